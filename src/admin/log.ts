@@ -1,0 +1,34 @@
+/** The server's log on standard error, as text in the original's shape or as one JSON object a line. */
+import { isLogged, type LogLevel } from "./log-level.ts";
+import type { Output } from "./output.ts";
+
+export type LogFormat = "text" | "json";
+export type LogFields = Readonly<Record<string, unknown>>;
+
+/** One line of the log, line end included. `text` holds no control characters. */
+export function formatLogLine(format: LogFormat, at: Date, level: LogLevel, text: string, fields: LogFields): string {
+  if (format === "json") return `${JSON.stringify({ time: at.toISOString(), level, message: text, ...fields })}\n`;
+  return `[${at.toUTCString()}][${level}]: ${text}\n`;
+}
+
+export class Log {
+  readonly #output: Output;
+  #threshold: LogLevel;
+  #format: LogFormat;
+
+  constructor(output: Output, threshold: LogLevel, format: LogFormat) {
+    this.#output = output;
+    this.#threshold = threshold;
+    this.#format = format;
+  }
+
+  configure(threshold: LogLevel, format: LogFormat): void {
+    this.#threshold = threshold;
+    this.#format = format;
+  }
+
+  write(level: LogLevel, text: string, fields: LogFields = {}): void {
+    if (isLogged(level, this.#threshold))
+      this.#output.push(formatLogLine(this.#format, new Date(), level, text, fields));
+  }
+}

@@ -1,0 +1,137 @@
+/** The command line: arguments to a command, or to an error that says what was expected. Pure. */
+import { parseArgs, type ParseArgsConfig } from "node:util";
+
+/** Wrong usage: exit code 2. */
+export class ArgumentError extends Error {
+  override readonly name = "ArgumentError";
+  /** The command whose help explains. */
+  readonly command: CommandName | null;
+
+  constructor(message: string, command: CommandName | null) {
+    super(message);
+    this.command = command;
+  }
+}
+
+export const COMMAND_NAMES = ["serve", "check", "send"] as const;
+export type CommandName = (typeof COMMAND_NAMES)[number];
+
+export interface SendArguments {
+  readonly file: string;
+  readonly from: string | undefined;
+  readonly to: readonly string[];
+  readonly client: string | undefined;
+  readonly hostname: string | undefined;
+  readonly helo: string | undefined;
+  readonly macros: Readonly<Record<string, string>>;
+  readonly asSendmail: boolean;
+  readonly json: boolean;
+}
+
+export type Command =
+  | { readonly name: "help"; readonly of: CommandName | null }
+  | { readonly name: "version" }
+  | { readonly name: "serve"; readonly config: string }
+  | { readonly name: "check"; readonly config: string }
+  | { readonly name: "send"; readonly config: string; readonly mail: SendArguments };
+
+/** The configuration that is used without `-c`. */
+export const DEFAULT_CONFIG = "pmilter.toml";
+
+const COMMON = {
+  config: { type: "string", short: "c" },
+  help: { type: "boolean", short: "h" },
+  version: { type: "boolean", short: "V" },
+} as const satisfies ParseArgsConfig["options"];
+
+const SEND = {
+  ...COMMON,
+  from: { type: "string" },
+  to: { type: "string", multiple: true },
+  client: { type: "string" },
+  hostname: { type: "string" },
+  helo: { type: "string" },
+  macro: { type: "string", multiple: true },
+  as: { type: "string" },
+  json: { type: "boolean" },
+} as const satisfies ParseArgsConfig["options"];
+
+/**
+ * @param args without the interpreter and the script
+ * @throws ArgumentError
+ */
+export function parseArguments(args: readonly string[]): Command {
+  const [first] = args;
+  if (first === "help") {
+    const [, of] = args;
+    if (of !== undefined && !isCommand(of)) throw unknownCommand(of);
+    return { name: "help", of: of ?? null };
+  }
+  if (first !== undefined && !first.startsWith("-") && !isCommand(first)) throw unknownCommand(first);
+  const name: CommandName = first !== undefined && isCommand(first) ? first : "serve";
+  const rest = first === name ? args.slice(1) : [...args];
+  if (name === "send") return parseSend(rest);
+  const { values, positionals } = parse(name, rest, COMMON);
+  if (values.help === true) return { name: "help", of: first === name ? name : null };
+  if (values.version === true) return { name: "version" };
+  if (positionals.length > 0) throw new ArgumentError(`${name} takes no argument "${positionals[0]}"`, name);
+  return { name, config: values.config ?? DEFAULT_CONFIG };
+}
+
+function parseSend(args: readonly string[]): Command {
+  const { values, positionals } = parse("send", args, SEND);
+  if (values.help === true) return { name: "help", of: "send" };
+  if (values.version === true) return { name: "version" };
+  const [file, ...more] = positionals;
+  if (file === undefined)
+    throw new ArgumentError("send needs the message: a file in mail format (.eml), or - for standard input", "send");
+  if (more.length > 0) throw new ArgumentError(`send takes one message, got also "${more[0]}"`, "send");
+  if (values.as !== undefined && values.as !== "postfix" && values.as !== "sendmail") {
+    throw new ArgumentError(`--as takes postfix or sendmail, got "${values.as}"`, "send");
+  }
+  return {
+    name: "send",
+    config: values.config ?? DEFAULT_CONFIG,
+    mail: {
+      file,
+      from: values.from,
+      to: values.to ?? [],
+      client: values.client,
+      hostname: values.hostname,
+      helo: values.helo,
+      macros: Object.fromEntries((values.macro ?? []).map(parseMacro)),
+      asSendmail: values.as === "sendmail",
+      json: values.json === true,
+    },
+  };
+}
+
+/** `i=4ZB1`, `{auth_type}=plain`; braces may be left out, as a shell would want. */
+function parseMacro(text: string): [string, string] {
+  const match = /^(\w|\{\w+\}|\w{2,})=(.*)$/s.exec(text);
+  if (match === null)
+    throw new ArgumentError(`--macro takes NAME=VALUE, such as i=4ZB1 or auth_type=plain, got "${text}"`, "send");
+  const name = match[1]!;
+  return [name.length > 1 && !name.startsWith("{") ? `{${name}}` : name, match[2]!];
+}
+
+function parse<T extends NonNullable<ParseArgsConfig["options"]>>(
+  name: CommandName,
+  args: readonly string[],
+  options: T,
+) {
+  try {
+    return parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
+  } catch (error) {
+    const message = error instanceof Error ? error.message.split(". ")[0]! : String(error);
+    throw new ArgumentError(message, name);
+  }
+}
+
+function isCommand(text: string): text is CommandName {
+  return (COMMAND_NAMES as readonly string[]).includes(text);
+}
+
+function unknownCommand(text: string): ArgumentError {
+  return new ArgumentError(`there is no command "${text}"; there are ${COMMAND_NAMES.join(", ")}`, null);
+}

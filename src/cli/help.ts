@@ -1,0 +1,79 @@
+/** The help texts. They teach: what a command is for, each option, and lines to paste. */
+import type { CommandName } from "./args.ts";
+
+const GENERAL = `pmilter: a mail filter server. Postfix or Sendmail asks it over the milter protocol about each
+step of an SMTP session; TypeScript handlers answer, and may change the message.
+
+Usage: pmilter [COMMAND] [OPTIONS]
+
+Commands:
+  serve     run the server (this is what happens without a command)
+  check     load the configuration and every handler, and say what would happen
+  send      play the mail server: send one message to the running server and show what it answers
+  help      show this, or the help of a command: pmilter help send
+
+Options:
+  -c, --config FILE   the configuration, pmilter.toml in this folder by default
+  -h, --help          show help; after a command, that command's
+  -V, --version       show the version
+
+Try:
+  pmilter check -c pmilter.toml
+  pmilter -c pmilter.toml
+
+Exit codes: 0 fine; 1 the configuration or a handler is wrong; 2 wrong usage.
+`;
+
+const COMMANDS: Readonly<Record<CommandName, string>> = {
+  serve: `Run the server.
+
+Usage: pmilter [serve] -c pmilter.toml
+
+  -c, --config FILE   the configuration, pmilter.toml in this folder by default
+
+It listens where server.listen says and serves until it is told to stop. The log goes to standard error;
+what handlers print goes to standard output.
+
+  SIGTERM, SIGINT     accept no more, let open sessions end (at most server.stop_timeout seconds), run
+                      master_exit_handler, remove the socket, exit 0; a second one does not wait
+
+The mail server's side, for Postfix (main.cf):
+  smtpd_milters = inet:127.0.0.1:8891
+  milter_default_action = tempfail
+`,
+  check: `Load the configuration and every handler, and say what would happen, without serving.
+
+Usage: pmilter check -c pmilter.toml
+
+  -c, --config FILE   the configuration, pmilter.toml in this folder by default
+
+Prints the filters in their order with the phases they handle, and what the mail server will be asked:
+which events it sends, which it waits for, which changes are allowed. Exit code 1 on any error, with
+the file, the line and what was expected on standard error. The handlers' modules are run, as at a start;
+their start() is not.
+`,
+  send: `Play the mail server: send one message to the running server, and show each answer and the result.
+
+Usage: pmilter send -c pmilter.toml FILE.eml [OPTIONS]
+
+  FILE.eml            the message, headers and body; - reads standard input
+  -c, --config FILE   the running server's configuration: where it listens (default pmilter.toml)
+  --from ADDRESS      envelope sender; by default that of the From header
+  --to ADDRESS        envelope recipient, may be repeated; by default those of the To header
+  --client IP         the SMTP client's address (default 127.0.0.1)
+  --hostname NAME     the SMTP client's name (default localhost)
+  --helo NAME         the name it gives in HELO (default that of --hostname)
+  --macro NAME=VALUE  a macro, such as i=4ZB1 or auth_type=plain; may be repeated
+  --as MTA            the habits of postfix (default) or sendmail
+  --json              print the result as JSON: verdict, reply, recipients, phases, modifications, message
+
+Try:
+  pmilter send -c pmilter.toml mail.eml --from a@example.com --to b@example.com --client 192.0.2.7
+
+Exit codes: 0 the conversation went through, whatever the verdict; 1 it failed; 2 wrong usage.
+`,
+};
+
+export function helpText(of: CommandName | null): string {
+  return of === null ? GENERAL : COMMANDS[of];
+}

@@ -1,0 +1,68 @@
+/** `pmilter serve`: from the configuration to a running server, and to its end on a signal. */
+import { Log } from "../admin/log.ts";
+import { Output } from "../admin/output.ts";
+import { formatAddress } from "../config/address.ts";
+import { loadConfig } from "../config/load.ts";
+import { FilterServer } from "../server/server.ts";
+import { VERSION } from "../version.ts";
+
+const STDOUT = 1;
+const STDERR = 2;
+/** How long the end of the process waits for the last log lines to be taken. */
+const FLUSH_TIMEOUT_MS = 1000;
+
+/**
+ * Runs until a signal ends it.
+ * @returns the exit code
+ * @throws ConfigError, ListenError, PrivilegeError, LoadError: it did not start
+ */
+export async function serve(configFile: string, workerUrl: URL): Promise<number> {
+  const config = loadConfig(configFile);
+  const { logFormat, logLevel } = config.server;
+  const errors = new Output(STDERR, (lines) => `pmilter: ${lines} log lines were dropped, the reader was too slow\n`);
+  const prints = new Output(
+    STDOUT,
+    (lines) => `pmilter: ${lines} printed lines were dropped, the reader was too slow\n`,
+  );
+  const log = new Log(errors, logLevel, logFormat);
+  const flush = () => Promise.all([errors.flush(FLUSH_TIMEOUT_MS), prints.flush(FLUSH_TIMEOUT_MS)]);
+
+  log.write("notice", `pmilter/${VERSION} starting (using Bun ${Bun.version})`);
+  for (const { level, text } of config.notices) log.write(level === "warning" ? "warn" : "notice", text);
+  if (process.getuid?.() === 0 && config.server.user === null) {
+    log.write("warn", "running as root: set server.user, so that handlers have no more rights than they need");
+  }
+  const stopping = Promise.withResolvers<string>();
+  let server: FilterServer | null = null;
+  const onSignal = (signal: string) => {
+    if (server !== null && isStopping) {
+      log.write("warn", `${signal} again: open sessions are cut`);
+      server.cut();
+    }
+    isStopping = true;
+    stopping.resolve(signal);
+  };
+  let isStopping = false;
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  process.on("SIGHUP", () => log.write("warn", "SIGHUP: this version does not reload, restart it"));
+  // A reader of our output that goes away must not end the server.
+  process.on("SIGPIPE", () => {});
+
+  try {
+    const started = await FilterServer.start(config, { workerUrl, log, prints });
+    server = started.server;
+    const filters = started.summary.filters.map((filter) => filter.name + (filter.isObserved ? " (observe)" : ""));
+    log.write(
+      "notice",
+      `ready: listening on ${server.addresses.map(formatAddress).join(", ")}; ${server.loads.length} workers; filters: ${filters.join(", ") || "none"}`,
+    );
+    const signal = await stopping.promise;
+    log.write("notice", `${signal}: stopping, ${server.connections} connections open`);
+    await server.stop();
+    log.write("notice", "stopped");
+    return 0;
+  } finally {
+    await flush();
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * The configuration as the rest of the server sees it: camelCase, times in milliseconds, paths absolute. It is made
+ * from a file that has passed every check; nothing here can fail.
+ */
+import { join, isAbsolute, resolve } from "node:path";
+import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
+import type { ListenAddress, Network } from "./address.ts";
+import type { Notice } from "./keys.ts";
+import type { LogLevel } from "../admin/log-level.ts";
+import type { Fallback } from "../handler/fallback.ts";
+import type { ConfigFile } from "./schema.ts";
+
+/** What is wanted of the environment. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export interface ServerConfig {
+  listen: ListenAddress[];
+  /** Permission bits, 0o660. */
+  socketMode: number;
+  socketUser: string | null;
+  socketGroup: string | null;
+  user: string | null;
+  group: string | null;
+  /** Null admits everyone, an empty list no one. */
+  allow: Network[] | null;
+  control: string;
+  timeoutMs: number;
+  logLevel: LogLevel;
+  logFormat: "text" | "json";
+  handler: boolean;
+  listenBacklog: number;
+  debug: number;
+  workers: number | "auto";
+  handlerTimeoutMs: number;
+  eomTimeoutMs: number;
+  blockTimeoutMs: number;
+  onError: Fallback;
+  onTimeout: Fallback;
+  deferContent: boolean;
+  maxConnections: number;
+  /** May be 0. */
+  drainTimeoutMs: number;
+  /** May be 0. */
+  stopTimeoutMs: number;
+  watch: boolean;
+}
+
+/** Bytes, except `headers` and `recipients`, which are numbers of them. */
+export interface LimitsConfig {
+  packet: number;
+  headers: number;
+  headerBytes: number;
+  recipients: number;
+  macros: number;
+  body: number;
+}
+
+export interface HandlerConfig {
+  postconfig: string | null;
+  masterExit: string | null;
+  session: Partial<Record<Phase, string>>;
+}
+
+/** Null in `onError`, `onTimeout` and `handlerTimeoutMs` means the server's; in `name`, the module's. */
+export interface FilterConfig {
+  path: string;
+  name: string | null;
+  onError: Fallback | null;
+  onTimeout: Fallback | null;
+  handlerTimeoutMs: number | null;
+  mode: "enforce" | "observe";
+  options: Record<string, unknown>;
+}
+
+export interface Config {
+  /** The absolute path of the file it came from. */
+  file: string;
+  server: ServerConfig;
+  limits: LimitsConfig;
+  handler: HandlerConfig;
+  /** In the order of the file. */
+  filters: FilterConfig[];
+  notices: Notice[];
+}
+
+/**
+ * @param file the absolute path of the configuration file
+ * @param folder relative paths are relative to it
+ */
+export function toConfig(file: string, folder: string, from: ConfigFile, env: Environment, notices: Notice[]): Config {
+  const { server, limits } = from;
+  const path = (relative: string): string => resolve(folder, relative);
+  const pathOrNull = (relative: string | undefined): string | null => (relative === undefined ? null : path(relative));
+  return {
+    file,
+    server: {
+      listen: server.listen.map((address) => resolveAddress(address, folder)),
+      socketMode: server.socket_mode,
+      socketUser: server.socket_user ?? null,
+      socketGroup: server.socket_group ?? null,
+      user: server.user ?? null,
+      group: server.group ?? null,
+      allow: server.allow ?? null,
+      control: pathOrNull(server.control) ?? defaultControl(folder, env),
+      timeoutMs: server.timeout,
+      logLevel: server.log_level,
+      logFormat: server.log_format,
+      handler: server.handler,
+      listenBacklog: server.listen_backlog,
+      debug: server.debug,
+      workers: server.workers,
+      handlerTimeoutMs: server.handler_timeout,
+      eomTimeoutMs: server.eom_timeout,
+      blockTimeoutMs: server.block_timeout,
+      onError: server.on_error,
+      onTimeout: server.on_timeout,
+      deferContent: server.defer_content,
+      maxConnections: server.max_connections,
+      drainTimeoutMs: server.drain_timeout,
+      stopTimeoutMs: server.stop_timeout,
+      watch: server.watch,
+    },
+    limits: {
+      packet: limits.packet,
+      headers: limits.headers,
+      headerBytes: limits.header_bytes,
+      recipients: limits.recipients,
+      macros: limits.macros,
+      body: limits.body,
+    },
+    handler: {
+      postconfig: pathOrNull(from.handler.config.postconfig_handler),
+      masterExit: pathOrNull(from.handler.config.master_exit_handler),
+      session: Object.fromEntries(
+        PHASE_NAMES.flatMap((phase) => {
+          const relative = from.handler.session[`${phase}_handler`];
+          return relative === undefined ? [] : [[phase, path(relative)]];
+        }),
+      ),
+    },
+    filters: from.filter.map((filter) => ({
+      path: path(filter.path),
+      name: filter.name ?? null,
+      onError: filter.on_error ?? null,
+      onTimeout: filter.on_timeout ?? null,
+      handlerTimeoutMs: filter.handler_timeout ?? null,
+      mode: filter.mode,
+      options: filter.options,
+    })),
+    notices,
+  };
+}
+
+/** The same address with the path of a unix socket made absolute. */
+export function resolveAddress(address: ListenAddress, folder: string): ListenAddress {
+  return address.kind === "unix" ? { kind: "unix", path: resolve(folder, address.path) } : address;
+}
+
+/** The XDG specification has relative values ignored. */
+function defaultControl(folder: string, env: Environment): string {
+  const runtime = env["XDG_RUNTIME_DIR"];
+  return join(runtime !== undefined && isAbsolute(runtime) ? runtime : folder, "pmilter.ctl");
+}

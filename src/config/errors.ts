@@ -1,0 +1,93 @@
+/**
+ * What is wrong with a configuration, in words for the administrator who wrote it. Nothing here finds a fault: the
+ * modules beside this one do, and this one says where it stands and how the line reads.
+ */
+
+/** One fault. Without a line it concerns the file as a whole, or something that is not written in it. */
+export interface ConfigIssue {
+  /** The key as the file spells it, `server.workers`; absent for faults of the TOML itself. */
+  readonly key?: string;
+  readonly text: string;
+  /** 1-based. */
+  readonly line?: number;
+  /** 1-based, in UTF-16 units as smol-toml counts. */
+  readonly column?: number;
+}
+
+/** A longer line is shown without its source: a caret under line-wrapped text points nowhere. */
+const MAX_SOURCE_LENGTH = 160;
+const MAX_SHOWN_LENGTH = 80;
+
+/**
+ * A configuration that cannot be used. `message` has all faults, in the order of the file; `line` and `column` are
+ * those of the first.
+ */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+  readonly code = "PMILTER_ERR_CONFIG";
+  readonly file: string;
+  readonly line?: number;
+  readonly column?: number;
+  readonly issues: readonly ConfigIssue[];
+
+  /**
+   * @param file the name to show, as the user gave it
+   * @param issues at least one
+   * @param source the text of the file, to quote the lines from
+   */
+  constructor(file: string, issues: readonly ConfigIssue[], source?: string, options?: ErrorOptions) {
+    const ordered = issues.toSorted((a, b) => (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0));
+    const lines = source?.split(/\r?\n/) ?? [];
+    super(ordered.map((issue) => describe(file, issue, lines)).join("\n"), options);
+    this.file = file;
+    this.issues = ordered;
+    const [first] = ordered;
+    if (first?.line !== undefined) this.line = first.line;
+    if (first?.column !== undefined) this.column = first.column;
+  }
+}
+
+function describe(file: string, issue: ConfigIssue, lines: readonly string[]): string {
+  const place = [file, issue.line, issue.column].filter((part) => part !== undefined).join(":");
+  const key = issue.key === undefined ? "" : `${issue.key}: `;
+  return `${place}: ${key}${issue.text}${quoteSource(issue, lines)}`;
+}
+
+function quoteSource({ line, column }: ConfigIssue, lines: readonly string[]): string {
+  if (line === undefined || column === undefined) return "";
+  const source = lines[line - 1];
+  if (source === undefined || source.trim() === "" || source.length > MAX_SOURCE_LENGTH) return "";
+  // Tabs stay in both lines, so that the caret stands right whatever their width.
+  const shown = source.replace(/[^\P{Cc}\t]|\p{Cf}/gu, "?");
+  const indent = source.slice(0, column - 1).replace(/[^\t]/g, " ");
+  const gutter = " ".repeat(String(line).length);
+  return `\n  ${line} | ${shown}\n  ${gutter} | ${indent}^`;
+}
+
+/** A value of the file as it appears in a message: short, on one line, strings in quotes. */
+export function show(value: unknown): string {
+  if (typeof value === "string") return quote(value);
+  if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list";
+  if (value instanceof Date) return "a date or time";
+  if (typeof value === "object" && value !== null) return "a table";
+  if (Number.isNaN(value)) return "nan";
+  if (value === Infinity) return "inf";
+  if (value === -Infinity) return "-inf";
+  return String(value);
+}
+
+/** Text in double quotes, bounded, with everything escaped that could move a terminal's cursor. */
+export function quote(text: string): string {
+  const short = text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text;
+  return JSON.stringify(short).replace(
+    /[\p{Cc}\p{Cf}]/gu,
+    (char) => `\\u${(char.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** `"a", "b" or "c"`. */
+export function alternatives(values: readonly string[]): string {
+  const quoted = values.map((value) => `"${value}"`);
+  const last = quoted.pop() ?? "";
+  return quoted.length === 0 ? last : `${quoted.join(", ")} or ${last}`;
+}

@@ -1,0 +1,99 @@
+/**
+ * The names in a configuration, before their values are judged: the original's names become ours, unknown names and
+ * tables of the wrong shape are reported. What it passes on has only known keys, in tables where tables belong.
+ */
+import { show } from "./errors.ts";
+import type { KeyPath } from "./locate.ts";
+import { ROOT, type TableInfo, tableHeader } from "./reference.ts";
+import { suggest } from "./suggest.ts";
+import { isTable } from "./values.ts";
+
+export interface Notice {
+  readonly level: "notice" | "warning";
+  readonly text: string;
+}
+
+/** A fault by the path of its key; `text` needs no further words. */
+export interface Fault {
+  readonly path: KeyPath;
+  readonly text: string;
+}
+
+export interface Names {
+  readonly input: Record<string, unknown>;
+  readonly faults: readonly Fault[];
+  readonly notices: readonly Notice[];
+  /** The path as the file has it, for a path in `input`. */
+  readonly written: (path: KeyPath) => KeyPath;
+}
+
+type Table = Record<string, unknown>;
+
+/** Resolves and checks the names of a parsed file; `raw` is left as it is. */
+export function readNames(raw: Table): Names {
+  const faults: Fault[] = [];
+  const notices: Notice[] = [];
+  const aliases = new Map<string, KeyPath>();
+
+  function readTable(info: TableInfo, table: Table, path: KeyPath): Table {
+    const aliasOf = new Map([...info.keys.values()].map((known) => [known.alias, known.name]));
+    const result: Table = {};
+    for (const [name, value] of Object.entries(table)) {
+      const here = [...path, name];
+      const nested = info.tables.get(name);
+      const ours = aliasOf.get(name);
+      if (nested !== undefined) {
+        const inner = readNested(nested, value, here);
+        if (inner !== undefined) result[name] = inner;
+      } else if (info.keys.has(name)) {
+        result[name] = value;
+      } else if (ours !== undefined) {
+        if (Object.hasOwn(table, ours)) faults.push({ path: here, text: `"${ours}" is set as well; keep one` });
+        result[ours] = value;
+        aliases.set(JSON.stringify([...path, ours]), here);
+      } else if (here.join(".") === "server.min_worker") {
+        notices.push({
+          level: "notice",
+          text: "server.min_worker is ignored: it counted the original's threads; server.workers rules",
+        });
+      } else {
+        const what = isTable(value) ? "unknown table" : "unknown key";
+        faults.push({ path: here, text: `${what}${suggest(name, info)}` });
+      }
+    }
+    return result;
+  }
+
+  /** Undefined stands for "as if it were not there", so that one fault does not bring others. */
+  function readNested(info: TableInfo, value: unknown, path: KeyPath): Table | Table[] | undefined {
+    if (!info.isList) {
+      if (isTable(value)) return readTable(info, value, path);
+      faults.push({ path, text: `expected a table, ${tableHeader(info)}, got ${show(value)}` });
+      return undefined;
+    }
+    if (Array.isArray(value) && value.every(isTable)) {
+      return value.map((entry, index) => readTable(info, entry, [...path, index]));
+    }
+    const hint = isTable(value) ? "; the brackets are double" : "";
+    faults.push({ path, text: `expected tables, each under ${tableHeader(info)}, got ${show(value)}${hint}` });
+    return undefined;
+  }
+
+  const input = readTable(ROOT, raw, []);
+  return { input, faults, notices, written: (path) => aliases.get(JSON.stringify(path)) ?? path };
+}
+
+/** A path in words: `server.workers`, `server.listen: entry 2`, `filter 1: handler_timeout`. */
+export function pathInWords(path: KeyPath): string {
+  let words = "";
+  for (const [index, part] of path.entries()) {
+    if (typeof part === "number") words += index === 1 ? ` ${part + 1}` : `: entry ${part + 1}`;
+    else if (index > 0) words += `${typeof path[index - 1] === "number" ? ": " : "."}${bareKey(part)}`;
+    else words = bareKey(part);
+  }
+  return words;
+}
+
+function bareKey(name: string): string {
+  return /^[\w-]+$/.test(name) ? name : show(name);
+}

@@ -1,0 +1,78 @@
+/**
+ * The known name that a mistyped or misplaced key probably stands for. It only proposes: nothing is accepted here that
+ * keys.ts has refused.
+ */
+import { TABLES, type TableInfo, tableHeader } from "./reference.ts";
+
+interface Candidate {
+  readonly name: string;
+  readonly table: TableInfo;
+}
+
+/** A sentence part to put after "unknown key", or "" when nothing is near. */
+export function suggest(name: string, table: TableInfo): string {
+  const own = candidates(table);
+  const others = TABLES.filter((other) => other !== table).flatMap(candidates);
+  const found =
+    sameName(name, own) ??
+    sameName(name, others) ??
+    nearest(name, own) ??
+    nearest(name, others) ??
+    own.find((candidate) => fold(candidate.name) === `${fold(name)}handler`);
+  if (found === undefined) return "";
+  const isTable = found.table.tables.has(found.name);
+  const target = found.table.tables.get(found.name);
+  if (isTable && target !== undefined) return `; did you mean ${tableHeader(target)}?`;
+  if (found.table === table) return `; did you mean "${found.name}"?`;
+  return `; "${found.name}" belongs to ${tableHeader(found.table)}`;
+}
+
+function candidates(table: TableInfo): Candidate[] {
+  return [...table.keys.keys(), ...table.tables.keys()].map((name) => ({ name, table }));
+}
+
+/** What remains when case, separators and the original's prefix do not count. */
+function fold(name: string): string {
+  return name
+    .toLowerCase()
+    .replace(/[^a-z0-9]/g, "")
+    .replace(/^mruby(?=.)/, "");
+}
+
+function sameName(name: string, among: readonly Candidate[]): Candidate | undefined {
+  return among.find((candidate) => fold(candidate.name) === fold(name));
+}
+
+function nearest(name: string, among: readonly Candidate[]): Candidate | undefined {
+  const folded = fold(name);
+  // Two slips in a long name are likely; in a short one they make another word.
+  let limit = folded.length < 5 ? 1 : 2;
+  let best: Candidate | undefined;
+  for (const candidate of among) {
+    const distance = editDistance(folded, fold(candidate.name));
+    if (distance > limit || (best !== undefined && distance === limit)) continue;
+    limit = distance;
+    best = candidate;
+  }
+  return best;
+}
+
+/** Insertions, deletions, replacements and swaps of neighbours that turn one text into the other. */
+function editDistance(a: string, b: string): number {
+  let beforeLast: number[] = [];
+  let last = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = at(last, j - 1) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      const swapped = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? at(beforeLast, j - 2) + 1 : Infinity;
+      row.push(Math.min(replaced, swapped, at(last, j) + 1, at(row, j - 1) + 1));
+    }
+    [beforeLast, last] = [last, row];
+  }
+  return at(last, b.length);
+}
+
+function at(row: readonly number[], index: number): number {
+  return row[index] ?? Infinity;
+}

@@ -1,0 +1,174 @@
+/**
+ * The kinds of value that pmilter.toml knows, each with the sentence that says what was expected. No key and no default
+ * is named here; schema.ts puts them together.
+ */
+import { TomlDate } from "smol-toml";
+import * as v from "valibot";
+import { AddressError, parseAddress, parseNetwork } from "./address.ts";
+import { alternatives, show } from "./errors.ts";
+
+/** Timers count milliseconds in 31 bits (24.8 days); the rest is room for what the server adds to a time. */
+export const MAX_SECONDS = 2_000_000;
+
+interface Refused {
+  readonly input: unknown;
+}
+
+/** A message of the one form `expected …, got …`. */
+function expected(what: string, hint: (input: unknown) => string = () => ""): (issue: Refused) => string {
+  return ({ input }) => `expected ${what}, got ${show(input)}${hint(input)}`;
+}
+
+export function isTable(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
+}
+
+export function boolean() {
+  return v.boolean(expected("true or false"));
+}
+
+export function oneOf<const T extends readonly string[]>(values: T) {
+  return v.picklist(values, expected(alternatives(values)));
+}
+
+/** A whole number; `unit` is for the message. */
+export function whole(min: number, max: number, unit?: "bytes") {
+  const what = `a whole number${unit === undefined ? "" : ` of ${unit}`} from ${min} to ${max}`;
+  return v.custom<number>(
+    (value) => Number.isSafeInteger(value) && Number(value) >= min && Number(value) <= max,
+    expected(what),
+  );
+}
+
+/** Seconds, fractions allowed, as milliseconds. */
+export function seconds() {
+  return milliseconds(0.001);
+}
+
+/** As `seconds`, for a wait that may be left out. */
+export function secondsOrZero() {
+  return milliseconds(0);
+}
+
+function milliseconds(min: number) {
+  return v.pipe(
+    v.custom<number>(
+      (value) => typeof value === "number" && value >= min && value <= MAX_SECONDS,
+      expected(`a number of seconds from ${min} to ${MAX_SECONDS}`),
+    ),
+    v.transform((value) => Math.round(value * 1000)),
+  );
+}
+
+const MAX_WORKERS = 1024;
+
+export function workers() {
+  return v.pipe(
+    v.custom<number | "auto">(
+      (value) => value === "auto" || (Number.isSafeInteger(value) && Number(value) >= 1),
+      expected('a whole number of at least 1 or "auto"'),
+    ),
+    v.check((value) => value === "auto" || value <= MAX_WORKERS, expected(`at most ${MAX_WORKERS} workers`)),
+  );
+}
+
+/** Text of one line, without spaces around it. */
+export function text(what: string) {
+  return v.custom<string>(
+    (value) => typeof value === "string" && /^\S(?:.*\S)?$/u.test(value) && !/\p{Cc}/u.test(value),
+    expected(what),
+  );
+}
+
+/** The permissions of a file, as a number. */
+export function mode() {
+  return v.pipe(
+    v.custom<string>(
+      (value) => typeof value === "string" && /^0?[0-7]{3}$/.test(value),
+      expected('octal digits in quotes, such as "0660"', (input) =>
+        typeof input === "number" && /^[0-7]{3}$/.test(String(input)) ? `; write "0${input}"` : "",
+      ),
+    ),
+    v.transform((digits) => parseInt(digits, 8)),
+  );
+}
+
+/** One listen address or several; always several in the result. */
+export function listenAddresses() {
+  const what = 'a listen address such as "inet:127.0.0.1:8891", or a list of them';
+  const one = parsed(parseAddress, what);
+  // `lazy`, since a union would say "neither" and lose which entry of a list is wrong.
+  const each = v.pipe(
+    v.array(one),
+    v.check((list) => list.length > 0, expected(what)),
+  );
+  return v.pipe(
+    v.lazy((input) => (Array.isArray(input) ? each : one)),
+    v.transform((value) => (Array.isArray(value) ? value : [value])),
+  );
+}
+
+export function networks() {
+  const what = 'an address or network such as "192.0.2.0/24"';
+  return v.array(
+    parsed(parseNetwork, what),
+    expected(`a list of addresses and networks such as ["192.0.2.0/24", "::1"]`),
+  );
+}
+
+/** Text that `parse` reads or refuses with an AddressError, whose message is then the issue's. */
+function parsed<T>(parse: (text: string) => T, what: string) {
+  return v.pipe(
+    v.string(expected(what)),
+    v.rawTransform<string, T>(({ dataset, addIssue, NEVER }) => {
+      try {
+        return parse(dataset.value);
+      } catch (error) {
+        if (!(error instanceof AddressError)) throw error;
+        addIssue({ message: error.message });
+        return NEVER;
+      }
+    }),
+  );
+}
+
+/** The path of a socket file, without the `unix:` of a listen address. */
+export function socketPath() {
+  return v.pipe(
+    text("the path of a socket file"),
+    v.check(
+      (path) => !/^(?:unix|local|inet6?|fd):/i.test(path) && !path.endsWith("/"),
+      expected("the path of a unix socket, without a prefix"),
+    ),
+  );
+}
+
+/** The path of a TypeScript module. That it exists and loads is for the loader to find out. */
+export function modulePath() {
+  return v.pipe(
+    text("the path of a .ts file"),
+    v.check(
+      (path) => !/\.rb$/i.test(path),
+      ({ input }: Refused) => `Ruby handlers are not supported, name a .ts file; got ${show(input)}`,
+    ),
+  );
+}
+
+/** Any table, as plain objects that can be posted to a worker. */
+export function anyTable() {
+  return v.pipe(
+    v.custom<Record<string, unknown>>(isTable, expected("a table")),
+    v.transform((table) => plain(table) as Record<string, unknown>),
+  );
+}
+
+/**
+ * A TOML value without smol-toml's own types: structured cloning keeps neither null prototypes nor TomlDate. A time
+ * with an offset is a Date; a local date or time names no instant and stays text.
+ */
+function plain(value: unknown): unknown {
+  if (value instanceof TomlDate) return value.isLocal() ? value.toISOString() : new Date(value.getTime());
+  if (Array.isArray(value)) return value.map(plain);
+  if (isTable(value)) return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, plain(entry)]));
+  return value;
+}

@@ -1,0 +1,160 @@
+/**
+ * The chain of filters of one generation: what runs at which phase, and what is asked of the mail server for it. To the
+ * mail server the chain is one milter.
+ */
+import { ACTION, ALL_ACTIONS, PROTOCOL } from "../protocol/constants.ts";
+import { DEFAULT_MACROS, type Wants } from "../protocol/negotiate.ts";
+import { PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
+import type { Fallback } from "./fallback.ts";
+import type { AnyHandler, LoadedFilter } from "./filter.ts";
+import { MACRO_STAGES, type MacroPhase } from "./types.ts";
+
+/** A filter with its place in the configuration. */
+export interface ChainFilter {
+  readonly index: number;
+  readonly loaded: LoadedFilter;
+  readonly onError: Fallback;
+  readonly onTimeout: Fallback;
+  /** What a call of this filter may take, in milliseconds; null for what the chain has left. */
+  readonly timeoutMs: number | null;
+  readonly isObserved: boolean;
+  readonly options: unknown;
+  /** The file that a phase's handler was loaded from, for logs. */
+  readonly files: Readonly<Partial<Record<Phase, string>>>;
+}
+
+export interface Step {
+  readonly filter: ChainFilter;
+  readonly handler: AnyHandler;
+  /** Declared `async`: it may look at its arguments after the read they came in is over. */
+  readonly isAsync: boolean;
+}
+
+export interface Limits {
+  readonly packet: number;
+  readonly headers: number;
+  readonly headerBytes: number;
+  readonly recipients: number;
+  readonly macros: number;
+  readonly body: number;
+}
+
+/** What the configuration says of all filters. */
+export interface ChainPolicy {
+  /** For what no filter is to blame: a limit. */
+  readonly onError: Fallback;
+  /** Milliseconds that the chain may await at a phase. */
+  readonly handlerTimeoutMs: number;
+  /** The same at `eom`. */
+  readonly eomTimeoutMs: number;
+  readonly deferContent: boolean;
+  readonly limits: Limits;
+}
+
+/** How the mail server is asked to treat a phase. */
+export type Need =
+  /** It is sent, and each time a reply is awaited. */
+  | "reply"
+  /** A handler runs; its verdict is given at `eom`, where the mail server allows it. */
+  | "deferred"
+  /** It is sent without a reply, for what handlers of other phases read. */
+  | "context"
+  /** It is not sent. */
+  | "none";
+
+export class Chain {
+  readonly filters: readonly ChainFilter[];
+  readonly policy: ChainPolicy;
+  /** By phase index. */
+  readonly steps: readonly (readonly Step[])[];
+  readonly needs: Readonly<Record<Phase, Need>>;
+  readonly wants: Wants;
+  readonly collectsBody: boolean;
+  /** Some filter wants to see recipients that the mail server rejects itself. */
+  readonly wantsRejected: boolean;
+
+  constructor(filters: readonly ChainFilter[], policy: ChainPolicy) {
+    this.filters = filters;
+    this.policy = policy;
+    this.steps = PHASE_LIST.map((phase) =>
+      filters.flatMap((filter) => {
+        const handler = filter.loaded.handlers[phase.name];
+        return handler === undefined
+          ? []
+          : [{ filter, handler, isAsync: handler.constructor.name === "AsyncFunction" }];
+      }),
+    );
+    this.collectsBody = filters.some((filter) => filter.loaded.collectBody);
+    this.wantsRejected = filters.some((filter) => filter.loaded.rejectedRecipients);
+    this.needs = this.#findNeeds();
+    this.wants = this.#findWants();
+  }
+
+  /** True if a filter that still takes part has a handler that may yet run, at this phase again or later. */
+  hasWorkAfter(phase: PhaseInfo, isDone: (filter: ChainFilter) => boolean): boolean {
+    const from = phase === PHASES.connect ? phase.index + 1 : phase.index;
+    return this.filters.some(
+      (filter) =>
+        !isDone(filter) &&
+        PHASE_LIST.some((later) => {
+          if (filter.loaded.handlers[later.name] === undefined || later === PHASES.close) return false;
+          // A message's verdict does not end UNKNOWN commands; a connection's does.
+          if (later === PHASES.unknown) return phase.scope === "connection";
+          return later.index >= from;
+        }),
+    );
+  }
+
+  #has(...phases: Phase[]): boolean {
+    return phases.some((phase) => this.steps[PHASES[phase].index]!.length > 0);
+  }
+
+  #findNeeds(): Record<Phase, Need> {
+    const need = (phase: Phase, ...readers: Phase[]): Need => {
+      if (this.#has(phase)) return PHASES[phase].content && this.policy.deferContent ? "deferred" : "reply";
+      return this.#has(...readers) ? "context" : "none";
+    };
+    const body = need("body");
+    return {
+      connect: need("connect", ...PHASE_LIST.map((phase) => phase.name)),
+      helo: need("helo", "envfrom", "envrcpt", "data", "header", "eoh", "body", "eom", "abort", "close"),
+      envfrom: need("envfrom", "envrcpt", "data", "header", "eoh", "body", "eom", "abort"),
+      envrcpt: need("envrcpt", "data", "header", "eoh", "body", "eom", "abort"),
+      data: need("data"),
+      header: need("header", "eoh", "body", "eom", "abort"),
+      eoh: need("eoh"),
+      body: body === "none" && this.collectsBody ? "context" : body,
+      eom: "reply",
+      unknown: need("unknown"),
+      abort: need("abort"),
+      close: need("close"),
+    };
+  }
+
+  #findWants(): Wants {
+    let protocol = PROTOCOL.HDR_LEADSPC;
+    for (const phase of PHASE_LIST) {
+      const need = this.needs[phase.name];
+      if (need === "none") protocol |= phase.no;
+      if (need === "context" || need === "deferred") protocol |= phase.nr;
+    }
+    if (this.#has("body")) protocol |= PROTOCOL.SKIP;
+    if (this.wantsRejected) protocol |= PROTOCOL.RCPT_REJ;
+    const changes = this.#has("envfrom", "envrcpt", "data", "header", "eoh", "body", "eom");
+    return { actions: changes ? ALL_ACTIONS : ACTION.SETSYMLIST, protocol, macros: this.#findMacros() };
+  }
+
+  #findMacros(): Wants["macros"] {
+    if (!this.filters.some((filter) => Object.keys(filter.loaded.handlers).length > 0)) return {};
+    // `v` tells Postfix from Sendmail, and with a queue id at CONNECT, whether Postfix made the session up (13.4).
+    const lists: Partial<Record<string, string[]>> = { CONNECT: [...DEFAULT_MACROS.CONNECT, "v", "i"] };
+    for (const filter of this.filters) {
+      for (const [phase, names] of Object.entries(filter.loaded.macros) as [MacroPhase, readonly string[]][]) {
+        const stage = MACRO_STAGES[phase];
+        const list = (lists[stage] ??= [...DEFAULT_MACROS[stage]]);
+        list.push(...names.filter((name) => !list.includes(name)));
+      }
+    }
+    return lists;
+  }
+}

@@ -1,0 +1,26 @@
+/**
+ * What a handler can do wrong, and what the loader can find wrong with it. Codes are stable; messages are for people.
+ */
+
+export const USAGE_ERRORS = {
+  PMILTER_ERR_REPLY_TEXT: "a reply text that no mail server would take, or of the wrong class",
+  PMILTER_ERR_VERDICT: "a verdict that the phase does not have, or a value that is no verdict",
+  PMILTER_ERR_ARGUMENT: "a value that cannot be sent: a header name or value, an address, a reason",
+  PMILTER_ERR_NOT_GRANTED: "a change that the mail server did not grant",
+  PMILTER_ERR_NOT_HERE: "a member that the phase does not have",
+  PMILTER_ERR_OVER: "a change to a message that is over for this filter",
+  PMILTER_ERR_MODULE: "a module that does not export what pmilter needs",
+} as const;
+
+export type UsageErrorCode = keyof typeof USAGE_ERRORS;
+
+/** A handler, or who embeds pmilter, used it wrongly. Thrown where the mistake is made. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+  readonly code: UsageErrorCode;
+
+  constructor(code: UsageErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * `session`: what one filter sees of one SMTP connection. One object serves all phases; the types in `types.ts` offer
+ * per phase what exists there. `FilterPart` is the chain's own side of it.
+ */
+import type { Client } from "../protocol/session.ts";
+import type { Phase } from "../protocol/phases.ts";
+import type { ChainFilter } from "./chain.ts";
+import { FilterChanges } from "./changes.ts";
+import { UsageError } from "./errors.ts";
+import type { ReceivedMessage } from "./message.ts";
+import { MessageView, type ViewContext } from "./message-view.ts";
+import type { Auth, MacroLookup, State, Tls } from "./types.ts";
+
+/** What sessions read of their conversation. */
+export interface SessionSource {
+  readonly client: Client;
+  readonly helo: string;
+  readonly phase: Phase;
+  readonly macros: MacroLookup;
+  readonly message: ReceivedMessage | null;
+  /** Granted actions. */
+  readonly actions: number;
+  /** Changes of the filters before this one that count, in chain order. */
+  changesBefore(filter: { readonly index: number }): readonly FilterChanges[];
+  /** Counts the changes of all filters. */
+  changeCount: number;
+  /** Counts the headers that filters added. */
+  addedHeaders: number;
+}
+
+/** How far a filter's part in a session is over. */
+export type Done = "no" | "message" | "connection";
+
+/** One filter's part in one connection. */
+export class FilterPart {
+  readonly filter: ChainFilter;
+  readonly session: FilterSession;
+  done: Done = "no";
+  /** It wants no more chunks of this message's body. */
+  skipsBody = false;
+  /** What it changes in this message. */
+  changes: FilterChanges | null = null;
+  readonly #source: SessionSource;
+  #view: MessageView | null = null;
+  #viewed: ReceivedMessage | null = null;
+
+  constructor(filter: ChainFilter, source: SessionSource) {
+    this.filter = filter;
+    this.#source = source;
+    this.session = new FilterSession(source, this);
+  }
+
+  /** The message is over: nothing of it is left, and a handler still running cannot change the next one. */
+  endMessage(): void {
+    if (this.done === "message") this.done = "no";
+    this.skipsBody = false;
+    this.changes = null;
+    this.#view = null;
+    this.#viewed = null;
+  }
+
+  /** The filter failed: its changes do not count. */
+  dropChanges(): void {
+    this.changes = null;
+    this.#source.changeCount += 1;
+  }
+
+  message(): MessageView {
+    const received = this.#source.message;
+    if (received === null) {
+      throw new UsageError("PMILTER_ERR_NOT_HERE", `there is no message in phase ${this.#source.phase}`);
+    }
+    if (this.#view === null || this.#viewed !== received) {
+      this.#viewed = received;
+      this.#view = new MessageView(received, this.#contextOf(received));
+    }
+    return this.#view;
+  }
+
+  /** A view that a handler keeps past its message must not reach the next one through this part. */
+  #contextOf(received: ReceivedMessage): ViewContext {
+    const source = this.#source;
+    const { filter } = this;
+    const isCurrent = () => source.message === received;
+    return {
+      collectsBody: filter.loaded.collectBody,
+      actions: () => source.actions,
+      own: () => (isCurrent() ? this.changes : null),
+      before: () => (isCurrent() ? source.changesBefore(filter) : []),
+      version: () => source.changeCount,
+      newHeaderId: () => -++source.addedHeaders,
+      change: () => {
+        if (!isCurrent() || this.done !== "no") {
+          throw new UsageError(
+            "PMILTER_ERR_OVER",
+            "the message is over for this filter, it cannot be changed any more",
+          );
+        }
+        source.changeCount += 1;
+        this.changes ??= new FilterChanges();
+        return this.changes;
+      },
+    };
+  }
+}
+
+/** The object that handlers get; its members are documented in `types.ts`. */
+export class FilterSession {
+  readonly state: State = {};
+  readonly #source: SessionSource;
+  readonly #part: FilterPart;
+
+  constructor(source: SessionSource, part: FilterPart) {
+    this.#source = source;
+    this.#part = part;
+  }
+
+  get client(): Client {
+    return this.#source.client;
+  }
+  get daemonName(): string {
+    return this.#macro("{daemon_name}");
+  }
+  get myHostname(): string {
+    return this.#macro("j");
+  }
+  get queueId(): string {
+    return this.#macro("i");
+  }
+  get phase(): Phase {
+    return this.#source.phase;
+  }
+  get macros(): MacroLookup {
+    return this.#source.macros;
+  }
+  get options(): unknown {
+    return this.#part.filter.options;
+  }
+  get helo(): string {
+    return this.#source.helo;
+  }
+  get tls(): Tls {
+    return {
+      version: this.#macro("{tls_version}"),
+      cipher: this.#macro("{cipher}"),
+      cipherBits: this.#macro("{cipher_bits}"),
+      certSubject: this.#macro("{cert_subject}"),
+      certIssuer: this.#macro("{cert_issuer}"),
+    };
+  }
+  get auth(): Auth {
+    return {
+      type: this.#macro("{auth_type}"),
+      authen: this.#macro("{auth_authen}"),
+      author: this.#macro("{auth_author}"),
+    };
+  }
+  get message(): MessageView {
+    return this.#part.message();
+  }
+
+  #macro(name: string): string {
+    return this.#source.macros.get(name) ?? "";
+  }
+}

@@ -1,0 +1,136 @@
+/** `defineFilter`, and the check of what a module exports: from `unknown` to a filter, with an error that says what is wrong. */
+import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
+import { UsageError } from "./errors.ts";
+import { type Filter, MACRO_STAGES, type MacroPhase, type State } from "./types.ts";
+import { MAX_MACRO_NAMES } from "../protocol/negotiate.ts";
+
+/**
+ * Defines a filter: handlers for any of the phases. It is checked when its module is loaded.
+ * @template S the type of `session.state`
+ * @template O the type of `session.options`, the table `[filter.options]`
+ * @returns the same object
+ * @example
+ * export default defineFilter({
+ *   name: "stamp",
+ *   eom(session) { session.message.addHeader("X-Pmilter", "Enable"); },
+ * });
+ */
+export function defineFilter<S = State, O = State>(filter: Filter<S, O>): Filter<S, O> {
+  return filter;
+}
+
+/** A handler without the types of its phase, as the chain calls it. */
+export type AnyHandler = (session: unknown, ...rest: unknown[]) => unknown;
+
+/** A filter as it was loaded and checked. */
+export interface LoadedFilter {
+  readonly name: string;
+  readonly handlers: Readonly<Partial<Record<Phase, AnyHandler>>>;
+  /** What `this` is in the handlers: the object given to `defineFilter`; undefined for phase files. */
+  readonly self: unknown;
+  readonly collectBody: boolean;
+  readonly rejectedRecipients: boolean;
+  readonly macros: Readonly<Partial<Record<MacroPhase, readonly string[]>>>;
+  readonly start: (() => unknown) | null;
+  readonly stop: (() => unknown) | null;
+}
+
+const OPTION_KEYS = ["name", "collectBody", "rejectedRecipients", "macros", "start", "stop"] as const;
+const KNOWN_KEYS: readonly string[] = [...PHASE_NAMES, ...OPTION_KEYS];
+
+function wrong(message: string): never {
+  throw new UsageError("PMILTER_ERR_MODULE", message);
+}
+
+function describe(value: unknown): string {
+  return value === null ? "null" : Array.isArray(value) ? "an array" : typeof value;
+}
+
+/**
+ * Checks the default export of a filter module.
+ * @param fallbackName the name if the filter has none
+ * @throws UsageError PMILTER_ERR_MODULE
+ */
+export function checkFilter(exported: unknown, fallbackName: string): LoadedFilter {
+  if (typeof exported === "function") {
+    wrong(
+      "the default export is a function: a [[filter]] exports defineFilter({ … }), a phase file is named in [handler.session]",
+    );
+  }
+  if (typeof exported !== "object" || exported === null || Array.isArray(exported)) {
+    wrong(`expected defineFilter({ … }) as the default export, got ${describe(exported)}`);
+  }
+  const filter = exported as Readonly<Record<string, unknown>>;
+  for (const key of Object.keys(filter)) {
+    if (!KNOWN_KEYS.includes(key)) wrong(`a filter has no "${key}"; it may have ${KNOWN_KEYS.join(", ")}`);
+  }
+  const handlers: Partial<Record<Phase, AnyHandler>> = {};
+  for (const phase of PHASE_NAMES) {
+    const handler = optional(filter, phase, "function");
+    if (handler !== null) handlers[phase] = handler as AnyHandler;
+  }
+  if (Object.keys(handlers).length === 0)
+    wrong(`the filter has no handler; expected at least one of ${PHASE_NAMES.join(", ")}`);
+  const start = optional(filter, "start", "function");
+  const stop = optional(filter, "stop", "function");
+  return {
+    name: checkName((optional(filter, "name", "string") as string | null) ?? fallbackName),
+    handlers,
+    self: filter,
+    collectBody: optional(filter, "collectBody", "boolean") === true,
+    rejectedRecipients: optional(filter, "rejectedRecipients", "boolean") === true,
+    macros: checkMacros(filter["macros"]),
+    start: start === null ? null : (start as () => unknown).bind(filter),
+    stop: stop === null ? null : (stop as () => unknown).bind(filter),
+  };
+}
+
+/**
+ * Checks the default export of a phase file.
+ * @throws UsageError PMILTER_ERR_MODULE
+ */
+export function checkPhaseHandler(exported: unknown, phase: Phase): AnyHandler {
+  if (typeof exported !== "function") {
+    const hint = typeof exported === "object" && exported !== null ? " (a filter belongs in [[filter]])" : "";
+    wrong(`expected a function as the default export of the ${phase} handler, got ${describe(exported)}${hint}`);
+  }
+  return exported as AnyHandler;
+}
+
+/** Names are parts of log lines. */
+function checkName(name: string): string {
+  if (!/^[\w.@+/ -]{1,64}$/.test(name)) {
+    wrong(`a filter's name has 1 to 64 letters, digits, spaces or any of . _ - + / @, got ${JSON.stringify(name)}`);
+  }
+  return name;
+}
+
+function optional(
+  filter: Readonly<Record<string, unknown>>,
+  key: string,
+  type: "function" | "string" | "boolean",
+): unknown {
+  const value = filter[key];
+  if (value === undefined) return null;
+  if (typeof value !== type) wrong(`"${key}" of the filter must be a ${type}, got ${describe(value)}`);
+  return value;
+}
+
+function checkMacros(macros: unknown): Partial<Record<MacroPhase, readonly string[]>> {
+  if (macros === undefined) return {};
+  if (typeof macros !== "object" || macros === null)
+    wrong(`"macros" must be an object of lists, got ${describe(macros)}`);
+  for (const [phase, names] of Object.entries(macros)) {
+    if (!(phase in MACRO_STAGES)) {
+      wrong(`macros cannot be asked for at "${phase}", only at ${Object.keys(MACRO_STAGES).join(", ")}`);
+    }
+    if (
+      !Array.isArray(names) ||
+      names.length > MAX_MACRO_NAMES ||
+      !names.every((name) => typeof name === "string" && /^(\w|\{\w+\})$/.test(name))
+    ) {
+      wrong(`macros.${phase} must be a list of at most ${MAX_MACRO_NAMES} names such as "i" or "{auth_type}"`);
+    }
+  }
+  return macros;
+}

@@ -1,0 +1,224 @@
+/**
+ * `session.message`: a message as one filter sees and changes it. A view is the received message under the changes of
+ * the filters before it in the chain and its own.
+ */
+import { ACTION, type ActionName } from "../protocol/constants.ts";
+import {
+  checkAddress,
+  checkBody,
+  checkHeaderName,
+  checkHeaderValue,
+  checkIndex,
+  checkParams,
+  checkReason,
+  type FilterChanges,
+} from "./changes.ts";
+import { UsageError } from "./errors.ts";
+import { type HeaderChange, HeaderList } from "./header-list.ts";
+import { type ReceivedMessage, withoutBrackets } from "./message.ts";
+import type { Address, Changes, Headers } from "./types.ts";
+
+/** What a view needs to know beyond the message. */
+export interface ViewContext {
+  /** Granted actions, see `ACTION`. */
+  actions(): number;
+  readonly collectsBody: boolean;
+  /** The changes that count before this filter's own, in chain order. */
+  before(): readonly FilterChanges[];
+  /** Counts every change of any filter: a view made at another count is stale. */
+  version(): number;
+  /** This filter's own changes; throws UsageError PMILTER_ERR_OVER if it may not change the message any more. */
+  change(): FilterChanges;
+  /** The same for reading, null without any. */
+  own(): FilterChanges | null;
+  /** An id for an added header, unique in the message. */
+  newHeaderId(): number;
+}
+
+export class MessageView implements Changes {
+  readonly #received: ReceivedMessage;
+  readonly #context: ViewContext;
+  #headers: HeaderList | null = null;
+  #headersVersion = -1;
+
+  constructor(received: ReceivedMessage, context: ViewContext) {
+    this.#received = received;
+    this.#context = context;
+  }
+
+  get sender(): Address {
+    for (const changes of this.#layers().reverse()) {
+      if (changes.sender !== null) return givenAddress(changes.sender.address, changes.sender.params);
+    }
+    return this.#received.sender;
+  }
+
+  get recipients(): readonly Address[] {
+    return applyRecipients(this.#received, this.#layers());
+  }
+
+  get headers(): Headers {
+    return this.#list();
+  }
+
+  get receivedAt(): Date {
+    if (this.#received.receivedAt === null) {
+      throw new UsageError("PMILTER_ERR_NOT_HERE", "message.receivedAt is there from eom on");
+    }
+    return this.#received.receivedAt;
+  }
+
+  body(): Uint8Array {
+    for (const changes of this.#layers().reverse()) if (changes.body !== null) return changes.body;
+    if (!this.#context.collectsBody) {
+      throw new UsageError("PMILTER_ERR_NOT_HERE", "message.body() needs collectBody: true in the filter");
+    }
+    return this.#received.body();
+  }
+
+  addHeader(name: string, value: string): void {
+    const change = { name: checkHeaderName(name), value: checkHeaderValue(value) };
+    this.#require("ADDHDRS", "addHeader");
+    this.#changeHeader({ kind: "add", id: this.#context.newHeaderId(), ...change });
+  }
+
+  insertHeader(index: number, name: string, value: string): void {
+    checkIndex(index, 0);
+    const change = { name: checkHeaderName(name), value: checkHeaderValue(value) };
+    this.#require("ADDHDRS", "insertHeader");
+    const before = index === 0 ? "top" : (this.#list().live()[index]?.id ?? "end");
+    this.#changeHeader({ kind: "insert", id: this.#context.newHeaderId(), ...change, before });
+  }
+
+  changeHeader(name: string, value: string, index = 1): void {
+    checkHeaderName(name);
+    const checked = checkHeaderValue(value);
+    checkIndex(index, 1);
+    if (checked === "") {
+      this.deleteHeader(name, index);
+      return;
+    }
+    const entry = this.#list().named(name)[index - 1];
+    if (entry === undefined) {
+      this.addHeader(name, checked);
+      return;
+    }
+    this.#require("CHGHDRS", "changeHeader");
+    this.#changeHeader({ kind: "change", id: entry.id, value: checked });
+  }
+
+  deleteHeader(name: string, index?: number): void {
+    checkHeaderName(name);
+    this.#require("CHGHDRS", "deleteHeader");
+    if (index === undefined) {
+      this.#changeHeader({ kind: "deleteAll", name: name.toLowerCase() });
+      return;
+    }
+    checkIndex(index, 1);
+    const entry = this.#list().named(name)[index - 1];
+    if (entry !== undefined) this.#changeHeader({ kind: "delete", id: entry.id });
+  }
+
+  changeFrom(address: string, params?: readonly string[]): void {
+    const checked = { address: checkAddress(address, "the sender", true), params: checkParams(params, "the sender") };
+    this.#require("CHGFROM", "changeFrom");
+    this.#context.change().sender = checked;
+  }
+
+  addRecipient(address: string, params?: readonly string[]): void {
+    const checked = {
+      address: checkAddress(address, "a recipient", false),
+      params: checkParams(params, "a recipient"),
+    };
+    this.#require("ADDRCPT", "addRecipient");
+    if (checked.params.length > 0) this.#require("ADDRCPT_PAR", "addRecipient with ESMTP arguments");
+    this.#context.change().recipients.push({ kind: "add", ...checked });
+  }
+
+  deleteRecipient(address: string): void {
+    const checked = checkAddress(address, "a recipient", false);
+    this.#require("DELRCPT", "deleteRecipient");
+    this.#context.change().recipients.push({ kind: "delete", address: checked });
+  }
+
+  replaceBody(body: string | Uint8Array): void {
+    const checked = checkBody(body);
+    this.#require("CHGBODY", "replaceBody");
+    this.#context.change().body = checked;
+  }
+
+  quarantine(reason: string): void {
+    const checked = checkReason(reason);
+    this.#require("QUARANTINE", "quarantine");
+    this.#context.change().quarantine = { reason: checked, origin: new Error() };
+  }
+
+  #layers(): FilterChanges[] {
+    const own = this.#context.own();
+    return own === null ? [...this.#context.before()] : [...this.#context.before(), own];
+  }
+
+  #list(): HeaderList {
+    if (this.#headers === null || this.#headersVersion !== this.#context.version()) {
+      this.#headers = headersUnder(this.#received, this.#layers());
+      this.#headersVersion = this.#context.version();
+    }
+    return this.#headers;
+  }
+
+  #changeHeader(change: HeaderChange): void {
+    const isCurrent = this.#headers !== null && this.#headersVersion === this.#context.version();
+    this.#context.change().headers.push(change);
+    // The list at hand stays right if the change is applied to it too: no need to make it anew for each.
+    if (isCurrent) {
+      this.#headers?.apply(change);
+      this.#headersVersion = this.#context.version();
+    }
+  }
+
+  #require(action: ActionName, method: string): void {
+    if ((this.#context.actions() & ACTION[action]) === 0) {
+      throw new UsageError(
+        "PMILTER_ERR_NOT_GRANTED",
+        `${method} needs the action ${action}, which the mail server did not grant`,
+      );
+    }
+  }
+}
+
+/** The headers of a message under the changes of some filters. */
+export function headersUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): HeaderList {
+  const list = new HeaderList(received);
+  for (const changes of layers) for (const change of changes.headers) list.apply(change);
+  return list;
+}
+
+/** The recipients of a message under the changes of some filters. */
+export function applyRecipients(received: ReceivedMessage, layers: readonly FilterChanges[]): Address[] {
+  let recipients: Address[] = received.recipients;
+  for (const changes of layers) {
+    for (const change of changes.recipients) {
+      recipients =
+        change.kind === "add"
+          ? [...recipients, givenAddress(change.address, change.params)]
+          : recipients.filter((recipient) => !isSameAddress(recipient.address, change.address));
+    }
+  }
+  return recipients;
+}
+
+/** The same mailbox: local parts as they are, domains in any case (RFC 5321 2.4). */
+export function isSameAddress(a: string, b: string): boolean {
+  if (a === b) return true;
+  const at = a.lastIndexOf("@");
+  return (
+    at === b.lastIndexOf("@") &&
+    at !== -1 &&
+    a.slice(0, at) === b.slice(0, at) &&
+    a.slice(at).toLowerCase() === b.slice(at).toLowerCase()
+  );
+}
+
+function givenAddress(address: string, params: readonly string[]): Address {
+  return { raw: `<${withoutBrackets(address)}>`, address, params };
+}

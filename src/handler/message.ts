@@ -1,0 +1,164 @@
+/**
+ * A message as the mail server sends it: envelope, headers, and the body if someone collects it. Kept as bytes of its
+ * own (the reads they came in are not kept), decoded when someone reads them. What handlers change is not here.
+ */
+import { decodeText } from "../protocol/bytes.ts";
+import type { Address } from "./types.ts";
+
+const INITIAL_BYTES = 1024;
+
+/** Bytes appended one behind the other. */
+class Arena {
+  #bytes: Buffer = Buffer.alloc(0);
+  #used = 0;
+
+  get used(): number {
+    return this.#used;
+  }
+
+  /** Copies `bytes[start, end)` behind the rest and gives its offset. */
+  append(bytes: Uint8Array, start: number, end: number): number {
+    const offset = this.#used;
+    const needed = offset + end - start;
+    if (needed > this.#bytes.length) {
+      const larger = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#bytes.length, INITIAL_BYTES));
+      this.#bytes.copy(larger, 0, 0, offset);
+      this.#bytes = larger;
+    }
+    this.#bytes.set(bytes.subarray(start, end), offset);
+    this.#used = needed;
+    return offset;
+  }
+
+  text(start: number, end: number): string {
+    return decodeText(this.#bytes, start, end);
+  }
+
+  indexOf(byte: number, from: number): number {
+    return this.#bytes.indexOf(byte, from);
+  }
+
+  view(): Uint8Array {
+    return this.#bytes.subarray(0, this.#used);
+  }
+}
+
+/** An address of the envelope, decoded when it is read. */
+export class SentAddress implements Address {
+  readonly #arena: Arena;
+  readonly #start: number;
+  readonly #end: number;
+  #strings: string[] | null = null;
+
+  constructor(arena: Arena, start: number, end: number) {
+    this.#arena = arena;
+    this.#start = start;
+    this.#end = end;
+  }
+
+  get raw(): string {
+    return this.#read()[0]!;
+  }
+
+  get address(): string {
+    return withoutBrackets(this.raw);
+  }
+
+  get params(): readonly string[] {
+    return this.#read().slice(1);
+  }
+
+  #read(): string[] {
+    if (this.#strings === null) {
+      this.#strings = [];
+      for (let at = this.#start; at < this.#end;) {
+        const end = this.#arena.indexOf(0, at);
+        this.#strings.push(this.#arena.text(at, end));
+        at = end + 1;
+      }
+    }
+    return this.#strings;
+  }
+}
+
+/** One pair of angle brackets removed, if there is one. */
+export function withoutBrackets(address: string): string {
+  return address.startsWith("<") && address.endsWith(">") ? address.slice(1, -1) : address;
+}
+
+/** A sender that was not sent: the mail server was told not to, or left MAIL out. */
+const NO_ADDRESS: Address = { raw: "", address: "", params: [] };
+
+/** Numbers kept for each header: start of the name, end of the name, start of the value, end of the value. */
+const HEADER_FIELDS = 4;
+
+export class ReceivedMessage {
+  readonly #arena = new Arena();
+  readonly #headers: number[] = [];
+  #body: Arena | null = null;
+  sender: Address = NO_ADDRESS;
+  /** Accepted recipients; while one is being decided, that one last. */
+  readonly recipients: SentAddress[] = [];
+  /** Bytes of the headers, names and values. */
+  headerBytes = 0;
+  /** Set when the end of the message comes. */
+  receivedAt: Date | null = null;
+
+  /** Takes the payload of MAIL: strings, checked to end with NUL. */
+  takeSender(bytes: Uint8Array, start: number, end: number): void {
+    const at = this.#arena.append(bytes, start, end);
+    this.sender = new SentAddress(this.#arena, at, at + end - start);
+  }
+
+  /** Takes the payload of RCPT. */
+  takeRecipient(bytes: Uint8Array, start: number, end: number): SentAddress {
+    const at = this.#arena.append(bytes, start, end);
+    const recipient = new SentAddress(this.#arena, at, at + end - start);
+    this.recipients.push(recipient);
+    return recipient;
+  }
+
+  /**
+   * Takes the payload of HEADER: name NUL value NUL, checked.
+   * @param dropSpace drop one space from the front of the value: it was sent as it followed the colon
+   */
+  takeHeader(bytes: Uint8Array, start: number, end: number, dropSpace: boolean): void {
+    const at = this.#arena.append(bytes, start, end);
+    const nameEnd = this.#arena.indexOf(0, at);
+    let valueStart = nameEnd + 1;
+    const valueEnd = this.#arena.indexOf(0, valueStart);
+    if (dropSpace && bytes[start + valueStart - at] === 0x20) valueStart += 1;
+    this.#headers.push(at, nameEnd, valueStart, valueEnd);
+    this.headerBytes += end - start;
+  }
+
+  /** Copies a piece of the body behind the ones before. */
+  takeBody(bytes: Uint8Array, start: number, end: number): void {
+    this.#body ??= new Arena();
+    this.#body.append(bytes, start, end);
+  }
+
+  /** Bytes of the collected body. */
+  get bodyBytes(): number {
+    return this.#body?.used ?? 0;
+  }
+
+  /** A view of the collected body. */
+  body(): Uint8Array {
+    return this.#body?.view() ?? new Uint8Array(0);
+  }
+
+  get headerCount(): number {
+    return this.#headers.length / HEADER_FIELDS;
+  }
+
+  headerName(index: number): string {
+    const at = index * HEADER_FIELDS;
+    return this.#arena.text(this.#headers[at]!, this.#headers[at + 1]!);
+  }
+
+  headerValue(index: number): string {
+    const at = index * HEADER_FIELDS;
+    return this.#arena.text(this.#headers[at + 2]!, this.#headers[at + 3]!);
+  }
+}

@@ -1,0 +1,52 @@
+/** What a conversation tells its owner for the log: facts, no formatting. */
+import type { Phase, VerdictKind } from "../protocol/phases.ts";
+import type { ReplyText } from "../protocol/reply-text.ts";
+import type { Fallback } from "./fallback.ts";
+import type { Site } from "./site.ts";
+
+/** Who and what a report is about; strings are as the client sent them, to be escaped where they are printed. */
+export interface Subject {
+  readonly queueId: string;
+  /** `hostname [address]`, or what there is of it. */
+  readonly client: string;
+  readonly sender: string;
+  readonly recipients: readonly string[];
+}
+
+export interface VerdictReport extends Subject {
+  readonly kind: "verdict";
+  /** `quarantine`: accepted, and held. */
+  readonly verdict: Exclude<VerdictKind, "skip"> | "quarantine";
+  /** What was decided on. */
+  readonly scope: "connection" | "message" | "recipient";
+  /** The filter that decided; null for a message that all let pass, and for a limit. */
+  readonly filter: string | null;
+  readonly phase: Phase;
+  readonly site: Site | null;
+  readonly reply: ReplyText | null;
+  /** The reason of a quarantine. */
+  readonly reason: string | null;
+  /** The verdict is the fallback for a handler that failed, was too slow, or for a limit. */
+  readonly isFallback: boolean;
+  /** Observe mode: it was logged and not applied. */
+  readonly isObserved: boolean;
+  /** In observe mode at `eom`: how many changes were not applied. Else the changes sent. */
+  readonly changes: number;
+}
+
+export interface FailureReport extends Subject {
+  readonly kind: "failure";
+  /**
+   * `error`: it threw or rejected; `timeout`: it was too slow; `late`: it failed after its verdict; `limit`: a limit of
+   * the configuration, without a filter.
+   */
+  readonly cause: "error" | "timeout" | "late" | "limit";
+  readonly filter: string | null;
+  readonly phase: Phase;
+  readonly site: Site | null;
+  readonly message: string;
+  /** What was done: a fallback of the configuration, or nothing at phases that decide nothing. */
+  readonly fallback: Fallback | "none";
+}
+
+export type Report = VerdictReport | FailureReport;

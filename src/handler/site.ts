@@ -1,0 +1,20 @@
+/** Where in a handler's source something happened: read from stack traces, which show the TypeScript lines. */
+
+export interface Site {
+  readonly file: string;
+  readonly line: number;
+}
+
+/** Frames of pmilter's own sources are passed over: they are below this folder, in the repository and in a binary. */
+const OWN_SOURCES = new URL("..", import.meta.url).pathname;
+
+/** The first frame of an error's stack that is not pmilter's own, null if there is none. */
+export function siteOf(error: unknown): Site | null {
+  const stack = error instanceof Error ? error.stack : undefined;
+  if (stack === undefined) return null;
+  for (const match of stack.matchAll(/^\s*at (?:.*\()?(?:file:\/\/)?(\/[^\n]*?):(\d+)(?::\d+)?\)?$/gm)) {
+    const file = match[1]!;
+    if (!file.startsWith(OWN_SOURCES)) return { file, line: Number(match[2]) };
+  }
+  return null;
+}

@@ -1,0 +1,212 @@
+/**
+ * What handler authors write against: the session as each phase has it, the message, handlers, filters. Types only.
+ */
+import type { MacroStage } from "../protocol/negotiate.ts";
+import type { Phase, VerdictOf } from "../protocol/phases.ts";
+import type { Client } from "../protocol/session.ts";
+import type { Verdict } from "./verdict.ts";
+
+/** What a handler may return: nothing to continue, or a verdict that its phase has. */
+export type Result<P extends Phase> = Verdict<VerdictOf<P>> | undefined | void;
+
+/** An address of the envelope. */
+export interface Address {
+  /** As sent, angle brackets included. */
+  readonly raw: string;
+  /** Without brackets; `""` for the null sender. */
+  readonly address: string;
+  /** The ESMTP arguments, such as `SIZE=1234`. */
+  readonly params: readonly string[];
+}
+
+/** A header field; the value comes without the one space that follows the colon, folded lines are separated by LF. */
+export interface Header {
+  readonly name: string;
+  readonly value: string;
+}
+
+/** The headers so far, in order, with the changes so far. Names match in any case. */
+export interface Headers extends Iterable<Header> {
+  readonly length: number;
+  /** The value of the first header of that name, undefined if there is none. */
+  get(name: string): string | undefined;
+  /** The values of all headers of that name, in order. */
+  getAll(name: string): string[];
+}
+
+export interface Tls {
+  /** `TLSv1.3`; `""` without TLS, as all of these. */
+  readonly version: string;
+  readonly cipher: string;
+  /** Bits of the cipher, as the mail server writes them. */
+  readonly cipherBits: string;
+  readonly certSubject: string;
+  readonly certIssuer: string;
+}
+
+export interface Auth {
+  /** SASL mechanism; `""` without authentication. */
+  readonly type: string;
+  /** SASL login name. */
+  readonly authen: string;
+  /** The MAIL command's AUTH= sender. */
+  readonly author: string;
+}
+
+/** Where the macros of a session are looked up. */
+export interface MacroLookup {
+  /** The value of a macro, such as `i` or `{auth_type}`; the latest phase that brought it wins. */
+  get(name: string): string | undefined;
+}
+
+/**
+ * Changes to a message: kept, visible to later reads, and sent at `eom`; dropped if the message is refused or
+ * discarded. Each throws UsageError PMILTER_ERR_NOT_GRANTED if the mail server did not grant it, and
+ * PMILTER_ERR_ARGUMENT for what cannot be sent.
+ */
+export interface Changes {
+  /** Adds a header at the end of the block (`smfi_addheader`). */
+  addHeader(name: string, value: string): void;
+  /** Inserts a header before the one at `index`, 0 for the top; a later call goes above (`smfi_insheader`). */
+  insertHeader(index: number, name: string, value: string): void;
+  /** Changes the `index`th header of that name, from 1. Past the last one it is added; `""` deletes (`smfi_chgheader`). */
+  changeHeader(name: string, value: string, index?: number): void;
+  /** Deletes the `index`th header of that name, from 1; without an index all, those still to come included. */
+  deleteHeader(name: string, index?: number): void;
+  /** Changes the sender; `""` is the null sender (`smfi_chgfrom`). */
+  changeFrom(address: string, params?: readonly string[]): void;
+  /** Adds a recipient (`smfi_addrcpt`, `smfi_addrcpt_par`). */
+  addRecipient(address: string, params?: readonly string[]): void;
+  /** Removes a recipient (`smfi_delrcpt`). */
+  deleteRecipient(address: string): void;
+  /** Replaces the body; in text, LF becomes CRLF (`smfi_replacebody`). */
+  replaceBody(body: string | Uint8Array): void;
+  /** Has the mail server hold the message for inspection (`smfi_quarantine`). */
+  quarantine(reason: string): void;
+}
+
+interface FromEnvelope {
+  readonly sender: Address;
+  /** Accepted recipients; at `envrcpt` the current one last. */
+  readonly recipients: readonly Address[];
+}
+interface FromHeader extends FromEnvelope {
+  /** The headers, at `header` including the current one. */
+  readonly headers: Headers;
+}
+interface AtEnd extends FromHeader {
+  /** When the end of the message came. */
+  readonly receivedAt: Date;
+  /** The whole body, with CRLF line ends. Needs `collectBody: true` in the filter. */
+  body(): Uint8Array;
+}
+
+/** The message, as each phase has it. */
+export type Message<P extends Phase = "envfrom"> = P extends "eom"
+  ? AtEnd & Changes
+  : P extends "header" | "eoh" | "body"
+    ? FromHeader & Changes
+    : P extends "abort"
+      ? FromHeader
+      : P extends "envfrom" | "envrcpt" | "data"
+        ? FromEnvelope & Changes
+        : never;
+
+interface Everywhere<P extends Phase, S, O> {
+  /** The SMTP client. */
+  readonly client: Client;
+  /** The macro `{daemon_name}`. */
+  readonly daemonName: string;
+  /** The macro `j`. */
+  readonly myHostname: string;
+  /** The macro `i`; Postfix has it from `data` on, Sendmail from `envfrom` on. */
+  readonly queueId: string;
+  readonly phase: P;
+  readonly macros: MacroLookup;
+  /** An object of this session and filter, empty at `connect`. */
+  readonly state: S;
+  /** `[filter.options]`. */
+  readonly options: O;
+}
+interface FromHelo {
+  /** The name that the client gave in HELO or EHLO. */
+  readonly helo: string;
+  readonly tls: Tls;
+}
+interface FromMail<P extends Phase> extends FromHelo {
+  readonly auth: Auth;
+  readonly message: Message<P>;
+}
+
+/** Values of a handler's own, by name. */
+export type State = Record<string, unknown>;
+
+/**
+ * One SMTP connection, as a phase has it; plain `Session` is what every phase has.
+ * @template S the type of `state`, O of `options`
+ */
+export type Session<P extends Phase = Phase, S = State, O = State> = [Phase] extends [P]
+  ? Everywhere<Phase, S, O>
+  : P extends "connect" | "unknown"
+    ? Everywhere<P, S, O>
+    : P extends "helo" | "close"
+      ? Everywhere<P, S, O> & FromHelo
+      : Everywhere<P, S, O> & FromMail<P>;
+
+/** What a phase's handler gets besides the session. */
+export interface PhaseArguments {
+  connect: [];
+  helo: [hostname: string];
+  envfrom: [sender: string, params: readonly string[]];
+  envrcpt: [recipient: string, params: readonly string[]];
+  data: [];
+  header: [name: string, value: string];
+  eoh: [];
+  /** The chunk is valid until the handler settles: copy what is kept longer. */
+  body: [chunk: Uint8Array];
+  eom: [];
+  unknown: [command: string];
+  abort: [];
+  close: [];
+}
+
+/**
+ * A handler of a phase, for `satisfies`.
+ * @example export default ((session) => reject()) satisfies Handler<"connect">;
+ */
+export type Handler<P extends Phase, S = State, O = State> = (
+  session: Session<P, S, O>,
+  ...rest: PhaseArguments[P]
+) => Result<P> | Promise<Result<P>>;
+
+/** A filter: handlers for any of the phases, and what they need. Written with `defineFilter`. */
+export type Filter<S = State, O = State> = {
+  [P in Phase]?: (session: Session<P, S, O>, ...rest: PhaseArguments[P]) => Result<P> | Promise<Result<P>>;
+} & {
+  /** Its name in logs; by default that of the file. */
+  name?: string;
+  /** Collect the body, for `message.body()` at `eom`; bounded by `limits.body`. */
+  collectBody?: boolean;
+  /** Also call `envrcpt` for recipients that the mail server rejects itself; what it returns then changes nothing. */
+  rejectedRecipients?: boolean;
+  /** Macros to ask for beyond both servers' defaults, by phase. */
+  macros?: Partial<Record<MacroPhase, readonly string[]>>;
+  /** Awaited in each worker before it takes sessions. */
+  start?(): void | Promise<void>;
+  /** Awaited in each worker when it ends. */
+  stop?(): void | Promise<void>;
+};
+
+/** The phases that macros can be asked for. */
+export type MacroPhase = "connect" | "helo" | "envfrom" | "envrcpt" | "data" | "eoh" | "eom";
+
+/** The protocol's name for a phase's macro stage. */
+export const MACRO_STAGES: Readonly<Record<MacroPhase, MacroStage>> = {
+  connect: "CONNECT",
+  helo: "HELO",
+  envfrom: "MAIL",
+  envrcpt: "RCPT",
+  data: "DATA",
+  eoh: "EOH",
+  eom: "EOM",
+};

@@ -1,0 +1,124 @@
+/**
+ * The verdicts that handlers return, checked and encoded where they are written: a constant verdict costs nothing a
+ * message.
+ */
+import { encodeReplyCode, PLAIN_REPLIES, type PlainReply } from "../protocol/encode.ts";
+import type { VerdictKind } from "../protocol/phases.ts";
+import { formatReplyText, parseReplyText, type ReplyText } from "../protocol/reply-text.ts";
+import { UsageError } from "./errors.ts";
+
+declare const kindBrand: unique symbol;
+
+/** What a handler returns to decide; made by {@link accept}, {@link reject} and the others, never by hand. */
+export interface Verdict<K extends VerdictKind = VerdictKind> {
+  readonly kind: K;
+  readonly [kindBrand]: K;
+}
+
+/** Shared by all copies of this module, should a handler's folder bring one of its own. */
+const BRAND = Symbol.for("pmilter.verdict");
+
+const PLAIN: Readonly<Record<VerdictKind, PlainReply>> = {
+  accept: "ACCEPT",
+  reject: "REJECT",
+  tempfail: "TEMPFAIL",
+  discard: "DISCARD",
+  skip: "SKIP",
+};
+
+/** A verdict with what it is on the wire. Internal: handlers see {@link Verdict}. */
+export interface Decision {
+  readonly kind: VerdictKind;
+  /** The SMTP reply, null for the mail server's own text. */
+  readonly reply: ReplyText | null;
+  /** The whole reply packet. */
+  readonly packet: Uint8Array;
+  /** Where it was written; its stack is made only if someone logs it. Null for verdicts that nobody needs to find. */
+  readonly origin: Error | null;
+}
+
+class DecisionValue implements Decision {
+  readonly [BRAND] = true;
+  readonly kind: VerdictKind;
+  readonly reply: ReplyText | null;
+  readonly packet: Uint8Array;
+  readonly origin: Error | null;
+
+  constructor(kind: VerdictKind, reply: ReplyText | null, origin: Error | null) {
+    this.kind = kind;
+    this.reply = reply;
+    this.packet = reply === null ? PLAIN_REPLIES[PLAIN[kind]] : encodeReplyCode(formatReplyText(reply));
+    this.origin = origin;
+  }
+}
+
+/** The decision behind a value that a handler returned, or null if the value is no verdict. */
+export function decisionOf(value: unknown): Decision | null {
+  return typeof value === "object" && value !== null && BRAND in value ? (value as unknown as Decision) : null;
+}
+
+/** The plain decision of a fallback: no text, no place in a handler. */
+export function plainDecision(kind: VerdictKind): Decision {
+  return new DecisionValue(kind, null, null);
+}
+
+function make<K extends VerdictKind>(kind: K, text: string | undefined, origin: Error | null): Verdict<K> {
+  let reply: ReplyText | null = null;
+  if (text !== undefined) {
+    if (typeof text !== "string") {
+      throw new UsageError("PMILTER_ERR_REPLY_TEXT", `${kind}(text): expected a string, got ${typeof text}`);
+    }
+    try {
+      reply = parseReplyText(text, kind === "reject" ? 5 : 4);
+    } catch (error) {
+      throw new UsageError("PMILTER_ERR_REPLY_TEXT", error instanceof Error ? error.message : String(error));
+    }
+  }
+  return new DecisionValue(kind, reply, origin) as unknown as Verdict<K>;
+}
+
+const ACCEPT = make("accept", undefined, null);
+const SKIP = make("skip", undefined, null);
+
+/**
+ * Ends this filter's part: it sees no more of the message (at `connect` and `helo`: of the connection), and its
+ * changes stay. Other filters go on. (`SMFIS_ACCEPT`)
+ */
+export function accept(): Verdict<"accept"> {
+  return ACCEPT;
+}
+
+/** The message is thrown away, and the SMTP client is told that it was taken. (`SMFIS_DISCARD`) */
+export function discard(): Verdict<"discard"> {
+  return make("discard", undefined, new Error());
+}
+
+/** From `body`: no more chunks of this message for this filter. (`SMFIS_SKIP`) */
+export function skip(): Verdict<"skip"> {
+  return SKIP;
+}
+
+/**
+ * Refuses for good: the connection at `connect` and `helo`, the recipient at `envrcpt`, else the message.
+ * (`SMFIS_REJECT`, `smfi_setreply`)
+ *
+ * @param text the SMTP reply: a code 5yz, optionally an enhanced code 5.y.z (else 5.7.1), then text; further lines
+ *   after `\n`. Without it the mail server uses its own words.
+ * @throws UsageError PMILTER_ERR_REPLY_TEXT
+ * @example return reject("550 5.7.1 Not welcome here");
+ */
+export function reject(text?: string): Verdict<"reject"> {
+  return make("reject", text, new Error());
+}
+
+/**
+ * Refuses for now: the client is to try again later. What it is about is as with {@link reject}.
+ * (`SMFIS_TEMPFAIL`, `smfi_setreply`)
+ *
+ * @param text as with {@link reject}, with codes 4yz and 4.y.z (else 4.7.0); 421 also closes the SMTP connection
+ * @throws UsageError PMILTER_ERR_REPLY_TEXT
+ * @example return tempfail("451 4.7.1 Greylisted, try again in five minutes");
+ */
+export function tempfail(text?: string): Verdict<"tempfail"> {
+  return make("tempfail", text, new Error());
+}

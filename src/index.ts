@@ -1,0 +1,25 @@
+/**
+ * What handlers import from "pmilter": verdicts, `defineFilter`, and the types of sessions and messages. Nothing here
+ * does I/O.
+ */
+export { accept, discard, reject, skip, tempfail, type Verdict } from "./handler/verdict.ts";
+export { defineFilter } from "./handler/filter.ts";
+export { UsageError, type UsageErrorCode } from "./handler/errors.ts";
+export type {
+  Address,
+  Auth,
+  Changes,
+  Filter,
+  Handler,
+  Header,
+  Headers,
+  MacroLookup,
+  Message,
+  PhaseArguments,
+  Result,
+  Session,
+  State,
+  Tls,
+} from "./handler/types.ts";
+export type { Client } from "./protocol/session.ts";
+export type { Phase, VerdictKind, VerdictOf } from "./protocol/phases.ts";

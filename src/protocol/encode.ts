@@ -1,0 +1,146 @@
+/**
+ * Replies and modifications to bytes. One writer serves many connections: what is written during one read leaves in
+ * one write. Replies that never change are encoded once, at load.
+ */
+import { ByteWriter, encodeText } from "./bytes.ts";
+import { ALL_PROTOCOL, MAX_REPLY_PAYLOAD, REPLY, type ReplyCode } from "./constants.ts";
+
+/** Replies without a payload, each a whole packet. */
+export type PlainReply = "CONTINUE" | "ACCEPT" | "REJECT" | "TEMPFAIL" | "DISCARD" | "SKIP" | "PROGRESS";
+
+function plain(name: PlainReply): Uint8Array {
+  return Buffer.from([0, 0, 0, 1, REPLY[name]]);
+}
+
+/** The packets of the plain replies. Shared: never write to them. */
+export const PLAIN_REPLIES: Readonly<Record<PlainReply, Uint8Array>> = {
+  CONTINUE: plain("CONTINUE"),
+  ACCEPT: plain("ACCEPT"),
+  REJECT: plain("REJECT"),
+  TEMPFAIL: plain("TEMPFAIL"),
+  DISCARD: plain("DISCARD"),
+  SKIP: plain("SKIP"),
+  PROGRESS: plain("PROGRESS"),
+};
+
+/** The packet of an SMTP reply (REPLYCODE): `text` with `%` doubled already and lines separated by CRLF. */
+export function encodeReplyCode(text: string): Uint8Array {
+  const writer = new ReplyWriter(64);
+  writer.replyCode(text);
+  return writer.copy();
+}
+
+/** A macro list of the OPTNEG answer: a stage as SETSYMLIST numbers it, and names separated by spaces. */
+export interface MacroList {
+  readonly stage: number;
+  readonly names: readonly string[];
+}
+
+/** Encodes packets one behind the other into a buffer of its own. */
+export class ReplyWriter extends ByteWriter {
+  /** A packet that is encoded already: one of {@link PLAIN_REPLIES}, or of {@link encodeReplyCode}. */
+  packet(packet: Uint8Array): void {
+    this.bytes(packet);
+  }
+
+  optneg(version: number, actions: number, protocol: number, lists: readonly MacroList[]): void {
+    const at = this.#begin(REPLY.OPTNEG);
+    this.u32(version);
+    this.u32(actions);
+    this.u32(protocol & ALL_PROTOCOL);
+    for (const list of lists) {
+      this.u32(list.stage);
+      this.cstring(list.names.join(" "));
+    }
+    this.#end(at);
+  }
+
+  replyCode(text: string): void {
+    const at = this.#begin(REPLY.REPLYCODE);
+    this.cstring(text);
+    this.#end(at);
+  }
+
+  /** Appends a header at the end of the block (`smfi_addheader`). */
+  addHeader(name: string, value: string): void {
+    const at = this.#begin(REPLY.ADDHEADER);
+    this.cstring(name);
+    this.cstring(value);
+    this.#end(at);
+  }
+
+  /** Inserts a header; 0 is the top, above the mail server's own Received (`smfi_insheader`). */
+  insertHeader(index: number, name: string, value: string): void {
+    const at = this.#begin(REPLY.INSHEADER);
+    this.u32(index);
+    this.cstring(name);
+    this.cstring(value);
+    this.#end(at);
+  }
+
+  /** Changes the `index`th header of that name, from 1; an empty value deletes it (`smfi_chgheader`). */
+  changeHeader(index: number, name: string, value: string): void {
+    const at = this.#begin(REPLY.CHGHEADER);
+    this.u32(index);
+    this.cstring(name);
+    this.cstring(value);
+    this.#end(at);
+  }
+
+  /** The whole new body, cut into packets that come in one run; an empty body is one empty packet. */
+  replaceBody(body: Uint8Array): void {
+    let start = 0;
+    do {
+      const end = Math.min(start + MAX_REPLY_PAYLOAD, body.length);
+      this.u32(1 + end - start);
+      this.u8(REPLY.REPLBODY);
+      this.bytes(body, start, end);
+      start = end;
+    } while (start < body.length);
+  }
+
+  /** Changes the sender; `params` are ESMTP arguments separated by spaces, "" for none (`smfi_chgfrom`). */
+  changeFrom(address: Uint8Array, params: string): void {
+    this.#addressed(REPLY.CHGFROM, address, params);
+  }
+
+  /** Adds a recipient; with `params` it needs the action ADDRCPT_PAR (`smfi_addrcpt`, `smfi_addrcpt_par`). */
+  addRecipient(address: Uint8Array, params: string): void {
+    this.#addressed(params === "" ? REPLY.ADDRCPT : REPLY.ADDRCPT_PAR, address, params);
+  }
+
+  /** Removes a recipient, given as the RCPT command carried it (`smfi_delrcpt`). */
+  deleteRecipient(address: Uint8Array): void {
+    this.#addressed(REPLY.DELRCPT, address, "");
+  }
+
+  quarantine(reason: string): void {
+    const at = this.#begin(REPLY.QUARANTINE);
+    this.cstring(reason);
+    this.#end(at);
+  }
+
+  #addressed(code: ReplyCode, address: Uint8Array, params: string): void {
+    const at = this.#begin(code);
+    this.bytes(address);
+    this.u8(0);
+    if (params !== "") this.cstring(params);
+    this.#end(at);
+  }
+
+  #begin(code: ReplyCode): number {
+    const at = this.length;
+    this.u32(0);
+    this.u8(code);
+    return at;
+  }
+
+  #end(at: number): void {
+    this.patchU32(at, this.length - at - 4);
+  }
+}
+
+/** The bytes of an address as it is sent: in angle brackets, added where they are missing. */
+export function encodeAddress(address: string): Uint8Array {
+  return encodeText(address.startsWith("<") && address.endsWith(">") ? address : `<${address}>`);
+}

@@ -1,0 +1,216 @@
+/**
+ * Cuts the byte stream into packets, whatever the splits. A packet is `uint32 length`, then `length` bytes: a code and
+ * its payload. Packets that lie whole in one read are views of it; only one that straddles reads is copied.
+ *
+ * Cost: O(1) and no allocation a packet that lies whole in its read; a straddling packet is copied into a buffer that
+ * at most doubles what has really arrived of it, so a length field alone reserves nothing.
+ */
+import { EMPTY, readU32 } from "./bytes.ts";
+import { LENGTH_BYTES } from "./constants.ts";
+import { ProtocolError } from "./errors.ts";
+
+const MIN_CARRY_BYTES = 1024;
+
+/**
+ * Usage: `push` a read, then take packets with `next` until it gives false. After a `true`, `code` and
+ * `bytes[start, end)` (the payload) describe the packet, until the next call of `next` or `push`. The bytes belong to
+ * whoever pushed them: see {@link Framer.keep} for keeping them past that.
+ */
+export class Framer {
+  /** The code byte of the current packet. */
+  code = 0;
+  /** Holds the current packet's payload, from `start` to `end`. */
+  bytes: Uint8Array = EMPTY;
+  start = 0;
+  end = 0;
+
+  /** Found by {@link Framer.survey}: bytes missing of the last packet (or of its length field), 0 between packets. */
+  due = 0;
+  /** Found by {@link Framer.survey}: whole packets that get a reply. */
+  owed = 0;
+  /** Found by {@link Framer.survey}: the code of the first of those. */
+  firstOwed = 0;
+
+  readonly #maxPacketBytes: number;
+  #chunk: Uint8Array = EMPTY;
+  #at = 0;
+  /** The beginning of a packet whose end has not arrived, length field included. */
+  #carry: Uint8Array = EMPTY;
+  #carried = 0;
+
+  /** @param maxPacketBytes limit of a packet's length field, at least 1 */
+  constructor(maxPacketBytes: number) {
+    this.#maxPacketBytes = maxPacketBytes;
+  }
+
+  /** Takes the next read. What `next` has not taken of the one before is kept in front of it. */
+  push(chunk: Uint8Array): void {
+    if (this.#at < this.#chunk.length) {
+      this.#chunk = Buffer.concat([this.#chunk.subarray(this.#at), chunk]);
+    } else {
+      this.#chunk = chunk;
+    }
+    this.#at = 0;
+  }
+
+  /**
+   * Moves to the next packet; false when more bytes are needed.
+   * @throws ProtocolError PMILTER_ERR_LENGTH_ZERO, PMILTER_ERR_PACKET_TOO_LARGE
+   */
+  next(): boolean {
+    if (this.#carried > 0) return this.#nextCarried();
+    const chunk = this.#chunk;
+    const at = this.#at;
+    const left = chunk.length - at;
+    if (left >= LENGTH_BYTES) {
+      const length = this.#checked(readU32(chunk, at));
+      if (left - LENGTH_BYTES >= length) {
+        this.bytes = chunk;
+        this.code = chunk[at + LENGTH_BYTES]!;
+        this.start = at + LENGTH_BYTES + 1;
+        this.end = at + LENGTH_BYTES + length;
+        this.#at = this.end;
+        return true;
+      }
+    }
+    this.#carryOver(left);
+    this.#release();
+    return false;
+  }
+
+  /**
+   * Looks through what was pushed without taking it, and records in `due`, `owed` and `firstOwed` what another thread
+   * needs to answer for this connection and to find its next packet (design 2.2). Call it between packets.
+   *
+   * @param isOwed by code byte, 1 if such a packet gets a reply
+   */
+  survey(isOwed: Uint8Array): void {
+    const chunk = this.#chunk;
+    this.owed = 0;
+    this.firstOwed = 0;
+    let at = this.#at;
+    if (this.#carried > 0) {
+      const left = chunk.length - at;
+      const missing = LENGTH_BYTES - this.#carried;
+      if (left < missing) {
+        this.due = missing - left;
+        return;
+      }
+      const head = Buffer.concat([
+        this.#carry.subarray(0, this.#carried),
+        chunk.subarray(at, at + Math.max(0, missing) + 1),
+      ]);
+      const length = readU32(head, 0);
+      at += LENGTH_BYTES + length - this.#carried;
+      if (at <= chunk.length && isOwed[head[LENGTH_BYTES]!] === 1) this.#owe(head[LENGTH_BYTES]!);
+    }
+    while (chunk.length - at >= LENGTH_BYTES) {
+      const code = chunk[at + LENGTH_BYTES]!;
+      at += LENGTH_BYTES + readU32(chunk, at);
+      if (at <= chunk.length && isOwed[code] === 1) this.#owe(code);
+    }
+    const left = chunk.length - at;
+    this.due = left > 0 ? LENGTH_BYTES - left : -left;
+  }
+
+  #owe(code: number): void {
+    if (this.owed === 0) this.firstOwed = code;
+    this.owed += 1;
+  }
+
+  /** True if a packet, or a part of one, has been pushed and not taken. */
+  get hasRest(): boolean {
+    return this.#carried > 0 || this.#at < this.#chunk.length;
+  }
+
+  /** Bytes pushed and not taken. */
+  get restBytes(): number {
+    return this.#carried + this.#chunk.length - this.#at;
+  }
+
+  /**
+   * Makes the current packet and everything not yet taken independent of the pushed bytes, by copying: for an owner
+   * that goes on with them after the read's callback is over.
+   */
+  keep(): void {
+    if (this.bytes === this.#chunk && this.#chunk.length > 0) {
+      const base = this.start;
+      const copy = Buffer.from(this.#chunk.subarray(base));
+      this.bytes = copy;
+      this.#chunk = copy;
+      this.start = 0;
+      this.end -= base;
+      this.#at -= base;
+    } else if (this.#at < this.#chunk.length) {
+      this.#chunk = Buffer.from(this.#chunk.subarray(this.#at));
+      this.#at = 0;
+    } else {
+      this.#chunk = EMPTY;
+      this.#at = 0;
+    }
+  }
+
+  /** Drops the references to what was pushed, so that an idle connection does not hold its last read. */
+  #release(): void {
+    this.#chunk = EMPTY;
+    this.#at = 0;
+    this.bytes = EMPTY;
+    this.start = 0;
+    this.end = 0;
+  }
+
+  #checked(length: number): number {
+    if (length === 0) {
+      throw new ProtocolError("PMILTER_ERR_LENGTH_ZERO", "packet of length 0, expected at least a command byte");
+    }
+    if (length > this.#maxPacketBytes) {
+      throw new ProtocolError(
+        "PMILTER_ERR_PACKET_TOO_LARGE",
+        `packet of ${length} bytes, expected at most ${this.#maxPacketBytes} (limits.packet)`,
+      );
+    }
+    return length;
+  }
+
+  /** Bytes that the carried packet (or its length field) still needs. */
+  #carryDue(): number {
+    if (this.#carried < LENGTH_BYTES) return LENGTH_BYTES - this.#carried;
+    return LENGTH_BYTES + readU32(this.#carry, 0) - this.#carried;
+  }
+
+  #nextCarried(): boolean {
+    if (this.#carried < LENGTH_BYTES) {
+      this.#carryOver(Math.min(LENGTH_BYTES - this.#carried, this.#chunk.length - this.#at));
+      if (this.#carried < LENGTH_BYTES) {
+        this.#release();
+        return false;
+      }
+    }
+    this.#checked(readU32(this.#carry, 0));
+    this.#carryOver(Math.min(this.#carryDue(), this.#chunk.length - this.#at));
+    if (this.#carryDue() > 0) {
+      this.#release();
+      return false;
+    }
+    this.bytes = this.#carry;
+    this.code = this.#carry[LENGTH_BYTES]!;
+    this.start = LENGTH_BYTES + 1;
+    this.end = this.#carried;
+    this.#carry = EMPTY;
+    this.#carried = 0;
+    return true;
+  }
+
+  #carryOver(count: number): void {
+    if (count === 0) return;
+    const needed = this.#carried + count;
+    if (needed > this.#carry.length) {
+      const larger = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#carry.length, MIN_CARRY_BYTES));
+      larger.set(this.#carry.subarray(0, this.#carried));
+      this.#carry = larger;
+    }
+    this.#carry.set(this.#chunk.subarray(this.#at, this.#at + count), this.#carried);
+    this.#carried = needed;
+    this.#at += count;
+  }
+}

@@ -1,0 +1,106 @@
+/**
+ * SMTP reply texts of `reject(text)` and `tempfail(text)`: checked where a handler writes them, and made into what
+ * both mail servers take (their rules differ: design 1.3, RFC 5321 4.2, RFC 3463).
+ */
+
+export interface ReplyText {
+  /** The three-digit code, first digit 4 or 5. */
+  readonly code: number;
+  /** The enhanced code, such as `5.7.1`. */
+  readonly enhanced: string;
+  /** The text lines, without codes, as the SMTP client will see them. */
+  readonly lines: readonly string[];
+}
+
+/** RFC 5321 4.5.3.1.5: 512 bytes a reply line, code and CRLF included. */
+const MAX_LINE_BYTES = 510;
+/** libmilter's limit on lines of one reply (`MAXREPLIES`). */
+const MAX_LINES = 32;
+
+/** What is said when a handler gives codes and no text: some mail servers do not take a line without any. */
+const DEFAULT_LINE = { 4: "Service unavailable, try again later", 5: "Command rejected" } as const;
+const DEFAULT_ENHANCED = { 4: "4.7.0", 5: "5.7.1" } as const;
+
+// Everything below space but for LF, which separates lines; DEL; the C1 controls; Unicode's own line ends.
+// oxlint-disable-next-line no-control-regex
+const CONTROL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029]/;
+
+/**
+ * Reads a reply text: a code, an optional enhanced code, text; further lines after `\n`.
+ *
+ * @param text as given to `reject()` or `tempfail()`
+ * @param digit the class of the verdict: 5 for reject, 4 for tempfail
+ * @throws RangeError saying what was expected; the caller adds where
+ */
+export function parseReplyText(text: string, digit: 4 | 5): ReplyText {
+  const seen = () => `got ${JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)}`;
+  if (CONTROL.test(text)) {
+    throw new RangeError(`the reply text has a control character; only \\n is allowed, between lines: ${seen()}`);
+  }
+  const match = /^(\d{3})(?=[ \n]|$)/.exec(text);
+  if (match === null) {
+    throw new RangeError(
+      `the reply text must start with a three-digit code, such as "${digit}50 ${digit}.7.1 text": ${seen()}`,
+    );
+  }
+  const code = Number(match[1]);
+  if (Math.trunc(code / 100) !== digit) {
+    const verdict = digit === 5 ? "reject" : "tempfail";
+    const hint = code === 421 ? "; 421 belongs to tempfail" : "";
+    throw new RangeError(`${verdict} takes a code that starts with ${digit}${hint}: ${seen()}`);
+  }
+  let rest = text.slice(3).replace(/^ /, "");
+  let enhanced: string = DEFAULT_ENHANCED[digit];
+  const status = /^(\d)\.(\d{1,3})\.(\d{1,3})(?=[ \n]|$)/.exec(rest);
+  if (status !== null) {
+    if (Number(status[1]) !== digit) {
+      throw new RangeError(`the enhanced code ${status[0]} is of another class than ${code}: ${seen()}`);
+    }
+    enhanced = status[0];
+    rest = rest.slice(enhanced.length).replace(/^ /, "");
+  }
+  if (rest === "") rest = DEFAULT_LINE[digit];
+  const room = MAX_LINE_BYTES - `${code}-${enhanced} `.length;
+  // A final newline ends the last line, it does not begin another.
+  const lines = rest
+    .replace(/\n$/, "")
+    .split("\n")
+    .flatMap((line) => wrap(line, room));
+  if (lines.length > MAX_LINES) {
+    throw new RangeError(`a reply has at most ${MAX_LINES} lines, this one has ${lines.length}`);
+  }
+  return { code, enhanced, lines };
+}
+
+/** The payload text of a REPLYCODE packet: lines separated by CRLF, codes on each, `%` doubled. */
+export function formatReplyText(reply: ReplyText): string {
+  const last = reply.lines.length - 1;
+  return reply.lines
+    .map((line, index) => `${reply.code}${index < last ? "-" : " "}${reply.enhanced} ${line}`)
+    .join("\r\n")
+    .replaceAll("%", "%%");
+}
+
+/** Cuts a line to at most `room` bytes, at spaces where there are any. */
+function wrap(line: string, room: number): string[] {
+  if (Buffer.byteLength(line) <= room) return [line];
+  const lines: string[] = [];
+  let current = "";
+  let bytes = 0;
+  let lastSpace = -1;
+  for (const character of line) {
+    const size = Buffer.byteLength(character);
+    if (bytes + size > room) {
+      const cut = lastSpace > 0 ? lastSpace : current.length;
+      lines.push(current.slice(0, cut));
+      current = current.slice(cut).replace(/^ /, "");
+      bytes = Buffer.byteLength(current);
+      lastSpace = current.lastIndexOf(" ");
+    }
+    if (character === " ") lastSpace = current.length;
+    current += character;
+    bytes += size;
+  }
+  lines.push(current);
+  return lines;
+}

@@ -1,0 +1,407 @@
+/**
+ * The filter's side of a milter connection, without I/O: push the bytes of a read, take events, give each a decision;
+ * replies are appended to the writer. What an event means to a handler is not known here.
+ *
+ * An event is the {@link PhaseInfo} of its phase. Between an event and its decision nothing else may be taken. A
+ * verdict and the reply that carries it are two things: where no reply is awaited, the owner keeps its verdict until
+ * `eom`, which always has one.
+ */
+import { decodeText, stringEnd } from "./bytes.ts";
+import { COMMAND, type CommandName, FAMILY, nameOf, PROTOCOL } from "./constants.ts";
+import { PLAIN_REPLIES, type ReplyWriter } from "./encode.ts";
+import { ProtocolError } from "./errors.ts";
+import { Framer } from "./framer.ts";
+import { Macros } from "./macros.ts";
+import { negotiate, type Options, readOffer, type Wants } from "./negotiate.ts";
+import { PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "./phases.ts";
+import { type Command, type State, type Step, TRANSITIONS } from "./state.ts";
+
+/** The SMTP client, as CONNECT tells of it. */
+export interface Client {
+  /** The verified host name, an address in brackets, `localhost` or `unknown`. */
+  readonly hostname: string;
+  readonly family: "inet" | "inet6" | "unix" | "unknown";
+  /** The IP address in its plain form, the path of a unix socket, or "" if not known. */
+  readonly address: string;
+  /** 0 if not known. */
+  readonly port: number;
+}
+
+export const UNKNOWN_CLIENT: Client = { hostname: "", family: "unknown", address: "", port: 0 };
+
+export interface SessionLimits {
+  /** Bytes of a packet, its code included. */
+  readonly packet: number;
+  /** Bytes of the macros of one stage. */
+  readonly macros: number;
+}
+
+export type EventPhase = PhaseInfo & { readonly name: Phase };
+
+interface CommandInfo {
+  readonly name: Command;
+  readonly code: number;
+  readonly phase: EventPhase;
+  readonly steps: Readonly<Record<State, Step>>;
+}
+
+/** By code byte; undefined for MACRO and for bytes that are no command. */
+const COMMANDS: (CommandInfo | undefined)[] = new Array(256).fill(undefined);
+for (const [name, code] of Object.entries(COMMAND) as [CommandName, number][]) {
+  if (name === "MACRO") continue;
+  const steps = Object.fromEntries(Object.entries(TRANSITIONS).map(([state, row]) => [state, row[name]]));
+  COMMANDS[code] = {
+    name,
+    code,
+    phase: PHASE_LIST.find((phase) => phase.command === code) ?? PHASES.close,
+    steps: steps as Record<State, Step>,
+  };
+}
+
+/** By code byte: commands that get a reply unless their NR flag was granted. */
+const ANSWERED = new Uint8Array(256);
+for (const phase of PHASE_LIST) if (phase !== PHASES.abort && phase !== PHASES.close) ANSWERED[phase.command] = 1;
+
+export class MilterSession {
+  readonly macros = new Macros();
+  /** What was negotiated. */
+  options: Options = { version: 0, actions: 0, protocol: 0 };
+  /** Set at the `connect` event; {@link UNKNOWN_CLIENT} before. */
+  client: Client = UNKNOWN_CLIENT;
+  /** Whether the current event gets a reply of its own. If not, a verdict waits for `eom`. */
+  wantsReply = false;
+  /** True after QUIT: close the connection once the replies are out. */
+  isOver = false;
+  /** A MACRO packet was over `limits.macros` and was dropped; the owner decides what becomes of the message. */
+  macrosOverLimit = false;
+
+  /** Called with each packet of use, once it was taken: for the record in shared memory and for tracing. */
+  tap: ((code: number, bytes: Uint8Array, start: number, end: number) => void) | null = null;
+
+  readonly #wants: Wants;
+  readonly #limits: SessionLimits;
+  readonly #writer: ReplyWriter;
+  readonly #framer: Framer;
+  #state: State = "start";
+  /** The command of the current packet has to be looked at again: an `abort` or `close` event came before it. */
+  #again = false;
+  /** BODYEOB carried a piece of body, whose event is out; its `eom` follows. */
+  #eomDue = false;
+  /** A session has begun for which no `close` event was given. */
+  #open = false;
+  /** The reply that ended the message or the connection early. */
+  #final: Uint8Array = PLAIN_REPLIES.TEMPFAIL;
+  /** By code byte, 1 if such a command gets a reply; see `Framer.survey`. */
+  readonly #owed = ANSWERED.slice();
+
+  constructor(wants: Wants, limits: SessionLimits, writer: ReplyWriter) {
+    this.#wants = wants;
+    this.#limits = limits;
+    this.#writer = writer;
+    this.#framer = new Framer(limits.packet);
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  /** The payload of the current event's packet is `bytes[start, end)`; see `Framer` for how long it is valid. */
+  get bytes(): Uint8Array {
+    return this.#framer.bytes;
+  }
+  get start(): number {
+    return this.#framer.start;
+  }
+  get end(): number {
+    return this.#framer.end;
+  }
+  /** The framing, for the record in shared memory and for keeping bytes past their read. */
+  get framer(): Framer {
+    return this.#framer;
+  }
+
+  /** Whether values of headers carry the white space that followed the colon, both ways. */
+  get keepsLeadingSpace(): boolean {
+    return (this.options.protocol & PROTOCOL.HDR_LEADSPC) !== 0;
+  }
+
+  /** Whether SKIP may be answered to BODY. */
+  get maySkip(): boolean {
+    return (this.options.protocol & PROTOCOL.SKIP) !== 0;
+  }
+
+  /** Takes the bytes of a read. They must stay unchanged until `next` gives null, or `framer.keep` was called. */
+  push(chunk: Uint8Array): void {
+    this.#framer.push(chunk);
+  }
+
+  /** Records what this read owes the mail server: see `Framer.survey`. */
+  survey(): void {
+    this.#framer.survey(this.#owed);
+  }
+
+  /**
+   * The next event, or null when more bytes are needed. Negotiation, macros, and commands to a message that has its
+   * final reply are dealt with here.
+   * @throws ProtocolError the peer broke the protocol; the connection can only be closed, after {@link hangUp}
+   */
+  next(): EventPhase | null {
+    for (;;) {
+      if (this.#eomDue) {
+        this.#eomDue = false;
+        this.#framer.start = this.#framer.end;
+        this.wantsReply = true;
+        return PHASES.eom;
+      }
+      if (this.isOver) return null;
+      if (this.#again) this.#again = false;
+      else if (!this.#framer.next()) return null;
+
+      const code = this.#framer.code;
+      if (code === COMMAND.MACRO) {
+        this.#takeMacros();
+        this.#tell(code);
+        continue;
+      }
+      const command = COMMANDS[code];
+      if (command === undefined) {
+        throw new ProtocolError("PMILTER_ERR_COMMAND", `unknown command ${nameOf(COMMAND, code)}`);
+      }
+      this.wantsReply = this.#owed[code] === 1;
+      switch (command.steps[this.#state]) {
+        case "take": {
+          const event = this.#take(command);
+          this.#tell(code);
+          if (event !== null) return event;
+          continue;
+        }
+        case "abort":
+          this.#again = true;
+          this.wantsReply = false;
+          return PHASES.abort;
+        case "close":
+          this.#again = true;
+          this.wantsReply = false;
+          if (this.#state === "message") return PHASES.abort;
+          this.#state = "idle";
+          if (!this.#open) continue;
+          this.#open = false;
+          return PHASES.close;
+        case "drop":
+          continue;
+        case "repeat":
+          if (this.wantsReply) this.#writer.packet(this.#final);
+          continue;
+        case "error":
+          throw new ProtocolError(
+            "PMILTER_ERR_ORDER",
+            this.#state === "start" ? `${command.name} before OPTNEG` : `a second ${command.name} on one connection`,
+          );
+      }
+    }
+  }
+
+  /**
+   * The connection has ended without QUIT, or is about to: the events that are still due, one a call, then null.
+   */
+  hangUp(): EventPhase | null {
+    this.isOver = true;
+    this.wantsReply = false;
+    if (this.#state === "message") return PHASES.abort;
+    if (!this.#open) return null;
+    this.#open = false;
+    return PHASES.close;
+  }
+
+  /** The event is answered with CONTINUE, if it gets an answer. */
+  proceed(): void {
+    if (this.wantsReply) this.#writer.packet(PLAIN_REPLIES.CONTINUE);
+  }
+
+  /** The event is answered, and nothing changes: for SKIP, and for a verdict on one recipient or unknown command. */
+  answer(packet: Uint8Array): void {
+    if (this.wantsReply) this.#writer.packet(packet);
+  }
+
+  /** The final reply for the message, before its end; later commands of the message get it again. */
+  decideMessage(packet: Uint8Array): void {
+    this.#writer.packet(packet);
+    this.#final = packet;
+    this.endMessage();
+    this.#state = "decided";
+  }
+
+  /** The final reply for the connection; later commands get it again. */
+  decideConnection(packet: Uint8Array): void {
+    this.answer(packet);
+    this.#final = packet;
+    this.#state = "refused";
+  }
+
+  /** The message is over: it got its `eom` reply, or was aborted. */
+  endMessage(): void {
+    if (this.#state === "message") this.#state = "connected";
+    this.macros.clearFrom(COMMAND.MAIL);
+    this.macrosOverLimit = false;
+  }
+
+  /** The session is over: nothing of it may reach the next one on this connection. */
+  endSession(): void {
+    this.client = UNKNOWN_CLIENT;
+    this.macros.clearFrom(COMMAND.CONNECT);
+  }
+
+  #tell(code: number): void {
+    if (this.tap !== null) this.tap(code, this.#framer.bytes, this.#framer.start, this.#framer.end);
+  }
+
+  #takeMacros(): void {
+    if (this.#state === "start") throw new ProtocolError("PMILTER_ERR_ORDER", "MACRO before OPTNEG");
+    const { bytes, start, end } = this.#framer;
+    if (end - start - 1 > this.#limits.macros) {
+      this.macrosOverLimit = true;
+      return;
+    }
+    this.macros.put(bytes, start, end);
+  }
+
+  /** The event of a command that fits; null if it is dealt with here. */
+  #take(command: CommandInfo): EventPhase | null {
+    const { bytes, start, end } = this.#framer;
+    switch (command.name) {
+      case "OPTNEG":
+        this.#negotiate(readOffer(bytes, start, end));
+        return null;
+      case "CONNECT":
+        this.client = readClient(bytes, start, end);
+        this.#open = true;
+        this.#state = "connected";
+        this.macros.clearAfter(COMMAND.CONNECT);
+        break;
+      case "HELO":
+        stringEnd(bytes, start, end, "the HELO name");
+        this.#begin("connected");
+        this.macros.clearAfter(COMMAND.HELO);
+        break;
+      case "MAIL":
+        checkStrings(bytes, start, end, 1, "MAIL");
+        this.#begin("message");
+        this.macros.clearAfter(COMMAND.MAIL);
+        break;
+      case "RCPT":
+        checkStrings(bytes, start, end, 1, "RCPT");
+        this.#begin("message");
+        this.macros.clearAfter(COMMAND.RCPT);
+        break;
+      case "HEADER":
+        checkStrings(bytes, start, end, 2, "HEADER");
+        this.#begin("message");
+        break;
+      case "DATA":
+      case "EOH":
+      case "BODY":
+        this.#begin("message");
+        break;
+      case "BODYEOB":
+        this.#begin("message");
+        if (end > start) {
+          this.#eomDue = true;
+          this.wantsReply = false;
+          return PHASES.body;
+        }
+        break;
+      case "UNKNOWN":
+        stringEnd(bytes, start, end, "the UNKNOWN command");
+        break;
+      case "ABORT":
+        break;
+      case "QUIT":
+      case "QUIT_NC": {
+        this.isOver = command.name === "QUIT";
+        this.#state = "idle";
+        if (!this.#open) return null;
+        this.#open = false;
+        return PHASES.close;
+      }
+      default:
+        return command.name satisfies never;
+    }
+    return command.phase;
+  }
+
+  #begin(state: "connected" | "message"): void {
+    this.#open = true;
+    this.#state = state;
+  }
+
+  #negotiate(offer: Options): void {
+    const answer = negotiate(offer, this.#wants);
+    this.options = answer;
+    this.#state = "idle";
+    // A session can end with nothing but `close` after its negotiation (libmilter calls the close callback then too).
+    this.#open = true;
+    for (const phase of PHASE_LIST) {
+      if (phase.nr !== 0 && (answer.protocol & phase.nr) !== 0) this.#owed[phase.command] = 0;
+    }
+    this.#writer.optneg(answer.version, answer.actions, answer.protocol, answer.lists);
+  }
+}
+
+/** Checks that a payload holds at least `count` strings and ends with a NUL. */
+function checkStrings(bytes: Uint8Array, start: number, end: number, count: number, command: string): void {
+  let at = start;
+  for (let index = 0; index < count; index++) {
+    at =
+      stringEnd(bytes, at, end, index === 0 ? `the first string of ${command}` : `string ${index + 1} of ${command}`) +
+      1;
+  }
+  if (bytes[end - 1] !== 0) {
+    throw new ProtocolError("PMILTER_ERR_MISSING_NUL", `the last string of ${command} does not end with NUL`);
+  }
+}
+
+const FAMILIES: Readonly<Record<number, Client["family"]>> = {
+  [FAMILY.INET]: "inet",
+  [FAMILY.INET6]: "inet6",
+  [FAMILY.UNIX]: "unix",
+  [FAMILY.UNKNOWN]: "unknown",
+};
+
+function readClient(bytes: Uint8Array, start: number, end: number): Client {
+  const nameEnd = stringEnd(bytes, start, end, "the host name of CONNECT");
+  const hostname = decodeText(bytes, start, nameEnd);
+  if (nameEnd + 1 >= end) {
+    throw new ProtocolError("PMILTER_ERR_TOO_SHORT", "CONNECT ends before its address family");
+  }
+  const family = FAMILIES[bytes[nameEnd + 1]!];
+  if (family === undefined) {
+    throw new ProtocolError(
+      "PMILTER_ERR_FAMILY",
+      `address family ${nameOf(FAMILY, bytes[nameEnd + 1]!)} in CONNECT, expected 4, 6, L or U`,
+    );
+  }
+  if (family === "unknown") return { hostname, family, address: "", port: 0 };
+  const portAt = nameEnd + 2;
+  if (portAt + 2 > end) {
+    throw new ProtocolError("PMILTER_ERR_TOO_SHORT", "CONNECT ends before its port");
+  }
+  const addressEnd = stringEnd(bytes, portAt + 2, end, "the address of CONNECT");
+  const port = (bytes[portAt]! << 8) | bytes[portAt + 1]!;
+  return { hostname, family, address: plainAddress(decodeText(bytes, portAt + 2, addressEnd), family), port };
+}
+
+/**
+ * One spelling for an address: Sendmail puts `IPv6:` in front and does not compress zeros, and some servers use
+ * brackets. IPv6 is given in the form of RFC 5952; what is not a valid address is left as it came.
+ */
+function plainAddress(sent: string, family: Client["family"]): string {
+  if (family === "unix") return sent;
+  let address = sent.startsWith("[") && sent.endsWith("]") ? sent.slice(1, -1) : sent;
+  if (/^ipv6:/i.test(address)) address = address.slice(5);
+  if (family !== "inet6" || !address.includes(":")) return address;
+  try {
+    return new URL(`http://[${address}]/`).hostname.slice(1, -1);
+  } catch {
+    return address;
+  }
+}

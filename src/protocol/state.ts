@@ -1,0 +1,130 @@
+/**
+ * Which command may come when, as one table. libmilter ignores, without an answer, a command that does not fit, and
+ * leaves the mail server waiting; here each order gets an answer, and none gets a message past the handlers:
+ *
+ * - `take`: the command is an event of its phase.
+ * - `abort`: the open message is over first (its `abort` event), then the command is looked at again.
+ * - `close`: the session is over first (`abort` if a message is open, `close`), then the command is looked at again.
+ * - `drop`: nothing happens, and no reply is awaited (ABORT without a message).
+ * - `repeat`: the message, or the connection, has its final reply already; a mail server that asks on gets it again.
+ * - `error`: the peer broke the protocol.
+ *
+ * MACRO is in no row: it fits wherever negotiation is over, and changes no state.
+ */
+import type { CommandName } from "./constants.ts";
+
+export type Step = "take" | "abort" | "close" | "drop" | "repeat" | "error";
+
+/**
+ * - `start`: nothing was negotiated yet.
+ * - `idle`: negotiated, no session (also after QUIT_NC).
+ * - `connected`: in a session, between messages.
+ * - `message`: a message is open.
+ * - `decided`: the message got its final reply before its end.
+ * - `refused`: the connection got its final reply (refused, or accepted as a whole).
+ */
+export const STATES = ["start", "idle", "connected", "message", "decided", "refused"] as const;
+export type State = (typeof STATES)[number];
+
+export type Command = Exclude<CommandName, "MACRO">;
+
+// RCPT and content without MAIL open a message: an odd mail server's mail is filtered rather than let through or left
+// waiting. The handlers then see a sender that was not sent ("").
+export const TRANSITIONS: Readonly<Record<State, Readonly<Record<Command, Step>>>> = {
+  start: {
+    OPTNEG: "take",
+    CONNECT: "error",
+    HELO: "error",
+    MAIL: "error",
+    RCPT: "error",
+    DATA: "error",
+    HEADER: "error",
+    EOH: "error",
+    BODY: "error",
+    BODYEOB: "error",
+    ABORT: "error",
+    QUIT: "take",
+    QUIT_NC: "error",
+    UNKNOWN: "error",
+  },
+  idle: {
+    OPTNEG: "error",
+    CONNECT: "take",
+    HELO: "take",
+    MAIL: "take",
+    RCPT: "take",
+    DATA: "take",
+    HEADER: "take",
+    EOH: "take",
+    BODY: "take",
+    BODYEOB: "take",
+    ABORT: "drop",
+    QUIT: "take",
+    QUIT_NC: "take",
+    UNKNOWN: "take",
+  },
+  connected: {
+    OPTNEG: "error",
+    CONNECT: "close",
+    HELO: "take",
+    MAIL: "take",
+    RCPT: "take",
+    DATA: "take",
+    HEADER: "take",
+    EOH: "take",
+    BODY: "take",
+    BODYEOB: "take",
+    ABORT: "drop",
+    QUIT: "take",
+    QUIT_NC: "take",
+    UNKNOWN: "take",
+  },
+  message: {
+    OPTNEG: "error",
+    CONNECT: "close",
+    HELO: "abort",
+    MAIL: "abort",
+    RCPT: "take",
+    DATA: "take",
+    HEADER: "take",
+    EOH: "take",
+    BODY: "take",
+    BODYEOB: "take",
+    ABORT: "take",
+    QUIT: "abort",
+    QUIT_NC: "abort",
+    UNKNOWN: "take",
+  },
+  decided: {
+    OPTNEG: "error",
+    CONNECT: "close",
+    HELO: "take",
+    MAIL: "take",
+    RCPT: "repeat",
+    DATA: "repeat",
+    HEADER: "repeat",
+    EOH: "repeat",
+    BODY: "repeat",
+    BODYEOB: "repeat",
+    ABORT: "drop",
+    QUIT: "take",
+    QUIT_NC: "take",
+    UNKNOWN: "take",
+  },
+  refused: {
+    OPTNEG: "error",
+    CONNECT: "close",
+    HELO: "repeat",
+    MAIL: "repeat",
+    RCPT: "repeat",
+    DATA: "repeat",
+    HEADER: "repeat",
+    EOH: "repeat",
+    BODY: "repeat",
+    BODYEOB: "repeat",
+    ABORT: "drop",
+    QUIT: "take",
+    QUIT_NC: "take",
+    UNKNOWN: "repeat",
+  },
+};

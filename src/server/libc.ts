@@ -1,0 +1,194 @@
+/**
+ * The few libc calls that the main thread needs and Bun has no function for: duplicating, closing and shutting down
+ * descriptors, setting a backlog, and connecting a unix socket with its true error. It is not a general binding: only
+ * calls on plain integers and one address, nothing that keeps memory, nothing that may block.
+ *
+ * It works with glibc, musl and macOS. Variadic functions need care, because bun:ffi calls everything as if it had a
+ * prototype: on x64 and on Linux arm64 variadic arguments travel in the same registers, so `fcntl(fd, cmd, 0)` is
+ * right there; on Apple's arm64 they travel on the stack, so there the third argument would be garbage. `ioctl` with
+ * FIOCLEX has no third argument and is right everywhere.
+ */
+import { dlopen, type Pointer, ptr, read } from "bun:ffi";
+import { constants } from "node:os";
+import { getSystemErrorName } from "node:util";
+
+/** A libc call failed. `code` is the errno's name ("EBADF"), as in Node's system errors. */
+export class LibcError extends Error {
+  override readonly name = "LibcError";
+  readonly code: string;
+  readonly errno: number;
+  readonly syscall: string;
+
+  constructor(syscall: string, errno: number) {
+    const code = errnoName(errno);
+    super(`${syscall}: ${code}`);
+    this.code = code;
+    this.errno = errno;
+    this.syscall = syscall;
+  }
+}
+
+/** Longest path, in bytes, that fits a unix socket address together with its final NUL. */
+export const MAX_UNIX_PATH_BYTES = process.platform === "darwin" ? 103 : 107;
+
+const IS_MACOS = process.platform === "darwin";
+
+const SHUTDOWN = { read: 0, write: 1, both: 2 } as const;
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+// Linux only: flags of socket(2), the same on x64 and arm64.
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+const F_DUPFD_CLOEXEC_LINUX = 1030;
+const SOL_SOCKET = IS_MACOS ? 0xffff : 1;
+const SO_ACCEPTCONN = IS_MACOS ? 2 : 30;
+const FIOCLEX = IS_MACOS ? 0x20006601 : 0x5451;
+
+const SYMBOLS = {
+  dup: { args: ["int"], returns: "int" },
+  close: { args: ["int"], returns: "int" },
+  shutdown: { args: ["int", "int"], returns: "int" },
+  listen: { args: ["int", "int"], returns: "int" },
+  socket: { args: ["int", "int", "int"], returns: "int" },
+  getsockopt: { args: ["int", "int", "int", "ptr", "ptr"], returns: "int" },
+  connect: { args: ["int", "ptr", "u32"], returns: "int" },
+  fcntl: { args: ["int", "int", "int"], returns: "int" },
+  ioctl: { args: ["int", "u64"], returns: "int" },
+} as const;
+
+// musl answers to any name that begins with "libc.", also to glibc's; its own names are for loaders that do not.
+const CANDIDATES = IS_MACOS
+  ? ["libSystem.B.dylib", "/usr/lib/libSystem.B.dylib"]
+  : ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`, "libc.so"];
+
+interface Libc {
+  readonly calls: ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"];
+  /** Address of this thread's errno. */
+  readonly errnoLocation: () => Pointer | bigint | null;
+}
+
+let loaded: Libc | undefined;
+
+/** Loaded at the first call, so that commands which open no socket need no FFI. Throws an Error that names all tries. */
+function libc(): Libc {
+  loaded ??= load(CANDIDATES);
+  return loaded;
+}
+
+function load(candidates: readonly string[]): Libc {
+  const failures: string[] = [];
+  for (const name of candidates) {
+    try {
+      const calls = dlopen(name, SYMBOLS).symbols;
+      // The macro `errno` hides a function: __error on macOS, __errno_location in glibc and musl.
+      const errnoLocation = IS_MACOS
+        ? dlopen(name, { __error: { args: [], returns: "ptr" } }).symbols.__error
+        : dlopen(name, { __errno_location: { args: [], returns: "ptr" } }).symbols.__errno_location;
+      return { calls, errnoLocation };
+    } catch (error) {
+      failures.push(error instanceof Error ? error.message : String(error));
+    }
+  }
+  throw new Error(
+    `cannot load the C library through bun:ffi; expected glibc or musl (Linux) or libSystem (macOS), tried: ${failures.join("; ")}`,
+  );
+}
+
+function errnoName(errno: number): string {
+  try {
+    return getSystemErrorName(-errno);
+  } catch {
+    return `errno ${errno}`;
+  }
+}
+
+/** Must directly follow the failed call: any other call of this thread into libc may set errno anew. */
+function lastErrno({ errnoLocation }: Libc): number {
+  const location = errnoLocation();
+  return location === null ? 0 : read.i32(location as Pointer, 0);
+}
+
+function check(c: Libc, syscall: string, result: number): number {
+  if (result === -1) throw new LibcError(syscall, lastErrno(c));
+  return result;
+}
+
+/**
+ * A second descriptor of the same open socket, close-on-exec: a handler that starts a program must not hand it mail
+ * connections. The caller closes it. Throws LibcError (EBADF, EMFILE).
+ *
+ * On macOS the flag is set by a second call, so a program that another thread starts in between inherits the copy;
+ * macOS is for development.
+ */
+export function dup(fd: number): number {
+  const c = libc();
+  if (!IS_MACOS) return check(c, "fcntl", c.calls.fcntl(fd, F_DUPFD_CLOEXEC_LINUX, 0));
+  const copy = check(c, "dup", c.calls.dup(fd));
+  setCloseOnExec(copy);
+  return copy;
+}
+
+/** Programs started from now on do not inherit `fd`. Throws LibcError (EBADF). */
+export function setCloseOnExec(fd: number): void {
+  const c = libc();
+  check(c, "ioctl", c.calls.ioctl(fd, FIOCLEX));
+}
+
+/** Closes a descriptor that no Bun object owns. Throws LibcError (EBADF). */
+export function close(fd: number): void {
+  const c = libc();
+  check(c, "close", c.calls.close(fd));
+}
+
+/**
+ * Ends a connection for every holder of a copy of it; the peer sees the end at once. A connection that has already
+ * ended is no error. Throws LibcError (EBADF, ENOTSOCK).
+ */
+export function shutdown(fd: number, direction: keyof typeof SHUTDOWN): void {
+  const c = libc();
+  if (c.calls.shutdown(fd, SHUTDOWN[direction]) !== -1) return;
+  const errno = lastErrno(c);
+  if (errno !== constants.errno.ENOTCONN) throw new LibcError("shutdown", errno);
+}
+
+/**
+ * Sets how many connections may wait to be accepted; may be called again on a socket that listens already. The kernel
+ * caps it (net.core.somaxconn on Linux). Throws LibcError (EINVAL for a socket that is connected).
+ */
+export function listen(fd: number, backlog: number): void {
+  const c = libc();
+  check(c, "listen", c.calls.listen(fd, backlog));
+}
+
+/** Whether `fd` is a socket that already listens. Throws LibcError (EBADF, ENOTSOCK). */
+export function isListening(fd: number): boolean {
+  const c = libc();
+  const value = new Int32Array(1);
+  const length = new Uint32Array([value.byteLength]);
+  check(c, "getsockopt", c.calls.getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, ptr(value), ptr(length)));
+  return value[0] !== 0;
+}
+
+/**
+ * Connects to a unix socket and returns the descriptor, which the caller closes. It does not wait: a listener whose
+ * queue is full is EAGAIN on Linux, where `Bun.connect` reports it as ECONNREFUSED, as if nobody listened (1.4.5).
+ * macOS itself says ECONNREFUSED for both. `path` has at most MAX_UNIX_PATH_BYTES bytes. Throws LibcError.
+ */
+export function connectUnix(path: string): number {
+  const c = libc();
+  const bytes = Buffer.from(path);
+  if (bytes.length > MAX_UNIX_PATH_BYTES) throw new LibcError("connect", constants.errno.ENAMETOOLONG);
+  // struct sockaddr_un: Linux { u16 family; char path[108] }, macOS { u8 length; u8 family; char path[104] }.
+  const address = new Uint8Array(2 + MAX_UNIX_PATH_BYTES + 1);
+  if (IS_MACOS) address.set([address.length, AF_UNIX]);
+  else new Uint16Array(address.buffer, 0, 1)[0] = AF_UNIX;
+  address.set(bytes, 2);
+  const type = IS_MACOS ? SOCK_STREAM : SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+  const fd = check(c, "socket", c.calls.socket(AF_UNIX, type, 0));
+  if (c.calls.connect(fd, ptr(address), address.length) === -1) {
+    const errno = lastErrno(c);
+    close(fd);
+    throw new LibcError("connect", errno);
+  }
+  return fd;
+}

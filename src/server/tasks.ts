@@ -1,0 +1,60 @@
+/** Work done by a worker of its own: loading handlers to check them, and the two handlers of the process's life. */
+import type { Config } from "../config/config.ts";
+import { LoadError, type LoadFailure } from "../worker/loader.ts";
+import type { ChainSummary, FromWorker, ToWorker } from "../worker/messages.ts";
+import { WorkerThread } from "./worker-thread.ts";
+
+/** Seconds that loading and starting the handlers may take, before it counts as hung. */
+export const LOAD_TIMEOUT_MS = 30_000;
+/** How long `master_exit_handler` may keep the process from ending. */
+export const EXIT_HANDLER_TIMEOUT_MS = 5000;
+
+/** What a task tells while it runs: log lines and what handlers print. */
+export type TaskOutput = (message: Extract<FromWorker, { kind: "log" | "print" }>) => void;
+
+/**
+ * Loads every handler of a configuration in a worker, starts none.
+ * @throws LoadError
+ */
+export async function checkHandlers(workerUrl: URL, config: Config, output: TaskOutput): Promise<ChainSummary> {
+  const answer = await runTask(workerUrl, { kind: "check", config }, config.file, LOAD_TIMEOUT_MS, output);
+  if (answer.kind !== "ready") throw new Error(`a check was answered with ${answer.kind}`);
+  return answer.summary;
+}
+
+/**
+ * Calls the default export of a module.
+ * @throws LoadError also if it takes longer than `timeoutMs`
+ */
+export async function callHandler(workerUrl: URL, file: string, timeoutMs: number, output: TaskOutput): Promise<void> {
+  await runTask(workerUrl, { kind: "call", file }, file, timeoutMs, output);
+}
+
+async function runTask(
+  workerUrl: URL,
+  task: ToWorker,
+  file: string,
+  timeoutMs: number,
+  output: TaskOutput,
+): Promise<Extract<FromWorker, { kind: "ready" | "done" }>> {
+  const answer = Promise.withResolvers<Extract<FromWorker, { kind: "ready" | "done" }>>();
+  const fail = (failure: LoadFailure) => answer.reject(new LoadError(failure, undefined));
+  const thread = new WorkerThread(workerUrl, {
+    message(message) {
+      if (message.kind === "log" || message.kind === "print") output(message);
+      else if (message.kind === "failed") fail(message.failure);
+      else if (message.kind === "ready" || message.kind === "done") answer.resolve(message);
+    },
+    gone: (_, reason) => fail({ file, line: 0, column: 0, message: `its worker ended: ${reason}` }),
+  });
+  const timer = setTimeout(() => {
+    fail({ file, line: 0, column: 0, message: `it was not through after ${timeoutMs / 1000} s` });
+  }, timeoutMs);
+  thread.post(task);
+  try {
+    return await answer.promise;
+  } finally {
+    clearTimeout(timer);
+    await thread.terminate();
+  }
+}

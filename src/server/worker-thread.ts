@@ -1,0 +1,50 @@
+/**
+ * The thread behind a worker: starts it, turns its messages into calls, and ends it within a bound. What a worker is
+ * for is not known here.
+ */
+import type { FromWorker, ToWorker } from "../worker/messages.ts";
+
+export interface WorkerEvents {
+  message(message: FromWorker): void;
+  /** The thread is gone; `wasAsked` if {@link WorkerThread.terminate} ended it. Called once. */
+  gone(wasAsked: boolean, reason: string): void;
+}
+
+export class WorkerThread {
+  readonly #worker: Worker;
+  readonly #gone = Promise.withResolvers<void>();
+  #isTerminating = false;
+  #isGone = false;
+  #reason = "it ended by itself";
+
+  constructor(url: URL, events: WorkerEvents) {
+    this.#worker = new Worker(url.href);
+    this.#worker.onmessage = (event: MessageEvent<FromWorker>) => events.message(event.data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.#reason = event.message.split("\n")[0] ?? "an error";
+    };
+    this.#worker.addEventListener("close", () => {
+      if (this.#isGone) return;
+      this.#isGone = true;
+      this.#gone.resolve();
+      events.gone(this.#isTerminating, this.#reason);
+    });
+  }
+
+  post(message: ToWorker): void {
+    if (!this.#isGone) this.#worker.postMessage(message);
+  }
+
+  /** Ends the thread; settles when it is gone, or after `timeoutMs`: a blocking native call cannot be ended. */
+  async terminate(timeoutMs = 5000): Promise<void> {
+    if (this.#isGone) return;
+    this.#isTerminating = true;
+    // Its promise settles before the thread is gone and has been seen to hang: the close event is what counts.
+    this.#worker.terminate();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, timeoutMs);
+    await Promise.race([this.#gone.promise, promise]);
+    clearTimeout(timer);
+  }
+}

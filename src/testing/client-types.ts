@@ -1,0 +1,43 @@
+/** What `MilterClient` takes and gives: types alone. */
+import type { FinalReply, ModificationReply } from "../protocol/replies.ts";
+import type { Habit, Offer } from "./habits.ts";
+import type { Macros } from "./macros.ts";
+import type { Modification } from "./outcome.ts";
+
+export interface ClientOptions {
+  /** Whose habits to have. */
+  readonly as: Habit;
+  /** What to offer instead of version 6 and everything; the masks default to what both servers offer for `version`. */
+  readonly offer?: Partial<Offer> | undefined;
+  /** For connecting, and for each wait for a reply, in milliseconds; PROGRESS restarts it. Default 10000. */
+  readonly timeoutMs?: number | undefined;
+  /** Macros that override or add to the derived ones; see `MilterClient.macros`. */
+  readonly macros?: Macros | undefined;
+}
+
+/** There is no reply: the event was sent and the filter had negotiated not to answer, or it was not sent at all. */
+export interface NoReply {
+  readonly kind: "none";
+  /**
+   * False: not sent, since the filter had switched it off (NO*), had skipped it, or had ended its part of the message
+   * or connection. True: sent, with NR_* in force.
+   */
+  readonly sent: boolean;
+}
+
+export type EventReply = FinalReply | NoReply;
+
+/** The reply to the end of the message, with what came before it. */
+export type EomReply = EventReply & {
+  /** In the words of handlers. */
+  readonly modifications: readonly Modification[];
+  /** The same as it was on the wire. */
+  readonly received: readonly ModificationReply[];
+};
+
+/** A recipient that the mail server refuses itself; filters with RCPT_REJ are told. */
+export interface Refusal {
+  /** Enhanced status code, `5.1.1`. */
+  readonly status: string;
+  readonly text: string;
+}

@@ -1,0 +1,267 @@
+/**
+ * One mail server connection in a worker: socket to conversation and back. It owns the write queue, the idle clock and
+ * the record in shared memory; what the packets mean is not its business.
+ */
+import type { Socket } from "bun";
+import type { Chain } from "../handler/chain.ts";
+import { Conversation, type ConversationHost } from "../handler/conversation.ts";
+import type { Report } from "../handler/report.ts";
+import type { Ledger } from "../ledger.ts";
+import { excerpt } from "../protocol/bytes.ts";
+import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
+import type { ReplyWriter } from "../protocol/encode.ts";
+import { ProtocolError } from "../protocol/errors.ts";
+import type { PeerName } from "./messages.ts";
+
+/** What connections share in their worker. */
+export interface ConnectionHome {
+  readonly worker: number;
+  readonly chain: Chain;
+  /** Serves one connection at a time: it is empty whenever a socket callback begins. */
+  readonly writer: ReplyWriter;
+  readonly ledger: Ledger;
+  readonly reportsAccepted: boolean;
+  /** Whether each packet is traced. */
+  readonly tracesPackets: boolean;
+  /** The reply byte that the main thread sends for this worker should it hang. */
+  readonly fallbackReply: number;
+  /** Milliseconds on a clock that never goes back, the ledger's. */
+  now(): number;
+  report(report: Report): void;
+  log(level: "notice" | "debug" | "error", text: string): void;
+  /** The connection is closed on this side. */
+  closed(connection: Connection): void;
+}
+
+/** More than this unread, while a handler works or replies wait, and the socket is paused. */
+const MAX_UNREAD_BYTES = 64 * 1024;
+
+type MailSocket = Socket<Connection>;
+
+export class Connection implements ConversationHost {
+  readonly slot: number;
+  readonly #home: ConnectionHome;
+  readonly #peer: PeerName;
+  readonly #conversation: Conversation;
+  #socket: MailSocket | null = null;
+  /** Replies that the socket did not take yet, and how much of them it took. */
+  #unsent: Uint8Array | null = null;
+  #sent = 0;
+  #isPaused = false;
+  #isEnding = false;
+  #isClosed = false;
+  /** When something was last read, on the home's clock. */
+  lastRead: number;
+  readonly reportsAccepted: boolean;
+
+  constructor(home: ConnectionHome, slot: number, peer: PeerName) {
+    this.#home = home;
+    this.slot = slot;
+    this.#peer = peer;
+    this.reportsAccepted = home.reportsAccepted;
+    this.lastRead = home.now();
+    this.#conversation = new Conversation(home.chain, home.writer, this);
+    home.ledger.open(slot, home.fallbackReply);
+    this.#conversation.session.tap = (code, bytes, start, end) => this.#seen(code, bytes, start, end);
+  }
+
+  /** No message is open and nothing is being worked on. */
+  get isBetweenMessages(): boolean {
+    return this.#conversation.isBetweenMessages && this.#unsent === null;
+  }
+
+  // Socket callbacks.
+
+  opened(socket: MailSocket): void {
+    this.#socket = socket;
+  }
+
+  /** A read. The bytes are not kept past this call: the socket may use them again. */
+  data(chunk: Uint8Array): void {
+    if (this.#isEnding || this.#isClosed) return;
+    this.lastRead = this.#home.now();
+    const { session } = this.#conversation;
+    session.push(chunk);
+    if (this.#conversation.isWaiting || this.#unsent !== null) {
+      session.framer.keep();
+      if (session.framer.restBytes > MAX_UNREAD_BYTES) this.#pause();
+      return;
+    }
+    this.#work();
+  }
+
+  /** The socket takes more. */
+  drained(): void {
+    if (this.#unsent === null || this.#socket === null) return;
+    const taken = this.#socket.write(this.#unsent, this.#sent, this.#unsent.length - this.#sent);
+    if (taken < 0) return;
+    this.#sent += taken;
+    if (this.#sent < this.#unsent.length) return;
+    this.#unsent = null;
+    if (this.#isEnding) {
+      this.#end();
+      return;
+    }
+    if (!this.#conversation.isWaiting) this.#work();
+  }
+
+  /** The peer is gone, or an error ended the connection. */
+  disconnected(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#unsent = null;
+    this.#conversation.hangUp();
+    this.#home.writer.clear();
+    this.#home.closed(this);
+  }
+
+  /** Ends the connection from this side, whatever it is doing. */
+  cut(reason: string): void {
+    if (this.#isClosed) return;
+    this.#home.log("notice", `${this.#peer}: ${reason}, connection closed`);
+    this.#unsent = null;
+    this.#hangUp();
+  }
+
+  // What the conversation asks for: see `ConversationHost`.
+
+  resume(): void {
+    if (this.#isClosed) {
+      // An `abort` or `close` handler of a connection that is gone.
+      this.#conversation.pump();
+      this.#home.writer.clear();
+      return;
+    }
+    this.#work();
+  }
+
+  flush(): void {
+    const { writer } = this.#home;
+    if (writer.length === 0) return;
+    if (this.#home.tracesPackets) this.#traceReplies(writer.buffer, writer.length);
+    if (this.#socket === null || this.#isClosed) {
+      writer.clear();
+      return;
+    }
+    if (this.#unsent === null) {
+      const taken = Math.max(0, this.#socket.write(writer.buffer, 0, writer.length));
+      if (taken < writer.length) {
+        this.#unsent = Buffer.from(writer.buffer.subarray(taken, writer.length));
+        this.#sent = 0;
+      }
+    } else {
+      this.#unsent = Buffer.concat([this.#unsent.subarray(this.#sent), writer.buffer.subarray(0, writer.length)]);
+      this.#sent = 0;
+    }
+    writer.clear();
+  }
+
+  after(ms: number, callback: () => void): () => void {
+    const timer = setTimeout(callback, ms);
+    return () => clearTimeout(timer);
+  }
+
+  now(): number {
+    return this.#home.now();
+  }
+
+  report(report: Report): void {
+    this.#home.report(report);
+  }
+
+  /** Works on what was read until bytes are missing, a handler is awaited, or the replies do not leave. */
+  #work(): void {
+    const { ledger, worker } = this.#home;
+    const conversation = this.#conversation;
+    const { session } = conversation;
+    session.survey();
+    ledger.enter(
+      worker,
+      this.slot,
+      session.framer.due,
+      session.framer.owed,
+      session.framer.firstOwed,
+      this.#home.now(),
+    );
+    let problem: unknown = null;
+    try {
+      conversation.pump();
+    } catch (error) {
+      problem = error;
+    }
+    const isWaiting = conversation.isWaiting;
+    ledger.leave(worker, this.slot, session.state === "message", isWaiting && session.wantsReply ? 1 : 0);
+    if (isWaiting) session.framer.keep();
+    this.flush();
+    if (problem !== null) {
+      this.#failed(problem);
+      return;
+    }
+    if (conversation.isOver) {
+      this.#isEnding = true;
+      if (this.#unsent === null) this.#end();
+      return;
+    }
+    if (this.#isPaused && !isWaiting && this.#unsent === null) this.#unpause();
+  }
+
+  #failed(problem: unknown): void {
+    if (problem instanceof ProtocolError) {
+      this.#home.log("notice", `${this.#peer}: ${problem.message} (${problem.code}), connection closed`);
+    } else {
+      // A mistake of ours: the mail server applies its own policy to this connection, and no other is concerned.
+      const stack = problem instanceof Error ? problem.stack : String(problem);
+      this.#home.log("error", `${this.#peer}: internal error, connection closed: ${stack}`);
+    }
+    this.#hangUp();
+  }
+
+  #hangUp(): void {
+    this.#conversation.hangUp();
+    this.#home.writer.clear();
+    this.#end();
+  }
+
+  /** The main thread holds a copy of the descriptor, so closing alone would leave the peer waiting. */
+  #end(): void {
+    this.#isEnding = true;
+    const socket = this.#socket;
+    if (socket === null) return;
+    socket.shutdown();
+    socket.end();
+  }
+
+  #pause(): void {
+    if (this.#isPaused) return;
+    this.#isPaused = true;
+    this.#socket?.pause();
+  }
+
+  #unpause(): void {
+    this.#isPaused = false;
+    this.#socket?.resume();
+  }
+
+  #seen(code: number, bytes: Uint8Array, start: number, end: number): void {
+    const { ledger } = this.#home;
+    if (code === COMMAND.OPTNEG) {
+      const { version, actions, protocol } = this.#conversation.session.options;
+      ledger.setOptions(this.slot, version, actions, protocol);
+    } else ledger.keepContext(this.slot, code, bytes, start, end);
+    if (this.#home.tracesPackets) {
+      this.#home.log(
+        "debug",
+        `${this.#peer} > ${nameOf(COMMAND, code)} ${end - start} bytes "${excerpt(bytes, start, end)}"`,
+      );
+    }
+  }
+
+  #traceReplies(buffer: Buffer, length: number): void {
+    for (let at = 0; at < length;) {
+      const size = buffer.readUInt32BE(at);
+      const payload = excerpt(buffer, at + 5, at + 4 + size);
+      this.#home.log("debug", `${this.#peer} < ${nameOf(REPLY, buffer[at + 4]!)} ${size - 1} bytes "${payload}"`);
+      at += 4 + size;
+    }
+  }
+}

@@ -1,0 +1,221 @@
+/**
+ * A worker thread: loads the handlers, adopts connections, runs them. It tells the main thread what happened and asks
+ * it nothing.
+ */
+import { dirname } from "node:path";
+import type { Socket } from "bun";
+import * as api from "../index.ts";
+import { isLogged, type LogLevel } from "../admin/log-level.ts";
+import type { Config } from "../config/config.ts";
+import type { Chain } from "../handler/chain.ts";
+import { siteOf } from "../handler/site.ts";
+import { Ledger } from "../ledger.ts";
+import { PHASE_LIST } from "../protocol/phases.ts";
+import { PLAIN_REPLIES, ReplyWriter } from "../protocol/encode.ts";
+import { Connection, type ConnectionHome } from "./connection.ts";
+import { callModule, failureOf, loadChain, LoadError, type LoadFailure } from "./loader.ts";
+import { logLine } from "./log-lines.ts";
+import type { ChainSummary, FromWorker, ToWorker } from "./messages.ts";
+import { capturePrints } from "./print.ts";
+
+/** The side of the thread that the main thread talks to. */
+interface WorkerScope {
+  postMessage(message: FromWorker): void;
+  onmessage: (event: { readonly data: ToWorker }) => void;
+}
+declare const self: WorkerScope;
+
+function post(message: FromWorker): void {
+  self.postMessage(message);
+}
+
+/** Bytes that the worker's replies start with room for; larger ones grow it for a while. */
+const WRITER_BYTES = 64 * 1024;
+/** Idle connections are looked for this often, at most. */
+const MAX_SWEEP_MS = 30_000;
+
+class Server {
+  readonly #chain: Chain;
+  readonly #home: ConnectionHome;
+  readonly #connections = new Set<Connection>();
+  readonly #timeoutMs: number;
+  readonly #sweep: ReturnType<typeof setInterval>;
+  #isEnding = false;
+
+  constructor(index: number, config: Config, ledger: Ledger, chain: Chain) {
+    const { logLevel, debug, onTimeout, timeoutMs } = config.server;
+    const folder = dirname(config.file);
+    const logs = (level: LogLevel) => isLogged(level, logLevel);
+    this.#chain = chain;
+    this.#timeoutMs = timeoutMs;
+    this.#home = {
+      worker: index,
+      chain,
+      writer: new ReplyWriter(WRITER_BYTES),
+      ledger,
+      reportsAccepted: logs("info"),
+      tracesPackets: debug > 0 && logs("debug"),
+      fallbackReply: (onTimeout === "reject"
+        ? PLAIN_REPLIES.REJECT
+        : onTimeout === "tempfail"
+          ? PLAIN_REPLIES.TEMPFAIL
+          : PLAIN_REPLIES.CONTINUE)[4]!,
+      now: () => Math.round(performance.now()),
+      report: (report) => {
+        const line = logLine(report, folder);
+        if (logs(line.level)) post({ kind: "log", ...line });
+      },
+      log: (level, text) => {
+        if (logs(level)) post({ kind: "log", level, text, fields: {} });
+      },
+      closed: (connection) => {
+        this.#connections.delete(connection);
+        post({ kind: "closed", slot: connection.slot });
+        if (this.#isEnding && this.#connections.size === 0) void this.#ended();
+      },
+    };
+    this.#sweep = setInterval(() => this.#cutIdle(), Math.max(100, Math.min(MAX_SWEEP_MS, timeoutMs / 4)));
+  }
+
+  adopt(slot: number, descriptor: number, peer: string): void {
+    const connection = new Connection(this.#home, slot, peer);
+    this.#connections.add(connection);
+    const options = { fd: descriptor, data: connection, socket: SOCKET_HANDLERS };
+    // The types lack this overload of Bun.connect; `test/server/bun-behaviour.test.ts` pins it down.
+    (Bun.connect as unknown as (options: object) => Promise<unknown>)(options).catch((error: unknown) => {
+      this.#home.log("notice", `${peer}: the connection was gone before it was taken over: ${String(error)}`);
+      connection.disconnected();
+    });
+  }
+
+  end(atOnce: boolean): void {
+    this.#isEnding = true;
+    if (atOnce) for (const connection of this.#connections) connection.cut("the server stops");
+    if (this.#connections.size === 0) void this.#ended();
+  }
+
+  async #ended(): Promise<void> {
+    clearInterval(this.#sweep);
+    for (const { loaded } of this.#chain.filters) {
+      try {
+        await loaded.stop?.call(loaded.self);
+      } catch (error) {
+        post(failureLog(`filter ${loaded.name} failed at stop`, failureOf(error, "")));
+      }
+    }
+    post({ kind: "ended" });
+  }
+
+  #cutIdle(): void {
+    const now = this.#home.now();
+    for (const connection of this.#connections) {
+      if (now - connection.lastRead > this.#timeoutMs)
+        connection.cut(`nothing came for ${this.#timeoutMs / 1000} s (server.timeout)`);
+    }
+  }
+}
+
+const SOCKET_HANDLERS = {
+  open: (socket: Socket<Connection>) => socket.data.opened(socket),
+  data: (socket: Socket<Connection>, chunk: Uint8Array) => socket.data.data(chunk),
+  drain: (socket: Socket<Connection>) => socket.data.drained(),
+  close: (socket: Socket<Connection>) => socket.data.disconnected(),
+  error: (socket: Socket<Connection>) => socket.data.disconnected(),
+};
+
+function failureLog(what: string, failure: LoadFailure): FromWorker {
+  const place = failure.line > 0 ? ` at=${failure.file}:${failure.line}` : "";
+  const text = `${what}:${place} error=${JSON.stringify(failure.message)}`;
+  return { kind: "log", level: "error", text, fields: { ...failure } };
+}
+
+function summarize(chain: Chain): ChainSummary {
+  return {
+    filters: chain.filters.map(({ loaded, isObserved }) => ({
+      name: loaded.name,
+      phases: PHASE_LIST.map((phase) => phase.name).filter((phase) => loaded.handlers[phase] !== undefined),
+      isObserved,
+    })),
+    needs: chain.needs,
+    actions: chain.wants.actions,
+    protocol: chain.wants.protocol,
+    macros: chain.wants.macros,
+  };
+}
+
+/** Gives the handlers `pmilter` as this very module, wherever they lie: one identity of the API. */
+function provideApi(): void {
+  Bun.plugin({
+    name: "pmilter",
+    setup(build) {
+      build.module("pmilter", () => ({ exports: { ...api }, loader: "object" }));
+    },
+  });
+}
+
+let server: Server | null = null;
+
+async function serve(index: number, config: Config, ledger: Ledger): Promise<void> {
+  const chain = await loadChain(config);
+  for (const { loaded, files } of chain.filters) {
+    try {
+      await loaded.start?.call(loaded.self);
+    } catch (error) {
+      const file = Object.values(files)[0] ?? "";
+      const failure = failureOf(error, file);
+      throw new LoadError(
+        { ...failure, message: `start() of filter ${loaded.name} failed: ${failure.message}` },
+        error,
+      );
+    }
+  }
+  server = new Server(index, config, ledger, chain);
+  post({ kind: "ready", summary: summarize(chain) });
+}
+
+function fail(error: unknown, file: string): void {
+  post({ kind: "failed", failure: error instanceof LoadError ? error.failure : failureOf(error, file) });
+}
+
+self.onmessage = ({ data: message }) => {
+  switch (message.kind) {
+    case "serve":
+      serve(message.index, message.config, new Ledger(message.ledger)).catch((error: unknown) =>
+        fail(error, message.config.file),
+      );
+      return;
+    case "check":
+      loadChain(message.config).then(
+        (chain) => post({ kind: "ready", summary: summarize(chain) }),
+        (error: unknown) => fail(error, message.config.file),
+      );
+      return;
+    case "call":
+      callModule(message.file).then(
+        () => post({ kind: "done" }),
+        (error: unknown) => fail(error, message.file),
+      );
+      return;
+    case "adopt":
+      server?.adopt(message.slot, message.descriptor, message.peer);
+      return;
+    case "end":
+      if (server === null) post({ kind: "ended" });
+      else server.end(message.atOnce);
+      return;
+    default:
+      message satisfies never;
+  }
+};
+
+// What a handler throws in a timer, or rejects without anyone waiting, must not end the worker and its sessions.
+for (const event of ["uncaughtException", "unhandledRejection"] as const) {
+  process.on(event, (error: unknown) => {
+    const site = siteOf(error);
+    const at = site === null ? "" : ` at=${site.file}:${site.line}`;
+    const text = `a handler failed outside of any call:${at} error=${JSON.stringify(error instanceof Error ? `${error.name}: ${error.message}` : String(error))}`;
+    post({ kind: "log", level: "error", text, fields: { cause: "late", file: site?.file, line: site?.line } });
+  });
+}
+provideApi();
+capturePrints((text) => post({ kind: "print", text }));

@@ -1,0 +1,124 @@
+/**
+ * Reports of conversations as log lines: one a message, with everything an administrator looks for in it. Text that a
+ * client sent is escaped, so that no client can write a line of its own.
+ */
+import { relative } from "node:path";
+import type { LogLevel } from "../admin/log-level.ts";
+import type { FailureReport, Report, VerdictReport } from "../handler/report.ts";
+import type { Site } from "../handler/site.ts";
+import { formatReplyText } from "../protocol/reply-text.ts";
+
+export interface LogLine {
+  readonly level: LogLevel;
+  readonly text: string;
+  /** The same as values, for `log_format = "json"`. */
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+/** Recipients named in a line; the rest is counted. */
+const MAX_RECIPIENTS = 10;
+/** Characters of one value in a line. */
+const MAX_VALUE = 256;
+
+/**
+ * @param folder paths of handlers are given relative to it
+ */
+export function logLine(report: Report, folder: string): LogLine {
+  return report.kind === "verdict" ? verdictLine(report, folder) : failureLine(report, folder);
+}
+
+function verdictLine(report: VerdictReport, folder: string): LogLine {
+  const isQuiet = report.verdict === "accept" && !report.isFallback && !report.isObserved;
+  const reply = report.reply === null ? null : formatReplyText(report.reply).replaceAll("%%", "%");
+  const fields = {
+    ...(report.isObserved ? { observed: true } : {}),
+    verdict: report.verdict,
+    scope: report.scope,
+    ...subject(report, folder),
+    ...(report.isFallback ? { fallback: true } : {}),
+    ...(report.changes > 0 ? { changes: report.changes } : {}),
+    ...(report.reason === null ? {} : { reason: report.reason }),
+    ...(reply === null ? {} : { reply }),
+  };
+  const what = report.scope === "message" ? report.verdict : `${report.verdict} ${report.scope}`;
+  return {
+    level: isQuiet ? "info" : "notice",
+    text: `${report.isObserved ? "observed " : ""}${what}: ${pairs(fields)}`,
+    fields,
+  };
+}
+
+const CAUSES: Readonly<Record<FailureReport["cause"], string>> = {
+  error: "handler failed",
+  timeout: "handler too slow",
+  late: "handler failed after its verdict",
+  limit: "limit passed",
+};
+
+function failureLine(report: FailureReport, folder: string): LogLine {
+  const fields = {
+    cause: report.cause,
+    ...subject(report, folder),
+    error: report.message,
+    ...(report.fallback === "none" ? {} : { fallback: report.fallback }),
+  };
+  return { level: "error", text: `${CAUSES[report.cause]}: ${pairs(fields)}`, fields };
+}
+
+function subject(report: Report, folder: string): Record<string, unknown> {
+  const named = report.recipients.slice(0, MAX_RECIPIENTS);
+  const more = report.recipients.length - named.length;
+  return {
+    ...(report.queueId === "" ? {} : { queue_id: report.queueId }),
+    client: report.client,
+    from: report.sender,
+    to: more > 0 ? [...named, `and ${more} more`] : named,
+    ...(report.filter === null ? {} : { filter: report.filter }),
+    phase: report.phase,
+    ...(report.site === null ? {} : { at: formatSite(report.site, folder) }),
+  };
+}
+
+function formatSite({ file, line }: Site, folder: string): string {
+  const inside = relative(folder, file);
+  const shown = inside.startsWith("..") ? file : inside;
+  return line > 0 ? `${shown}:${line}` : shown;
+}
+
+/** Told by the word before the colon, or not for the text form: `verdict`, `scope`, `cause`, `observed`. */
+const HEAD_FIELDS = new Set(["verdict", "scope", "cause", "observed"]);
+
+function pairs(fields: Readonly<Record<string, unknown>>): string {
+  return Object.entries(fields)
+    .filter(([key]) => !HEAD_FIELDS.has(key))
+    .map(([key, value]) => `${key}=${Array.isArray(value) ? value.map(quoted).join(",") : quoted(value)}`)
+    .join(" ");
+}
+
+/** A value bare if it is one harmless word, else in quotes with everything odd escaped. */
+function quoted(value: unknown): string {
+  const text = typeof value === "string" ? value : String(value);
+  if (/^[\w<>@.:/+=[\]-]+$/.test(text) && text.length <= MAX_VALUE) return text;
+  return `"${escapeText(text.length > MAX_VALUE ? `${text.slice(0, MAX_VALUE)}…` : text)}"`;
+}
+
+// oxlint-disable-next-line no-control-regex
+const ODD = /[\u0000-\u001f"\\\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/g;
+
+/** Control characters, quotes, bidirectional marks and bytes that are not UTF-8 as escapes. */
+export function escapeText(text: string): string {
+  return text.replace(/[\ud800-\udbff][\udc00-\udfff]|[^]/g, (unit) =>
+    unit.length === 2 ? unit : unit.replace(ODD, escapeUnit),
+  );
+}
+
+function escapeUnit(unit: string): string {
+  const code = unit.charCodeAt(0);
+  if (unit === '"' || unit === "\\") return `\\${unit}`;
+  if (unit === "\n") return "\\n";
+  if (unit === "\r") return "\\r";
+  if (unit === "\t") return "\\t";
+  // A byte that is not UTF-8: see `bytes.ts`.
+  if (code >= 0xdc80 && code <= 0xdcff) return `\\x${(code - 0xdc00).toString(16)}`;
+  return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16)}`;
+}

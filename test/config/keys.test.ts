@@ -1,0 +1,135 @@
+/** Names in a configuration: the original's, accepted or set twice, and unknown ones with what they may stand for. */
+import { describe, expect, test } from "bun:test";
+import type { Config } from "../../src/config/config.ts";
+import { parseConfig } from "../../src/config/load.ts";
+import { PHASE_NAMES } from "../../src/protocol/phases.ts";
+import { failureOf, faultsOf } from "./failure.ts";
+import { ORIGINAL } from "./original.ts";
+
+const parse = (text: string): Config => parseConfig(text, "/etc/pmilter/pmilter.toml", {});
+
+describe("the original's pmilter.conf", () => {
+  test("is accepted as it is once the handlers are TypeScript", () => {
+    const config = parseConfig(ORIGINAL.replaceAll(".rb", ".ts"), "/etc/pmilter.conf", {});
+    expect(config.server).toMatchObject({
+      listen: [{ kind: "unix", path: "/var/spool/postfix/pmilter/pmilter.sock" }],
+      timeoutMs: 7_210_000,
+      handler: true,
+      workers: "auto",
+    });
+    expect(config.handler).toEqual({
+      postconfig: "/etc/handler/postconfig.ts",
+      masterExit: "/etc/handler/master_exit.ts",
+      session: {
+        connect: "/etc/handler/connect.ts",
+        helo: "/etc/handler/helo.ts",
+        envfrom: "/etc/handler/mail_from.ts",
+        envrcpt: "/etc/handler/rcpt_to.ts",
+        header: "/etc/handler/header.ts",
+        body: "/etc/handler/body.ts",
+        eom: "/etc/handler/eom.ts",
+      },
+    });
+    expect(config.notices).toEqual([
+      {
+        level: "notice",
+        text: "server.min_worker is ignored: it counted the original's threads; server.workers rules",
+      },
+    ]);
+  });
+
+  test("has each Ruby handler refused by the name it has in the file", () => {
+    const error = failureOf(ORIGINAL);
+    expect(error.issues).toHaveLength(9);
+    for (const issue of error.issues) {
+      expect(issue.key).toStartWith("handler.");
+      expect(issue.key).toContain(".mruby_");
+      expect(issue.text).toStartWith("Ruby handlers are not supported, name a .ts file");
+    }
+    expect(error.line).toBe(15);
+  });
+
+  test("mruby_handler false switches handlers off", () => {
+    expect(parse("[server]\nmruby_handler = false").server.handler).toBe(false);
+  });
+
+  test("every phase has its alias", () => {
+    const lines = PHASE_NAMES.map((phase) => `mruby_${phase}_handler = "${phase}.ts"`).join("\n");
+    expect(Object.keys(parse(`[handler.session]\n${lines}`).handler.session)).toEqual([...PHASE_NAMES]);
+  });
+
+  test("min_worker leaves workers alone", () => {
+    expect(parse("[server]\nmin_worker = 32\nworkers = 2").server.workers).toBe(2);
+  });
+});
+
+describe("aliases", () => {
+  test.each([
+    ["server", "handler = true", "mruby_handler = true"],
+    ["handler.config", "postconfig_handler = 'a.ts'", "mruby_postconfig_handler = 'a.ts'"],
+    ["handler.config", "master_exit_handler = 'a.ts'", "mruby_master_exit_handler = 'a.ts'"],
+    ["handler.session", "helo_handler = 'a.ts'", "mruby_helo_handler = 'a.ts'"],
+  ])("[%s] %s with %s", (table, ours, original) => {
+    const [name] = ours.split(" ");
+    const [alias] = original.split(" ");
+    const text = `"${name}" is set as well; keep one`;
+    expect(faultsOf(`[${table}]\n${ours}\n${original}`)).toEqual([`3:1: ${table}.${alias}: ${text}`]);
+    expect(faultsOf(`[${table}]\n${original}\n${ours}`)).toEqual([`2:1: ${table}.${alias}: ${text}`]);
+  });
+});
+
+describe("unknown keys", () => {
+  test.each([
+    ["server", "max_conections = 1", 'unknown key; did you mean "max_connections"?'],
+    ["server", "max_connectiosn = 1", 'unknown key; did you mean "max_connections"?'],
+    ["server", "logLevel = 'info'", 'unknown key; did you mean "log_level"?'],
+    ["server", "log-level = 'info'", 'unknown key; did you mean "log_level"?'],
+    ["server", "LISTEN = 'x'", 'unknown key; did you mean "listen"?'],
+    ["server", "lisetn = 'x'", 'unknown key; did you mean "listen"?'],
+    ["server", "mruby_handlr = true", 'unknown key; did you mean "handler"?'],
+    ["server", "packet = 1", 'unknown key; "packet" belongs to [limits]'],
+    ["server", "header_bytse = 1", 'unknown key; "header_bytes" belongs to [limits]'],
+    ["server", "mode = 'observe'", 'unknown key; "mode" belongs to [[filter]]'],
+    ["server", "mruby_helo_handler = 'a.ts'", 'unknown key; "helo_handler" belongs to [handler.session]'],
+    ["server", "colour = 1", "unknown key"],
+    ["server", "toString = 1", "unknown key"],
+    ["server", "hasOwnProperty = 1", "unknown key"],
+    ["limits", "timeout = 1", 'unknown key; "timeout" belongs to [server]'],
+    ["limits", "bodies = 1", "unknown key"],
+    ["handler", "connect_handler = 'a.ts'", 'unknown key; "connect_handler" belongs to [handler.session]'],
+    ["handler", "sesion = {}", "unknown table; did you mean [handler.session]?"],
+    ["handler.session", "connect = 'a.ts'", 'unknown key; did you mean "connect_handler"?'],
+    ["handler.session", "mail_handler = 'a.ts'", "unknown key"],
+    ["handler.session", "postconfig_handler = 'a.ts'", 'unknown key; "postconfig_handler" belongs to [handler.config]'],
+    ["sever", "", "unknown table; did you mean [server]?"],
+    ["Limits", "", "unknown table; did you mean [limits]?"],
+    ["filters", "", "unknown table; did you mean [[filter]]?"],
+    ["session", "", "unknown table; did you mean [handler.session]?"],
+    ["zzz", "", "unknown table"],
+  ])("[%s] %s", (table, line, text) => {
+    const key = line === "" ? table : `${table}.${line.split(" ")[0]}`;
+    expect(faultsOf(`\n[${table}]\n ${line}`)).toEqual([`${line === "" ? "2:1" : "3:2"}: ${key}: ${text}`]);
+  });
+
+  test("at the top of the file and in filters", () => {
+    expect(faultsOf("listen = 'x'")).toEqual(['1:1: listen: unknown key; "listen" belongs to [server]']);
+    expect(faultsOf("[[filter]]\npath = 'a'\n[filter.option]\nx = 1")).toEqual([
+      '3:1: filter 1: option: unknown table; did you mean "options"?',
+    ]);
+    expect(faultsOf("[[filter]]\npath = 'a'\n[[filter]]\npath = 'a'\nopion.x = 1")).toEqual([
+      '5:1: filter 2: opion: unknown table; did you mean "options"?',
+    ]);
+  });
+
+  test("are quoted when their spelling needs it", () => {
+    expect(faultsOf('[server]\n"a b" = 1')).toEqual(['2:1: server."a b": unknown key']);
+  });
+
+  test("min_worker is the server's alone", () => {
+    expect(faultsOf("[limits]\nmin_worker = 1")).toHaveLength(1);
+  });
+
+  test("anything goes in a filter's options", () => {
+    expect(() => parseConfig("[[filter]]\npath = 'a'\noptions.lisetn = 1", "pmilter.toml")).not.toThrow();
+  });
+});

@@ -1,0 +1,258 @@
+/** From a good file to a Config: defaults, units, paths, notices. Faults are in faults.test.ts. */
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Config } from "../../src/config/config.ts";
+import { loadConfig, parseConfig } from "../../src/config/load.ts";
+import { PHASE_NAMES } from "../../src/protocol/phases.ts";
+import { failure } from "./failure.ts";
+
+const parse = (text: string, env = {}): Config => parseConfig(text, "/etc/pmilter/pmilter.toml", env);
+
+describe("defaults", () => {
+  test("an empty file has every default", () => {
+    expect(parse("")).toEqual({
+      file: "/etc/pmilter/pmilter.toml",
+      server: {
+        listen: [{ kind: "tcp", host: "127.0.0.1", port: 8891, family: 4 }],
+        socketMode: 0o660,
+        socketUser: null,
+        socketGroup: null,
+        user: null,
+        group: null,
+        allow: null,
+        control: "/etc/pmilter/pmilter.ctl",
+        timeoutMs: 7_210_000,
+        logLevel: "notice",
+        logFormat: "text",
+        handler: true,
+        listenBacklog: 128,
+        debug: 0,
+        workers: "auto",
+        handlerTimeoutMs: 8000,
+        eomTimeoutMs: 240_000,
+        blockTimeoutMs: 2000,
+        onError: "tempfail",
+        onTimeout: "tempfail",
+        deferContent: true,
+        maxConnections: 10_000,
+        drainTimeoutMs: 300_000,
+        stopTimeoutMs: 20_000,
+        watch: true,
+      },
+      limits: {
+        packet: 1_048_576,
+        headers: 5000,
+        headerBytes: 2_097_152,
+        recipients: 10_000,
+        macros: 65_536,
+        body: 67_108_864,
+      },
+      handler: { postconfig: null, masterExit: null, session: {} },
+      filters: [],
+      notices: [],
+    });
+  });
+
+  test("a filter needs only its path", () => {
+    expect(parse('[[filter]]\npath = "a.ts"').filters).toEqual([
+      {
+        path: "/etc/pmilter/a.ts",
+        name: null,
+        onError: null,
+        onTimeout: null,
+        handlerTimeoutMs: null,
+        mode: "enforce",
+        options: {},
+      },
+    ]);
+  });
+
+  test("two results share nothing that could be changed", () => {
+    const text = '[[filter]]\npath = "a.ts"';
+    parse(text).filters[0]!.options["x"] = 1;
+    parse(text).server.listen.pop();
+    expect(parse(text)).toEqual(parse(text));
+    expect(parse(text).filters[0]!.options).toEqual({});
+    expect(parse(text).server.listen).toHaveLength(1);
+  });
+});
+
+describe("server.control", () => {
+  test("is in XDG_RUNTIME_DIR when that is an absolute path", () => {
+    const control = (dir: string): string => parse("", { XDG_RUNTIME_DIR: dir }).server.control;
+    expect(control("/run/user/1000")).toBe("/run/user/1000/pmilter.ctl");
+    expect(control("relative")).toBe("/etc/pmilter/pmilter.ctl");
+    expect(control("")).toBe("/etc/pmilter/pmilter.ctl");
+  });
+
+  test("is beside the configuration when relative", () => {
+    const env = { XDG_RUNTIME_DIR: "/run/user/1000" };
+    expect(parse('[server]\ncontrol = "run/p.ctl"', env).server.control).toBe("/etc/pmilter/run/p.ctl");
+    expect(parse('[server]\ncontrol = "/run/p.ctl"', env).server.control).toBe("/run/p.ctl");
+  });
+});
+
+describe("values", () => {
+  const server = (line: string): Config["server"] => parse(`[server]\n${line}`).server;
+
+  test("server.listen takes a string or a list", () => {
+    expect(server('listen = "run/p.sock"').listen).toEqual([{ kind: "unix", path: "/etc/pmilter/run/p.sock" }]);
+    expect(server('listen = ["unix:/run/p.sock", "inet6:[::1]:0", "fd:3"]').listen).toEqual([
+      { kind: "unix", path: "/run/p.sock" },
+      { kind: "tcp", host: "::1", port: 0, family: 6 },
+      { kind: "fd", fd: 3 },
+    ]);
+  });
+
+  test("server.listen may name port 0 more than once", () => {
+    expect(server('listen = ["127.0.0.1:0", "127.0.0.1:0"]').listen).toHaveLength(2);
+  });
+
+  test("server.allow keeps the difference between nobody and everybody", () => {
+    expect(server("allow = []").allow).toEqual([]);
+    expect(server('allow = ["192.0.2.0/24"]').allow).toEqual([{ address: "192.0.2.0", prefix: 24, family: 4 }]);
+  });
+
+  test("seconds may have fractions, and reach from a millisecond to the end of timers", () => {
+    expect(server("timeout = 0.5").timeoutMs).toBe(500);
+    expect(server("timeout = 0.001").timeoutMs).toBe(1);
+    expect(server("timeout = 2_000_000").timeoutMs).toBeLessThan(2 ** 31);
+    expect(server("drain_timeout = 0").drainTimeoutMs).toBe(0);
+    expect(server("stop_timeout = 0").stopTimeoutMs).toBe(0);
+  });
+
+  test("socket_mode is octal", () => {
+    expect(server('socket_mode = "0600"').socketMode).toBe(0o600);
+    expect(server('socket_mode = "666"').socketMode).toBe(0o666);
+  });
+
+  test("workers is a number or auto", () => {
+    expect(server("workers = 1").workers).toBe(1);
+    expect(server('workers = "auto"').workers).toBe("auto");
+  });
+
+  test("limits stand at their bounds", () => {
+    expect(parse("[limits]\npacket = 131072\nheaders = 1").limits).toMatchObject({ packet: 131_072, headers: 1 });
+  });
+
+  test("a filter's handler_timeout may be as long as the server's", () => {
+    expect(parse('[[filter]]\npath = "a.ts"\nhandler_timeout = 8').filters[0]!.handlerTimeoutMs).toBe(8000);
+  });
+
+  test("filters keep their order and their own options", () => {
+    const { filters } = parse(`
+      [[filter]]
+      path = "b.ts"
+      name = "Second thoughts"
+      mode = "observe"
+      on_error = "continue"
+      on_timeout = "accept"
+      [filter.options]
+      a.b = [1, { c = "x" }]
+      [[filter]]
+      path = "/a.ts"
+    `);
+    expect(filters.map((filter) => filter.path)).toEqual(["/etc/pmilter/b.ts", "/a.ts"]);
+    expect(filters[0]).toMatchObject({
+      name: "Second thoughts",
+      mode: "observe",
+      onError: "continue",
+      onTimeout: "accept",
+      options: { a: { b: [1, { c: "x" }] } },
+    });
+    expect(filters[1]!.options).toEqual({});
+  });
+
+  test("options survive being posted to a worker", () => {
+    const { options } = parse(`
+      [[filter]]
+      path = "a.ts"
+      options = { at = 1979-05-27T07:32:00Z, day = 1979-05-27, list = [{ t = 07:32:00 }] }
+    `).filters[0]!;
+    expect(options).toEqual({
+      at: new Date("1979-05-27T07:32:00Z"),
+      day: "1979-05-27",
+      list: [{ t: "07:32:00.000" }],
+    });
+    expect(structuredClone(options)).toEqual(options);
+    expect(Object.getPrototypeOf(options)).toBe(Object.prototype);
+    expect(Object.getPrototypeOf(options["at"])).toBe(Date.prototype);
+  });
+
+  test("every phase has its handler, and the handlers of the process theirs", () => {
+    const lines = PHASE_NAMES.map((phase) => `${phase}_handler = "h/${phase}.ts"`).join("\n");
+    const { handler } = parse(
+      `[handler.session]\n${lines}\n[handler.config]\npostconfig_handler = "p.ts"\nmaster_exit_handler = "m.ts"`,
+    );
+    expect(handler).toEqual({
+      postconfig: "/etc/pmilter/p.ts",
+      masterExit: "/etc/pmilter/m.ts",
+      session: Object.fromEntries(PHASE_NAMES.map((phase) => [phase, `/etc/pmilter/h/${phase}.ts`])),
+    });
+  });
+
+  test("a byte order mark and CRLF are read", () => {
+    expect(parse("\uFEFF[server]\r\ndebug = 3\r\n").server.debug).toBe(3);
+  });
+});
+
+describe("notices", () => {
+  const texts = (line: string): string[] =>
+    parse(`[server]\n${line}`).notices.map(({ level, text }) => `${level}: ${text}`);
+
+  test("handler_timeout and block_timeout from 10 s on outlast Sendmail", () => {
+    expect(texts("handler_timeout = 9.999\nblock_timeout = 9.999")).toEqual([]);
+    expect(texts("handler_timeout = 10")).toEqual([
+      "warning: server.handler_timeout is 10 s, but Sendmail waits only 10 s for a reply",
+    ]);
+    expect(texts("block_timeout = 12")).toEqual([
+      "warning: server.block_timeout is 12 s, but Sendmail waits only 10 s for a reply",
+    ]);
+  });
+
+  test("eom_timeout from 300 s on outlasts Sendmail", () => {
+    expect(texts("eom_timeout = 299")).toEqual([]);
+    expect(texts("eom_timeout = 300")).toEqual([
+      "warning: server.eom_timeout is 300 s, but Sendmail waits only 300 s for the end of a message",
+    ]);
+  });
+
+  test("an empty allow shuts TCP", () => {
+    expect(texts("allow = []")).toEqual(["warning: server.allow is empty: no mail server can connect by TCP"]);
+    expect(texts('allow = []\nlisten = "/run/p.sock"')).toEqual([]);
+  });
+});
+
+describe("loadConfig", () => {
+  const folder = mkdtempSync(join(tmpdir(), "pmilter-config-"));
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  test("reads a file, with paths relative to it", () => {
+    const file = join(folder, "pmilter.toml");
+    writeFileSync(file, '[server]\nlisten = "p.sock"\n[handler.session]\nhelo_handler = "h.ts"\n');
+    const config = loadConfig(file, {});
+    expect(config.file).toBe(file);
+    expect(config.server.listen).toEqual([{ kind: "unix", path: join(folder, "p.sock") }]);
+    expect(config.server.control).toBe(join(folder, "pmilter.ctl"));
+    expect(config.handler.session.helo).toBe(join(folder, "h.ts"));
+  });
+
+  test("says what is wrong with a file that cannot be read", () => {
+    const missing = failure(() => loadConfig(join(folder, "none.toml")));
+    expect(missing.message).toBe(
+      `${join(folder, "none.toml")}: the configuration cannot be read: there is no such file`,
+    );
+    expect(missing.file).toBe(join(folder, "none.toml"));
+    expect(missing.line).toBeUndefined();
+    expect(missing.cause).toBeInstanceOf(Error);
+    expect(failure(() => loadConfig(folder)).message).toEndWith("cannot be read: it is a folder");
+  });
+
+  test("refuses what is not UTF-8", () => {
+    const file = join(folder, "latin1.toml");
+    writeFileSync(file, Buffer.from("# caf\xe9\n", "latin1"));
+    expect(failure(() => loadConfig(file)).message).toBe(`${file}: the configuration is not UTF-8 text`);
+  });
+});

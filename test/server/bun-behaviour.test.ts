@@ -1,0 +1,247 @@
+/**
+ * What the server leans on and Bun does not promise. One test per fact: if one fails under a later Bun, read what it
+ * says and look for the code that believes it.
+ */
+import { afterEach, describe, expect, test } from "bun:test";
+import { existsSync, renameSync } from "node:fs";
+import { join } from "node:path";
+import { close, connectUnix, dup, listen as setBacklog, shutdown } from "../../src/server/libc.ts";
+import { Cleanup, Peer, recorder, turn } from "./sockets.ts";
+
+const cleanup = new Cleanup();
+afterEach(() => cleanup.run());
+
+const linux = process.platform === "linux";
+if (!linux) console.log("skipped: a full queue is told only by Linux");
+
+type Socket = Bun.Socket & { readonly fd: number };
+type BoundListener = { readonly fd: number; readonly port: number; stop(force?: boolean): void };
+const bunListen = Bun.listen as unknown as (options: object) => BoundListener;
+
+/** A listener as the main thread has it: what it accepts is paused at once. */
+function listenPaused(where: object) {
+  const accepted = recorder<Socket>();
+  const events = recorder<string>();
+  const listener = bunListen({
+    ...where,
+    socket: {
+      open(socket: Socket) {
+        socket.pause();
+        accepted.add(socket);
+      },
+      data: () => events.add("data"),
+      end: () => events.add("end"),
+      close: () => events.add("close"),
+      error: () => events.add("error"),
+      // No `drain` here: Bun calls it once for each socket that is paused in `open`, see below.
+    },
+  });
+  cleanup.add(() => listener.stop(true));
+  return { listener, accepted, events };
+}
+
+const KINDS = ["tcp", "unix"] as const;
+
+/** A client, the main thread's paused copy, and a second copy as a worker adopts it. */
+async function heldTwice(kind: (typeof KINDS)[number]) {
+  const path = join(cleanup.folder(), "s");
+  const { listener, accepted, events } = listenPaused(
+    kind === "unix" ? { unix: path } : { hostname: "127.0.0.1", port: 0 },
+  );
+  const client = await Peer.connect(
+    kind === "unix" ? { kind, path } : { kind, host: "127.0.0.1", port: listener.port, family: 4 },
+    cleanup,
+  );
+  const [held] = await accepted.count(1);
+  if (held === undefined) throw new Error("no connection");
+  const adopted = await Peer.connect({ kind: "adopt", fd: dup(held.fd) }, cleanup);
+  return { client, held, adopted, events };
+}
+
+/** Connects without ever waiting; how many the queue took. */
+function fillQueue(path: string, most: number): number {
+  for (let n = 0; n < most; n++) {
+    try {
+      const fd = connectUnix(path);
+      cleanup.add(() => close(fd));
+    } catch {
+      return n;
+    }
+  }
+  return most;
+}
+
+describe("listening", () => {
+  test.if(linux)("Bun.listen ignores backlog, and libc's listen sets it", () => {
+    const path = join(cleanup.folder(), "s");
+    const { listener } = listenPaused({ unix: path, backlog: 2 });
+    expect(fillQueue(path, 20)).toBe(20);
+    const second = `${path}2`;
+    const { listener: limited } = listenPaused({ unix: second });
+    setBacklog(limited.fd, 2);
+    expect(fillQueue(second, 20)).toBe(3);
+    listener.stop();
+  });
+
+  test.if(linux)("Bun.listen({ fd }) sets the backlog back to its own", () => {
+    const path = join(cleanup.folder(), "s");
+    const { listener } = listenPaused({ unix: path });
+    const fd = dup(listener.fd);
+    renameSync(path, `${path}2`);
+    listener.stop();
+    setBacklog(fd, 2);
+    listenPaused({ fd });
+    expect(fillQueue(`${path}2`, 20)).toBe(20);
+  });
+
+  test.if(linux)("Bun.connect calls a full unix queue ECONNREFUSED, like a stale socket", async () => {
+    const path = join(cleanup.folder(), "s");
+    const { listener } = listenPaused({ unix: path });
+    const fd = dup(listener.fd);
+    cleanup.add(() => close(fd));
+    renameSync(path, `${path}2`);
+    listener.stop();
+    setBacklog(fd, 0);
+    fillQueue(`${path}2`, 20);
+    const outcome = Peer.connect({ kind: "unix", path: `${path}2` }, cleanup).catch((error: unknown) => error);
+    expect(await outcome).toMatchObject({ code: "ECONNREFUSED" });
+  });
+
+  test("stop unlinks the path that was bound, and not one that it was renamed to", () => {
+    const folder = cleanup.folder();
+    const bound = listenPaused({ unix: join(folder, "a") });
+    bound.listener.stop();
+    expect(existsSync(join(folder, "a"))).toBe(false);
+    const renamed = listenPaused({ unix: join(folder, "a") });
+    renameSync(join(folder, "a"), join(folder, "b"));
+    renamed.listener.stop();
+    expect(existsSync(join(folder, "b"))).toBe(true);
+  });
+
+  test("stop of a listener on a descriptor closes that descriptor and keeps the path", () => {
+    const path = join(cleanup.folder(), "s");
+    const { listener } = listenPaused({ unix: path });
+    const fd = dup(listener.fd);
+    renameSync(path, `${path}2`);
+    listener.stop();
+    const second = listenPaused({ fd });
+    expect(second.listener.fd).toBe(fd);
+    second.listener.stop();
+    expect(existsSync(`${path}2`)).toBe(true);
+    expect(() => close(fd)).toThrow("EBADF");
+  });
+
+  test("nothing is accepted between Bun.listen and the next turn of the event loop", () => {
+    const path = join(cleanup.folder(), "s");
+    const { listener, accepted } = listenPaused({ unix: path });
+    fillQueue(path, 3);
+    listener.stop();
+    expect(accepted.calls).toEqual([]);
+  });
+});
+
+describe.each(KINDS)("a %s connection with two holders", (kind) => {
+  test("the paused copy reads nothing and sees no FIN", async () => {
+    const { client, held, adopted, events } = await heldTwice(kind);
+    client.socket.write("hello");
+    await adopted.until(({ received }) => received.toString() === "hello");
+    client.socket.shutdown();
+    await adopted.ended();
+    for (let i = 0; i < 5; i++) await turn();
+    expect(events.calls).toEqual([]);
+    expect(held.write("late")).toBe(4);
+  });
+
+  test("end of one copy gives the client nothing; shutdown and end of both give it EOF at once", async () => {
+    const { client, held, adopted } = await heldTwice(kind);
+    adopted.socket.terminate();
+    await adopted.until(({ events }) => events.includes("close"));
+    for (let i = 0; i < 5; i++) await turn();
+    expect(client.events).toEqual([]);
+    const again = await Peer.connect({ kind: "adopt", fd: dup(held.fd) }, cleanup);
+    shutdown(held.fd, "both");
+    await client.ended();
+    again.socket.end();
+    held.end();
+  });
+
+  test("end without shutdown leaves the client waiting while the other copy lives", async () => {
+    const { client, adopted, held } = await heldTwice(kind);
+    held.end();
+    for (let i = 0; i < 5; i++) await turn();
+    adopted.socket.write("still open");
+    await client.until(({ received }) => received.toString() === "still open");
+    expect(client.events).toEqual(["data"]);
+  });
+
+  test("write on the paused copy reaches the client", async () => {
+    const { client, held } = await heldTwice(kind);
+    expect(held.write("from main")).toBe(9);
+    await client.until(({ received }) => received.toString() === "from main");
+  });
+
+  test("write on an adopted copy may be short, and drain says when to go on", async () => {
+    const { client, adopted } = await heldTwice(kind);
+    const bytes = new Uint8Array(16 << 20).map((_, i) => i >> 8);
+    client.socket.pause();
+    let written = adopted.socket.write(bytes);
+    expect(written).toBeLessThan(bytes.length);
+    expect(adopted.socket.write(bytes.subarray(written))).toBe(0);
+    client.socket.resume();
+    const read = client.until(({ chunks }) => chunks.reduce((sum, { length }) => sum + length, 0) === bytes.length);
+    while (written < bytes.length) {
+      const drains = adopted.events.length;
+      await adopted.until(({ events }) => events.length > drains);
+      written += adopted.socket.write(bytes.subarray(written));
+    }
+    await read;
+    expect(Buffer.concat(client.chunks).equals(bytes)).toBe(true);
+  }, 20_000);
+
+  test("each chunk has a buffer of its own, exact in size, that is not overwritten later", async () => {
+    const { client, adopted } = await heldTwice(kind);
+    for (let i = 0; i < 200; i++) {
+      const seen = adopted.received.length;
+      client.socket.write(new Uint8Array(100 + i).fill(i));
+      await adopted.until(({ received }) => received.length === seen + 100 + i);
+    }
+    // `received` was copied when each chunk came; the chunks themselves are looked at only now.
+    expect(Buffer.concat(adopted.chunks).equals(adopted.received)).toBe(true);
+    expect(new Set(adopted.chunks.map(({ buffer }) => buffer)).size).toBe(adopted.chunks.length);
+    expect(adopted.chunks.every(({ buffer, byteLength }) => buffer.byteLength === byteLength)).toBe(true);
+  });
+
+  test("bytes that wait in the kernel are read by whoever adopts next", async () => {
+    const { client, held, adopted } = await heldTwice(kind);
+    adopted.socket.terminate();
+    await adopted.until(({ events }) => events.includes("close"));
+    client.socket.write("waiting");
+    const next = await Peer.connect({ kind: "adopt", fd: dup(held.fd) }, cleanup);
+    await next.until(({ received }) => received.toString() === "waiting");
+  });
+});
+
+test("the paused copy sees a reset", async () => {
+  const { client, events } = await heldTwice("tcp");
+  client.socket.terminate();
+  await events.count(1);
+  expect(events.calls).toContain("close");
+});
+
+test("a socket that is paused in open gets one drain though no write was short", async () => {
+  const drained = recorder<void>();
+  const listener = bunListen({
+    hostname: "127.0.0.1",
+    port: 0,
+    socket: { open: (socket: Socket) => void socket.pause(), data() {}, drain: () => drained.add() },
+  });
+  cleanup.add(() => listener.stop(true));
+  await Peer.connect({ kind: "tcp", host: "127.0.0.1", port: listener.port, family: 4 }, cleanup);
+  await drained.count(1);
+});
+
+test("write with an offset throws unless the length is given: pass a subarray", async () => {
+  const { adopted } = await heldTwice("tcp");
+  expect(() => adopted.socket.write(new Uint8Array(10), 4)).toThrow(RangeError);
+  expect(adopted.socket.write(new Uint8Array(10), 4, 6)).toBe(6);
+});

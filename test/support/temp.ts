@@ -1,0 +1,75 @@
+/**
+ * A private folder, free ports, and waiting for outside processes. Not for waiting on our own code: that has promises
+ * and events, and a test which polls it hides a missing one.
+ */
+import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export interface TempDir extends AsyncDisposable {
+  readonly path: string;
+}
+
+/**
+ * Makes `pmilter-NAME-XXXXXX` below the system's temporary folder, mode 755: other users (Postfix's) must reach the
+ * sockets in it, and mkdtemp's own 700 would keep them out. Removed with all it holds on dispose.
+ */
+export async function tempDir(name: string): Promise<TempDir> {
+  const path = await mkdtemp(join(tmpdir(), `pmilter-${name}-`));
+  await chmod(path, 0o755);
+  return {
+    path,
+    async [Symbol.asyncDispose]() {
+      await rm(path, { recursive: true, force: true, maxRetries: 3 });
+    },
+  };
+}
+
+/**
+ * A TCP port of 127.0.0.1 that nobody listened on a moment ago, for outside programs that cannot bind port 0 and tell
+ * which they got. Another process can take it in between. That is acceptable in a test: Linux hands out ephemeral ports
+ * spread at random and the time is milliseconds. Most programs then fail loudly at their bind (two Postfixes would
+ * share the port, as they set SO_REUSEPORT). Our own servers bind port 0 themselves.
+ */
+export async function freePort(): Promise<number> {
+  const [port] = await freePorts(1);
+  return port!;
+}
+
+/** Several ports at once: all are held until the last is known, so they differ. See {@link freePort}. */
+export async function freePorts(count: number): Promise<number[]> {
+  const listeners = Array.from({ length: count }, () =>
+    Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } }),
+  );
+  const ports = listeners.map((listener) => listener.port);
+  for (const listener of listeners) listener.stop(true);
+  return ports;
+}
+
+export interface WaitOptions {
+  /** Completes "timed out waiting for …". */
+  readonly what: string;
+  /** Default 10 000. */
+  readonly timeoutMs?: number;
+  /** Default 20. */
+  readonly intervalMs?: number;
+}
+
+type Falsy = false | 0 | "" | null | undefined;
+
+/**
+ * Asks `probe` until its answer is truthy and returns that answer; throws at the timeout. ONLY for the state of outside
+ * processes (their files, their end) where no event exists.
+ */
+export async function waitFor<T>(
+  probe: () => T | Promise<T>,
+  { what, timeoutMs = 10_000, intervalMs = 20 }: WaitOptions,
+): Promise<Exclude<T, Falsy>> {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    const answer = await probe();
+    if (answer) return answer as Exclude<T, Falsy>;
+    if (performance.now() >= deadline) throw new Error(`timed out after ${timeoutMs} ms waiting for ${what}`);
+    await Bun.sleep(intervalMs);
+  }
+}
