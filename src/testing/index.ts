@@ -20,6 +20,7 @@ export {
   type RecipientOutcome,
 } from "./outcome.ts";
 export type { Mail } from "./send.ts";
+export { type FilterOutcome, runFilter, type RunFilterOptions } from "./run-filter.ts";
 export { connectTransport, type FilterAddress, type Transport } from "./transport.ts";
 export { ProtocolError } from "../protocol/errors.ts";
 export type { FinalReply, ModificationReply, SmtpReply } from "../protocol/replies.ts";

@@ -1,0 +1,133 @@
+/**
+ * `runFilter`: one message through a filter, in memory: no socket, no worker, no configuration file. The chain, the
+ * session and the conversation are those of the server.
+ */
+import { parseConfig } from "../config/load.ts";
+import type { FailureReport, Report } from "../handler/report.ts";
+import { checkFilter } from "../handler/filter.ts";
+import { Chain } from "../handler/chain.ts";
+import { Conversation } from "../handler/conversation.ts";
+import type { Filter } from "../handler/types.ts";
+import { ReplyWriter } from "../protocol/encode.ts";
+import { ProtocolError } from "../protocol/errors.ts";
+import { MilterClient } from "./client.ts";
+import type { Habit, Offer } from "./habits.ts";
+import type { Outcome } from "./outcome.ts";
+import type { Mail } from "./send.ts";
+import type { Transport } from "./transport.ts";
+
+export interface RunFilterOptions extends Mail {
+  /** `session.options`, the table `[filter.options]`. Default empty. */
+  readonly options?: Readonly<Record<string, unknown>> | undefined;
+  /** Whose habits the mail server has. Default `postfix`. */
+  readonly as?: Habit | undefined;
+  /** What it offers; by default everything. */
+  readonly offer?: Partial<Offer> | undefined;
+}
+
+/** What {@link runFilter} gives: the outcome, and what went wrong in handlers. */
+export interface FilterOutcome extends Outcome {
+  /** Handlers that threw, rejected, took too long or broke a limit; each got the fallback of the configuration's defaults. */
+  readonly failures: readonly FailureReport[];
+}
+
+/**
+ * Runs one message through a filter, with its `start` before and its `stop` after. A handler that fails gets the
+ * fallback, as in the server (`tempfail`); why stands in `failures`, and is printed.
+ *
+ * @param filter what `defineFilter` gave, or several as a chain
+ * @throws UsageError PMILTER_ERR_MODULE for what is no filter
+ * @example
+ * const { message } = await runFilter(stamp, { eml: "Subject: hi\n\nhello\n" });
+ */
+export async function runFilter<S, O>(
+  filter: Filter<S, O> | readonly Filter<S, O>[],
+  mail: RunFilterOptions,
+): Promise<FilterOutcome> {
+  const failures: FailureReport[] = [];
+  const chain = chainOf(Array.isArray(filter) ? filter : [filter], mail.options ?? {});
+  for (const { loaded } of chain.filters) await loaded.start?.call(loaded.self);
+  try {
+    const transport = connectInMemory(chain, (report) => {
+      if (report.kind !== "failure") return;
+      failures.push(report);
+      const place = report.site === null ? "" : ` (${report.site.file}:${report.site.line})`;
+      console.error(`runFilter: ${report.phase} of ${report.filter}: ${report.message}${place}`);
+    });
+    await using client = MilterClient.over(transport, { as: mail.as ?? "postfix", offer: mail.offer });
+    const outcome = await client.send(mail);
+    await client.quit();
+    return { ...outcome, failures };
+  } finally {
+    for (const { loaded } of chain.filters) await loaded.stop?.call(loaded.self);
+  }
+}
+
+/** A chain of filters with the defaults of the configuration. */
+function chainOf(filters: readonly unknown[], options: unknown): Chain {
+  const { server, limits } = parseConfig("", "/runFilter/pmilter.toml");
+  const { onError, onTimeout, handlerTimeoutMs, eomTimeoutMs, deferContent } = server;
+  const places = filters.map((exported, index) => ({
+    index,
+    loaded: checkFilter(exported, `filter ${index + 1}`),
+    onError,
+    onTimeout,
+    timeoutMs: null,
+    isObserved: false,
+    options,
+    files: {},
+  }));
+  return new Chain(places, { onError, handlerTimeoutMs, eomTimeoutMs, deferContent, limits });
+}
+
+/** A conversation as the other end of a transport. */
+export function connectInMemory(chain: Chain, report: (report: Report) => void): Transport {
+  const writer = new ReplyWriter();
+  let isClosed = false;
+  const flush = () => {
+    if (writer.length === 0) return;
+    const bytes = writer.copy();
+    writer.clear();
+    transport.onData(bytes);
+  };
+  const close = (error?: Error) => {
+    if (isClosed) return;
+    isClosed = true;
+    conversation.hangUp();
+    writer.clear();
+    transport.onClose(error);
+  };
+  const work = () => {
+    try {
+      conversation.pump();
+    } catch (error) {
+      flush();
+      close(error instanceof ProtocolError ? undefined : (error as Error));
+      return;
+    }
+    flush();
+    if (conversation.isOver) close();
+  };
+  const conversation = new Conversation(chain, writer, {
+    resume: () => (isClosed ? conversation.pump() : work()),
+    flush,
+    after(ms, callback) {
+      const timer = setTimeout(callback, ms);
+      return () => clearTimeout(timer);
+    },
+    now: () => performance.now(),
+    report,
+    reportsAccepted: false,
+  });
+  const transport: Transport = {
+    send(bytes) {
+      if (isClosed) return;
+      conversation.session.push(Buffer.from(bytes));
+      if (!conversation.isWaiting) work();
+    },
+    onData() {},
+    onClose() {},
+    close: () => close(),
+  };
+  return transport;
+}

@@ -1,0 +1,156 @@
+/**
+ * The real server as a process of its own, in a temporary folder, for tests: started from its command line, stopped by
+ * a signal. What it logs and prints is kept, and can be awaited.
+ */
+import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { Subprocess } from "bun";
+import { tempDir } from "./temp.ts";
+
+const ROOT = join(import.meta.dir, "..", "..");
+export const MAIN = join(ROOT, "src", "main.ts");
+
+export interface PmilterOptions {
+  /** The text of pmilter.toml, `server.listen` left out: see `listen`. Placed in the folder of `files`. */
+  readonly config?: string;
+  /** Keys of `[server]` besides `listen`; written into the text. */
+  readonly server?: Readonly<Record<string, unknown>>;
+  /** Default: a unix socket `pmilter.sock` in the folder, mode 0666. A port of 0 is chosen by the kernel. */
+  readonly listen?: string | readonly string[];
+  /** Handlers and other files, by path relative to the folder. */
+  readonly files?: Readonly<Record<string, string>>;
+  /** Descriptors to inherit from 3 on. */
+  readonly inherit?: readonly number[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** Lines as they come, kept and awaitable. */
+export class Lines {
+  readonly all: string[] = [];
+  #rest = "";
+  readonly #waiting = new Set<() => void>();
+  isEnded = false;
+
+  async read(stream: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) {
+      const parts = (this.#rest + decoder.decode(chunk, { stream: true })).split("\n");
+      this.#rest = parts.pop()!;
+      this.all.push(...parts);
+      for (const wake of this.#waiting) wake();
+    }
+    this.isEnded = true;
+    for (const wake of this.#waiting) wake();
+  }
+
+  get text(): string {
+    return this.all.join("\n");
+  }
+
+  /** The first line from `from` on that matches, now or later. */
+  async next(pattern: RegExp, { from = 0, timeoutMs = 15_000 } = {}): Promise<string> {
+    const deadline = Date.now() + timeoutMs;
+    for (let at = from; ;) {
+      for (; at < this.all.length; at++) if (pattern.test(this.all[at]!)) return this.all[at]!;
+      const left = deadline - Date.now();
+      if (this.isEnded || left <= 0) throw new Error(`no line ${pattern} in:\n${this.text}`);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#waiting.add(resolve);
+      const timer = setTimeout(resolve, left);
+      await promise;
+      clearTimeout(timer);
+      this.#waiting.delete(resolve);
+    }
+  }
+}
+
+export interface Pmilter extends AsyncDisposable {
+  readonly dir: string;
+  readonly configFile: string;
+  /** Where it listens, as it said: `unix:/…`, `inet:127.0.0.1:40123`. */
+  readonly addresses: readonly string[];
+  readonly log: Lines;
+  readonly prints: Lines;
+  readonly process: Subprocess;
+  /** Sends SIGTERM and gives the exit code. */
+  stop(): Promise<number>;
+}
+
+/** Writes the files and the configuration into a new folder. */
+export async function writeProject(dir: string, options: PmilterOptions): Promise<string> {
+  const listen = options.listen ?? `unix:${join(dir, "pmilter.sock")}`;
+  const server = { listen, socket_mode: "0666", ...options.server };
+  const keys = Object.entries(server).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
+  const configFile = join(dir, "pmilter.toml");
+  await writeFile(configFile, `[server]\n${keys.join("\n")}\n\n${options.config ?? ""}\n`);
+  for (const [name, text] of Object.entries(options.files ?? {})) {
+    await mkdir(dirname(join(dir, name)), { recursive: true });
+    await writeFile(join(dir, name), text);
+  }
+  await chmod(dir, 0o755);
+  return configFile;
+}
+
+/** Starts the server and waits until it says that it is ready. */
+export async function startPmilter(options: PmilterOptions = {}): Promise<Pmilter> {
+  const dir = await tempDir("pmilter");
+  const configFile = await writeProject(dir.path, options);
+  const child = Bun.spawn([process.execPath, MAIN, "-c", configFile], {
+    cwd: dir.path,
+    env: { ...process.env, ...options.env },
+    stdio: ["ignore", "pipe", "pipe", ...(options.inherit ?? [])],
+  });
+  const log = new Lines();
+  const prints = new Lines();
+  void log.read(child.stderr as ReadableStream<Uint8Array>);
+  void prints.read(child.stdout as ReadableStream<Uint8Array>);
+  const stop = async (): Promise<number> => {
+    child.kill("SIGTERM");
+    return child.exited;
+  };
+  let ready: string;
+  try {
+    ready = await log.next(/: ready: listening on /);
+  } catch (error) {
+    child.kill("SIGKILL");
+    await dir[Symbol.asyncDispose]();
+    throw error;
+  }
+  const addresses = /listening on (.*?); /.exec(ready)![1]!.split(", ");
+  return {
+    dir: dir.path,
+    configFile,
+    addresses,
+    log,
+    prints,
+    process: child,
+    stop,
+    async [Symbol.asyncDispose]() {
+      if (child.exitCode === null) {
+        const timer = setTimeout(() => child.kill("SIGKILL"), 25_000);
+        await stop();
+        clearTimeout(timer);
+      }
+      await dir[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Runs one command of pmilter to its end. */
+export async function runPmilter(
+  args: readonly string[],
+  options: { cwd?: string; stdin?: string } = {},
+): Promise<{ exitCode: number; stdout: string; stderr: string }> {
+  const child = Bun.spawn([process.execPath, MAIN, ...args], {
+    cwd: options.cwd ?? ROOT,
+    stdin: options.stdin === undefined ? "ignore" : new Blob([options.stdin]),
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [stdout, stderr, exitCode] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  return { exitCode, stdout, stderr };
+}
