@@ -15,55 +15,40 @@ import type { FilterChanges } from "./changes.ts";
 import { UsageError } from "./errors.ts";
 import type { Fallback } from "./fallback.ts";
 import { FilterPart, type SessionSource } from "./filter-session.ts";
+import { PhaseValues, takeIn } from "./intake.ts";
 import { ReceivedMessage } from "./message.ts";
-import { applyRecipients } from "./message-view.ts";
-import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
+import { type Clock, Patience } from "./patience.ts";
+import type { Report } from "./report.ts";
+import { Reporter, type ReportSource, type Ruling } from "./reporter.ts";
 import { sendChanges } from "./send-changes.ts";
-import { type Site, siteOf } from "./site.ts";
 import { type Decision, decisionOf, plainDecision } from "./verdict.ts";
 
 /** What a conversation needs from whoever owns its socket. */
-export interface ConversationHost {
+export interface ConversationHost extends Clock {
   /** A handler that suspended the conversation is through: call `pump`, then send what the writer holds. */
   resume(): void;
   /** Send what the writer holds: progress, while a handler works. */
   flush(): void;
-  /** Runs `callback` after so many milliseconds; gives a function that cancels it. */
-  after(ms: number, callback: () => void): () => void;
-  /** Milliseconds on a clock that never goes back. */
-  now(): number;
   report(report: Report): void;
   /** Whether reports of messages that all filters let pass are wanted: they are most of them. */
   readonly reportsAccepted: boolean;
 }
 
-/** How often progress is sent at `eom`. Sendmail waits 10 s for each reply, Postfix 300 s. */
-export const PROGRESS_INTERVAL_MS = 3000;
-
-const REJECT = plainDecision("reject");
-const TEMPFAIL = plainDecision("tempfail");
 const ACCEPT = plainDecision("accept");
-
-/** A verdict on the message that could not be given where it was found. */
-interface Deferred {
-  readonly decision: Decision;
-  readonly filter: ChainFilter | null;
-  readonly phase: Phase;
-  readonly isFallback: boolean;
-}
+const FALLBACK_DECISIONS: Readonly<Record<Exclude<Fallback, "continue">, Decision>> = {
+  accept: ACCEPT,
+  reject: plainDecision("reject"),
+  tempfail: plainDecision("tempfail"),
+};
 
 /** A handler that is awaited. */
 interface Waiting {
-  readonly step: Step;
   readonly index: number;
   readonly part: FilterPart;
   readonly phase: EventPhase;
-  readonly cancelDeadline: () => void;
 }
 
-const NO_PARAMS: readonly string[] = [];
-
-export class Conversation implements SessionSource {
+export class Conversation implements SessionSource, ReportSource {
   readonly session: MilterSession;
   readonly #chain: Chain;
   readonly #writer: ReplyWriter;
@@ -76,10 +61,7 @@ export class Conversation implements SessionSource {
   changeCount = 0;
   addedHeaders = 0;
   #event: EventPhase = PHASES.connect;
-  #text = "";
-  #value = "";
-  #params = NO_PARAMS;
-  #chunk: Uint8Array | null = null;
+  readonly #values = new PhaseValues();
 
   /** Some filter said `accept`, so there may be nothing left for anyone. */
   #someAccepted = false;
@@ -87,11 +69,13 @@ export class Conversation implements SessionSource {
   #isSimulated = false;
   /** The recipient at hand was rejected by the mail server itself. */
   #isRejectedRecipient = false;
-  #deferred: Deferred | null = null;
+  /** The recipient at hand is not kept past its phase: it was rejected, or is one too many. */
+  #isPassingRecipient = false;
+  /** The verdict on the message, where it could not be given when it was found. */
+  #deferred: Ruling | null = null;
   #waiting: Waiting | null = null;
-  /** When the time of the chain at this phase is over; 0 while nothing has been awaited. */
-  #deadline = 0;
-  #cancelProgress: (() => void) | null = null;
+  readonly #patience: Patience;
+  readonly #reporter: Reporter;
   /** A limit was passed in this message: it is reported once. */
   #overLimit = false;
   #isHungUp = false;
@@ -102,6 +86,8 @@ export class Conversation implements SessionSource {
     this.#host = host;
     this.session = new MilterSession(chain.wants, chain.policy.limits, writer);
     this.#parts = new Array(chain.filters.length);
+    this.#patience = new Patience(host);
+    this.#reporter = new Reporter(this, (report) => host.report(report));
   }
 
   /** A handler is being awaited: bytes may be pushed, nothing is taken. */
@@ -162,133 +148,52 @@ export class Conversation implements SessionSource {
     return layers;
   }
 
+  allChanges(): FilterChanges[] {
+    return this.changesBefore({ index: this.#parts.length });
+  }
+
   /** Takes in what the event brings, and runs its handlers. */
   #enter(phase: EventPhase): void {
     const { session } = this;
-    if (this.#deferred !== null && isOfMessage(phase)) {
+    const isOfMessage = phase.scope === "message" || phase.scope === "recipient";
+    if (this.#deferred !== null && isOfMessage) {
       // The verdict is known: it is given as soon as it can be, and nothing more of the message is looked at.
       if (session.wantsReply && phase.scope === "message") this.#deliver(this.#deferred);
       else session.proceed();
       return;
     }
-    const { bytes, start, end } = session;
-    switch (phase.name) {
-      case "connect":
+    // A mail server that left MAIL out, as it may have been told to, opens the message with what it sends.
+    if (isOfMessage) this.message ??= new ReceivedMessage();
+    let problem: string | null = null;
+    switch (phase) {
+      case PHASES.connect:
         this.#isSimulated = this.#detectSimulated();
         break;
-      case "helo":
-        this.helo = decodeText(bytes, start, bytes.indexOf(0, start));
+      case PHASES.helo:
+        this.helo = decodeText(session.bytes, session.start, session.bytes.indexOf(0, session.start));
         break;
-      case "envfrom":
-        this.#openMessage().takeSender(bytes, start, end);
+      case PHASES.envfrom:
+        this.message!.takeSender(session.bytes, session.start, session.end);
         break;
-      case "envrcpt":
-        if (!this.#takeRecipient(phase)) return;
-        break;
-      case "header":
-        if (!this.#takeHeader(phase)) return;
-        break;
-      case "body":
-        if (!this.#takeBody(phase)) return;
-        break;
-      case "eom":
-        this.#openMessage().receivedAt = new Date();
-        break;
-      case "data":
-      case "eoh":
-        this.#openMessage();
-        break;
-      case "unknown":
-      case "abort":
-      case "close":
+      case PHASES.eom:
+        this.message!.receivedAt = new Date();
         break;
       default:
-        phase.name satisfies never;
+        if (isOfMessage) {
+          problem = takeIn(phase, session, this.message!, this.#chain.policy.limits, this.#chain.collectsBody);
+        }
+    }
+    if (phase === PHASES.envrcpt) {
+      this.#isRejectedRecipient = this.#chain.wantsRejected && session.macros.get("{rcpt_mailer}") === "error";
+      this.#isPassingRecipient = this.#isRejectedRecipient || problem !== null;
     }
     if (session.macrosOverLimit) {
       session.macrosOverLimit = false;
-      if (!this.#limit(phase, `macros over limits.macros (${this.#chain.policy.limits.macros} bytes)`)) return;
+      problem ??= `more than ${this.#chain.policy.limits.macros} bytes of macros (limits.macros)`;
     }
-    if (this.#chain.steps[phase.index]!.length > 0) this.#readArguments(phase);
+    if (problem !== null && this.#passLimit(phase, problem)) return;
+    if (this.#chain.steps[phase.index]!.length > 0) this.#values.read(phase, session, this.message);
     this.#run(phase, 0);
-  }
-
-  /** The message at hand; a mail server that left MAIL out, as it may have been told to, opens it with what it sends. */
-  #openMessage(): ReceivedMessage {
-    this.message ??= new ReceivedMessage();
-    return this.message;
-  }
-
-  #takeRecipient(phase: EventPhase): boolean {
-    const { session } = this;
-    const message = this.#openMessage();
-    const limit = this.#chain.policy.limits.recipients;
-    if (message.recipients.length >= limit) {
-      if (!this.#limit(phase, `more than ${limit} recipients (limits.recipients)`)) return false;
-    }
-    this.#isRejectedRecipient = this.#chain.wantsRejected && session.macros.get("{rcpt_mailer}") === "error";
-    message.takeRecipient(session.bytes, session.start, session.end);
-    return true;
-  }
-
-  #takeHeader(phase: EventPhase): boolean {
-    const { session } = this;
-    const { limits } = this.#chain.policy;
-    const message = this.#openMessage();
-    if (message.headerCount >= limits.headers) {
-      return this.#limit(phase, `more than ${limits.headers} headers (limits.headers)`);
-    }
-    if (message.headerBytes + session.end - session.start > limits.headerBytes) {
-      return this.#limit(phase, `more than ${limits.headerBytes} bytes of headers (limits.header_bytes)`);
-    }
-    message.takeHeader(session.bytes, session.start, session.end, session.keepsLeadingSpace);
-    return true;
-  }
-
-  #takeBody(phase: EventPhase): boolean {
-    const { session } = this;
-    const message = this.#openMessage();
-    if (!this.#chain.collectsBody) return true;
-    const limit = this.#chain.policy.limits.body;
-    if (message.bodyBytes + session.end - session.start > limit) {
-      return this.#limit(phase, `a body of more than ${limit} bytes to collect (limits.body)`);
-    }
-    message.takeBody(session.bytes, session.start, session.end);
-    return true;
-  }
-
-  /** What the handlers of the phase get besides the session, decoded once for all of them. */
-  #readArguments(phase: EventPhase): void {
-    const { bytes, start, end } = this.session;
-    switch (phase.name) {
-      case "helo":
-        this.#text = this.helo;
-        return;
-      case "envfrom":
-        this.#text = this.message!.sender.raw;
-        this.#params = this.message!.sender.params;
-        return;
-      case "envrcpt": {
-        const recipient = this.message!.recipients.at(-1)!;
-        this.#text = recipient.raw;
-        this.#params = recipient.params;
-        return;
-      }
-      case "header": {
-        const nameEnd = bytes.indexOf(0, start);
-        const space = this.session.keepsLeadingSpace && bytes[nameEnd + 1] === 0x20 ? 1 : 0;
-        this.#text = decodeText(bytes, start, nameEnd);
-        this.#value = decodeText(bytes, nameEnd + 1 + space, bytes.indexOf(0, nameEnd + 1));
-        return;
-      }
-      case "body":
-        this.#chunk = bytes.subarray(start, end);
-        return;
-      case "unknown":
-        this.#text = decodeText(bytes, start, bytes.indexOf(0, start));
-        return;
-      default:
-    }
   }
 
   /** Runs the handlers of a phase from the step at `from` on, until one ends it or has to be awaited. */
@@ -307,7 +212,7 @@ export class Conversation implements SessionSource {
       }
       if (result === undefined) continue;
       if (isPromise(result)) {
-        this.#wait(step, index, part, phase, result);
+        this.#wait(index, part, phase, result);
         return;
       }
       if (this.#apply(part, phase, result)) return;
@@ -329,17 +234,18 @@ export class Conversation implements SessionSource {
   #call(step: Step, session: unknown, phase: EventPhase): unknown {
     const { handler } = step;
     const { self } = step.filter.loaded;
+    const values = this.#values;
     switch (phase.name) {
       case "helo":
       case "unknown":
-        return handler.call(self, session, this.#text);
+        return handler.call(self, session, values.text);
       case "envfrom":
       case "envrcpt":
-        return handler.call(self, session, this.#text, this.#params);
+        return handler.call(self, session, values.text, values.params);
       case "header":
-        return handler.call(self, session, this.#text, this.#value);
+        return handler.call(self, session, values.text, values.value);
       case "body":
-        return handler.call(self, session, step.isAsync ? this.#chunk!.slice() : this.#chunk!);
+        return handler.call(self, session, step.isAsync ? values.chunk!.slice() : values.chunk!);
       default:
         return handler.call(self, session);
     }
@@ -368,30 +274,17 @@ export class Conversation implements SessionSource {
     const decides = phase.verdicts.length > 0 && phase.scope !== "none";
     const fallback = cause === "error" ? filter.onError : filter.onTimeout;
     part.dropChanges();
-    this.#reportFailure(cause, filter, phase, error, decides ? fallback : "none");
-    return decides && this.#fallBack(part, phase, fallback);
-  }
-
-  #fallBack(part: FilterPart, phase: EventPhase, fallback: Fallback): boolean {
-    switch (fallback) {
-      case "continue":
-        return false;
-      case "accept":
-        return this.#decide(part, phase, ACCEPT, true);
-      case "reject":
-        return this.#decide(part, phase, REJECT, true);
-      case "tempfail":
-        return this.#decide(part, phase, TEMPFAIL, true);
-      default:
-        return fallback satisfies never;
-    }
+    this.#reporter.failure(cause, filter, phase, error, decides ? fallback : "none");
+    return decides && fallback !== "continue" && this.#decide(part, phase, FALLBACK_DECISIONS[fallback], true);
   }
 
   /** Applies a verdict that the phase has; true if it ends the phase for all filters. */
   #decide(part: FilterPart, phase: EventPhase, decision: Decision, isFallback: boolean): boolean {
     const { filter } = part;
     const { kind } = decision;
+    const ruling: Ruling = { decision, filter, phase: phase.name, isFallback };
     const ofConnection = phase.scope === "connection";
+    const ofRecipient = phase.scope === "recipient" && kind !== "discard";
     if (kind === "skip") {
       part.skipsBody = true;
       return false;
@@ -401,21 +294,14 @@ export class Conversation implements SessionSource {
       this.#someAccepted = true;
       return false;
     }
-    const isForRecipient = phase.scope === "recipient" && kind !== "discard";
     if (filter.isObserved) {
       // What it would have ended is over for this filter; a refused recipient or command ends nothing.
-      if (phase.scope !== "none" && !isForRecipient) part.done = ofConnection ? "connection" : "message";
-      this.#reportVerdict(
-        decision,
-        filter,
-        phase.name,
-        isFallback,
-        ofConnection ? "connection" : isForRecipient ? "recipient" : "message",
-      );
+      if (phase.scope !== "none" && !ofRecipient) part.done = ofConnection ? "connection" : "message";
+      this.#reporter.verdict(ruling, ofConnection ? "connection" : ofRecipient ? "recipient" : "message");
       return false;
     }
     if (ofConnection) {
-      this.#reportVerdict(decision, filter, phase.name, isFallback, "connection");
+      this.#reporter.verdict(ruling, "connection");
       this.session.decideConnection(decision.packet);
       return true;
     }
@@ -423,57 +309,52 @@ export class Conversation implements SessionSource {
       this.session.answer(decision.packet);
       return true;
     }
-    if (isForRecipient && !this.#isSimulated) {
-      // The mail server's own rejection stands, whatever a filter says of it (8.4).
-      if (this.#isRejectedRecipient) return false;
-      this.#reportVerdict(decision, filter, phase.name, isFallback, "recipient");
+    // The mail server's own rejection of a recipient stands, whatever a filter says of it (8.4).
+    if (ofRecipient && this.#isRejectedRecipient) return false;
+    if (ofRecipient && !this.#isSimulated) {
+      this.#reporter.verdict(ruling, "recipient");
       this.session.answer(decision.packet);
       this.message!.recipients.pop();
       return true;
     }
-    this.#decideMessage({ decision, filter, phase: phase.name, isFallback }, phase.scope === "message");
+    this.#decideMessage(ruling, !ofRecipient);
     return true;
   }
 
   /**
    * A verdict on the message, given now if the event at hand can carry it, else as soon as one can.
-   * @param mayAnswer the event's reply is about the message (at `envrcpt` it would be about the recipient, except DISCARD)
+   * @param fitsReply the event's reply would be about the message, not about a recipient
    */
-  #decideMessage(verdict: Deferred, mayAnswer: boolean): void {
-    const isDiscard = verdict.decision.kind === "discard";
-    if (this.session.wantsReply && (mayAnswer || isDiscard)) {
-      this.#deliver(verdict);
+  #decideMessage(ruling: Ruling, fitsReply: boolean): void {
+    if (fitsReply && this.session.wantsReply) {
+      this.#deliver(ruling);
       return;
     }
-    this.#deferred = verdict;
+    this.#deferred = ruling;
     this.session.proceed();
   }
 
-  #deliver({ decision, filter, phase, isFallback }: Deferred): void {
-    if (decision.kind !== "accept" || this.#host.reportsAccepted) {
-      this.#reportVerdict(decision, filter, phase, isFallback, "message");
-    }
-    this.session.decideMessage(decision.packet);
+  #deliver(ruling: Ruling): void {
+    if (ruling.decision.kind !== "accept" || this.#host.reportsAccepted) this.#reporter.verdict(ruling, "message");
+    this.session.decideMessage(ruling.decision.packet);
     this.#forgetMessage();
   }
 
   /**
    * A limit of the configuration is passed: its fallback is a verdict on the message (on the connection, before one).
-   * @returns true if the phase goes on
+   * @returns true if that ends the phase
    */
-  #limit(phase: EventPhase, what: string): boolean {
+  #passLimit(phase: EventPhase, what: string): boolean {
     const { onError } = this.#chain.policy;
-    if (!this.#overLimit) this.#reportFailure("limit", null, phase, new Error(what), onError);
+    if (!this.#overLimit) this.#reporter.failure("limit", null, phase, new RangeError(what), onError);
     this.#overLimit = true;
-    if (onError === "continue") return true;
-    const decision = onError === "accept" ? ACCEPT : onError === "reject" ? REJECT : TEMPFAIL;
+    if (onError === "continue" || phase.scope === "none") return false;
+    const ruling: Ruling = { decision: FALLBACK_DECISIONS[onError], filter: null, phase: phase.name, isFallback: true };
     if (phase.scope === "connection") {
-      this.session.decideConnection(decision.packet);
-      return false;
-    }
-    if (!isOfMessage(phase)) return true;
-    this.#decideMessage({ decision, filter: null, phase: phase.name, isFallback: true }, phase.scope === "message");
-    return false;
+      this.#reporter.verdict(ruling, "connection");
+      this.session.decideConnection(ruling.decision.packet);
+    } else this.#decideMessage(ruling, phase.scope === "message" || onError === "accept");
+    return true;
   }
 
   /** All handlers of the phase are through and none ended it. */
@@ -492,7 +373,7 @@ export class Conversation implements SessionSource {
         this.#forgetSession();
         return;
       case "envrcpt":
-        if (this.#isRejectedRecipient) this.message!.recipients.pop();
+        if (this.#isPassingRecipient) this.message!.recipients.pop();
         break;
       case "body":
         if (session.wantsReply && this.#nobodyWantsBody()) {
@@ -530,44 +411,23 @@ export class Conversation implements SessionSource {
   /** `eom` with nothing against the message: the changes go out, and it is accepted. */
   #finishMessage(): void {
     const { session } = this;
-    const message = this.message!;
-    const layers = this.#allChanges();
+    const layers = this.allChanges();
+    if (layers.length > 0) sendChanges(this.#writer, this.message!, layers, session.keepsLeadingSpace);
     for (const part of this.#parts) {
-      if (part?.changes && part.filter.isObserved) this.#reportObservedChanges(part, part.changes);
+      if (part?.changes && part.filter.isObserved) this.#reporter.accepted(part.filter, [part.changes]);
     }
-    if (layers.length > 0) sendChanges(this.#writer, message, layers, session.keepsLeadingSpace);
-    const quarantined = this.#parts.findLast((part) => part?.changes?.quarantine && !part.filter.isObserved);
-    if (quarantined !== undefined || this.#host.reportsAccepted) {
-      const quarantine = quarantined?.changes?.quarantine ?? null;
-      this.#host.report({
-        ...this.#subject(layers),
-        kind: "verdict",
-        verdict: quarantine === null ? "accept" : "quarantine",
-        scope: "message",
-        filter: quarantined?.filter.loaded.name ?? null,
-        phase: "eom",
-        site: quarantine === null ? null : siteOf(quarantine.origin),
-        reply: null,
-        reason: quarantine?.reason ?? null,
-        isFallback: false,
-        isObserved: false,
-        changes: layers.reduce((sum, changes) => sum + changes.count, 0),
-      });
-    }
+    const holder = this.#parts.findLast((part) => part?.changes?.quarantine && !part.filter.isObserved);
+    if (holder !== undefined || this.#host.reportsAccepted) this.#reporter.accepted(holder?.filter ?? null, layers);
     session.proceed();
     session.endMessage();
     this.#forgetMessage();
-  }
-
-  #allChanges(): FilterChanges[] {
-    return this.changesBefore({ index: this.#parts.length });
   }
 
   #forgetMessage(): void {
     this.message = null;
     this.#deferred = null;
     this.#overLimit = false;
-    this.#chunk = null;
+    this.#values.chunk = null;
     for (const part of this.#parts) part?.endMessage();
   }
 
@@ -584,25 +444,14 @@ export class Conversation implements SessionSource {
     return macros.get("i") !== undefined && (macros.get("v") ?? "").startsWith("Postfix");
   }
 
-  #wait(step: Step, index: number, part: FilterPart, phase: EventPhase, promise: PromiseLike<unknown>): void {
-    const { policy } = this.#chain;
-    const now = this.#host.now();
-    if (this.#deadline === 0) {
-      this.#deadline = now + (phase === PHASES.eom ? policy.eomTimeoutMs : policy.handlerTimeoutMs);
-    }
-    const budget = Math.max(0, this.#deadline - now);
-    const ms = part.filter.timeoutMs === null ? budget : Math.min(budget, part.filter.timeoutMs);
-    if (phase === PHASES.eom && this.#cancelProgress === null && this.#mayProgress()) this.#startProgress();
-    const waiting: Waiting = {
-      step,
-      index,
-      part,
-      phase,
-      cancelDeadline: this.#host.after(ms, () => {
-        this.#settle(waiting, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
-      }),
-    };
+  #wait(index: number, part: FilterPart, phase: EventPhase, promise: PromiseLike<unknown>): void {
+    const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
+    const waiting: Waiting = { index, part, phase };
     this.#waiting = waiting;
+    this.#patience.begin(phase === PHASES.eom ? eomTimeoutMs : handlerTimeoutMs, part.filter.timeoutMs, (ms) => {
+      this.#settle(waiting, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
+    });
+    if (phase === PHASES.eom && this.#mayProgress()) this.#patience.keepProgress(() => this.#sendProgress());
     promise.then(
       (value) => this.#settle(waiting, "value", value),
       (error: unknown) => this.#settle(waiting, "error", error),
@@ -613,26 +462,23 @@ export class Conversation implements SessionSource {
     const { part, phase, index } = waiting;
     if (this.#waiting !== waiting) {
       // Its time was over, or the connection: what it says now changes nothing.
-      if (how === "error") this.#reportFailure("late", part.filter, phase, value, "none");
+      if (how === "error") this.#reporter.failure("late", part.filter, phase, value, "none");
       return;
     }
-    waiting.cancelDeadline();
+    this.#patience.pause();
     this.#waiting = null;
     const isEnded =
       how === "value" ? value !== undefined && this.#apply(part, phase, value) : this.#fail(part, phase, how, value);
     if (!isEnded) this.#run(phase, index + 1);
-    // Still the same phase if another handler is awaited; see #wait.
+    // Still in this phase if another handler is awaited now.
     if (this.isWaiting) return;
-    this.#stopWaiting();
+    this.#patience.end();
     this.#host.resume();
   }
 
   #stopWaiting(): void {
-    this.#waiting?.cancelDeadline();
     this.#waiting = null;
-    this.#deadline = 0;
-    this.#cancelProgress?.();
-    this.#cancelProgress = null;
+    this.#patience.end();
   }
 
   /** Servers older than PROGRESS would take it for an error; QUARANTINE came with the same release (Sendmail 8.13). */
@@ -641,91 +487,10 @@ export class Conversation implements SessionSource {
     return version >= 6 || (actions & ACTION.QUARANTINE) !== 0;
   }
 
-  #startProgress(): void {
-    this.#cancelProgress = this.#host.after(PROGRESS_INTERVAL_MS, () => {
-      this.#writer.packet(PLAIN_REPLIES.PROGRESS);
-      this.#host.flush();
-      this.#startProgress();
-    });
+  #sendProgress(): void {
+    this.#writer.packet(PLAIN_REPLIES.PROGRESS);
+    this.#host.flush();
   }
-
-  #subject(layers: readonly FilterChanges[] = this.#allChanges()): Subject {
-    const { client, macros } = this.session;
-    const { message } = this;
-    const address = client.address === "" ? client.family : client.address;
-    return {
-      queueId: macros.get("i") ?? "",
-      client: `${client.hostname} [${address}]`,
-      sender: message?.sender.raw ?? "",
-      recipients: message === null ? [] : applyRecipients(message, layers).map((recipient) => recipient.raw),
-    };
-  }
-
-  #reportVerdict(
-    decision: Decision,
-    filter: ChainFilter | null,
-    phase: Phase,
-    isFallback: boolean,
-    scope: VerdictReport["scope"],
-  ): void {
-    if (decision.kind === "skip") return;
-    this.#host.report({
-      ...this.#subject(),
-      kind: "verdict",
-      verdict: decision.kind,
-      scope,
-      filter: filter?.loaded.name ?? null,
-      phase,
-      site: siteOf(decision.origin),
-      reply: decision.reply,
-      reason: null,
-      isFallback,
-      isObserved: filter?.isObserved ?? false,
-      changes: 0,
-    });
-  }
-
-  #reportObservedChanges(part: FilterPart, changes: FilterChanges): void {
-    this.#host.report({
-      ...this.#subject(),
-      kind: "verdict",
-      verdict: changes.quarantine === null ? "accept" : "quarantine",
-      scope: "message",
-      filter: part.filter.loaded.name,
-      phase: "eom",
-      site: siteOf(changes.quarantine?.origin),
-      reply: null,
-      reason: changes.quarantine?.reason ?? null,
-      isFallback: false,
-      isObserved: true,
-      changes: changes.count,
-    });
-  }
-
-  #reportFailure(
-    cause: FailureReport["cause"],
-    filter: ChainFilter | null,
-    phase: EventPhase,
-    error: unknown,
-    fallback: FailureReport["fallback"],
-  ): void {
-    const site: Site | null =
-      siteOf(error) ?? (filter === null ? null : { file: filter.files[phase.name] ?? "", line: 0 });
-    this.#host.report({
-      ...this.#subject(),
-      kind: "failure",
-      cause,
-      filter: filter?.loaded.name ?? null,
-      phase: phase.name,
-      site,
-      message: error instanceof Error ? `${error.name}: ${error.message}` : `thrown: ${String(error)}`,
-      fallback,
-    });
-  }
-}
-
-function isOfMessage(phase: PhaseInfo): boolean {
-  return phase.scope === "message" || phase.scope === "recipient";
 }
 
 function isPromise(value: unknown): value is PromiseLike<unknown> {

@@ -1,0 +1,88 @@
+/**
+ * What an event brings: taken into the message, within the limits of the configuration, and decoded for the handlers
+ * of its phase.
+ */
+import { decodeText } from "../protocol/bytes.ts";
+import type { EventPhase, MilterSession } from "../protocol/session.ts";
+import type { Limits } from "./chain.ts";
+import type { ReceivedMessage } from "./message.ts";
+
+/**
+ * Takes an envelope recipient, a header or a piece of body into the message.
+ * @param collectsBody somebody reads the whole body
+ * @returns null, or which limit it passed: then it was not taken, except for a recipient, which has its own reply
+ */
+export function takeIn(
+  phase: EventPhase,
+  session: MilterSession,
+  message: ReceivedMessage,
+  limits: Limits,
+  collectsBody: boolean,
+): string | null {
+  const { bytes, start, end } = session;
+  switch (phase.name) {
+    case "envrcpt":
+      message.takeRecipient(bytes, start, end);
+      return message.recipients.length > limits.recipients
+        ? `more than ${limits.recipients} recipients (limits.recipients)`
+        : null;
+    case "header":
+      if (message.headerCount >= limits.headers) return `more than ${limits.headers} headers (limits.headers)`;
+      if (message.headerBytes + end - start > limits.headerBytes) {
+        return `more than ${limits.headerBytes} bytes of headers (limits.header_bytes)`;
+      }
+      message.takeHeader(bytes, start, end, session.keepsLeadingSpace);
+      return null;
+    case "body":
+      if (!collectsBody) return null;
+      if (message.bodyBytes + end - start > limits.body) {
+        return `a body of more than ${limits.body} bytes to collect (limits.body)`;
+      }
+      message.takeBody(bytes, start, end);
+      return null;
+    default:
+      return null;
+  }
+}
+
+const NONE: readonly string[] = [];
+
+/** What the handlers of a phase get besides the session, decoded once for all of them. */
+export class PhaseValues {
+  /** The first argument: a name, an address, a command line. */
+  text = "";
+  /** The value of a header. */
+  value = "";
+  /** ESMTP arguments. */
+  params: readonly string[] = NONE;
+  chunk: Uint8Array | null = null;
+
+  /** @param message the message at hand, which has taken in what the event brought */
+  read(phase: EventPhase, session: MilterSession, message: ReceivedMessage | null): void {
+    const { bytes, start, end } = session;
+    switch (phase.name) {
+      case "helo":
+      case "unknown":
+        this.text = decodeText(bytes, start, bytes.indexOf(0, start));
+        return;
+      case "envfrom":
+      case "envrcpt": {
+        const address = phase.name === "envfrom" ? message!.sender : message!.recipients.at(-1)!;
+        this.text = address.raw;
+        this.params = address.params;
+        return;
+      }
+      case "header": {
+        const nameEnd = bytes.indexOf(0, start);
+        const space = session.keepsLeadingSpace && bytes[nameEnd + 1] === 0x20 ? 1 : 0;
+        this.text = decodeText(bytes, start, nameEnd);
+        this.value = decodeText(bytes, nameEnd + 1 + space, bytes.indexOf(0, nameEnd + 1));
+        return;
+      }
+      case "body":
+        this.chunk = bytes.subarray(start, end);
+        return;
+      default:
+    }
+  }
+}

@@ -1,0 +1,115 @@
+/**
+ * Makes the reports of a conversation: who and what it was about, and where in which handler it was decided. Made only
+ * for what is logged.
+ */
+import type { EventPhase, MilterSession } from "../protocol/session.ts";
+import type { ChainFilter } from "./chain.ts";
+import type { FilterChanges } from "./changes.ts";
+import type { ReceivedMessage } from "./message.ts";
+import { applyRecipients } from "./message-view.ts";
+import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
+import { siteOf } from "./site.ts";
+import type { Decision } from "./verdict.ts";
+import type { Phase } from "../protocol/phases.ts";
+
+/** What reports are made from. */
+export interface ReportSource {
+  readonly session: MilterSession;
+  readonly message: ReceivedMessage | null;
+  /** The changes that count, in chain order. */
+  allChanges(): readonly FilterChanges[];
+}
+
+/** A verdict with where it comes from. */
+export interface Ruling {
+  readonly decision: Decision;
+  /** Null for a limit, and for a message that no filter has anything left to do with. */
+  readonly filter: ChainFilter | null;
+  readonly phase: Phase;
+  /** It stands for a handler that failed, or for a limit. */
+  readonly isFallback: boolean;
+}
+
+export class Reporter {
+  readonly #source: ReportSource;
+  readonly #report: (report: Report) => void;
+
+  constructor(source: ReportSource, report: (report: Report) => void) {
+    this.#source = source;
+    this.#report = report;
+  }
+
+  verdict({ decision, filter, phase, isFallback }: Ruling, scope: VerdictReport["scope"]): void {
+    if (decision.kind === "skip") return;
+    this.#report({
+      ...this.#subject(),
+      kind: "verdict",
+      verdict: decision.kind,
+      scope,
+      filter: filter?.loaded.name ?? null,
+      phase,
+      site: siteOf(decision.origin),
+      reply: decision.reply,
+      reason: null,
+      isFallback,
+      isObserved: filter?.isObserved ?? false,
+      changes: 0,
+    });
+  }
+
+  /**
+   * A message was accepted, and is perhaps held.
+   * @param filter who holds it, or in observe mode would have changed it
+   * @param changes those that were sent, or in observe mode not sent
+   */
+  accepted(filter: ChainFilter | null, changes: readonly FilterChanges[]): void {
+    const quarantine = changes.findLast((layer) => layer.quarantine !== null)?.quarantine ?? null;
+    this.#report({
+      ...this.#subject(),
+      kind: "verdict",
+      verdict: quarantine === null ? "accept" : "quarantine",
+      scope: "message",
+      filter: filter?.loaded.name ?? null,
+      phase: "eom",
+      site: siteOf(quarantine?.origin),
+      reply: null,
+      reason: quarantine?.reason ?? null,
+      isFallback: false,
+      isObserved: filter?.isObserved ?? false,
+      changes: changes.reduce((sum, layer) => sum + layer.count, 0),
+    });
+  }
+
+  failure(
+    cause: FailureReport["cause"],
+    filter: ChainFilter | null,
+    phase: EventPhase,
+    error: unknown,
+    fallback: FailureReport["fallback"],
+  ): void {
+    const file = filter?.files[phase.name];
+    this.#report({
+      ...this.#subject(),
+      kind: "failure",
+      cause,
+      filter: filter?.loaded.name ?? null,
+      phase: phase.name,
+      // An error that was not made in the handler, or is no Error, does not say where it comes from.
+      site: (filter === null ? null : siteOf(error)) ?? (file === undefined ? null : { file, line: 0 }),
+      message: error instanceof Error ? `${error.name}: ${error.message}` : `thrown: ${String(error)}`,
+      fallback,
+    });
+  }
+
+  #subject(): Subject {
+    const { session, message } = this.#source;
+    const { client, macros } = session;
+    const address = client.address === "" ? client.family : client.address;
+    return {
+      queueId: macros.get("i") ?? "",
+      client: `${client.hostname} [${address}]`,
+      sender: message?.sender.raw ?? "",
+      recipients: message === null ? [] : applyRecipients(message, this.#source.allChanges()).map(({ raw }) => raw),
+    };
+  }
+}
