@@ -4,6 +4,7 @@ import { Output } from "../admin/output.ts";
 import { formatAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
 import { FilterServer } from "../server/server.ts";
+import { keepFrames } from "./keep-frames.ts";
 import { VERSION } from "../version.ts";
 
 const STDOUT = 1;
@@ -17,6 +18,7 @@ const FLUSH_TIMEOUT_MS = 1000;
  * @throws ConfigError, ListenError, PrivilegeError, LoadError: it did not start
  */
 export async function serve(configFile: string, workerUrl: URL): Promise<number> {
+  const incomplete = keepFrames();
   const config = loadConfig(configFile);
   const { logFormat, logLevel } = config.server;
   const errors = new Output(STDERR, (lines) => `pmilter: ${lines} log lines were dropped, the reader was too slow\n`);
@@ -28,6 +30,7 @@ export async function serve(configFile: string, workerUrl: URL): Promise<number>
   const flush = () => Promise.all([errors.flush(FLUSH_TIMEOUT_MS), prints.flush(FLUSH_TIMEOUT_MS)]);
 
   log.write("notice", `pmilter/${VERSION} starting (using Bun ${Bun.version})`);
+  if (incomplete !== null) log.write("info", `the lines of verdicts are not logged: ${incomplete}`);
   for (const { level, text } of config.notices) log.write(level === "warning" ? "warn" : "notice", text);
   if (process.getuid?.() === 0 && config.server.user === null) {
     log.write("warn", "running as root: set server.user, so that handlers have no more rights than they need");

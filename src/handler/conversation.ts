@@ -265,7 +265,11 @@ export class Conversation implements SessionSource, ReportSource {
       if (decision?.origin) Object.defineProperty(error, "stack", { value: decision.origin.stack });
       return this.#fail(part, phase, "error", error);
     }
-    return this.#decide(part, phase, decision!, false);
+    return this.#decide(
+      { decision: decision!, filter: part.filter, phase: phase.name, isFallback: false, origin: decision!.origin },
+      part,
+      phase,
+    );
   }
 
   /** A handler failed: its changes are dropped, and the configured fallback is its verdict. True if that ends the phase. */
@@ -275,14 +279,16 @@ export class Conversation implements SessionSource, ReportSource {
     const fallback = cause === "error" ? filter.onError : filter.onTimeout;
     part.dropChanges();
     this.#reporter.failure(cause, filter, phase, error, decides ? fallback : "none");
-    return decides && fallback !== "continue" && this.#decide(part, phase, FALLBACK_DECISIONS[fallback], true);
+    if (!decides || fallback === "continue") return false;
+    const decision = FALLBACK_DECISIONS[fallback];
+    return this.#decide({ decision, filter, phase: phase.name, isFallback: true, origin: error }, part, phase);
   }
 
   /** Applies a verdict that the phase has; true if it ends the phase for all filters. */
-  #decide(part: FilterPart, phase: EventPhase, decision: Decision, isFallback: boolean): boolean {
+  #decide(ruling: Ruling, part: FilterPart, phase: EventPhase): boolean {
     const { filter } = part;
+    const { decision } = ruling;
     const { kind } = decision;
-    const ruling: Ruling = { decision, filter, phase: phase.name, isFallback };
     const ofConnection = phase.scope === "connection";
     const ofRecipient = phase.scope === "recipient" && kind !== "discard";
     if (kind === "skip") {
@@ -349,7 +355,8 @@ export class Conversation implements SessionSource, ReportSource {
     if (!this.#overLimit) this.#reporter.failure("limit", null, phase, new RangeError(what), onError);
     this.#overLimit = true;
     if (onError === "continue" || phase.scope === "none") return false;
-    const ruling: Ruling = { decision: FALLBACK_DECISIONS[onError], filter: null, phase: phase.name, isFallback: true };
+    const decision = FALLBACK_DECISIONS[onError];
+    const ruling: Ruling = { decision, filter: null, phase: phase.name, isFallback: true, origin: null };
     if (phase.scope === "connection") {
       this.#reporter.verdict(ruling, "connection");
       this.session.decideConnection(ruling.decision.packet);
@@ -385,7 +392,11 @@ export class Conversation implements SessionSource, ReportSource {
     }
     if (this.#someAccepted && phase.scope !== "none" && this.#isAllDone(phase)) {
       if (phase.scope === "connection") session.decideConnection(PLAIN_REPLIES.ACCEPT);
-      else this.#decideMessage({ decision: ACCEPT, filter: null, phase: phase.name, isFallback: false }, true);
+      else
+        this.#decideMessage(
+          { decision: ACCEPT, filter: null, phase: phase.name, isFallback: false, origin: null },
+          true,
+        );
       return;
     }
     session.proceed();

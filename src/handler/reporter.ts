@@ -8,7 +8,7 @@ import type { FilterChanges } from "./changes.ts";
 import type { ReceivedMessage } from "./message.ts";
 import { applyRecipients } from "./message-view.ts";
 import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
-import { siteOf } from "./site.ts";
+import { type Site, siteOf } from "./site.ts";
 import type { Decision } from "./verdict.ts";
 import type { Phase } from "../protocol/phases.ts";
 
@@ -28,6 +28,8 @@ export interface Ruling {
   readonly phase: Phase;
   /** It stands for a handler that failed, or for a limit. */
   readonly isFallback: boolean;
+  /** What knows where in the handler it comes from: the verdict's stack, or for a fallback what was thrown. */
+  readonly origin: unknown;
 }
 
 export class Reporter {
@@ -39,7 +41,7 @@ export class Reporter {
     this.#report = report;
   }
 
-  verdict({ decision, filter, phase, isFallback }: Ruling, scope: VerdictReport["scope"]): void {
+  verdict({ decision, filter, phase, isFallback, origin }: Ruling, scope: VerdictReport["scope"]): void {
     if (decision.kind === "skip") return;
     this.#report({
       ...this.#subject(),
@@ -48,7 +50,7 @@ export class Reporter {
       scope,
       filter: filter?.loaded.name ?? null,
       phase,
-      site: siteOf(decision.origin),
+      site: filter === null ? null : placeOf(origin, filter, phase),
       reply: decision.reply,
       reason: null,
       isFallback,
@@ -71,7 +73,7 @@ export class Reporter {
       scope: "message",
       filter: filter?.loaded.name ?? null,
       phase: "eom",
-      site: siteOf(quarantine?.origin),
+      site: filter === null || quarantine === null ? null : placeOf(quarantine.origin, filter, "eom"),
       reply: null,
       reason: quarantine?.reason ?? null,
       isFallback: false,
@@ -87,15 +89,13 @@ export class Reporter {
     error: unknown,
     fallback: FailureReport["fallback"],
   ): void {
-    const file = filter?.files[phase.name];
     this.#report({
       ...this.#subject(),
       kind: "failure",
       cause,
       filter: filter?.loaded.name ?? null,
       phase: phase.name,
-      // An error that was not made in the handler, or is no Error, does not say where it comes from.
-      site: (filter === null ? null : siteOf(error)) ?? (file === undefined ? null : { file, line: 0 }),
+      site: filter === null ? null : placeOf(error, filter, phase.name),
       message: error instanceof Error ? `${error.name}: ${error.message}` : `thrown: ${String(error)}`,
       fallback,
     });
@@ -112,4 +112,10 @@ export class Reporter {
       recipients: message === null ? [] : applyRecipients(message, this.#source.allChanges()).map(({ raw }) => raw),
     };
   }
+}
+
+/** Where a handler did something; its file alone, if the stack does not say (a thrown string has none). */
+function placeOf(origin: unknown, filter: ChainFilter, phase: Phase): Site | null {
+  const file = filter.files[phase];
+  return siteOf(origin) ?? (file === undefined ? null : { file, line: 0 });
 }

@@ -54,6 +54,7 @@ const SYMBOLS = {
   connect: { args: ["int", "ptr", "u32"], returns: "int" },
   fcntl: { args: ["int", "int", "int"], returns: "int" },
   ioctl: { args: ["int", "u64"], returns: "int" },
+  execve: { args: ["ptr", "ptr", "ptr"], returns: "int" },
 } as const;
 
 // musl answers to any name that begins with "libc.", also to glibc's; its own names are for loaders that do not.
@@ -191,4 +192,18 @@ export function connectUnix(path: string): number {
     throw new LibcError("connect", errno);
   }
   return fd;
+}
+
+/** Replaces the program of this process, which keeps its id and its descriptors. Returns only by throwing LibcError. */
+export function execve(path: string, args: readonly string[], env: Readonly<Record<string, string>>): never {
+  const c = libc();
+  const texts = [path, ...args, ...Object.entries(env).map(([name, value]) => `${name}=${value}`)].map((text) =>
+    Buffer.from(`${text}\0`),
+  );
+  const pointers = texts.map((text) => BigInt(ptr(text)));
+  // Arrays of pointers that end with a null.
+  const argv = new BigUint64Array([...pointers.slice(1, 1 + args.length), 0n]);
+  const envp = new BigUint64Array([...pointers.slice(1 + args.length), 0n]);
+  c.calls.execve(ptr(texts[0]!), ptr(argv), ptr(envp));
+  throw new LibcError("execve", lastErrno(c));
 }

@@ -71,8 +71,8 @@ function subject(report: Report, folder: string): Record<string, unknown> {
   return {
     ...(report.queueId === "" ? {} : { queue_id: report.queueId }),
     client: report.client,
-    from: report.sender,
-    to: more > 0 ? [...named, `and ${more} more`] : named,
+    ...(report.sender === "" ? {} : { from: report.sender }),
+    ...(named.length === 0 ? {} : { to: more > 0 ? [...named, `and ${more} more`] : named }),
     ...(report.filter === null ? {} : { filter: report.filter }),
     phase: report.phase,
     ...(report.site === null ? {} : { at: formatSite(report.site, folder) }),
