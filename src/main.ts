@@ -9,7 +9,7 @@ import { helpText } from "./cli/help.ts";
 import { send, SendError } from "./cli/send.ts";
 import { serve } from "./cli/serve.ts";
 import { ConfigError } from "./config/errors.ts";
-import { ListenError } from "./server/listener.ts";
+import { ListenError } from "./server/listen-error.ts";
 import { PrivilegeError } from "./server/privileges.ts";
 import { VERSION } from "./version.ts";
 import { LoadError } from "./worker/loader.ts";

@@ -5,33 +5,22 @@
  * Each listener keeps a listening descriptor of its own and lends Bun duplicates of it: `Bun.listen` can neither pause
  * accepting nor leave a socket's file alone when it stops.
  */
-import {
-  closeSync,
-  constants as fsConstants,
-  type BigIntStats,
-  fstatSync,
-  lstatSync,
-  mkdtempSync,
-  openSync,
-  renameSync,
-  rmdirSync,
-  unlinkSync,
-} from "node:fs";
+import { unlinkSync } from "node:fs";
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
-import { dirname, join } from "node:path";
 import { formatAddress, type ListenAddress } from "../config/address.ts";
 import {
-  close,
-  connectUnix,
-  dup,
-  isListening,
-  MAX_UNIX_PATH_BYTES,
-  listen as setBacklog,
-  setCloseOnExec,
-  shutdown,
-} from "./libc.ts";
-import { ownSocket } from "./privileges.ts";
+  type Bound,
+  type BoundListener,
+  bunListen,
+  type Handlers,
+  NO_HANDLERS,
+  type SocketFile,
+  takeDescriptor,
+} from "./bun-listen.ts";
+import { close, dup, isListening, listen as setBacklog, setCloseOnExec, shutdown } from "./libc.ts";
+import { codeOf, ListenError, reason, toError } from "./listen-error.ts";
+import { bindUnix, isSameFile, statOf } from "./unix-socket.ts";
 
 /**
  * What the owner of an accepted connection wants to hear about the main thread's copy of it. Set it as `socket.data`
@@ -70,35 +59,6 @@ export interface Listener {
   resume(): void;
   /** Ends listening; accepted connections stay. `unlink` removes a unix socket, if the path still leads to this one. */
   close(options: { unlink: boolean }): void;
-}
-
-/** An address cannot be listened on. The message is for the administrator; `cause` is the system's error. */
-export class ListenError extends Error {
-  override readonly name = "ListenError";
-  readonly code = "PMILTER_ERR_LISTEN";
-}
-
-/** What the types of Bun 1.4.5 leave out: `fd` of a listener, and listening on a descriptor. */
-type BoundListener = Bun.SocketListener<undefined> & { readonly fd: number; readonly port?: number };
-type Handlers = Bun.SocketHandler<HeldSocket | undefined>;
-const bunListen = Bun.listen as unknown as (
-  options: { socket: Handlers } & (
-    { fd: number } | { unix: string } | { hostname: string; port: number; ipv6Only: boolean }
-  ),
-) => BoundListener;
-
-/** A socket file of ours, by identity: the path alone may lead to somebody else's by now. */
-interface SocketFile {
-  readonly path: string;
-  readonly dev: bigint;
-  readonly ino: bigint;
-}
-
-interface Bound {
-  readonly address: ListenAddress;
-  /** The listening descriptor that the listener keeps. */
-  readonly fd: number;
-  readonly file: SocketFile | null;
 }
 
 /**
@@ -286,175 +246,6 @@ function bindInherited(address: ListenAddress & { kind: "fd" }): Bound {
   }
 }
 
-/**
- * Binds inside a private folder (0700, unpredictable name) beside the final path, sets mode and owner there, and then
- * renames the socket into place. So nobody else can connect early, which a umask would not ensure for the owner (and a
- * umask is the whole process's); and the rename replaces a stale socket in one step, so that a mail server finds
- * either the old or the new. On Linux the folder is named by its descriptor: whoever may rename things beside the
- * socket cannot make us bind or chown elsewhere, and the final path may use all of sun_path's bytes.
- */
-function bindUnix(address: ListenAddress & { kind: "unix" }, options: ListenerOptions): Bound {
-  const { path } = address;
-  const name = formatAddress(address);
-  checkLength(name, Buffer.byteLength(path));
-  const before = inspect(path, name);
-
-  const folder = dirname(path);
-  let privateFolder: string;
-  try {
-    privateFolder = mkdtempSync(join(folder, ".pm-"));
-  } catch (cause) {
-    throw new ListenError(`cannot listen at ${name}: ${folderReason(cause, folder)}`, { cause });
-  }
-  let folderFd: number | null = null;
-  let fd: number | null = null;
-  try {
-    folderFd = openSync(privateFolder, fsConstants.O_RDONLY | fsConstants.O_DIRECTORY | fsConstants.O_NOFOLLOW);
-    checkPrivate(folderFd, privateFolder);
-    const inside = byDescriptor(folderFd) ?? privateFolder;
-    const temporary = `${inside}/s`;
-    checkLength(name, Buffer.byteLength(temporary));
-    // stop(), in takeDescriptor, unlinks the path that was bound: the socket must have left it by then.
-    const bound = bunListen({ unix: temporary, socket: NO_HANDLERS });
-    let file: SocketFile;
-    try {
-      ownSocket(temporary, options.mode, options.uid, options.gid);
-      const { dev, ino } = lstatSync(temporary, { bigint: true });
-      file = { path, dev, ino };
-      // Again, directly before: another server may have started meanwhile.
-      const now = statOf(path);
-      if (now !== null && (before === null || !isSameFile(now, before))) inspect(path, name);
-      renameSync(temporary, path);
-    } catch (error) {
-      bound.stop();
-      throw error;
-    }
-    fd = takeDescriptor(bound);
-    return { address, fd, file };
-  } catch (cause) {
-    if (cause instanceof ListenError) throw cause;
-    throw new ListenError(`cannot listen at ${name}: ${unixReason(cause, folder, options)}`, { cause });
-  } finally {
-    if (folderFd !== null) closeSync(folderFd);
-    try {
-      rmdirSync(privateFolder);
-    } catch {
-      // An empty folder is left behind; it must not hide the outcome.
-    }
-  }
-}
-
-/** What is at `path` now, if it may be replaced; null if nothing is. Throws ListenError if it may not. */
-function inspect(path: string, name: string): BigIntStats | null {
-  let found: BigIntStats | null;
-  try {
-    found = statOf(path);
-  } catch (cause) {
-    throw new ListenError(`cannot listen at ${name}: ${folderReason(cause, dirname(path))}`, { cause });
-  }
-  if (found === null) return null;
-  if (!found.isSocket()) {
-    throw new ListenError(
-      `cannot listen at ${name}: ${path} is ${kindOf(found)}, not a socket, and is not replaced; expected another path or its removal`,
-    );
-  }
-  try {
-    close(connectUnix(path));
-  } catch (cause) {
-    const { code } = cause as { code?: unknown };
-    if (code === "ECONNREFUSED") return found;
-    if (code === "ENOENT") return null;
-    // A full queue has somebody behind it.
-    if (code !== "EAGAIN") {
-      throw new ListenError(
-        `cannot listen at ${name}: it cannot be told whether another server answers there: ${reason(cause)}`,
-        { cause },
-      );
-    }
-  }
-  throw new ListenError(`cannot listen at ${name}: another server answers at ${path}`);
-}
-
-/** The folder may have been swapped between its making and its opening. */
-function checkPrivate(fd: number, folder: string): void {
-  const { uid, mode } = fstatSync(fd);
-  if (uid !== process.geteuid?.() || (mode & 0o077) !== 0) {
-    throw new ListenError(`somebody interferes with ${folder}: expected a folder that only this process may enter`);
-  }
-}
-
-/** A path to an open folder that nobody can redirect; null where the system has none (macOS, no /proc). */
-function byDescriptor(fd: number): string | null {
-  const path = `/proc/self/fd/${fd}`;
-  try {
-    lstatSync(path);
-    return path;
-  } catch {
-    return null;
-  }
-}
-
-function checkLength(name: string, bytes: number): void {
-  if (bytes <= MAX_UNIX_PATH_BYTES) return;
-  throw new ListenError(
-    `cannot listen at ${name}: the path is too long for a unix socket; it needs ${bytes} bytes, expected at most ${MAX_UNIX_PATH_BYTES}`,
-  );
-}
-
-/** A descriptor of our own for what Bun listens on, and Bun's is given back. */
-function takeDescriptor(bound: BoundListener): number {
-  try {
-    return dup(bound.fd);
-  } finally {
-    bound.stop();
-  }
-}
-
-/** For listeners that stop before the event loop can accept anything. */
-const NO_HANDLERS: Handlers = { data() {} };
-
-/** null if there is nothing at `path`. */
-function statOf(path: string): BigIntStats | null {
-  return lstatSync(path, { bigint: true, throwIfNoEntry: false }) ?? null;
-}
-
-function isSameFile(
-  a: { readonly dev: bigint; readonly ino: bigint } | null,
-  b: { readonly dev: bigint; readonly ino: bigint },
-): boolean {
-  return a !== null && a.dev === b.dev && a.ino === b.ino;
-}
-
-function kindOf(stats: BigIntStats): string {
-  if (stats.isDirectory()) return "a folder";
-  if (stats.isSymbolicLink()) return "a symbolic link";
-  return stats.isFile() ? "a file" : "a device or pipe";
-}
-
-function folderReason(cause: unknown, folder: string): string {
-  switch (codeOf(cause)) {
-    case "ENOENT":
-      return `the folder ${folder} does not exist; expected an existing folder for the socket`;
-    case "ENOTDIR":
-      return `${folder} is not a folder`;
-    case "EACCES":
-    case "EPERM":
-      return `no permission to make files in the folder ${folder} as uid ${process.geteuid?.()}`;
-    case "EROFS":
-      return `the folder ${folder} is on a read-only file system`;
-    default:
-      return `the folder ${folder}: ${reason(cause)}`;
-  }
-}
-
-function unixReason(cause: unknown, folder: string, { uid, gid }: ListenerOptions): string {
-  if (codeOf(cause) === "EPERM" && (uid !== null || gid !== null)) {
-    const owner = [uid === null ? "" : `user ${uid}`, gid === null ? "" : `group ${gid}`].filter(Boolean).join(" and ");
-    return `no permission to give the socket to ${owner}; only root, or a member of that group, may`;
-  }
-  return folderReason(cause, folder);
-}
-
 function tcpReason(cause: unknown, host: string, port: number): string {
   switch (codeOf(cause)) {
     case "EADDRINUSE":
@@ -480,19 +271,4 @@ function inheritedReason(cause: unknown): string {
     default:
       return reason(cause);
   }
-}
-
-function codeOf(cause: unknown): unknown {
-  return (cause as { code?: unknown } | null)?.code;
-}
-
-/** Bun names the path in its message, but not the error; the code is what helps. */
-function reason(cause: unknown): string {
-  const { message } = toError(cause);
-  const code = codeOf(cause);
-  return typeof code === "string" && !message.includes(code) ? `${message} (${code})` : message;
-}
-
-function toError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error));
 }

@@ -17,13 +17,8 @@ import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import type { ListenAddress } from "../../src/config/address.ts";
 import { close, connectUnix, dup, MAX_UNIX_PATH_BYTES, listen as setBacklog, shutdown } from "../../src/server/libc.ts";
-import {
-  type AcceptedSocket,
-  listen,
-  type Listener,
-  type ListenerOptions,
-  ListenError,
-} from "../../src/server/listener.ts";
+import { ListenError } from "../../src/server/listen-error.ts";
+import { type AcceptedSocket, listen, type Listener, type ListenerOptions } from "../../src/server/listener.ts";
 import { Cleanup, openDescriptors, Peer, recorder, turn } from "./sockets.ts";
 
 const cleanup = new Cleanup();
