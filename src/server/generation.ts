@@ -91,6 +91,8 @@ export class Generation {
   async end(timeoutMs: number): Promise<void> {
     this.#ending ??= Promise.withResolvers();
     for (const member of this.#members) member.thread.post({ kind: "end", atOnce: false });
+    // A worker that is being replaced has nothing to end.
+    this.#settleEnd();
     const timer = setTimeout(() => this.cut(), timeoutMs);
     await this.#ending.promise;
     clearTimeout(timer);

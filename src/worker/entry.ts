@@ -124,9 +124,10 @@ const SOCKET_HANDLERS = {
 };
 
 function failureLog(what: string, failure: LoadFailure): FromWorker {
-  const place = failure.line > 0 ? ` at=${failure.file}:${failure.line}` : "";
-  const text = `${what}:${place} error=${JSON.stringify(failure.message)}`;
-  return { kind: "log", level: "error", text, fields: { ...failure } };
+  const { file, line, message } = failure;
+  const place = line > 0 ? ` at=${file}:${line}` : "";
+  const text = `${what}:${place} error=${JSON.stringify(message)}`;
+  return { kind: "log", level: "error", text, fields: { file, line, error: message } };
 }
 
 function summarize(chain: Chain): ChainSummary {

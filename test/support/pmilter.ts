@@ -110,7 +110,7 @@ export async function startPmilter(options: PmilterOptions = {}): Promise<Pmilte
   };
   let ready: string;
   try {
-    ready = await log.next(/: ready: listening on /);
+    ready = await log.next(/\bready: listening on /);
   } catch (error) {
     child.kill("SIGKILL");
     await dir[Symbol.asyncDispose]();
