@@ -3,8 +3,7 @@
  * runs the handlers of a read, what the main thread needs to answer for it should it not come back: where the next
  * packet begins, what is owed, and the packets that made the session what it is (design 2.2). Nothing here allocates.
  */
-import { COMMAND } from "./protocol/constants.ts";
-import { LENGTH_BYTES } from "./protocol/constants.ts";
+import { COMMAND, LENGTH_BYTES } from "./protocol/constants.ts";
 
 /** Bytes of one connection's slot: its words, then the packets that began the session. */
 const SLOT_BYTES = 1024;
@@ -154,6 +153,11 @@ export class Ledger {
     for (let index = start; index < end; index++) this.#bytes[to + 5 + index - start] = bytes[index]!;
     words[at + SLOT.CONTEXT_LENGTH] = length + packet;
     if (code === COMMAND.CONNECT) words[at + SLOT.CONNECT_LENGTH] = length + packet;
+  }
+
+  /** Whether another worker could go on with the session: its first packets are all there. */
+  mayResume(slot: number): boolean {
+    return this.#words[this.#slotAt(slot) + SLOT.CONTEXT_LENGTH]! >= 0;
   }
 
   read(slot: number): SlotRecord {

@@ -3,7 +3,7 @@ import { Log } from "../admin/log.ts";
 import { Output } from "../admin/output.ts";
 import { formatAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
-import { FilterServer } from "../server/server.ts";
+import { describeFilters, FilterServer } from "../server/server.ts";
 import { keepFrames } from "./keep-frames.ts";
 import { VERSION } from "../version.ts";
 
@@ -48,18 +48,19 @@ export async function serve(configFile: string, workerUrl: URL): Promise<number>
   let isStopping = false;
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
-  process.on("SIGHUP", () => log.write("warn", "SIGHUP: this version does not reload, restart it"));
+  // Until there is something to reload: the default would end the process.
+  process.on("SIGHUP", () => {});
   // A reader of our output that goes away must not end the server.
   process.on("SIGPIPE", () => {});
 
   try {
-    const started = await FilterServer.start(config, { workerUrl, log, prints });
-    server = started.server;
-    const filters = started.summary.filters.map((filter) => filter.name + (filter.isObserved ? " (observe)" : ""));
+    server = await FilterServer.start(config, { workerUrl, log, prints });
+    const { summary, loads } = server.generation;
     log.write(
       "notice",
-      `ready: listening on ${server.addresses.map(formatAddress).join(", ")}; ${server.loads.length} workers; filters: ${filters.join(", ") || "none"}`,
+      `ready: listening on ${server.addresses.map(formatAddress).join(", ")}; ${loads.length} workers; filters: ${describeFilters(summary)}`,
     );
+    process.on("SIGHUP", () => void server?.reload());
     const signal = await stopping.promise;
     log.write("notice", `${signal}: stopping, ${server.connections} connections open`);
     await server.stop();

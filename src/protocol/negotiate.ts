@@ -15,6 +15,7 @@ import {
 } from "./constants.ts";
 import type { MacroList } from "./encode.ts";
 import { ProtocolError } from "./errors.ts";
+import { PHASE_LIST } from "./phases.ts";
 
 export interface Options {
   readonly version: number;
@@ -119,4 +120,21 @@ function macroLists(macros: Wants["macros"]): MacroList[] {
     if (names !== undefined) lists.push({ stage, names });
   }
   return lists;
+}
+
+/**
+ * Whether what was negotiated for one filter gives another all it wants: no event withheld that it reads, none unanswered
+ * that it answers, no action missing that the mail server might have granted.
+ *
+ * @param first what was wanted when it was negotiated
+ */
+export function suffices(granted: Options, first: Wants, wants: Wants): boolean {
+  const isServed = PHASE_LIST.every(({ no, nr }) => {
+    if ((wants.protocol & no) !== 0) return true;
+    const isUnanswered = (granted.protocol & nr) !== 0 && (wants.protocol & nr) === 0;
+    return (granted.protocol & no) === 0 && !isUnanswered;
+  });
+  const isNew = wants.actions & ~first.actions & ~ACTION.SETSYMLIST;
+  const isUntold = wants.protocol & ~first.protocol & PROTOCOL.RCPT_REJ;
+  return isServed && isNew === 0 && isUntold === 0;
 }

@@ -6,8 +6,8 @@
  * verdict and the reply that carries it are two things: where no reply is awaited, the owner keeps its verdict until
  * `eom`, which always has one.
  */
-import { decodeText, stringEnd } from "./bytes.ts";
-import { COMMAND, type CommandName, FAMILY, nameOf, PROTOCOL } from "./constants.ts";
+import { decodeText, readU32, stringEnd } from "./bytes.ts";
+import { COMMAND, type CommandName, FAMILY, LENGTH_BYTES, nameOf, PROTOCOL } from "./constants.ts";
 import { PLAIN_REPLIES, type ReplyWriter } from "./encode.ts";
 import { ProtocolError } from "./errors.ts";
 import { Framer } from "./framer.ts";
@@ -60,6 +60,7 @@ for (const [name, code] of Object.entries(COMMAND) as [CommandName, number][]) {
 
 /** By code byte: commands that get a reply unless their NR flag was granted. */
 const ANSWERED = new Uint8Array(256);
+const NOT_ANSWERED = new Uint8Array(256);
 for (const phase of PHASE_LIST) if (phase !== PHASES.abort && phase !== PHASES.close) ANSWERED[phase.command] = 1;
 
 export class MilterSession {
@@ -89,6 +90,9 @@ export class MilterSession {
   #eomDue = false;
   /** A session has begun for which no `close` event was given. */
   #open = false;
+  /** Packets of {@link resume} that are still to come: they had their replies before. */
+  #replayed = 0;
+  #isReplay = false;
   /** The reply that ended the message or the connection early. */
   #final: Uint8Array = PLAIN_REPLIES.TEMPFAIL;
   /** By code byte, 1 if such a command gets a reply; see `Framer.survey`. */
@@ -137,7 +141,7 @@ export class MilterSession {
 
   /** Records what this read owes the mail server: see `Framer.survey`. */
   survey(): void {
-    this.#framer.survey(this.#owed);
+    this.#framer.survey(this.#replayed > 0 ? NOT_ANSWERED : this.#owed);
   }
 
   /**
@@ -155,7 +159,11 @@ export class MilterSession {
       }
       if (this.isOver) return null;
       if (this.#again) this.#again = false;
-      else if (!this.#framer.next()) return null;
+      else {
+        if (!this.#framer.next()) return null;
+        this.#isReplay = this.#replayed > 0;
+        if (this.#isReplay) this.#replayed -= 1;
+      }
 
       const code = this.#framer.code;
       if (code === COMMAND.MACRO) {
@@ -167,7 +175,7 @@ export class MilterSession {
       if (command === undefined) {
         throw new ProtocolError("PMILTER_ERR_COMMAND", `unknown command ${nameOf(COMMAND, code)}`);
       }
-      this.wantsReply = this.#owed[code] === 1;
+      this.wantsReply = this.#owed[code] === 1 && !this.#isReplay;
       switch (command.steps[this.#state]) {
         case "take": {
           const event = this.#take(command);
@@ -211,6 +219,21 @@ export class MilterSession {
     if (!this.#open) return null;
     this.#open = false;
     return PHASES.close;
+  }
+
+  /** Between messages of a session that a new one may {@link resume}: neither refused, nor waiting for its first command. */
+  get mayMove(): boolean {
+    return this.#state === "connected" || this.#state === "decided";
+  }
+
+  /**
+   * Goes on with a session that was negotiated and begun elsewhere, and is between messages.
+   * @param context the packets MACRO and CONNECT, MACRO and HELO: their events come again, and their replies are not sent
+   */
+  resume(options: Options, context: Uint8Array): void {
+    this.#grant(options);
+    this.#framer.push(context);
+    for (let at = 0; at < context.length; at += LENGTH_BYTES + readU32(context, at)) this.#replayed += 1;
   }
 
   /** The event is answered with CONTINUE, if it gets an answer. */
@@ -336,14 +359,18 @@ export class MilterSession {
 
   #negotiate(offer: Options): void {
     const answer = negotiate(offer, this.#wants);
-    this.options = answer;
+    this.#grant(answer);
+    this.#writer.optneg(answer.version, answer.actions, answer.protocol, answer.lists);
+  }
+
+  #grant(options: Options): void {
+    this.options = options;
     this.#state = "idle";
     // A session can end with nothing but `close` after its negotiation (libmilter calls the close callback then too).
     this.#open = true;
     for (const phase of PHASE_LIST) {
-      if (phase.nr !== 0 && (answer.protocol & phase.nr) !== 0) this.#owed[phase.command] = 0;
+      if (phase.nr !== 0 && (options.protocol & phase.nr) !== 0) this.#owed[phase.command] = 0;
     }
-    this.#writer.optneg(answer.version, answer.actions, answer.protocol, answer.lists);
   }
 }
 

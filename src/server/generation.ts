@@ -1,14 +1,18 @@
 /**
- * A generation: the workers that run one version of the configuration and the code. It places connections with them
- * and ends when it is told to. Listening and accepting is the server's business.
+ * A generation: the workers that run one version of the configuration and the code, from one snapshot of its sources. It
+ * places connections with them, replaces those that die, and ends when it is told to. Listening and accepting is the
+ * server's business.
  */
-import type { Config } from "../config/config.ts";
 import type { LogFields } from "../admin/log.ts";
 import type { LogLevel } from "../admin/log-level.ts";
+import type { Config } from "../config/config.ts";
 import type { Ledger } from "../ledger.ts";
-import { LoadError } from "../worker/loader.ts";
-import type { ChainSummary, FromWorker, PeerName } from "../worker/messages.ts";
+import type { Wants } from "../protocol/negotiate.ts";
+import { LoadError, type LoadFailure } from "../worker/loader.ts";
+import type { ChainSummary, FromWorker, PeerName, ResumedSession } from "../worker/messages.ts";
+import type { Sources } from "../worker/sources.ts";
 import { leastLoaded } from "./placement.ts";
+import { RESPAWN_MS } from "./policy.ts";
 import { LOAD_TIMEOUT_MS } from "./tasks.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
@@ -17,56 +21,91 @@ export interface GenerationEvents {
   print(text: string): void;
   /** A worker's copy of a connection is closed: end the server's own. */
   closed(slot: number): void;
+  /** A worker's copy is closed, and the session may go on in another generation. */
+  released(slot: number): void;
+}
+
+export interface GenerationOptions {
+  /** Counted from 1. */
+  readonly number: number;
+  readonly workerUrl: URL;
+  readonly config: Config;
+  readonly ledger: Ledger;
+  /** The rows of its workers in the ledger: one worker each. */
+  readonly rows: readonly number[];
+  readonly events: GenerationEvents;
 }
 
 interface Member {
-  readonly index: number;
   thread: WorkerThread;
   readonly slots: Set<number>;
   /** Ready for connections. */
   isReady: boolean;
 }
 
-/** Milliseconds before a worker that died is replaced: doubled each time up to the second, until one has served. */
-const RESPAWN_MS = { least: 100, most: 30_000 } as const;
+interface Loaded {
+  readonly summary: ChainSummary;
+  readonly sources: Sources;
+}
+
+/** How long a worker may take to cut its sessions before it is terminated. */
+const CUT_TIMEOUT_MS = 2000;
+
+/** A generation that did not load: what was read of it, so that a change of those files may be watched for. */
+export class GenerationError extends LoadError {
+  readonly sources: Sources | null;
+
+  constructor(failure: LoadFailure, sources: Sources | null) {
+    super(failure, undefined);
+    this.sources = sources;
+  }
+}
 
 export class Generation {
-  readonly #workerUrl: URL;
-  readonly #config: Config;
-  readonly #ledger: Ledger;
-  readonly #events: GenerationEvents;
+  readonly number: number;
+  readonly rows: readonly number[];
+  readonly #options: GenerationOptions;
   readonly #members: Member[] = [];
-  /** Settle the loading of a worker, by index. */
-  readonly #loading = new Map<number, PromiseWithResolvers<ChainSummary>>();
+  /** Settle the loading of a worker, by its place. */
+  readonly #loading = new Map<number, PromiseWithResolvers<Loaded>>();
+  #loaded: Loaded | null = null;
   #ending: PromiseWithResolvers<void> | null = null;
   #respawnMs: number = RESPAWN_MS.least;
 
-  private constructor(workerUrl: URL, config: Config, ledger: Ledger, events: GenerationEvents) {
-    this.#workerUrl = workerUrl;
-    this.#config = config;
-    this.#ledger = ledger;
-    this.#events = events;
+  private constructor(options: GenerationOptions) {
+    this.number = options.number;
+    this.rows = options.rows;
+    this.#options = options;
   }
 
   /**
-   * Starts the workers; settles when all have loaded their handlers and started their filters.
-   * @throws LoadError the first that failed; none of the workers is left then
+   * Starts the workers; settles when all have loaded their handlers and started their filters. The first reads the
+   * sources, the others load what it read.
+   * @throws GenerationError none of the workers is left then
    */
-  static async start(
-    workerUrl: URL,
-    config: Config,
-    workers: number,
-    ledger: Ledger,
-    events: GenerationEvents,
-  ): Promise<{ generation: Generation; summary: ChainSummary }> {
-    const generation = new Generation(workerUrl, config, ledger, events);
+  static async start(options: GenerationOptions): Promise<Generation> {
+    const generation = new Generation(options);
     try {
-      const summaries = await Promise.all(Array.from({ length: workers }, (_, index) => generation.#spawn(index)));
-      return { generation, summary: summaries[0]! };
+      generation.#loaded = await generation.#spawn(0);
+      await Promise.all(options.rows.slice(1).map((_, index) => generation.#spawn(index + 1)));
+      return generation;
     } catch (error) {
+      generation.#ending = Promise.withResolvers();
       await Promise.all(generation.#members.map((member) => member.thread.terminate()));
       throw error;
     }
+  }
+
+  get config(): Config {
+    return this.#options.config;
+  }
+
+  get summary(): ChainSummary {
+    return this.#loaded!.summary;
+  }
+
+  get sources(): Sources {
+    return this.#loaded!.sources;
   }
 
   /** Connections by worker. */
@@ -77,23 +116,34 @@ export class Generation {
   /**
    * Gives a connection to the worker that has the fewest.
    * @param descriptor a duplicate, the worker's from now on
+   * @param resume what another generation left of its session, null for a new one
    * @returns false if no worker can take it now; the descriptor is still the caller's
    */
-  place(slot: number, descriptor: number, peer: PeerName): boolean {
+  place(slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): boolean {
     const member = this.#members[leastLoaded(this.#members.map(({ isReady, slots }) => (isReady ? slots.size : null)))];
     if (member === undefined) return false;
     member.slots.add(slot);
-    member.thread.post({ kind: "adopt", slot, descriptor, peer });
+    member.thread.post({ kind: "adopt", slot, descriptor, peer, resume });
     return true;
   }
 
-  /** Lets the sessions end, then stops the filters and the workers. What is left after `timeoutMs` is cut. */
-  async end(timeoutMs: number): Promise<void> {
-    this.#ending ??= Promise.withResolvers();
-    for (const member of this.#members) member.thread.post({ kind: "end", atOnce: false });
-    // A worker that is being replaced has nothing to end.
-    this.#settleEnd();
-    const timer = setTimeout(() => this.cut(), timeoutMs);
+  /** From now on gives up sessions between messages that can go on in a generation that wants this. */
+  release(wants: Wants): void {
+    for (const member of this.#members) if (member.isReady) member.thread.post({ kind: "release", wants });
+  }
+
+  /**
+   * Takes no more connections, lets the sessions end, then stops the filters and the workers.
+   * @param timeoutMs what is left then is cut; null: never
+   */
+  async end(timeoutMs: number | null): Promise<void> {
+    if (this.#ending === null) {
+      this.#ending = Promise.withResolvers();
+      for (const member of this.#members) member.thread.post({ kind: "end", atOnce: false });
+      // A worker that is being replaced has nothing to end.
+      this.#settleEnd();
+    }
+    const timer = timeoutMs === null ? undefined : setTimeout(() => this.cut(), timeoutMs);
     await this.#ending.promise;
     clearTimeout(timer);
     await Promise.all(this.#members.map((member) => member.thread.terminate()));
@@ -103,7 +153,7 @@ export class Generation {
   cut(): void {
     const left = this.#members.filter((member) => member.isReady);
     const sessions = left.reduce((sum, member) => sum + member.slots.size, 0);
-    if (sessions > 0) this.#events.log("warn", `${sessions} sessions had not ended and are cut`);
+    if (sessions > 0) this.#options.events.log("warn", `${sessions} sessions had not ended and are cut`);
     for (const member of left) {
       member.thread.post({ kind: "end", atOnce: true });
       setTimeout(() => {
@@ -112,48 +162,60 @@ export class Generation {
     }
   }
 
-  #spawn(index: number): Promise<ChainSummary> {
-    const loaded = Promise.withResolvers<ChainSummary>();
-    this.#loading.set(index, loaded);
-    const member: Member = { index, slots: new Set(), isReady: false, thread: this.#thread(index) };
-    this.#members[index] = member;
-    member.thread.post({ kind: "serve", index, config: this.#config, ledger: this.#ledger.layout });
+  #spawn(place: number): Promise<Loaded> {
+    const { config, ledger, rows } = this.#options;
+    const loading = Promise.withResolvers<Loaded>();
+    this.#loading.set(place, loading);
+    const member: Member = { slots: new Set(), isReady: false, thread: this.#thread(place) };
+    this.#members[place] = member;
+    const sources = this.#loaded?.sources ?? null;
+    member.thread.post({ kind: "serve", index: rows[place]!, config, ledger: ledger.layout, sources });
     const timer = setTimeout(() => {
-      const message = `the handlers were not loaded after ${LOAD_TIMEOUT_MS / 1000} s`;
-      loaded.reject(new LoadError({ file: this.#config.file, line: 0, column: 0, message }, undefined));
+      this.#failLoading(place, `the handlers were not loaded after ${LOAD_TIMEOUT_MS / 1000} s`);
     }, LOAD_TIMEOUT_MS);
-    return loaded.promise.finally(() => {
+    return loading.promise.finally(() => {
       clearTimeout(timer);
-      this.#loading.delete(index);
+      this.#loading.delete(place);
     });
   }
 
-  #thread(index: number): WorkerThread {
-    return new WorkerThread(this.#workerUrl, {
-      message: (message) => this.#receive(index, message),
-      gone: (wasAsked, reason) => this.#gone(index, wasAsked, reason),
+  #failLoading(place: number, message: string): void {
+    const failure = { file: this.config.file, line: 0, column: 0, message };
+    this.#loading.get(place)?.reject(new GenerationError(failure, this.#loaded?.sources ?? null));
+  }
+
+  #thread(place: number): WorkerThread {
+    return new WorkerThread(this.#options.workerUrl, {
+      message: (message) => this.#receive(place, message),
+      gone: (wasAsked, reason) => this.#gone(place, wasAsked, reason),
     });
   }
 
-  #receive(index: number, message: FromWorker): void {
-    const member = this.#members[index]!;
+  #receive(place: number, message: FromWorker): void {
+    const member = this.#members[place]!;
+    const { events } = this.#options;
     switch (message.kind) {
       case "ready":
         member.isReady = true;
         this.#respawnMs = RESPAWN_MS.least;
-        this.#loading.get(index)?.resolve(message.summary);
+        this.#loading.get(place)?.resolve(message);
+        // Told to end while it loaded: nothing was placed with it.
+        if (this.#ending !== null) member.thread.post({ kind: "end", atOnce: true });
         return;
       case "failed":
-        this.#loading.get(index)?.reject(new LoadError(message.failure, undefined));
+        this.#loading.get(place)?.reject(new GenerationError(message.failure, message.sources));
         return;
       case "closed":
-        if (member.slots.delete(message.slot)) this.#events.closed(message.slot);
+        if (member.slots.delete(message.slot)) events.closed(message.slot);
+        return;
+      case "released":
+        if (member.slots.delete(message.slot)) events.released(message.slot);
         return;
       case "log":
-        this.#events.log(message.level, message.text, message.fields);
+        events.log(message.level, message.text, message.fields);
         return;
       case "print":
-        this.#events.print(message.text);
+        events.print(message.text);
         return;
       case "ended":
         member.isReady = false;
@@ -166,42 +228,33 @@ export class Generation {
     }
   }
 
-  #gone(index: number, wasAsked: boolean, reason: string): void {
-    const member = this.#members[index]!;
-    const file = this.#config.file;
-    this.#loading
-      .get(index)
-      ?.reject(
-        new LoadError(
-          { file, line: 0, column: 0, message: `a worker ended while it loaded the handlers: ${reason}` },
-          undefined,
-        ),
-      );
+  #gone(place: number, wasAsked: boolean, reason: string): void {
+    const member = this.#members[place]!;
     const wasReady = member.isReady;
     member.isReady = false;
-    for (const slot of member.slots) this.#events.closed(slot);
+    this.#failLoading(place, `a worker ended while it loaded the handlers: ${reason}`);
+    const lost = [...member.slots];
+    member.slots.clear();
+    for (const slot of lost) this.#options.events.closed(slot);
     if (this.#ending !== null) {
       this.#settleEnd();
       return;
     }
     if (wasAsked || !wasReady) return;
-    this.#events.log(
-      "crit",
-      `worker ${index} ended with ${member.slots.size} connections: ${reason}; another is started`,
-    );
-    member.slots.clear();
-    this.#respawn(index);
+    this.#options.events.log("crit", `a worker ended with ${lost.length} connections: ${reason}; another is started`);
+    this.#respawn(place);
   }
 
   /** Replaces a worker, with patience: one that dies at its start must not be started in a tight loop. */
-  #respawn(index: number): void {
+  #respawn(place: number): void {
     const wait = this.#respawnMs;
     this.#respawnMs = Math.min(RESPAWN_MS.most, wait * 2);
     setTimeout(() => {
       if (this.#ending !== null) return;
-      this.#spawn(index).catch((error: unknown) => {
-        this.#events.log("crit", `worker ${index} could not be replaced: ${String(error)}`);
-        this.#respawn(index);
+      this.#spawn(place).catch((error: unknown) => {
+        if (this.#ending !== null) return;
+        this.#options.events.log("crit", `a worker could not be replaced: ${String(error)}`);
+        this.#respawn(place);
       });
     }, wait);
   }
@@ -210,6 +263,3 @@ export class Generation {
     if (this.#ending !== null && this.#members.every((member) => !member.isReady)) this.#ending.resolve();
   }
 }
-
-/** How long a worker may take to cut its sessions before it is terminated. */
-const CUT_TIMEOUT_MS = 2000;

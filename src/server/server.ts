@@ -6,16 +6,20 @@ import { BlockList } from "node:net";
 import { availableParallelism } from "node:os";
 import type { Log } from "../admin/log.ts";
 import type { Output } from "../admin/output.ts";
-import { formatAddress, type ListenAddress, type Network } from "../config/address.ts";
+import { formatAddress, type ListenAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
+import { loadConfig } from "../config/load.ts";
 import { Ledger } from "../ledger.ts";
-import type { ChainSummary, PeerName } from "../worker/messages.ts";
+import type { ChainSummary, PeerName, ResumedSession } from "../worker/messages.ts";
+import { isCurrent, type Sources } from "../worker/sources.ts";
 import { connectionsThatFit, descriptorLimit } from "./descriptors.ts";
-import { Generation } from "./generation.ts";
-import { dup } from "./libc.ts";
+import { type Generation, GenerationError } from "./generation.ts";
+import { Generations } from "./generations.ts";
+import { close, dup } from "./libc.ts";
 import { type AcceptedSocket, listen, type Listener } from "./listener.ts";
 import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
 import { callHandler, EXIT_HANDLER_TIMEOUT_MS, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
+import { FileWatcher } from "./watch.ts";
 
 export interface ServerOptions {
   readonly workerUrl: URL;
@@ -30,63 +34,76 @@ interface Held {
   readonly peer: PeerName;
 }
 
+/** What became of a reload. */
+export interface ReloadResult {
+  readonly ok: boolean;
+  readonly at: Date;
+  /** One or more lines for people. */
+  readonly message: string;
+}
+
 export class FilterServer {
-  readonly #config: Config;
+  #config: Config;
   readonly #options: ServerOptions;
   readonly #ledger: Ledger;
+  readonly #generations: Generations;
+  readonly #watcher: FileWatcher;
   readonly #maxConnections: number;
   /** By slot. */
   readonly #held: (Held | undefined)[] = [];
   readonly #freeSlots: number[] = [];
-  readonly #allowed: BlockList | null;
+  #allowed: BlockList | null;
   #connections = 0;
   #listeners: Listener[] = [];
-  #generation: Generation | null = null;
   /** Accepted before the handlers were loaded. */
   #early: number[] = [];
   #isFull = false;
   #isStopping = false;
+  #reloading: Promise<ReloadResult> | null = null;
+  #lastReload: ReloadResult | null = null;
 
-  private constructor(config: Config, options: ServerOptions, maxConnections: number, workers: number) {
+  private constructor(config: Config, options: ServerOptions, maxConnections: number) {
     this.#config = config;
     this.#options = options;
     this.#maxConnections = maxConnections;
-    this.#ledger = Ledger.create(workers, maxConnections);
-    this.#allowed = config.server.allow === null ? null : blockList(config.server.allow);
+    this.#ledger = Ledger.create(Generations.rowsFor(workersOf(config)), maxConnections);
+    this.#allowed = allowedBy(config);
+    this.#generations = new Generations(options.workerUrl, this.#ledger, {
+      log: (level, text, fields) => options.log.write(level, text, fields),
+      print: (text) => options.prints.push(text),
+      closed: (slot) => this.#release(slot),
+      released: (slot) => this.#moveOn(slot),
+    });
+    this.#watcher = new FileWatcher(
+      () => void this.#reloadChanged(),
+      (error) => options.log.write("warn", `changes of handlers may go unnoticed: ${error.message}`),
+    );
   }
 
   /**
    * Binds, gives up root if so configured, loads the handlers and serves. Connections that come meanwhile wait.
    * @throws ListenError, PrivilegeError, LoadError
    */
-  static async start(config: Config, options: ServerOptions): Promise<{ server: FilterServer; summary: ChainSummary }> {
+  static async start(config: Config, options: ServerOptions): Promise<FilterServer> {
     const { log } = options;
     const wanted = config.server.maxConnections;
-    const maxConnections = connectionsThatFit(wanted, descriptorLimit());
+    const limit = descriptorLimit();
+    const maxConnections = connectionsThatFit(wanted, limit);
     if (maxConnections < wanted) {
       log.write(
         "warn",
-        `server.max_connections is lowered from ${wanted} to ${maxConnections}: the limit of open files is ${descriptorLimit()} and each takes two`,
+        `server.max_connections is lowered from ${wanted} to ${maxConnections}: the limit of open files is ${limit} and each takes two`,
       );
     }
-    const workers = config.server.workers === "auto" ? availableParallelism() : config.server.workers;
-    const server = new FilterServer(config, options, maxConnections, workers);
+    const server = new FilterServer(config, options, maxConnections);
     try {
       await server.#listen();
       if (config.server.user !== null || config.server.group !== null) {
         dropPrivileges({ user: config.server.user, group: config.server.group });
       }
-      if (config.handler.postconfig !== null) {
-        await callHandler(options.workerUrl, config.handler.postconfig, LOAD_TIMEOUT_MS, server.#taskOutput);
-      }
-      const { generation, summary } = await Generation.start(options.workerUrl, config, workers, server.#ledger, {
-        log: (level, text, fields) => log.write(level, text, fields),
-        print: (text) => options.prints.push(text),
-        closed: (slot) => server.#release(slot),
-      });
-      server.#generation = generation;
-      for (const slot of server.#early.splice(0)) server.#place(slot);
-      return { server, summary };
+      await server.#load(config);
+      for (const slot of server.#early.splice(0)) server.#place(slot, null);
+      return server;
     } catch (error) {
       server.#closeListeners();
       for (const held of server.#held) held?.socket.end();
@@ -103,31 +120,98 @@ export class FilterServer {
     return this.#connections;
   }
 
-  /** Connections by worker. */
-  get loads(): number[] {
-    return this.#generation?.loads ?? [];
+  get generation(): Generation {
+    return this.#generations.current!;
+  }
+
+  get oldGenerations(): readonly Generation[] {
+    return this.#generations.old;
+  }
+
+  /** Of the last reload, null before the first. */
+  get lastReload(): ReloadResult | null {
+    return this.#lastReload;
+  }
+
+  /** Reads the configuration and the handlers anew; sessions that begin afterwards run on them. Never throws. */
+  async reload(): Promise<ReloadResult> {
+    return this.#reload(() => loadConfig(this.#config.file));
   }
 
   /** Accepts no more, lets open sessions end within `stop_timeout`, runs `master_exit_handler`. */
   async stop(): Promise<void> {
     this.#isStopping = true;
+    this.#watcher.close();
     this.#closeListeners();
-    await this.#generation?.end(this.#config.server.stopTimeoutMs);
+    await this.#reloading;
+    await this.#generations.stop(this.#config.server.stopTimeoutMs);
     const { masterExit } = this.#config.handler;
     if (masterExit === null) return;
     try {
       await callHandler(this.#options.workerUrl, masterExit, EXIT_HANDLER_TIMEOUT_MS, this.#taskOutput);
     } catch (error) {
-      this.#options.log.write(
-        "error",
-        `master_exit_handler: ${error instanceof Error ? error.message : String(error)}`,
-      );
+      this.#options.log.write("error", `master_exit_handler: ${messageOf(error)}`);
     }
   }
 
   /** While it stops: waits no longer. */
   cut(): void {
-    this.#generation?.cut();
+    this.#generations.cut();
+  }
+
+  /** Loads a generation of this configuration; it takes the sessions that begin from now on. */
+  async #load(config: Config): Promise<void> {
+    const { postconfig } = config.handler;
+    if (postconfig !== null) {
+      await callHandler(this.#options.workerUrl, postconfig, LOAD_TIMEOUT_MS, this.#taskOutput);
+    }
+    const { sources } = await this.#generations.start(config, workersOf(config));
+    this.#config = config;
+    this.#allowed = allowedBy(config);
+    this.#watch(sources);
+  }
+
+  #watch({ files, others }: Sources): void {
+    this.#watcher.set(this.#config.server.watch ? [...files.map((file) => file.path), ...others] : []);
+  }
+
+  /** A file of the snapshot was touched: only if the disk now says something else is there anything to do. */
+  async #reloadChanged(): Promise<void> {
+    await this.#reloading;
+    if (this.#isStopping || isCurrent(this.generation.sources)) return;
+    await this.#reload(() => this.#config);
+  }
+
+  async #reload(configure: () => Config): Promise<ReloadResult> {
+    // One at a time; who asks meanwhile gets one of his own, with what the files say then.
+    while (this.#reloading !== null) await this.#reloading;
+    this.#reloading = this.#tryReload(configure);
+    const result = await this.#reloading;
+    this.#reloading = null;
+    return result;
+  }
+
+  async #tryReload(configure: () => Config): Promise<ReloadResult> {
+    const { log } = this.#options;
+    const done = (ok: boolean, message: string): ReloadResult => {
+      this.#lastReload = { ok, at: new Date(), message };
+      log.write(ok ? "notice" : "error", `reload: ${message}`);
+      return this.#lastReload;
+    };
+    const before = this.#config;
+    try {
+      const config = configure();
+      await this.#load(config);
+      log.configure(config.server.logLevel, config.server.logFormat);
+      for (const key of needRestart(before, config))
+        log.write("warn", `reload: ${key} has changed and needs a restart`);
+      return done(true, `generation ${this.generation.number} serves: ${describeFilters(this.generation.summary)}`);
+    } catch (error) {
+      // What was read of it is watched as well: mending a file that the old generation does not know has to be noticed.
+      const tried = error instanceof GenerationError ? error.sources : null;
+      if (tried !== null) this.#watch(joinSources(this.generation.sources, tried));
+      return done(false, `${messageOf(error)}; generation ${this.generation.number} serves on`);
+    }
   }
 
   readonly #taskOutput: TaskOutput = (message) => {
@@ -172,29 +256,36 @@ export class FilterServer {
     this.#connections += 1;
     socket.data = { closed: () => this.#lost(slot, socket) };
     if (this.#connections >= this.#maxConnections) this.#pause();
-    if (this.#generation === null) this.#early.push(slot);
-    else this.#place(slot);
+    if (this.#generations.current === null) this.#early.push(slot);
+    else this.#place(slot, null);
   }
 
-  #place(slot: number): void {
+  /** Gives a duplicate of a connection to the current generation, and to its worker that has the fewest. */
+  #place(slot: number, resume: ResumedSession | null): void {
     const held = this.#held[slot];
     if (held === undefined) return;
+    let descriptor: number | null = null;
     try {
-      const descriptor = dup(held.socket.fd);
-      if (this.#generation!.place(slot, descriptor, held.peer)) return;
-      throw new Error("no worker can take it");
+      descriptor = dup(held.socket.fd);
+      if (!this.generation.place(slot, descriptor, held.peer, resume)) throw new Error("no worker can take it now");
     } catch (error) {
-      this.#options.log.write(
-        "error",
-        `${held.peer}: connection refused: ${error instanceof Error ? error.message : String(error)}`,
-      );
+      if (descriptor !== null) close(descriptor);
+      this.#options.log.write("error", `${held.peer}: connection closed: ${messageOf(error)}`);
       this.#release(slot);
     }
   }
 
+  /** A session of an old generation, between messages: the current one goes on with it. */
+  #moveOn(slot: number): void {
+    const { version, actions, protocol, context } = this.#ledger.read(slot);
+    // Its first packets were too long to be kept: a worker gives up no such session.
+    if (context === null) this.#release(slot);
+    else this.#place(slot, { version, actions, protocol, context });
+  }
+
   /** A reset reached the main thread's copy. The worker sees it too and reports; before there is one, this is all. */
   #lost(slot: number, socket: AcceptedSocket): void {
-    if (this.#generation === null && this.#held[slot]?.socket === socket) this.#release(slot);
+    if (this.#generations.current === null && this.#held[slot]?.socket === socket) this.#release(slot);
   }
 
   /** Ends the main thread's copy of a connection. */
@@ -244,10 +335,48 @@ function peerName(socket: AcceptedSocket, address: ListenAddress): PeerName {
   });
 }
 
-function blockList(networks: readonly Network[]): BlockList {
+function workersOf({ server }: Config): number {
+  return server.workers === "auto" ? availableParallelism() : server.workers;
+}
+
+function allowedBy({ server }: Config): BlockList | null {
+  if (server.allow === null) return null;
   const list = new BlockList();
-  for (const { address, prefix, family } of networks) list.addSubnet(address, prefix, family === 4 ? "ipv4" : "ipv6");
+  for (const { address, prefix, family } of server.allow) {
+    list.addSubnet(address, prefix, family === 4 ? "ipv4" : "ipv6");
+  }
   return list;
+}
+
+/** Keys that only a start reads, by their names in the file. */
+const START_KEYS = {
+  listen: "server.listen",
+  listenBacklog: "server.listen_backlog",
+  socketMode: "server.socket_mode",
+  socketUser: "server.socket_user",
+  socketGroup: "server.socket_group",
+  user: "server.user",
+  group: "server.group",
+  control: "server.control",
+  maxConnections: "server.max_connections",
+} as const satisfies Partial<Record<keyof Config["server"], string>>;
+
+function needRestart(before: Config, after: Config): string[] {
+  const keys = Object.keys(START_KEYS) as (keyof typeof START_KEYS)[];
+  return keys.filter((key) => !Bun.deepEquals(before.server[key], after.server[key])).map((key) => START_KEYS[key]);
+}
+
+function joinSources(a: Sources, b: Sources): Sources {
+  return { files: [...a.files, ...b.files], others: [...a.others, ...b.others], imports: {} };
+}
+
+/** The filters by name, as logs give them. */
+export function describeFilters({ filters }: ChainSummary): string {
+  return filters.map(({ name, isObserved }) => name + (isObserved ? " (observe)" : "")).join(", ") || "no filters";
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** An inherited socket may be of both families: an IPv4 client then comes as `::ffff:192.0.2.1`. */

@@ -9,9 +9,10 @@ import type { Report } from "../handler/report.ts";
 import type { Ledger } from "../ledger.ts";
 import { excerpt } from "../protocol/bytes.ts";
 import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
+import { suffices, type Wants } from "../protocol/negotiate.ts";
 import type { ReplyWriter } from "../protocol/encode.ts";
 import { ProtocolError } from "../protocol/errors.ts";
-import type { PeerName } from "./messages.ts";
+import type { PeerName, ResumedSession } from "./messages.ts";
 
 /** What connections share in their worker. */
 export interface ConnectionHome {
@@ -31,6 +32,10 @@ export interface ConnectionHome {
   log(level: "notice" | "debug" | "error", text: string): void;
   /** The connection is closed on this side. */
   closed(connection: Connection): void;
+  /** What another generation wants of its sessions, once this one is to give up its own; null until then. */
+  releaseFor: Wants | null;
+  /** It is closed on this side and goes on elsewhere. */
+  released(connection: Connection): void;
 }
 
 /** More than this unread, while a handler works or replies wait, and the socket is paused. */
@@ -50,11 +55,14 @@ export class Connection implements ConversationHost {
   #isPaused = false;
   #isEnding = false;
   #isClosed = false;
+  /** It goes on elsewhere: from here on nothing is read or sent. */
+  #isReleased = false;
   /** When something was last read, on the home's clock. */
   lastRead: number;
   readonly reportsAccepted: boolean;
 
-  constructor(home: ConnectionHome, slot: number, peer: PeerName) {
+  /** @param resume what another worker left of the session, null for a new one */
+  constructor(home: ConnectionHome, slot: number, peer: PeerName, resume: ResumedSession | null = null) {
     this.#home = home;
     this.slot = slot;
     this.#peer = peer;
@@ -63,6 +71,10 @@ export class Connection implements ConversationHost {
     this.#conversation = new Conversation(home.chain, home.writer, this);
     home.ledger.open(slot, home.fallbackReply);
     this.#conversation.session.tap = (code, bytes, start, end) => this.#seen(code, bytes, start, end);
+    if (resume !== null) {
+      home.ledger.setOptions(slot, resume.version, resume.actions, resume.protocol);
+      this.#conversation.session.resume(resume, resume.context);
+    }
   }
 
   /** No message is open and nothing is being worked on. */
@@ -74,11 +86,13 @@ export class Connection implements ConversationHost {
 
   opened(socket: MailSocket): void {
     this.#socket = socket;
+    // The packets that began a resumed session, if there are any, run through the handlers before anything is read.
+    this.#work();
   }
 
   /** A read. The bytes are not kept past this call: the socket may use them again. */
   data(chunk: Uint8Array): void {
-    if (this.#isEnding || this.#isClosed) return;
+    if (this.#isEnding || this.#isClosed || this.#isReleased) return;
     this.lastRead = this.#home.now();
     const { session } = this.#conversation;
     session.push(chunk);
@@ -107,12 +121,30 @@ export class Connection implements ConversationHost {
 
   /** The peer is gone, or an error ended the connection. */
   disconnected(): void {
+    if (this.#isReleased) {
+      if (!this.#isClosed) this.#home.released(this);
+      this.#isClosed = true;
+      return;
+    }
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#unsent = null;
     this.#conversation.hangUp();
     this.#home.writer.clear();
     this.#home.closed(this);
+  }
+
+  /** Lets the session go on elsewhere, if it is between messages and nothing of it is under way here. */
+  release(): void {
+    const { session } = this.#conversation;
+    const { chain, ledger, releaseFor } = this.#home;
+    if (releaseFor === null || this.#socket === null || this.#isEnding || this.#isClosed) return;
+    if (!this.isBetweenMessages || session.framer.hasRest || !session.mayMove) return;
+    if (!suffices(session.options, chain.wants, releaseFor) || !ledger.mayResume(this.slot)) return;
+    this.#isReleased = true;
+    // Nothing is read from now on, so nothing can be lost; the main thread's copy keeps the peer from noticing.
+    this.#socket.pause();
+    this.#socket.end();
   }
 
   /** Ends the connection from this side, whatever it is doing. */
@@ -203,6 +235,7 @@ export class Connection implements ConversationHost {
       return;
     }
     if (this.#isPaused && !isWaiting && this.#unsent === null) this.#unpause();
+    if (this.#home.releaseFor !== null) this.release();
   }
 
   #failed(problem: unknown): void {

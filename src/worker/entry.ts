@@ -10,13 +10,15 @@ import type { Config } from "../config/config.ts";
 import type { Chain } from "../handler/chain.ts";
 import { siteOf } from "../handler/site.ts";
 import { Ledger } from "../ledger.ts";
+import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import { PLAIN_REPLIES, ReplyWriter } from "../protocol/encode.ts";
 import { Connection, type ConnectionHome } from "./connection.ts";
-import { callModule, failureOf, loadChain, LoadError, type LoadFailure } from "./loader.ts";
+import { callModule, entryFiles, failureOf, loadChain, LoadError, type LoadFailure } from "./loader.ts";
 import { logLine } from "./log-lines.ts";
-import type { ChainSummary, FromWorker, ToWorker } from "./messages.ts";
+import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "./messages.ts";
 import { capturePrints } from "./print.ts";
+import { readSources, serveSources, type Sources } from "./sources.ts";
 
 /** The side of the thread that the main thread talks to. */
 interface WorkerScope {
@@ -73,12 +75,18 @@ class Server {
         post({ kind: "closed", slot: connection.slot });
         if (this.#isEnding && this.#connections.size === 0) void this.#ended();
       },
+      releaseFor: null,
+      released: (connection) => {
+        this.#connections.delete(connection);
+        post({ kind: "released", slot: connection.slot });
+        if (this.#isEnding && this.#connections.size === 0) void this.#ended();
+      },
     };
     this.#sweep = setInterval(() => this.#cutIdle(), Math.max(100, Math.min(MAX_SWEEP_MS, timeoutMs / 4)));
   }
 
-  adopt(slot: number, descriptor: number, peer: string): void {
-    const connection = new Connection(this.#home, slot, peer);
+  adopt(slot: number, descriptor: number, peer: string, resume: ResumedSession | null): void {
+    const connection = new Connection(this.#home, slot, peer, resume);
     this.#connections.add(connection);
     const options = { fd: descriptor, data: connection, socket: SOCKET_HANDLERS };
     // The types lack this overload of Bun.connect; `test/server/bun-behaviour.test.ts` pins it down.
@@ -86,6 +94,12 @@ class Server {
       this.#home.log("notice", `${peer}: the connection was gone before it was taken over: ${String(error)}`);
       connection.disconnected();
     });
+  }
+
+  /** Gives up what can go on in another generation, now and whenever a message has ended. */
+  release(wants: Wants): void {
+    this.#home.releaseFor = wants;
+    for (const connection of this.#connections) connection.release();
   }
 
   end(atOnce: boolean): void {
@@ -138,9 +152,7 @@ function summarize(chain: Chain): ChainSummary {
       isObserved,
     })),
     needs: chain.needs,
-    actions: chain.wants.actions,
-    protocol: chain.wants.protocol,
-    macros: chain.wants.macros,
+    ...chain.wants,
   };
 }
 
@@ -156,8 +168,17 @@ function provideApi(): void {
 
 let server: Server | null = null;
 
-async function serve(index: number, config: Config, ledger: Ledger): Promise<void> {
-  const chain = await loadChain(config);
+/** What the handlers are loaded from in this thread; null until they are. */
+let sources: Sources | null = null;
+
+async function load(config: Config, given: Sources | null): Promise<{ chain: Chain; sources: Sources }> {
+  sources = given ?? readSources(entryFiles(config));
+  serveSources(sources);
+  return { chain: await loadChain(config), sources };
+}
+
+async function serve(index: number, config: Config, ledger: Ledger, given: Sources | null): Promise<void> {
+  const { chain, sources } = await load(config, given);
   for (const { loaded, files } of chain.filters) {
     try {
       await loaded.start?.call(loaded.self);
@@ -171,23 +192,23 @@ async function serve(index: number, config: Config, ledger: Ledger): Promise<voi
     }
   }
   server = new Server(index, config, ledger, chain);
-  post({ kind: "ready", summary: summarize(chain) });
+  post({ kind: "ready", summary: summarize(chain), sources });
 }
 
 function fail(error: unknown, file: string): void {
-  post({ kind: "failed", failure: error instanceof LoadError ? error.failure : failureOf(error, file) });
+  post({ kind: "failed", failure: error instanceof LoadError ? error.failure : failureOf(error, file), sources });
 }
 
 self.onmessage = ({ data: message }) => {
   switch (message.kind) {
     case "serve":
-      serve(message.index, message.config, new Ledger(message.ledger)).catch((error: unknown) =>
+      serve(message.index, message.config, new Ledger(message.ledger), message.sources).catch((error: unknown) =>
         fail(error, message.config.file),
       );
       return;
     case "check":
-      loadChain(message.config).then(
-        (chain) => post({ kind: "ready", summary: summarize(chain) }),
+      load(message.config, null).then(
+        ({ chain, sources }) => post({ kind: "ready", summary: summarize(chain), sources }),
         (error: unknown) => fail(error, message.config.file),
       );
       return;
@@ -198,7 +219,10 @@ self.onmessage = ({ data: message }) => {
       );
       return;
     case "adopt":
-      server?.adopt(message.slot, message.descriptor, message.peer);
+      server?.adopt(message.slot, message.descriptor, message.peer, message.resume);
+      return;
+    case "release":
+      server?.release(message.wants);
       return;
     case "end":
       if (server === null) post({ kind: "ended" });

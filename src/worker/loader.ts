@@ -38,6 +38,12 @@ export function formatFailure({ file, line, column, message }: LoadFailure): str
 /** The name of the filter that the phase files together are. */
 export const PHASE_FILES_NAME = "handler";
 
+/** The files of the handlers, in their order. */
+export function entryFiles(config: Config): string[] {
+  if (!config.server.handler) return [];
+  return [...Object.values(config.handler.session), ...config.filters.map((filter) => filter.path)];
+}
+
 /**
  * Loads every handler of the configuration, in its order.
  * @throws LoadError

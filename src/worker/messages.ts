@@ -3,41 +3,69 @@ import type { Config } from "../config/config.ts";
 import type { LedgerLayout } from "../ledger.ts";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { Need } from "../handler/chain.ts";
+import type { Options, Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";
 import type { LoadFailure } from "./loader.ts";
+import type { Sources } from "./sources.ts";
 
 /** What a generation's filters turned out to be. */
-export interface ChainSummary {
+export interface ChainSummary extends Wants {
   readonly filters: readonly {
     readonly name: string;
     readonly phases: readonly Phase[];
     readonly isObserved: boolean;
   }[];
   readonly needs: Readonly<Record<Phase, Need>>;
-  readonly actions: number;
-  readonly protocol: number;
-  readonly macros: Readonly<Partial<Record<string, readonly string[]>>>;
 }
 
 /** A peer, for logs: `inet:127.0.0.1:40000`, or the socket's path. */
 export type PeerName = string;
 
+/** A session as another worker left it, between messages. */
+export interface ResumedSession extends Options {
+  /** The packets that began it: MACRO and CONNECT, MACRO and HELO. */
+  readonly context: Uint8Array;
+}
+
 export type ToWorker =
   /** Load the handlers, start the filters, and answer `ready` or `failed`. */
-  | { readonly kind: "serve"; readonly index: number; readonly config: Config; readonly ledger: LedgerLayout }
+  | {
+      readonly kind: "serve";
+      /** Its row in the ledger. */
+      readonly index: number;
+      readonly config: Config;
+      readonly ledger: LedgerLayout;
+      /** What to load the handlers from; null for the first worker of a generation, which reads them. */
+      readonly sources: Sources | null;
+    }
   /** Load the handlers and answer `ready` or `failed`, nothing else. */
   | { readonly kind: "check"; readonly config: Config }
   /** Call the default export of a module, and answer `done` or `failed`. */
   | { readonly kind: "call"; readonly file: string }
   /** Take over a connection; the descriptor is the worker's from now on. */
-  | { readonly kind: "adopt"; readonly slot: number; readonly descriptor: number; readonly peer: PeerName }
+  | {
+      readonly kind: "adopt";
+      readonly slot: number;
+      readonly descriptor: number;
+      readonly peer: PeerName;
+      /** The session goes on in this worker: it was negotiated, and began, in another. */
+      readonly resume: ResumedSession | null;
+    }
+  /**
+   * From now on give up sessions that are between messages, if what was negotiated for them suffices for `wants`; each is
+   * told as `released`.
+   */
+  | { readonly kind: "release"; readonly wants: Wants }
   /** End: when the last session has ended, or at once. Answered with `ended`. */
   | { readonly kind: "end"; readonly atOnce: boolean };
 
 export type FromWorker =
-  | { readonly kind: "ready"; readonly summary: ChainSummary }
-  | { readonly kind: "failed"; readonly failure: LoadFailure }
+  | { readonly kind: "ready"; readonly summary: ChainSummary; readonly sources: Sources }
+  /** With what was read, as far as that came: a change of it may mend the failure. */
+  | { readonly kind: "failed"; readonly failure: LoadFailure; readonly sources: Sources | null }
   | { readonly kind: "done" }
+  /** The worker's copy of a connection is closed, and the connection lives on: see {@link ToWorker} `release`. */
+  | { readonly kind: "released"; readonly slot: number }
   /** The worker's copy of a connection is closed. */
   | { readonly kind: "closed"; readonly slot: number }
   | {
