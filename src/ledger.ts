@@ -140,7 +140,9 @@ export class Ledger {
       length = connectLength;
     }
     const packet = LENGTH_BYTES + 1 + end - start;
-    if (length < 0 || length + packet > CONTEXT_BYTES) {
+    // Without its CONNECT a session cannot be begun anew, however short its HELO is.
+    const isHeadless = of === COMMAND.HELO && words[at + SLOT.CONTEXT_LENGTH]! < 0 && connectLength === 0;
+    if (length < 0 || isHeadless || length + packet > CONTEXT_BYTES) {
       words[at + SLOT.CONTEXT_LENGTH] = -1;
       return;
     }

@@ -480,6 +480,8 @@ export class Conversation implements SessionSource, ReportSource {
     this.#waiting = null;
     const isEnded =
       how === "value" ? value !== undefined && this.#apply(part, phase, value) : this.#fail(part, phase, how, value);
+    // The chunk that was read may be gone by now; the session has kept a copy of its packet.
+    if (phase === PHASES.body) this.#values.read(phase, this.session, this.message);
     if (!isEnded) this.#run(phase, index + 1);
     // Still in this phase if another handler is awaited now.
     if (this.isWaiting) return;

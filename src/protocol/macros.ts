@@ -28,21 +28,39 @@ STAGES.forEach((stage, index) => {
   STAGE_OF[COMMAND_OF_STAGE[stage]] = index;
 });
 
+const UNKNOWN_STAGE = STAGES.indexOf("UNKNOWN");
 const NONE = Buffer.alloc(0);
 
+/** Pairs `name NUL value NUL …`, in a buffer that is reused. */
+interface Pairs {
+  bytes: Uint8Array;
+  used: number;
+}
+
+const newPairs = (): Pairs => ({ bytes: NONE, used: 0 });
+
+/**
+ * A packet of macros goes before the command that it belongs to, and that command may first end the message or the
+ * session before it. So what comes is held back until {@link Macros.commit}: what ends still sees its own values, and the
+ * end does not take those of what begins.
+ */
 export class Macros {
-  /** Per stage, the pairs `name NUL value NUL …` of its last packet; the buffers are reused. */
-  readonly #pairs: Uint8Array[] = STAGES.map(() => NONE);
-  readonly #used = new Uint32Array(STAGES.length);
+  /** In force, per stage. */
+  #sets: Pairs[] = STAGES.map(newPairs);
+  /** Arrived since the last command, per stage. */
+  readonly #arrived: Pairs[] = STAGES.map(newPairs);
+  /** Stages that have something in `#arrived`, as bits. */
+  #pending = 0;
 
   /**
-   * Takes the payload of a MACRO packet, replacing what its stage had. Macros for commands without a stage of their
+   * Takes the payload of a MACRO packet, which replaces what its stage had. Macros for commands without a stage of their
    * own (HEADER, BODY, and any unknown byte) are dropped, as is a last name without a value.
    *
-   * @returns the bytes now kept for that stage, 0 if dropped
+   * @param limit more bytes than this are dropped too, and the stage is left without any
+   * @returns false if the limit was passed
    * @throws ProtocolError PMILTER_ERR_TOO_SHORT without a stage byte, PMILTER_ERR_MISSING_NUL
    */
-  put(bytes: Uint8Array, start: number, end: number): number {
+  put(bytes: Uint8Array, start: number, end: number, limit: number): boolean {
     if (start === end) {
       throw new ProtocolError("PMILTER_ERR_TOO_SHORT", "MACRO without the byte that names its command");
     }
@@ -50,26 +68,39 @@ export class Macros {
       throw new ProtocolError("PMILTER_ERR_MISSING_NUL", "the last macro value does not end with NUL");
     }
     const stage = STAGE_OF[bytes[start]!]!;
-    if (stage === -1) return 0;
+    if (stage === -1) return true;
     const length = end - start - 1;
-    let kept = this.#pairs[stage]!;
-    if (kept.length < length) {
-      kept = Buffer.allocUnsafeSlow(length);
-      this.#pairs[stage] = kept;
+    const arrived = this.#arrived[stage]!;
+    this.#pending |= 1 << stage;
+    arrived.used = 0;
+    if (length > limit) return false;
+    if (arrived.bytes.length < length) arrived.bytes = Buffer.allocUnsafeSlow(length);
+    for (let index = 0; index < length; index++) arrived.bytes[index] = bytes[start + 1 + index]!;
+    arrived.used = length;
+    return true;
+  }
+
+  /** A command is taken: what has arrived before it is in force, and the macros of an UNKNOWN before it are not. */
+  commit(): void {
+    this.#sets[UNKNOWN_STAGE]!.used = 0;
+    if (this.#pending === 0) return;
+    for (let stage = 0; stage < STAGES.length; stage++) {
+      if ((this.#pending & (1 << stage)) === 0) continue;
+      const before = this.#sets[stage]!;
+      this.#sets[stage] = this.#arrived[stage]!;
+      this.#arrived[stage] = before;
     }
-    for (let index = 0; index < length; index++) kept[index] = bytes[start + 1 + index]!;
-    this.#used[stage] = length;
-    return length;
+    this.#pending = 0;
   }
 
   /** CONNECT, HELO, MAIL or RCPT has come: the sets of later stages are over. */
   clearAfter(command: number): void {
-    this.#used.fill(0, STAGE_OF[command]! + 1);
+    this.#clear(STAGE_OF[command]! + 1);
   }
 
   /** From this command's stage on, nothing is left: for the end of a message (MAIL) or of a session (CONNECT). */
   clearFrom(command: number): void {
-    this.#used.fill(0, STAGE_OF[command]!);
+    this.#clear(STAGE_OF[command]!);
   }
 
   /**
@@ -84,15 +115,12 @@ export class Macros {
     return undefined;
   }
 
-  /** The value that came with CONNECT itself, whatever later stages said. */
-  getAtConnect(name: string): string | undefined {
-    return this.#find(0, name);
+  #clear(from: number): void {
+    for (let stage = from; stage < STAGES.length; stage++) this.#sets[stage]!.used = 0;
   }
 
   #find(stage: number, name: string): string | undefined {
-    const used = this.#used[stage]!;
-    if (used === 0) return undefined;
-    const pairs = this.#pairs[stage]!;
+    const { bytes: pairs, used } = this.#sets[stage]!;
     for (let at = 0; at < used;) {
       const nameEnd = pairs.indexOf(0, at);
       const valueEnd = nameEnd + 1 < used ? pairs.indexOf(0, nameEnd + 1) : -1;

@@ -81,26 +81,29 @@ export function formatReplyText(reply: ReplyText): string {
     .replaceAll("%", "%%");
 }
 
-/** Cuts a line to at most `room` bytes, at spaces where there are any. */
+/** Cuts a line to pieces of at most `room` bytes, at spaces where there are any. */
 function wrap(line: string, room: number): string[] {
-  if (Buffer.byteLength(line) <= room) return [line];
-  const lines: string[] = [];
-  let current = "";
-  let bytes = 0;
-  let lastSpace = -1;
-  for (const character of line) {
-    const size = Buffer.byteLength(character);
-    if (bytes + size > room) {
-      const cut = lastSpace > 0 ? lastSpace : current.length;
-      lines.push(current.slice(0, cut));
-      current = current.slice(cut).replace(/^ /, "");
-      bytes = Buffer.byteLength(current);
-      lastSpace = current.lastIndexOf(" ");
-    }
-    if (character === " ") lastSpace = current.length;
-    current += character;
-    bytes += size;
+  const pieces: string[] = [];
+  let rest = line;
+  while (Buffer.byteLength(rest) > room) {
+    const fitting = charactersThatFit(rest, room);
+    const space = rest.lastIndexOf(" ", fitting);
+    const cut = space > 0 ? space : fitting;
+    pieces.push(rest.slice(0, cut));
+    rest = rest.slice(cut).replace(/^ /, "");
   }
-  lines.push(current);
-  return lines;
+  pieces.push(rest);
+  return pieces;
+}
+
+/** The length, in UTF-16 units, of the longest beginning that takes at most `room` bytes and splits no character. */
+function charactersThatFit(text: string, room: number): number {
+  let units = 0;
+  let bytes = 0;
+  for (const character of text) {
+    bytes += Buffer.byteLength(character);
+    if (bytes > room) break;
+    units += character.length;
+  }
+  return units;
 }

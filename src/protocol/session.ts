@@ -90,6 +90,8 @@ export class MilterSession {
   #eomDue = false;
   /** A session has begun for which no `close` event was given. */
   #open = false;
+  /** The same for a packet whose command has not come yet. */
+  #isOverPending = false;
   /** Packets of {@link resume} that are still to come: they had their replies before. */
   #replayed = 0;
   #isReplay = false;
@@ -178,6 +180,7 @@ export class MilterSession {
       this.wantsReply = this.#owed[code] === 1 && !this.#isReplay;
       switch (command.steps[this.#state]) {
         case "take": {
+          this.#commitMacros();
           const event = this.#take(command);
           this.#tell(code);
           if (event !== null) return event;
@@ -185,19 +188,20 @@ export class MilterSession {
         }
         case "abort":
           this.#again = true;
-          this.wantsReply = false;
-          return PHASES.abort;
+          return this.#abort();
         case "close":
           this.#again = true;
+          if (this.#state === "message") return this.#abort();
           this.wantsReply = false;
-          if (this.#state === "message") return PHASES.abort;
           this.#state = "idle";
           if (!this.#open) continue;
           this.#open = false;
           return PHASES.close;
         case "drop":
+          this.#commitMacros();
           continue;
         case "repeat":
+          this.#commitMacros();
           if (this.wantsReply) this.#writer.packet(this.#final);
           continue;
         case "error":
@@ -215,7 +219,7 @@ export class MilterSession {
   hangUp(): EventPhase | null {
     this.isOver = true;
     this.wantsReply = false;
-    if (this.#state === "message") return PHASES.abort;
+    if (this.#state === "message") return this.#abort();
     if (!this.#open) return null;
     this.#open = false;
     return PHASES.close;
@@ -281,11 +285,15 @@ export class MilterSession {
   #takeMacros(): void {
     if (this.#state === "start") throw new ProtocolError("PMILTER_ERR_ORDER", "MACRO before OPTNEG");
     const { bytes, start, end } = this.#framer;
-    if (end - start - 1 > this.#limits.macros) {
-      this.macrosOverLimit = true;
-      return;
-    }
-    this.macros.put(bytes, start, end);
+    if (!this.macros.put(bytes, start, end, this.#limits.macros)) this.#isOverPending = true;
+  }
+
+  /** The current command is taken, or answered at once: its macros are in force. */
+  #commitMacros(): void {
+    this.macros.commit();
+    if (!this.#isOverPending) return;
+    this.#isOverPending = false;
+    this.macrosOverLimit = true;
   }
 
   /** The event of a command that fits; null if it is dealt with here. */
@@ -335,9 +343,10 @@ export class MilterSession {
         break;
       case "UNKNOWN":
         stringEnd(bytes, start, end, "the UNKNOWN command");
+        this.#open = true;
         break;
       case "ABORT":
-        break;
+        return this.#abort();
       case "QUIT":
       case "QUIT_NC": {
         this.isOver = command.name === "QUIT";
@@ -350,6 +359,13 @@ export class MilterSession {
         return command.name satisfies never;
     }
     return command.phase;
+  }
+
+  /** The message is over at once, so that it has one `abort` whatever comes while its handlers are awaited. */
+  #abort(): EventPhase {
+    this.#state = "connected";
+    this.wantsReply = false;
+    return PHASES.abort;
   }
 
   #begin(state: "connected" | "message"): void {

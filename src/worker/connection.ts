@@ -57,8 +57,8 @@ export class Connection implements ConversationHost {
   #isClosed = false;
   /** It goes on elsewhere: from here on nothing is read or sent. */
   #isReleased = false;
-  /** When something was last read, on the home's clock. */
-  lastRead: number;
+  /** When the peer last sent something, or a handler that it waited for was through; on the home's clock. */
+  #lastActive: number;
   readonly reportsAccepted: boolean;
 
   /** @param resume what another worker left of the session, null for a new one */
@@ -67,7 +67,7 @@ export class Connection implements ConversationHost {
     this.slot = slot;
     this.#peer = peer;
     this.reportsAccepted = home.reportsAccepted;
-    this.lastRead = home.now();
+    this.#lastActive = home.now();
     this.#conversation = new Conversation(home.chain, home.writer, this);
     home.ledger.open(slot, home.fallbackReply);
     this.#conversation.session.tap = (code, bytes, start, end) => this.#seen(code, bytes, start, end);
@@ -93,7 +93,7 @@ export class Connection implements ConversationHost {
   /** A read. The bytes are not kept past this call: the socket may use them again. */
   data(chunk: Uint8Array): void {
     if (this.#isEnding || this.#isClosed || this.#isReleased) return;
-    this.lastRead = this.#home.now();
+    this.#lastActive = this.#home.now();
     const { session } = this.#conversation;
     session.push(chunk);
     if (this.#conversation.isWaiting || this.#unsent !== null) {
@@ -108,7 +108,10 @@ export class Connection implements ConversationHost {
   drained(): void {
     if (this.#unsent === null || this.#socket === null) return;
     const taken = this.#socket.write(this.#unsent, this.#sent, this.#unsent.length - this.#sent);
-    if (taken < 0) return;
+    if (taken < 0) {
+      this.#lost();
+      return;
+    }
     this.#sent += taken;
     if (this.#sent < this.#unsent.length) return;
     this.#unsent = null;
@@ -147,6 +150,12 @@ export class Connection implements ConversationHost {
     this.#socket.end();
   }
 
+  /** Cuts the connection if nothing came for so long, and it is the peer that is waited for. */
+  cutIdle(timeoutMs: number): void {
+    if (this.#conversation.isWaiting || this.#home.now() - this.#lastActive <= timeoutMs) return;
+    this.cut(`nothing came for ${timeoutMs / 1000} s (server.timeout)`);
+  }
+
   /** Ends the connection from this side, whatever it is doing. */
   cut(reason: string): void {
     if (this.#isClosed) return;
@@ -164,6 +173,7 @@ export class Connection implements ConversationHost {
       this.#home.writer.clear();
       return;
     }
+    this.#lastActive = this.#home.now();
     this.#work();
   }
 
@@ -176,7 +186,11 @@ export class Connection implements ConversationHost {
       return;
     }
     if (this.#unsent === null) {
-      const taken = Math.max(0, this.#socket.write(writer.buffer, 0, writer.length));
+      const taken = this.#socket.write(writer.buffer, 0, writer.length);
+      if (taken < 0) {
+        this.#lost();
+        return;
+      }
       if (taken < writer.length) {
         this.#unsent = Buffer.from(writer.buffer.subarray(taken, writer.length));
         this.#sent = 0;
@@ -225,6 +239,7 @@ export class Connection implements ConversationHost {
     ledger.leave(worker, this.slot, session.state === "message", isWaiting && session.wantsReply ? 1 : 0);
     if (isWaiting) session.framer.keep();
     this.flush();
+    if (this.#isClosed) return;
     if (problem !== null) {
       this.#failed(problem);
       return;
@@ -236,6 +251,13 @@ export class Connection implements ConversationHost {
     }
     if (this.#isPaused && !isWaiting && this.#unsent === null) this.#unpause();
     if (this.#home.releaseFor !== null) this.release();
+  }
+
+  /** A write says that the peer is gone. A paused socket would never be told. */
+  #lost(): void {
+    const socket = this.#socket;
+    this.disconnected();
+    socket?.terminate();
   }
 
   #failed(problem: unknown): void {

@@ -40,7 +40,6 @@ class Server {
   readonly #chain: Chain;
   readonly #home: ConnectionHome;
   readonly #connections = new Set<Connection>();
-  readonly #timeoutMs: number;
   readonly #sweep: ReturnType<typeof setInterval>;
   #isEnding = false;
 
@@ -49,7 +48,6 @@ class Server {
     const folder = dirname(config.file);
     const logs = (level: LogLevel) => isLogged(level, logLevel);
     this.#chain = chain;
-    this.#timeoutMs = timeoutMs;
     this.#home = {
       worker: index,
       chain,
@@ -82,7 +80,12 @@ class Server {
         if (this.#isEnding && this.#connections.size === 0) void this.#ended();
       },
     };
-    this.#sweep = setInterval(() => this.#cutIdle(), Math.max(100, Math.min(MAX_SWEEP_MS, timeoutMs / 4)));
+    this.#sweep = setInterval(
+      () => {
+        for (const connection of this.#connections) connection.cutIdle(timeoutMs);
+      },
+      Math.max(100, Math.min(MAX_SWEEP_MS, timeoutMs / 4)),
+    );
   }
 
   adopt(slot: number, descriptor: number, peer: string, resume: ResumedSession | null): void {
@@ -118,14 +121,6 @@ class Server {
       }
     }
     post({ kind: "ended" });
-  }
-
-  #cutIdle(): void {
-    const now = this.#home.now();
-    for (const connection of this.#connections) {
-      if (now - connection.lastRead > this.#timeoutMs)
-        connection.cut(`nothing came for ${this.#timeoutMs / 1000} s (server.timeout)`);
-    }
   }
 }
 
