@@ -4,6 +4,7 @@
  * is: a compiled binary resolves such an address only from its entry file.
  */
 import { ArgumentError, parseArguments } from "./cli/args.ts";
+import { AskError, reload, status } from "./cli/ask.ts";
 import { check } from "./cli/check.ts";
 import { helpText } from "./cli/help.ts";
 import { send, SendError } from "./cli/send.ts";
@@ -34,6 +35,10 @@ async function run(args: readonly string[]): Promise<number> {
       return check(command.config, WORKER_URL);
     case "send":
       return send(command.config, command.mail);
+    case "status":
+      return status(command.config, command.json);
+    case "reload":
+      return reload(command.config, command.json);
     default:
       return command satisfies never;
   }
@@ -46,7 +51,8 @@ function isExpected(error: unknown): error is Error {
     error instanceof LoadError ||
     error instanceof ListenError ||
     error instanceof PrivilegeError ||
-    error instanceof SendError
+    error instanceof SendError ||
+    error instanceof AskError
   );
 }
 

@@ -5,10 +5,13 @@ import type { Output } from "./output.ts";
 export type LogFormat = "text" | "json";
 export type LogFields = Readonly<Record<string, unknown>>;
 
-/** One line of the log, line end included. `text` holds no control characters. */
+// oxlint-disable-next-line no-control-regex
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g;
+
+/** One line of the log, line end included: whatever the text holds, it stays one. */
 export function formatLogLine(format: LogFormat, at: Date, level: LogLevel, text: string, fields: LogFields): string {
   if (format === "json") return `${JSON.stringify({ time: at.toISOString(), level, message: text, ...fields })}\n`;
-  return `[${at.toUTCString()}][${level}]: ${text}\n`;
+  return `[${at.toUTCString()}][${level}]: ${text.replace(/\r?\n\s*/g, " | ").replace(CONTROL, " ")}\n`;
 }
 
 export class Log {

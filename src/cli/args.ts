@@ -13,7 +13,7 @@ export class ArgumentError extends Error {
   }
 }
 
-export const COMMAND_NAMES = ["serve", "check", "send"] as const;
+export const COMMAND_NAMES = ["serve", "check", "send", "status", "reload"] as const;
 export type CommandName = (typeof COMMAND_NAMES)[number];
 
 export interface SendArguments {
@@ -33,6 +33,7 @@ export type Command =
   | { readonly name: "version" }
   | { readonly name: "serve"; readonly config: string }
   | { readonly name: "check"; readonly config: string }
+  | { readonly name: "status" | "reload"; readonly config: string; readonly json: boolean }
   | { readonly name: "send"; readonly config: string; readonly mail: SendArguments };
 
 /** The configuration that is used without `-c`. */
@@ -43,6 +44,8 @@ const COMMON = {
   help: { type: "boolean", short: "h" },
   version: { type: "boolean", short: "V" },
 } as const satisfies ParseArgsConfig["options"];
+
+const ASK = { ...COMMON, json: { type: "boolean" } } as const satisfies ParseArgsConfig["options"];
 
 const SEND = {
   ...COMMON,
@@ -71,11 +74,13 @@ export function parseArguments(args: readonly string[]): Command {
   const name: CommandName = first !== undefined && isCommand(first) ? first : "serve";
   const rest = first === name ? args.slice(1) : [...args];
   if (name === "send") return parseSend(rest);
-  const { values, positionals } = parse(name, rest, COMMON);
+  const isAsking = name === "status" || name === "reload";
+  const { values, positionals } = isAsking ? parse(name, rest, ASK) : parse(name, rest, COMMON);
   if (values.help === true) return { name: "help", of: first === name ? name : null };
   if (values.version === true) return { name: "version" };
   if (positionals.length > 0) throw new ArgumentError(`${name} takes no argument "${positionals[0]}"`, name);
-  return { name, config: values.config ?? DEFAULT_CONFIG };
+  const config = values.config ?? DEFAULT_CONFIG;
+  return isAsking ? { name, config, json: "json" in values && values.json === true } : { name, config };
 }
 
 function parseSend(args: readonly string[]): Command {

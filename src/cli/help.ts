@@ -10,6 +10,8 @@ Commands:
   serve     run the server (this is what happens without a command)
   check     load the configuration and every handler, and say what would happen
   send      play the mail server: send one message to the running server and show what it answers
+  status    ask the running server how it is
+  reload    have the running server read its configuration and handlers anew
   help      show this, or the help of a command: pmilter help send
 
 Options:
@@ -36,6 +38,10 @@ what handlers print goes to standard output.
 
   SIGTERM, SIGINT     accept no more, let open sessions end (at most server.stop_timeout seconds), run
                       master_exit_handler, remove the socket, exit 0; a second one does not wait
+  SIGHUP              read the configuration and the handlers anew, as pmilter reload does
+
+A handler, or a file it imports, that is saved is loaded at once, for the sessions that begin afterwards;
+server.watch = false switches that off. One that does not load leaves the old code serving.
 
 The mail server's side, for Postfix (main.cf):
   smtpd_milters = inet:127.0.0.1:8891
@@ -71,6 +77,27 @@ Try:
   pmilter send -c pmilter.toml mail.eml --from a@example.com --to b@example.com --client 192.0.2.7
 
 Exit codes: 0 the conversation went through, whatever the verdict; 1 it failed; 2 wrong usage.
+`,
+  status: `Ask the running server how it is: version, connections, generation, filters, the last reload.
+
+Usage: pmilter status -c pmilter.toml [--json]
+
+  -c, --config FILE   the running server's configuration: where its control socket is (server.control)
+  --json              print it as JSON
+
+Exit codes: 0 a server answers; 1 none does; 2 wrong usage.
+`,
+  reload: `Have the running server read its configuration and handlers anew, and say whether that took.
+
+Usage: pmilter reload -c pmilter.toml [--json]
+
+  -c, --config FILE   the running server's configuration: where its control socket is (server.control)
+  --json              print the result as JSON
+
+Sessions that are open finish on the code they began with. What cannot be loaded changes nothing. The keys
+server.listen, socket_*, user, group, control, listen_backlog and max_connections need a restart.
+
+Exit codes: 0 it took; 1 it did not, and the old code serves on, or no server answers; 2 wrong usage.
 `,
 };
 

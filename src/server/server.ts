@@ -12,12 +12,14 @@ import { loadConfig } from "../config/load.ts";
 import { Ledger } from "../ledger.ts";
 import type { ChainSummary, PeerName, ResumedSession } from "../worker/messages.ts";
 import { isCurrent, type Sources } from "../worker/sources.ts";
+import { listenForControl } from "./control.ts";
 import { connectionsThatFit, descriptorLimit } from "./descriptors.ts";
 import { type Generation, GenerationError } from "./generation.ts";
 import { Generations } from "./generations.ts";
 import { close, dup } from "./libc.ts";
 import { type AcceptedSocket, listen, type Listener } from "./listener.ts";
 import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
+import { statusOf } from "./status.ts";
 import { callHandler, EXIT_HANDLER_TIMEOUT_MS, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
 import { FileWatcher } from "./watch.ts";
 
@@ -55,6 +57,7 @@ export class FilterServer {
   #allowed: BlockList | null;
   #connections = 0;
   #listeners: Listener[] = [];
+  #control: Listener | null = null;
   /** Accepted before the handlers were loaded. */
   #early: number[] = [];
   #isFull = false;
@@ -210,7 +213,7 @@ export class FilterServer {
       // What was read of it is watched as well: mending a file that the old generation does not know has to be noticed.
       const tried = error instanceof GenerationError ? error.sources : null;
       if (tried !== null) this.#watch(joinSources(this.generation.sources, tried));
-      return done(false, `${messageOf(error)}; generation ${this.generation.number} serves on`);
+      return done(false, `generation ${this.generation.number} serves on: ${messageOf(error)}`);
     }
   }
 
@@ -223,6 +226,7 @@ export class FilterServer {
     const { server } = this.#config;
     const user = server.socketUser === null ? null : resolveUser(server.socketUser);
     const group = server.socketGroup === null ? null : resolveGroup(server.socketGroup);
+    await this.#listenForControl(server.control);
     for (const address of server.listen) {
       const listener: Listener = await listen(address, {
         mode: server.socketMode,
@@ -236,8 +240,26 @@ export class FilterServer {
     }
   }
 
+  /** Without it nobody can ask how the server is; the mail goes on. */
+  async #listenForControl(path: string): Promise<void> {
+    const { log } = this.#options;
+    try {
+      this.#control = await listenForControl(
+        path,
+        ({ command }) => {
+          if (this.#generations.current === null) throw new Error("the server is starting");
+          return command === "status" ? statusOf(this) : this.reload();
+        },
+        (error) => log.write("warn", `server.control: ${error.message}`),
+      );
+    } catch (error) {
+      log.write("warn", `server.control: ${messageOf(error)}; pmilter status and reload cannot reach this server`);
+    }
+  }
+
   #closeListeners(): void {
     for (const listener of this.#listeners) listener.close({ unlink: true });
+    this.#control?.close({ unlink: true });
   }
 
   #accept(socket: AcceptedSocket, address: ListenAddress): void {

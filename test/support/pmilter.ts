@@ -97,7 +97,8 @@ export async function startPmilter(options: PmilterOptions = {}): Promise<Pmilte
   const configFile = await writeProject(dir.path, options);
   const child = Bun.spawn([process.execPath, MAIN, "-c", configFile], {
     cwd: dir.path,
-    env: { ...process.env, ...options.env },
+    // The control socket lies beside the configuration: servers of other tests have theirs.
+    env: { ...process.env, XDG_RUNTIME_DIR: "", ...options.env },
     stdio: ["ignore", "pipe", "pipe", ...(options.inherit ?? [])],
   });
   const log = new Lines();

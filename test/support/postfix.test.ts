@@ -216,6 +216,26 @@ describeWith(postfixTool, "Postfix", () => {
     expect(await postfix.log()).toContain("postfix/rejecting/smtpd");
   });
 
+  test("a chrooted service reaches a milter below the queue folder, and no other", async () => {
+    await using dir = await tempDir("milter");
+    await using outside = await fakeMilter(join(dir.path, "m.sock"));
+    await using postfix = await startPostfix({
+      chroot: true,
+      mainCf: { smtpd_milters: "unix:m.sock" },
+      services: [
+        { name: "outside", milters: outside.address, chroot: true },
+        { name: "free", milters: outside.address },
+      ],
+    });
+    await using inside = await fakeMilter(join(postfix.dir, "spool", "m.sock"));
+    const accepted: Record<string, boolean> = {};
+    for (const name of ["smtp", "outside", "free"]) {
+      accepted[name] = (await sendMail({ port: postfix.port(name), from: FROM, to: TO, message: MESSAGE })).accepted;
+    }
+    expect(accepted).toEqual({ smtp: true, outside: false, free: true });
+    expect(inside.seen).toContain("O");
+  });
+
   test("a service with hold keeps messages in the queue to be read", async () => {
     await using postfix = await startPostfix({ services: [{ name: "held", hold: true }] });
     const { last } = await sendMail({

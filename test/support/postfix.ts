@@ -26,11 +26,14 @@ export type Milters = string | readonly string[];
 export interface PostfixService {
   /** Selects the port, and shows in the log as `postfix/NAME/smtpd`. */
   readonly name: string;
+  /** Default: smtpd_milters of main.cf, which is none unless `mainCf` has it. */
   readonly milters?: Milters;
   /** Keep its messages in the queue, in state hold, instead of delivering them: see `heldMessage`. */
   readonly hold?: boolean;
   /** Parameters of main.cf that differ in this service's smtpd; header_checks and the like are cleanup's, which is shared. */
   readonly options?: Readonly<Record<string, string>>;
+  /** Its smtpd runs chrooted to the queue folder, as Debian's does; a milter's path is then one below that folder. */
+  readonly chroot?: boolean;
 }
 
 export interface PostfixOptions {
@@ -38,6 +41,8 @@ export interface PostfixOptions {
   readonly milters?: Milters;
   /** Of the service "smtp". */
   readonly hold?: boolean;
+  /** Of the service "smtp", and of cleanup, which Debian has chrooted too. */
+  readonly chroot?: boolean;
   /** Further smtpd services, each with a port of its own. */
   readonly services?: readonly PostfixService[];
   /** For mail that comes by `submit`. */
@@ -115,6 +120,7 @@ async function startOnce(options: PostfixOptions): Promise<Postfix> {
       name: "smtp",
       ...(options.milters !== undefined && { milters: options.milters }),
       ...(options.hold !== undefined && { hold: options.hold }),
+      ...(options.chroot !== undefined && { chroot: options.chroot }),
     },
     ...(options.services ?? []),
   ];
@@ -126,7 +132,7 @@ async function startOnce(options: PostfixOptions): Promise<Postfix> {
   await mkdir(etc);
   await Promise.all([
     writeFile(join(etc, "main.cf"), mainCf(dir, options)),
-    writeFile(join(etc, "master.cf"), masterCf(services, portOf)),
+    writeFile(join(etc, "master.cf"), masterCf(services, portOf, options.chroot ?? false)),
     makeQueue(dir, site),
   ]);
   // Each program of Postfix reads main.cf again and again until it is two seconds old, in case it is being written.
@@ -340,16 +346,21 @@ function mainCf(dir: string, options: PostfixOptions): string {
   return lines(Object.entries(parameters).map(([name, value]) => `${name} = ${value}`));
 }
 
-/** master.cf: nothing is chrooted, so a milter's path is the one of the file system. */
-function masterCf(services: readonly PostfixService[], portOf: ReadonlyMap<string, number>): string {
-  const smtpd = services.map(({ name, milters, hold, options }) => {
+/** master.cf: nothing is chrooted unless asked for, so a milter's path is the one of the file system. */
+function masterCf(
+  services: readonly PostfixService[],
+  portOf: ReadonlyMap<string, number>,
+  isCleanupChrooted: boolean,
+): string {
+  const yesNo = (isChrooted: boolean): string => (isChrooted ? "y" : "n");
+  const smtpd = services.map(({ name, milters, hold, options, chroot = false }) => {
     const parameters: Record<string, string> = {
       syslog_name: `postfix/${name}`,
-      smtpd_milters: miltersText(milters),
+      ...(milters !== undefined && { smtpd_milters: miltersText(milters) }),
       ...(hold === true && { cleanup_service_name: "cleanup-hold" }),
       ...options,
     };
-    return `127.0.0.1:${portOf.get(name)} inet n - n - - smtpd${overrides(parameters)}`;
+    return `127.0.0.1:${portOf.get(name)} inet n - ${yesNo(chroot)} - - smtpd${overrides(parameters)}`;
   });
   // Non-delivery notices would go out by the same transport, be refused there too, and come again. A cleanup of their
   // own drops them; header_checks see mail of Postfix's own making only with internal_mail_filter_classes.
@@ -357,7 +368,7 @@ function masterCf(services: readonly PostfixService[], portOf: ReadonlyMap<strin
   return lines([
     ...smtpd,
     "pickup unix n - n 60 1 pickup",
-    "cleanup unix n - n - 0 cleanup",
+    `cleanup unix n - ${yesNo(isCleanupChrooted)} - 0 cleanup`,
     `cleanup-hold unix n - n - 0 cleanup${overrides({ header_checks: "static:HOLD" })}`,
     `cleanup-drop unix n - n - 0 cleanup${overrides({ header_checks: "static:DISCARD", non_smtpd_milters: "" })}`,
     "qmgr unix n - n 300 1 qmgr",

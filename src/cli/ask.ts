@@ -1,0 +1,36 @@
+/** `pmilter status` and `pmilter reload`: ask the running server over its control socket. */
+import { loadConfig } from "../config/load.ts";
+import { askServer } from "../server/control.ts";
+import { formatStatus, type Status } from "../server/status.ts";
+
+/** The server could not be asked; said to the user as it is. */
+export class AskError extends Error {
+  override readonly name = "AskError";
+}
+
+/** @returns the exit code: 0 if a server answers */
+export async function status(configFile: string, asJson: boolean): Promise<number> {
+  const answer = (await ask(configFile, "status")) as Status;
+  process.stdout.write(asJson ? `${JSON.stringify(answer, null, 2)}\n` : formatStatus(answer));
+  return 0;
+}
+
+/** @returns the exit code: 1 if the reload failed and the old generation serves on */
+export async function reload(configFile: string, asJson: boolean): Promise<number> {
+  const answer = (await ask(configFile, "reload")) as NonNullable<Status["reload"]>;
+  if (asJson) process.stdout.write(`${JSON.stringify(answer, null, 2)}\n`);
+  else
+    (answer.ok ? process.stdout : process.stderr).write(
+      `${answer.ok ? "reloaded" : "not reloaded"}: ${answer.message}\n`,
+    );
+  return answer.ok ? 0 : 1;
+}
+
+async function ask(configFile: string, command: "status" | "reload"): Promise<unknown> {
+  const { control } = loadConfig(configFile).server;
+  try {
+    return await askServer(control, { command });
+  } catch (error) {
+    throw new AskError(error instanceof Error ? error.message : String(error), { cause: error });
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * The control socket: one line of JSON in, one line out, then the connection ends. It asks and tells; what is done stands
+ * in the server. Its file is 0600 from its first moment on: who may open it may command the server.
+ */
+import type { Socket } from "bun";
+import { close, dup } from "./libc.ts";
+import { listen, type Listener } from "./listener.ts";
+
+/** What may be asked. */
+export type ControlRequest = { readonly command: "status" } | { readonly command: "reload" };
+
+/** What the answer is when something is wrong with the request itself. */
+export interface ControlFailure {
+  readonly error: string;
+}
+
+/** Answers a request; the result is sent as JSON. */
+export type ControlHandler = (request: ControlRequest) => Promise<object> | object;
+
+const MODE = 0o600;
+/** A request is a few words. */
+const MAX_REQUEST_BYTES = 4096;
+
+/** The conversation on one control connection. */
+interface Exchange {
+  text: string;
+  isAnswered: boolean;
+}
+
+/** @throws ListenError */
+export async function listenForControl(
+  path: string,
+  handle: ControlHandler,
+  onError: (error: Error) => void,
+): Promise<Listener> {
+  const handlers = {
+    data(socket: Socket<Exchange>, chunk: Uint8Array) {
+      const exchange = socket.data;
+      exchange.text += Buffer.from(chunk).toString("utf8");
+      if (exchange.isAnswered) return;
+      const end = exchange.text.indexOf("\n");
+      if (end === -1 && exchange.text.length < MAX_REQUEST_BYTES) return;
+      exchange.isAnswered = true;
+      void answer(exchange.text.slice(0, end === -1 ? undefined : end), handle).then((reply) => {
+        // A status fits into the buffer of a socket that nothing was written to before.
+        socket.write(`${JSON.stringify(reply)}\n`);
+        socket.end();
+      });
+    },
+    error(_: Socket<Exchange>, error: Error) {
+      onError(error);
+    },
+    drain() {},
+  };
+  return listen(
+    { kind: "unix", path },
+    {
+      mode: MODE,
+      uid: null,
+      gid: null,
+      backlog: 8,
+      onError,
+      // Accepted connections are paused and read nothing: a duplicate of this one takes the request.
+      onConnection(accepted) {
+        const descriptor = dup(accepted.fd);
+        const data: Exchange = { text: "", isAnswered: false };
+        const connect = Bun.connect as unknown as (options: object) => Promise<unknown>;
+        connect({
+          fd: descriptor,
+          data,
+          socket: { ...handlers, close: () => accepted.end() },
+        }).catch((error: unknown) => {
+          close(descriptor);
+          accepted.end();
+          onError(error instanceof Error ? error : new Error(String(error)));
+        });
+      },
+    },
+  );
+}
+
+async function answer(text: string, handle: ControlHandler): Promise<object> {
+  const failure = (error: string): ControlFailure => ({ error });
+  let request: unknown;
+  try {
+    request = JSON.parse(text);
+  } catch {
+    return failure(`expected one line of JSON, such as {"command":"status"}`);
+  }
+  const command = typeof request === "object" && request !== null && "command" in request ? request.command : undefined;
+  if (command !== "status" && command !== "reload") {
+    return failure(`expected the command "status" or "reload", got ${JSON.stringify(command)}`);
+  }
+  try {
+    return await handle({ command });
+  } catch (error) {
+    return failure(error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** How long a client waits for the answer; a reload loads every handler. */
+const ANSWER_TIMEOUT_MS = 60_000;
+
+/**
+ * Asks a running server.
+ * @throws Error saying that none answers, or what it said
+ */
+export async function askServer(path: string, request: ControlRequest): Promise<unknown> {
+  const answered = Promise.withResolvers<string>();
+  let text = "";
+  const timer = setTimeout(
+    () => answered.reject(new Error(`${path}: no answer within ${ANSWER_TIMEOUT_MS / 1000} s`)),
+    ANSWER_TIMEOUT_MS,
+  );
+  try {
+    const socket = await Bun.connect({
+      unix: path,
+      socket: {
+        data: (_, chunk) => void (text += Buffer.from(chunk).toString("utf8")),
+        close: () => answered.resolve(text),
+        error: (_, error) => answered.reject(error),
+      },
+    });
+    socket.write(`${JSON.stringify(request)}\n`);
+  } catch (error) {
+    clearTimeout(timer);
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new Error(`no server answers at ${path} (server.control): ${reason}`, { cause: error });
+  }
+  try {
+    const reply: unknown = JSON.parse(await answered.promise);
+    if (typeof reply === "object" && reply !== null && "error" in reply) throw new Error(String(reply.error));
+    return reply;
+  } finally {
+    clearTimeout(timer);
+  }
+}
