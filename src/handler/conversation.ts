@@ -167,6 +167,8 @@ export class Conversation implements SessionSource, ReportSource {
     let problem: string | null = null;
     switch (phase) {
       case PHASES.connect:
+        // An UNKNOWN command may have come before: a filter's state is empty at connect.
+        if (this.#parts.some((part) => part !== undefined)) this.#forgetSession();
         this.#isSimulated = this.#detectSimulated();
         break;
       case PHASES.helo:
@@ -291,6 +293,8 @@ export class Conversation implements SessionSource, ReportSource {
     const { kind } = decision;
     const ofConnection = phase.scope === "connection";
     const ofRecipient = phase.scope === "recipient" && kind !== "discard";
+    // The mail server's own rejection of a recipient stands, whatever a filter says of it (8.4).
+    if (phase === PHASES.envrcpt && this.#isRejectedRecipient) return false;
     if (kind === "skip") {
       part.skipsBody = true;
       return false;
@@ -315,8 +319,6 @@ export class Conversation implements SessionSource, ReportSource {
       this.session.answer(decision.packet);
       return true;
     }
-    // The mail server's own rejection of a recipient stands, whatever a filter says of it (8.4).
-    if (ofRecipient && this.#isRejectedRecipient) return false;
     if (ofRecipient && !this.#isSimulated) {
       this.#reporter.verdict(ruling, "recipient");
       this.session.answer(decision.packet);
@@ -341,6 +343,7 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   #deliver(ruling: Ruling): void {
+    if (ruling.decision.kind === "accept") this.#reportObserved();
     if (ruling.decision.kind !== "accept" || this.#host.reportsAccepted) this.#reporter.verdict(ruling, "message");
     this.session.decideMessage(ruling.decision.packet);
     this.#forgetMessage();
@@ -424,14 +427,19 @@ export class Conversation implements SessionSource, ReportSource {
     const { session } = this;
     const layers = this.allChanges();
     if (layers.length > 0) sendChanges(this.#writer, this.message!, layers, session.keepsLeadingSpace);
-    for (const part of this.#parts) {
-      if (part?.changes && part.filter.isObserved) this.#reporter.accepted(part.filter, [part.changes]);
-    }
+    this.#reportObserved();
     const holder = this.#parts.findLast((part) => part?.changes?.quarantine && !part.filter.isObserved);
     if (holder !== undefined || this.#host.reportsAccepted) this.#reporter.accepted(holder?.filter ?? null, layers);
     session.proceed();
     session.endMessage();
     this.#forgetMessage();
+  }
+
+  /** What filters in observe mode would have changed. */
+  #reportObserved(): void {
+    for (const part of this.#parts) {
+      if (part?.changes && part.filter.isObserved) this.#reporter.accepted(part.filter, [part.changes]);
+    }
   }
 
   #forgetMessage(): void {
@@ -463,7 +471,8 @@ export class Conversation implements SessionSource, ReportSource {
       this.#settle(waiting, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
     });
     if (phase === PHASES.eom && this.#mayProgress()) this.#patience.keepProgress(() => this.#sendProgress());
-    promise.then(
+    // Any object with a `then` may be awaited; one that calls back at once must not do so within this phase.
+    Promise.resolve(promise).then(
       (value) => this.#settle(waiting, "value", value),
       (error: unknown) => this.#settle(waiting, "error", error),
     );

@@ -12,13 +12,15 @@ import { LoadError, type LoadFailure } from "../worker/loader.ts";
 import type { ChainSummary, FromWorker, PeerName, ResumedSession } from "../worker/messages.ts";
 import type { Sources } from "../worker/sources.ts";
 import { leastLoaded } from "./placement.ts";
-import { RESPAWN_MS } from "./policy.ts";
+import { respawnDelay, STABLE_MS } from "./policy.ts";
 import { LOAD_TIMEOUT_MS } from "./tasks.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
 export interface GenerationEvents {
   log(level: LogLevel, text: string, fields?: LogFields): void;
   print(text: string): void;
+  /** A worker can take connections, perhaps after none could. */
+  ready(): void;
   /** A worker's copy of a connection is closed: end the server's own. */
   closed(slot: number): void;
   /** A worker's copy is closed, and the session may go on in another generation. */
@@ -41,6 +43,8 @@ interface Member {
   readonly slots: Set<number>;
   /** Ready for connections. */
   isReady: boolean;
+  /** When it was started, on the clock of `performance.now()`. */
+  readonly startedAt: number;
 }
 
 interface Loaded {
@@ -70,12 +74,14 @@ export class Generation {
   readonly #loading = new Map<number, PromiseWithResolvers<Loaded>>();
   #loaded: Loaded | null = null;
   #ending: PromiseWithResolvers<void> | null = null;
-  #respawnMs: number = RESPAWN_MS.least;
+  /** Workers that died in a row, by place. */
+  readonly #deaths: number[];
 
   private constructor(options: GenerationOptions) {
     this.number = options.number;
     this.rows = options.rows;
     this.#options = options;
+    this.#deaths = options.rows.map(() => 0);
   }
 
   /**
@@ -166,7 +172,8 @@ export class Generation {
     const { config, ledger, rows } = this.#options;
     const loading = Promise.withResolvers<Loaded>();
     this.#loading.set(place, loading);
-    const member: Member = { slots: new Set(), isReady: false, thread: this.#thread(place) };
+    const thread = this.#thread(place);
+    const member: Member = { slots: new Set(), isReady: false, startedAt: performance.now(), thread };
     this.#members[place] = member;
     const sources = this.#loaded?.sources ?? null;
     member.thread.post({ kind: "serve", index: rows[place]!, config, ledger: ledger.layout, sources });
@@ -197,8 +204,8 @@ export class Generation {
     switch (message.kind) {
       case "ready":
         member.isReady = true;
-        this.#respawnMs = RESPAWN_MS.least;
         this.#loading.get(place)?.resolve(message);
+        events.ready();
         // Told to end while it loaded: nothing was placed with it.
         if (this.#ending !== null) member.thread.post({ kind: "end", atOnce: true });
         return;
@@ -242,21 +249,24 @@ export class Generation {
     }
     if (wasAsked || !wasReady) return;
     this.#options.events.log("crit", `a worker ended with ${lost.length} connections: ${reason}; another is started`);
-    this.#respawn(place);
+    this.#respawn(place, true);
   }
 
-  /** Replaces a worker, with patience: one that dies at its start must not be started in a tight loop. */
-  #respawn(place: number): void {
-    const wait = this.#respawnMs;
-    this.#respawnMs = Math.min(RESPAWN_MS.most, wait * 2);
-    setTimeout(() => {
-      if (this.#ending !== null) return;
-      this.#spawn(place).catch((error: unknown) => {
+  #respawn(place: number, hasLoaded: boolean): void {
+    const lived = performance.now() - this.#members[place]!.startedAt;
+    const deaths = lived < STABLE_MS ? this.#deaths[place]! + 1 : 1;
+    this.#deaths[place] = deaths;
+    setTimeout(
+      () => {
         if (this.#ending !== null) return;
-        this.#options.events.log("crit", `a worker could not be replaced: ${String(error)}`);
-        this.#respawn(place);
-      });
-    }, wait);
+        this.#spawn(place).catch((error: unknown) => {
+          if (this.#ending !== null) return;
+          this.#options.events.log("crit", `a worker could not be replaced: ${String(error)}`);
+          this.#respawn(place, false);
+        });
+      },
+      respawnDelay(deaths, hasLoaded),
+    );
   }
 
   #settleEnd(): void {

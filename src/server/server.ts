@@ -20,7 +20,7 @@ import { close, dup } from "./libc.ts";
 import { type AcceptedSocket, listen, type Listener } from "./listener.ts";
 import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
 import { statusOf } from "./status.ts";
-import { callHandler, EXIT_HANDLER_TIMEOUT_MS, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
+import { callHandler, checkModule, EXIT_HANDLER_TIMEOUT_MS, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
 import { FileWatcher } from "./watch.ts";
 
 export interface ServerOptions {
@@ -58,8 +58,8 @@ export class FilterServer {
   #connections = 0;
   #listeners: Listener[] = [];
   #control: Listener | null = null;
-  /** Accepted before the handlers were loaded. */
-  #early: number[] = [];
+  /** Connections that no worker could take yet: the first is loading, or the last is being replaced. */
+  #unplaced: { slot: number; resume: ResumedSession | null }[] = [];
   #isFull = false;
   #isStopping = false;
   #reloading: Promise<ReloadResult> | null = null;
@@ -74,6 +74,7 @@ export class FilterServer {
     this.#generations = new Generations(options.workerUrl, this.#ledger, {
       log: (level, text, fields) => options.log.write(level, text, fields),
       print: (text) => options.prints.push(text),
+      ready: () => this.#placeWaiting(),
       closed: (slot) => this.#release(slot),
       released: (slot) => this.#moveOn(slot),
     });
@@ -105,7 +106,7 @@ export class FilterServer {
         dropPrivileges({ user: config.server.user, group: config.server.group });
       }
       await server.#load(config);
-      for (const slot of server.#early.splice(0)) server.#place(slot, null);
+      server.#placeWaiting();
       return server;
     } catch (error) {
       server.#closeListeners();
@@ -164,10 +165,11 @@ export class FilterServer {
 
   /** Loads a generation of this configuration; it takes the sessions that begin from now on. */
   async #load(config: Config): Promise<void> {
-    const { postconfig } = config.handler;
-    if (postconfig !== null) {
-      await callHandler(this.#options.workerUrl, postconfig, LOAD_TIMEOUT_MS, this.#taskOutput);
-    }
+    const { workerUrl } = this.#options;
+    const { masterExit, postconfig } = config.handler;
+    // What runs at the end must not turn out to be wrong then.
+    if (masterExit !== null) await checkModule(workerUrl, masterExit, this.#taskOutput);
+    if (postconfig !== null) await callHandler(workerUrl, postconfig, LOAD_TIMEOUT_MS, this.#taskOutput);
     const { sources } = await this.#generations.start(config, workersOf(config));
     this.#config = config;
     this.#allowed = allowedBy(config);
@@ -276,10 +278,9 @@ export class FilterServer {
     const slot = this.#freeSlots.pop() ?? this.#held.length;
     this.#held[slot] = { socket, peer };
     this.#connections += 1;
-    socket.data = { closed: () => this.#lost(slot, socket) };
+    socket.data = { closed: () => this.#lost(slot) };
     if (this.#connections >= this.#maxConnections) this.#pause();
-    if (this.#generations.current === null) this.#early.push(slot);
-    else this.#place(slot, null);
+    this.#place(slot, null);
   }
 
   /** Gives a duplicate of a connection to the current generation, and to its worker that has the fewest. */
@@ -289,12 +290,17 @@ export class FilterServer {
     let descriptor: number | null = null;
     try {
       descriptor = dup(held.socket.fd);
-      if (!this.generation.place(slot, descriptor, held.peer, resume)) throw new Error("no worker can take it now");
+      if (this.#generations.current?.place(slot, descriptor, held.peer, resume) === true) return;
+      close(descriptor);
+      this.#unplaced.push({ slot, resume });
     } catch (error) {
-      if (descriptor !== null) close(descriptor);
       this.#options.log.write("error", `${held.peer}: connection closed: ${messageOf(error)}`);
       this.#release(slot);
     }
+  }
+
+  #placeWaiting(): void {
+    for (const { slot, resume } of this.#unplaced.splice(0)) this.#place(slot, resume);
   }
 
   /** A session of an old generation, between messages: the current one goes on with it. */
@@ -305,9 +311,12 @@ export class FilterServer {
     else this.#place(slot, { version, actions, protocol, context });
   }
 
-  /** A reset reached the main thread's copy. The worker sees it too and reports; before there is one, this is all. */
-  #lost(slot: number, socket: AcceptedSocket): void {
-    if (this.#generations.current === null && this.#held[slot]?.socket === socket) this.#release(slot);
+  /** A reset reached the main thread's copy. A worker that has the connection sees it too, and reports. */
+  #lost(slot: number): void {
+    const at = this.#unplaced.findIndex((waiting) => waiting.slot === slot);
+    if (at === -1) return;
+    this.#unplaced.splice(at, 1);
+    this.#release(slot);
   }
 
   /** Ends the main thread's copy of a connection. */

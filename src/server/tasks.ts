@@ -13,10 +13,14 @@ export const EXIT_HANDLER_TIMEOUT_MS = 5000;
 export type TaskOutput = (message: Extract<FromWorker, { kind: "log" | "print" }>) => void;
 
 /**
- * Loads every handler of a configuration in a worker, starts none.
+ * Loads every handler of a configuration in workers, starts and calls none.
  * @throws LoadError
  */
 export async function checkHandlers(workerUrl: URL, config: Config, output: TaskOutput): Promise<ChainSummary> {
+  const { postconfig, masterExit } = config.handler;
+  for (const file of [postconfig, masterExit]) {
+    if (file !== null) await checkModule(workerUrl, file, output);
+  }
   const answer = await runTask(workerUrl, { kind: "check", config }, config.file, LOAD_TIMEOUT_MS, output);
   if (answer.kind !== "ready") throw new Error(`a check was answered with ${answer.kind}`);
   return answer.summary;
@@ -27,7 +31,15 @@ export async function checkHandlers(workerUrl: URL, config: Config, output: Task
  * @throws LoadError also if it takes longer than `timeoutMs`
  */
 export async function callHandler(workerUrl: URL, file: string, timeoutMs: number, output: TaskOutput): Promise<void> {
-  await runTask(workerUrl, { kind: "call", file }, file, timeoutMs, output);
+  await runTask(workerUrl, { kind: "call", file, isDry: false }, file, timeoutMs, output);
+}
+
+/**
+ * Loads such a module without calling it.
+ * @throws LoadError
+ */
+export async function checkModule(workerUrl: URL, file: string, output: TaskOutput): Promise<void> {
+  await runTask(workerUrl, { kind: "call", file, isDry: true }, file, LOAD_TIMEOUT_MS, output);
 }
 
 async function runTask(

@@ -14,7 +14,7 @@ import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import { PLAIN_REPLIES, ReplyWriter } from "../protocol/encode.ts";
 import { Connection, type ConnectionHome } from "./connection.ts";
-import { callModule, entryFiles, failureOf, loadChain, LoadError, type LoadFailure } from "./loader.ts";
+import { callModule, entryFiles, failureOf, loadChain, LoadError, loadModule, type LoadFailure } from "./loader.ts";
 import { logLine } from "./log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "./messages.ts";
 import { capturePrints } from "./print.ts";
@@ -42,6 +42,7 @@ class Server {
   readonly #connections = new Set<Connection>();
   readonly #sweep: ReturnType<typeof setInterval>;
   #isEnding = false;
+  #hasEnded = false;
 
   constructor(index: number, config: Config, ledger: Ledger, chain: Chain) {
     const { logLevel, debug, onTimeout, timeoutMs } = config.server;
@@ -112,6 +113,8 @@ class Server {
   }
 
   async #ended(): Promise<void> {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
     clearInterval(this.#sweep);
     for (const { loaded } of this.#chain.filters) {
       try {
@@ -120,6 +123,7 @@ class Server {
         post(failureLog(`filter ${loaded.name} failed at stop`, failureOf(error, "")));
       }
     }
+    finishPrints();
     post({ kind: "ended" });
   }
 }
@@ -208,8 +212,11 @@ self.onmessage = ({ data: message }) => {
       );
       return;
     case "call":
-      callModule(message.file).then(
-        () => post({ kind: "done" }),
+      (message.isDry ? loadModule(message.file) : callModule(message.file)).then(
+        () => {
+          finishPrints();
+          post({ kind: "done" });
+        },
         (error: unknown) => fail(error, message.file),
       );
       return;
@@ -238,4 +245,4 @@ for (const event of ["uncaughtException", "unhandledRejection"] as const) {
   });
 }
 provideApi();
-capturePrints((text) => post({ kind: "print", text }));
+const finishPrints = capturePrints((text) => post({ kind: "print", text }));

@@ -2,6 +2,7 @@
  * Loads the handlers of a configuration into a chain. What does not load is a {@link LoadFailure}: the file, the place
  * in it, and what is wrong.
  */
+import { readFileSync } from "node:fs";
 import { basename, extname } from "node:path";
 import type { Config, FilterConfig } from "../config/config.ts";
 import { Chain, type ChainFilter } from "../handler/chain.ts";
@@ -123,13 +124,24 @@ async function load<T>(file: string, check: (exported: unknown) => T): Promise<T
   }
 }
 
-/** Loads a module whose default export is a function without arguments, and calls it. */
-export async function callModule(file: string): Promise<void> {
-  const run = await load(file, (exported) => {
+/**
+ * Loads a module whose default export is a function without arguments.
+ * @throws LoadError
+ */
+export async function loadModule(file: string): Promise<() => unknown> {
+  return load(file, (exported) => {
     if (typeof exported !== "function")
       throw new Error(`expected a function as the default export, got ${typeof exported}`);
     return exported as () => unknown;
   });
+}
+
+/**
+ * Loads such a module and calls it.
+ * @throws LoadError
+ */
+export async function callModule(file: string): Promise<void> {
+  const run = await loadModule(file);
   try {
     await run();
   } catch (error) {
@@ -140,7 +152,7 @@ export async function callModule(file: string): Promise<void> {
 /** Where an error of loading or starting lies: a syntax error's position, else the first line of a handler's stack. */
 export function failureOf(error: unknown, file: string): LoadFailure {
   const syntax = error instanceof AggregateError ? error.errors[0] : error;
-  const position = positionOf(syntax);
+  const position = positionOf(syntax) ?? importOf(syntax, file);
   if (position !== null) return { ...position, message: messageOf(syntax) };
   const site = siteOf(error);
   return { file: site?.file ?? file, line: site?.line ?? 0, column: 0, message: messageOf(error) };
@@ -153,6 +165,23 @@ function positionOf(error: unknown): Omit<LoadFailure, "message"> | null {
   if (position === null || typeof position.file !== "string" || typeof position.line !== "number") return null;
   const column = typeof position.column === "number" ? position.column : 0;
   return { file: position.file, line: position.line, column };
+}
+
+/** An import that leads nowhere: Bun names the importing file and the specifier, but not the place. */
+function importOf(error: unknown, entry: string): Omit<LoadFailure, "message"> | null {
+  if (typeof error !== "object" || error === null || !("referrer" in error) || !("specifier" in error)) return null;
+  const { referrer: file, specifier } = error;
+  if (typeof file !== "string" || typeof specifier !== "string" || specifier === entry) return null;
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch {
+    return null;
+  }
+  const at = text.search(new RegExp(`["']${RegExp.escape(specifier)}["']`));
+  if (at === -1) return { file, line: 0, column: 0 };
+  const before = text.slice(0, at).split("\n");
+  return { file, line: before.length, column: before.at(-1)!.length + 1 };
 }
 
 function messageOf(error: unknown): string {

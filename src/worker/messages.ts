@@ -40,8 +40,8 @@ export type ToWorker =
     }
   /** Load the handlers and answer `ready` or `failed`, nothing else. */
   | { readonly kind: "check"; readonly config: Config }
-  /** Call the default export of a module, and answer `done` or `failed`. */
-  | { readonly kind: "call"; readonly file: string }
+  /** Load a module and call its default export (a dry run only loads it), and answer `done` or `failed`. */
+  | { readonly kind: "call"; readonly file: string; readonly isDry: boolean }
   /** Take over a connection; the descriptor is the worker's from now on. */
   | {
       readonly kind: "adopt";

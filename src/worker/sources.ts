@@ -41,6 +41,10 @@ const DATA: Readonly<Record<string, DataLoader>> = {
 };
 const DATA_LOADERS: readonly string[] = Object.values(DATA);
 
+function isCode(loader: SourceFile["loader"]): loader is CodeLoader {
+  return !DATA_LOADERS.includes(loader);
+}
+
 function importKey(importer: string, specifier: string): string {
   return `${importer}\0${specifier}`;
 }
@@ -95,12 +99,27 @@ export function serveSources(sources: Sources): void {
         return files.has(target) ? { path: target } : undefined;
       });
       build.onLoad({ filter: new RegExp(`^(?:${paths.join("|")})$`) }, ({ path }) => {
-        const { loader, text } = files.get(path)!;
-        // The one loader that plugins may not name.
-        return loader === "text" ? { exports: { default: text }, loader: "object" } : { contents: text, loader };
+        const file = files.get(path)!;
+        if (isCode(file.loader)) return { contents: file.text, loader: file.loader };
+        return { exports: dataModule(file), loader: "object" };
       });
     },
   });
+}
+
+/** A file of data as the module that Bun makes of it: the value, and its members by name. */
+function dataModule({ path, loader, text }: SourceFile): Record<string, unknown> {
+  let value: unknown = text;
+  try {
+    if (loader === "json") value = JSON.parse(text);
+    else if (loader === "toml") value = Bun.TOML.parse(text);
+    else if (loader === "yaml") value = Bun.YAML.parse(text);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw Object.assign(new SyntaxError(message), { position: { file: path, line: 0, column: 0 } });
+  }
+  const members = typeof value === "object" && value !== null && !Array.isArray(value) ? value : {};
+  return { ...members, default: value };
 }
 
 /** Whether the disk still holds what the snapshot holds. */
