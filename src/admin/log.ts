@@ -10,7 +10,11 @@ const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g;
 
 /** One line of the log, line end included: whatever the text holds, it stays one. */
 export function formatLogLine(format: LogFormat, at: Date, level: LogLevel, text: string, fields: LogFields): string {
-  if (format === "json") return `${JSON.stringify({ time: at.toISOString(), level, message: text, ...fields })}\n`;
+  if (format === "json") {
+    const own = { time: at.toISOString(), level, message: text };
+    // Twice: first in the line, and not to be replaced by a field of the same name.
+    return `${JSON.stringify({ ...own, ...fields, ...own })}\n`;
+  }
   return `[${at.toUTCString()}][${level}]: ${text.replace(/\r?\n\s*/g, " | ").replace(CONTROL, " ")}\n`;
 }
 
@@ -30,8 +34,12 @@ export class Log {
     this.#format = format;
   }
 
+  /** A line as it would be written now. */
+  format(level: LogLevel, text: string, fields: LogFields = {}): string {
+    return formatLogLine(this.#format, new Date(), level, text, fields);
+  }
+
   write(level: LogLevel, text: string, fields: LogFields = {}): void {
-    if (isLogged(level, this.#threshold))
-      this.#output.push(formatLogLine(this.#format, new Date(), level, text, fields));
+    if (isLogged(level, this.#threshold)) this.#output.push(this.format(level, text, fields));
   }
 }

@@ -11,6 +11,8 @@ const STDOUT = 1;
 const STDERR = 2;
 /** How long the end of the process waits for the last log lines to be taken. */
 const FLUSH_TIMEOUT_MS = 1000;
+/** A second signal within so long is the first one, heard twice. */
+const SAME_SIGNAL_MS = 500;
 
 /**
  * Runs until a signal ends it.
@@ -21,7 +23,9 @@ export async function serve(configFile: string, workerUrl: URL): Promise<number>
   const incomplete = keepFrames();
   const config = loadConfig(configFile);
   const { logFormat, logLevel } = config.server;
-  const errors = new Output(STDERR, (lines) => `pmilter: ${lines} log lines were dropped, the reader was too slow\n`);
+  const errors = new Output(STDERR, (lines) =>
+    log.format("warn", `${lines} log lines were dropped, the reader was too slow`),
+  );
   const prints = new Output(
     STDOUT,
     (lines) => `pmilter: ${lines} printed lines were dropped, the reader was too slow\n`,
@@ -37,15 +41,17 @@ export async function serve(configFile: string, workerUrl: URL): Promise<number>
   }
   const stopping = Promise.withResolvers<string>();
   let server: FilterServer | null = null;
+  let stoppingSince = 0;
   const onSignal = (signal: string) => {
-    if (server !== null && isStopping) {
+    const now = performance.now();
+    if (stoppingSince === 0) stoppingSince = now;
+    // `bun run` passes on a signal that the terminal has sent to both: that is one Ctrl-C, not impatience.
+    else if (now - stoppingSince > SAME_SIGNAL_MS && server !== null) {
       log.write("warn", `${signal} again: open sessions are cut`);
       server.cut();
     }
-    isStopping = true;
     stopping.resolve(signal);
   };
-  let isStopping = false;
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
   // Until there is something to reload: the default would end the process.

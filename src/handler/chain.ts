@@ -7,6 +7,7 @@ import { DEFAULT_MACROS, type Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
 import type { Fallback } from "./fallback.ts";
 import type { AnyHandler, LoadedFilter } from "./filter.ts";
+import { ChunkCopies } from "./intake.ts";
 import { MACRO_STAGES, type MacroPhase } from "./types.ts";
 
 /** A filter with its place in the configuration. */
@@ -26,8 +27,6 @@ export interface ChainFilter {
 export interface Step {
   readonly filter: ChainFilter;
   readonly handler: AnyHandler;
-  /** Declared `async`: it may look at its arguments after the read they came in is over. */
-  readonly isAsync: boolean;
 }
 
 export interface Limits {
@@ -70,6 +69,7 @@ export class Chain {
   readonly needs: Readonly<Record<Phase, Need>>;
   readonly wants: Wants;
   readonly collectsBody: boolean;
+  readonly chunks = new ChunkCopies();
   /** Some filter wants to see recipients that the mail server rejects itself. */
   readonly wantsRejected: boolean;
 
@@ -79,9 +79,7 @@ export class Chain {
     this.steps = PHASE_LIST.map((phase) =>
       filters.flatMap((filter) => {
         const handler = filter.loaded.handlers[phase.name];
-        return handler === undefined
-          ? []
-          : [{ filter, handler, isAsync: handler.constructor.name === "AsyncFunction" }];
+        return handler === undefined ? [] : [{ filter, handler }];
       }),
     );
     this.collectsBody = filters.some((filter) => filter.loaded.collectBody);

@@ -18,7 +18,7 @@ import { FilterPart, type SessionSource } from "./filter-session.ts";
 import { PhaseValues, takeIn } from "./intake.ts";
 import { ReceivedMessage } from "./message.ts";
 import { type Clock, Patience } from "./patience.ts";
-import type { Report } from "./report.ts";
+import type { Report, Subject } from "./report.ts";
 import { Reporter, type ReportSource, type Ruling } from "./reporter.ts";
 import { sendChanges } from "./send-changes.ts";
 import { type Decision, decisionOf, plainDecision } from "./verdict.ts";
@@ -46,6 +46,8 @@ interface Waiting {
   readonly index: number;
   readonly part: FilterPart;
   readonly phase: EventPhase;
+  /** Who and what it was about, once it is waited for no longer: what it still says is about that. */
+  subject: Subject | null;
 }
 
 export class Conversation implements SessionSource, ReportSource {
@@ -194,7 +196,7 @@ export class Conversation implements SessionSource, ReportSource {
       problem ??= `more than ${this.#chain.policy.limits.macros} bytes of macros (limits.macros)`;
     }
     if (problem !== null && this.#passLimit(phase, problem)) return;
-    if (this.#chain.steps[phase.index]!.length > 0) this.#values.read(phase, session, this.message);
+    if (this.#chain.steps[phase.index]!.length > 0) this.#values.read(phase, session, this.message, this.#chain.chunks);
     this.#run(phase, 0);
   }
 
@@ -247,7 +249,7 @@ export class Conversation implements SessionSource, ReportSource {
       case "header":
         return handler.call(self, session, values.text, values.value);
       case "body":
-        return handler.call(self, session, step.isAsync ? values.chunk!.slice() : values.chunk!);
+        return handler.call(self, session, values.chunk!);
       default:
         return handler.call(self, session);
     }
@@ -465,7 +467,8 @@ export class Conversation implements SessionSource, ReportSource {
 
   #wait(index: number, part: FilterPart, phase: EventPhase, promise: PromiseLike<unknown>): void {
     const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
-    const waiting: Waiting = { index, part, phase };
+    const waiting: Waiting = { index, part, phase, subject: null };
+    if (phase === PHASES.body) this.#chain.chunks.lend();
     this.#waiting = waiting;
     this.#patience.begin(phase === PHASES.eom ? eomTimeoutMs : handlerTimeoutMs, part.filter.timeoutMs, (ms) => {
       this.#settle(waiting, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
@@ -482,15 +485,14 @@ export class Conversation implements SessionSource, ReportSource {
     const { part, phase, index } = waiting;
     if (this.#waiting !== waiting) {
       // Its time was over, or the connection: what it says now changes nothing.
-      if (how === "error") this.#reporter.failure("late", part.filter, phase, value, "none");
+      if (how === "error") this.#reporter.failure("late", part.filter, phase, value, "none", waiting.subject);
       return;
     }
+    if (how === "timeout") waiting.subject = this.#reporter.subject();
     this.#patience.pause();
     this.#waiting = null;
     const isEnded =
       how === "value" ? value !== undefined && this.#apply(part, phase, value) : this.#fail(part, phase, how, value);
-    // The chunk that was read may be gone by now; the session has kept a copy of its packet.
-    if (phase === PHASES.body) this.#values.read(phase, this.session, this.message);
     if (!isEnded) this.#run(phase, index + 1);
     // Still in this phase if another handler is awaited now.
     if (this.isWaiting) return;
@@ -499,6 +501,7 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   #stopWaiting(): void {
+    if (this.#waiting !== null) this.#waiting.subject = this.#reporter.subject();
     this.#waiting = null;
     this.#patience.end();
   }

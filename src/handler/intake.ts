@@ -47,6 +47,28 @@ export function takeIn(
 
 const NONE: readonly string[] = [];
 
+/**
+ * Where body handlers get their chunks from: a copy, since the read that a chunk lies in may be used again before an
+ * async handler has settled. One buffer serves all sessions of a worker, as long as no handler holds on to it.
+ */
+export class ChunkCopies {
+  #buffer = new Uint8Array(0);
+
+  /** A copy of `bytes[start, end)`, valid until the next call; until the handler settles, if it was {@link lend}ed. */
+  copy(bytes: Uint8Array, start: number, end: number): Uint8Array {
+    const length = end - start;
+    if (this.#buffer.length < length) this.#buffer = new Uint8Array(length);
+    const chunk = this.#buffer.subarray(0, length);
+    chunk.set(bytes.subarray(start, end));
+    return chunk;
+  }
+
+  /** A handler is awaited that has the copy: it keeps it, the next one is made elsewhere. */
+  lend(): void {
+    this.#buffer = new Uint8Array(0);
+  }
+}
+
 /** What the handlers of a phase get besides the session, decoded once for all of them. */
 export class PhaseValues {
   /** The first argument: a name, an address, a command line. */
@@ -58,7 +80,7 @@ export class PhaseValues {
   chunk: Uint8Array | null = null;
 
   /** @param message the message at hand, which has taken in what the event brought */
-  read(phase: EventPhase, session: MilterSession, message: ReceivedMessage | null): void {
+  read(phase: EventPhase, session: MilterSession, message: ReceivedMessage | null, copies: ChunkCopies): void {
     const { bytes, start, end } = session;
     switch (phase.name) {
       case "helo":
@@ -80,7 +102,7 @@ export class PhaseValues {
         return;
       }
       case "body":
-        this.chunk = bytes.subarray(start, end);
+        this.chunk = copies.copy(bytes, start, end);
         return;
       default:
     }

@@ -44,7 +44,7 @@ export class Reporter {
   verdict({ decision, filter, phase, isFallback, origin }: Ruling, scope: VerdictReport["scope"]): void {
     if (decision.kind === "skip") return;
     this.#report({
-      ...this.#subject(),
+      ...this.subject(),
       kind: "verdict",
       verdict: decision.kind,
       scope,
@@ -67,7 +67,7 @@ export class Reporter {
   accepted(filter: ChainFilter | null, changes: readonly FilterChanges[]): void {
     const quarantine = changes.findLast((layer) => layer.quarantine !== null)?.quarantine ?? null;
     this.#report({
-      ...this.#subject(),
+      ...this.subject(),
       kind: "verdict",
       verdict: quarantine === null ? "accept" : "quarantine",
       scope: "message",
@@ -88,9 +88,10 @@ export class Reporter {
     phase: EventPhase,
     error: unknown,
     fallback: FailureReport["fallback"],
+    subject: Subject | null = null,
   ): void {
     this.#report({
-      ...this.#subject(),
+      ...(subject ?? this.subject()),
       kind: "failure",
       cause,
       filter: filter?.loaded.name ?? null,
@@ -101,7 +102,8 @@ export class Reporter {
     });
   }
 
-  #subject(): Subject {
+  /** Who and what the conversation is about now. */
+  subject(): Subject {
     const { session, message } = this.#source;
     const { client, macros } = session;
     const address = client.address === "" ? client.family : client.address;

@@ -2,7 +2,7 @@
  * Loads the handlers of a configuration into a chain. What does not load is a {@link LoadFailure}: the file, the place
  * in it, and what is wrong.
  */
-import { readFileSync } from "node:fs";
+import { accessSync, constants, readFileSync } from "node:fs";
 import { basename, extname } from "node:path";
 import type { Config, FilterConfig } from "../config/config.ts";
 import { Chain, type ChainFilter } from "../handler/chain.ts";
@@ -113,7 +113,7 @@ async function load<T>(file: string, check: (exported: unknown) => T): Promise<T
   try {
     module = await import(file);
   } catch (error) {
-    throw new LoadError(failureOf(error, file), error);
+    throw new LoadError(unreadable(file, error) ?? failureOf(error, file), error);
   }
   const exported = (module as { default?: unknown }).default;
   try {
@@ -165,6 +165,21 @@ function positionOf(error: unknown): Omit<LoadFailure, "message"> | null {
   if (position === null || typeof position.file !== "string" || typeof position.line !== "number") return null;
   const column = typeof position.column === "number" ? position.column : 0;
   return { file: position.file, line: position.line, column };
+}
+
+/** Bun says "Cannot find module" whatever keeps it from reading an entry file. Null if that is not what went wrong. */
+function unreadable(file: string, error: unknown): LoadFailure | null {
+  if (typeof error !== "object" || error === null || !("specifier" in error) || error.specifier !== file) return null;
+  try {
+    accessSync(file, constants.R_OK);
+    return null;
+  } catch (cause) {
+    const { code } = cause as { code?: unknown };
+    const user = `uid ${process.geteuid?.()}`;
+    const message =
+      code === "EACCES" ? `no permission to read it, or a folder above it, as ${user}` : "there is no such file";
+    return { file, line: 0, column: 0, message };
+  }
 }
 
 /** An import that leads nowhere: Bun names the importing file and the specifier, but not the place. */

@@ -1,0 +1,154 @@
+/** `pmilter check`: what it prints of a configuration that is right, and its exit codes for those that are not. */
+import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { type PmilterOptions, runPmilter, writeProject } from "../support/pmilter.ts";
+import { tempDir } from "../support/temp.ts";
+
+async function check(options: PmilterOptions) {
+  await using dir = await tempDir("check");
+  const configFile = await writeProject(dir.path, options);
+  return { ...(await runPmilter(["check", "-c", configFile])), configFile, dir: dir.path };
+}
+
+const FILES = {
+  "envfrom.ts":
+    'import type { Session } from "pmilter";\nexport default (_session: Session<"envfrom">, _sender: string) => {};\n',
+  "stamp.ts": `import { defineFilter } from "pmilter";
+export default defineFilter({
+  name: "stamp",
+  macros: { helo: ["{verify}"] },
+  start() { console.log("started"); },
+  header() {},
+  eom(session) { session.message.addHeader("X-Pmilter", "Enable"); },
+  close() {},
+});
+`,
+};
+
+describe("a configuration that is right", () => {
+  test("filters in order with their phases, events, actions, flags and macros; exit code 0", async () => {
+    const { exitCode, stdout, stderr, configFile } = await check({
+      config: `[handler.session]\nenvfrom_handler = "envfrom.ts"\n[[filter]]\npath = "stamp.ts"\nname = "second"\n[[filter]]\npath = "stamp.ts"\nmode = "observe"\n`,
+      files: FILES,
+    });
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+    const lines = stdout.split("\n");
+    expect(lines[0]).toBe(`${configFile}: ok`);
+    const at = lines.indexOf("Filters, in order:");
+    expect(lines.slice(at + 1, at + 4)).toEqual([
+      "  handler: envfrom",
+      "  second: header eom close",
+      "  stamp (observe: logged, not applied): header eom close",
+    ]);
+    const needOf = (phase: string) => lines.find((line) => line.startsWith(`  ${phase.padEnd(8)} `))!.slice(11);
+    expect(needOf("envfrom")).toMatch(/^sent, and a reply is awaited/);
+    expect(needOf("header")).toMatch(/^sent without waiting; a verdict is given at eom/);
+    expect(needOf("eom")).toMatch(/^sent, and a reply is awaited/);
+    expect(needOf("body")).toMatch(/^not sent/);
+    expect(needOf("unknown")).toMatch(/^not sent/);
+    expect(stdout).toMatch(/^Actions asked for: .*\bADDHDRS\b.*\bCHGBODY\b/m);
+    const flags = /^Protocol flags asked for: (.*)$/m.exec(stdout)![1]!.split(" ");
+    for (const flag of ["NOBODY", "NOUNKNOWN", "NR_HDR"]) expect(flags).toContain(flag);
+    for (const flag of ["NOMAIL", "NR_MAIL", "NOHDRS"]) expect(flags).not.toContain(flag);
+    expect(stdout).toMatch(/^Macros asked for at HELO: .*\{verify\}/m);
+    expect(stdout).not.toContain("started");
+  });
+
+  test("without handlers every message passes, and nothing is sent", async () => {
+    const { exitCode, stdout } = await check({});
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain("none: every message passes");
+    expect(stdout).toMatch(/connect\s+not sent/);
+  });
+
+  test("server.handler = false: the handlers are not loaded", async () => {
+    const { exitCode, stdout } = await check({
+      server: { handler: false },
+      config: '[[filter]]\npath = "missing.ts"\n',
+    });
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain("none: every message passes");
+  });
+
+  test("the original's keys are accepted, with a note", async () => {
+    const { exitCode, stdout } = await check({
+      server: { min_worker: 32, mruby_handler: true },
+      config: '[handler.session]\nmruby_envfrom_handler = "envfrom.ts"\n',
+      files: FILES,
+    });
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain("  handler: envfrom");
+    expect(stdout).toMatch(/min_worker/);
+  });
+
+  test("warnings are printed, and are no error", async () => {
+    const { exitCode, stdout } = await check({ server: { handler_timeout: 12 } });
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/^warning: server\.handler_timeout is 12 s, but Sendmail waits only 10 s/m);
+  });
+
+  test("it binds nothing", async () => {
+    await using dir = await tempDir("check");
+    const configFile = await writeProject(dir.path, { listen: "unix:/nonexistent/folder/pmilter.sock" });
+    expect((await runPmilter(["check", "-c", configFile])).exitCode).toBe(0);
+  });
+
+  test("the configuration is pmilter.toml of the folder without -c", async () => {
+    await using dir = await tempDir("check");
+    await writeProject(dir.path, {});
+    expect((await runPmilter(["check"], { cwd: dir.path })).stdout).toStartWith(join(dir.path, "pmilter.toml: ok"));
+  });
+});
+
+describe("a configuration that is wrong: exit code 1, and all its faults on standard error", () => {
+  test("unknown keys, with what was meant, and wrong values, each with line and column", async () => {
+    const { exitCode, stdout, stderr, configFile } = await check({
+      server: { workrs: 2, log_level: "loud" },
+      config: '[handler.session]\nenvform_handler = "envfrom.ts"\n',
+      files: FILES,
+    });
+    expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: "" });
+    expect(stderr).toStartWith(`pmilter: ${configFile}:`);
+    expect(stderr).toMatch(/pmilter\.toml:4:1: server\.workrs: unknown key; did you mean "workers"\?/);
+    expect(stderr).toMatch(/pmilter\.toml:5:1: server\.log_level: expected .*"loud"/);
+    expect(stderr).toMatch(/pmilter\.toml:8:1: handler\.session\.envform_handler: .*did you mean "envfrom_handler"\?/);
+  });
+
+  test("no TOML", async () => {
+    const { exitCode, stderr } = await check({ config: "[handler\n" });
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/pmilter\.toml:5:\d+: not valid TOML/);
+  });
+
+  test("no file", async () => {
+    const { exitCode, stderr } = await runPmilter(["check", "-c", "/nonexistent/pmilter.toml"]);
+    expect(exitCode).toBe(1);
+    expect(stderr).toBe(
+      "pmilter: /nonexistent/pmilter.toml: the configuration cannot be read: there is no such file\n",
+    );
+  });
+
+  test("a handler: file, line and column", async () => {
+    const { exitCode, stdout, stderr, dir } = await check({
+      config: '[[filter]]\npath = "stamp.ts"\n[[filter]]\npath = "broken.ts"\n',
+      files: { ...FILES, "broken.ts": "export default {\n  eom() { return reject( }\n};\n" },
+    });
+    expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: "" });
+    expect(stderr).toStartWith(`pmilter: ${dir}/broken.ts:2:`);
+  });
+
+  test.each(["postconfig_handler", "master_exit_handler"])("handler.config.%s that does not load", async (key) => {
+    const { exitCode, stderr, dir } = await check({
+      config: `[handler.config]\n${key} = "life.ts"\n`,
+      files: { "life.ts": "export default () => {\n  const = 1;\n};\n" },
+    });
+    expect(exitCode).toBe(1);
+    expect(stderr).toStartWith(`pmilter: ${dir}/life.ts:2:`);
+  });
+
+  test("a Ruby handler of the original is a clear error", async () => {
+    const { exitCode, stderr } = await check({ config: '[handler.session]\nmruby_helo_handler = "helo.rb"\n' });
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/:6:1: handler\.session\.mruby_helo_handler: Ruby handlers are not supported.*"helo\.rb"/);
+  });
+});

@@ -1,0 +1,66 @@
+/** Help, version and wrong usage: where the texts go, and the exit codes. */
+import { describe, expect, test } from "bun:test";
+import { COMMAND_NAMES } from "../../src/cli/args.ts";
+import { helpText } from "../../src/cli/help.ts";
+import { VERSION } from "../../src/version.ts";
+import { runPmilter } from "../support/pmilter.ts";
+
+describe("helpText", () => {
+  const texts = [null, ...COMMAND_NAMES].map(helpText);
+
+  test("fits a terminal, and has no stray spaces", () => {
+    for (const text of texts) {
+      expect(text).toEndWith("\n");
+      for (const line of text.split("\n")) {
+        expect(line.length).toBeLessThanOrEqual(110);
+        expect(line).toBe(line.trimEnd());
+      }
+    }
+  });
+
+  test("the general one names every command and the exit codes", () => {
+    for (const name of COMMAND_NAMES) expect(helpText(null)).toMatch(new RegExp(`^  ${name} `, "m"));
+    expect(helpText(null)).toMatch(/Exit codes: 0 .*; 1 .*; 2 /);
+  });
+
+  test("each command's begins with its usage", () => {
+    for (const name of COMMAND_NAMES) expect(helpText(name)).toMatch(new RegExp(`^Usage: pmilter .*${name}`, "m"));
+  });
+
+  test("send's has every option that it takes", () => {
+    for (const option of [
+      "--from",
+      "--to",
+      "--client",
+      "--hostname",
+      "--helo",
+      "--macro",
+      "--as",
+      "--json",
+      "--config",
+    ]) {
+      expect(helpText("send")).toContain(`${option}`);
+    }
+  });
+});
+
+describe("pmilter", () => {
+  test.each([
+    [["--help"], helpText(null)],
+    [["help", "send"], helpText("send")],
+    [["check", "-h"], helpText("check")],
+    [["--version"], `pmilter ${VERSION} (Bun ${Bun.version})\n`],
+  ])("%j goes to standard output, exit code 0", async (args, stdout) => {
+    expect(await runPmilter(args)).toEqual({ exitCode: 0, stdout, stderr: "" });
+  });
+
+  test.each([
+    [["frobnicate"], /^pmilter: there is no command "frobnicate".*\nTry: pmilter help\n$/],
+    [["send"], /^pmilter: send needs the message.*\nTry: pmilter help send\n$/],
+    [["check", "--nothing"], /^pmilter: .*--nothing.*\nTry: pmilter help check\n$/],
+  ])("%j is wrong usage: two lines on standard error, exit code 2", async (args, stderr) => {
+    const result = await runPmilter(args);
+    expect(result).toMatchObject({ exitCode: 2, stdout: "" });
+    expect(result.stderr).toMatch(stderr);
+  });
+});

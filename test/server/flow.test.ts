@@ -1,0 +1,240 @@
+/** Much at once, and peers that are slow: nothing is lost, nothing grows without bound, nobody idle stays for ever. */
+import { describe, expect, test } from "bun:test";
+import { startPmilter } from "../support/pmilter.ts";
+import {
+  ABORT,
+  BODY,
+  CONNECT,
+  EOH,
+  EOM,
+  HAS_PROC,
+  HELO,
+  MAIL,
+  OPTNEG,
+  packet,
+  QUIT,
+  RawClient,
+  RCPT,
+  type Reply,
+  residentBytes,
+  UNKNOWN,
+} from "./wire.ts";
+
+const QUICK = { workers: 1, stop_timeout: 0.1 };
+const config = '[[filter]]\npath = "filter.ts"\n';
+const LISTENS = ["unix:pmilter.sock", "inet:127.0.0.1:0"];
+
+function filter(body: string): { "filter.ts": string } {
+  return {
+    "filter.ts": `import { defineFilter, reject } from "pmilter";\nexport default defineFilter({ ${body} });\n`,
+  };
+}
+
+describe.each(LISTENS)("pipelining, %s", (listen) => {
+  test.each(["envrcpt() {}", "async envrcpt() {}", "async envrcpt() { await 0; }"])(
+    "10,000 packets in one write get 10,000 replies (%s)",
+    async (handler) => {
+      await using server = await startPmilter({
+        listen,
+        server: QUICK,
+        config,
+        files: filter(`${handler}, envfrom() {}`),
+      });
+      using client = await RawClient.connect(server.addresses[0]!);
+      const count = 10_000;
+      await client.send(
+        Buffer.concat([OPTNEG, CONNECT, HELO, MAIL, ...Array.from({ length: count - 1 }, () => RCPT), UNKNOWN]),
+      );
+      expect(await client.codes(count + 4)).toBe(`O${"c".repeat(count + 3)}`);
+    },
+    15_000,
+  );
+
+  test("replies keep the order of their packets", async () => {
+    await using server = await startPmilter({
+      listen,
+      server: QUICK,
+      config,
+      files: filter(
+        `envfrom() {}, async envrcpt(session, to) { const n = Number(to.slice(1, 4)); await Bun.sleep(n % 3); return reject("550 5.1.1 " + n); }`,
+      ),
+    });
+    using client = await RawClient.connect(server.addresses[0]!);
+    const numbers = Array.from({ length: 60 }, (_, index) => 100 + index);
+    await client.send(OPTNEG, MAIL, ...numbers.map((n) => packet("R", `<${n}@example.com>\0`)));
+    expect(await client.codes(2)).toBe("Oc");
+    for (const n of numbers) expect((await client.reply()).payload.toString()).toBe(`550 5.1.1 ${n}\0`);
+  });
+});
+
+describe.each(LISTENS)("a slow reader, %s", (listen) => {
+  test("a replaced body of 20 MB arrives whole, and others are served meanwhile", async () => {
+    const size = 20_000_000;
+    await using server = await startPmilter({
+      listen,
+      server: QUICK,
+      config,
+      files: filter(`unknown() {}, eom(session) {
+  const body = new Uint8Array(${size});
+  for (let at = 0; at < body.length; at++) body[at] = at % 251;
+  session.message.addHeader("X-Before", "1");
+  session.message.replaceBody(body);
+}`),
+    });
+    using client = await RawClient.connect(server.addresses[0]!);
+    await client.ask(OPTNEG, CONNECT, MAIL, RCPT);
+    client.pause();
+    await client.send(EOM, UNKNOWN);
+    using other = await RawClient.connect(server.addresses[0]!);
+    expect(await other.ask(OPTNEG, UNKNOWN, UNKNOWN)).toBe("Occ");
+    // Reads a little, rests, and reads on, while the server has most of it still to send.
+    for (let step = 0; step < 10; step++) {
+      client.resume();
+      await client.event();
+      client.pause();
+      await other.ask(UNKNOWN);
+    }
+    expect(client.received).toBeLessThan(size / 2);
+    client.resume();
+    const replies: Reply[] = [];
+    while (replies.filter(({ code }) => code === "c").length < 2) replies.push(await client.reply());
+    expect(replies[0]!.code).toBe("h");
+    const pieces = replies.slice(1, -2);
+    expect(new Set(pieces.map(({ code }) => code))).toEqual(new Set(["b"]));
+    expect(Math.max(...pieces.map(({ payload }) => payload.length))).toBeLessThanOrEqual(65_535);
+    const whole = Buffer.concat(pieces.map(({ payload }) => payload));
+    expect(whole.length).toBe(size);
+    const period = Uint8Array.from({ length: 251 }, (_, at) => at);
+    expect(whole.equals(Buffer.alloc(size, period))).toBe(true);
+    expect(replies.slice(-2).map(({ code }) => code)).toEqual(["c", "c"]);
+  }, 20_000);
+
+  test.skipIf(!HAS_PROC)(
+    "one that never reads: the server stops reading, and its memory stays",
+    async () => {
+      await using server = await startPmilter({
+        listen,
+        server: QUICK,
+        config,
+        files: filter("envfrom() {}, envrcpt() {}, unknown() {}"),
+      });
+      using other = await RawClient.connect(server.addresses[0]!);
+      await other.ask(OPTNEG, UNKNOWN);
+      using client = await RawClient.connect(server.addresses[0]!);
+      await client.ask(OPTNEG, CONNECT, MAIL);
+      client.pause();
+      const before = residentBytes(server);
+      // What gets into the sockets' buffers, and no more.
+      const packets = Buffer.concat(Array.from({ length: 10_000 }, () => RCPT));
+      let sent = 0;
+      for (let idle = 0; idle < 50 && sent < 256 * 1024 * 1024;) {
+        const taken = client.write(packets.subarray(sent % RCPT.length));
+        sent += taken;
+        idle = taken === 0 ? idle + 1 : 0;
+        if (taken === 0) await Bun.sleep(2);
+      }
+      expect(sent).toBeLessThan(64 * 1024 * 1024);
+      expect(residentBytes(server) - before).toBeLessThan(64 * 1024 * 1024);
+      expect(await other.ask(UNKNOWN, UNKNOWN)).toBe("cc");
+      // It reads again, and everything whole that it sent is answered.
+      client.resume();
+      const whole = Math.floor(sent / RCPT.length);
+      expect(await client.codes(whole)).toBe("c".repeat(whole));
+    },
+    20_000,
+  );
+
+  test("a peer that sends much while a handler is awaited is stopped, and read on afterwards", async () => {
+    await using server = await startPmilter({
+      listen,
+      server: QUICK,
+      config,
+      files: filter(`async envfrom() { console.log("waiting"); await Bun.sleep(150); }, envrcpt() {}, unknown() {}`),
+    });
+    using client = await RawClient.connect(server.addresses[0]!);
+    await client.ask(OPTNEG);
+    await client.send(MAIL);
+    await server.prints.next(/waiting/);
+    const count = 200_000;
+    await client.send(Buffer.concat(Array.from({ length: count }, () => UNKNOWN)));
+    expect(await client.codes(count + 1)).toBe("c".repeat(count + 1));
+  }, 20_000);
+
+  test("a peer that goes while a handler is awaited, with more unread, is let go", async () => {
+    await using server = await startPmilter({
+      listen,
+      server: { ...QUICK, stop_timeout: 2 },
+      config,
+      files: filter(
+        `async envfrom() { console.log("waiting"); await Bun.sleep(100); }, envrcpt() {}, close() { console.log("closed"); }`,
+      ),
+    });
+    using client = await RawClient.connect(server.addresses[0]!);
+    await client.ask(OPTNEG, CONNECT);
+    await client.send(MAIL);
+    await server.prints.next(/waiting/);
+    // More than the server takes unread, so it has paused the socket and sees no end.
+    client.write(Buffer.concat(Array.from({ length: 10_000 }, () => RCPT)));
+    client[Symbol.dispose]();
+    await server.prints.next(/closed/, { timeoutMs: 2000 });
+    expect(await server.stop()).toBe(0);
+    expect(server.log.text).not.toContain("are cut");
+  }, 10_000);
+});
+
+describe("server.timeout", () => {
+  test("an idle connection is cut, and an active one is not", async () => {
+    await using server = await startPmilter({
+      server: { ...QUICK, timeout: 0.5 },
+      config,
+      files: filter("envfrom() {}, unknown() {}"),
+    });
+    using silent = await RawClient.connect(server.addresses[0]!);
+    using idle = await RawClient.connect(server.addresses[0]!);
+    await idle.ask(OPTNEG, CONNECT, MAIL);
+    using active = await RawClient.connect(server.addresses[0]!);
+    await active.ask(OPTNEG);
+    const asking = setInterval(() => void active.send(UNKNOWN), 100);
+    const started = performance.now();
+    await Promise.all([silent.ended(), idle.ended()]);
+    const waited = performance.now() - started;
+    expect(waited).toBeGreaterThan(400);
+    expect(waited).toBeLessThan(1500);
+    // Longer than the timeout altogether.
+    while (active.replies.length < 8) await active.reply();
+    clearInterval(asking);
+    expect(active.isEnded).toBe(false);
+    const lines = server.log.all.filter((line) => line.includes("server.timeout"));
+    expect(lines).toHaveLength(2);
+    expect(lines[0]).toMatch(/\[notice\]: unix:\S+: nothing came for 0\.5 s \(server\.timeout\), connection closed$/);
+  });
+
+  test("a connection whose handler works is not idle", async () => {
+    await using server = await startPmilter({
+      server: { ...QUICK, timeout: 0.3 },
+      config,
+      files: filter("async envfrom() { await Bun.sleep(900); return reject('550 5.7.1 after all'); }"),
+    });
+    using client = await RawClient.connect(server.addresses[0]!);
+    expect(await client.ask(OPTNEG, CONNECT, MAIL)).toBe("Ocy");
+  });
+});
+
+test("several messages on one connection, aborted ones between them", async () => {
+  await using server = await startPmilter({
+    server: QUICK,
+    config,
+    files: filter(
+      `envfrom(session) { console.log("mail", Object.keys(session.state).length, session.message.recipients.length); session.state.seen = true; }, envrcpt() {}, eom() {}, abort() { console.log("abort"); }, close() { console.log("close"); }`,
+    ),
+  });
+  using client = await RawClient.connect(server.addresses[0]!);
+  expect(await client.ask(OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH, BODY, EOM)).toBe("Occccccc");
+  await client.ask(MAIL, RCPT);
+  await client.send(ABORT);
+  expect(await client.ask(MAIL, RCPT, EOM)).toBe("ccc");
+  await client.send(QUIT);
+  await client.ended();
+  await server.stop();
+  expect(server.prints.all).toEqual(["mail 0 0", "mail 1 0", "abort", "mail 1 0", "close"]);
+});

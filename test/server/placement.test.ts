@@ -1,0 +1,85 @@
+/** Where connections go: evenly over the workers, and to the emptiest after others have ended. */
+import { describe, expect, test } from "bun:test";
+import { leastLoaded } from "../../src/server/placement.ts";
+import { type Pmilter, startPmilter } from "../support/pmilter.ts";
+import { descriptorsOf, descriptorsSettle, HAS_PROC, OPTNEG, RawClient, UNKNOWN } from "./wire.ts";
+
+describe("leastLoaded", () => {
+  test.each<[string, (number | null)[], number]>([
+    ["the place of the least", [3, 1, 2], 1],
+    ["the first of several", [2, 1, 1], 1],
+    ["passes over who takes none", [null, 5, 4, null], 2],
+    ["a full one rather than none", [null, 1000], 1],
+    ["-1 where none takes any", [null, null], -1],
+    ["-1 for an empty list", [], -1],
+  ])("%s", (_, loads, expected) => expect(leastLoaded(loads)).toBe(expected));
+});
+
+const CONNECTIONS = 200;
+
+/** A filter that tells its thread to whoever asks. */
+const WHO = `import { threadId } from "node:worker_threads";
+import { defineFilter, reject } from "pmilter";
+export default defineFilter({ unknown: () => reject("550 5.7.1 " + threadId) });
+`;
+
+interface Placed {
+  readonly client: RawClient;
+  readonly worker: string;
+}
+
+async function open(server: Pmilter): Promise<Placed> {
+  const client = await RawClient.connect(server.addresses[0]!);
+  expect(await client.ask(OPTNEG, UNKNOWN)).toBe("Oy");
+  return { client, worker: client.replies[1]!.payload.toString().slice(10, -1) };
+}
+
+function openAll(server: Pmilter, count: number): Promise<Placed[]> {
+  return Promise.all(Array.from({ length: count }, () => open(server)));
+}
+
+function loadsOf(placed: readonly Placed[]): number[] {
+  return Object.values(Object.groupBy(placed, ({ worker }) => worker)).map((group) => group!.length);
+}
+
+function expectEven(placed: readonly Placed[], workers: number): void {
+  const loads = loadsOf(placed);
+  expect(loads).toHaveLength(workers);
+  const even = placed.length / workers;
+  for (const load of loads) expect(Math.abs(load - even)).toBeLessThanOrEqual(even * 0.1);
+}
+
+describe.skipIf(!HAS_PROC).each([2, 3, 4])("placement over %d workers", (workers) => {
+  test("a burst is spread evenly, and again after half have closed", async () => {
+    await using server = await startPmilter({
+      server: { workers, listen_backlog: 512, stop_timeout: 0.1 },
+      config: '[[filter]]\npath = "who.ts"',
+      files: { "who.ts": WHO },
+    });
+    const before = descriptorsOf(server);
+    const placed = await openAll(server, CONNECTIONS);
+    expectEven(placed, workers);
+
+    for (const { client } of placed.splice(0, CONNECTIONS / 2)) client.end();
+    // Two descriptors each: the main thread's are closed when it has heard of the end.
+    await descriptorsSettle(server, before + CONNECTIONS);
+    expectEven([...placed, ...(await openAll(server, CONNECTIONS / 2))], workers);
+  });
+});
+
+test.skipIf(!HAS_PROC)("placement fills the emptiest worker after all connections of one have closed", async () => {
+  await using server = await startPmilter({
+    server: { workers: 2, listen_backlog: 512, stop_timeout: 0.1 },
+    config: '[[filter]]\npath = "who.ts"',
+    files: { "who.ts": WHO },
+  });
+  const before = descriptorsOf(server);
+  const placed = await openAll(server, CONNECTIONS);
+  const emptied = placed[0]!.worker;
+  for (const { client, worker } of placed) if (worker === emptied) client.end();
+  await descriptorsSettle(server, before + CONNECTIONS);
+
+  const next = await openAll(server, CONNECTIONS / 2);
+  expect(new Set(next.map(({ worker }) => worker))).toEqual(new Set([emptied]));
+  expectEven([...placed.filter(({ worker }) => worker !== emptied), ...next], 2);
+});

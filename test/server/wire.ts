@@ -1,0 +1,217 @@
+/**
+ * A mail server by hand, for tests of the running server: packets written and read independently of `src/protocol`,
+ * any bytes in any order, a reader that can be slow. It has no habits; `MilterClient` has.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { parseAddress } from "../../src/config/address.ts";
+import type { Pmilter } from "../support/pmilter.ts";
+import { waitFor } from "../support/temp.ts";
+
+/** A packet: its length, the code, and the payload. */
+export function packet(code: string, payload: string | Uint8Array = ""): Buffer {
+  const bytes = Buffer.from(payload);
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(bytes.length + 1);
+  head.write(code, 4, "latin1");
+  return Buffer.concat([head, bytes]);
+}
+
+export function words(...values: number[]): Buffer {
+  const bytes = Buffer.alloc(4 * values.length);
+  values.forEach((value, index) => bytes.writeUInt32BE(value, 4 * index));
+  return bytes;
+}
+
+/** Leading space, and nothing that would switch an event or its reply off: so each command is answered. */
+const ANSWER_ALL = 0x100000;
+export const OPTNEG = packet("O", words(6, 0x1ff, ANSWER_ALL));
+export const CONNECT = packet("C", "mx.example.net\x004\x9c\x40192.0.2.7\0");
+export const HELO = packet("H", "mx.example.net\0");
+export const MAIL = packet("M", "<from@example.com>\0");
+export const RCPT = packet("R", "<to@example.com>\0");
+export const DATA = packet("T");
+export const HEADER = packet("L", "Subject\0 Hello\0");
+export const EOH = packet("N");
+export const BODY = packet("B", "Hello\r\n");
+export const EOM = packet("E");
+export const ABORT = packet("A");
+export const QUIT = packet("Q");
+/** A command that every server here answers, whatever went before. */
+export const UNKNOWN = packet("U", "WHO\0");
+
+export interface Reply {
+  readonly code: string;
+  readonly payload: Buffer;
+}
+
+const TIMEOUT_MS = 10_000;
+
+export class RawClient implements Disposable {
+  /** All replies so far; `reply` gives them one by one. */
+  readonly replies: Reply[] = [];
+  /** Bytes received. */
+  received = 0;
+  /** The server has ended the connection, orderly or not. */
+  isEnded = false;
+  isReset = false;
+  #taken = 0;
+  #rest = Buffer.alloc(0);
+  #socket!: Bun.Socket;
+  #wake = Promise.withResolvers<void>();
+
+  /** @param address as the server told it; a client that ends only when it is told to */
+  static async connect(address: string): Promise<RawClient> {
+    const target = parseAddress(address);
+    if (target.kind === "fd") throw new Error("fd: addresses cannot be connected to");
+    const client = new RawClient();
+    const notice = () => {
+      client.#wake.resolve();
+      client.#wake = Promise.withResolvers();
+    };
+    const end = () => {
+      client.isEnded = true;
+      notice();
+    };
+    client.#socket = await Bun.connect({
+      ...(target.kind === "unix" ? { unix: target.path } : { hostname: target.host, port: target.port }),
+      allowHalfOpen: true,
+      socket: {
+        data(_, chunk) {
+          client.#take(chunk);
+          notice();
+        },
+        drain: notice,
+        end,
+        close: end,
+        error() {
+          client.isReset = true;
+          end();
+        },
+      },
+    } as Bun.TCPSocketConnectOptions<undefined>);
+    return client;
+  }
+
+  /** Sends all; settles when the kernel has taken them, or the connection is gone. */
+  async send(...packets: readonly Uint8Array[]): Promise<void> {
+    const bytes = packets.length === 1 ? packets[0]! : Buffer.concat(packets);
+    for (let sent = 0; sent < bytes.length && !this.isEnded;) {
+      const taken = this.#socket.write(bytes, sent, bytes.length - sent);
+      if (taken < 0) return;
+      sent += taken;
+      if (sent < bytes.length) await this.#wake.promise;
+    }
+  }
+
+  /** Writes what the socket takes at once; gives the number of bytes. */
+  write(bytes: Uint8Array): number {
+    return Math.max(0, this.#socket.write(bytes));
+  }
+
+  /** The next reply. */
+  async reply(timeoutMs = TIMEOUT_MS): Promise<Reply> {
+    await this.#until(() => this.replies.length > this.#taken, "a reply", timeoutMs);
+    const reply = this.replies[this.#taken];
+    if (reply === undefined) throw new Error("the server ended the connection, expected a reply");
+    this.#taken += 1;
+    return reply;
+  }
+
+  /** The codes of the next replies, such as `Occ`. */
+  async codes(count: number): Promise<string> {
+    let codes = "";
+    while (codes.length < count) codes += (await this.reply()).code;
+    return codes;
+  }
+
+  /** Sends packets and gives the codes of as many replies. */
+  async ask(...packets: readonly Uint8Array[]): Promise<string> {
+    await this.send(...packets);
+    return this.codes(packets.length);
+  }
+
+  /** Settles when something happens to the connection: a read, room to write, its end. */
+  event(): Promise<void> {
+    return this.#wake.promise;
+  }
+
+  /** Settles when the server has ended the connection. */
+  async ended(timeoutMs = TIMEOUT_MS): Promise<void> {
+    await this.#until(() => this.isEnded, "the end of the connection", timeoutMs);
+  }
+
+  /** Reads no more, so that the server's replies pile up. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  /** Ends this side, orderly. */
+  end(): void {
+    this.#socket.end();
+  }
+
+  /** Closes at once; what is unread makes it a reset. */
+  [Symbol.dispose](): void {
+    this.#socket.terminate();
+  }
+
+  async #until(condition: () => boolean, what: string, timeoutMs: number): Promise<void> {
+    let isLate = false;
+    const timer = setTimeout(() => {
+      isLate = true;
+      this.#wake.resolve();
+      this.#wake = Promise.withResolvers();
+    }, timeoutMs);
+    try {
+      while (!condition() && !this.isEnded) {
+        if (isLate) throw new Error(`timed out after ${timeoutMs} ms waiting for ${what}`);
+        await this.#wake.promise;
+      }
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #take(chunk: Uint8Array): void {
+    this.received += chunk.length;
+    this.#rest = this.#rest.length === 0 ? Buffer.from(chunk) : Buffer.concat([this.#rest, chunk]);
+    let at = 0;
+    while (this.#rest.length - at >= 5) {
+      const length = this.#rest.readUInt32BE(at);
+      if (this.#rest.length - at < 4 + length) break;
+      const code = String.fromCharCode(this.#rest[at + 4]!);
+      this.replies.push({ code, payload: this.#rest.subarray(at + 5, at + 4 + length) });
+      at += 4 + length;
+    }
+    this.#rest = this.#rest.subarray(at);
+  }
+}
+
+/** What /proc tells of the server is all there is to see of it from outside. */
+export const HAS_PROC = process.platform === "linux";
+if (!HAS_PROC) console.log("skipped: looking at the server process from outside needs /proc");
+
+/** Descriptors that the server has open. */
+export function descriptorsOf(server: Pmilter): number {
+  return readdirSync(`/proc/${server.process.pid}/fd`).length;
+}
+
+/** Waits until the server has this many descriptors open. */
+export async function descriptorsSettle(server: Pmilter, expected: number, timeoutMs = 10_000): Promise<void> {
+  let count = 0;
+  try {
+    await waitFor(() => (count = descriptorsOf(server)) === expected, { what: "descriptors", timeoutMs });
+  } catch {
+    throw new Error(`the server has ${count} descriptors open, expected ${expected}`);
+  }
+}
+
+/** Resident memory of the server, in bytes. */
+export function residentBytes(server: Pmilter): number {
+  const status = readFileSync(`/proc/${server.process.pid}/status`, "utf8");
+  return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)![1]) * 1024;
+}
