@@ -29,7 +29,7 @@ export interface HeaderEntry {
   value: string | undefined;
   isChanged: boolean;
   isDeleted: boolean;
-  /** Added by a change, with `addHeader`. */
+  /** Added at the end: received headers that come later come before it. */
   readonly isAppended: boolean;
 }
 
@@ -68,9 +68,12 @@ export class HeaderList implements Headers {
       case "add":
         this.#entries.push(added(change, true));
         return;
-      case "insert":
-        this.#entries.splice(this.#place(change.before), 0, added(change, false));
+      case "insert": {
+        const at = this.#place(change.before);
+        if (at === -1) this.#entries.push(added(change, true));
+        else this.#entries.splice(at, 0, added(change, false));
         return;
+      }
       case "change": {
         const entry = this.#find(change.id);
         if (entry === undefined) return;
@@ -118,10 +121,10 @@ export class HeaderList implements Headers {
     return this.#entries.find((entry) => entry.id === id);
   }
 
+  /** -1 for the end. */
   #place(before: number | "top" | "end"): number {
     if (before === "top") return 0;
-    const at = before === "end" ? -1 : this.#entries.findIndex((entry) => entry.id === before);
-    return at === -1 ? this.#entries.length : at;
+    return before === "end" ? -1 : this.#entries.findIndex((entry) => entry.id === before);
   }
 
   /** Received headers arrive behind the received ones before, and before what was added behind those. */

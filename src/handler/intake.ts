@@ -27,15 +27,21 @@ export function takeIn(
         ? `more than ${limits.recipients} recipients (limits.recipients)`
         : null;
     case "header":
-      if (message.headerCount >= limits.headers) return `more than ${limits.headers} headers (limits.headers)`;
-      if (message.headerBytes + end - start > limits.headerBytes) {
+      if (message.headerCount >= limits.headers) {
+        message.hasAllHeaders = false;
+        return `more than ${limits.headers} headers (limits.headers)`;
+      }
+      // Once one is left out, so are those behind it: the indexes of the ones taken stay those of the mail server.
+      if (!message.hasAllHeaders || message.headerBytes + end - start > limits.headerBytes) {
+        message.hasAllHeaders = false;
         return `more than ${limits.headerBytes} bytes of headers (limits.header_bytes)`;
       }
       message.takeHeader(bytes, start, end, session.keepsLeadingSpace);
       return null;
     case "body":
       if (!collectsBody) return null;
-      if (message.bodyBytes + end - start > limits.body) {
+      if (!message.hasAllBody || message.bodyBytes + end - start > limits.body) {
+        message.hasAllBody = false;
         return `a body of more than ${limits.body} bytes to collect (limits.body)`;
       }
       message.takeBody(bytes, start, end);

@@ -101,6 +101,10 @@ export class ReceivedMessage {
   readonly recipients: SentAddress[] = [];
   /** Bytes of the headers, names and values. */
   headerBytes = 0;
+  /** False once a limit kept one out. */
+  hasAllHeaders = true;
+  /** False once a limit kept a piece of a body to collect out. */
+  hasAllBody = true;
   /** Set when the end of the message comes. */
   receivedAt: Date | null = null;
 

@@ -79,8 +79,9 @@ function sendHeaders(writer: ReplyWriter, list: HeaderList, space: string): void
   const live = list.live();
   const firstReceived = live.findIndex((entry) => entry.id >= 0);
   const lastReceived = live.findLastIndex((entry) => entry.id >= 0);
-  const isTop = (entry: HeaderEntry, at: number) =>
-    entry.id < 0 && (firstReceived === -1 ? !entry.isAppended : at < firstReceived);
+  // Without a received header to go by, what is before the first appended one was inserted at the top.
+  const firstAppended = live.findIndex((entry) => entry.isAppended);
+  const topEnd = firstReceived !== -1 ? firstReceived : firstAppended !== -1 ? firstAppended : live.length;
   // From the lowest place up, so that an index counts none of our own: above it are received headers only, and the
   // mail server's own Received, which it does not show.
   let receivedAbove = live.filter((entry) => entry.id >= 0).length;
@@ -89,9 +90,8 @@ function sendHeaders(writer: ReplyWriter, list: HeaderList, space: string): void
     if (entry.id >= 0) receivedAbove -= 1;
     else writer.insertHeader(receivedAbove + 1, entry.name, space + list.valueOf(entry));
   }
-  live.forEach((entry, at) => {
-    if (entry.id < 0 && at > lastReceived && !isTop(entry, at))
-      writer.addHeader(entry.name, space + list.valueOf(entry));
-  });
-  for (const entry of live.filter(isTop).reverse()) writer.insertHeader(0, entry.name, space + list.valueOf(entry));
+  for (const entry of live.slice(Math.max(topEnd, lastReceived + 1))) {
+    writer.addHeader(entry.name, space + list.valueOf(entry));
+  }
+  for (const entry of live.slice(0, topEnd).reverse()) writer.insertHeader(0, entry.name, space + list.valueOf(entry));
 }
