@@ -159,8 +159,10 @@ export class Conversation implements SessionSource, ReportSource {
     const { session } = this;
     const isOfMessage = phase.scope === "message" || phase.scope === "recipient";
     if (this.#deferred !== null && isOfMessage) {
-      // The verdict is known: it is given as soon as it can be, and nothing more of the message is looked at.
-      if (session.wantsReply && phase.scope === "message") this.#deliver(this.#deferred);
+      // The verdict is known: it is given as soon as it can be (in a made-up session at eom, where all the message is
+      // there), and nothing more of the message is looked at.
+      const mayAnswer = phase === PHASES.eom || (phase.scope === "message" && !this.#isSimulated);
+      if (mayAnswer && session.wantsReply) this.#deliver(this.#deferred);
       else session.proceed();
       return;
     }

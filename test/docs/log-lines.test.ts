@@ -1,0 +1,83 @@
+/** The `text` blocks of the pages: lines that the real program writes, but for the time. */
+import { describe, expect, test } from "bun:test";
+import { MilterClient } from "../../src/testing/index.ts";
+import { runPmilter, startPmilter } from "../support/pmilter.ts";
+import { tempDir } from "../support/temp.ts";
+import { type Block, blockOf, blocksOf, placeOf } from "./blocks.ts";
+
+const STAMP = blockOf("ts", "README.md").text;
+const PATTERNS = {
+  log: /^\[.*\]\[(?:notice|error)\]: /,
+  configuration: /^pmilter\.toml:\d+:\d+: /,
+};
+
+function kindOf({ text }: Block): keyof typeof PATTERNS | undefined {
+  return (Object.keys(PATTERNS) as (keyof typeof PATTERNS)[]).find((kind) => PATTERNS[kind].test(text));
+}
+
+const withoutTime = (line: string): string => line.replace(/^\[\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\]/, "[TIME]");
+const field = (line: string, name: string): string =>
+  new RegExp(` ${name}=(?:"((?:[^"\\\\]|\\\\.)*)"|(\\S*))`)
+    .exec(line)
+    ?.slice(1)
+    .find((value) => value !== undefined) ?? "";
+
+/** stamp.ts as it is; for a line that tells of a failure, with a line in its place that fails. */
+function sourceFor(line: string): string {
+  if (field(line, "error") === "") return STAMP;
+  const [, number] = field(line, "at").split(":");
+  const lines = STAMP.split("\n");
+  lines[2] = "const lookup: { result: string } = JSON.parse('{}').none;";
+  lines[Number(number) - 1] = '    session.message.addHeader("X-Lookup", lookup.result);';
+  return lines.join("\n");
+}
+
+describe.each(
+  blocksOf("text")
+    .filter((block) => kindOf(block) === "log")
+    .map((block) => [placeOf(block), block] as const),
+)("%s", (_, block) => {
+  test("is what the log says", async () => {
+    const line = block.text.trimEnd();
+    await using pmilter = await startPmilter({
+      listen: "inet:127.0.0.1:0",
+      config: '[[filter]]\npath = "handlers/stamp.ts"\n',
+      files: { "handlers/stamp.ts": sourceFor(line) },
+    });
+    const [, hostname = "", address = ""] = /^(\S+) \[(.*)\]$/.exec(field(line, "client")) ?? [];
+    await using client = await MilterClient.connect(pmilter.addresses[0]!, { as: "postfix", macros: { i: "4ZB1" } });
+    await client.negotiate();
+    const to = field(line, "to") === "" ? ["<b@example.com>"] : [field(line, "to")];
+    await client.send({ client: { address, hostname }, from: field(line, "from"), to, eml: "Subject: a\n\nb\n" });
+    await client.quit();
+    const logged = await pmilter.log.next(new RegExp(`${/\]: ([^:]+):/.exec(line)![1]}: .* phase=`));
+    expect(withoutTime(logged)).toBe(withoutTime(line));
+    expect(withoutTime(line)).toStartWith("[TIME]");
+  });
+});
+
+describe.each(
+  blocksOf("text")
+    .filter((block) => kindOf(block) === "configuration")
+    .map((block) => [placeOf(block), block] as const),
+)("%s", (_, block) => {
+  test("is what check says of such a file", async () => {
+    const shown = [...block.text.matchAll(/^ +(\d+) \| (.*)$/gm)].map(
+      ([, number, text]) => [Number(number), text!] as const,
+    );
+    const lines = ["", "[server]"];
+    for (const [number, text] of shown) lines[number - 1] = text;
+    await using dir = await tempDir("docs");
+    await Bun.write(`${dir.path}/pmilter.toml`, `${lines.join("\n")}\n`);
+    const { exitCode, stderr } = await runPmilter(["check", "-c", "pmilter.toml"], { cwd: dir.path });
+    expect(stderr).toBe(`pmilter: ${block.text}`);
+    expect(exitCode).toBe(1);
+  });
+});
+
+test("there is no text block that is not produced here", () => {
+  expect(blocksOf("text").filter((block) => kindOf(block) === undefined)).toEqual([]);
+  for (const block of blocksOf("text")) {
+    if (kindOf(block) === "log") expect(block.text.trimEnd().split("\n"), placeOf(block)).toHaveLength(1);
+  }
+});

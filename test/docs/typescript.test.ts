@@ -1,0 +1,163 @@
+/** The `ts` blocks of the pages, in a fresh copy of the repository: type-checked together, loaded, and run. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { defineFilter, type Filter, type Handler } from "../../src/index.ts";
+import { runFilter } from "../../src/testing/index.ts";
+import { startPmilter } from "../support/pmilter.ts";
+import { type Block, blockOf, blocksOf, placeOf } from "./blocks.ts";
+import { freshCopy, type Terminal } from "./terminal.ts";
+
+const BLOCKS = blocksOf("ts");
+const FOLDER = "blocks";
+const EML = "From: a@example.com\nTo: b@example.com\nSubject: hello\nX-Spam-Flag: YES\n\nHello\n";
+
+/** A name of its own in the folder; a test is named as the page says. */
+function nameOf(block: Block): string {
+  if (block.text.includes("bun:test")) return "stamp.test.ts";
+  return `${block.file.replaceAll(/\W/g, "-")}-${block.line}.ts`;
+}
+
+let terminal: Terminal;
+beforeAll(async () => {
+  terminal = await freshCopy({ install: true });
+  await terminal.write(`${FOLDER}/tsconfig.json`, JSON.stringify({ extends: "../tsconfig.json", include: ["."] }));
+  await terminal.write(`${FOLDER}/stamp.ts`, blockOf("ts", "README.md").text);
+  for (const block of BLOCKS) await terminal.write(`${FOLDER}/${nameOf(block)}`, block.text);
+}, 60_000);
+afterAll(async () => await terminal?.[Symbol.asyncDispose]());
+
+/** What a block exports. */
+async function load(block: Block): Promise<Record<string, unknown>> {
+  return (await import(join(terminal.dir, FOLDER, nameOf(block)))) as Record<string, unknown>;
+}
+
+function find(file: string, pattern: RegExp): Block {
+  const block = blocksOf("ts", file).find(({ text }) => pattern.test(text));
+  if (block === undefined) throw new Error(`${file} has no ts block with ${pattern}`);
+  return block;
+}
+
+test("all blocks together have no type error", async () => {
+  expect(new Set(BLOCKS.map(nameOf)).size).toBe(BLOCKS.length);
+  const { stdout, stderr } = await terminal.run(`bun check --no-script -p ${FOLDER}`);
+  const errors = `${stdout}${stderr}`.split("\n").filter((line) => line.includes("error TS"));
+  expect(errors.filter((line) => line.includes(FOLDER))).toEqual([]);
+  expect(stderr).toMatch(/checked \d+ files|No type errors/);
+}, 30_000);
+
+test("a block with a type error would be found: a verdict that the phase lacks", async () => {
+  const wrong = find("README.md", /envfrom/)
+    .text.replace("return reject(", "return skip(")
+    .replace("reject }", "skip }");
+  await terminal.write(`${FOLDER}/wrong.ts`, wrong);
+  const { exitCode, stdout, stderr } = await terminal.run(`bun check --no-script -p ${FOLDER}`);
+  await terminal.run(`rm ${FOLDER}/wrong.ts`);
+  expect(exitCode).toBe(1);
+  expect(`${stdout}${stderr}`).toMatch(/wrong\.ts\(\d+,\d+\): error TS/);
+}, 30_000);
+
+describe("pmilter check loads", () => {
+  for (const block of BLOCKS.filter(({ text }) => text.includes("export default"))) {
+    test(placeOf(block), async () => {
+      const [, phase = ""] = /export default (?:async )?function (\w+)/.exec(block.text) ?? [];
+      const name = nameOf(block);
+      const config = phase === "" ? `[[filter]]\npath = "${name}"` : `[handler.session]\n${phase}_handler = "${name}"`;
+      await terminal.write(`${FOLDER}/pmilter.toml`, `${config}\n`);
+      const { exitCode, stdout, stderr } = await terminal.run(`bun run pmilter check -c ${FOLDER}/pmilter.toml`);
+      expect({ exitCode, stderr: stderr.replace(/^\$ .*\n/, "") }).toEqual({ exitCode: 0, stderr: "" });
+      expect(stdout).toContain("Filters, in order:\n  ");
+      if (phase !== "") expect(stdout).toContain(`\n  handler: ${phase}\n`);
+    });
+  }
+});
+
+describe("docs/handlers.md", () => {
+  test("the phase file refuses its sender", async () => {
+    const { default: envfrom } = await load(find("docs/handlers.md", /spam-from/));
+    const filter = defineFilter({ envfrom: envfrom as Handler<"envfrom"> });
+    const refused = await runFilter(filter, { from: "spam-from@example.com", eml: EML });
+    expect(refused).toMatchObject({
+      verdict: "reject",
+      reply: { code: 550, enhanced: "5.7.1", lines: ["Not welcome here"] },
+    });
+    expect(await runFilter(filter, { from: "a@example.com", eml: EML })).toMatchObject({ verdict: "accept" });
+  });
+
+  test("the filter asks for HELO, except of the networks in its options", async () => {
+    const { default: filter } = await load(find("docs/handlers.md", /patience/));
+    const run = async (address: string, helo: string) => {
+      const options = { networks: ["192.0.2."] };
+      return await runFilter(filter as Filter, { client: { address }, helo, from: "a@example.com", eml: EML, options });
+    };
+    expect(await run("198.51.100.1", "")).toMatchObject({
+      verdict: "tempfail",
+      reply: { code: 451, enhanced: "4.7.1" },
+    });
+    expect(await run("198.51.100.1", "mx.example.net")).toMatchObject({ verdict: "accept" });
+    expect(await run("192.0.2.7", "")).toMatchObject({ verdict: "accept" });
+  });
+
+  test("the changes are what the calls say", async () => {
+    const { default: eom } = await load(find("docs/handlers.md", /quarantine/));
+    const outcome = await runFilter(defineFilter({ eom: eom as Handler<"eom"> }), {
+      from: "a@example.com",
+      to: ["b@example.com", "old@example.com"],
+      eml: EML,
+    });
+    expect(outcome.failures).toEqual([]);
+    expect(outcome.verdict).toBe("accept");
+    expect(outcome.modifications.toSorted((a, b) => a.kind.localeCompare(b.kind))).toEqual([
+      { kind: "addHeader", name: "X-Checked", value: "yes" },
+      { kind: "addRecipient", address: "<archive@example.com>", params: [] },
+      { kind: "changeFrom", address: "<bounces@example.com>", params: [] },
+      { kind: "changeHeader", name: "Subject", value: "[list] hello", index: 1 },
+      { kind: "deleteHeader", name: "X-Spam-Flag", index: 1 },
+      { kind: "deleteRecipient", address: "<old@example.com>" },
+      { kind: "insertHeader", index: 0, name: "X-Top", value: "above all others" },
+      { kind: "quarantine", reason: "held for inspection" },
+      { kind: "replaceBody", body: "A new body\r\n" },
+    ]);
+    expect(outcome.message).toBe(
+      [
+        "X-Top: above all others",
+        "From: a@example.com",
+        "To: b@example.com",
+        "Subject: [list] hello",
+        "X-Checked: yes",
+        "",
+        "A new body",
+        "",
+      ].join("\r\n"),
+    );
+  });
+});
+
+describe("docs/testing.md", () => {
+  test("the tests of stamp.ts pass beside it", async () => {
+    const { exitCode, stderr } = await terminal.run(`cd ${FOLDER} && bun test`);
+    expect(stderr).toContain("\n 2 pass\n 0 fail\n");
+    expect(exitCode).toBe(0);
+  }, 30_000);
+
+  test("the members of runFilter's outcome are those of the table", async () => {
+    const { default: stamp } = await load(find("README.md", /stamp/));
+    const outcome = await runFilter(stamp as Filter, { eml: EML });
+    const page = await terminal.read("docs/testing.md");
+    const members = [...page.matchAll(/^\| `(\w+)` +\|/gm)].map((match) => match[1]);
+    expect(members).toEqual(Object.keys(outcome));
+  });
+
+  test("the client greets a running server", async () => {
+    const { greet } = await load(find("docs/testing.md", /MilterClient/));
+    await using pmilter = await startPmilter({ listen: "inet:127.0.0.1:0" });
+    const kind = await (greet as (address: string) => Promise<string>)(pmilter.addresses[0]!);
+    expect(["continue", "none"]).toContain(kind);
+    expect(await pmilter.stop()).toBe(0);
+  });
+
+  test("has no block that is not run here", () => {
+    expect(blocksOf("ts", "docs/testing.md")).toHaveLength(2);
+    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(3);
+    expect(BLOCKS.filter(({ text }) => !/export default|bun:test|export async function greet/.test(text))).toEqual([]);
+  });
+});

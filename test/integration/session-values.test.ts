@@ -1,0 +1,138 @@
+/** What handlers are told: the values of a session, and recipients that Postfix rejects itself. */
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { describeWith } from "../support/available.ts";
+import { postfixTool } from "../support/postfix.ts";
+import { connectSmtp } from "../support/smtp-client.ts";
+import { clientName, FROM, MESSAGE, oneFilter, said, scripted, type Site, startSite, TO } from "./support.ts";
+
+// A busy machine starts a Postfix and several servers slowly.
+setDefaultTimeout(30_000);
+
+const VALUES = scripted({
+  values: () => {
+    const show = (session: unknown, rest: Record<string, unknown> = {}) => {
+      const { client, daemonName, myHostname, queueId, phase, macros } = session as import("pmilter").Session;
+      const { hostname, address, port, family } = client;
+      const v = macros.get("v");
+      const j = macros.get("{j}");
+      const seen = { phase, hostname, address, port, family, daemonName, myHostname, queueId, v, j, ...rest };
+      console.log(JSON.stringify(seen));
+    };
+    return {
+      connect: (session) => show(session),
+      helo: (session) => show(session, { helo: session.helo, tls: session.tls }),
+      envfrom: (session) => show(session, { auth: session.auth, mail: session.macros.get("{mail_addr}") }),
+      envrcpt: (session) =>
+        show(session, { rcpt: session.macros.get("{rcpt_addr}"), none: session.macros.get("{none}") }),
+      data: (session) => show(session),
+      eom: (session) =>
+        show(session, { helo: session.helo, age: Date.now() - session.message.receivedAt.getTime() < 5000 }),
+    };
+  },
+});
+
+/** Notes each recipient with the macros that tell of a rejection by Postfix, and tries to decide on it. */
+const REJECTED = `
+import { accept, defineFilter, discard, reject } from "pmilter";
+const verdicts = { accept, discard, reject: () => reject("550 5.1.1 our own"), none: () => undefined };
+const seen = (session, recipient) => {
+  const { macros, client } = session;
+  const isRejected = macros.get("{rcpt_mailer}") === "error";
+  console.log(session.options.name, recipient, isRejected ? macros.get("{rcpt_host}") : "accepted");
+  if (macros.get("{rcpt_mailer}") === "error") return verdicts[client.hostname.split(".")[0]]?.();
+};
+export default defineFilter({
+  rejectedRecipients: REJECTED,
+  envrcpt: seen,
+  eom: (session) => { console.log(session.options.name, "eom", session.message.recipients.map(({ address }) => address).join()); },
+});
+`;
+
+describeWith(postfixTool, "what handlers are told", () => {
+  let site: Site;
+  beforeAll(async () => {
+    site = await startSite({
+      filters: {
+        values: oneFilter(VALUES),
+        rejected: {
+          server: { workers: 1 },
+          config: ["all", "some"]
+            .map((name) => `[[filter]]\npath = "${name}.ts"\noptions = { name = "${name}" }\n`)
+            .join(""),
+          files: { "all.ts": REJECTED.replace("REJECTED", "true"), "some.ts": REJECTED.replace("REJECTED", "false") },
+        },
+      },
+      postfix: ({ rejected }) => ({
+        services: [
+          {
+            name: "strict",
+            milters: rejected!,
+            options: {
+              smtpd_recipient_restrictions:
+                "check_recipient_access inline:{no@example.org=REJECT}, permit_mynetworks, reject",
+            },
+          },
+        ],
+      }),
+    });
+  });
+  afterAll(async () => await site?.[Symbol.asyncDispose]());
+
+  test.each([
+    ["192.0.2.7", "inet"],
+    ["2001:db8::7", "inet6"],
+  ])("what a session tells of a client at %s", async (address, family) => {
+    const { prints } = site.pmilter("values");
+    const from = prints.all.length;
+    await using client = await connectSmtp({ port: site.port("values") });
+    await client.ehlo("first.test");
+    const prefix = family === "inet6" ? "IPV6:" : "";
+    await client.command(`XCLIENT ADDR=${prefix}${address} PORT=40123 NAME=${clientName("values")}`);
+    await client.ehlo("told.example.net");
+    await client.mail(FROM);
+    await client.rcpt(TO);
+    const reply = await client.data(MESSAGE);
+    await client.quit();
+    await site.delivered(reply);
+    await prints.next(/"phase":"eom"/, { from });
+    const lines = prints.all.slice(from).map((line) => JSON.parse(line) as Record<string, unknown>);
+    const names = { daemonName: "mx.example.test", myHostname: "mx.example.test", j: "mx.example.test" };
+    const always = { hostname: clientName("values"), address, port: 40_123, family, ...names };
+    const tls = { version: "", cipher: "", cipherBits: "", certSubject: "", certIssuer: "" };
+    const queueId = /queued as (\w+)/.exec(reply.text)![1]!;
+    const v = expect.stringMatching(/^Postfix \d+\.\d+/);
+    expect(lines).toEqual([
+      { phase: "connect", ...always, queueId: "", v },
+      { phase: "helo", ...always, queueId: "", v, helo: "told.example.net", tls },
+      { phase: "envfrom", ...always, queueId: "", v, auth: { type: "", authen: "", author: "" }, mail: FROM },
+      { phase: "envrcpt", ...always, queueId: "", v, rcpt: TO },
+      { phase: "data", ...always, queueId, v },
+      { phase: "eom", ...always, queueId, v, helo: "told.example.net", age: true },
+    ]);
+  });
+
+  test.each(["none", "reject", "accept", "discard"])(
+    "rejectedRecipients: a recipient that Postfix rejects is shown to who asked, and %s() changes nothing",
+    async (as) => {
+      const { prints } = site.pmilter("rejected");
+      const from = prints.all.length;
+      const result = await site.send({ service: "strict", as, to: ["no@example.org", TO, "no@example.org"] });
+      expect(result.rcpt.map(said)).toEqual([
+        expect.stringContaining("554 5.7.1 <no@example.org>: Recipient address rejected"),
+        "250 2.1.5 Ok",
+        expect.stringContaining("554 5.7.1 <no@example.org>: Recipient address rejected"),
+      ]);
+      // Not `delivered` first: a message that was discarded would be waited for in vain.
+      await prints.next(/^some eom/, { from, timeoutMs: 2000 });
+      expect(prints.all.slice(from)).toEqual([
+        "all <no@example.org> 5.7.1",
+        "all <bob@example.org> accepted",
+        "some <bob@example.org> accepted",
+        "all <no@example.org> 5.7.1",
+        "all eom bob@example.org",
+        "some eom bob@example.org",
+      ]);
+      expect((await site.delivered(result.last)).to).toMatchObject([{ address: TO }]);
+    },
+  );
+});
