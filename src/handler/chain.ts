@@ -3,8 +3,9 @@
  * mail server the chain is one milter.
  */
 import { ACTION, ALL_ACTIONS, PROTOCOL } from "../protocol/constants.ts";
-import { DEFAULT_MACROS, type Wants } from "../protocol/negotiate.ts";
+import { DEFAULT_MACROS, MAX_MACRO_NAMES, type Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
+import { UsageError } from "./errors.ts";
 import type { Fallback } from "./fallback.ts";
 import type { AnyHandler, LoadedFilter } from "./filter.ts";
 import { ChunkCopies } from "./intake.ts";
@@ -151,6 +152,12 @@ export class Chain {
         const stage = MACRO_STAGES[phase];
         const list = (lists[stage] ??= [...DEFAULT_MACROS[stage]]);
         list.push(...names.filter((name) => !list.includes(name)));
+        if (list.length > MAX_MACRO_NAMES) {
+          throw new UsageError(
+            "PMILTER_ERR_MODULE",
+            `the filters together ask for ${list.length} macros at ${phase}, defaults included; a mail server takes ${MAX_MACRO_NAMES}`,
+          );
+        }
       }
     }
     return lists;

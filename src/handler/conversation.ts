@@ -141,6 +141,9 @@ export class Conversation implements SessionSource, ReportSource {
   get actions(): number {
     return this.session.options.actions;
   }
+  get hasHeaders(): boolean {
+    return (this.session.options.protocol & PHASES.header.no) === 0;
+  }
   changesBefore(filter: { readonly index: number }): FilterChanges[] {
     const layers: FilterChanges[] = [];
     for (let index = 0; index < filter.index; index++) {

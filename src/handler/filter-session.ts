@@ -20,6 +20,8 @@ export interface SessionSource {
   readonly message: ReceivedMessage | null;
   /** Granted actions. */
   readonly actions: number;
+  /** Whether the mail server sends the headers. */
+  readonly hasHeaders: boolean;
   /** Changes of the filters before this one that count, in chain order. */
   changesBefore(filter: { readonly index: number }): readonly FilterChanges[];
   /** Counts the changes of all filters. */
@@ -85,6 +87,7 @@ export class FilterPart {
     return {
       collectsBody: filter.loaded.collectBody,
       actions: () => source.actions,
+      hasHeaders: () => source.hasHeaders,
       own: () => (isCurrent() ? this.changes : null),
       before: () => (isCurrent() ? source.changesBefore(filter) : []),
       version: () => source.changeCount,

@@ -22,6 +22,8 @@ import type { Address, Changes, Headers } from "./types.ts";
 export interface ViewContext {
   /** Granted actions, see `ACTION`. */
   actions(): number;
+  /** Whether the mail server sends the headers. */
+  hasHeaders(): boolean;
   readonly collectsBody: boolean;
   /** The changes that count before this filter's own, in chain order. */
   before(): readonly FilterChanges[];
@@ -86,6 +88,7 @@ export class MessageView implements Changes {
     checkIndex(index, 0);
     const change = { name: checkHeaderName(name), value: checkHeaderValue(value) };
     this.#require("ADDHDRS", "insertHeader");
+    if (index > 0) this.#requireHeaders("insertHeader below the top");
     const before = index === 0 ? "top" : (this.#list().live()[index]?.id ?? "end");
     this.#changeHeader({ kind: "insert", id: this.#context.newHeaderId(), ...change, before });
   }
@@ -98,6 +101,7 @@ export class MessageView implements Changes {
       this.deleteHeader(name, index);
       return;
     }
+    this.#requireHeaders("changeHeader");
     const entry = this.#list().named(name)[index - 1];
     if (entry === undefined) {
       this.addHeader(name, checked);
@@ -109,6 +113,7 @@ export class MessageView implements Changes {
 
   deleteHeader(name: string, index?: number): void {
     checkHeaderName(name);
+    this.#requireHeaders("deleteHeader");
     this.#require("CHGHDRS", "deleteHeader");
     if (index === undefined) {
       this.#changeHeader({ kind: "deleteAll", name: name.toLowerCase() });
@@ -174,6 +179,15 @@ export class MessageView implements Changes {
       this.#headers?.apply(change);
       this.#headersVersion = this.#context.version();
     }
+  }
+
+  /** Only events that some handler reads are asked for; a change to headers that never come would be lost in silence. */
+  #requireHeaders(method: string): void {
+    if (this.#context.hasHeaders()) return;
+    throw new UsageError(
+      "PMILTER_ERR_NOT_HERE",
+      `${method} needs the headers, and no filter has a handler that has them sent: add one at eoh or eom`,
+    );
   }
 
   #require(action: ActionName, method: string): void {

@@ -25,7 +25,8 @@ class Arena {
       this.#bytes.copy(larger, 0, 0, offset);
       this.#bytes = larger;
     }
-    this.#bytes.set(bytes.subarray(start, end), offset);
+    // The same as `set(bytes.subarray(start, end))`, without the view.
+    Buffer.prototype.copy.call(bytes, this.#bytes, offset, start, end);
     this.#used = needed;
     return offset;
   }

@@ -23,9 +23,7 @@ export function sendChanges(
   const sender = layers.findLast((changes) => changes.sender !== null)?.sender;
   if (sender) writer.changeFrom(encodeAddress(sender.address), sender.params.join(" "));
   sendRecipients(writer, received, layers);
-  if (layers.some((changes) => changes.headers.length > 0)) {
-    sendHeaders(writer, headersUnder(received, layers), keepsLeadingSpace ? " " : "");
-  }
+  sendHeaders(writer, received, layers, keepsLeadingSpace ? " " : "");
   const body = layers.findLast((changes) => changes.body !== null)?.body;
   if (body) writer.replaceBody(body);
   const quarantine = layers.findLast((changes) => changes.quarantine !== null)?.quarantine;
@@ -58,7 +56,23 @@ function sendRecipients(writer: ReplyWriter, received: ReceivedMessage, layers: 
   for (const { address, params } of added) writer.addRecipient(encodeAddress(address), params.join(" "));
 }
 
-function sendHeaders(writer: ReplyWriter, list: HeaderList, space: string): void {
+function sendHeaders(
+  writer: ReplyWriter,
+  received: ReceivedMessage,
+  layers: readonly FilterChanges[],
+  space: string,
+): void {
+  // What most filters do is to add a header: then nobody needs to know those that were received.
+  if (layers.every((changes) => changes.headers.every((change) => change.kind === "add"))) {
+    for (const { headers } of layers) {
+      for (const change of headers) if (change.kind === "add") writer.addHeader(change.name, space + change.value);
+    }
+    return;
+  }
+  sendHeaderList(writer, headersUnder(received, layers), space);
+}
+
+function sendHeaderList(writer: ReplyWriter, list: HeaderList, space: string): void {
   const entries = list.entries;
   const counts = new Map<string, number>();
   const positions = new Map<HeaderEntry, number>();

@@ -144,7 +144,7 @@ export class ByteWriter {
 
   bytes(bytes: Uint8Array, start = 0, end = bytes.length): void {
     this.#reserve(end - start);
-    this.#buffer.set(start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end), this.#length);
+    Buffer.prototype.copy.call(bytes, this.#buffer, this.#length, start, end);
     this.#length += end - start;
   }
 

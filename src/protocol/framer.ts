@@ -209,7 +209,7 @@ export class Framer {
       larger.set(this.#carry.subarray(0, this.#carried));
       this.#carry = larger;
     }
-    this.#carry.set(this.#chunk.subarray(this.#at, this.#at + count), this.#carried);
+    Buffer.prototype.copy.call(this.#chunk, this.#carry, this.#carried, this.#at, this.#at + count);
     this.#carried = needed;
     this.#at += count;
   }

@@ -129,13 +129,14 @@ async function startStalled(dir: TempDir, server: Record<string, unknown>, handl
   };
 }
 
-/** Asks often enough to fill every pipe and queue with what the handlers print. */
-async function fill(address: string, rounds: number): Promise<void> {
+/** Asks often enough to fill every pipe and queue with what is printed or logged: `rounds` times `batch` packets. */
+async function fill(address: string, rounds: number, batch = 1): Promise<void> {
   const clients = await Promise.all([0, 1, 2, 3].map(() => RawClient.connect(address)));
   await Promise.all(
     clients.map(async (client) => {
       expect(await client.ask(OPTNEG)).toBe("O");
-      for (let round = 0; round < rounds; round++) expect(await client.ask(UNKNOWN)).toBe("c");
+      const packets = Array.from({ length: batch }, () => UNKNOWN);
+      for (let round = 0; round < rounds; round++) expect(await client.ask(...packets)).toBe("c".repeat(batch));
       client.end();
       await client.ended();
     }),
@@ -184,7 +185,7 @@ describe("a server whose output nobody reads", () => {
   test("log_format = json: the line that tells of dropped ones is JSON, too", async () => {
     await using dir = await tempDir("stalled");
     await using server = await startStalled(dir, { debug: 1, log_level: "debug", log_format: "json" }, "unknown() {}");
-    await fill(server.address, 12_000);
+    await fill(server.address, 24, 500);
     let text = "";
     await waitFor(() => /dropped/.test((text += server.err.read())), { what: "the count" });
     const lines = text.slice(0, text.lastIndexOf("\n")).split("\n");

@@ -50,7 +50,7 @@ describe("CommandWriter", () => {
   });
 
   test("packets follow each other in one buffer", () => {
-    expect(hexOf((w) => (w.data(), w.eoh()))).toBe("0000000154" + "000000014e");
+    expect(hexOf((w) => (w.data(), w.eoh()))).toBe("0000000154000000014e");
   });
 
   test("bytes that are not UTF-8 leave as they were read", () => {

@@ -1,0 +1,107 @@
+/** The command line of the benchmark. Pure. */
+
+export const SUITES = ["micro", "wire", "hold", "mta"] as const;
+export type SuiteName = (typeof SUITES)[number];
+
+export interface BenchArguments {
+  readonly suites: readonly SuiteName[];
+  readonly isQuick: boolean;
+  readonly json: string | null;
+  readonly rounds: number | null;
+  readonly connections: number | null;
+  readonly generators: number | null;
+  readonly workers: number | "auto" | null;
+  readonly isHelp: boolean;
+}
+
+/** Wrong usage; the message is for whoever typed it. */
+export class BenchUsageError extends Error {
+  override readonly name = "BenchUsageError";
+}
+
+export const HELP = `Usage: bun run bench [micro] [wire] [hold] [mta] [options]
+
+Measures pmilter and prints tables; without a name, everything. See bench/README.md.
+
+  micro   packet reader, reply writer, a whole message in memory: time and allocation
+  wire    messages per second over a unix socket, against the server process
+  hold    what it costs that the main thread holds a copy of each connection
+  mta     a private Postfix without and with pmilter (root and Debian's postfix needed)
+
+Options:
+  --quick            everything once and shortly, in under a minute: a smoke test, not a measurement
+  --json FILE        also write every measurement to FILE
+  --rounds N         measurements of each variant, 1 to 50 (default 5)
+  --connections N    connections of the load generators together, 1 to 5000 (default 20)
+  --generators N     load generator processes, 1 to 16 (default: half the cores)
+  --workers N        handler workers of the servers, 1 to 64, or auto (default)
+  -h, --help         this text
+`;
+
+const NUMBERS = {
+  "--rounds": { key: "rounds", most: 50 },
+  "--connections": { key: "connections", most: 5000 },
+  "--generators": { key: "generators", most: 16 },
+  "--workers": { key: "workers", most: 64 },
+} as const;
+
+/** @throws BenchUsageError */
+export function parseBenchArguments(args: readonly string[]): BenchArguments {
+  const suites = new Set<SuiteName>();
+  const numbers: Partial<Record<(typeof NUMBERS)[keyof typeof NUMBERS]["key"], number>> = {};
+  let isQuick = false;
+  let isHelp = false;
+  let isAuto = false;
+  let json: string | null = null;
+  for (let at = 0; at < args.length; at++) {
+    const [name = "", attached] = splitOption(args[at]!);
+    const value = (): string => {
+      const text = attached ?? args[++at];
+      if (text === undefined || text === "" || (attached === undefined && text.startsWith("-"))) {
+        throw new BenchUsageError(`${name} needs a value`);
+      }
+      return text;
+    };
+    const suite = SUITES.find((known) => known === name);
+    if (suite !== undefined) suites.add(suite);
+    else if (name === "--json") json = value();
+    else if (name in NUMBERS) {
+      const { key, most } = NUMBERS[name as keyof typeof NUMBERS];
+      const text = value();
+      if (key === "workers" && text === "auto") isAuto = true;
+      else numbers[key] = wholeNumber(name, text, most);
+    } else if (attached !== undefined) throw new BenchUsageError(unknown(args[at]!));
+    else if (name === "--quick") isQuick = true;
+    else if (name === "--help" || name === "-h") isHelp = true;
+    else throw new BenchUsageError(unknown(name));
+  }
+  return {
+    suites: suites.size === 0 ? SUITES : SUITES.filter((suite) => suites.has(suite)),
+    isQuick,
+    json,
+    isHelp,
+    rounds: numbers.rounds ?? null,
+    connections: numbers.connections ?? null,
+    generators: numbers.generators ?? null,
+    workers: isAuto ? "auto" : (numbers.workers ?? null),
+  };
+}
+
+function splitOption(argument: string): [string, string | undefined] {
+  const at = argument.startsWith("--") ? argument.indexOf("=") : -1;
+  return at === -1 ? [argument, undefined] : [argument.slice(0, at), argument.slice(at + 1)];
+}
+
+function wholeNumber(name: string, text: string, most: number): number {
+  const number = Number(text);
+  if (!/^\d+$/.test(text) || number < 1 || number > most) {
+    throw new BenchUsageError(`${name} is a number from 1 to ${most}, got "${text}"`);
+  }
+  return number;
+}
+
+function unknown(argument: string): string {
+  return argument.startsWith("-")
+    ? `there is no option ${argument}`
+    : `there is no suite "${argument}", expected ${SUITES.join(", ")}`;
+}

@@ -1,0 +1,7 @@
+/** close: the shipped examples have none; reads the name of the phase. */
+import type { Session } from "pmilter";
+import { keep } from "./keep.ts";
+
+export default function close(session: Session<"close">) {
+  keep(session.phase);
+}

@@ -1,0 +1,7 @@
+/** data: the shipped examples have none; reads the name of the phase. */
+import type { Session } from "pmilter";
+import { keep } from "./keep.ts";
+
+export default function data(session: Session<"data">) {
+  keep(session.phase);
+}

@@ -1,0 +1,10 @@
+/** eom: reads what `handlers/eom.ts` prints, prints nothing, and adds the same header. */
+import type { Session } from "pmilter";
+import { keep, keepNumber } from "./keep.ts";
+
+export default function eom(session: Session<"eom">) {
+  const { message } = session;
+  keep(session.myHostname, session.queueId);
+  keepNumber(message.receivedAt.getTime());
+  message.addHeader("X-Pmilter", "Enable");
+}

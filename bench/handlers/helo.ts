@@ -1,0 +1,8 @@
+/** helo: reads what `handlers/helo.ts` prints, and prints nothing. */
+import type { Session } from "pmilter";
+import { keep } from "./keep.ts";
+
+export default function helo(session: Session<"helo">, hostname: string) {
+  const { tls } = session;
+  keep(hostname, tls.certIssuer, tls.certSubject, tls.cipherBits, tls.cipher, tls.version);
+}

@@ -1,0 +1,129 @@
+/**
+ * What it costs that the main thread holds a paused copy of each connection and a worker adopts a duplicate
+ * (docs/design.md), against workers that accept for themselves from a shared listening socket.
+ */
+import { residentBytes, openFilesLimit } from "../support/process.ts";
+import { type RunningServer, type ServerOptions, startBare, startReal, startShared } from "../support/servers.ts";
+import { formatNumber, formatSpread, ratioOf, spreadOf } from "../support/stats.ts";
+import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";
+import type { Table } from "../support/table.ts";
+import { type Load, measureLoad, type Measurement, startGenerators } from "../wire/load.ts";
+
+interface Variant {
+  readonly name: string;
+  readonly start: (options: ServerOptions) => Promise<RunningServer>;
+}
+
+const HOLD: Variant = { name: "hold and adopt (pmilter)", start: startReal };
+const SHARED: Variant = { name: "shared listener", start: startShared };
+const BARE: Variant = { name: "bare loop", start: startBare };
+
+/** Messages on a long connection: it is not renewed while it is measured. */
+const LONG = 1_000_000_000;
+/** Before the memory is looked at, so many connections come and go: code is compiled, buffers have their size. */
+const WARM_CONNECTIONS = 500;
+/** The garbage collector gets this long after connections have come or gone. */
+const REST_MS = 1000;
+
+export async function runHold(plan: Plan): Promise<SuiteResult> {
+  const commands = new Set<string>();
+  const start = async (variant: Variant, workers: Plan["workers"]) => {
+    const server = await variant.start({ handlers: "ten", workers, signal: plan.signal });
+    commands.add(server.command);
+    return server;
+  };
+
+  const loaded = async (title: string, unit: string, load: Load, workers: Plan["workers"]) => {
+    const results = await interleave(plan, [HOLD, SHARED], async (variant, round) => {
+      await using server = await start(variant, workers);
+      const measurement = await measureLoad(plan, server, load);
+      plan.note(
+        `${title} ${round + 1}/${plan.rounds} ${variant.name}: ${formatNumber(measurement.perSecond)} ${unit}/s`,
+      );
+      return measurement;
+    });
+    return { results, table: loadTable(title, unit, results) };
+  };
+  const mail: Load = {
+    kind: "mail",
+    connections: plan.connections,
+    messagesPerConnection: LONG,
+    changes: 1,
+  };
+  const long = await loaded(
+    `hold: long connections, ten handlers, ${plan.connections} connections, workers = ${plan.workers}`,
+    "message",
+    mail,
+    plan.workers,
+  );
+  const single = await loaded(
+    `hold: long connections, ten handlers, ${plan.connections} connections, workers = 1`,
+    "message",
+    mail,
+    1,
+  );
+  const visits = await loaded(
+    `hold: connect, negotiate, QUIT; ${plan.connections} at a time, workers = ${plan.workers}`,
+    "connection",
+    { kind: "visits", connections: plan.connections, changes: 0 },
+    plan.workers,
+  );
+
+  const connections = Math.min(plan.isQuick ? 1000 : 4000, Math.floor((openFilesLimit() - 500) / 2));
+  const memory = await interleave(plan, [HOLD, SHARED, BARE], async (variant, round) => {
+    await using server = await start(variant, plan.workers);
+    const bytes = await bytesPerConnection(plan, server, connections);
+    plan.note(`hold memory ${round + 1}/${plan.rounds} ${variant.name}: ${formatNumber(bytes)} bytes/connection`);
+    return bytes;
+  });
+
+  return {
+    commands: [...commands],
+    tables: [
+      long.table,
+      single.table,
+      visits.table,
+      {
+        title: `hold: memory of ${connections} idle connections after HELO`,
+        columns: ["server", "resident bytes/connection"],
+        rows: [...memory].map(([{ name }, bytes]) => [name, formatSpread(spreadOf(bytes))]),
+        notes: ["shared memory included: 1 KiB of ledger a connection, which the bare loop has not"],
+      },
+    ],
+    raw: {
+      long: rawOf(long.results),
+      longOneWorker: rawOf(single.results),
+      visits: rawOf(visits.results),
+      memory: { connections, bytesPerConnection: rawOf(memory) },
+    },
+  };
+}
+
+function rawOf<R>(results: Map<Variant, R[]>): unknown {
+  return Object.fromEntries([...results].map(([{ name }, rounds]) => [name, rounds]));
+}
+
+function loadTable(title: string, unit: string, results: Map<Variant, Measurement[]>): Table {
+  const of = (variant: Variant, key: keyof Measurement) => results.get(variant)!.map((measurement) => measurement[key]);
+  const columns: (keyof Measurement)[] = ["perSecond", "cpuMicros", "p50", "p99", "generatorShare"];
+  return {
+    title,
+    columns: ["server", `${unit}s/s`, `CPU µs/${unit}`, "p50 µs", "p99 µs", "generator"],
+    rows: [
+      [HOLD.name, ...columns.map((key) => formatSpread(spreadOf(of(HOLD, key))))],
+      [SHARED.name, ...columns.map((key) => formatSpread(spreadOf(of(SHARED, key))))],
+      ["hold / shared", ...columns.map((key) => formatSpread(ratioOf(of(HOLD, key), of(SHARED, key))))],
+    ],
+  };
+}
+
+async function bytesPerConnection(plan: Plan, server: RunningServer, connections: number): Promise<number> {
+  {
+    await using _ = await startGenerators(plan, server, { kind: "idle", connections: WARM_CONNECTIONS, changes: 0 });
+  }
+  await Bun.sleep(REST_MS);
+  const before = residentBytes(server.pid);
+  await using _ = await startGenerators(plan, server, { kind: "idle", connections, changes: 0 });
+  await Bun.sleep(REST_MS);
+  return (residentBytes(server.pid) - before) / connections;
+}

@@ -1,0 +1,121 @@
+/**
+ * What the server would be if its workers accepted for themselves from one shared listening socket: no paused copy in
+ * the main thread, no placement, no way to outlive a worker. The workers run the same chain through the same
+ * `src/worker/connection.ts`. For `bun run bench hold` only: nothing here is fit for use.
+ *
+ * Arguments: the socket's path, the set of handlers, the number of workers or `auto`.
+ */
+import { renameSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import type { Socket } from "bun";
+import { parseConfig } from "../../src/config/load.ts";
+import { Ledger, type LedgerLayout } from "../../src/ledger.ts";
+import { PLAIN_REPLIES, ReplyWriter } from "../../src/protocol/encode.ts";
+import { dup } from "../../src/server/libc.ts";
+import { Connection, type ConnectionHome } from "../../src/worker/connection.ts";
+import { loadChain } from "../../src/worker/loader.ts";
+import { type HandlerSet, handlerConfig } from "../support/servers.ts";
+
+/** Room for connections, a worker: the kernel may give all of them to one. */
+const SLOTS = 10_000;
+const WRITER_BYTES = 64 * 1024;
+
+interface Assignment {
+  readonly worker: number;
+  readonly descriptor: number;
+  readonly handlers: HandlerSet;
+  readonly ledger: LedgerLayout;
+}
+
+/** The side of the thread that the main thread talks to. */
+declare const self: {
+  postMessage(message: "ready"): void;
+  onmessage: (event: { readonly data: Assignment }) => void;
+};
+
+/** What the types of Bun 1.4.5 leave out. */
+type ByDescriptor = (options: { fd: number; socket: object }) => { readonly fd: number; stop(): void };
+const listenOn = Bun.listen as unknown as ByDescriptor;
+
+async function main(path: string, handlers: HandlerSet, workers: number): Promise<void> {
+  // `stop` removes the file at the path that was bound.
+  const temporary = `${path}.new`;
+  const bound = Bun.listen({ unix: temporary, socket: { data() {} } }) as unknown as { fd: number; stop(): void };
+  const descriptors = Array.from({ length: workers }, () => dup(bound.fd));
+  renameSync(temporary, path);
+  bound.stop();
+  const { layout } = Ledger.create(workers, workers * SLOTS);
+  await Promise.all(
+    descriptors.map((descriptor, worker) => {
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      const thread = new Worker(import.meta.url);
+      thread.onmessage = () => resolve();
+      thread.onerror = (event) => reject(new Error(event.message));
+      thread.postMessage({ worker, descriptor, handlers, ledger: layout } satisfies Assignment);
+      return promise;
+    }),
+  );
+}
+
+async function serve({ worker, descriptor, handlers, ledger }: Assignment): Promise<void> {
+  const chain = await loadChain(parseConfig(handlerConfig(handlers), "/bench/pmilter.toml"));
+  let nextSlot = worker * SLOTS;
+  const freeSlots: number[] = [];
+  const home: ConnectionHome = {
+    worker,
+    chain,
+    writer: new ReplyWriter(WRITER_BYTES),
+    ledger: new Ledger(ledger),
+    reportsAccepted: false,
+    tracesPackets: false,
+    fallbackReply: PLAIN_REPLIES.TEMPFAIL[4]!,
+    now: () => Math.round(performance.now()),
+    report: (report) => fail(`a message was not simply accepted: ${JSON.stringify(report)}`),
+    log: (_, text) => fail(text),
+    closed: (connection) => freeSlots.push(connection.slot),
+    releaseFor: null,
+    released: () => fail("a connection was released, and there is nowhere to go"),
+  };
+  listenOn({
+    fd: descriptor,
+    socket: {
+      open(socket: Socket<Connection>) {
+        const connection = new Connection(home, freeSlots.pop() ?? nextSlot++, "shared", null);
+        socket.data = connection;
+        connection.opened(socket);
+      },
+      data: (socket: Socket<Connection>, chunk: Uint8Array) => socket.data.data(chunk),
+      drain: (socket: Socket<Connection>) => socket.data.drained(),
+      close: (socket: Socket<Connection>) => socket.data.disconnected(),
+      error: (socket: Socket<Connection>) => socket.data.disconnected(),
+    },
+  });
+}
+
+function fail(text: string): void {
+  console.error(`shared-listener: ${text}`);
+}
+
+if (Bun.isMainThread) {
+  const [path, handlers, workers] = process.argv.slice(2);
+  if (
+    path === undefined ||
+    (handlers !== "ten" && handlers !== "eom" && handlers !== "none") ||
+    workers === undefined
+  ) {
+    console.error("usage: bun bench/peers/shared-listener.ts SOCKET ten|eom|none WORKERS|auto");
+    process.exit(2);
+  }
+  process.on("disconnect", () => process.exit(0));
+  await main(path, handlers, workers === "auto" ? availableParallelism() : Number(workers));
+  process.send?.("ready");
+} else {
+  self.onmessage = ({ data }) => {
+    serve(data).then(
+      () => self.postMessage("ready"),
+      (error: unknown) => {
+        throw error;
+      },
+    );
+  };
+}

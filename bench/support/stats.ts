@@ -1,0 +1,40 @@
+/** Medians and spreads. Pure. */
+
+/** The median of repeated measurements, with the least and the greatest of them. */
+export interface Spread {
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+  /** Every measurement, in the order of the rounds. */
+  readonly all: readonly number[];
+}
+
+/** @param values at least one */
+export function spreadOf(values: readonly number[]): Spread {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const upper = sorted[middle]!;
+  const median = sorted.length % 2 === 1 ? upper : (sorted[middle - 1]! + upper) / 2;
+  return { median, min: sorted[0]!, max: sorted.at(-1)!, all: values };
+}
+
+/** The ratio round by round: what disturbs a round disturbs both sides of it. */
+export function ratioOf(values: readonly number[], base: readonly number[]): Spread {
+  return spreadOf(values.map((value, round) => value / base[round]!));
+}
+
+/** Three significant digits, thousands separated. */
+export function formatNumber(value: number): string {
+  if (!Number.isFinite(value)) return "-";
+  const digits = Math.abs(value) >= 100 || value === 0 ? 0 : Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
+  return value.toLocaleString("en-US", {
+    minimumFractionDigits: Math.min(digits, 4),
+    maximumFractionDigits: Math.min(digits, 4),
+  });
+}
+
+/** `median (min–max)`; the median alone if it was measured once. */
+export function formatSpread({ median, min, max, all }: Spread): string {
+  if (all.length === 1) return formatNumber(median);
+  return `${formatNumber(median)} (${formatNumber(min)}–${formatNumber(max)})`;
+}

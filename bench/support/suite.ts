@@ -1,0 +1,52 @@
+/** What a suite of benchmarks gets and gives, and the order in which it measures. */
+import type { Table } from "./table.ts";
+
+/** How much a suite does. */
+export interface Plan {
+  /** The smoke test: everything once, shortly. The figures mean little. */
+  readonly isQuick: boolean;
+  readonly rounds: number;
+  /** Load before anything is measured: the JIT compilers settle. */
+  readonly warmMs: number;
+  readonly measureMs: number;
+  /** Connections that the load generators hold together. */
+  readonly connections: number;
+  /** Processes that make the load. */
+  readonly generators: number;
+  /** Handler workers of the servers. */
+  readonly workers: number | "auto";
+  /** Aborted when the run is interrupted: everything started ends. */
+  readonly signal: AbortSignal;
+  /** One line of progress. */
+  note(text: string): void;
+}
+
+export interface SuiteResult {
+  readonly tables: readonly Table[];
+  /** Every measurement, for `--json`. */
+  readonly raw: unknown;
+  /** Command lines of what was measured. */
+  readonly commands: readonly string[];
+  /** Why nothing was measured. */
+  readonly skipped?: string;
+}
+
+/**
+ * Measures every variant once a round, in turn, and each second round in the opposite order, so that what changes
+ * slowly (temperature, other load) meets all of them alike.
+ * @returns by variant, one result a round
+ */
+export async function interleave<V, R>(
+  plan: Plan,
+  variants: readonly V[],
+  measure: (variant: V, round: number) => Promise<R>,
+): Promise<Map<V, R[]>> {
+  const results = new Map<V, R[]>(variants.map((variant) => [variant, []]));
+  for (let round = 0; round < plan.rounds; round++) {
+    for (const variant of round % 2 === 0 ? variants : variants.toReversed()) {
+      plan.signal.throwIfAborted();
+      results.get(variant)!.push(await measure(variant, round));
+    }
+  }
+  return results;
+}

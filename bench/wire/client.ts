@@ -1,0 +1,205 @@
+/**
+ * One connection of the load generator: plays the prepared writes of a Postfix, checks every reply, and measures how
+ * long each took. Callbacks only: the generator must cost less than what it measures.
+ */
+import type { Socket } from "bun";
+import { REPLY } from "../../src/protocol/constants.ts";
+import { type Exchange, isPass, OPTNEG, type Traffic } from "../support/traffic.ts";
+import type { Latencies } from "./latency.ts";
+import type { LoadKind, LoadRequest } from "./messages.ts";
+
+/** What the connections of a generator share. */
+export interface LoadHome {
+  readonly request: LoadRequest;
+  readonly latencies: Latencies;
+  /** End at the next message's end. */
+  isEnding: boolean;
+  /** What to send for an answer to OPTNEG. */
+  traffic(answer: Uint8Array): Traffic;
+  completed(): void;
+  /** The connection is closed, after a QUIT. */
+  closed(): void;
+  /** An idle connection has come to rest. */
+  rests(): void;
+  failed(message: string): void;
+}
+
+const NOTHING: readonly Exchange[] = [];
+
+export class LoadClient {
+  readonly #home: LoadHome;
+  readonly #kind: LoadKind;
+  #socket: Socket | null = null;
+  #traffic: Traffic | null = null;
+  #exchanges = NOTHING;
+  #at = 0;
+  #awaits: Exchange["awaits"] | "optneg" = "nothing";
+  #changes = 0;
+  #messages = 0;
+  #rest: Buffer | null = null;
+  /** When the write went out whose reply is awaited; of `visits`, when the connection was begun. */
+  #since = 0;
+  #isQuitting = false;
+
+  private constructor(home: LoadHome) {
+    this.#home = home;
+    this.#kind = home.request.kind;
+  }
+
+  static open(home: LoadHome): void {
+    const client = new LoadClient(home);
+    client.#since = performance.now();
+    Bun.connect({
+      unix: home.request.socket,
+      socket: {
+        open: (socket) => client.#opened(socket),
+        data: (_, chunk) => client.#data(chunk),
+        close: () => client.#closed(),
+        error: (_, error) => home.failed(String(error)),
+      },
+    }).catch((error: unknown) => home.failed(`cannot connect: ${String(error)}`));
+  }
+
+  #opened(socket: Socket): void {
+    this.#socket = socket;
+    this.#awaits = "optneg";
+    this.#write(OPTNEG);
+  }
+
+  #data(chunk: Buffer): void {
+    let bytes = chunk;
+    if (this.#rest !== null) {
+      bytes = Buffer.concat([this.#rest, chunk]);
+      this.#rest = null;
+    }
+    for (let at = 0; at < bytes.length;) {
+      const end = bytes.length - at < 4 ? Number.POSITIVE_INFINITY : at + 4 + bytes.readUInt32BE(at);
+      if (end > bytes.length) {
+        this.#rest = Buffer.from(bytes.subarray(at));
+        return;
+      }
+      this.#reply(bytes, at, end);
+      at = end;
+    }
+  }
+
+  #reply(bytes: Buffer, at: number, end: number): void {
+    const code = bytes[at + 4]!;
+    switch (this.#awaits) {
+      case "optneg":
+        this.#negotiated(bytes.subarray(at, end));
+        return;
+      case "eom":
+        if (code === REPLY.PROGRESS) return;
+        if (!isPass(code)) {
+          this.#changes += 1;
+          if (code === REPLY.ADDHEADER) return;
+          break;
+        }
+        if (this.#changes !== this.#home.request.changes) {
+          this.#home.failed(`${this.#changes} changes at the end of a message, expected ${this.#home.request.changes}`);
+          return;
+        }
+        this.#changes = 0;
+        this.#answered();
+        return;
+      case "body":
+        if (code === REPLY.SKIP) {
+          while (this.#exchanges[this.#at]?.awaits === "body") this.#at += 1;
+          this.#answered();
+          return;
+        }
+        if (code !== REPLY.CONTINUE) break;
+        this.#answered();
+        return;
+      case "continue":
+        if (code !== REPLY.CONTINUE) break;
+        this.#answered();
+        return;
+      case "nothing":
+        break;
+      default:
+        this.#awaits satisfies never;
+    }
+    this.#home.failed(`reply "${String.fromCharCode(code)}" while awaiting ${this.#awaits}`);
+  }
+
+  #negotiated(answer: Uint8Array): void {
+    const traffic = this.#home.traffic(answer);
+    this.#traffic = traffic;
+    if (this.#kind === "visits") {
+      this.#quit(traffic.quit);
+      return;
+    }
+    this.#exchanges = traffic.start;
+    this.#at = 0;
+    this.#go();
+  }
+
+  #answered(): void {
+    this.#home.latencies.add(performance.now() - this.#since);
+    this.#go();
+  }
+
+  /** Writes up to the next reply that has to be awaited. */
+  #go(): void {
+    for (;;) {
+      const exchange = this.#exchanges[this.#at];
+      if (exchange === undefined) {
+        if (!this.#nextPart()) return;
+        continue;
+      }
+      this.#at += 1;
+      this.#awaits = exchange.awaits;
+      this.#write(exchange.bytes);
+      if (exchange.awaits !== "nothing") return;
+    }
+  }
+
+  /** The next message; false if there is none. */
+  #nextPart(): boolean {
+    const { request } = this.#home;
+    const traffic = this.#traffic!;
+    this.#awaits = "nothing";
+    if (this.#kind === "idle") {
+      this.#home.rests();
+      return false;
+    }
+    if (this.#exchanges !== traffic.start) {
+      this.#messages += 1;
+      this.#home.completed();
+    }
+    if (this.#messages === request.messagesPerConnection || this.#home.isEnding) {
+      this.#quit(this.#messages === 0 ? traffic.quit : traffic.quitAfterMail);
+      return false;
+    }
+    this.#exchanges = this.#messages === 0 ? traffic.first : traffic.next;
+    this.#at = 0;
+    return true;
+  }
+
+  #quit(bytes: Uint8Array): void {
+    this.#awaits = "nothing";
+    this.#isQuitting = true;
+    this.#write(bytes);
+  }
+
+  #write(bytes: Uint8Array): void {
+    if (this.#kind !== "visits") this.#since = performance.now();
+    const taken = this.#socket!.write(bytes);
+    // A few kilobytes, and the server has read all that was before: a socket that does not take them is a defect.
+    if (taken !== bytes.length) this.#home.failed(`the socket took ${taken} of ${bytes.length} bytes`);
+  }
+
+  #closed(): void {
+    if (!this.#isQuitting) {
+      this.#home.failed(`the server closed the connection while ${this.#awaits} was awaited`);
+      return;
+    }
+    if (this.#kind === "visits") {
+      this.#home.latencies.add(performance.now() - this.#since);
+      this.#home.completed();
+    }
+    this.#home.closed();
+  }
+}

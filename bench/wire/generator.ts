@@ -1,0 +1,120 @@
+/** The load generator, a process of its own: holds its connections under load until it is told to measure, then ends. */
+import { onParentGone, tellParent } from "../support/child.ts";
+import { cpuMicros } from "../support/process.ts";
+import { type Traffic, trafficFor } from "../support/traffic.ts";
+import { LoadClient, type LoadHome } from "./client.ts";
+import { Latencies } from "./latency.ts";
+import type { FromGenerator, LoadRequest, ToGenerator } from "./messages.ts";
+
+/** How many idle connections are opened at a time, so that no backlog overflows. */
+const OPENING = 64;
+/** How long the connections may take to end their messages. */
+const END_MS = 3000;
+
+function tell(message: FromGenerator): void {
+  tellParent(message);
+}
+
+class Generator implements LoadHome {
+  readonly request: LoadRequest;
+  readonly latencies = new Latencies();
+  isEnding = false;
+  #completed = 0;
+  #opened = 0;
+  #open = 0;
+  #resting = 0;
+  #isFailed = false;
+  readonly #traffic = new Map<string, Traffic>();
+
+  constructor(request: LoadRequest) {
+    this.request = request;
+  }
+
+  start(): void {
+    const { kind, connections, warmMs } = this.request;
+    const atOnce = kind === "idle" ? Math.min(OPENING, connections) : connections;
+    for (let index = 0; index < atOnce; index++) this.#connect();
+    if (kind !== "idle") setTimeout(() => tell({ kind: "warm" }), warmMs);
+  }
+
+  measure(ms: number): void {
+    this.latencies.clear();
+    this.#completed = 0;
+    const began = performance.now();
+    const server = cpuMicros(this.request.pid);
+    const own = process.cpuUsage();
+    setTimeout(() => {
+      const seconds = (performance.now() - began) / 1000;
+      const serverCpuMicros = cpuMicros(this.request.pid) - server;
+      const { user, system } = process.cpuUsage(own);
+      const completed = this.#completed;
+      this.isEnding = true;
+      tell({
+        kind: "result",
+        result: {
+          seconds,
+          completed,
+          latencies: this.latencies.counts(),
+          serverCpuMicros,
+          ownCpuMicros: user + system,
+        },
+      });
+      setTimeout(() => process.exit(0), END_MS);
+    }, ms);
+  }
+
+  traffic(answer: Uint8Array): Traffic {
+    const key = Buffer.from(answer).toString("latin1");
+    let traffic = this.#traffic.get(key);
+    if (traffic === undefined) {
+      traffic = trafficFor(answer);
+      this.#traffic.set(key, traffic);
+    }
+    return traffic;
+  }
+
+  completed(): void {
+    this.#completed += 1;
+  }
+
+  closed(): void {
+    this.#open -= 1;
+    if (!this.isEnding) this.#connect();
+    else if (this.#open === 0) process.exit(0);
+  }
+
+  rests(): void {
+    this.#resting += 1;
+    if (this.#opened < this.request.connections) this.#connect();
+    else if (this.#resting === this.request.connections) tell({ kind: "warm" });
+  }
+
+  failed(message: string): void {
+    if (this.#isFailed) return;
+    this.#isFailed = true;
+    tell({ kind: "failed", message });
+  }
+
+  #connect(): void {
+    this.#opened += 1;
+    this.#open += 1;
+    LoadClient.open(this);
+  }
+}
+
+let generator: Generator | null = null;
+
+onParentGone(() => process.exit(0));
+process.on("message", (message: ToGenerator) => {
+  switch (message.kind) {
+    case "start":
+      generator = new Generator(message.request);
+      generator.start();
+      return;
+    case "measure":
+      generator?.measure(message.ms);
+      return;
+    default:
+      message satisfies never;
+  }
+});

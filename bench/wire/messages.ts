@@ -1,0 +1,42 @@
+/** Every message between the benchmark and a load generator, both directions. */
+import type { LatencyCounts } from "./latency.ts";
+
+/** What a connection does. */
+export type LoadKind =
+  /** Messages one after the other, so many a connection, then a new connection. */
+  | "mail"
+  /** Connect, negotiate, QUIT, and again: connections a second. */
+  | "visits"
+  /** Connect, negotiate, CONNECT, HELO, and nothing more. */
+  | "idle";
+
+export interface LoadRequest {
+  readonly kind: LoadKind;
+  readonly socket: string;
+  /** The server, for its processor time. */
+  readonly pid: number;
+  readonly connections: number;
+  readonly messagesPerConnection: number;
+  /** Changes that the filter makes to each message. */
+  readonly changes: number;
+  readonly warmMs: number;
+}
+
+export type ToGenerator =
+  { readonly kind: "start"; readonly request: LoadRequest } | { readonly kind: "measure"; readonly ms: number };
+
+export interface LoadResult {
+  readonly seconds: number;
+  /** Messages (of `visits`: connections) that were completed, each reply right. */
+  readonly completed: number;
+  readonly latencies: LatencyCounts;
+  readonly serverCpuMicros: number;
+  /** Of the generator itself: near the seconds, and the generator was the limit. */
+  readonly ownCpuMicros: number;
+}
+
+export type FromGenerator =
+  /** Warm; of `idle`: all connections are open. */
+  | { readonly kind: "warm" }
+  | { readonly kind: "result"; readonly result: LoadResult }
+  | { readonly kind: "failed"; readonly message: string };

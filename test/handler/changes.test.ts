@@ -1,0 +1,424 @@
+/**
+ * Changes to a message: what a handler sees after them is what the mail server makes of the packets that are sent. The
+ * mail server is `src/testing/apply.ts`.
+ */
+import { describe, expect, test } from "bun:test";
+import { UsageError } from "../../src/index.ts";
+import type { Session } from "../../src/handler/types.ts";
+import { decodeReply, type ModificationReply } from "../../src/protocol/replies.ts";
+import { applyModifications, type Message } from "../../src/testing/apply.ts";
+import { forSeeds, mustEqual, type Random } from "../protocol/random.ts";
+import { ALL, cmd, LEADSPC } from "../protocol/wire.ts";
+import { type AnyFilter, Line } from "./harness.ts";
+
+type Eom = Session<"eom">;
+
+/** Runs one message with these raw header values (as they follow the colon); gives the packets before the final one. */
+function packetsFor(
+  filters: readonly AnyFilter[],
+  headers: readonly [string, string][] = [],
+  keepsSpace = true,
+): string[] {
+  const line = Line.to(filters, { protocol: keepsSpace ? ALL : ALL & ~LEADSPC });
+  const sent = headers.map(([name, raw]) => cmd.header(name, keepsSpace ? raw : raw.replace(/^ /, "")));
+  const replies = line.send(cmd.mail(), cmd.rcpt(), ...sent, cmd.body(), cmd.eom());
+  if (line.failures.length > 0) throw new Error(line.failures[0]!.message);
+  const from = replies.findIndex((reply) => reply !== "c");
+  return from === -1 ? [] : replies.slice(from, -1);
+}
+
+const eom = (change: (session: Eom) => void): AnyFilter => ({ eom: (session) => change(session) });
+
+function errorOf(run: () => unknown): string {
+  try {
+    run();
+  } catch (error) {
+    return error instanceof UsageError ? error.code : String(error);
+  }
+  return "none";
+}
+
+/** What a change does at eom: the error's code. */
+function codeAt(change: (message: Eom["message"]) => void, actions = 0x1ff): string {
+  let code = "";
+  const line = Line.to([eom((session) => void (code = errorOf(() => change(session.message))))], { actions });
+  line.send(cmd.mail(), cmd.eom());
+  return code;
+}
+
+describe("message changes, packets", () => {
+  const A: [string, string] = ["Subject", " hi"];
+
+  test.each([
+    ["addHeader", (m: Eom["message"]) => m.addHeader("X", "1"), ["hX\0 1\0"]],
+    ["insertHeader at the top", (m: Eom["message"]) => m.insertHeader(0, "X", "1"), ["i\0\0\0\0X\0 1\0"]],
+    ["changeHeader", (m: Eom["message"]) => m.changeHeader("subject", "new"), ["m\0\0\0\x01Subject\0 new\0"]],
+    [
+      "changeHeader past the last adds",
+      (m: Eom["message"]) => m.changeHeader("Subject", "new", 2),
+      ["hSubject\0 new\0"],
+    ],
+    [
+      "changeHeader to nothing deletes",
+      (m: Eom["message"]) => m.changeHeader("Subject", ""),
+      ["m\0\0\0\x01Subject\0\0"],
+    ],
+    ["deleteHeader", (m: Eom["message"]) => m.deleteHeader("Subject", 1), ["m\0\0\0\x01Subject\0\0"]],
+    ["deleteHeader past the last", (m: Eom["message"]) => m.deleteHeader("Subject", 2), []],
+    ["changeFrom", (m: Eom["message"]) => m.changeFrom("x@y", ["RET=HDRS", "ENVID=1"]), ["e<x@y>\0RET=HDRS ENVID=1\0"]],
+    ["changeFrom to the null sender", (m: Eom["message"]) => m.changeFrom(""), ["e<>\0"]],
+    ["addRecipient", (m: Eom["message"]) => m.addRecipient("<x@y>"), ["+<x@y>\0"]],
+    [
+      "addRecipient with arguments",
+      (m: Eom["message"]) => m.addRecipient("x@y", ["NOTIFY=NEVER"]),
+      ["2<x@y>\0NOTIFY=NEVER\0"],
+    ],
+    ["deleteRecipient", (m: Eom["message"]) => m.deleteRecipient("b@mx.test"), ["-<b@mx.test>\0"]],
+    ["replaceBody, LF to CRLF", (m: Eom["message"]) => m.replaceBody("a\nb\r\n"), ["ba\r\nb\r\n"]],
+    ["replaceBody with bytes as they are", (m: Eom["message"]) => m.replaceBody(Buffer.from("a\nb")), ["ba\nb"]],
+    ["replaceBody with nothing", (m: Eom["message"]) => m.replaceBody(""), ["b"]],
+    ["quarantine", (m: Eom["message"]) => m.quarantine("why"), ["qwhy\0"]],
+    ["a folded value", (m: Eom["message"]) => m.addHeader("X", "a\r\n b\r\tc"), ["hX\0 a\n b\n\tc\0"]],
+  ] as const)("%s", (_name, change, expected) => {
+    expect(packetsFor([eom((session) => change(session.message))], [A])).toEqual([...expected]);
+  });
+
+  test("without HDR_LEADSPC the mail server puts the space, both ways", () => {
+    const seen: string[] = [];
+    const filter = eom(({ message }) => {
+      for (const { value } of message.headers) seen.push(value);
+      message.addHeader("X", "1");
+    });
+    expect(
+      packetsFor(
+        [filter],
+        [
+          ["A", " one"],
+          ["B", "  two"],
+          ["C", "\tthree"],
+        ],
+        false,
+      ),
+    ).toEqual(["hX\x001\0"]);
+    expect(
+      packetsFor(
+        [filter],
+        [
+          ["A", " one"],
+          ["B", "  two"],
+          ["C", "\tthree"],
+        ],
+        true,
+      ),
+    ).toEqual(["hX\0 1\0"]);
+    expect(seen).toEqual(["one", " two", "\tthree", "one", " two", "\tthree"]);
+  });
+
+  test("a body is sent in one run, behind everything else but the quarantine", () => {
+    const body = Buffer.alloc(150_000, "x");
+    const packets = packetsFor([
+      eom(({ message }) => {
+        message.replaceBody(body);
+        message.quarantine("q");
+        message.addHeader("X", "1");
+      }),
+    ]);
+    expect(packets.map((text) => text[0]).join("")).toBe("hbbbq");
+  });
+
+  test("replaced bytes are copied when they are given", () => {
+    const bytes = Buffer.from("good");
+    const filter = eom(({ message }) => {
+      message.replaceBody(bytes);
+      bytes.fill("x");
+    });
+    expect(packetsFor([filter])).toEqual(["bgood"]);
+  });
+
+  test("changes made before eom are sent at eom", () => {
+    const add = (name: string) => (session: { message: { addHeader(name: string, value: string): void } }) =>
+      session.message.addHeader(name, "1");
+    const filter: AnyFilter = {};
+    for (const phase of ["envfrom", "envrcpt", "header", "body", "eom"] as const) filter[phase] = add(`X-${phase}`);
+    expect(packetsFor([filter], [A])).toEqual(
+      ["envfrom", "envrcpt", "header", "body", "eom"].map((name) => `hX-${name}\0 1\0`),
+    );
+  });
+
+  test("deleteHeader without an index takes those still to come", () => {
+    const filter: AnyFilter = { envfrom: (session) => session.message.deleteHeader("X-Spam"), eom: () => undefined };
+    expect(packetsFor([filter], [["X-Spam", " 1"], A, ["x-spam", " 2"]])).toEqual([
+      "m\0\0\0\x02x-spam\0\0",
+      "m\0\0\0\x01X-Spam\0\0",
+    ]);
+  });
+
+  test("each filter sees what the ones before it changed", () => {
+    const seen: unknown[] = [];
+    const first = eom(({ message }) => {
+      message.changeHeader("Subject", "[x] hi");
+      message.insertHeader(0, "Top", "1");
+      message.changeFrom("new@c.test");
+      message.deleteRecipient("b@mx.test");
+      message.addRecipient("c@mx.test");
+      message.replaceBody("new");
+    });
+    const second = eom(({ message }) => {
+      seen.push(
+        [...message.headers],
+        message.sender.raw,
+        message.recipients.map((one) => one.raw),
+      );
+      seen.push(Buffer.from(message.body()).toString());
+      message.changeHeader("Subject", `${message.headers.get("subject")}!`);
+    });
+    const packets = packetsFor([first, second], [A]);
+    expect(seen).toEqual([
+      [
+        { name: "Top", value: "1" },
+        { name: "Subject", value: "[x] hi" },
+      ],
+      "<new@c.test>",
+      ["<c@mx.test>"],
+      "new",
+    ]);
+    expect(packets).toContain("m\0\0\0\x01Subject\0 [x] hi!\0");
+  });
+});
+
+describe("message changes, property", () => {
+  const NAMES = ["A", "B", "a", "Subject"] as const;
+
+  function randomHeaders(random: Random): [string, string][] {
+    return Array.from({ length: random.below(6) }, (_, at) => [
+      random.pick(NAMES),
+      random.pick([` r${at}`, `r${at}`, `  r${at}`, ` r${at}\n f`]),
+    ]);
+  }
+
+  /** A few calls of the API at random; `isEarly`: there is no view of all headers yet. */
+  function randomCalls(random: Random, message: Eom["message"], tag: string): void {
+    const count = random.below(6);
+    for (let at = 0; at < count; at++) {
+      const name = random.pick(NAMES);
+      const value = `${tag}${at}`;
+      switch (random.below(8)) {
+        case 0:
+        case 1:
+          message.insertHeader(random.below(6), name, value);
+          break;
+        case 2:
+        case 3:
+          message.addHeader(name, value);
+          break;
+        case 4:
+          message.changeHeader(name, value, 1 + random.below(3));
+          break;
+        case 5:
+          message.deleteHeader(name, 1 + random.below(3));
+          break;
+        case 6:
+          if (random.chance(0.4)) message.deleteHeader(name);
+          break;
+        default:
+          message.changeHeader(name, "", 1 + random.below(2));
+      }
+    }
+  }
+
+  const shown = (message: Eom["message"]) => [...message.headers].map(({ name, value }) => `${name}:${value}`);
+
+  function modifications(packets: readonly string[]): ModificationReply[] {
+    return packets.map((text) => {
+      const bytes = Buffer.from(text, "latin1");
+      return decodeReply(bytes[0]!, bytes, 1) as ModificationReply;
+    });
+  }
+
+  function delivered(headers: readonly [string, string][], packets: readonly string[], keepsSpace: boolean): Message {
+    const message: Message = {
+      headers: headers.map(([name, value]) => ({ name, value })),
+      body: Buffer.alloc(0),
+      envelope: { sender: { address: "<a@c.test>", params: [] }, recipients: [{ address: "<b@mx.test>", params: [] }] },
+    };
+    return applyModifications(message, modifications(packets), { as: "postfix", leadingSpace: keepsSpace });
+  }
+
+  test.each([
+    ["at eom", ["eom"]],
+    ["at every phase", ["envfrom", "header", "eoh", "eom"]],
+  ] as const)("headers: what two filters see %s is what is delivered", (_name, phases) => {
+    forSeeds(2500, (random) => {
+      const headers = randomHeaders(random);
+      const keepsSpace = random.chance(0.5);
+      let view: string[] = [];
+      const filters = ["p", "q"].map((tag) => {
+        const filter: Record<string, unknown> = {};
+        for (const phase of phases) {
+          filter[phase] = (session: Eom) => {
+            randomCalls(random, session.message, tag + phase);
+            if (phase === "eom") view = shown(session.message);
+          };
+        }
+        return filter as AnyFilter;
+      });
+      const packets = packetsFor(filters, headers, keepsSpace);
+      const result = delivered(headers, packets, keepsSpace);
+      mustEqual(
+        result.headers.map(({ name, value }) => `${name}:${value.replace(/^ /, "")}`),
+        view,
+        `headers ${JSON.stringify(headers)} with ${JSON.stringify(packets)}`,
+      );
+    });
+  });
+
+  test("headers: each view shows the call that was just made, also while headers still come", () => {
+    forSeeds(1500, (random) => {
+      const headers = randomHeaders(random);
+      let before: string[] = [];
+      const filter: AnyFilter = {
+        envfrom: (session) => {
+          if (random.chance(0.5)) session.message.insertHeader(random.below(3), "X-Early", "1");
+        },
+        header: (session) => void (before = shown(session.message as Eom["message"])),
+        eom: (session) => {
+          if (headers.length > 0)
+            mustEqual(shown(session.message), before, "the view at eom, with nothing changed since");
+          // Any change makes the view anew: what was there stays where it was.
+          session.message.addHeader("X-Last", "1");
+          if (headers.length > 0) mustEqual(shown(session.message), [...before, "X-Last:1"], "the view after a change");
+        },
+      };
+      const second = eom(({ message }) => {
+        const view = shown(message);
+        if (headers.length > 0) mustEqual(view, [...before, "X-Last:1"], "the view of the next filter");
+        before = view;
+      });
+      const packets = packetsFor([filter, second], headers);
+      const result = delivered(headers, packets, true);
+      mustEqual(
+        result.headers.map(({ name, value }) => `${name}:${value.replace(/^ /, "")}`),
+        before,
+        "delivered",
+      );
+    });
+  });
+
+  test("recipients and sender: what the last filter sees is what is delivered", () => {
+    forSeeds(1500, (random) => {
+      const addresses = ["a@x.test", "b@x.test", "B@x.test", "c@x.test"];
+      const received = addresses.slice(0, 1 + random.below(3)).map((address) => `<${address}>`);
+      let recipients: string[] = [];
+      let sender = "";
+      const filter = eom(({ message }) => {
+        for (let count = random.below(5); count > 0; count--) {
+          const address = random.pick(addresses);
+          if (random.chance(0.5)) message.deleteRecipient(address);
+          else if (!message.recipients.some((one) => one.address === address)) message.addRecipient(address);
+          if (random.chance(0.2)) message.changeFrom(random.pick(["", "s@x.test", "<t@x.test>"]));
+        }
+        recipients = message.recipients.map((one) => one.raw);
+        sender = message.sender.raw;
+      });
+      const line = Line.to([filter, filter]);
+      const replies = line.send(cmd.mail("<s@c.test>"), ...received.map((address) => cmd.rcpt(address)), cmd.eom());
+      const message: Message = {
+        headers: [],
+        body: Buffer.alloc(0),
+        envelope: {
+          sender: { address: "<s@c.test>", params: [] },
+          recipients: received.map((address) => ({ address, params: [] })),
+        },
+      };
+      const sent = modifications(replies.filter((reply) => reply.length > 1));
+      const { envelope } = applyModifications(message, sent, { as: "postfix", leadingSpace: true });
+      mustEqual(envelope.recipients.map((one) => one.address).toSorted(), recipients.toSorted(), "recipients");
+      mustEqual(envelope.sender.address, sender, "sender");
+    });
+  });
+});
+
+describe("message changes, what is refused", () => {
+  test.each<[string, (message: Session<"envfrom">["message"]) => void]>([
+    ["changeHeader", (message) => message.changeHeader("Subject", "new")],
+    ["deleteHeader", (message) => message.deleteHeader("Subject")],
+    ["insertHeader below the top", (message) => message.insertHeader(1, "X", "new")],
+  ])("%s throws where no filter has the headers sent, instead of doing nothing", (method, change) => {
+    const line = Line.to([{ envfrom: (session) => change(session.message) }]);
+    expect(line.send(cmd.mail())).toEqual(["t"]);
+    expect(line.failures.at(-1)?.message).toStartWith(`UsageError: ${method} needs the headers`);
+    const served = Line.to([{ envfrom: (session) => change(session.message), eoh() {} }]);
+    served.send(cmd.mail());
+    expect(served.failures).toEqual([]);
+  });
+
+  test.each([
+    ["a line break that begins another header", (m: Eom["message"]) => m.addHeader("X", "a\nBcc: b")],
+    ["CRLF", (m: Eom["message"]) => m.addHeader("X", "a\r\nBcc: b")],
+    ["a lone CR", (m: Eom["message"]) => m.addHeader("X", "a\rBcc: b")],
+    ["an empty line", (m: Eom["message"]) => m.addHeader("X", "a\n\n b")],
+    ["a line break at the end", (m: Eom["message"]) => m.addHeader("X", "a\n")],
+    ["the same inserted", (m: Eom["message"]) => m.insertHeader(0, "X", "a\nBcc: b")],
+    ["the same changed", (m: Eom["message"]) => m.changeHeader("X", "a\nBcc: b")],
+    ["NUL in a value", (m: Eom["message"]) => m.addHeader("X", "a\0b")],
+    ["an empty name", (m: Eom["message"]) => m.addHeader("", "x")],
+    ["a colon in a name", (m: Eom["message"]) => m.addHeader("X:", "x")],
+    ["a space in a name", (m: Eom["message"]) => m.addHeader("X Y", "x")],
+    ["a line break in a name", (m: Eom["message"]) => m.addHeader("X\n", "x")],
+    ["a name that is not ASCII", (m: Eom["message"]) => m.addHeader("Ä", "x")],
+    ["a line break in a name to delete", (m: Eom["message"]) => m.deleteHeader("X\n")],
+    ["a value that is no string", (m: Eom["message"]) => m.addHeader("X", 1 as never)],
+    ["index 0 of changeHeader", (m: Eom["message"]) => m.changeHeader("X", "1", 0)],
+    ["a negative index", (m: Eom["message"]) => m.insertHeader(-1, "X", "1")],
+    ["half an index", (m: Eom["message"]) => m.deleteHeader("X", 1.5)],
+    ["NaN as an index", (m: Eom["message"]) => m.insertHeader(Number.NaN, "X", "1")],
+    ["a line break in an address", (m: Eom["message"]) => m.addRecipient("a@b\nc")],
+    ["NUL in an address", (m: Eom["message"]) => m.changeFrom("a\0b")],
+    ["two addresses", (m: Eom["message"]) => m.addRecipient("<a@b> <c@d>")],
+    ["an empty recipient", (m: Eom["message"]) => m.addRecipient("")],
+    ["an empty recipient in brackets", (m: Eom["message"]) => m.deleteRecipient("<>")],
+    ["a space in an argument", (m: Eom["message"]) => m.addRecipient("a@b", ["NOTIFY=NEVER ORCPT=x"])],
+    ["an empty argument", (m: Eom["message"]) => m.changeFrom("a@b", [""])],
+    ["an argument with NUL", (m: Eom["message"]) => m.changeFrom("a@b", ["A\0"])],
+    ["an empty reason", (m: Eom["message"]) => m.quarantine("")],
+    ["a reason of two lines", (m: Eom["message"]) => m.quarantine("a\nb")],
+    ["a body that is neither text nor bytes", (m: Eom["message"]) => m.replaceBody(7 as never)],
+  ])("%s", (_name, change) => {
+    expect(codeAt(change)).toBe("PMILTER_ERR_ARGUMENT");
+  });
+
+  test.each([
+    ["addHeader", 0x01, (m: Eom["message"]) => m.addHeader("X", "1")],
+    ["insertHeader", 0x01, (m: Eom["message"]) => m.insertHeader(0, "X", "1")],
+    ["replaceBody", 0x02, (m: Eom["message"]) => m.replaceBody("x")],
+    ["addRecipient", 0x04, (m: Eom["message"]) => m.addRecipient("x@y")],
+    ["deleteRecipient", 0x08, (m: Eom["message"]) => m.deleteRecipient("x@y")],
+    ["deleteHeader", 0x10, (m: Eom["message"]) => m.deleteHeader("X")],
+    ["quarantine", 0x20, (m: Eom["message"]) => m.quarantine("x")],
+    ["changeFrom", 0x40, (m: Eom["message"]) => m.changeFrom("x@y")],
+    ["addRecipient with ESMTP arguments", 0x80, (m: Eom["message"]) => m.addRecipient("x@y", ["A=1"])],
+  ] as const)("%s throws with its name where the mail server did not grant it", (name, action, change) => {
+    expect(codeAt(change)).toBe("none");
+    expect(codeAt(change, 0x1ff & ~action)).toBe("PMILTER_ERR_NOT_GRANTED");
+    const line = Line.to([[eom((session) => change(session.message)), { onError: "continue" }]] as never, {
+      actions: 0x1ff & ~action,
+    });
+    line.send(cmd.mail(), cmd.eom());
+    expect(line.failures[0]!.message).toContain(`${name} needs the action `);
+  });
+
+  test("changeHeader of a header that is there needs its action", () => {
+    const line = Line.to([eom(({ message }) => message.changeHeader("Subject", "x"))], { actions: 0x1ff & ~0x10 });
+    line.send(cmd.mail(), cmd.header("Subject"), cmd.eom());
+    expect(line.failures[0]!.message).toContain("changeHeader needs the action CHGHDRS");
+  });
+
+  test("body() without collectBody, and a message where there is none, are not there", () => {
+    expect(codeAt((message) => void message.body())).toBe("PMILTER_ERR_NOT_HERE");
+    let code = "";
+    Line.to([{ connect: (session) => void (code = errorOf(() => (session as unknown as Eom).message)) }]).send(
+      cmd.connect(),
+    );
+    expect(code).toBe("PMILTER_ERR_NOT_HERE");
+  });
+});

@@ -1,0 +1,274 @@
+/** Framing: every split gives the same packets, lengths are never trusted, and kept bytes are independent. */
+import { describe, expect, spyOn, test } from "bun:test";
+import { ProtocolError } from "../../src/protocol/errors.ts";
+import { Framer } from "../../src/protocol/framer.ts";
+import { forSeeds, mustEqual, type Random } from "./random.ts";
+import { fromHex, packet } from "./wire.ts";
+
+const LIMIT = 1 << 20;
+
+/** Each packet as its code and payload, copied at once. */
+function take(framer: Framer, into: string[] = []): string[] {
+  while (framer.next()) {
+    const payload = Buffer.from(framer.bytes.subarray(framer.start, framer.end)).toString("latin1");
+    into.push(String.fromCharCode(framer.code) + payload);
+  }
+  return into;
+}
+
+function feed(chunks: Iterable<Uint8Array>, limit = LIMIT): string[] {
+  const framer = new Framer(limit);
+  const found: string[] = [];
+  for (const chunk of chunks) {
+    framer.push(chunk);
+    take(framer, found);
+  }
+  return found;
+}
+
+function codeOf(run: () => unknown): string {
+  try {
+    run();
+  } catch (error) {
+    return error instanceof ProtocolError ? error.code : String(error);
+  }
+  return "none";
+}
+
+function randomStream(random: Random): { stream: Buffer; packets: string[] } {
+  const packets: Buffer[] = [];
+  const count = random.below(8);
+  for (let index = 0; index < count; index++) {
+    const size = random.pick([0, 0, 1, 3, 20, 300, random.chance(0.1) ? 3000 : 5]);
+    packets.push(packet(random.pick([..."OCHMRTLNBEADQKU"]), random.bytes(size)));
+  }
+  return { stream: Buffer.concat(packets), packets: packets.map((bytes) => bytes.toString("latin1", 4)) };
+}
+
+describe("Framer", () => {
+  test("takes several packets of one read, in order", () => {
+    expect(feed([fromHex("00000001 54 00000008 42 48656c6c6f0d0a 00000001 45")])).toEqual(["T", "BHello\r\n", "E"]);
+  });
+
+  test("gives the same packets for every pair of cuts", () => {
+    const stream = Buffer.concat([packet("T"), packet("L", "Subject\0 hi\0"), packet("N"), packet("B", "x")]);
+    const expected = ["T", "LSubject\0 hi\0", "N", "Bx"];
+    for (let first = 0; first <= stream.length; first++) {
+      for (let second = first; second <= stream.length; second++) {
+        const chunks = [stream.subarray(0, first), stream.subarray(first, second), stream.subarray(second)];
+        mustEqual(feed(chunks), expected, `cuts at ${first} and ${second}`);
+      }
+    }
+  });
+
+  test("gives the same packets byte by byte and for random cuts", () => {
+    forSeeds(800, (random) => {
+      const { stream, packets } = randomStream(random);
+      mustEqual(feed([stream]), packets, "whole");
+      mustEqual(feed([...stream].map((byte) => Buffer.of(byte))), packets, "byte by byte");
+      mustEqual(feed(random.cut(stream)), packets, "random cuts");
+    });
+  });
+
+  test("describes a packet that lies whole in its read as a view of it, without a copy", () => {
+    const framer = new Framer(LIMIT);
+    const read = packet("H", "c.test\0");
+    framer.push(read);
+    expect(framer.next()).toBe(true);
+    expect(framer.bytes).toBe(read);
+    expect([framer.start, framer.end]).toEqual([5, read.length]);
+  });
+
+  test("an empty read changes nothing", () => {
+    expect(feed([packet("T").subarray(0, 2), Buffer.alloc(0), packet("T").subarray(2), Buffer.alloc(0)])).toEqual([
+      "T",
+    ]);
+  });
+
+  test("takes packets pushed behind a read that was not taken yet", () => {
+    const framer = new Framer(LIMIT);
+    framer.push(packet("H", "one\0"));
+    framer.push(packet("H", "two\0").subarray(0, 6));
+    framer.push(packet("H", "two\0").subarray(6));
+    expect(take(framer)).toEqual(["Hone\0", "Htwo\0"]);
+  });
+
+  test("refuses a length of 0, whole and split", () => {
+    const bad = fromHex("00000000");
+    expect(codeOf(() => feed([bad]))).toBe("PMILTER_ERR_LENGTH_ZERO");
+    expect(codeOf(() => feed([...bad].map((byte) => Buffer.of(byte))))).toBe("PMILTER_ERR_LENGTH_ZERO");
+  });
+
+  test("takes packets below and at the limit and refuses one above, whole and split", () => {
+    for (const [size, expected] of [
+      [9, "none"],
+      [10, "none"],
+      [11, "PMILTER_ERR_PACKET_TOO_LARGE"],
+    ] as const) {
+      const read = packet("B", "x".repeat(size - 1));
+      expect(codeOf(() => feed([read], 10))).toBe(expected);
+      expect(
+        codeOf(() =>
+          feed(
+            [...read].map((byte) => Buffer.of(byte)),
+            10,
+          ),
+        ),
+      ).toBe(expected);
+    }
+  });
+
+  test("refuses a length above the limit before any of the packet has come", () => {
+    const framer = new Framer(100);
+    framer.push(fromHex("ffffffff"));
+    expect(codeOf(() => framer.next())).toBe("PMILTER_ERR_PACKET_TOO_LARGE");
+  });
+
+  test("gives the packets before a broken one", () => {
+    const framer = new Framer(LIMIT);
+    framer.push(Buffer.concat([packet("T"), packet("N"), fromHex("00000000")]));
+    expect([framer.next(), framer.next()]).toEqual([true, true]);
+    expect(codeOf(() => framer.next())).toBe("PMILTER_ERR_LENGTH_ZERO");
+  });
+
+  test("a length field alone reserves nothing: buffers grow with what has arrived", () => {
+    const allocate = spyOn(Buffer, "allocUnsafeSlow");
+    try {
+      const framer = new Framer(LIMIT);
+      framer.push(fromHex("00100000"));
+      framer.next();
+      for (let count = 1; count <= 5000; count++) {
+        framer.push(Buffer.of(7));
+        framer.next();
+      }
+      const largest = Math.max(...allocate.mock.calls.map(([size]) => size));
+      expect(largest).toBeLessThanOrEqual(2 * 5004);
+      expect(framer.restBytes).toBe(5004);
+    } finally {
+      allocate.mockRestore();
+    }
+  });
+
+  test("hasRest and restBytes tell what has been pushed and not taken", () => {
+    const framer = new Framer(LIMIT);
+    expect([framer.hasRest, framer.restBytes]).toEqual([false, 0]);
+    framer.push(Buffer.concat([packet("T"), packet("N"), fromHex("0000")]));
+    expect([framer.hasRest, framer.restBytes]).toEqual([true, 12]);
+    framer.next();
+    expect(framer.restBytes).toBe(7);
+    take(framer);
+    expect([framer.hasRest, framer.restBytes]).toEqual([true, 2]);
+    framer.push(fromHex("000154"));
+    take(framer);
+    expect([framer.hasRest, framer.restBytes]).toEqual([false, 0]);
+  });
+
+  test("keep makes the current packet and the rest independent of the read, wherever it was cut", () => {
+    forSeeds(1000, (random) => {
+      const { stream, packets } = randomStream(random);
+      const framer = new Framer(LIMIT);
+      const found: string[] = [];
+      for (const piece of random.cut(stream)) {
+        const chunk = Buffer.from(piece);
+        framer.push(chunk);
+        // Some packets are taken while the read is valid, one is held, the rest wait for later.
+        const now = random.below(3);
+        let held = false;
+        for (let count = 0; count < now && framer.next(); count++) {
+          held = count === now - 1;
+          if (!held) found.push(payloadOf(framer));
+        }
+        framer.keep();
+        chunk.fill(0xee);
+        if (held) found.push(payloadOf(framer));
+      }
+      take(framer, found);
+      mustEqual(found, packets, "packets");
+    });
+  });
+
+  test("holds no reference to a read once all of it was taken", () => {
+    const framer = new Framer(LIMIT);
+    framer.push(packet("T"));
+    take(framer);
+    expect([framer.bytes.length, framer.start, framer.end]).toEqual([0, 0, 0]);
+  });
+});
+
+function payloadOf(framer: Framer): string {
+  return (
+    String.fromCharCode(framer.code) + Buffer.from(framer.bytes.subarray(framer.start, framer.end)).toString("latin1")
+  );
+}
+
+describe("Framer.survey", () => {
+  const OWED = new Set("CHMRE");
+  const isOwed = new Uint8Array(256);
+  for (const letter of OWED) isOwed[letter.charCodeAt(0)] = 1;
+
+  /** Bytes missing at `position` of a stream of whole packets: of the packet there, or of its length field. */
+  function dueAt(stream: Buffer, position: number): number {
+    let at = 0;
+    while (at < position) {
+      if (position - at < 4) return 4 - (position - at);
+      const end = at + 4 + stream.readUInt32BE(at);
+      if (position < end) return end - position;
+      at = end;
+    }
+    return 0;
+  }
+
+  test("agrees with what next finds then, for any split", () => {
+    forSeeds(1200, (random) => {
+      const { stream } = randomStream(random);
+      const framer = new Framer(LIMIT);
+      let position = 0;
+      for (const piece of random.cut(stream)) {
+        framer.push(piece);
+        position += piece.length;
+        framer.survey(isOwed);
+        const found = take(framer).filter((text) => OWED.has(text[0]!));
+        mustEqual(framer.owed, found.length, `owed at byte ${position}`);
+        mustEqual(framer.firstOwed, found[0]?.charCodeAt(0) ?? 0, `firstOwed at byte ${position}`);
+        mustEqual(framer.due, dueAt(stream, position), `due at byte ${position}`);
+      }
+    });
+  });
+
+  test("agrees also where packets of an earlier read are still to be taken", () => {
+    forSeeds(800, (random) => {
+      const { stream, packets } = randomStream(random);
+      const framer = new Framer(LIMIT);
+      let position = 0;
+      let taken = 0;
+      for (const piece of random.cut(stream)) {
+        framer.push(Buffer.from(piece));
+        position += piece.length;
+        framer.survey(isOwed);
+        let whole = 0;
+        for (let at = 0; at < position && at + 4 + stream.readUInt32BE(at) <= position; whole++) {
+          at += 4 + stream.readUInt32BE(at);
+          if (position - at < 4) {
+            whole++;
+            break;
+          }
+        }
+        const waiting = packets.slice(taken, whole).filter((text) => OWED.has(text[0]!));
+        mustEqual(framer.owed, waiting.length, `owed at byte ${position}`);
+        mustEqual(framer.due, dueAt(stream, position), `due at byte ${position}`);
+        if (random.chance(0.5) && framer.next()) taken++;
+        framer.keep();
+      }
+    });
+  });
+
+  test("takes nothing and ends on lengths that next refuses", () => {
+    const framer = new Framer(LIMIT);
+    framer.push(Buffer.concat([packet("H", "x\0"), fromHex("00000000 00000000 ffffffff 45")]));
+    framer.survey(isOwed);
+    expect(framer.owed).toBeGreaterThanOrEqual(1);
+    expect(framer.firstOwed).toBe("H".charCodeAt(0));
+    expect(framer.next()).toBe(true);
+    expect(codeOf(() => framer.next())).toBe("PMILTER_ERR_LENGTH_ZERO");
+  });
+});
