@@ -10,6 +10,7 @@ export type {
   Auth,
   Changes,
   Filter,
+  FilterHome,
   Handler,
   Header,
   Headers,

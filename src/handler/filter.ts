@@ -1,7 +1,7 @@
 /** `defineFilter`, and the check of what a module exports: from `unknown` to a filter, with an error that says what is wrong. */
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import { UsageError } from "./errors.ts";
-import { type Filter, MACRO_STAGES, type MacroPhase, type State } from "./types.ts";
+import { type Filter, type FilterHome, MACRO_STAGES, type MacroPhase, type State } from "./types.ts";
 import { MAX_MACRO_NAMES } from "../protocol/negotiate.ts";
 
 /**
@@ -31,7 +31,7 @@ export interface LoadedFilter {
   readonly collectBody: boolean;
   readonly rejectedRecipients: boolean;
   readonly macros: Readonly<Partial<Record<MacroPhase, readonly string[]>>>;
-  readonly start: (() => unknown) | null;
+  readonly start: ((options: unknown, home: FilterHome) => unknown) | null;
   readonly stop: (() => unknown) | null;
 }
 
@@ -80,8 +80,8 @@ export function checkFilter(exported: unknown, fallbackName: string): LoadedFilt
     collectBody: optional(filter, "collectBody", "boolean") === true,
     rejectedRecipients: optional(filter, "rejectedRecipients", "boolean") === true,
     macros: checkMacros(filter["macros"]),
-    start: start === null ? null : (start as () => unknown).bind(filter),
-    stop: stop === null ? null : (stop as () => unknown).bind(filter),
+    start: start as LoadedFilter["start"],
+    stop: stop as LoadedFilter["stop"],
   };
 }
 

@@ -191,11 +191,17 @@ export type Filter<S = State, O = State> = {
   rejectedRecipients?: boolean;
   /** Macros to ask for beyond both servers' defaults, by phase. */
   macros?: Partial<Record<MacroPhase, readonly string[]>>;
-  /** Awaited in each worker before it takes sessions. */
-  start?(): void | Promise<void>;
+  /** Awaited in each worker before it takes sessions: the place to check options, and to open what the filter needs. */
+  start?(options: O, home: FilterHome): void | Promise<void>;
   /** Awaited in each worker when it ends. */
   stop?(): void | Promise<void>;
 };
+
+/** Where a filter lives. */
+export interface FilterHome {
+  /** The folder of the configuration file: paths in `[filter.options]` are best taken as relative to it. */
+  readonly folder: string;
+}
 
 /** The phases that macros can be asked for. */
 export type MacroPhase = "connect" | "helo" | "envfrom" | "envrcpt" | "data" | "eoh" | "eom";

@@ -19,6 +19,8 @@ import type { Transport } from "./transport.ts";
 export interface RunFilterOptions extends Mail {
   /** `session.options`, the table `[filter.options]`. Default empty. */
   readonly options?: Readonly<Record<string, unknown>> | undefined;
+  /** What `start` is told as the folder of the configuration. Default: the current one. */
+  readonly folder?: string | undefined;
   /** Whose habits the mail server has. Default `postfix`. */
   readonly as?: Habit | undefined;
   /** What it offers; by default everything. */
@@ -46,7 +48,8 @@ export async function runFilter<S, O>(
 ): Promise<FilterOutcome> {
   const failures: FailureReport[] = [];
   const chain = chainOf(Array.isArray(filter) ? filter : [filter], mail.options ?? {});
-  for (const { loaded } of chain.filters) await loaded.start?.call(loaded.self);
+  const home = { folder: mail.folder ?? process.cwd() };
+  for (const { loaded, options } of chain.filters) await loaded.start?.call(loaded.self, options, home);
   try {
     const transport = connectInMemory(chain, (report) => {
       if (report.kind !== "failure") return;

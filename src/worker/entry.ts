@@ -178,9 +178,10 @@ async function load(config: Config, given: Sources | null): Promise<{ chain: Cha
 
 async function serve(index: number, config: Config, ledger: Ledger, given: Sources | null): Promise<void> {
   const { chain, sources } = await load(config, given);
-  for (const { loaded, files } of chain.filters) {
+  const home = { folder: dirname(config.file) };
+  for (const { loaded, files, options } of chain.filters) {
     try {
-      await loaded.start?.call(loaded.self);
+      await loaded.start?.call(loaded.self, options, home);
     } catch (error) {
       const file = Object.values(files)[0] ?? "";
       const failure = failureOf(error, file);

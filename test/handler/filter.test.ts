@@ -1,5 +1,6 @@
 /** What a module may export, what it is told otherwise, and what verdict functions refuse where they are called. */
 import { describe, expect, test } from "bun:test";
+import { runFilter } from "../../src/testing/index.ts";
 import { checkFilter, checkPhaseHandler, defineFilter } from "../../src/handler/filter.ts";
 import { accept, discard, reject, skip, tempfail, UsageError } from "../../src/index.ts";
 
@@ -31,16 +32,16 @@ describe("checkFilter", () => {
     expect(checkFilter({ name: "own", eom: pass }, "file").name).toBe("own");
   });
 
-  test("start and stop are called as methods of the filter", () => {
+  test("start is called as a method of the filter, with its options and the configuration's folder", async () => {
     const calls: unknown[] = [];
     const filter = {
       eom: pass,
-      start(this: unknown) {
-        calls.push(this);
+      start(this: unknown, options: unknown, home: unknown) {
+        calls.push([this, options, home]);
       },
     };
-    checkFilter(filter, "x").start?.();
-    expect(calls).toEqual([filter]);
+    await runFilter(filter, { eml: "Subject: x\n\n", options: { a: 1 }, folder: "/etc/pmilter" });
+    expect(calls).toEqual([[filter, { a: 1 }, { folder: "/etc/pmilter" }]]);
     expect(checkFilter(filter, "x").stop).toBeNull();
   });
 
