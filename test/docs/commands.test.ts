@@ -145,7 +145,7 @@ describe("README.md", () => {
     "check: types, lint and format, after fmt; of a clean project here, since the whole one may be in the middle of a change",
     async () => {
       const command = commands.next(/^npx -y bun@1\.4\.5 run check$/);
-      await terminal.run("rm -rf src bench test docs handlers/[!s]*");
+      await terminal.run("rm -rf src bench test docs handlers");
       await terminal.write("src/index.ts", "export const one = 1;\n");
       await terminal.write(
         "handlers/stamp.ts",
@@ -216,8 +216,52 @@ describe("docs/testing.md", () => {
   );
 });
 
+describe("docs/deployment.md", () => {
+  const systemdAnalyze = Bun.which("systemd-analyze");
+  if (systemdAnalyze === null) console.warn("not run, it takes systemd-analyze: the check of the unit");
+  test(
+    "build, install, verify the unit, ask the server: with the system's folders below a temporary one",
+    async () => {
+      const commands = commandsOf("docs/deployment.md");
+      await using terminal = await freshCopy();
+      await terminal.choosePort();
+      for (const pattern of [/^bun install --frozen-lockfile$/, /^bun run build$/]) {
+        expect(await terminal.run(commands.next(pattern))).toMatchObject({ exitCode: 0 });
+      }
+      const install = commands.next(/^install -m 0755 dist\/pmilter \/usr\/local\/bin\/pmilter$/);
+      const binary = `${terminal.dir}/pmilter`;
+      const installed = await terminal.run(install.replace("/usr/local/bin/pmilter", binary));
+      expect(installed).toMatchObject({ exitCode: 0, stderr: "" });
+
+      // An account is the system's own: only whether useradd knows the options.
+      const useradd = commands.next(/^useradd .* pmilter$/);
+      for (const option of useradd.matchAll(/--[a-z-]+/g)) {
+        expect((await terminal.run("useradd --help")).stdout).toContain(option[0]);
+      }
+
+      const verify = commands.next(/^systemd-analyze verify deploy\/pmilter\.service$/);
+      const unit = await Bun.file(`${terminal.dir}/deploy/pmilter.service`).text();
+      await terminal.write("deploy/pmilter.service", unit.replaceAll("/usr/local/bin/pmilter", binary));
+      if (systemdAnalyze !== null) expect(await terminal.run(verify)).toMatchObject({ exitCode: 0, stderr: "" });
+
+      await using server = await terminal.serve("./pmilter -c pmilter.toml");
+      for (const [pattern, said] of [
+        [/^pmilter status /, /generation +1/],
+        [/^pmilter reload /, /^reloaded: generation 2 serves/],
+      ] as const) {
+        const { exitCode, stdout } = await terminal.run(`./${commands.next(pattern)}`);
+        expect(stdout).toMatch(said);
+        expect(exitCode).toBe(0);
+      }
+      expect(commands.left).toEqual([]);
+      expect(await server.stop()).toBe(0);
+    },
+    TIMEOUT_MS,
+  );
+});
+
 test("no other page has commands that nobody runs", () => {
-  const run = new Set(["README.md", "docs/testing.md", "bench/README.md"]);
+  const run = new Set(["README.md", "docs/testing.md", "docs/deployment.md", "bench/README.md"]);
   const pages = PAGES.filter(({ blocks }) => blocks.some(({ language }) => language === "sh"));
   expect(pages.map(({ file }) => file).filter((file) => !run.has(file))).toEqual([]);
 });

@@ -44,6 +44,9 @@ export async function freshCopy({ install = false } = {}): Promise<Terminal> {
   return terminal;
 }
 
+/** The server itself, from source or as the binary, among what a command started. */
+const SERVER = /src\/main\.ts|^\S*\/pmilter\0/;
+
 export class Terminal implements AsyncDisposable {
   readonly dir: string;
   readonly #path: string;
@@ -91,7 +94,7 @@ export class Terminal implements AsyncDisposable {
     const prints = new Lines();
     const ended = Promise.all([log.read(child.stderr), prints.read(child.stdout), child.exited]);
     const signal = async (name: "SIGTERM" | "SIGKILL") => {
-      for (const pid of await groupOf(child.pid, name === "SIGTERM" ? "src/main.ts" : "")) killIfThere(pid, name);
+      for (const pid of await groupOf(child.pid, name === "SIGTERM" ? SERVER : /(?:)/)) killIfThere(pid, name);
     };
     const running: Running = {
       log,
@@ -136,14 +139,14 @@ export class Terminal implements AsyncDisposable {
 }
 
 /** The living processes of a group whose command line contains a text. */
-async function groupOf(leader: number, text: string): Promise<number[]> {
+async function groupOf(leader: number, text: RegExp): Promise<number[]> {
   const found: number[] = [];
   for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
     const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
     const [state, , group] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     if (Number(group) !== leader || state === "Z") continue;
     const line = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    if (line.includes(text)) found.push(Number(pid));
+    if (text.test(line)) found.push(Number(pid));
   }
   return found;
 }
