@@ -9,6 +9,7 @@ import { check } from "./cli/check.ts";
 import { helpText } from "./cli/help.ts";
 import { send, SendError } from "./cli/send.ts";
 import { serve } from "./cli/serve.ts";
+import { types, TypesError } from "./cli/types.ts";
 import { ConfigError } from "./config/errors.ts";
 import { ListenError } from "./server/listen-error.ts";
 import { PrivilegeError } from "./server/privileges.ts";
@@ -39,6 +40,8 @@ async function run(args: readonly string[]): Promise<number> {
       return status(command.config, command.json);
     case "reload":
       return reload(command.config, command.json);
+    case "types":
+      return types(command.folder);
     default:
       return command satisfies never;
   }
@@ -52,7 +55,8 @@ function isExpected(error: unknown): error is Error {
     error instanceof ListenError ||
     error instanceof PrivilegeError ||
     error instanceof SendError ||
-    error instanceof AskError
+    error instanceof AskError ||
+    error instanceof TypesError
   );
 }
 

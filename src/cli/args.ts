@@ -13,7 +13,7 @@ export class ArgumentError extends Error {
   }
 }
 
-export const COMMAND_NAMES = ["serve", "check", "send", "status", "reload"] as const;
+export const COMMAND_NAMES = ["serve", "check", "send", "status", "reload", "types"] as const;
 export type CommandName = (typeof COMMAND_NAMES)[number];
 
 export interface SendArguments {
@@ -34,6 +34,7 @@ export type Command =
   | { readonly name: "serve"; readonly config: string }
   | { readonly name: "check"; readonly config: string }
   | { readonly name: "status" | "reload"; readonly config: string; readonly json: boolean }
+  | { readonly name: "types"; readonly folder: string }
   | { readonly name: "send"; readonly config: string; readonly mail: SendArguments };
 
 /** The configuration that is used without `-c`. */
@@ -46,6 +47,11 @@ const COMMON = {
 } as const satisfies ParseArgsConfig["options"];
 
 const ASK = { ...COMMON, json: { type: "boolean" } } as const satisfies ParseArgsConfig["options"];
+
+const TYPES = {
+  help: COMMON.help,
+  version: COMMON.version,
+} as const satisfies ParseArgsConfig["options"];
 
 const SEND = {
   ...COMMON,
@@ -74,6 +80,7 @@ export function parseArguments(args: readonly string[]): Command {
   const name: CommandName = first !== undefined && isCommand(first) ? first : "serve";
   const rest = first === name ? args.slice(1) : [...args];
   if (name === "send") return parseSend(rest);
+  if (name === "types") return parseTypes(rest);
   const isAsking = name === "status" || name === "reload";
   const { values, positionals } = isAsking ? parse(name, rest, ASK) : parse(name, rest, COMMON);
   if (values.help === true) return { name: "help", of: first === name ? name : null };
@@ -109,6 +116,18 @@ function parseSend(args: readonly string[]): Command {
       json: values.json === true,
     },
   };
+}
+
+function parseTypes(args: readonly string[]): Command {
+  const { values, positionals } = parse("types", args, TYPES);
+  if (values.help === true) return { name: "help", of: "types" };
+  if (values.version === true) return { name: "version" };
+  const [folder, ...more] = positionals;
+  if (folder === undefined || folder === "") {
+    throw new ArgumentError("types needs the folder of the handlers, to write the declarations there", "types");
+  }
+  if (more.length > 0) throw new ArgumentError(`types takes one folder, got also "${more[0]}"`, "types");
+  return { name: "types", folder };
 }
 
 /** `i=4ZB1`, `{auth_type}=plain`; braces may be left out, as a shell would want. */

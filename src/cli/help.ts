@@ -12,6 +12,7 @@ Commands:
   send      play the mail server: send one message to the running server and show what it answers
   status    ask the running server how it is
   reload    have the running server read its configuration and handlers anew
+  types     write the declarations that editors need beside handlers outside of pmilter's repository
   help      show this, or the help of a command: pmilter help send
 
 Options:
@@ -98,6 +99,23 @@ Sessions that are open finish on the code they began with. What cannot be loaded
 server.listen, socket_*, user, group, control, listen_backlog and max_connections need a restart.
 
 Exit codes: 0 it took; 1 it did not, and the old code serves on, or no server answers; 2 wrong usage.
+`,
+  types: `Write what an editor needs beside handlers outside of pmilter's repository: types, documentation and
+completion for import { … } from "pmilter".
+
+Usage: pmilter types DIR
+
+  DIR                 the folder of the handlers; made if it is not there
+
+Writes DIR/pmilter.d.ts, the declarations of this version, and DIR/tsconfig.json. Both are written anew by
+the next run, after an update say. A tsconfig.json that pmilter types did not write stays as it is, and the
+options that it needs are printed; a pmilter.d.ts that it did not write is an error. The server reads neither.
+"pmilter/testing" is not declared: tests with it run inside the repository.
+
+Try:
+  pmilter types handlers
+
+Exit codes: 0 written; 1 a file cannot be written; 2 wrong usage.
 `,
 };
 

@@ -433,7 +433,11 @@ export class Conversation implements SessionSource, ReportSource {
   #finishMessage(): void {
     const { session } = this;
     const layers = this.allChanges();
-    if (layers.length > 0) sendChanges(this.#writer, this.message!, layers, session.keepsLeadingSpace);
+    if (layers.length > 0) {
+      // Postfix says `Postfix 3.7.11`, Sendmail its bare version; what says nothing is taken for neither.
+      const isSendmail = /^\d/.test(session.macros.get("v") ?? "");
+      sendChanges(this.#writer, this.message!, layers, { keepsLeadingSpace: session.keepsLeadingSpace, isSendmail });
+    }
     this.#reportObserved();
     const holder = this.#parts.findLast((part) => part?.changes?.quarantine && !part.filter.isObserved);
     if (holder !== undefined || this.#host.reportsAccepted) this.#reporter.accepted(holder?.filter ?? null, layers);

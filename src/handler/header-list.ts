@@ -112,6 +112,11 @@ export class HeaderList implements Headers {
     for (const entry of this.live()) yield { name: entry.name, value: this.valueOf(entry) };
   }
 
+  /** Received as it is, and without a space after its colon. */
+  isTight(entry: HeaderEntry): boolean {
+    return entry.id >= 0 && !entry.isChanged && !this.#received.headerHasSpace(entry.id);
+  }
+
   valueOf(entry: HeaderEntry): string {
     entry.value ??= this.#received.headerValue(entry.id);
     return entry.value;

@@ -162,6 +162,12 @@ export class ReceivedMessage {
     return this.#arena.text(this.#headers[at]!, this.#headers[at + 1]!);
   }
 
+  /** Whether a space followed the colon, and was dropped; without HDR_LEADSPC the mail server has dropped it. */
+  headerHasSpace(index: number): boolean {
+    const at = index * HEADER_FIELDS;
+    return this.#headers[at + 2] !== this.#headers[at + 1]! + 1;
+  }
+
   headerValue(index: number): string {
     const at = index * HEADER_FIELDS;
     return this.#arena.text(this.#headers[at + 2]!, this.#headers[at + 3]!);

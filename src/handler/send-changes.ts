@@ -6,24 +6,29 @@
 import { encodeText } from "../protocol/bytes.ts";
 import { encodeAddress, type ReplyWriter } from "../protocol/encode.ts";
 import type { FilterChanges } from "./changes.ts";
-import type { HeaderEntry, HeaderList } from "./header-list.ts";
+import type { HeaderChange, HeaderEntry, HeaderList } from "./header-list.ts";
 import type { ReceivedMessage } from "./message.ts";
 import { headersUnder, isSameAddress } from "./message-view.ts";
 
-/**
- * @param layers the changes that count, in chain order
- * @param keepsLeadingSpace HDR_LEADSPC was granted: the space after the colon is ours to write
- */
+/** What the mail server at hand wants differently. */
+export interface Dialect {
+  /** HDR_LEADSPC was granted: the space after the colon is ours to write. */
+  readonly keepsLeadingSpace: boolean;
+  /** It is a Sendmail, which counts headers in its own way. */
+  readonly isSendmail: boolean;
+}
+
+/** @param layers the changes that count, in chain order */
 export function sendChanges(
   writer: ReplyWriter,
   received: ReceivedMessage,
   layers: readonly FilterChanges[],
-  keepsLeadingSpace: boolean,
+  dialect: Dialect,
 ): void {
   const sender = layers.findLast((changes) => changes.sender !== null)?.sender;
   if (sender) writer.changeFrom(encodeAddress(sender.address), sender.params.join(" "));
   sendRecipients(writer, received, layers);
-  sendHeaders(writer, received, layers, keepsLeadingSpace ? " " : "");
+  sendHeaders(writer, received, layers, dialect);
   const body = layers.findLast((changes) => changes.body !== null)?.body;
   if (body) writer.replaceBody(body);
   const quarantine = layers.findLast((changes) => changes.quarantine !== null)?.quarantine;
@@ -56,56 +61,129 @@ function sendRecipients(writer: ReplyWriter, received: ReceivedMessage, layers: 
   for (const { address, params } of added) writer.addRecipient(encodeAddress(address), params.join(" "));
 }
 
+/** Where a header goes that is "past the end": both mail servers append it (an INT_MAX, as their parsers take it). */
+const END = 0x7fffffff;
+
+/**
+ * Headers that Sendmail makes when a message has none: adding one fills its slot, so that there are not two. For any
+ * other name its ADDHEADER does not append: it goes in front of the first header of that name.
+ */
+const SENDMAIL_DEFAULTS = new Set(["date", "from", "message-id", "resent-date", "resent-from", "resent-message-id"]);
+
 function sendHeaders(
   writer: ReplyWriter,
   received: ReceivedMessage,
   layers: readonly FilterChanges[],
-  space: string,
+  { keepsLeadingSpace, isSendmail }: Dialect,
 ): void {
+  const space = keepsLeadingSpace ? " " : "";
   // What most filters do is to add a header: then nobody needs to know those that were received.
-  if (layers.every((changes) => changes.headers.every((change) => change.kind === "add"))) {
-    for (const { headers } of layers) {
-      for (const change of headers) if (change.kind === "add") writer.addHeader(change.name, space + change.value);
-    }
+  const isSimple = (change: HeaderChange): boolean =>
+    change.kind === "add" && !(isSendmail && SENDMAIL_DEFAULTS.has(change.name.toLowerCase()));
+  if (!layers.every((changes) => changes.headers.every(isSimple))) {
+    new HeaderSender(writer, headersUnder(received, layers), space, isSendmail).send();
     return;
   }
-  sendHeaderList(writer, headersUnder(received, layers), space);
+  for (const { headers } of layers) {
+    for (const change of headers) {
+      if (change.kind !== "add") continue;
+      if (isSendmail) writer.insertHeader(END, change.name, space + change.value);
+      else writer.addHeader(change.name, space + change.value);
+    }
+  }
 }
 
-function sendHeaderList(writer: ReplyWriter, list: HeaderList, space: string): void {
-  const entries = list.entries;
-  const counts = new Map<string, number>();
-  const positions = new Map<HeaderEntry, number>();
-  for (const entry of entries) {
-    if (entry.id < 0) continue;
-    const name = entry.name.toLowerCase();
-    const position = (counts.get(name) ?? 0) + 1;
-    counts.set(name, position);
-    positions.set(entry, position);
-  }
-  for (const entry of entries.toReversed()) {
-    const position = positions.get(entry);
-    if (position === undefined) continue;
-    if (entry.isDeleted) writer.changeHeader(position, entry.name, "");
-    else if (entry.isChanged) writer.changeHeader(position, entry.name, space + list.valueOf(entry));
+/** The difference between the headers as received and as they shall be. */
+class HeaderSender {
+  readonly #writer: ReplyWriter;
+  readonly #list: HeaderList;
+  readonly #space: string;
+  readonly #isSendmail: boolean;
+  /** Not deleted, in order. */
+  readonly #live: readonly HeaderEntry[];
+  /** The places of the first and the last received one among them, -1 if none is left. */
+  readonly #first: number;
+  readonly #last: number;
+  /** Names in lower case that were received, or sent by now. */
+  readonly #known = new Set<string>();
+
+  constructor(writer: ReplyWriter, list: HeaderList, space: string, isSendmail: boolean) {
+    this.#writer = writer;
+    this.#list = list;
+    this.#space = space;
+    this.#isSendmail = isSendmail;
+    this.#live = list.live();
+    this.#first = this.#live.findIndex(isReceived);
+    this.#last = this.#live.findLastIndex(isReceived);
   }
 
-  const live = list.live();
-  const firstReceived = live.findIndex((entry) => entry.id >= 0);
-  const lastReceived = live.findLastIndex((entry) => entry.id >= 0);
-  // Without a received header to go by, what is before the first appended one was inserted at the top.
-  const firstAppended = live.findIndex((entry) => entry.isAppended);
-  const topEnd = firstReceived !== -1 ? firstReceived : firstAppended !== -1 ? firstAppended : live.length;
-  // From the lowest place up, so that an index counts none of our own: above it are received headers only, and the
-  // mail server's own Received, which it does not show.
-  let receivedAbove = live.filter((entry) => entry.id >= 0).length;
-  for (let at = lastReceived; at > firstReceived; at--) {
-    const entry = live[at]!;
-    if (entry.id >= 0) receivedAbove -= 1;
-    else writer.insertHeader(receivedAbove + 1, entry.name, space + list.valueOf(entry));
+  send(): void {
+    // Sendmail counts places in a list of its own, with headers that it does not show and does not send. So where one
+    // is inserted between received ones, those behind it are taken out and all are appended, in their new order.
+    const moved = this.#isSendmail
+      ? this.#live.findIndex((entry, at) => !isReceived(entry) && at > this.#first && at < this.#last)
+      : -1;
+    const rest = moved === -1 || this.#first === -1 ? [] : this.#live.slice(moved);
+    this.#changeReceived(new Set(rest));
+    // Without a received header to go by, what is before the first appended one was inserted at the top.
+    const firstAppended = this.#live.findIndex((entry) => entry.isAppended);
+    const topEnd = this.#first !== -1 ? this.#first : firstAppended !== -1 ? firstAppended : this.#live.length;
+    if (rest.length > 0) {
+      for (const entry of rest) this.#insert(END, entry);
+    } else {
+      this.#insertBetween();
+      for (const entry of this.#live.slice(Math.max(topEnd, this.#last + 1))) this.#append(entry);
+    }
+    for (const entry of this.#live.slice(0, topEnd).reverse()) this.#insert(0, entry);
   }
-  for (const entry of live.slice(Math.max(topEnd, lastReceived + 1))) {
-    writer.addHeader(entry.name, space + list.valueOf(entry));
+
+  /** Changes and deletions, from the last header to the first: no index moves under a later one. */
+  #changeReceived(moved: ReadonlySet<HeaderEntry>): void {
+    const counts = new Map<string, number>();
+    const received = this.#list.entries.filter(isReceived).map((entry) => {
+      const name = entry.name.toLowerCase();
+      const position = (counts.get(name) ?? 0) + 1;
+      counts.set(name, position);
+      this.#known.add(name);
+      return { entry, position };
+    });
+    for (const { entry, position } of received.reverse()) {
+      if (entry.isDeleted || moved.has(entry)) this.#writer.changeHeader(position, entry.name, "");
+      else if (entry.isChanged) this.#writer.changeHeader(position, entry.name, this.#valueOf(entry));
+    }
   }
-  for (const entry of live.slice(0, topEnd).reverse()) writer.insertHeader(0, entry.name, space + list.valueOf(entry));
+
+  /**
+   * Between received headers, as Postfix counts: from the lowest place up, so that an index counts none of our own.
+   * Above it are received headers only, and the mail server's own Received, which it does not show.
+   */
+  #insertBetween(): void {
+    let receivedAbove = this.#live.filter(isReceived).length;
+    for (let at = this.#last; at > this.#first; at--) {
+      const entry = this.#live[at]!;
+      if (isReceived(entry)) receivedAbove -= 1;
+      else this.#insert(receivedAbove + 1, entry);
+    }
+  }
+
+  #append(entry: HeaderEntry): void {
+    const name = entry.name.toLowerCase();
+    const fillsSlot = SENDMAIL_DEFAULTS.has(name) && !this.#known.has(name);
+    this.#known.add(name);
+    if (this.#isSendmail && !fillsSlot) this.#insert(END, entry);
+    else this.#writer.addHeader(entry.name, this.#valueOf(entry));
+  }
+
+  #insert(index: number, entry: HeaderEntry): void {
+    this.#writer.insertHeader(index, entry.name, this.#valueOf(entry));
+  }
+
+  #valueOf(entry: HeaderEntry): string {
+    const value = this.#list.valueOf(entry);
+    return this.#list.isTight(entry) ? value : this.#space + value;
+  }
+}
+
+function isReceived(entry: HeaderEntry): boolean {
+  return entry.id >= 0;
 }
