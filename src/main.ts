@@ -14,7 +14,7 @@ import { ConfigError } from "./config/errors.ts";
 import { ListenError } from "./server/listen-error.ts";
 import { PrivilegeError } from "./server/privileges.ts";
 import { VERSION } from "./version.ts";
-import { LoadError } from "./worker/loader.ts";
+import { LoadError } from "./worker/load-failure.ts";
 
 const WORKER_URL = new URL("./worker/entry.ts", import.meta.url);
 

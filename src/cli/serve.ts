@@ -3,7 +3,7 @@ import { Log } from "../admin/log.ts";
 import { Output } from "../admin/output.ts";
 import { formatAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
-import { describeFilters, FilterServer } from "../server/server.ts";
+import { describeFilters, FilterServer, logNotices } from "../server/server.ts";
 import { keepFrames } from "./keep-frames.ts";
 import { VERSION } from "../version.ts";
 
@@ -35,7 +35,7 @@ export async function serve(configFile: string, workerUrl: URL): Promise<number>
 
   log.write("notice", `pmilter/${VERSION} starting (using Bun ${Bun.version})`);
   if (incomplete !== null) log.write("info", `the lines of verdicts are not logged: ${incomplete}`);
-  for (const { level, text } of config.notices) log.write(level === "warning" ? "warn" : "notice", text);
+  logNotices(log, config);
   if (process.getuid?.() === 0 && config.server.user === null) {
     log.write("warn", "running as root: set server.user, so that handlers have no more rights than they need");
   }

@@ -119,5 +119,5 @@ export class Reporter {
 /** Where a handler did something; its file alone, if the stack does not say (a thrown string has none). */
 function placeOf(origin: unknown, filter: ChainFilter, phase: Phase): Site | null {
   const file = filter.files[phase];
-  return siteOf(origin) ?? (file === undefined ? null : { file, line: 0 });
+  return siteOf(origin) ?? (file === undefined ? null : { file, line: 0, column: 0 });
 }

@@ -2,7 +2,10 @@
 
 export interface Site {
   readonly file: string;
+  /** From 1; 0 if only the file is known. */
   readonly line: number;
+  /** From 1; 0 if not known. */
+  readonly column: number;
 }
 
 /** Frames of pmilter's own sources are passed over: they are below this folder, in the repository and in a binary. */
@@ -12,9 +15,9 @@ const OWN_SOURCES = new URL("..", import.meta.url).pathname;
 export function siteOf(error: unknown): Site | null {
   const stack = error instanceof Error ? error.stack : undefined;
   if (stack === undefined) return null;
-  for (const match of stack.matchAll(/^\s*at (?:.*\()?(?:file:\/\/)?(\/[^\n]*?):(\d+)(?::\d+)?\)?$/gm)) {
+  for (const match of stack.matchAll(/^\s*at (?:.*\()?(?:file:\/\/)?(\/[^\n]*?):(\d+)(?::(\d+))?\)?$/gm)) {
     const file = match[1]!;
-    if (!file.startsWith(OWN_SOURCES)) return { file, line: Number(match[2]) };
+    if (!file.startsWith(OWN_SOURCES)) return { file, line: Number(match[2]), column: Number(match[3] ?? 0) };
   }
   return null;
 }

@@ -8,7 +8,7 @@ import type { LogLevel } from "../admin/log-level.ts";
 import type { Config } from "../config/config.ts";
 import type { Ledger } from "../ledger.ts";
 import type { Wants } from "../protocol/negotiate.ts";
-import { LoadError, type LoadFailure } from "../worker/loader.ts";
+import { LoadError } from "../worker/load-failure.ts";
 import type { ChainSummary, FromWorker, PeerName, ResumedSession } from "../worker/messages.ts";
 import type { Sources } from "../worker/sources.ts";
 import { leastLoaded } from "./placement.ts";
@@ -19,6 +19,8 @@ import { WorkerThread } from "./worker-thread.ts";
 export interface GenerationEvents {
   log(level: LogLevel, text: string, fields?: LogFields): void;
   print(text: string): void;
+  /** The sources were read: their changes are to be noticed from now on. */
+  sources(): void;
   /** A worker can take connections, perhaps after none could. */
   ready(): void;
   /** A worker's copy of a connection is closed: end the server's own. */
@@ -47,23 +49,8 @@ interface Member {
   readonly startedAt: number;
 }
 
-interface Loaded {
-  readonly summary: ChainSummary;
-  readonly sources: Sources;
-}
-
 /** How long a worker may take to cut its sessions before it is terminated. */
 const CUT_TIMEOUT_MS = 2000;
-
-/** A generation that did not load: what was read of it, so that a change of those files may be watched for. */
-export class GenerationError extends LoadError {
-  readonly sources: Sources | null;
-
-  constructor(failure: LoadFailure, sources: Sources | null) {
-    super(failure, undefined);
-    this.sources = sources;
-  }
-}
 
 export class Generation {
   readonly number: number;
@@ -71,13 +58,15 @@ export class Generation {
   readonly #options: GenerationOptions;
   readonly #members: Member[] = [];
   /** Settle the loading of a worker, by its place. */
-  readonly #loading = new Map<number, PromiseWithResolvers<Loaded>>();
-  #loaded: Loaded | null = null;
+  readonly #loading = new Map<number, PromiseWithResolvers<ChainSummary>>();
+  #summary: ChainSummary | null = null;
+  #sources: Sources | null = null;
   #ending: PromiseWithResolvers<void> | null = null;
   /** Workers that died in a row, by place. */
   readonly #deaths: number[];
 
-  private constructor(options: GenerationOptions) {
+  /** Nothing runs yet: see {@link load}. */
+  constructor(options: GenerationOptions) {
     this.number = options.number;
     this.rows = options.rows;
     this.#options = options;
@@ -87,19 +76,22 @@ export class Generation {
   /**
    * Starts the workers; settles when all have loaded their handlers and started their filters. The first reads the
    * sources, the others load what it read.
-   * @throws GenerationError none of the workers is left then
+   * @throws LoadError none of the workers is left then
    */
-  static async start(options: GenerationOptions): Promise<Generation> {
-    const generation = new Generation(options);
+  async load(): Promise<void> {
     try {
-      generation.#loaded = await generation.#spawn(0);
-      await Promise.all(options.rows.slice(1).map((_, index) => generation.#spawn(index + 1)));
-      return generation;
+      this.#summary = await this.#spawn(0);
+      await Promise.all(this.rows.slice(1).map((_, index) => this.#spawn(index + 1)));
     } catch (error) {
-      generation.#ending = Promise.withResolvers();
-      await Promise.all(generation.#members.map((member) => member.thread.terminate()));
+      this.#ending = Promise.withResolvers();
+      await Promise.all(this.#members.map((member) => member.thread.terminate()));
       throw error;
     }
+  }
+
+  /** It is not wanted any more while it loads: {@link load} throws this message. */
+  abandon(message: string): void {
+    for (const place of this.#loading.keys()) this.#failLoading(place, message);
   }
 
   get config(): Config {
@@ -107,11 +99,12 @@ export class Generation {
   }
 
   get summary(): ChainSummary {
-    return this.#loaded!.summary;
+    return this.#summary!;
   }
 
-  get sources(): Sources {
-    return this.#loaded!.sources;
+  /** What it was loaded from; null until that was read. */
+  get sources(): Sources | null {
+    return this.#sources;
   }
 
   /** Connections by worker. */
@@ -168,15 +161,14 @@ export class Generation {
     }
   }
 
-  #spawn(place: number): Promise<Loaded> {
+  #spawn(place: number): Promise<ChainSummary> {
     const { config, ledger, rows } = this.#options;
-    const loading = Promise.withResolvers<Loaded>();
+    const loading = Promise.withResolvers<ChainSummary>();
     this.#loading.set(place, loading);
     const thread = this.#thread(place);
     const member: Member = { slots: new Set(), isReady: false, startedAt: performance.now(), thread };
     this.#members[place] = member;
-    const sources = this.#loaded?.sources ?? null;
-    member.thread.post({ kind: "serve", index: rows[place]!, config, ledger: ledger.layout, sources });
+    member.thread.post({ kind: "serve", index: rows[place]!, config, ledger: ledger.layout, sources: this.#sources });
     const timer = setTimeout(() => {
       this.#failLoading(place, `the handlers were not loaded after ${LOAD_TIMEOUT_MS / 1000} s`);
     }, LOAD_TIMEOUT_MS);
@@ -188,7 +180,7 @@ export class Generation {
 
   #failLoading(place: number, message: string): void {
     const failure = { file: this.config.file, line: 0, column: 0, message };
-    this.#loading.get(place)?.reject(new GenerationError(failure, this.#loaded?.sources ?? null));
+    this.#loading.get(place)?.reject(new LoadError(failure, undefined));
   }
 
   #thread(place: number): WorkerThread {
@@ -202,15 +194,19 @@ export class Generation {
     const member = this.#members[place]!;
     const { events } = this.#options;
     switch (message.kind) {
+      case "sources":
+        this.#sources = message.sources;
+        events.sources();
+        return;
       case "ready":
         member.isReady = true;
-        this.#loading.get(place)?.resolve(message);
+        this.#loading.get(place)?.resolve(message.summary);
         events.ready();
         // Told to end while it loaded: nothing was placed with it.
         if (this.#ending !== null) member.thread.post({ kind: "end", atOnce: true });
         return;
       case "failed":
-        this.#loading.get(place)?.reject(new GenerationError(message.failure, message.sources));
+        this.#loading.get(place)?.reject(new LoadError(message.failure, undefined));
         return;
       case "closed":
         if (member.slots.delete(message.slot)) events.closed(message.slot);

@@ -4,8 +4,9 @@
  */
 import type { Config } from "../config/config.ts";
 import type { Ledger } from "../ledger.ts";
+import type { Sources } from "../worker/sources.ts";
 import { Generation, type GenerationEvents } from "./generation.ts";
-import { MAX_GENERATIONS, MAX_WAITING_GENERATIONS } from "./policy.ts";
+import { MAX_GENERATIONS, MAX_WAITING_GENERATIONS, MIN_ROWS } from "./policy.ts";
 
 export class Generations {
   readonly #workerUrl: URL;
@@ -13,8 +14,12 @@ export class Generations {
   readonly #events: GenerationEvents;
   readonly #freeRows: number[];
   #current: Generation | null = null;
+  #loading: Generation | null = null;
+  #failed: Sources | null = null;
   /** Oldest first; with the timer that has their sessions moved. */
   readonly #old = new Map<Generation, ReturnType<typeof setTimeout>>();
+  /** Those of the old ones whose sessions are to move. */
+  readonly #moving = new Set<Generation>();
   #started = 0;
   #isStopping = false;
 
@@ -27,7 +32,7 @@ export class Generations {
 
   /** The rows that a ledger needs for so many workers a generation. */
   static rowsFor(workers: number): number {
-    return workers * MAX_GENERATIONS;
+    return Math.max(MIN_ROWS, workers * MAX_GENERATIONS);
   }
 
   get current(): Generation | null {
@@ -39,34 +44,54 @@ export class Generations {
     return [...this.#old.keys()];
   }
 
+  /** What the last load was made from if it failed, as far as that was read: a change of it may mend it. */
+  get failed(): Sources | null {
+    return this.#failed;
+  }
+
+  /** The one that is being loaded. */
+  get loading(): Generation | null {
+    return this.#loading;
+  }
+
   /**
    * Loads a new generation; it takes all sessions that begin from now on.
-   * @throws GenerationError; the one before serves on
+   * @param confirm the last step before it serves; if it throws, the generation is ended again
+   * @throws LoadError, or what `confirm` throws; the one before serves on
    */
-  async start(config: Config, workers: number): Promise<Generation> {
-    if (workers > this.#freeRows.length) {
+  async start(config: Config, workers: number, confirm: () => Promise<void>): Promise<Generation> {
+    if (this.#old.size + 1 >= MAX_GENERATIONS || workers > this.#freeRows.length) {
       throw new Error(`${this.#old.size} older generations still have sessions; a further one has to wait for them`);
     }
-    const rows = this.#freeRows.splice(0, workers);
-    this.#started += 1;
-    const number = this.#started;
-    let generation: Generation;
+    const generation = new Generation({
+      number: this.#started + 1,
+      workerUrl: this.#workerUrl,
+      config,
+      ledger: this.#ledger,
+      rows: this.#freeRows.splice(0, workers),
+      events: this.#events,
+    });
+    this.#loading = generation;
     try {
-      generation = await Generation.start({
-        number,
-        workerUrl: this.#workerUrl,
-        config,
-        ledger: this.#ledger,
-        rows,
-        events: this.#events,
+      await generation.load();
+      await confirm().catch(async (error: unknown) => {
+        await generation.end(null);
+        throw error;
       });
     } catch (error) {
-      this.#freeRows.push(...rows);
+      this.#freeRows.push(...generation.rows);
+      this.#failed = generation.sources;
       throw error;
+    } finally {
+      this.#loading = null;
     }
+    this.#failed = null;
+    this.#started += 1;
     const before = this.#current;
     this.#current = generation;
     if (before !== null) this.#retire(before);
+    // What was not enough for the generation before may do for this one, and the other way round.
+    for (const moving of this.#moving) moving.release(generation.summary);
     return generation;
   }
 
@@ -90,6 +115,7 @@ export class Generations {
     void generation.end(null).then(() => {
       clearTimeout(timer);
       this.#old.delete(generation);
+      this.#moving.delete(generation);
       this.#freeRows.push(...generation.rows);
       if (!this.#isStopping) this.#events.log("info", `generation ${generation.number} has ended`);
     });
@@ -98,6 +124,8 @@ export class Generations {
   }
 
   #move(generation: Generation): void {
-    if (this.#current !== null && this.#old.has(generation)) generation.release(this.#current.summary);
+    if (this.#current === null || !this.#old.has(generation)) return;
+    this.#moving.add(generation);
+    generation.release(this.#current.summary);
   }
 }

@@ -13,10 +13,15 @@ export function respawnDelay(deaths: number, hasLoaded: boolean): number {
 /** A worker that has lived so long, in milliseconds, starts well. */
 export const STABLE_MS = 10_000;
 
-/** Milliseconds without a change of any source before a reload: an editor writes in several steps. */
-export const QUIET_MS = 150;
+/**
+ * Milliseconds between two looks at the sources. A change is taken up when the next look finds nothing new: an editor
+ * writes in several steps.
+ */
+export const WATCH_MS = 200;
 
 /** How many generations may be alive at a time; with that many still ending, a reload fails. */
 export const MAX_GENERATIONS = 32;
+/** Rows for workers in the ledger at the least, so that a reload may raise `server.workers`: 64 bytes each. */
+export const MIN_ROWS = 4096;
 /** How many old ones may wait for their sessions to end until `drain_timeout`; older ones have them moved at once. */
 export const MAX_WAITING_GENERATIONS = 4;

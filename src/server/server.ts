@@ -11,10 +11,10 @@ import type { Config } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { Ledger } from "../ledger.ts";
 import type { ChainSummary, PeerName, ResumedSession } from "../worker/messages.ts";
-import { isCurrent, type Sources } from "../worker/sources.ts";
+import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { listenForControl } from "./control.ts";
 import { connectionsThatFit, descriptorLimit } from "./descriptors.ts";
-import { type Generation, GenerationError } from "./generation.ts";
+import type { Generation } from "./generation.ts";
 import { Generations } from "./generations.ts";
 import { close, dup } from "./libc.ts";
 import { type AcceptedSocket, listen, type Listener } from "./listener.ts";
@@ -74,14 +74,12 @@ export class FilterServer {
     this.#generations = new Generations(options.workerUrl, this.#ledger, {
       log: (level, text, fields) => options.log.write(level, text, fields),
       print: (text) => options.prints.push(text),
+      sources: () => this.#watch(),
       ready: () => this.#placeWaiting(),
       closed: (slot) => this.#release(slot),
       released: (slot) => this.#moveOn(slot),
     });
-    this.#watcher = new FileWatcher(
-      () => void this.#reloadChanged(),
-      (error) => options.log.write("warn", `changes of handlers may go unnoticed: ${error.message}`),
-    );
+    this.#watcher = new FileWatcher(() => void this.#reloadChanged());
   }
 
   /**
@@ -147,6 +145,7 @@ export class FilterServer {
     this.#isStopping = true;
     this.#watcher.close();
     this.#closeListeners();
+    this.#generations.loading?.abandon("the server stops");
     await this.#reloading;
     await this.#generations.stop(this.#config.server.stopTimeoutMs);
     const { masterExit } = this.#config.handler;
@@ -169,21 +168,33 @@ export class FilterServer {
     const { masterExit, postconfig } = config.handler;
     // What runs at the end must not turn out to be wrong then.
     if (masterExit !== null) await checkModule(workerUrl, masterExit, this.#taskOutput);
-    if (postconfig !== null) await callHandler(workerUrl, postconfig, LOAD_TIMEOUT_MS, this.#taskOutput);
-    const { sources } = await this.#generations.start(config, workersOf(config));
+    await this.#generations.start(config, workersOf(config), async () => {
+      if (postconfig !== null) await callHandler(workerUrl, postconfig, LOAD_TIMEOUT_MS, this.#taskOutput);
+    });
     this.#config = config;
     this.#allowed = allowedBy(config);
-    this.#watch(sources);
+    this.#watch();
   }
 
-  #watch({ files, others }: Sources): void {
-    this.#watcher.set(this.#config.server.watch ? [...files.map((file) => file.path), ...others] : []);
+  /** Of all generations whose sources matter: the one that serves, the one that loads, the one that failed last. */
+  #watch(): void {
+    const { current, failed, loading } = this.#generations;
+    const all = [current?.sources, loading?.sources, failed].filter((sources) => sources != null);
+    this.#watcher.set(this.#config.server.watch ? all.flatMap(pathsOf) : []);
   }
 
-  /** A file of the snapshot was touched: only if the disk now says something else is there anything to do. */
+  /** A file of the sources looks different: only if it says something else is there anything to do. */
   async #reloadChanged(): Promise<void> {
+    if (this.#isStopping) return;
+    const { loading } = this.#generations;
+    if (loading?.sources != null && !isCurrent(loading.sources)) {
+      // What is being loaded, or hangs, is out of date already: it must not keep the next version waiting.
+      loading.abandon("a file was changed while it was being loaded");
+    }
     await this.#reloading;
-    if (this.#isStopping || isCurrent(this.generation.sources)) return;
+    const { current, failed } = this.#generations;
+    const isKnown = [current?.sources, failed].some((sources) => sources != null && isCurrent(sources));
+    if (this.#isStopping || isKnown) return;
     await this.#reload(() => this.#config);
   }
 
@@ -206,6 +217,7 @@ export class FilterServer {
     const before = this.#config;
     try {
       const config = configure();
+      if (config !== before) logNotices(log, config);
       await this.#load(config);
       log.configure(config.server.logLevel, config.server.logFormat);
       for (const key of needRestart(before, config))
@@ -213,8 +225,7 @@ export class FilterServer {
       return done(true, `generation ${this.generation.number} serves: ${describeFilters(this.generation.summary)}`);
     } catch (error) {
       // What was read of it is watched as well: mending a file that the old generation does not know has to be noticed.
-      const tried = error instanceof GenerationError ? error.sources : null;
-      if (tried !== null) this.#watch(joinSources(this.generation.sources, tried));
+      this.#watch();
       return done(false, `generation ${this.generation.number} serves on: ${messageOf(error)}`);
     }
   }
@@ -397,8 +408,9 @@ function needRestart(before: Config, after: Config): string[] {
   return keys.filter((key) => !Bun.deepEquals(before.server[key], after.server[key])).map((key) => START_KEYS[key]);
 }
 
-function joinSources(a: Sources, b: Sources): Sources {
-  return { files: [...a.files, ...b.files], others: [...a.others, ...b.others], imports: {} };
+/** What the configuration's reader has to say of it. */
+export function logNotices(log: Log, config: Config): void {
+  for (const { level, text } of config.notices) log.write(level === "warning" ? "warn" : "notice", text);
 }
 
 /** The filters by name, as logs give them. */

@@ -1,6 +1,6 @@
 /** Work done by a worker of its own: loading handlers to check them, and the two handlers of the process's life. */
 import type { Config } from "../config/config.ts";
-import { LoadError, type LoadFailure } from "../worker/loader.ts";
+import { LoadError, type LoadFailure } from "../worker/load-failure.ts";
 import type { ChainSummary, FromWorker, ToWorker } from "../worker/messages.ts";
 import { WorkerThread } from "./worker-thread.ts";
 

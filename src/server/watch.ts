@@ -1,60 +1,70 @@
 /**
- * Watches the files of a snapshot and tells when one has changed, once it has been quiet: editors rename, truncate and
- * write in several steps. Folders are watched, so a file that is replaced, or gone and back, is seen too.
+ * Watches files and tells when one has changed, once they have been quiet: editors rename, truncate and write in several
+ * steps. It looks at them now and then instead of asking the system for events: a folder that is replaced, a link that is
+ * turned, a file that is yet to be made, and network file systems give none that can be relied on.
  */
-import { type FSWatcher, watch } from "node:fs";
-import { basename, dirname } from "node:path";
-import { QUIET_MS } from "./policy.ts";
+import { stat } from "node:fs/promises";
+import { WATCH_MS } from "./policy.ts";
 
 export class FileWatcher {
   readonly #onChange: () => void;
-  readonly #onError: (error: Error) => void;
-  /** By folder: its watcher and the names in it that count. */
-  readonly #folders = new Map<string, { watcher: FSWatcher; names: Set<string> }>();
+  #paths: readonly string[] = [];
+  /** What the files looked like at the last look; "" for one that is not there. */
+  #seen: readonly string[] | null = null;
+  #hasChanged = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #isClosed = false;
 
-  constructor(onChange: () => void, onError: (error: Error) => void) {
+  constructor(onChange: () => void) {
     this.#onChange = onChange;
-    this.#onError = onError;
   }
 
-  /** Watches these files from now on, and no others. */
+  /**
+   * Watches these files from now on, and no others. Whether they have changed before this call is not known here: the
+   * first look may tell of a change that is none.
+   */
   set(paths: readonly string[]): void {
-    const wanted = Map.groupBy(paths, (path) => dirname(path));
-    for (const [folder, { watcher }] of this.#folders) {
-      if (wanted.has(folder)) continue;
-      watcher.close();
-      this.#folders.delete(folder);
-    }
-    for (const [folder, files] of wanted) {
-      const names = new Set(files.map((file) => basename(file)));
-      const watched = this.#folders.get(folder);
-      if (watched !== undefined) watched.names = names;
-      else this.#watch(folder, names);
-    }
+    this.#paths = [...new Set(paths)];
+    this.#seen = null;
+    this.#hasChanged = true;
+    this.#schedule();
   }
 
   close(): void {
+    this.#isClosed = true;
     clearTimeout(this.#timer);
-    this.set([]);
   }
 
-  #watch(folder: string, names: Set<string>): void {
-    try {
-      const entry = { watcher: watch(folder), names };
-      entry.watcher.on("change", (_, name) => {
-        // Without a name, anything may have changed.
-        if (name === null || entry.names.has(String(name))) this.#touched();
-      });
-      entry.watcher.on("error", (error) => this.#onError(error));
-      this.#folders.set(folder, entry);
-    } catch (error) {
-      this.#onError(error instanceof Error ? error : new Error(String(error)));
+  #schedule(): void {
+    clearTimeout(this.#timer);
+    if (this.#isClosed || this.#paths.length === 0) return;
+    this.#timer = setTimeout(() => void this.#look(), WATCH_MS);
+    // Watching alone keeps no process alive.
+    this.#timer.unref();
+  }
+
+  async #look(): Promise<void> {
+    const paths = this.#paths;
+    const seen = await Promise.all(paths.map(lookOf));
+    if (paths !== this.#paths || this.#isClosed) return;
+    const isSame = this.#seen !== null && this.#seen.every((look, index) => look === seen[index]);
+    const isQuiet = isSame && this.#hasChanged;
+    if (this.#seen !== null && !isSame) this.#hasChanged = true;
+    this.#seen = seen;
+    if (isQuiet) {
+      this.#hasChanged = false;
+      this.#onChange();
     }
+    // `onChange` may have set other files, and with them the next look.
+    if (paths === this.#paths) this.#schedule();
   }
+}
 
-  #touched(): void {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(this.#onChange, QUIET_MS);
+async function lookOf(path: string): Promise<string> {
+  try {
+    const { ino, size, mtimeMs } = await stat(path);
+    return `${ino} ${size} ${mtimeMs}`;
+  } catch {
+    return "";
   }
 }

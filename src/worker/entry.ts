@@ -14,11 +14,12 @@ import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import { PLAIN_REPLIES, ReplyWriter } from "../protocol/encode.ts";
 import { Connection, type ConnectionHome } from "./connection.ts";
-import { callModule, entryFiles, failureOf, loadChain, LoadError, loadModule, type LoadFailure } from "./loader.ts";
+import { callModule, entryFiles, loadChain, loadModule } from "./loader.ts";
+import { failureOf, LoadError, type LoadFailure } from "./load-failure.ts";
 import { logLine } from "./log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "./messages.ts";
 import { capturePrints } from "./print.ts";
-import { readSources, serveSources, type Sources } from "./sources.ts";
+import { placeOfMissingExport, readSources, serveSources, type Sources } from "./sources.ts";
 
 /** The side of the thread that the main thread talks to. */
 interface WorkerScope {
@@ -170,14 +171,16 @@ let server: Server | null = null;
 /** What the handlers are loaded from in this thread; null until they are. */
 let sources: Sources | null = null;
 
-async function load(config: Config, given: Sources | null): Promise<{ chain: Chain; sources: Sources }> {
+async function load(config: Config, given: Sources | null): Promise<Chain> {
   sources = given ?? readSources(entryFiles(config));
+  if (given === null) post({ kind: "sources", sources });
+  if (sources.problem !== null) throw new LoadError(sources.problem, undefined);
   serveSources(sources);
-  return { chain: await loadChain(config), sources };
+  return loadChain(config);
 }
 
 async function serve(index: number, config: Config, ledger: Ledger, given: Sources | null): Promise<void> {
-  const { chain, sources } = await load(config, given);
+  const chain = await load(config, given);
   const home = { folder: dirname(config.file) };
   for (const { loaded, files, options } of chain.filters) {
     try {
@@ -192,11 +195,13 @@ async function serve(index: number, config: Config, ledger: Ledger, given: Sourc
     }
   }
   server = new Server(index, config, ledger, chain);
-  post({ kind: "ready", summary: summarize(chain), sources });
+  post({ kind: "ready", summary: summarize(chain) });
 }
 
 function fail(error: unknown, file: string): void {
-  post({ kind: "failed", failure: error instanceof LoadError ? error.failure : failureOf(error, file), sources });
+  const failure = error instanceof LoadError ? error.failure : failureOf(error, file);
+  const place = sources === null ? null : placeOfMissingExport(sources, failure.message);
+  post({ kind: "failed", failure: { ...failure, ...place } });
 }
 
 self.onmessage = ({ data: message }) => {
@@ -208,7 +213,7 @@ self.onmessage = ({ data: message }) => {
       return;
     case "check":
       load(message.config, null).then(
-        ({ chain, sources }) => post({ kind: "ready", summary: summarize(chain), sources }),
+        (chain) => post({ kind: "ready", summary: summarize(chain) }),
         (error: unknown) => fail(error, message.config.file),
       );
       return;

@@ -5,7 +5,7 @@ import type { LogLevel } from "../admin/log-level.ts";
 import type { Need } from "../handler/chain.ts";
 import type { Options, Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";
-import type { LoadFailure } from "./loader.ts";
+import type { LoadFailure } from "./load-failure.ts";
 import type { Sources } from "./sources.ts";
 
 /** What a generation's filters turned out to be. */
@@ -60,9 +60,10 @@ export type ToWorker =
   | { readonly kind: "end"; readonly atOnce: boolean };
 
 export type FromWorker =
-  | { readonly kind: "ready"; readonly summary: ChainSummary; readonly sources: Sources }
-  /** With what was read, as far as that came: a change of it may mend the failure. */
-  | { readonly kind: "failed"; readonly failure: LoadFailure; readonly sources: Sources | null }
+  /** The first worker of a generation has read the sources, and is about to load them: that may take its time. */
+  | { readonly kind: "sources"; readonly sources: Sources }
+  | { readonly kind: "ready"; readonly summary: ChainSummary }
+  | { readonly kind: "failed"; readonly failure: LoadFailure }
   | { readonly kind: "done" }
   /** The worker's copy of a connection is closed, and the connection lives on: see {@link ToWorker} `release`. */
   | { readonly kind: "released"; readonly slot: number }
