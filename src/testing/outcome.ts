@@ -82,9 +82,17 @@ export function describeModifications(replies: readonly ModificationReply[], lea
   for (const reply of replies) {
     switch (reply.kind) {
       case "addHeader":
-      case "insertHeader":
         described.push({ ...reply, value: visible(reply.value, leadingSpace) });
         break;
+      case "insertHeader": {
+        const { index, name } = reply;
+        const value = visible(reply.value, leadingSpace);
+        // With Sendmail, past the end is the one place that is sure to be the end: a header was added.
+        described.push(
+          index >= PAST_THE_END ? { kind: "addHeader", name, value } : { kind: "insertHeader", index, name, value },
+        );
+        break;
+      }
       case "changeHeader": {
         const { name, index } = reply;
         if (reply.value === "") described.push({ kind: "deleteHeader", name, index });
@@ -111,6 +119,9 @@ export function describeModifications(replies: readonly ModificationReply[], lea
   const text = decodeText(Buffer.concat(body));
   return described.map((change) => (change.kind === "replaceBody" ? { kind: "replaceBody", body: text } : change));
 }
+
+/** No message has as many headers. */
+const PAST_THE_END = 0x10000000;
 
 function visible(value: string, leadingSpace: boolean): string {
   return leadingSpace && value.startsWith(" ") ? value.slice(1) : value;

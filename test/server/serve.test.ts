@@ -295,7 +295,7 @@ describe("master_exit_handler", () => {
     });
     expect(await server.stop()).toBe(0);
     await server.log.next(/: stopped$/);
-    expect(server.log.text).toMatch(/\[error\]: master_exit_handler: .*exit\.ts:2: too late/);
+    expect(server.log.text).toMatch(/\[error\]: master_exit_handler: .*exit\.ts:2:\d+: too late/);
   });
 
   test.each([

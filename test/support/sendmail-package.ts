@@ -17,6 +17,7 @@ export interface UnpackedSendmail {
 }
 
 const PACKAGES = ["sendmail-bin", "sendmail-base", "sendmail-cf"];
+const PROGRAM = ["usr", "libexec", "sendmail", "sendmail"];
 /** Written last: a folder without it was not finished. */
 const DONE = "unpacked";
 
@@ -37,7 +38,7 @@ export function unpackSendmail(): UnpackedSendmail {
   }
   try {
     const root = cached();
-    const path = join(root, "usr", "libexec", "sendmail", "sendmail");
+    const path = join(root, ...PROGRAM);
     const libraries = readdirSync(join(root, "usr", "lib"))
       .map((name) => join(root, "usr", "lib", name))
       .join(":");
@@ -75,6 +76,8 @@ function cached(): string {
     for (const name of readdirSync(work).filter((each) => each.endsWith(".deb"))) {
       must(["dpkg", "-x", join(work, name), join(work, "root")]);
     }
+    // With the set-group-id bit it would not be given LD_LIBRARY_PATH.
+    chmodSync(join(work, "root", ...PROGRAM), 0o755);
     writeFileSync(join(work, "root", DONE), "");
     try {
       renameSync(join(work, "root"), root);
@@ -92,14 +95,19 @@ function cached(): string {
 function missingLibraries(name: string): string[] {
   const depends = /^(?:Pre-)?Depends: (.*)$/gm;
   const text = must(["apt-cache", "show", "--no-all-versions", name]);
-  const names = [...text.matchAll(depends)].flatMap(([, line]) => line!.split(",").map((each) => each.trim().split(/[ :]/)[0]!));
-  const isInstalled = (each: string) => run(["dpkg-query", "-W", "-f", "${Status}", each]).stdout.includes("ok installed");
+  const names = [...text.matchAll(depends)].flatMap(([, line]) =>
+    line!.split(",").map((each) => each.trim().split(/[ :]/)[0]!),
+  );
+  const isInstalled = (each: string) =>
+    run(["dpkg-query", "-W", "-f", "${Status}", each]).stdout.includes("ok installed");
   return names.filter((each) => each.startsWith("lib") && !isInstalled(each));
 }
 
 function download(cwd: string, packages: readonly string[]): void {
   if (packages.length === 0) return;
-  must(["apt-get", "-q", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "download", ...packages], { cwd });
+  must(["apt-get", "-q", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "download", ...packages], {
+    cwd,
+  });
 }
 
 interface RunOptions {
@@ -107,7 +115,10 @@ interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-function run(cmd: readonly string[], { cwd, env }: RunOptions = {}): { exitCode: number; stdout: string; stderr: string } {
+function run(
+  cmd: readonly string[],
+  { cwd, env }: RunOptions = {},
+): { exitCode: number; stdout: string; stderr: string } {
   const { exitCode, stdout, stderr } = Bun.spawnSync({
     cmd: [...cmd],
     ...(cwd !== undefined && { cwd }),

@@ -50,6 +50,8 @@ export interface SendmailOptions {
   readonly sinkPort?: number;
   /** Names of m4 such as confMAX_HEADERS_LENGTH. */
   readonly defines?: Readonly<Record<string, string>>;
+  /** Further lines of sendmail.mc, such as LOCAL_RULESETS and rules. */
+  readonly mc?: string;
 }
 
 export interface QueuedMail {
@@ -101,8 +103,26 @@ export async function startSendmail(options: SendmailOptions = {}): Promise<Send
   await writeFile(join(dir, "sendmail.cf"), await run([sendmail.m4, join(dir, "sendmail.mc")]));
 
   const child = Bun.spawn({
-    cmd: ["unshare", "-u", "-m", "-p", "--fork", "--kill-child", "sh", "-euc", SUPERVISOR, "sh", dir, ...sockets.folders],
-    env: { PATH: "/usr/bin:/bin:/usr/sbin:/sbin", LANG: "C", LD_LIBRARY_PATH: sendmail.libraries, SENDMAIL: sendmailTool.path },
+    cmd: [
+      "unshare",
+      "-u",
+      "-m",
+      "-p",
+      "--fork",
+      "--kill-child",
+      "sh",
+      "-euc",
+      SUPERVISOR,
+      "sh",
+      dir,
+      ...sockets.folders,
+    ],
+    env: {
+      PATH: "/usr/bin:/bin:/usr/sbin:/sbin",
+      LANG: "C",
+      LD_LIBRARY_PATH: sendmail.libraries,
+      SENDMAIL: sendmailTool.path,
+    },
     stdio: ["pipe", "pipe", "pipe"],
   });
   stack.defer(async () => {
@@ -189,14 +209,13 @@ function configuration(
     // No fsync: nothing here is worth it.
     confSAFE_QUEUE: "interactive",
     confLOG_LEVEL: "0",
-    // 25 bad commands would slow a session down.
     confMAX_RCPTS_PER_MESSAGE: "0",
     confBAD_RCPT_THROTTLE: "0",
     confDONT_BLAME_SENDMAIL: "GroupWritableDirPathSafe",
-    // Without a notice that a message is late or failed.
+    // No notices that a message is late, and no copies of those that it failed.
     confTO_QUEUEWARN: "",
     confCOPY_ERRORS_TO: "",
-    // Header fields and 8-bit text as they are.
+    // 8-bit text as it is.
     confEIGHT_BIT_HANDLING: "pass8",
     ...options.defines,
   };
@@ -207,8 +226,11 @@ function configuration(
   const filters: string[] = [];
   const daemons = services.map(({ name, milters, hold, inet6 }) => {
     const names = list(milters).map((milter) => {
-      const { address, failure, timeouts } = typeof milter === "string" ? ({ address: milter } as SendmailMilter) : milter;
-      const times = Object.entries({ C: 20, S: 20, R: 20, E: 60, ...timeouts }).map(([key, value]) => `${key}:${value}s`);
+      const { address, failure, timeouts } =
+        typeof milter === "string" ? ({ address: milter } as SendmailMilter) : milter;
+      const times = Object.entries({ C: 20, S: 20, R: 20, E: 60, ...timeouts }).map(
+        ([key, value]) => `${key}:${value}s`,
+      );
       const filter = `f${filters.length}`;
       const flags = failure === undefined ? "" : `F=${failure}, `;
       filters.push(`MAIL_FILTER(\`${filter}', \`S=${sockets.of(address)}, ${flags}T=${times.join(";")}')`);
@@ -237,6 +259,7 @@ function configuration(
     ...filters,
     ...daemons,
     "MAILER(`smtp')",
+    options.mc ?? "",
     "",
   ].join("\n");
 }
@@ -276,8 +299,8 @@ export class Sendmail implements AsyncDisposable {
   }
 
   /**
-   * A port of 127.0.0.1 whose connections reach the service from a loopback address that has this host name: what
-   * XCLIENT is for Postfix. The relay closes when either side does.
+   * A port of 127.0.0.1 whose connections reach the service from a loopback address that has this host name, or none
+   * (""): what XCLIENT is for Postfix. The relay closes when either side does.
    */
   async portFor(clientName: string, service = "smtp"): Promise<number> {
     const key = `${service} ${clientName}`;
@@ -295,12 +318,15 @@ export class Sendmail implements AsyncDisposable {
     }
     const client = ++this.#clients;
     const localAddress = `127.1.${client >> 8}.${client & 255}`;
-    await appendFile(join(this.dir, "hosts"), `${localAddress} ${clientName}\n`);
+    if (clientName !== "") await appendFile(join(this.dir, "hosts"), `${localAddress} ${clientName}\n`);
     const port = this.port(service);
     const sockets = new Set<Socket>();
     const server = createServer((client) => {
       const upstream = connect({ host: "127.0.0.1", port, localAddress });
-      for (const [from, to] of [[client, upstream], [upstream, client]] as const) {
+      for (const [from, to] of [
+        [client, upstream],
+        [upstream, client],
+      ] as const) {
         sockets.add(from);
         from.pipe(to);
         from.on("error", () => from.destroy());
@@ -333,14 +359,16 @@ export class Sendmail implements AsyncDisposable {
     const names = await readdir(folder);
     const control = names.find((name) => name === `qf${id}` || name === `hf${id}`);
     if (control === undefined) throw new Error(`${id} is not in the queue: ${names.join(" ")}`);
-    const text = await readFile(join(folder, control), "latin1");
+    // Bytes that mean something to Sendmail itself have \xff before them.
+    const text = (await readFile(join(folder, control), "latin1")).replaceAll(/\xff([^])/g, "$1");
     const body = await readFile(join(folder, `df${id}`), "latin1").catch(() => "");
     const records = text.split(/\n(?![ \t])/);
     const all = (pattern: RegExp): string[] => records.flatMap((record) => pattern.exec(record)?.[1] ?? []);
     return {
       sender: (all(/^S(.*)$/)[0] ?? "").replace(/^<(.*)>$/, "$1"),
       recipients: all(/^R[A-Z]*:(.*)$/).map((address) => address.replace(/^<(.*)>$/, "$1")),
-      headers: all(/^H(?:\?.*?\?)?([^]*)$/),
+      // Those with ?P? are for local mailboxes.
+      headers: all(/^H(?!\?P\?)(?:\?.*?\?)?([^]*)$/),
       body,
       quarantine: all(/^q(.*)$/)[0],
     };
@@ -359,9 +387,13 @@ export class Sendmail implements AsyncDisposable {
 
 /** Looks at the kernel's list: a connection to find out would be a session for the filters. */
 async function areListening(ports: readonly number[]): Promise<boolean> {
-  const tables = await Promise.all(["tcp", "tcp6"].map((name) => readFile(`/proc/net/${name}`, "utf8").catch(() => "")));
-  const listening = tables.flatMap((table) => [...table.matchAll(/:([0-9A-F]{4}) [0-9A-F]+:0000 0A /g)].map((m) => m[1]));
-  return ports.every((port) => listening.includes(port.toString(16).toUpperCase().padStart(4, "0")));
+  const tables = await Promise.all(
+    ["tcp", "tcp6"].map((name) => readFile(`/proc/net/${name}`, "utf8").catch(() => "")),
+  );
+  const listening = new Set(
+    tables.flatMap((table) => [...table.matchAll(/:([0-9A-F]{4}) [0-9A-F]+:0000 0A /g)].map(([, port]) => port!)),
+  );
+  return ports.every((port) => listening.has(port.toString(16).toUpperCase().padStart(4, "0")));
 }
 
 async function run(cmd: readonly string[]): Promise<string> {

@@ -1,0 +1,291 @@
+/**
+ * Handlers that throw, reject or never settle, at each phase and with each fallback, behind Sendmail: what the SMTP
+ * client gets, what the message becomes, and what the log says. Nobody else notices. And its patience: T=R for each
+ * reply, which only progress at the end of the message extends.
+ */
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { FROM, oneFilter, outcome, said, TO, clientName } from "../integration/support.ts";
+import { describeWith } from "../support/available.ts";
+import { sendmailTool } from "../support/sendmail.ts";
+import {
+  fieldsOf,
+  NO_COMMAND,
+  NO_GREETING,
+  OWN_FIELDS,
+  REJECTED_AT_END,
+  type Site,
+  startSite,
+  TRY_LATER,
+} from "./support.ts";
+
+// A busy machine starts a Postfix and several servers slowly.
+setDefaultTimeout(30_000);
+
+const SOURCE = `import { defineFilter } from "pmilter";
+const ways = {
+  throw() { throw new Error("thrown on purpose"); },
+  async reject() { await Promise.resolve(); throw new Error("rejected on purpose"); },
+  never: () => new Promise(() => {}),
+  text() { throw "no error"; },
+  late: () => new Promise((_, reject) => setTimeout(() => reject(new Error("late on purpose")), 600)),
+  timer() { setTimeout(() => { throw new Error("stray on purpose"); }, 0); },
+};
+function step(session) {
+  const [phase, way, fallback] = session.client.hostname.split(".")[0].split("-");
+  if (fallback !== session.options.name) return;
+  if (phase === session.phase) return ways[way]();
+  if (session.phase === "envfrom") session.message.addHeader("X-Early", "1");
+  if (session.phase === "eom") session.message.addHeader("X-Later", "1");
+}
+export default defineFilter({
+  connect: step, helo: step, envfrom: step, envrcpt: step, data: step, header: step, eoh: step, body: step, eom: step,
+  unknown: step, abort: step, close: step,
+});
+`;
+const lineOf = (text: string) => SOURCE.slice(0, SOURCE.indexOf(text)).split("\n").length;
+
+/** Lines are there when the client has its reply, or a moment later. */
+const SOON = { timeoutMs: 3000 };
+
+const FALLBACKS = ["tempfail", "reject", "accept", "continue"] as const;
+type Fallback = (typeof FALLBACKS)[number];
+const PMILTER = {
+  server: { workers: 2, handler_timeout: 0.5, eom_timeout: 0.5 },
+  files: { "broken.ts": SOURCE },
+  config: FALLBACKS.map(
+    (name) =>
+      `[[filter]]\npath = "broken.ts"\nname = "${name}"\non_error = "${name}"\non_timeout = "${name}"\noptions = { name = "${name}" }\n`,
+  ).join(""),
+};
+
+const MESSAGE = "Subject: one\r\nFrom: <alice@example.test>\r\n\r\nbody\r\n";
+const STEPS = {
+  connect: "mail",
+  helo: "mail",
+  envfrom: "mail",
+  envrcpt: "rcpt",
+  data: "data",
+  header: "end",
+  eoh: "end",
+  body: "end",
+  eom: "end",
+} as const;
+const PHASES = Object.keys(STEPS) as (keyof typeof STEPS)[];
+
+const REFUSALS: Readonly<Partial<Record<keyof typeof STEPS, string>>> = {
+  connect: `greeting: ${NO_GREETING}`,
+  helo: `mail: ${NO_COMMAND}`,
+  envfrom: `mail: 550 5.7.1 <${FROM}>... Command rejected`,
+  envrcpt: `rcpt: 550 5.7.1 <${TO}>... Command rejected`,
+  data: "data: 550 5.7.1 Command rejected",
+};
+
+/** The outcome, or for an accepted message the headers it was delivered with. */
+function expected(phase: keyof typeof STEPS, fallback: Fallback): string {
+  switch (fallback) {
+    case "tempfail":
+      return `${STEPS[phase]}: ${TRY_LATER}`;
+    case "reject":
+      return REFUSALS[phase] ?? `end: ${REJECTED_AT_END}`;
+    case "accept":
+      return "delivered with Subject From";
+    case "continue": {
+      // Before envfrom there is nothing to drop.
+      const kept = phase === "connect" || phase === "helo" ? ["X-Early"] : [];
+      return `delivered with ${["Subject", "From", ...kept, ...(phase === "eom" ? [] : ["X-Later"])].join(" ")}`;
+    }
+  }
+}
+
+/** Takes its time at the phase that the client's name says. */
+const SLOW = `
+const wait = (session) => session.client.hostname.startsWith(session.phase) ? Bun.sleep(7000) : undefined;
+export default {
+  envfrom: wait,
+  async eom(session) { await wait(session); session.message.addHeader("X-Slow", "1"); },
+};
+`;
+
+describeWith(sendmailTool, "Sendmail: handlers that fail", () => {
+  let site: Site;
+  beforeAll(async () => {
+    site = await startSite({
+      filters: {
+        broken: PMILTER,
+        slow: oneFilter(SLOW, { debug: 1, log_level: "debug", handler_timeout: 1, on_timeout: "reject" }),
+        stubborn: oneFilter(SLOW, { handler_timeout: 60 }),
+      },
+      sendmail: ({ slow, stubborn }) => ({
+        services: [
+          { name: "impatient", milters: { address: slow!, failure: "T", timeouts: { R: 5 } } },
+          { name: "stubborn-T", milters: { address: stubborn!, failure: "T", timeouts: { R: 2 } } },
+          { name: "stubborn-none", milters: { address: stubborn!, timeouts: { R: 2 } } },
+          { name: "whole", milters: { address: slow!, failure: "T", timeouts: { R: 5, E: 4 } } },
+        ],
+      }),
+    });
+  });
+  afterAll(async () => await site?.[Symbol.asyncDispose]());
+
+  async function run(as: string): Promise<string> {
+    const result = await site.send({ as, message: MESSAGE });
+    if (!result.accepted) return outcome(result);
+    const fields = fieldsOf(site.delivered(result.last));
+    return `delivered with ${fields
+      .slice(OWN_FIELDS.length)
+      .map((field) => field.split(":")[0])
+      .join(" ")}`;
+  }
+
+  const table = (["throw", "reject", "never", "text"] as const).flatMap((way) =>
+    FALLBACKS.map((fallback) => ({ way, fallback })),
+  );
+  test.each(table)("$way with fallback $fallback at each phase", async ({ way, fallback }) => {
+    const names = PHASES.map((phase) => `${phase}-${way}-${fallback}`);
+    const got = await Promise.all(names.map(run));
+    expect(Object.fromEntries(PHASES.map((phase, index) => [phase, got[index]]))).toEqual(
+      Object.fromEntries(PHASES.map((phase) => [phase, expected(phase, fallback)])),
+    );
+
+    const { log } = site.pmilter("broken");
+    const at = { throw: `:${lineOf("throw()")}`, reject: `:${lineOf("async reject()")}`, never: "", text: "" }[way];
+    const error = {
+      throw: '"Error: thrown on purpose"',
+      reject: '"Error: rejected on purpose"',
+      never: '"Error: not settled after 0.5 s"',
+      text: '"thrown: no error"',
+    }[way];
+    for (const [index, phase] of PHASES.entries()) {
+      // pmilter asks for the queue id at connect, and Sendmail has one by then.
+      const queueId = "queue_id=\\w+ ";
+      await log.next(
+        new RegExp(
+          `\\]: handler ${way === "never" ? "too slow" : "failed"}: ${queueId}client="${clientName(names[index]!)} .*` +
+            ` filter=${fallback} phase=${phase} at=broken\\.ts${at} error=${error} fallback=${fallback}$`,
+        ),
+        SOON,
+      );
+      if (fallback === "reject" || fallback === "tempfail") {
+        await log.next(
+          new RegExp(
+            `\\[notice\\]: ${fallback}.*="${clientName(names[index]!)} .* filter=${fallback} phase=${phase} .*fallback=true$`,
+          ),
+          SOON,
+        );
+      }
+    }
+  });
+
+  test("each of these failures was logged once, and its verdict once", () => {
+    const { log } = site.pmilter("broken");
+    for (const { way, fallback } of table) {
+      for (const phase of PHASES) {
+        const lines = log.all.filter((line) => line.includes(`="${clientName(`${phase}-${way}-${fallback}`)} `));
+        const levels = lines.map((line) => /\]\[(\w+)\]: /.exec(line)?.[1]);
+        const isRefused = fallback === "reject" || fallback === "tempfail";
+        // The message has two header fields.
+        const errors = phase === "header" && fallback === "continue" ? ["error", "error"] : ["error"];
+        expect([phase, way, ...levels]).toEqual([phase, way, ...errors, ...(isRefused ? ["notice"] : [])]);
+      }
+    }
+  });
+
+  test.each(FALLBACKS)(
+    "at unknown, abort and close a failure is logged, and nothing else (fallback %s)",
+    async (fallback) => {
+      for (const way of ["throw", "reject"]) {
+        const { log } = site.pmilter("broken");
+        const logged = (phase: string) =>
+          log.next(
+            new RegExp(
+              `handler failed: .*="${clientName(`${phase}-${way}-${fallback}`)} .* phase=${phase} at=broken\\.ts:\\d+ error=".* on purpose"$`,
+            ),
+          );
+        for (const phase of ["unknown", "abort", "close"]) {
+          await using client = await site.connect(`${phase}-${way}-${fallback}`);
+          expect(said(await client.command("FROBNICATE"))).toBe('500 5.5.1 Command unrecognized: "FROBNICATE"');
+          await client.mail(FROM);
+          await client.rset();
+          await client.mail(FROM);
+          await client.rcpt(TO);
+          expect((await client.data(MESSAGE)).code).toBe(250);
+          await client.quit();
+          await logged(phase);
+        }
+      }
+    },
+  );
+
+  test("after a handler that never settles the same SMTP session goes on with the next message", async () => {
+    await using client = await site.connect("envrcpt-never-tempfail");
+    for (let message = 0; message < 2; message++) {
+      expect((await client.mail(FROM)).code).toBe(250);
+      expect((await client.rcpt(TO)).code).toBe(451);
+      expect((await client.rset()).code).toBe(250);
+    }
+    expect((await client.quit()).code).toBe(221);
+  });
+
+  test("what a handler throws after its verdict is logged, with its place, and changes nothing", async () => {
+    const { log } = site.pmilter("broken");
+    expect(await run("envfrom-late-accept")).toBe("delivered with Subject From");
+    const late = await log.next(/failed after its verdict: .*late on purpose/);
+    expect(late).toContain(`phase=envfrom at=broken.ts:${lineOf("late:")} error="Error: late on purpose"`);
+    expect(await run("data-timer-reject")).toBe("delivered with Subject From X-Early X-Later");
+    expect(await log.next(/stray on purpose/)).toContain(`broken.ts:${lineOf("timer()")}`);
+    expect(await run("none-none-none")).toBe("delivered with Subject From");
+    expect(log.text).not.toContain("[crit]");
+  });
+
+  test("what a handler throws after its verdict is logged with the message it was about", async () => {
+    const { log } = site.pmilter("broken");
+    const from = log.all.length;
+    await using client = await site.connect("envfrom-late-continue");
+    expect((await client.mail("first@example.test")).code).toBe(250);
+    await client.rset();
+    // The handler of the first message rejects while that of the second is awaited.
+    expect((await client.mail("second@example.test")).code).toBe(250);
+    expect(await log.next(/failed after its verdict/, { from })).toMatch(
+      /client="envfrom-late-continue\.client\.test .* from=<first@example\.test> filter=continue phase=envfrom /,
+    );
+  });
+
+  test("an eom handler that takes longer than T=R sends progress, and passes", async () => {
+    const { log } = site.pmilter("slow");
+    const from = log.all.length;
+    const delivered = await site.deliver({ service: "impatient", as: "eom", message: MESSAGE });
+    expect(fieldsOf(delivered).at(-1)).toBe("X-Slow: 1");
+    expect(log.all.slice(from).filter((line) => / < PROGRESS 0 bytes/.test(line))).toHaveLength(2);
+  });
+
+  test("progress does not extend T=E, the time for the end of the message as a whole", async () => {
+    const result = await site.send({ service: "whole", as: "eom", message: MESSAGE });
+    expect(outcome(result)).toBe(`end: ${TRY_LATER}`);
+    expect(site.sink.messages.filter(({ text }) => text.includes("X-Slow: 1")).length).toBeLessThanOrEqual(1);
+  });
+
+  test("before eom nothing extends T=R: the fallback comes at handler_timeout, before Sendmail gives up", async () => {
+    const { log } = site.pmilter("slow");
+    const from = log.all.length;
+    await using client = await site.connect("envfrom", { service: "impatient" });
+    expect(said(await client.mail(FROM))).toBe(`550 5.7.1 <${FROM}>... Command rejected`);
+    // The filter is still asked.
+    expect(said(await client.mail(""))).toBe("550 5.7.1 <>... Command rejected");
+    await client.quit();
+    const lines = log.all.slice(from);
+    expect(lines.filter((line) => / < PROGRESS /.test(line))).toEqual([]);
+    expect(lines.filter((line) => line.includes('error="Error: not settled after 1 s"'))).toHaveLength(2);
+  });
+
+  test.each([
+    ["stubborn-T", "mail: 451 4.3.2 Please try again later"],
+    ["stubborn-none", "end: 250 2.0.0 ID Message accepted for delivery"],
+  ])(
+    "a handler_timeout longer than T=R: Sendmail drops the filter and does as it is told to (%s)",
+    async (service, expected) => {
+      const result = await site.send({ service, as: "envfrom", message: MESSAGE });
+      expect(outcome(result).replace(/2\.0\.0 \w+/, "2.0.0 ID")).toBe(expected);
+      if (result.accepted) expect(fieldsOf(site.delivered(result.last))).not.toContain("X-Slow: 1");
+    },
+  );
+});
