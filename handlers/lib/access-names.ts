@@ -1,0 +1,95 @@
+/**
+ * Host names, domains and addresses as one looks them up in lists: case, quotes, trailing dots and the two spellings of
+ * international names must not hide an entry.
+ */
+import { domainToASCII } from "node:url";
+import type { Options } from "./header-options.ts";
+
+/** DNS names have at most 255 characters, addresses a few more. What is longer is cut at the front: its end is what suffixes look at. */
+const MAX_LENGTH = 600;
+
+/** In lower case, as DNS has it (`xn--…`), without the dot at the end. */
+export function normalDomain(domain: string): string {
+  const name = domain.slice(-MAX_LENGTH).toLowerCase().replace(/\.$/, "");
+  // oxlint-disable-next-line no-control-regex
+  if (/^[\u0000-\u007f]*$/.test(name)) return name;
+  return domainToASCII(name) || name;
+}
+
+export interface Mailbox {
+  readonly local: string;
+  /** `""` for `<postmaster>`, which has none. */
+  readonly domain: string;
+}
+
+/** An address without brackets in its parts, normalised; both `""` for the null sender. */
+export function mailboxOf(address: string): Mailbox {
+  const bare = address.replace(/^@[^:]*:/, ""); // a source route (RFC 5321 4.1.2)
+  const at = bare.lastIndexOf("@");
+  const local = (at === -1 ? bare : bare.slice(0, at)).toLowerCase();
+  // "john.doe"@example.com is john.doe@example.com (RFC 5321 4.1.2).
+  const plain = /^".*"$/s.test(local) ? local.slice(1, -1).replace(/\\(.)/gs, "$1") : local;
+  return { local: plain, domain: at === -1 ? "" : normalDomain(bare.slice(at + 1)) };
+}
+
+/** Values by name (`mail.example.com`) and by suffix (`.example.com`: all names below, not `example.com` itself). */
+export class NameTable<T> {
+  readonly #values = new Map<string, T>();
+
+  get size(): number {
+    return this.#values.size;
+  }
+
+  /** The first one added of a name counts. */
+  add(name: string, value: T): void {
+    if (!this.#values.has(name)) this.#values.set(name, value);
+  }
+
+  /** One look for each dot in the name, however many entries there are; the longest entry wins. */
+  find(name: string): T | undefined {
+    return this.#values.get(name) ?? this.#findBelow(name);
+  }
+
+  /** The same for a mailbox: its address, then `@domain`, then the suffixes. The null sender is `<>`. */
+  findMailbox({ local, domain }: Mailbox): T | undefined {
+    if (domain === "") return local === "" ? this.#values.get("<>") : undefined;
+    return this.#values.get(`${local}@${domain}`) ?? this.#values.get(`@${domain}`) ?? this.#findBelow(domain);
+  }
+
+  #findBelow(domain: string): T | undefined {
+    for (let dot = domain.indexOf("."); dot !== -1; dot = domain.indexOf(".", dot + 1)) {
+      const found = this.#values.get(domain.slice(dot));
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+}
+
+/** A host name or, with a dot in front, a suffix, as an entry; null if it is none. */
+export function nameEntry(text: string): string | null {
+  const name = normalDomain(text);
+  return /^\.?[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?$/.test(name) && !name.includes("..") ? name : null;
+}
+
+/** Domains to look the domain of an address up in. */
+export class DomainList {
+  readonly #names = new NameTable<true>();
+
+  /** From an option, a list of `example.com` or `.example.com`. */
+  constructor(options: Options, key: string) {
+    for (const entry of options.list(key)) {
+      const name = nameEntry(entry);
+      if (name === null) options.fail(key, 'domains such as "example.com" or ".example.com"');
+      this.#names.add(name, true);
+    }
+  }
+
+  get isEmpty(): boolean {
+    return this.#names.size === 0;
+  }
+
+  has(address: string): boolean {
+    const { domain } = mailboxOf(address);
+    return domain !== "" && this.#names.find(domain) === true;
+  }
+}

@@ -1,0 +1,80 @@
+/** bcc-archive: which messages get the archive as a recipient, and how. */
+import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import bccArchive from "../../handlers/bcc-archive.ts";
+import { runFilter } from "../../src/testing/index.ts";
+
+const ARCHIVE = "archive@example.com";
+const ADDED = [{ kind: "addRecipient", address: `<${ARCHIVE}>`, params: ["NOTIFY=NEVER"] }];
+
+interface Envelope {
+  from?: string;
+  to?: string[];
+}
+
+async function run(
+  options: Record<string, unknown>,
+  { from = "a@example.net", to = ["b@example.com"] }: Envelope = {},
+) {
+  const mail = { from, to, eml: "Subject: s\n\nbody\n", options: { address: ARCHIVE, ...options } };
+  const { verdict, modifications, failures } = await runFilter(bccArchive, mail);
+  expect({ verdict, failures }).toEqual({ verdict: "accept", failures: [] });
+  return modifications as unknown[];
+}
+
+test.each<[string, Record<string, unknown>, Envelope, unknown[]]>([
+  ["every message", {}, {}, ADDED],
+  ["the archive is a recipient already", {}, { to: ["b@example.com", "Archive@EXAMPLE.com"] }, []],
+  ["sender domain", { sender_domains: ["example.net"] }, {}, ADDED],
+  ["recipient domain", { recipient_domains: ["example.com"] }, {}, ADDED],
+  ["one of two recipients", { recipient_domains: [".example.org"] }, { to: ["b@c.d", "x@y.example.org"] }, ADDED],
+  ["either is enough", { sender_domains: ["example.net"], recipient_domains: ["example.org"] }, {}, ADDED],
+  ["neither", { sender_domains: ["example.com"], recipient_domains: ["example.org"] }, {}, []],
+  ["the null sender", {}, { from: "" }, []],
+  ["the null sender, wanted", { null_sender: true }, { from: "" }, ADDED],
+])("%s", async (_, options, envelope, expected) => {
+  expect(await run(options, envelope)).toEqual(expected);
+});
+
+test("notify_never = false gives no ESMTP argument", async () => {
+  expect(await run({ notify_never: false })).toEqual([{ kind: "addRecipient", address: `<${ARCHIVE}>`, params: [] }]);
+});
+
+test("a header says that it was archived, and not for whom", async () => {
+  expect(await run({ header: "X-Archived" })).toContainEqual({ kind: "addHeader", name: "X-Archived", value: "yes" });
+  const worded = await run({ header: "X-Archived", header_value: "by policy" });
+  expect(worded).toContainEqual({ kind: "addHeader", name: "X-Archived", value: "by policy" });
+  expect(JSON.stringify(worded)).not.toContain("b@example.com");
+});
+
+test.each<[string, Record<string, unknown>, string]>([
+  ["no address", { address: undefined }, 'option "address": expected one line of text, got nothing'],
+  ["no address at all", { address: "archive" }, 'option "address": expected an address such as archive@example.com'],
+  ["two addresses", { address: "a@b.c> <d@e.f" }, 'option "address": expected'],
+  ["a line break", { address: "a@b.c\r\nRCPT" }, 'option "address": expected one line of text'],
+  ["a header value with a line break", { header: "X", header_value: "a\nb" }, 'option "header_value": expected'],
+  ["a switch that is a text", { null_sender: "yes" }, 'option "null_sender": expected true or false, got "yes"'],
+  ["an unknown option", { adress: "x" }, 'option "adress": there is no such option here, expected one of address'],
+])("start refuses %s", async (_, options, message) => {
+  const mail = { eml: "\n", options: { address: ARCHIVE, ...options } };
+  await expect(runFilter(bccArchive, mail)).rejects.toThrow(message);
+});
+
+describe("docs/handlers/bcc-archive.md", () => {
+  const page = readFileSync(join(import.meta.dir, "../../docs/handlers/bcc-archive.md"), "utf8");
+  const [, example = ""] = /^```toml\n(.*?)^```$/ms.exec(page) ?? [];
+  const { options } = (Bun.TOML.parse(example) as { filter: [{ options: Record<string, unknown> }] }).filter[0];
+
+  test("its example starts", async () => {
+    expect((await runFilter(bccArchive, { eml: "Subject: s\n\n.\n", options })).failures).toEqual([]);
+  });
+
+  test("it lists every option", async () => {
+    const wrong = runFilter(bccArchive, { eml: "\n", options: { ...options, nonsense: 1 } });
+    const message = await wrong.then(String, String);
+    const [, names = ""] = /expected one of (.*)$/.exec(message) ?? [];
+    const rows = [...page.matchAll(/^\| `(\w+)`/gm)].map((match) => match[1]!);
+    expect(rows.toSorted()).toEqual(names.split(", ").toSorted());
+  });
+});
