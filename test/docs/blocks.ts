@@ -9,7 +9,7 @@ import { join } from "node:path";
 export const ROOT = join(import.meta.dir, "..", "..");
 
 /** Each language has a test file beside this one that runs all its blocks. */
-export const LANGUAGES = ["ini", "sh", "text", "toml", "ts"] as const;
+export const LANGUAGES = ["ini", "m4", "sh", "text", "toml", "ts"] as const;
 export type Language = (typeof LANGUAGES)[number];
 
 export interface Block {
@@ -30,8 +30,8 @@ export interface Page {
   readonly prose: readonly string[];
 }
 
-/** README.md, docs/*.md, and bench/README.md when it is there. */
-export const PAGES: readonly Page[] = ["README.md", "docs/*.md", "bench/README.md"]
+/** README.md, the pages below docs, and bench/README.md when it is there. */
+export const PAGES: readonly Page[] = ["README.md", "docs/*.md", "docs/handlers/*.md", "bench/README.md"]
   .flatMap((pattern) => [...new Glob(pattern).scanSync({ cwd: ROOT })].toSorted())
   .map((file) => readPage(file, readFileSync(join(ROOT, file), "utf8")));
 
