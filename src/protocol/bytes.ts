@@ -5,6 +5,7 @@
  * UTF-8 becomes one lone surrogate U+DC80–U+DCFF, and is written back as that byte (the "surrogateescape" of PEP 383).
  * So whatever a handler reads and gives back arrives byte for byte as it was sent.
  */
+import { LENGTH_BYTES } from "./constants.ts";
 import { ProtocolError } from "./errors.ts";
 
 export const EMPTY: Uint8Array = Buffer.alloc(0);
@@ -117,11 +118,6 @@ export class ByteWriter {
     if (this.#buffer.length > 16 * this.#initialBytes) this.#buffer = Buffer.allocUnsafeSlow(this.#initialBytes);
   }
 
-  /** Drops everything written after `length`. */
-  truncate(length: number): void {
-    this.#length = length;
-  }
-
   u8(value: number): void {
     this.#reserve(1);
     this.#buffer[this.#length++] = value;
@@ -135,11 +131,6 @@ export class ByteWriter {
   u32(value: number): void {
     this.#reserve(4);
     this.#length = this.#buffer.writeUInt32BE(value, this.#length);
-  }
-
-  /** Overwrites the four bytes at `offset`, which have been written before. */
-  patchU32(offset: number, value: number): void {
-    this.#buffer.writeUInt32BE(value, offset);
   }
 
   bytes(bytes: Uint8Array, start = 0, end = bytes.length): void {
@@ -161,6 +152,19 @@ export class ByteWriter {
   cstring(text: string): void {
     this.text(text);
     this.u8(0);
+  }
+
+  /** Begins a packet of that code; gives the place that {@link endPacket} needs. */
+  protected beginPacket(code: number): number {
+    const at = this.#length;
+    this.u32(0);
+    this.u8(code);
+    return at;
+  }
+
+  /** Writes the length of the packet that began at `at`. */
+  protected endPacket(at: number): void {
+    this.#buffer.writeUInt32BE(this.#length - at - LENGTH_BYTES, at);
   }
 
   #reserve(bytes: number): void {

@@ -14,22 +14,22 @@ export type MacroPair = readonly [name: string, value: string];
 export class CommandWriter extends ByteWriter {
   /** The first packet of a connection: version, actions (`SMFIF_*`) and protocol flags (`SMFIP_*`) on offer. */
   optneg(version: number, actions: number, protocol: number): void {
-    const at = this.#begin(COMMAND.OPTNEG);
+    const at = this.beginPacket(COMMAND.OPTNEG);
     this.u32(version);
     this.u32(actions);
     this.u32(protocol);
-    this.#end(at);
+    this.endPacket(at);
   }
 
   /** The macros of the command `stage`, which follows; without pairs it is just the stage byte. */
   macro(stage: CommandCode, pairs: Iterable<MacroPair>): void {
-    const at = this.#begin(COMMAND.MACRO);
+    const at = this.beginPacket(COMMAND.MACRO);
     this.u8(stage);
     for (const [name, value] of pairs) {
       this.cstring(name);
       this.cstring(value);
     }
-    this.#end(at);
+    this.endPacket(at);
   }
 
   /**
@@ -37,14 +37,14 @@ export class CommandWriter extends ByteWriter {
    * @param port 0 to 65535, 0 for not known
    */
   connect(hostname: string, family: number, port: number, address: string): void {
-    const at = this.#begin(COMMAND.CONNECT);
+    const at = this.beginPacket(COMMAND.CONNECT);
     this.cstring(hostname);
     this.u8(family);
     if (family !== FAMILY.UNKNOWN) {
       this.u16(port);
       this.cstring(address);
     }
-    this.#end(at);
+    this.endPacket(at);
   }
 
   helo(hostname: string): void {
@@ -66,10 +66,10 @@ export class CommandWriter extends ByteWriter {
 
   /** `value` as it goes over the wire: continuation lines separated by LF alone. */
   header(name: string, value: string): void {
-    const at = this.#begin(COMMAND.HEADER);
+    const at = this.beginPacket(COMMAND.HEADER);
     this.cstring(name);
     this.cstring(value);
-    this.#end(at);
+    this.endPacket(at);
   }
 
   eoh(): void {
@@ -105,25 +105,14 @@ export class CommandWriter extends ByteWriter {
   }
 
   #strings(code: CommandCode, strings: readonly string[]): void {
-    const at = this.#begin(code);
+    const at = this.beginPacket(code);
     for (const text of strings) this.cstring(text);
-    this.#end(at);
+    this.endPacket(at);
   }
 
   #raw(code: CommandCode, bytes: Uint8Array | undefined): void {
     this.u32(1 + (bytes?.length ?? 0));
     this.u8(code);
     if (bytes !== undefined) this.bytes(bytes);
-  }
-
-  #begin(code: CommandCode): number {
-    const at = this.length;
-    this.u32(0);
-    this.u8(code);
-    return at;
-  }
-
-  #end(at: number): void {
-    this.patchU32(at, this.length - at - 4);
   }
 }

@@ -91,7 +91,6 @@ export const PROTOCOL = {
   NR_BODY: 0x080000,
   HDR_LEADSPC: 0x100000,
 } as const;
-export type ProtocolName = keyof typeof PROTOCOL;
 
 export const ALL_PROTOCOL = 0x1fffff;
 /** What an offer of 0 stands for (`SMFI_V1_PROT`). */

@@ -44,7 +44,7 @@ export class ReplyWriter extends ByteWriter {
   }
 
   optneg(version: number, actions: number, protocol: number, lists: readonly MacroList[]): void {
-    const at = this.#begin(REPLY.OPTNEG);
+    const at = this.beginPacket(REPLY.OPTNEG);
     this.u32(version);
     this.u32(actions);
     this.u32(protocol & ALL_PROTOCOL);
@@ -52,39 +52,39 @@ export class ReplyWriter extends ByteWriter {
       this.u32(list.stage);
       this.cstring(list.names.join(" "));
     }
-    this.#end(at);
+    this.endPacket(at);
   }
 
   replyCode(text: string): void {
-    const at = this.#begin(REPLY.REPLYCODE);
+    const at = this.beginPacket(REPLY.REPLYCODE);
     this.cstring(text);
-    this.#end(at);
+    this.endPacket(at);
   }
 
   /** Appends a header at the end of the block (`smfi_addheader`). */
   addHeader(name: string, value: string): void {
-    const at = this.#begin(REPLY.ADDHEADER);
+    const at = this.beginPacket(REPLY.ADDHEADER);
     this.cstring(name);
     this.cstring(value);
-    this.#end(at);
+    this.endPacket(at);
   }
 
   /** Inserts a header; 0 is the top, above the mail server's own Received (`smfi_insheader`). */
   insertHeader(index: number, name: string, value: string): void {
-    const at = this.#begin(REPLY.INSHEADER);
+    const at = this.beginPacket(REPLY.INSHEADER);
     this.u32(index);
     this.cstring(name);
     this.cstring(value);
-    this.#end(at);
+    this.endPacket(at);
   }
 
   /** Changes the `index`th header of that name, from 1; an empty value deletes it (`smfi_chgheader`). */
   changeHeader(index: number, name: string, value: string): void {
-    const at = this.#begin(REPLY.CHGHEADER);
+    const at = this.beginPacket(REPLY.CHGHEADER);
     this.u32(index);
     this.cstring(name);
     this.cstring(value);
-    this.#end(at);
+    this.endPacket(at);
   }
 
   /** The whole new body, cut into packets that come in one run; an empty body is one empty packet. */
@@ -115,28 +115,17 @@ export class ReplyWriter extends ByteWriter {
   }
 
   quarantine(reason: string): void {
-    const at = this.#begin(REPLY.QUARANTINE);
+    const at = this.beginPacket(REPLY.QUARANTINE);
     this.cstring(reason);
-    this.#end(at);
+    this.endPacket(at);
   }
 
   #addressed(code: ReplyCode, address: Uint8Array, params: string): void {
-    const at = this.#begin(code);
+    const at = this.beginPacket(code);
     this.bytes(address);
     this.u8(0);
     if (params !== "") this.cstring(params);
-    this.#end(at);
-  }
-
-  #begin(code: ReplyCode): number {
-    const at = this.length;
-    this.u32(0);
-    this.u8(code);
-    return at;
-  }
-
-  #end(at: number): void {
-    this.patchU32(at, this.length - at - 4);
+    this.endPacket(at);
   }
 }
 

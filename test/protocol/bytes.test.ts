@@ -152,15 +152,6 @@ describe("ByteWriter", () => {
     });
   });
 
-  test("patchU32 and truncate work on what was written", () => {
-    const writer = new ByteWriter(8);
-    writer.u32(0);
-    writer.text("abc");
-    writer.patchU32(0, 0x80000003);
-    writer.truncate(6);
-    expect(Buffer.from(writer.copy()).toString("hex")).toBe("800000036162");
-  });
-
   test("copy stays right after further writes", () => {
     const writer = new ByteWriter(8);
     writer.text("abc");
