@@ -30,9 +30,6 @@ export function defaultOffer(version: number): Offer {
   return { version, actions: 0x3f, protocol };
 }
 
-/** The version from which on an event exists; a filter that answered less is not sent it. */
-export const EVENT_SINCE: Readonly<Partial<Record<EventPhase, number>>> = { unknown: 3, data: 4 };
-
 const TLS = ["{tls_version}", "{cipher}", "{cipher_bits}", "{cert_subject}", "{cert_issuer}"];
 
 /** The macros sent at a stage unless the filter asks for others (protocol document 6.2). */
