@@ -1,0 +1,443 @@
+/** attachments: what is found by name, type, size and number, in archives and forwarded mail, and what is said of it. */
+import { describe, expect, spyOn, test } from "bun:test";
+import { crc32, deflateRawSync, gzipSync } from "node:zlib";
+import attachments from "../../handlers/attachments.ts";
+import { matches, plainName, printable } from "../../handlers/lib/file-names.ts";
+import { runFilter } from "../../src/testing/index.ts";
+
+const EXE = Buffer.concat([Buffer.from("MZ\x90\0", "latin1"), Buffer.alloc(600)]);
+const ELF = Buffer.concat([Buffer.from("\x7fELF\x02\x01\x01\0", "latin1"), Buffer.alloc(600)]);
+const PDF = Buffer.from("%PDF-1.7\n");
+const SEVEN_ZIP = Buffer.concat([Buffer.from("377abcaf271c0004", "hex"), Buffer.alloc(100)]);
+const RAR = Buffer.concat([Buffer.from("526172211a0700", "hex"), Buffer.alloc(100)]);
+const TNEF = Buffer.concat([Buffer.from("789f3e22", "hex"), Buffer.alloc(100)]);
+
+type Eml = string | Uint8Array;
+
+async function run(eml: Eml, options: Record<string, unknown> = {}) {
+  using log = spyOn(console, "log").mockImplementation(() => {});
+  const outcome = await runFilter(attachments, { from: "a@example.com", to: ["b@example.com"], eml, options });
+  expect(outcome.failures).toEqual([]);
+  return { ...outcome, printed: log.mock.calls.map(String) };
+}
+
+/** The words of the refusal, `""` if the message passes. */
+async function refusal(eml: Eml, options?: Record<string, unknown>): Promise<string> {
+  const { verdict, reply } = await run(eml, options);
+  expect(verdict).toBe(reply === null ? "accept" : "reject");
+  return reply === null ? "" : reply.lines.join("").replace(/^Attachment /, "");
+}
+
+/** A message with some text and one part. */
+function mail(header: string, content: Uint8Array | string = "x"): string {
+  const body = Buffer.from(content).toString("base64").replaceAll(/.{76}/g, "$&\r\n");
+  return [
+    "MIME-Version: 1.0",
+    "Content-Type: multipart/mixed; boundary=b",
+    "",
+    "--b",
+    "Content-Type: text/plain",
+    "",
+    "see below",
+    "--b",
+    header,
+    "Content-Transfer-Encoding: base64",
+    "",
+    body,
+    "--b--",
+    "",
+  ].join("\r\n");
+}
+
+function attached(name: string, content?: Uint8Array | string): string {
+  return mail(`Content-Type: application/octet-stream\r\nContent-Disposition: attachment; filename="${name}"`, content);
+}
+
+interface ZipFile {
+  readonly name: string | Buffer;
+  readonly content?: Uint8Array | string;
+  readonly isEncrypted?: boolean;
+  readonly localName?: string;
+  readonly method?: number;
+}
+
+function zip(files: readonly ZipFile[], prefix: Uint8Array = Buffer.alloc(0)): Buffer {
+  const locals: Buffer[] = [];
+  const directory: Buffer[] = [];
+  let offset = 0;
+  for (const { name, content = "x", isEncrypted = false, localName, method = 8 } of files) {
+    const data = method === 8 ? deflateRawSync(content) : Buffer.from(content);
+    const fields = Buffer.alloc(22);
+    fields.writeUInt16LE(isEncrypted ? 1 : 0, 2);
+    fields.writeUInt16LE(method, 4);
+    fields.writeUInt32LE(crc32(content), 10);
+    fields.writeUInt32LE(data.length, 14);
+    fields.writeUInt32LE(Buffer.from(content).length, 18);
+    const lengths = (bytes: Buffer) => Buffer.from([bytes.length & 255, bytes.length >> 8, 0, 0]);
+    const [central, local] = [Buffer.from(name), Buffer.from(localName ?? name)];
+    fields[0] = 20;
+    const tail = Buffer.alloc(14);
+    tail.writeUInt32LE(offset, 10);
+    directory.push(Buffer.from("PK\x01\x02\x14\0", "latin1"), fields, lengths(central), tail, central);
+    const entry = Buffer.concat([Buffer.from("PK\x03\x04", "latin1"), fields, lengths(local), local, data]);
+    locals.push(entry);
+    offset += entry.length;
+  }
+  const central = Buffer.concat(directory);
+  const end = Buffer.alloc(22);
+  end.write("PK\x05\x06", "latin1");
+  end.writeUInt16LE(files.length, 8);
+  end.writeUInt16LE(files.length, 10);
+  end.writeUInt32LE(central.length, 12);
+  end.writeUInt32LE(offset, 16);
+  return Buffer.concat([prefix, ...locals, central, end]);
+}
+
+function tar(files: readonly { name: string; content?: string | Uint8Array; kind?: string }[]): Buffer {
+  const blocks = files.flatMap(({ name, content = "x", kind = "0" }) => {
+    const data = Buffer.from(content);
+    const header = Buffer.alloc(512);
+    header.write(name.slice(0, 100));
+    header.write("0000644\0", 100);
+    header.write(`${data.length.toString(8).padStart(11, "0")}\0`, 124);
+    header.write("        ", 148);
+    header.write(kind, 156);
+    header.write("ustar\x0000", 257);
+    const sum = header.reduce((total, byte) => total + byte, 0);
+    header.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148);
+    return [header, data, Buffer.alloc((512 - (data.length % 512)) % 512)];
+  });
+  return Buffer.concat([...blocks, Buffer.alloc(1024)]);
+}
+
+describe("names", () => {
+  test.each([
+    ["plain", 'Content-Disposition: attachment; filename="setup.exe"'],
+    ["in capitals", "Content-Disposition: attachment; filename=SETUP.EXE"],
+    ["in the Content-Type", "Content-Type: application/octet-stream; name=setup.exe"],
+    ["only one of the two", 'Content-Type: image/png; name="a.exe"\r\nContent-Disposition: inline; filename="a.png"'],
+    ["the other one", 'Content-Type: image/png; name="a.png"\r\nContent-Disposition: inline; filename="a.exe"'],
+    ["given twice", "Content-Disposition: attachment; filename=a.txt; filename=a.exe"],
+    [
+      "two fields",
+      "Content-Disposition: attachment; filename=a.txt\r\nContent-Disposition: attachment; filename=a.exe",
+    ],
+    ["text with a name", "Content-Type: text/plain; name=setup.exe"],
+    ["RFC 2231", "Content-Disposition: attachment; filename*=utf-8''setup%2Eexe"],
+    [
+      "RFC 2231 in pieces",
+      `Content-Disposition: attachment; filename*0*=utf-8''set;\r\n filename*1*=up%2E; filename*2="exe"`,
+    ],
+    [
+      "RFC 2231 without charset",
+      `Content-Disposition: attachment; filename*0="set"; filename*1*=up%2E; filename*2="exe"`,
+    ],
+    ["RFC 2231 beside a harmless one", "Content-Disposition: attachment; filename=a.txt; filename*=utf-8''a.exe"],
+    ["RFC 2047 in quotes", 'Content-Disposition: attachment; filename="=?utf-8?B?c2V0dXAuZXhl?="'],
+    ["RFC 2047 in pieces", 'Content-Disposition: attachment; filename="=?utf-8?Q?setup?=\r\n =?utf-8?Q?=2Eexe?="'],
+    ["RFC 2047 bare", "Content-Disposition: attachment; filename= =?iso-8859-1?Q?setup=2Eexe?="],
+    ["dots and spaces at the end", 'Content-Disposition: attachment; filename="setup.exe. . "'],
+    ["two endings", 'Content-Disposition: attachment; filename="invoice.pdf                      .exe"'],
+    ["invisible characters", "Content-Disposition: attachment; filename*=utf-8''setup.e%E2%80%8Bxe%E2%80%8B"],
+    ["full width", "Content-Disposition: attachment; filename*=utf-8''setup%EF%BC%8E%EF%BD%85xe"],
+    ["another order", "Content-Disposition: attachment; filename*=utf-8''invoice%E2%80%AEfdp.exe"],
+    ["a folder", 'Content-Disposition: attachment; filename="C:/x/setup.exe"'],
+    ["NUL", "Content-Disposition: attachment; filename*=utf-8''setup.exe%00"],
+    ["a missing quote", 'Content-Disposition: attachment; filename="setup.exe'],
+    ["comments", "Content-Disposition: attachment (a); filename=setup.exe (b)"],
+    ["spaces around =", "Content-Disposition: attachment; filename = setup.exe"],
+  ])("%s", async (_, header) => {
+    expect(await refusal(mail(header))).toMatch(/its name matches \*\.exe$/);
+  });
+
+  test("that are shown in another order", async () => {
+    const eml = mail("Content-Disposition: attachment; filename*=utf-8''exe%E2%80%AEfdp.png");
+    expect(await refusal(eml)).toBe('"exe?fdp.png" is not accepted: its name is shown in another order than it has');
+    expect(await refusal(eml, { allow_reordered_names: true })).toBe("");
+  });
+
+  test("patterns of one's own", async () => {
+    const options = { names: ["invoice-????.PDF", "*.doc?"] };
+    expect(await refusal(attached("Invoice-2026.pdf"), options)).toContain("its name matches invoice-????.pdf");
+    expect(await refusal(attached("a.docm"), options)).toContain("its name matches *.doc?");
+    expect(await refusal(attached("a.exe"), options)).toBe("");
+  });
+
+  test("of a message that is nothing but the file", async () => {
+    expect(await refusal('Content-Type: application/zip; name="a.js"\r\n\r\nx\r\n')).toContain("its name matches *.js");
+  });
+
+  test("harmless ones pass", async () => {
+    for (const name of ["a.pdf", "exe", "a.exe.txt", "ä.png", "a b.docx"])
+      expect(await refusal(attached(name))).toBe("");
+    expect(await refusal("Subject: a\r\n\r\nhello\r\n")).toBe("");
+  });
+});
+
+test.each([
+  ["", "", true],
+  ["", "*", true],
+  ["abc", "a*c", true],
+  ["abc", "a?c", true],
+  ["abc", "ab", false],
+  ["abcbc", "a*bc", true],
+  ["a.b", "a?b?", false],
+  ["a[b", "a[b", true],
+  [`${"a".repeat(1000)}`, `${"*a".repeat(300)}b`, false],
+])("matches(%j, %j)", (text, pattern, expected) => {
+  expect(matches(text, pattern)).toBe(expected);
+});
+
+test("plainName and printable", () => {
+  expect(plainName("dir\\A\u202e.EXE ..")).toBe("a.exe");
+  expect(plainName("...")).toBe("");
+  expect(printable('a"\r\n\\é😀.exe')).toBe("a??????.exe");
+  expect(printable("x".repeat(100))).toHaveLength(59);
+});
+
+describe("types", () => {
+  test.each([
+    ["an exe", EXE, "application/x-msdownload"],
+    ["an elf", ELF, "application/x-elf"],
+  ])("%s with another name", async (_, content, type) => {
+    expect(await refusal(attached("a.png", content))).toBe(`"a.png" is not accepted: it is of the type ${type}`);
+  });
+
+  test("patterns of one's own", async () => {
+    expect(await refusal(attached("a.txt", PDF), { types: ["application/*"] })).toContain("application/pdf");
+    expect(await refusal(attached("a.txt", EXE), { types: [] })).toBe("");
+    expect(await refusal(attached("a.txt", zip([])), { types: ["application/zip"] })).toContain("application/zip");
+  });
+
+  test.each(["=", "\r\n-_*", " "])("base64 with %j within", async (noise) => {
+    const eml = attached("a.png", EXE);
+    const at = eml.indexOf("TVqQ") + 4;
+    expect(await refusal(eml.slice(0, at) + noise + eml.slice(at))).toContain("application/x-msdownload");
+  });
+
+  test("in other encodings", async () => {
+    const head = "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding:";
+    expect(await refusal(`${head} quoted-printable\r\n\r\n=4D=5A=\r\n=90=00${"=00".repeat(20)}\r\n`)).toContain(
+      "msdownload",
+    );
+    const binary = Buffer.concat([Buffer.from(`${head} binary\r\n\r\n`), EXE]);
+    expect(await refusal(binary)).toContain("msdownload");
+  });
+});
+
+describe("size and count", () => {
+  test("size is that of the decoded content", async () => {
+    expect(await refusal(attached("a.bin", Buffer.alloc(1000)), { max_size: 1000 })).toBe("");
+    const message = '"a.bin" is not accepted: it has 1001 bytes, more than 1000';
+    expect(await refusal(attached("a.bin", Buffer.alloc(1001)), { max_size: 1000 })).toBe(message);
+  });
+
+  test("count", async () => {
+    const parts = (count: number) => {
+      const part = "--b\r\nContent-Type: image/png; name=a.png\r\n\r\nx\r\n";
+      return `Content-Type: multipart/mixed; boundary=b\r\n\r\n${part.repeat(count)}--b--\r\n`;
+    };
+    expect(await refusal(parts(3), { max_count: 3 })).toBe("");
+    expect(await refusal(parts(5), { max_count: 3 })).toContain("there are more than 3 attachments");
+    expect(await refusal(attached("a.png"), { max_count: 0 })).toContain("there are more than 0 attachments");
+  });
+});
+
+describe("archives", () => {
+  const inZip = zip([{ name: "readme.txt" }, { name: "dir/setup.exe" }]);
+
+  test.each([
+    ["zip", "a.zip", inZip],
+    ["zip with another name", "a.png", inZip],
+    ["zip, stored", "a.zip", zip([{ name: "setup.exe", method: 0 }])],
+    ["zip, an unknown method", "a.zip", zip([{ name: "setup.exe", method: 99 }])],
+    ["zip, two names", "a.zip", zip([{ name: "a.txt", localName: "a.exe" }])],
+    ["zip behind other bytes", "a.zip", Buffer.concat([Buffer.from("PK\x03\x04", "latin1"), Buffer.alloc(90), inZip])],
+    ["zip, name that is no UTF-8", "a.zip", zip([{ name: Buffer.from("m\x81ller.exe", "latin1") }])],
+    ["encrypted zip", "a.zip", zip([{ name: "setup.exe", isEncrypted: true }])],
+    ["zip in zip", "a.zip", zip([{ name: "b.zip", content: inZip }])],
+    ["tar", "a.tar", tar([{ name: "a" }, { name: "b/setup.exe" }])],
+    ["tar, GNU long name", "a.tar", tar([{ name: "L", kind: "L", content: "long/setup.exe\0" }, { name: "long" }])],
+    ["tar, pax path", "a.tar", tar([{ name: "x", kind: "x", content: "22 path=lo/setup.exe\n" }, { name: "lo" }])],
+    ["gzip", "setup.exe.gz", gzipSync("x")],
+    ["tar in gzip", "a.tgz", gzipSync(tar([{ name: "setup.exe" }]))],
+    ["zip in tar in gzip", "a.tar.gz", gzipSync(tar([{ name: "a.zip", content: inZip }]))],
+  ])("names in %s", async (_, name, content) => {
+    expect(await refusal(attached(name, content))).toMatch(/its name matches \*\.exe$/);
+  });
+
+  test.each([
+    ["zip", zip([{ name: "a.png", content: EXE }])],
+    ["zip in zip", zip([{ name: "b.zip", content: zip([{ name: "a.png", content: EXE }]) }])],
+    ["tar", tar([{ name: "a.png", content: EXE }])],
+    ["gzip", gzipSync(EXE)],
+  ])("types in %s", async (_, content) => {
+    expect(await refusal(attached("a.zip", content))).toMatch(/it is of the type application\/x-msdownload$/);
+  });
+
+  test("the path is told", async () => {
+    const nested = zip([{ name: "b.zip", content: inZip }]);
+    const expected = '"a.zip > b.zip > dir/setup.exe" is not accepted: its name matches *.exe';
+    expect(await refusal(attached("a.zip", nested))).toBe(expected);
+  });
+
+  test("depth", async () => {
+    let nested: Buffer = zip([{ name: "a.txt" }]);
+    for (let depth = 1; depth < 4; depth++) nested = zip([{ name: `${depth}.zip`, content: nested }]);
+    expect(await refusal(attached("a.zip", nested), { max_depth: 4 })).toBe("");
+    expect(await refusal(attached("a.zip", nested), { max_depth: 3 })).toContain("it lies deeper than 3 levels");
+    expect(await refusal(attached("a.zip", zip([])), { max_depth: 0 })).toContain("it lies deeper than 0 levels");
+  });
+
+  test("encrypted", async () => {
+    const content = zip([{ name: "a.txt", isEncrypted: true }]);
+    expect(await refusal(attached("a.zip", content))).toBe("");
+    const expected = '"a.zip > a.txt" is not accepted: it is encrypted';
+    expect(await refusal(attached("a.zip", content), { allow_encrypted: false })).toBe(expected);
+  });
+
+  test.each([
+    ["7z", SEVEN_ZIP],
+    ["rar", RAR],
+    ["winmail.dat", TNEF],
+  ])("%s is not listed", async (kind, content) => {
+    expect(await refusal(attached("a.dat", content))).toBe("");
+    const expected = `"a.dat" is not accepted: ${kind} archives are not looked into`;
+    expect(await refusal(attached("a.dat", content), { allow_unlisted: false })).toBe(expected);
+    const inside = attached("a.zip", zip([{ name: "a.dat", content }]));
+    expect(await refusal(inside, { allow_unlisted: false })).toContain(`${kind} archives are not looked into`);
+  });
+
+  test.each([
+    ["cut off", inZip.subarray(0, 60)],
+    ["an end that points nowhere", Buffer.from(inZip).fill(0xff, inZip.length - 10, inZip.length - 2)],
+    ["gzip that is none", Buffer.from([0x1f, 0x8b, 1, 2, 3])],
+  ])("broken: %s", async (_, content) => {
+    expect(await refusal(attached("a.dat", content))).toBe("");
+    if (content[0] === 0x50)
+      expect(await refusal(attached("a.zip", content), { allow_unlisted: false })).toContain("broken");
+  });
+
+  test("bytes at random places of a zip and a tar: never a failure", async () => {
+    for (let seed = 0; seed < 300; seed++) {
+      const content = Buffer.from(seed % 2 === 0 ? inZip : tar([{ name: "a" }, { name: "b" }]));
+      for (let n = 0; n < 4; n++) content[(seed * 7919 + n * 104_729) % content.length] = (seed * 31 + n * 97) & 255;
+      const { verdict } = await run(attached("a.zip", content));
+      expect(["accept", "reject"]).toContain(verdict);
+    }
+  });
+});
+
+describe("hostile input is bounded", () => {
+  const timed = async (eml: Eml, options?: Record<string, unknown>) => {
+    const started = performance.now();
+    const said = await refusal(eml, options);
+    expect(performance.now() - started).toBeLessThan(2000);
+    return said;
+  };
+
+  test("a bomb", async () => {
+    const bomb = gzipSync(
+      Buffer.concat([tar([{ name: "a", content: "x" }]).subarray(0, 1024), Buffer.alloc(80 * 1024 * 1024)]),
+    );
+    expect(await timed(attached("a.tgz", bomb))).toContain("it unpacks to more than 52428800 bytes");
+  });
+
+  test("a large file that is no archive is not unpacked", async () => {
+    const large = zip([{ name: "a.csv", content: Buffer.alloc(80 * 1024 * 1024, "a,") }]);
+    expect(await timed(attached("a.zip", large))).toBe("");
+  });
+
+  test("many archives share the bytes", async () => {
+    const inner = zip([{ name: "a.bin", content: Buffer.alloc(1_000_000), method: 0 }]);
+    const outer = zip(Array.from({ length: 60 }, (_, n) => ({ name: `${n}.zip`, content: inner })));
+    expect(await timed(attached("a.zip", outer))).toContain("it unpacks to more than");
+  });
+
+  test("many files", async () => {
+    const files = zip(Array.from({ length: 20_000 }, (_, n) => ({ name: `${n}.txt` })));
+    expect(await timed(attached("a.zip", files))).toContain("there are more than 1000 files");
+    expect(await timed(attached("a.zip", zip([{ name: "a" }, { name: "b" }])), { max_entries: 3 })).toBe("");
+    expect(await timed(attached("a.zip", zip([{ name: "a" }, { name: "b" }])), { max_entries: 2 })).toContain(
+      "more than 2 files",
+    );
+  });
+
+  test("10,000 parts", async () => {
+    const eml = `Content-Type: multipart/mixed; boundary=b\r\n\r\n${"--b\r\n\r\nx\r\n".repeat(10_000)}--b--\r\n`;
+    expect(await timed(eml)).toContain("it has more parts than are looked at");
+  });
+
+  test("nested multiparts", async () => {
+    const open = (n: number) => `Content-Type: multipart/mixed; boundary=b${n}\r\n\r\n--b${n}\r\n`;
+    const eml = Array.from({ length: 1000 }, (_, n) => open(n)).join("");
+    expect(await timed(eml)).toContain("it has more parts than are looked at");
+  });
+
+  test("forwarded in forwarded", async () => {
+    const eml = "Content-Type: message/rfc822\r\n\r\n".repeat(1000);
+    expect(await timed(eml)).toContain("it lies deeper than 3 levels");
+  });
+
+  test("a name of 60 KB", async () => {
+    expect(await timed(attached(`${"a ".repeat(30_000)}.exe`))).toContain("its name matches *.exe");
+  });
+});
+
+describe("what is said", () => {
+  test("in forwarded mail", async () => {
+    const eml = mail("Content-Type: message/rfc822", attached("setup.exe"));
+    expect(await refusal(eml)).toBe('"message/rfc822 > setup.exe" is not accepted: its name matches *.exe');
+  });
+
+  test("the reply and the log are one safe line", async () => {
+    const { reply, printed } = await run(
+      mail("Content-Disposition: attachment; filename*=utf-8''a%0D%0A%22%C3%A4%25.exe"),
+    );
+    expect(reply).toEqual({
+      code: 550,
+      enhanced: "5.7.1",
+      lines: ['Attachment "a????%.exe" is not accepted: its name matches *.exe'],
+    });
+    expect(printed).toHaveLength(1);
+    expect(printed[0]).toMatch(/^attachments: queue_id=\S+ reject: "a\?\?\?\?%\.exe": its name matches \*\.exe$/);
+  });
+
+  test("quarantine holds and reports", async () => {
+    const { verdict, modifications } = await run(attached("a.exe", EXE), { action: "quarantine" });
+    expect(verdict).toBe("accept");
+    expect(modifications).toEqual([
+      {
+        kind: "addHeader",
+        name: "X-Attachment-Report",
+        value: '"a.exe": its name matches *.exe;\n "a.exe": it is of the type application/x-msdownload',
+      },
+      { kind: "quarantine", reason: 'attachments: "a.exe": its name matches *.exe' },
+    ]);
+  });
+
+  test("report only reports, at most five", async () => {
+    const content = zip(Array.from({ length: 9 }, (_, n) => ({ name: `${n}.exe` })));
+    const { modifications } = await run(attached("a.zip", content), { action: "report", header: "X-Found" });
+    expect(modifications).toHaveLength(1);
+    expect(modifications[0]).toMatchObject({ kind: "addHeader", name: "X-Found" });
+    expect(JSON.stringify(modifications)).toContain("4 more");
+  });
+
+  test("a sender's own report is removed", async () => {
+    const { message } = await run("X-Attachment-Report: all fine\r\nSubject: a\r\n\r\nx\r\n", { action: "report" });
+    expect(message).toBe("Subject: a\r\n\r\nx\r\n");
+  });
+
+  test.each([
+    ["action", "drop", 'option "action": expected one of "reject", "quarantine", "report", got "drop"'],
+    ["names", "*.exe", 'option "names": expected a list of texts, got "*.exe"'],
+    ["max_size", -1, 'option "max_size": expected a number, 0 or more, got -1'],
+    ["max_depth", 1.5, 'option "max_depth": expected a whole number, got 1.5'],
+    ["max_entries", 0, 'option "max_entries": expected a number, 1 or more, got 0'],
+    ["allow_encrypted", "no", 'option "allow_encrypted": expected true or false, got "no"'],
+    ["alow_encrypted", true, 'option "alow_encrypted": there is no such option'],
+  ])("start refuses %s", async (key, value, message) => {
+    await expect(runFilter(attachments, { eml: "\n", options: { [key]: value } })).rejects.toThrow(message);
+  });
+});
