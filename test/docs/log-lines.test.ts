@@ -9,6 +9,8 @@ const STAMP = blockOf("ts", "README.md").text;
 const PATTERNS = {
   log: /^\[.*\]\[(?:notice|error)\]: /,
   configuration: /^pmilter\.toml:\d+:\d+: /,
+  /** In handler-lines.test.ts. */
+  handler: /^(?:\w+: queue_id=|550 5\.7\.1 Attachment )/,
 };
 
 function kindOf({ text }: Block): keyof typeof PATTERNS | undefined {

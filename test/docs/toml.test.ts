@@ -1,6 +1,6 @@
 /** The `toml` blocks of the pages: each is a configuration that is read without a remark, and that `check` passes. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { cp, mkdir } from "node:fs/promises";
+import { cp, mkdir, symlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { parseConfig } from "../../src/config/load.ts";
 import { runPmilter } from "../support/pmilter.ts";
@@ -11,6 +11,8 @@ let dir: TempDir;
 beforeAll(async () => {
   dir = await tempDir("toml");
   await cp(join(ROOT, "handlers"), join(dir.path, "handlers"), { recursive: true });
+  // What handlers import from packages.
+  await symlink(join(ROOT, "node_modules"), join(dir.path, "node_modules"));
   const patience = blocksOf("ts", "docs/handlers.md").find(({ text }) => text.includes('name: "patience"'));
   await Bun.write(join(dir.path, "handlers/patience.ts"), patience!.text);
 });

@@ -24,10 +24,9 @@ const CONFIG = readFileSync(join(ROOT, "pmilter.toml"), "utf8")
   .replace("[server]\n", "")
   .replace(/^listen = .*\n/m, "");
 const FILES = Object.fromEntries(
-  readdirSync(join(ROOT, "handlers")).map((name) => [
-    `handlers/${name}`,
-    readFileSync(join(ROOT, "handlers", name), "utf8"),
-  ]),
+  readdirSync(join(ROOT, "handlers"), { withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => [`handlers/${name}`, readFileSync(join(ROOT, "handlers", name), "utf8")]),
 );
 
 const hasInet6 = canListen("::1");
