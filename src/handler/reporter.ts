@@ -8,7 +8,7 @@ import type { FilterChanges } from "./changes.ts";
 import type { ReceivedMessage } from "./message.ts";
 import { applyRecipients } from "./message-view.ts";
 import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
-import { type Site, siteOf } from "./site.ts";
+import { describeThrown, type Site, siteOf } from "./site.ts";
 import type { Decision } from "./verdict.ts";
 import type { Phase } from "../protocol/phases.ts";
 
@@ -97,7 +97,7 @@ export class Reporter {
       filter: filter?.loaded.name ?? null,
       phase: phase.name,
       site: filter === null ? null : placeOf(error, filter, phase.name),
-      message: error instanceof Error ? `${error.name}: ${error.message}` : `thrown: ${String(error)}`,
+      message: describeThrown(error),
       fallback,
     });
   }

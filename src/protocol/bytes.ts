@@ -36,27 +36,43 @@ export function decodeText(bytes: Uint8Array, start = 0, end = bytes.length): st
   return text.includes("\ufffd") ? decodeMixed(bytes, start, end) : text;
 }
 
-const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+/** Code units of lone surrogates that stand for bytes: the byte's value is added. */
+const ESCAPE = 0xdc00;
 
-/** Byte by byte, for the rare text that is not all valid UTF-8 (or that holds a real U+FFFD). */
+/** In one pass and without help, for text that is not all valid UTF-8: whoever sends it must not make it cost more. */
 function decodeMixed(bytes: Uint8Array, start: number, end: number): string {
-  let text = "";
+  const units = new Uint16Array(end - start);
+  let length = 0;
   for (let at = start; at < end;) {
     const lead = bytes[at]!;
-    const length = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
-    if (length > 0 && at + length <= end) {
-      try {
-        text += strictUtf8.decode(bytes.subarray(at, at + length));
-        at += length;
-        continue;
-      } catch {
-        // Not a UTF-8 sequence after all: its first byte is escaped below, the rest is looked at anew.
-      }
+    const size = sequenceLength(bytes, at, end);
+    if (size === 1) units[length++] = lead;
+    else if (size === 0) units[length++] = ESCAPE + lead;
+    else {
+      let point = lead & (0xff >> (size + 1));
+      for (let index = 1; index < size; index++) point = (point << 6) | (bytes[at + index]! & 0x3f);
+      if (point > 0xffff) {
+        units[length++] = 0xd7c0 + (point >> 10);
+        units[length++] = 0xdc00 + (point & 0x3ff);
+      } else units[length++] = point;
     }
-    text += String.fromCharCode(0xdc00 + lead);
-    at += 1;
+    at += Math.max(size, 1);
   }
-  return text;
+  return Buffer.from(units.buffer, 0, length * 2).toString("utf16le");
+}
+
+/** Bytes of the UTF-8 sequence at `at` (Unicode 15, table 3-7), 0 if there is none. */
+function sequenceLength(bytes: Uint8Array, at: number, end: number): number {
+  const lead = bytes[at]!;
+  if (lead < 0x80) return 1;
+  const size = lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
+  if (size === 0 || at + size > end) return 0;
+  const second = bytes[at + 1]!;
+  const least = lead === 0xe0 ? 0xa0 : lead === 0xf0 ? 0x90 : 0x80;
+  const most = lead === 0xed ? 0x9f : lead === 0xf4 ? 0x8f : 0xbf;
+  if (second < least || second > most) return 0;
+  for (let index = 2; index < size; index++) if ((bytes[at + index]! & 0xc0) !== 0x80) return 0;
+  return size;
 }
 
 const ESCAPED_BYTE = /[\udc80-\udcff]/u;
@@ -64,13 +80,24 @@ const ESCAPED_BYTE = /[\udc80-\udcff]/u;
 /** The bytes of a string, the inverse of {@link decodeText}. */
 export function encodeText(text: string): Uint8Array {
   if (!ESCAPED_BYTE.test(text)) return Buffer.from(text, "utf8");
-  const parts: Uint8Array[] = [];
-  for (const character of text) {
-    const unit = character.charCodeAt(0);
-    const escaped = character.length === 1 && unit >= 0xdc80 && unit <= 0xdcff;
-    parts.push(escaped ? Buffer.of(unit - 0xdc00) : Buffer.from(character, "utf8"));
+  const bytes = Buffer.allocUnsafe(text.length * 3);
+  let length = 0;
+  for (let at = 0; at < text.length;) {
+    // Up to the next escape all is text; what looks like one inside a surrogate pair is none.
+    let next = at;
+    while (next < text.length && !isEscape(text, next)) next += 1;
+    if (next > at) length += bytes.write(text.slice(at, next), length, "utf8");
+    if (next < text.length) bytes[length++] = text.charCodeAt(next) - ESCAPE;
+    at = next + 1;
   }
-  return Buffer.concat(parts);
+  return bytes.subarray(0, length);
+}
+
+function isEscape(text: string, at: number): boolean {
+  const unit = text.charCodeAt(at);
+  if (unit < 0xdc80 || unit > 0xdcff) return false;
+  const before = at === 0 ? 0 : text.charCodeAt(at - 1);
+  return before < 0xd800 || before > 0xdbff;
 }
 
 /** At most 40 bytes of what a peer sent, printable ASCII as it is and the rest as `\xNN`: for messages and logs. */

@@ -8,7 +8,7 @@ import * as api from "../index.ts";
 import { isLogged, type LogLevel } from "../admin/log-level.ts";
 import type { Config } from "../config/config.ts";
 import type { Chain } from "../handler/chain.ts";
-import { siteOf } from "../handler/site.ts";
+import { describeThrown, siteOf } from "../handler/site.ts";
 import { Ledger } from "../ledger.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
@@ -246,7 +246,7 @@ for (const event of ["uncaughtException", "unhandledRejection"] as const) {
   process.on(event, (error: unknown) => {
     const site = siteOf(error);
     const at = site === null ? "" : ` at=${site.file}:${site.line}`;
-    const text = `a handler failed outside of any call:${at} error=${JSON.stringify(error instanceof Error ? `${error.name}: ${error.message}` : String(error))}`;
+    const text = `a handler failed outside of any call:${at} error=${JSON.stringify(describeThrown(error))}`;
     post({ kind: "log", level: "error", text, fields: { cause: "late", file: site?.file, line: site?.line } });
   });
 }

@@ -1,6 +1,6 @@
 /** Why a handler could not be loaded, and where in which file: from whatever an import throws. */
 import { accessSync, constants, readFileSync } from "node:fs";
-import { siteOf } from "../handler/site.ts";
+import { describeThrown, siteOf } from "../handler/site.ts";
 
 /** Why a handler could not be loaded; plain data, it travels between threads. */
 export interface LoadFailure {
@@ -86,7 +86,12 @@ export function placeOfSpecifier(text: string, specifier: string): { line: numbe
 }
 
 export function messageOf(error: unknown): string {
-  if (error instanceof Error) return error.message === "" ? error.name : error.message;
-  if (typeof error === "object" && error !== null && "message" in error) return String(error.message);
-  return `thrown: ${String(error)}`;
+  try {
+    if (error instanceof Error) return error.message === "" ? error.name : String(error.message);
+    // Bun's build and resolve messages are no errors, and have a message.
+    if (typeof error === "object" && error !== null && "message" in error) return String(error.message);
+  } catch {
+    // As for any odd value.
+  }
+  return describeThrown(error);
 }

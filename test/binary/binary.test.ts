@@ -1,0 +1,420 @@
+/** The compiled binary: every command, from another folder, on a machine that has no Bun; handlers are read from disk. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { close, dup } from "../../src/server/libc.ts";
+import { MilterClient } from "../../src/testing/index.ts";
+import { VERSION } from "../../src/version.ts";
+import { CONNECT, HELO, MAIL, OPTNEG, QUIT, RawClient, RCPT } from "../server/wire.ts";
+import { median } from "../reload/support.ts";
+import type { PmilterOptions } from "../support/pmilter.ts";
+import { type TempDir, tempDir, waitFor } from "../support/temp.ts";
+import { bareEnv, build, run as runBinary, type Served, serve as serveBinary } from "./support.ts";
+
+let folder: TempDir;
+let binary: string;
+/** Where the commands are run: another folder than the binary's and the handlers'. */
+let elsewhere: string;
+let env: Record<string, string>;
+
+beforeAll(async () => {
+  folder = await tempDir("build");
+  binary = join(folder.path, "pmilter");
+  elsewhere = join(folder.path, "elsewhere");
+  await Bun.write(
+    join(elsewhere, "mail.eml"),
+    "From: a@example.com\r\nTo: b@example.com\r\nSubject: x\r\n\r\nHello\r\n",
+  );
+  await Bun.write(join(folder.path, "empty", ".keep"), "");
+  env = bareEnv(join(folder.path, "empty"));
+  await build(binary);
+}, 60_000);
+
+afterAll(() => folder[Symbol.asyncDispose]());
+
+const run = (...args: readonly string[]) => runBinary(binary, args, { cwd: elsewhere, env });
+
+const serve = (options: PmilterOptions, where: { cwd?: string; env?: Record<string, string> } = {}) =>
+  serveBinary(binary, options, { cwd: where.cwd ?? elsewhere, env: { ...env, ...where.env } });
+
+async function ready(server: Served): Promise<string> {
+  const line = await server.log.next(/\bready: listening on /, { timeoutMs: 4000 });
+  return /listening on (.*?); /.exec(line)![1]!;
+}
+
+/** Handlers, and beside them all that they may import. */
+const PROJECT: PmilterOptions = {
+  server: { workers: 1, stop_timeout: 0.1 },
+  config: `[handler.session]
+envfrom_handler = "handlers/envfrom.ts"
+[[filter]]
+path = "handlers/stamp.ts"
+[filter.options]
+word = "option"
+`,
+  files: {
+    "handlers/envfrom.ts": `import { reject, type Session } from "pmilter";
+
+export default function envfrom(session: Session<"envfrom">, sender: string) {
+  if (sender === "<spam@example.com>") return reject("550 5.7.1 Not welcome here");
+}
+`,
+    "handlers/stamp.ts": `import { defineFilter } from "pmilter";
+import { part } from "./lib/part";
+import data from "../data.json";
+import table from "./table.toml";
+import note from "./note.txt" with { type: "text" };
+import main from "with-exports";
+import { extra } from "with-exports/extra";
+import old from "commonjs";
+export default defineFilter({
+  name: "stamp",
+  eom({ message, options }) {
+    const words = [part, data.word, table.word, note.trim(), main, extra, old.name, options.word];
+    console.log("stamped");
+    message.addHeader("X-Stamp", words.join(" "));
+  },
+});
+`,
+    "handlers/lib/part.ts": 'export enum Kind { Part = "module" }\nexport const part: string = Kind.Part;\n',
+    "handlers/table.toml": 'word = "toml"\n',
+    "handlers/note.txt": "text\n",
+    "data.json": '{ "word": "json" }\n',
+    "node_modules/with-exports/package.json": JSON.stringify({
+      name: "with-exports",
+      type: "module",
+      exports: { ".": { default: "./dist/main.js" }, "./extra": "./dist/extra.js" },
+    }),
+    "node_modules/with-exports/dist/main.js": 'export { default } from "./inner.js";\n',
+    "node_modules/with-exports/dist/inner.js": 'export default "exports";\n',
+    "node_modules/with-exports/dist/extra.js": 'export const extra = "extra";\n',
+    "node_modules/commonjs/package.json": '{ "name": "commonjs", "main": "lib/main.js" }',
+    "node_modules/commonjs/lib/main.js": 'module.exports = { name: require("./name.js") };\n',
+    "node_modules/commonjs/lib/name.js": 'module.exports = "cjs";\n',
+  },
+};
+
+const STAMP = "module json toml text exports extra cjs option";
+
+const stampOf = async (server: Served, ...options: readonly string[]) => {
+  const { exitCode, stdout, stderr } = await run("send", "-c", server.configFile, "mail.eml", "--json", ...options);
+  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+  const outcome = JSON.parse(stdout) as { verdict: string; modifications: { value: string }[] };
+  return `${outcome.verdict} ${outcome.modifications.map(({ value }) => value).join(" ")}`.trimEnd();
+};
+
+describe("without Bun", () => {
+  test("there is none to be found", () => {
+    expect(Bun.which("bun", { PATH: env["PATH"]! })).toBeNull();
+    expect(Bun.which("node", { PATH: env["PATH"]! })).toBeNull();
+  });
+
+  test("--version and --help, also of each command; exit code 0", async () => {
+    expect(await run("--version")).toEqual({
+      exitCode: 0,
+      stdout: `pmilter ${VERSION} (Bun ${Bun.version})\n`,
+      stderr: "",
+    });
+    for (const args of [["--help"], ["-h"], ["help"]]) {
+      const { exitCode, stdout, stderr } = await run(...args);
+      expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+      expect(stdout).toContain("Usage: pmilter");
+    }
+    for (const command of ["serve", "check", "send", "status", "reload"]) {
+      expect((await run(command, "--help")).stdout).toContain(
+        `Usage: pmilter ${command === "serve" ? "[serve]" : command}`,
+      );
+    }
+  });
+
+  test("with an empty environment", async () => {
+    const { exitCode, stdout } = await runBinary(binary, ["--help"], { cwd: elsewhere, env: {} });
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain("Usage: pmilter");
+  });
+});
+
+describe("handlers on disk, from another folder", () => {
+  test("check: modules, data, packages with exports and CommonJS ones are found", async () => {
+    await using server = await serve(PROJECT);
+    const { exitCode, stdout, stderr } = await run("check", "-c", server.configFile);
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+    expect(stdout).toStartWith(`${server.configFile}: ok\n`);
+    expect(stdout).toContain("  handler: envfrom\n  stamp: eom\n");
+  });
+
+  test("serve and send: what is imported works, prints go to standard output", async () => {
+    await using server = await serve(PROJECT);
+    await ready(server);
+    expect(await stampOf(server)).toBe(`accept ${STAMP}`);
+    expect(await server.prints.next(/stamped/)).toBe("stamped");
+    const { exitCode, stdout } = await run("send", "-c", server.configFile, "mail.eml", "--from", "spam@example.com");
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain("550 5.7.1 Not welcome here");
+    server.process.kill("SIGTERM");
+    expect(await server.process.exited).toBe(0);
+  });
+
+  test("a reject's log line says in which file and line it was written", async () => {
+    await using server = await serve(PROJECT);
+    await ready(server);
+    await stampOf(server, "--from", "spam@example.com");
+    expect(await server.log.next(/\[notice\]: reject: /)).toMatch(/ at=handlers\/envfrom\.ts:4 /);
+    expect(server.log.text).not.toContain("the lines of verdicts are not logged");
+  });
+
+  test("what starts itself anew has the same process id, and its handlers' programs inherit nothing of it", async () => {
+    await using server = await serve({
+      ...PROJECT,
+      config: '[[filter]]\npath = "env.ts"\n',
+      files: {
+        "env.ts":
+          'console.log("pid", process.pid, JSON.stringify(Object.keys(process.env).filter((name) => name.startsWith("BUN_"))));\nexport default { eom() {} };\n',
+      },
+    });
+    expect(await server.prints.next(/pid/)).toBe(`pid ${server.process.pid} []`);
+  });
+
+  test("reload: a saved handler, module and JSON file; status and reload tell", async () => {
+    await using server = await serve(PROJECT);
+    await ready(server);
+    expect(await stampOf(server)).toBe(`accept ${STAMP}`);
+    const saves: [string, string, string][] = [
+      ["data.json", '{ "word": "saved" }', "module saved toml text exports extra cjs option"],
+      ["handlers/lib/part.ts", 'export const part = "saved";\n', "saved saved toml text exports extra cjs option"],
+      [
+        "handlers/stamp.ts",
+        PROJECT.files!["handlers/stamp.ts"]!.replace("[part,", '["handler", part,'),
+        "handler saved saved toml text exports extra cjs option",
+      ],
+    ];
+    for (const [index, [name, text, stamp]] of saves.entries()) {
+      await writeFile(join(server.dir, name), text);
+      await server.log.next(new RegExp(`reload: generation ${index + 2} serves: handler, stamp`), { timeoutMs: 1000 });
+      expect(await stampOf(server)).toBe(`accept ${stamp}`);
+    }
+    const broken = server.log.all.length;
+    await writeFile(join(server.dir, "handlers/lib/part.ts"), "export const part = ;\n");
+    expect(await server.log.next(/serves on/, { from: broken, timeoutMs: 1000 })).toMatch(
+      /handlers\/lib\/part\.ts:1:\d+: /,
+    );
+    const failed = await run("reload", "-c", server.configFile);
+    expect(failed.exitCode).toBe(1);
+    expect(failed.stderr).toMatch(/^not reloaded: generation 4 serves on: .*part\.ts:1:\d+: /);
+    await writeFile(join(server.dir, "handlers/lib/part.ts"), 'export const part = "mended";\n');
+    const took = await run("reload", "-c", server.configFile);
+    expect({ exitCode: took.exitCode, stderr: took.stderr }).toEqual({ exitCode: 0, stderr: "" });
+    const { exitCode, stdout } = await run("status", "-c", server.configFile, "--json");
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({
+      version: VERSION,
+      bun: Bun.version,
+      pid: server.process.pid,
+      reload: { ok: true },
+    });
+    expect(await stampOf(server)).toStartWith("accept handler mended");
+  }, 15_000);
+
+  test("a worker that ends comes back with the code that was loaded", async () => {
+    const filter = (word: string) => `import data from "./data.json";
+import { part } from "./part.ts";
+export default {
+  envfrom(session, sender) { if (sender === "<exit@example.com>") process.exit(1); },
+  eom: ({ message }) => message.addHeader("X-Stamp", ["${word}", data.word, part].join(" ")),
+};
+`;
+    await using server = await serve({
+      server: { workers: 1, watch: false, stop_timeout: 0.1 },
+      config: '[[filter]]\npath = "filter.ts"\n',
+      files: {
+        "filter.ts": filter("first"),
+        "data.json": '{ "word": "json" }',
+        "part.ts": 'export const part = "part";\n',
+      },
+    });
+    const address = await ready(server);
+    for (const name of ["filter.ts", "data.json", "part.ts"]) await writeFile(join(server.dir, name), "broken {");
+    using client = await RawClient.connect(address);
+    await client.ask(OPTNEG, CONNECT, HELO);
+    await client.send(Buffer.from("\0\0\0\x14M<exit@example.com>\0"));
+    await server.log.next(/a worker ended/);
+    expect(await stampOf(server)).toBe("accept first json part");
+  });
+
+  test("postconfig_handler and master_exit_handler run", async () => {
+    await using server = await serve({
+      ...PROJECT,
+      config: '[handler.config]\npostconfig_handler = "life.ts"\nmaster_exit_handler = "life.ts"\n',
+      files: {
+        "life.ts": 'import data from "./data.json";\nexport default () => console.log(data.word);\n',
+        "data.json": '{ "word": "life" }',
+      },
+    });
+    await ready(server);
+    server.process.kill("SIGTERM");
+    expect(await server.process.exited).toBe(0);
+    await waitFor(() => server.prints.isEnded, { what: "the end of its output" });
+    expect(server.prints.all).toEqual(["life", "life"]);
+  });
+});
+
+describe("the folder it starts in", () => {
+  /** Whatever of Bun's own files a folder may hold. */
+  async function plant(dir: string): Promise<void> {
+    for (const name of [".env", ".env.local", ".env.production", ".env.development", ".env.test"]) {
+      await writeFile(join(dir, name), "PMILTER_LEAK=leaked\n");
+    }
+    await writeFile(
+      join(dir, "bunfig.toml"),
+      'preload = ["./preload.ts"]\n[define]\n"process.env.DEFINED" = "\'defined\'"\n',
+    );
+    await writeFile(join(dir, "preload.ts"), 'console.log("preloaded");\nprocess.env.PMILTER_PRELOAD = "preloaded";\n');
+  }
+
+  const TELLING = {
+    server: { workers: 2, stop_timeout: 0.1 },
+    config: '[[filter]]\npath = "tell.ts"\n',
+    files: {
+      "tell.ts":
+        'const { PMILTER_LEAK, PMILTER_PRELOAD, DEFINED, PMILTER_GIVEN } = process.env;\nexport default { eom() { console.log("env", PMILTER_LEAK, PMILTER_PRELOAD, DEFINED, PMILTER_GIVEN); } };\n',
+    },
+  } satisfies PmilterOptions;
+
+  test.each(["elsewhere", "the configuration's"])("its .env and bunfig.toml are not read (%s)", async (where) => {
+    await using start = await tempDir("planted");
+    await plant(start.path);
+    const given = { ...env, PMILTER_GIVEN: "given" };
+    let cwd = start.path;
+    if (where !== "elsewhere") {
+      // The server finds them where its configuration lies, too.
+      await Bun.write(join(start.path, "tell.ts"), TELLING.files["tell.ts"]);
+      await Bun.write(
+        join(start.path, "pmilter.toml"),
+        `[server]\nlisten = "unix:own.sock"\nworkers = 1\n${TELLING.config}`,
+      );
+      const check = await runBinary(binary, ["check"], { cwd, env: given });
+      expect(check).toMatchObject({ exitCode: 0, stderr: "" });
+      expect(check.stdout).not.toContain("preloaded");
+    }
+    await using server = await serve(TELLING, { cwd, env: given });
+    if (where !== "elsewhere") {
+      await plant(server.dir);
+      cwd = server.dir;
+    }
+    await ready(server);
+    const sent = await runBinary(binary, ["send", "-c", server.configFile, "-"], { cwd, env: given });
+    expect(sent.exitCode).toBe(0);
+    expect(sent.stdout).not.toContain("preloaded");
+    expect(await server.prints.next(/env/)).toBe("env undefined undefined undefined given");
+    server.process.kill("SIGTERM");
+    expect(await server.process.exited).toBe(0);
+    expect(server.prints.all).toHaveLength(1);
+  });
+
+  test("--help and --version do not read them either", async () => {
+    await using start = await tempDir("planted");
+    await plant(start.path);
+    for (const option of ["--help", "--version"]) {
+      const { exitCode, stdout } = await runBinary(binary, [option], { cwd: start.path, env });
+      expect(exitCode).toBe(0);
+      expect(stdout).toMatch(/^pmilter/);
+    }
+  });
+
+  test("a tsconfig.json and a package.json of that folder change nothing", async () => {
+    await using start = await tempDir("planted");
+    await writeFile(join(start.path, "tsconfig.json"), "{ broken");
+    await writeFile(join(start.path, "package.json"), "{ broken");
+    await using server = await serve(PROJECT, { cwd: start.path });
+    await ready(server);
+    expect(await stampOf(server)).toBe(`accept ${STAMP}`);
+  });
+});
+
+describe("exit codes", () => {
+  const wrong = { ...PROJECT, files: { ...PROJECT.files, "handlers/envfrom.ts": "export default (\n" } };
+
+  test("0: fine; 1: the configuration or a handler is wrong; 2: wrong usage", async () => {
+    await using fine = await serve(PROJECT);
+    await using broken = await serve(wrong);
+    expect(await broken.process.exited).toBe(1);
+    expect(broken.log.text).toMatch(/handlers\/envfrom\.ts:\d+:\d+: /);
+    await ready(fine);
+    const codes = async (...args: readonly string[]) => (await run(...args)).exitCode;
+    expect(await codes("check", "-c", fine.configFile)).toBe(0);
+    const check = await run("check", "-c", broken.configFile);
+    expect(check.exitCode).toBe(1);
+    expect(check.stderr).toMatch(/^pmilter: \S+handlers\/envfrom\.ts:\d+:\d+: /);
+    expect(await codes("check", "-c", join(elsewhere, "none.toml"))).toBe(1);
+    expect(await codes("status", "-c", broken.configFile)).toBe(1);
+    expect(await codes("send", "-c", broken.configFile, "mail.eml")).toBe(1);
+    for (const args of [["frobnicate"], ["--frobnicate"], ["send"], ["check", "extra"]]) {
+      const { exitCode, stdout, stderr } = await run(...args);
+      expect({ exitCode, stdout }).toEqual({ exitCode: 2, stdout: "" });
+      expect(stderr).toMatch(/^pmilter: \S/);
+    }
+  });
+});
+
+describe("sockets", () => {
+  test("an inherited descriptor, past the start anew", async () => {
+    const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+    const inherited = dup((listener as unknown as { readonly fd: number }).fd);
+    const { port } = listener;
+    listener.stop();
+    try {
+      await using server = await serve({ ...PROJECT, listen: "fd:3", inherit: [inherited] });
+      expect(await ready(server)).toBe("fd:3");
+      await using client = await MilterClient.connect(`inet:127.0.0.1:${port}`, { as: "postfix" });
+      const outcome = await client.send({ from: "a@example.com", to: ["b@example.com"], eml: "A: b\r\n\r\nx\r\n" });
+      expect(outcome.modifications).toEqual([{ kind: "addHeader", name: "X-Stamp", value: STAMP }]);
+      await client.quit();
+      server.process.kill("SIGTERM");
+      expect(await server.process.exited).toBe(0);
+    } finally {
+      close(inherited);
+    }
+  });
+
+  test("TCP and unix; many connections at once", async () => {
+    await using server = await serve({
+      ...PROJECT,
+      server: { workers: 2 },
+      listen: ["unix:pmilter.sock", "inet:127.0.0.1:0"],
+    });
+    const addresses = (await ready(server)).split(", ");
+    await Promise.all(
+      Array.from({ length: 50 }, async (_, index) => {
+        using client = await RawClient.connect(addresses[index % 2]!);
+        expect(await client.ask(OPTNEG, CONNECT, HELO, MAIL, RCPT)).toBe("Occcc");
+        await client.send(QUIT);
+        await client.ended();
+      }),
+    );
+    server.process.kill("SIGTERM");
+    expect(await server.process.exited).toBe(0);
+  });
+});
+
+test("from its start to the first answer", async () => {
+  const times: number[] = [];
+  for (let round = 0; round < 7; round++) {
+    await using server = await serve(PROJECT);
+    const address = `unix:${join(server.dir, "pmilter.sock")}`;
+    for (;;) {
+      try {
+        using client = await RawClient.connect(address);
+        expect(await client.ask(OPTNEG)).toBe("O");
+        break;
+      } catch (error) {
+        if (performance.now() - server.startedAt > 4000) throw error;
+        await Bun.sleep(1);
+      }
+    }
+    times.push(performance.now() - server.startedAt);
+  }
+  console.log(
+    `the binary's start to its first answer: median ${median(times).toFixed(0)} ms, worst ${Math.max(...times).toFixed(0)} ms of ${times.length}`,
+  );
+  expect(median(times)).toBeLessThan(2000);
+}, 30_000);
