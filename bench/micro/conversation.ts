@@ -19,6 +19,7 @@ function message(name: string, handlers: "ten" | "eom"): Case {
     report: (report) => {
       throw new Error(`a message was not simply accepted: ${JSON.stringify(report)}`);
     },
+    isFull: false,
     reportsAccepted: false,
   });
   const play = (exchanges: readonly Exchange[]): number => {

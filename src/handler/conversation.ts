@@ -30,6 +30,8 @@ export interface ConversationHost extends Clock {
   /** Send what the writer holds: progress, while a handler works. */
   flush(): void;
   report(report: Report): void;
+  /** The writer holds so much that it should be sent before more is made. */
+  readonly isFull: boolean;
   /** Whether reports of messages that all filters let pass are wanted: they are most of them. */
   readonly reportsAccepted: boolean;
 }
@@ -60,7 +62,6 @@ export class Conversation implements SessionSource, ReportSource {
 
   message: ReceivedMessage | null = null;
   helo = "";
-  changeCount = 0;
   addedHeaders = 0;
   #event: EventPhase = PHASES.connect;
   readonly #values = new PhaseValues();
@@ -108,16 +109,19 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /**
-   * Takes events until more bytes are needed or a handler has to be awaited.
+   * Takes events until more bytes are needed, a handler has to be awaited, or the host has enough to write.
+   * @returns true in the last case: write, and call it again
    * @throws ProtocolError the peer broke the protocol: hang up
    */
-  pump(): void {
+  pump(): boolean {
     while (this.#waiting === null) {
+      if (this.#host.isFull && !this.#isHungUp) return true;
       const event = this.#isHungUp ? this.session.hangUp() : this.session.next();
-      if (event === null) return;
+      if (event === null) return false;
       this.#event = event;
       this.#enter(event);
     }
+    return false;
   }
 
   /** The connection is gone or about to go: `abort` and `close` handlers run, whatever was awaited is left behind. */
@@ -329,7 +333,7 @@ export class Conversation implements SessionSource, ReportSource {
     if (ofRecipient && !this.#isSimulated) {
       this.#reporter.verdict(ruling, "recipient");
       this.session.answer(decision.packet);
-      this.message!.recipients.pop();
+      this.message!.dropRecipient();
       return true;
     }
     this.#decideMessage(ruling, !ofRecipient);
@@ -390,7 +394,7 @@ export class Conversation implements SessionSource, ReportSource {
         this.#forgetSession();
         return;
       case "envrcpt":
-        if (this.#isPassingRecipient) this.message!.recipients.pop();
+        if (this.#isPassingRecipient) this.message!.dropRecipient();
         break;
       case "body":
         if (session.wantsReply && this.#nobodyWantsBody()) {

@@ -24,8 +24,6 @@ export interface SessionSource {
   readonly hasHeaders: boolean;
   /** Changes of the filters before this one that count, in chain order. */
   changesBefore(filter: { readonly index: number }): readonly FilterChanges[];
-  /** Counts the changes of all filters. */
-  changeCount: number;
   /** Counts the headers that filters added. */
   addedHeaders: number;
 }
@@ -64,7 +62,6 @@ export class FilterPart {
   /** The filter failed: its changes do not count. */
   dropChanges(): void {
     this.changes = null;
-    this.#source.changeCount += 1;
   }
 
   message(): MessageView {
@@ -90,7 +87,6 @@ export class FilterPart {
       hasHeaders: () => source.hasHeaders,
       own: () => (isCurrent() ? this.changes : null),
       before: () => (isCurrent() ? source.changesBefore(filter) : []),
-      version: () => source.changeCount,
       newHeaderId: () => -++source.addedHeaders,
       change: () => {
         if (!isCurrent() || this.done !== "no") {
@@ -99,7 +95,6 @@ export class FilterPart {
             "the message is over for this filter, it cannot be changed any more",
           );
         }
-        source.changeCount += 1;
         this.changes ??= new FilterChanges();
         return this.changes;
       },

@@ -36,6 +36,7 @@ export interface HeaderEntry {
 export class HeaderList implements Headers {
   readonly #received: ReceivedMessage;
   readonly #entries: HeaderEntry[] = [];
+  readonly #byId = new Map<number, HeaderEntry>();
   #taken = 0;
   /** Names deleted whole: received headers that come later are deleted on arrival. */
   readonly #gone = new Set<string>();
@@ -66,12 +67,12 @@ export class HeaderList implements Headers {
     this.#takeReceived();
     switch (change.kind) {
       case "add":
-        this.#entries.push(added(change, true));
+        this.#insert(this.#entries.length, added(change, true));
         return;
       case "insert": {
         const at = this.#place(change.before);
-        if (at === -1) this.#entries.push(added(change, true));
-        else this.#entries.splice(at, 0, added(change, false));
+        if (at === -1) this.#insert(this.#entries.length, added(change, true));
+        else this.#insert(at, added(change, false));
         return;
       }
       case "change": {
@@ -122,8 +123,13 @@ export class HeaderList implements Headers {
     return entry.value;
   }
 
+  #insert(at: number, entry: HeaderEntry): void {
+    this.#entries.splice(at, 0, entry);
+    this.#byId.set(entry.id, entry);
+  }
+
   #find(id: number): HeaderEntry | undefined {
-    return this.#entries.find((entry) => entry.id === id);
+    return this.#byId.get(id);
   }
 
   /** -1 for the end. */
@@ -143,7 +149,7 @@ export class HeaderList implements Headers {
     }
     for (; this.#taken < count; this.#taken++) {
       const name = this.#received.headerName(this.#taken);
-      this.#entries.splice(at++, 0, {
+      this.#insert(at++, {
         id: this.#taken,
         name,
         value: undefined,

@@ -23,8 +23,11 @@ export function takeIn(
   switch (phase.name) {
     case "envrcpt":
       message.takeRecipient(bytes, start, end);
-      return message.recipients.length > limits.recipients
-        ? `more than ${limits.recipients} recipients (limits.recipients)`
+      if (message.recipients.length > limits.recipients) {
+        return `more than ${limits.recipients} recipients (limits.recipients)`;
+      }
+      return message.envelopeBytes > limits.headerBytes
+        ? `more than ${limits.headerBytes} bytes of sender and recipients (limits.header_bytes)`
         : null;
     case "header":
       if (message.headerCount >= limits.headers) {

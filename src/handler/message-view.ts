@@ -12,10 +12,13 @@ import {
   checkParams,
   checkReason,
   type FilterChanges,
+  type RecipientChange,
 } from "./changes.ts";
 import { UsageError } from "./errors.ts";
 import { type HeaderChange, HeaderList } from "./header-list.ts";
-import { type ReceivedMessage, withoutBrackets } from "./message.ts";
+import { Layered } from "./layered.ts";
+import type { ReceivedMessage } from "./message.ts";
+import { givenAddress, RecipientList } from "./recipient-list.ts";
 import type { Address, Changes, Headers } from "./types.ts";
 
 /** What a view needs to know beyond the message. */
@@ -27,8 +30,6 @@ export interface ViewContext {
   readonly collectsBody: boolean;
   /** The changes that count before this filter's own, in chain order. */
   before(): readonly FilterChanges[];
-  /** Counts every change of any filter: a view made at another count is stale. */
-  version(): number;
   /** This filter's own changes; throws UsageError PMILTER_ERR_OVER if it may not change the message any more. */
   change(): FilterChanges;
   /** The same for reading, null without any. */
@@ -40,12 +41,20 @@ export interface ViewContext {
 export class MessageView implements Changes {
   readonly #received: ReceivedMessage;
   readonly #context: ViewContext;
-  #headers: HeaderList | null = null;
-  #headersVersion = -1;
+  readonly #headers: Layered<HeaderList, HeaderChange>;
+  readonly #recipients: Layered<RecipientList, RecipientChange>;
 
   constructor(received: ReceivedMessage, context: ViewContext) {
     this.#received = received;
     this.#context = context;
+    this.#headers = new Layered(
+      () => new HeaderList(received),
+      (changes) => changes.headers,
+    );
+    this.#recipients = new Layered(
+      () => new RecipientList(received),
+      (changes) => changes.recipients,
+    );
   }
 
   get sender(): Address {
@@ -56,7 +65,7 @@ export class MessageView implements Changes {
   }
 
   get recipients(): readonly Address[] {
-    return applyRecipients(this.#received, this.#layers());
+    return this.#recipients.under(this.#layers()).all;
   }
 
   get headers(): Headers {
@@ -164,21 +173,11 @@ export class MessageView implements Changes {
   }
 
   #list(): HeaderList {
-    if (this.#headers === null || this.#headersVersion !== this.#context.version()) {
-      this.#headers = headersUnder(this.#received, this.#layers());
-      this.#headersVersion = this.#context.version();
-    }
-    return this.#headers;
+    return this.#headers.under(this.#layers());
   }
 
   #changeHeader(change: HeaderChange): void {
-    const isCurrent = this.#headers !== null && this.#headersVersion === this.#context.version();
     this.#context.change().headers.push(change);
-    // The list at hand stays right if the change is applied to it too: no need to make it anew for each.
-    if (isCurrent) {
-      this.#headers?.apply(change);
-      this.#headersVersion = this.#context.version();
-    }
   }
 
   /** Only events that some handler reads are asked for; a change to headers that never come would be lost in silence. */
@@ -208,31 +207,8 @@ export function headersUnder(received: ReceivedMessage, layers: readonly FilterC
 }
 
 /** The recipients of a message under the changes of some filters. */
-export function applyRecipients(received: ReceivedMessage, layers: readonly FilterChanges[]): Address[] {
-  let recipients: Address[] = received.recipients;
-  for (const changes of layers) {
-    for (const change of changes.recipients) {
-      recipients =
-        change.kind === "add"
-          ? [...recipients, givenAddress(change.address, change.params)]
-          : recipients.filter((recipient) => !isSameAddress(recipient.address, change.address));
-    }
-  }
-  return recipients;
-}
-
-/** The same mailbox: local parts as they are, domains in any case (RFC 5321 2.4). */
-export function isSameAddress(a: string, b: string): boolean {
-  if (a === b) return true;
-  const at = a.lastIndexOf("@");
-  return (
-    at === b.lastIndexOf("@") &&
-    at !== -1 &&
-    a.slice(0, at) === b.slice(0, at) &&
-    a.slice(at).toLowerCase() === b.slice(at).toLowerCase()
-  );
-}
-
-function givenAddress(address: string, params: readonly string[]): Address {
-  return { raw: `<${withoutBrackets(address)}>`, address, params };
+export function recipientsUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): readonly Address[] {
+  const list = new RecipientList(received);
+  for (const changes of layers) for (const change of changes.recipients) list.apply(change);
+  return list.all;
 }

@@ -31,6 +31,11 @@ class Arena {
     return offset;
   }
 
+  /** Drops what was appended at `offset` and behind it. */
+  truncate(offset: number): void {
+    this.#used = offset;
+  }
+
   text(start: number, end: number): string {
     return decodeText(this.#bytes, start, end);
   }
@@ -55,6 +60,12 @@ export class SentAddress implements Address {
     this.#arena = arena;
     this.#start = start;
     this.#end = end;
+  }
+
+  /** Makes it independent of the arena, and gives back its place there: nothing was appended behind it. */
+  release(): void {
+    this.#read();
+    this.#arena.truncate(this.#start);
   }
 
   get raw(): string {
@@ -121,6 +132,16 @@ export class ReceivedMessage {
     const recipient = new SentAddress(this.#arena, at, at + end - start);
     this.recipients.push(recipient);
     return recipient;
+  }
+
+  /** The last recipient was refused: however many are, they leave nothing behind. */
+  dropRecipient(): void {
+    this.recipients.pop()?.release();
+  }
+
+  /** Bytes of sender and recipients. */
+  get envelopeBytes(): number {
+    return this.#arena.used - this.headerBytes;
   }
 
   /**

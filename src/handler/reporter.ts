@@ -6,7 +6,7 @@ import type { EventPhase, MilterSession } from "../protocol/session.ts";
 import type { ChainFilter } from "./chain.ts";
 import type { FilterChanges } from "./changes.ts";
 import type { ReceivedMessage } from "./message.ts";
-import { applyRecipients } from "./message-view.ts";
+import { recipientsUnder } from "./message-view.ts";
 import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
 import { describeThrown, type Site, siteOf } from "./site.ts";
 import type { Decision } from "./verdict.ts";
@@ -111,7 +111,7 @@ export class Reporter {
       queueId: macros.get("i") ?? "",
       client: `${client.hostname} [${address}]`,
       sender: message?.sender.raw ?? "",
-      recipients: message === null ? [] : applyRecipients(message, this.#source.allChanges()).map(({ raw }) => raw),
+      recipients: message === null ? [] : recipientsUnder(message, this.#source.allChanges()).map(({ raw }) => raw),
     };
   }
 }

@@ -8,7 +8,8 @@ import { encodeAddress, type ReplyWriter } from "../protocol/encode.ts";
 import type { FilterChanges } from "./changes.ts";
 import type { HeaderChange, HeaderEntry, HeaderList } from "./header-list.ts";
 import type { ReceivedMessage } from "./message.ts";
-import { headersUnder, isSameAddress } from "./message-view.ts";
+import { headersUnder } from "./message-view.ts";
+import { mailboxKey } from "./recipient-list.ts";
 
 /** What the mail server at hand wants differently. */
 export interface Dialect {
@@ -37,28 +38,28 @@ export function sendChanges(
 
 /**
  * Deletions first: a recipient that one filter deletes and another adds again is there. What was added and then
- * deleted is neither; an address that the message never had is left to the mail server.
+ * deleted is neither; an address that the message never had is left to the mail server. One that it has already is not
+ * added again: Postfix would deliver twice.
  */
 function sendRecipients(writer: ReplyWriter, received: ReceivedMessage, layers: readonly FilterChanges[]): void {
-  const deleted: string[] = [];
-  let added: { address: string; params: readonly string[] }[] = [];
-  for (const change of layers.flatMap((changes) => changes.recipients)) {
-    if (change.kind === "add") {
-      added.push(change);
-      continue;
-    }
-    const isHere = (recipient: { address: string }) => isSameAddress(recipient.address, change.address);
-    const wasAdded = added.some(isHere);
-    added = added.filter((recipient) => !isHere(recipient));
-    if (!wasAdded || received.recipients.some(isHere)) deleted.push(change.address);
+  const changes = layers.flatMap((layer) => layer.recipients);
+  if (changes.length === 0) return;
+  const sent = Map.groupBy(received.recipients, (recipient) => mailboxKey(recipient.address));
+  const deleted = new Map<string, string>();
+  const added = new Map<string, { address: string; params: readonly string[] }>();
+  for (const change of changes) {
+    const key = mailboxKey(change.address);
+    if (change.kind === "delete") {
+      if (!added.delete(key) || sent.has(key)) deleted.set(key, change.address);
+    } else if (!added.has(key) && (!sent.has(key) || deleted.has(key))) added.set(key, change);
   }
-  for (const address of new Set(deleted)) {
+  for (const [key, address] of deleted) {
     // Postfix compares with the address as RCPT carried it: send that very form.
-    const sent = received.recipients.filter((recipient) => isSameAddress(recipient.address, address));
-    if (sent.length === 0) writer.deleteRecipient(encodeAddress(address));
-    for (const raw of new Set(sent.map((recipient) => recipient.raw))) writer.deleteRecipient(encodeText(raw));
+    const raws = new Set(sent.get(key)?.map((recipient) => recipient.raw));
+    if (raws.size === 0) writer.deleteRecipient(encodeAddress(address));
+    for (const raw of raws) writer.deleteRecipient(encodeText(raw));
   }
-  for (const { address, params } of added) writer.addRecipient(encodeAddress(address), params.join(" "));
+  for (const { address, params } of added.values()) writer.addRecipient(encodeAddress(address), params.join(" "));
 }
 
 /** Where a header goes that is "past the end": both mail servers append it (an INT_MAX, as their parsers take it). */

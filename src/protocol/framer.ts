@@ -33,6 +33,8 @@ export class Framer {
 
   readonly #maxPacketBytes: number;
   #chunk: Uint8Array = EMPTY;
+  /** The chunk is a copy of our own: nobody else writes to it. */
+  #isOwn = true;
   #at = 0;
   /** The beginning of a packet whose end has not arrived, length field included. */
   #carry: Uint8Array = EMPTY;
@@ -47,8 +49,10 @@ export class Framer {
   push(chunk: Uint8Array): void {
     if (this.#at < this.#chunk.length) {
       this.#chunk = Buffer.concat([this.#chunk.subarray(this.#at), chunk]);
+      this.#isOwn = true;
     } else {
       this.#chunk = chunk;
+      this.#isOwn = false;
     }
     this.#at = 0;
   }
@@ -133,6 +137,8 @@ export class Framer {
    * that goes on with them after the read's callback is over.
    */
   keep(): void {
+    if (this.#isOwn) return;
+    this.#isOwn = true;
     if (this.bytes === this.#chunk && this.#chunk.length > 0) {
       const base = this.start;
       const copy = Buffer.from(this.#chunk.subarray(base));

@@ -107,6 +107,11 @@ export class Generation {
     return this.#sources;
   }
 
+  /** No worker of it takes part any more. */
+  get isEnded(): boolean {
+    return this.#members.every((member) => !member.isReady);
+  }
+
   /** Connections by worker. */
   get loads(): number[] {
     return this.#members.map((member) => member.slots.size);

@@ -301,7 +301,8 @@ export class FilterServer {
     let descriptor: number | null = null;
     try {
       descriptor = dup(held.socket.fd);
-      if (this.#generations.current?.place(slot, descriptor, held.peer, resume) === true) return;
+      const generation = resume === null ? this.#generations.current : this.#generations.for(resume);
+      if (generation?.place(slot, descriptor, held.peer, resume) === true) return;
       close(descriptor);
       this.#unplaced.push({ slot, resume });
     } catch (error) {

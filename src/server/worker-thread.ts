@@ -18,7 +18,8 @@ export class WorkerThread {
   #reason = "it ended by itself";
 
   constructor(url: URL, events: WorkerEvents) {
-    this.#worker = new Worker(url.href);
+    // By itself a worker gets the environment that the process began with, not the one it has now.
+    this.#worker = new Worker(url.href, { env: { ...process.env } as Record<string, string> });
     this.#worker.onmessage = (event: MessageEvent<FromWorker>) => events.message(event.data);
     this.#worker.onerror = (event) => {
       event.preventDefault();

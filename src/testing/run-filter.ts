@@ -120,6 +120,7 @@ export function connectInMemory(chain: Chain, report: (report: Report) => void):
     },
     now: () => performance.now(),
     report,
+    isFull: false,
     reportsAccepted: false,
   });
   const transport: Transport = {

@@ -41,6 +41,9 @@ export interface ConnectionHome {
 /** More than this unread, while a handler works or replies wait, and the socket is paused. */
 const MAX_UNREAD_BYTES = 64 * 1024;
 
+/** So much is gathered before it is written, however much of a read is left. */
+const MAX_REPLY_BYTES = 256 * 1024;
+
 type MailSocket = Socket<Connection>;
 
 export class Connection implements ConversationHost {
@@ -53,6 +56,7 @@ export class Connection implements ConversationHost {
   #unsent: Uint8Array | null = null;
   #sent = 0;
   #isPaused = false;
+  #isSurveyed = false;
   #isEnding = false;
   #isClosed = false;
   /** It goes on elsewhere: from here on nothing is read or sent. */
@@ -96,6 +100,7 @@ export class Connection implements ConversationHost {
     this.#lastActive = this.#home.now();
     const { session } = this.#conversation;
     session.push(chunk);
+    this.#isSurveyed = false;
     if (this.#conversation.isWaiting || this.#unsent !== null) {
       session.framer.keep();
       if (session.framer.restBytes > MAX_UNREAD_BYTES) this.#pause();
@@ -132,9 +137,13 @@ export class Connection implements ConversationHost {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#unsent = null;
-    this.#conversation.hangUp();
-    this.#home.writer.clear();
-    this.#home.closed(this);
+    try {
+      this.#conversation.hangUp();
+    } finally {
+      // Whatever goes wrong in there: the slot and the main thread's copy have to be given back.
+      this.#home.writer.clear();
+      this.#home.closed(this);
+    }
   }
 
   /** Lets the session go on elsewhere, if it is between messages and nothing of it is under way here. */
@@ -202,6 +211,10 @@ export class Connection implements ConversationHost {
     writer.clear();
   }
 
+  get isFull(): boolean {
+    return this.#home.writer.length > MAX_REPLY_BYTES;
+  }
+
   after(ms: number, callback: () => void): () => void {
     const timer = setTimeout(callback, ms);
     return () => clearTimeout(timer);
@@ -220,7 +233,9 @@ export class Connection implements ConversationHost {
     const { ledger, worker } = this.#home;
     const conversation = this.#conversation;
     const { session } = conversation;
-    session.survey();
+    // Once a read: what is left of it after a handler was awaited is looked through no second time.
+    if (!this.#isSurveyed) session.survey();
+    this.#isSurveyed = true;
     ledger.enter(
       worker,
       this.slot,
@@ -231,13 +246,14 @@ export class Connection implements ConversationHost {
     );
     let problem: unknown = null;
     try {
-      conversation.pump();
+      // What one read makes us write leaves in pieces, and no further than the peer takes them.
+      while (conversation.pump() && this.#unsent === null) this.flush();
     } catch (error) {
       problem = error;
     }
     const isWaiting = conversation.isWaiting;
     ledger.leave(worker, this.slot, session.state === "message", isWaiting && session.wantsReply ? 1 : 0);
-    if (isWaiting) session.framer.keep();
+    if (isWaiting || this.#unsent !== null) session.framer.keep();
     this.flush();
     if (this.#isClosed) return;
     if (problem !== null) {
@@ -272,9 +288,12 @@ export class Connection implements ConversationHost {
   }
 
   #hangUp(): void {
-    this.#conversation.hangUp();
-    this.#home.writer.clear();
-    this.#end();
+    try {
+      this.#conversation.hangUp();
+    } finally {
+      this.#home.writer.clear();
+      this.#end();
+    }
   }
 
   /** The main thread holds a copy of the descriptor, so closing alone would leave the peer waiting. */

@@ -81,6 +81,7 @@ interface Timer {
 }
 
 export class FakeHost implements ConversationHost {
+  readonly isFull = false;
   time = 1000;
   readonly reports: Report[] = [];
   readonly reportsAccepted: boolean;
