@@ -6,16 +6,21 @@ export type LogFormat = "text" | "json";
 export type LogFields = Readonly<Record<string, unknown>>;
 
 // oxlint-disable-next-line no-control-regex
-const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g;
+const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 
 /** One line of the log, line end included: whatever the text holds, it stays one. */
 export function formatLogLine(format: LogFormat, at: Date, level: LogLevel, text: string, fields: LogFields): string {
   if (format === "json") {
     const own = { time: at.toISOString(), level, message: text };
     // Twice: first in the line, and not to be replaced by a field of the same name.
-    return `${JSON.stringify({ ...own, ...fields, ...own })}\n`;
+    return `${JSON.stringify({ ...own, ...fields, ...own }).replace(CONTROL, escapeUnit)}\n`;
   }
   return `[${at.toUTCString()}][${level}]: ${text.replace(/\r?\n\s*/g, " | ").replace(CONTROL, " ")}\n`;
+}
+
+/** JSON.stringify leaves some as they are that a terminal obeys, or that make a line read otherwise than it is. */
+function escapeUnit(unit: string): string {
+  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
 export class Log {

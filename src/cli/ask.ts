@@ -11,7 +11,7 @@ export class AskError extends Error {
 /** @returns the exit code: 0 if a server answers */
 export async function status(configFile: string, asJson: boolean): Promise<number> {
   const answer = (await ask(configFile, "status")) as Status;
-  process.stdout.write(asJson ? `${JSON.stringify(answer, null, 2)}\n` : formatStatus(answer));
+  process.stdout.write(asJson ? `${JSON.stringify(answer, null, 2)}\n` : printable(formatStatus(answer)));
   return 0;
 }
 
@@ -21,9 +21,15 @@ export async function reload(configFile: string, asJson: boolean): Promise<numbe
   if (asJson) process.stdout.write(`${JSON.stringify(answer, null, 2)}\n`);
   else
     (answer.ok ? process.stdout : process.stderr).write(
-      `${answer.ok ? "reloaded" : "not reloaded"}: ${answer.message}\n`,
+      printable(`${answer.ok ? "reloaded" : "not reloaded"}: ${answer.message}\n`),
     );
   return answer.ok ? 0 : 1;
+}
+
+/** Whoever answers at that path, a terminal obeys none of it. */
+function printable(text: string): string {
+  // oxlint-disable-next-line no-control-regex
+  return text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g, "?");
 }
 
 async function ask(configFile: string, command: "status" | "reload"): Promise<unknown> {
@@ -31,6 +37,6 @@ async function ask(configFile: string, command: "status" | "reload"): Promise<un
   try {
     return await askServer(control, { command });
   } catch (error) {
-    throw new AskError(error instanceof Error ? error.message : String(error), { cause: error });
+    throw new AskError(printable(error instanceof Error ? error.message : String(error)), { cause: error });
   }
 }

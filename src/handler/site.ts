@@ -11,23 +11,37 @@ export interface Site {
 /** Frames of pmilter's own sources are passed over: they are below this folder, in the repository and in a binary. */
 const OWN_SOURCES = new URL("..", import.meta.url).pathname;
 
+/** Frames that are looked at. */
+const MAX_FRAMES = 50;
+/** Characters of a line that can be a frame. */
+const MAX_FRAME_LENGTH = 1000;
+
 /** The first frame of an error's stack that is not pmilter's own, null if there is none. */
 export function siteOf(error: unknown): Site | null {
-  const stack = stackOf(error);
-  for (const match of stack.matchAll(/^\s*at (?:.*\()?(?:file:\/\/)?(\/[^\n]*?):(\d+)(?::(\d+))?\)?$/gm)) {
+  for (const line of framesOf(error)) {
+    const match = /^ {4}at (?:.* \()?(?:file:\/\/)?(\/[^:]*):(\d+)(?::(\d+))?\)?$/.exec(line);
+    if (match === null) continue;
     const file = match[1]!;
     if (!file.startsWith(OWN_SOURCES)) return { file, line: Number(match[2]), column: Number(match[3] ?? 0) };
   }
   return null;
 }
 
-function stackOf(error: unknown): string {
+/**
+ * The frames of a stack. In front of them stands the error's message, which may hold what a client sent: it is taken for
+ * no frame, whatever it looks like, and however long it is.
+ */
+function framesOf(error: unknown): string[] {
   try {
-    const stack = error instanceof Error ? error.stack : undefined;
-    return typeof stack === "string" ? stack : "";
+    if (!(error instanceof Error) || typeof error.stack !== "string") return [];
+    const head = `${error.name}: ${error.message}`;
+    const frames = error.stack.startsWith(head) ? error.stack.slice(head.length) : error.stack;
+    const lines = frames.split("\n");
+    const first = lines.findLastIndex((line) => !line.startsWith("    at ")) + 1;
+    return lines.slice(first, first + MAX_FRAMES).filter((line) => line.length <= MAX_FRAME_LENGTH);
   } catch {
     // A getter of the handler's own making.
-    return "";
+    return [];
   }
 }
 

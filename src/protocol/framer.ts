@@ -26,13 +26,16 @@ export class Framer {
 
   /** Found by {@link Framer.survey}: bytes missing of the last packet (or of its length field), 0 between packets. */
   due = 0;
-  /** Found by {@link Framer.survey}: whole packets that get a reply. */
+  /** Found by {@link Framer.survey}: whole packets, not taken yet, that get a reply. */
   owed = 0;
-  /** Found by {@link Framer.survey}: the code of the first of those. */
+  /** Found by {@link Framer.survey}: the code of the first of those when it looked. */
   firstOwed = 0;
 
   readonly #maxPacketBytes: number;
   #chunk: Uint8Array = EMPTY;
+  #isSurveyed = false;
+  /** By code, as the last survey was told. */
+  #isOwed: Uint8Array = EMPTY;
   /** The chunk is a copy of our own: nobody else writes to it. */
   #isOwn = true;
   #at = 0;
@@ -55,6 +58,7 @@ export class Framer {
       this.#isOwn = false;
     }
     this.#at = 0;
+    this.#isSurveyed = false;
   }
 
   /**
@@ -62,6 +66,12 @@ export class Framer {
    * @throws ProtocolError PMILTER_ERR_LENGTH_ZERO, PMILTER_ERR_PACKET_TOO_LARGE
    */
   next(): boolean {
+    const isThere = this.#advance();
+    if (isThere && this.#isSurveyed && this.#isOwed[this.code] === 1) this.owed -= 1;
+    return isThere;
+  }
+
+  #advance(): boolean {
     if (this.#carried > 0) return this.#nextCarried();
     const chunk = this.#chunk;
     const at = this.#at;
@@ -84,11 +94,15 @@ export class Framer {
 
   /**
    * Looks through what was pushed without taking it, and records in `due`, `owed` and `firstOwed` what another thread
-   * needs to answer for this connection and to find its next packet (design 2.2). Call it between packets.
+   * needs to answer for this connection and to find its next packet (design 2.2). Call it between packets; once a push it
+   * looks, after that `owed` is counted down as packets are taken.
    *
    * @param isOwed by code byte, 1 if such a packet gets a reply
    */
   survey(isOwed: Uint8Array): void {
+    if (this.#isSurveyed) return;
+    this.#isSurveyed = true;
+    this.#isOwed = isOwed;
     const chunk = this.#chunk;
     this.owed = 0;
     this.firstOwed = 0;

@@ -121,12 +121,15 @@ export class Macros {
 
   #find(stage: number, name: string): string | undefined {
     const { bytes: pairs, used } = this.#sets[stage]!;
-    for (let at = 0; at < used;) {
-      const nameEnd = pairs.indexOf(0, at);
-      const valueEnd = nameEnd + 1 < used ? pairs.indexOf(0, nameEnd + 1) : -1;
-      if (valueEnd === -1 || valueEnd >= used) return undefined;
-      if (isName(pairs, at, nameEnd, name)) return decodeText(pairs, nameEnd + 1, valueEnd);
-      at = valueEnd + 1;
+    // By hand: a native search for each of many short strings costs more than the bytes.
+    for (let at = 0; at < used; at++) {
+      const nameStart = at;
+      while (at < used && pairs[at] !== 0) at++;
+      const nameEnd = at++;
+      const valueStart = at;
+      while (at < used && pairs[at] !== 0) at++;
+      if (at >= used) return undefined;
+      if (isName(pairs, nameStart, nameEnd, name)) return decodeText(pairs, valueStart, at);
     }
     return undefined;
   }

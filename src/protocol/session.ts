@@ -250,12 +250,12 @@ export class MilterSession {
     if (this.wantsReply) this.#writer.packet(packet);
   }
 
-  /** The final reply for the message, before its end; later commands of the message get it again. */
+  /** The final reply for the message; if more of it is to come, later commands of it get the same again. */
   decideMessage(packet: Uint8Array): void {
     this.#writer.packet(packet);
     this.#final = packet;
     this.endMessage();
-    this.#state = "decided";
+    if (this.#framer.code !== COMMAND.BODYEOB) this.#state = "decided";
   }
 
   /** The final reply for the connection; later commands get it again. */

@@ -3,7 +3,7 @@
  * in the server. Its file is 0600 from its first moment on: who may open it may command the server.
  */
 import type { Socket } from "bun";
-import { close, dup } from "./libc.ts";
+import { close, dup, shutdown } from "./libc.ts";
 import { listen, type Listener } from "./listener.ts";
 
 /** What may be asked. */
@@ -21,6 +21,10 @@ const MODE = 0o600;
 /** A request is a few words. */
 const MAX_REQUEST_BYTES = 4096;
 
+/** Connections at a time, and how long each may take to say what it wants. */
+const MAX_OPEN = 16;
+const REQUEST_TIMEOUT_MS = 10_000;
+
 /** The conversation on one control connection. */
 interface Exchange {
   text: string;
@@ -36,8 +40,8 @@ export async function listenForControl(
   const handlers = {
     data(socket: Socket<Exchange>, chunk: Uint8Array) {
       const exchange = socket.data;
-      exchange.text += Buffer.from(chunk).toString("utf8");
       if (exchange.isAnswered) return;
+      exchange.text += Buffer.from(chunk).toString("utf8");
       const end = exchange.text.indexOf("\n");
       if (end === -1 && exchange.text.length < MAX_REQUEST_BYTES) return;
       exchange.isAnswered = true;
@@ -52,6 +56,8 @@ export async function listenForControl(
     },
     drain() {},
   };
+  /** End the connections that are open, oldest first. */
+  const open = new Set<() => void>();
   return listen(
     { kind: "unix", path },
     {
@@ -62,16 +68,32 @@ export async function listenForControl(
       onError,
       // Accepted connections are paused and read nothing: a duplicate of this one takes the request.
       onConnection(accepted) {
+        // Who says nothing is not waited for, and keeps nobody out: descriptors are for mail.
+        const end = () => shutdown(accepted.fd, "both");
+        const [oldest] = open;
+        if (open.size >= MAX_OPEN && oldest !== undefined) {
+          open.delete(oldest);
+          oldest();
+        }
         const descriptor = dup(accepted.fd);
         const data: Exchange = { text: "", isAnswered: false };
+        open.add(end);
+        const timer = setTimeout(() => {
+          if (!data.isAnswered) end();
+        }, REQUEST_TIMEOUT_MS);
+        const forget = () => {
+          clearTimeout(timer);
+          open.delete(end);
+          accepted.end();
+        };
         const connect = Bun.connect as unknown as (options: object) => Promise<unknown>;
         connect({
           fd: descriptor,
           data,
-          socket: { ...handlers, close: () => accepted.end() },
+          socket: { ...handlers, close: forget },
         }).catch((error: unknown) => {
           close(descriptor);
-          accepted.end();
+          forget();
           onError(error instanceof Error ? error : new Error(String(error)));
         });
       },

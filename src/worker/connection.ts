@@ -56,7 +56,6 @@ export class Connection implements ConversationHost {
   #unsent: Uint8Array | null = null;
   #sent = 0;
   #isPaused = false;
-  #isSurveyed = false;
   #isEnding = false;
   #isClosed = false;
   /** It goes on elsewhere: from here on nothing is read or sent. */
@@ -100,7 +99,6 @@ export class Connection implements ConversationHost {
     this.#lastActive = this.#home.now();
     const { session } = this.#conversation;
     session.push(chunk);
-    this.#isSurveyed = false;
     if (this.#conversation.isWaiting || this.#unsent !== null) {
       session.framer.keep();
       if (session.framer.restBytes > MAX_UNREAD_BYTES) this.#pause();
@@ -233,9 +231,7 @@ export class Connection implements ConversationHost {
     const { ledger, worker } = this.#home;
     const conversation = this.#conversation;
     const { session } = conversation;
-    // Once a read: what is left of it after a handler was awaited is looked through no second time.
-    if (!this.#isSurveyed) session.survey();
-    this.#isSurveyed = true;
+    session.survey();
     ledger.enter(
       worker,
       this.slot,

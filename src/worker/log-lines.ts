@@ -17,14 +17,23 @@ export interface LogLine {
 
 /** Recipients named in a line; the rest is counted. */
 const MAX_RECIPIENTS = 10;
-/** Characters of one value in a line. */
+/** Characters of one value in a line of text. */
 const MAX_VALUE = 256;
+/** The same as a field of JSON. */
+const MAX_FIELD = 1024;
 
 /**
  * @param folder paths of handlers are given relative to it
  */
 export function logLine(report: Report, folder: string): LogLine {
-  return report.kind === "verdict" ? verdictLine(report, folder) : failureLine(report, folder);
+  const line = report.kind === "verdict" ? verdictLine(report, folder) : failureLine(report, folder);
+  return { ...line, fields: Object.fromEntries(Object.entries(line.fields).map(([key, value]) => [key, cut(value)])) };
+}
+
+/** Values are cut in both forms: a line is for reading, and what a client sent may be long. */
+function cut(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(cut);
+  return typeof value === "string" && value.length > MAX_FIELD ? `${value.slice(0, MAX_FIELD)}…` : value;
 }
 
 function verdictLine(report: VerdictReport, folder: string): LogLine {

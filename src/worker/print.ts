@@ -4,6 +4,9 @@
  */
 import { format } from "node:util";
 
+/** Characters that are waited with for the end of their line. */
+const MAX_LINE = 64 * 1024;
+
 /** As deep as Bun's console shows objects. */
 const DEPTH = 2;
 
@@ -23,11 +26,15 @@ export function capturePrints(print: (lines: string) => void): () => void {
   let indent = "";
   const decoder = new TextDecoder();
   const add = (text: string): void => {
-    unfinished += text;
-    const end = unfinished.lastIndexOf("\n") + 1;
-    if (end === 0) return;
-    print(unfinished.slice(0, end));
-    unfinished = unfinished.slice(end);
+    // What is unfinished has no line end; one that never comes is made.
+    const end = text.lastIndexOf("\n") + 1;
+    if (end > 0) {
+      print(unfinished + text.slice(0, end));
+      unfinished = text.slice(end);
+    } else unfinished += text;
+    if (unfinished.length <= MAX_LINE) return;
+    print(`${unfinished}\n`);
+    unfinished = "";
   };
   const line = (...args: unknown[]): void => add(`${indent}${formatLine(args).replaceAll("\n", `\n${indent}`)}\n`);
   const group = (...args: unknown[]): void => {

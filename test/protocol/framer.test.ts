@@ -227,10 +227,12 @@ describe("Framer.survey", () => {
         framer.push(piece);
         position += piece.length;
         framer.survey(isOwed);
+        const { due, firstOwed, owed } = framer;
         const found = take(framer).filter((text) => OWED.has(text[0]!));
-        mustEqual(framer.owed, found.length, `owed at byte ${position}`);
-        mustEqual(framer.firstOwed, found[0]?.charCodeAt(0) ?? 0, `firstOwed at byte ${position}`);
-        mustEqual(framer.due, dueAt(stream, position), `due at byte ${position}`);
+        mustEqual(owed, found.length, `owed at byte ${position}`);
+        mustEqual(framer.owed, 0, `owed when all is taken, at byte ${position}`);
+        mustEqual(firstOwed, found[0]?.charCodeAt(0) ?? 0, `firstOwed at byte ${position}`);
+        mustEqual(due, dueAt(stream, position), `due at byte ${position}`);
       }
     });
   });
