@@ -69,7 +69,12 @@ export async function listenForControl(
       // Accepted connections are paused and read nothing: a duplicate of this one takes the request.
       onConnection(accepted) {
         // Who says nothing is not waited for, and keeps nobody out: descriptors are for mail.
-        const end = () => shutdown(accepted.fd, "both");
+        let isGone = false;
+        accepted.data = { closed: () => (isGone = true) };
+        const end = () => {
+          // Once it is closed, its number may be another descriptor's.
+          if (!isGone) shutdown(accepted.fd, "both");
+        };
         const [oldest] = open;
         if (open.size >= MAX_OPEN && oldest !== undefined) {
           open.delete(oldest);

@@ -181,7 +181,9 @@ export class Connection implements ConversationHost {
       return;
     }
     this.#lastActive = this.#home.now();
-    this.#work();
+    // The awaited reply leaves before another handler may block: the record in shared memory owes it no more.
+    this.flush();
+    if (!this.#isClosed && this.#unsent === null) this.#work();
   }
 
   flush(): void {
