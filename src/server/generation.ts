@@ -26,7 +26,15 @@ export interface GenerationEvents {
   /** A worker's copy of a connection is closed: end the server's own. */
   closed(slot: number): void;
   /** A worker's copy is closed, and the session may go on in another generation. */
-  released(slot: number): void;
+  released(slot: number, release: Release): void;
+}
+
+/** A session that a worker has released. One of these is called. */
+export interface Release {
+  /** It goes on elsewhere. */
+  done(): void;
+  /** It has to stay: the worker takes it again. The descriptor is a new duplicate. */
+  back(descriptor: number, peer: PeerName, resume: ResumedSession): void;
 }
 
 export interface GenerationOptions {
@@ -105,11 +113,6 @@ export class Generation {
   /** What it was loaded from; null until that was read. */
   get sources(): Sources | null {
     return this.#sources;
-  }
-
-  /** No worker of it takes part any more. */
-  get isEnded(): boolean {
-    return this.#members.every((member) => !member.isReady);
   }
 
   /** Connections by worker. */
@@ -217,7 +220,7 @@ export class Generation {
         if (member.slots.delete(message.slot)) events.closed(message.slot);
         return;
       case "released":
-        if (member.slots.delete(message.slot)) events.released(message.slot);
+        if (member.slots.delete(message.slot)) this.#offer(member, message.slot);
         return;
       case "log":
         events.log(message.level, message.text, message.fields);
@@ -234,6 +237,16 @@ export class Generation {
       default:
         message satisfies never;
     }
+  }
+
+  #offer(member: Member, slot: number): void {
+    this.#options.events.released(slot, {
+      done: () => member.thread.post({ kind: "moved", slot }),
+      back: (descriptor, peer, resume) => {
+        member.slots.add(slot);
+        member.thread.post({ kind: "adopt", slot, descriptor, peer, resume });
+      },
+    });
   }
 
   #gone(place: number, wasAsked: boolean, reason: string): void {

@@ -4,7 +4,6 @@
  */
 import type { Config } from "../config/config.ts";
 import type { Ledger } from "../ledger.ts";
-import { type Options, suffices } from "../protocol/negotiate.ts";
 import type { Sources } from "../worker/sources.ts";
 import { Generation, type GenerationEvents } from "./generation.ts";
 import { MAX_GENERATIONS, MAX_WAITING_GENERATIONS, MIN_ROWS } from "./policy.ts";
@@ -94,15 +93,6 @@ export class Generations {
     // What was not enough for the generation before may do for this one, and the other way round.
     for (const moving of this.#moving) moving.release(generation.summary);
     return generation;
-  }
-
-  /**
-   * The generation that can go on with a session as it was negotiated: the current one, or the newest that is still
-   * there and for which it suffices. The current one if there is none.
-   */
-  for(granted: Options): Generation | null {
-    const alive = [this.#current, ...[...this.#old.keys()].reverse()].filter((generation) => generation !== null);
-    return alive.find(({ summary, isEnded }) => !isEnded && suffices(granted, summary, summary)) ?? this.#current;
   }
 
   /** Ends all, within a bound. */

@@ -10,11 +10,12 @@ import { formatAddress, type ListenAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { Ledger } from "../ledger.ts";
+import { suffices } from "../protocol/negotiate.ts";
 import type { ChainSummary, PeerName, ResumedSession } from "../worker/messages.ts";
 import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { listenForControl } from "./control.ts";
 import { connectionsThatFit, descriptorLimit } from "./descriptors.ts";
-import type { Generation } from "./generation.ts";
+import type { Generation, Release } from "./generation.ts";
 import { Generations } from "./generations.ts";
 import { close, dup } from "./libc.ts";
 import { type AcceptedSocket, listen, type Listener } from "./listener.ts";
@@ -77,7 +78,7 @@ export class FilterServer {
       sources: () => this.#watch(),
       ready: () => this.#placeWaiting(),
       closed: (slot) => this.#release(slot),
-      released: (slot) => this.#moveOn(slot),
+      released: (slot, release) => this.#moveOn(slot, release),
     });
     this.#watcher = new FileWatcher(() => void this.#reloadChanged());
   }
@@ -301,8 +302,7 @@ export class FilterServer {
     let descriptor: number | null = null;
     try {
       descriptor = dup(held.socket.fd);
-      const generation = resume === null ? this.#generations.current : this.#generations.for(resume);
-      if (generation?.place(slot, descriptor, held.peer, resume) === true) return;
+      if (this.#generations.current?.place(slot, descriptor, held.peer, resume) === true) return;
       close(descriptor);
       this.#unplaced.push({ slot, resume });
     } catch (error) {
@@ -315,12 +315,33 @@ export class FilterServer {
     for (const { slot, resume } of this.#unplaced.splice(0)) this.#place(slot, resume);
   }
 
-  /** A session of an old generation, between messages: the current one goes on with it. */
-  #moveOn(slot: number): void {
+  /**
+   * A session of an old generation, between messages: the current one goes on with it. The worker has given it up for the
+   * generation that it knew of; should that not be the current one any more, the session may have to go back.
+   */
+  #moveOn(slot: number, release: Release): void {
     const { version, actions, protocol, context } = this.#ledger.read(slot);
+    const held = this.#held[slot];
     // Its first packets were too long to be kept: a worker gives up no such session.
-    if (context === null) this.#release(slot);
-    else this.#place(slot, { version, actions, protocol, context });
+    if (context === null || held === undefined) {
+      this.#release(slot);
+      release.done();
+      return;
+    }
+    const resume: ResumedSession = { version, actions, protocol, context };
+    const { summary } = this.generation;
+    if (suffices(resume, summary, summary)) {
+      this.#place(slot, resume);
+      release.done();
+      return;
+    }
+    try {
+      release.back(dup(held.socket.fd), held.peer, resume);
+    } catch (error) {
+      this.#options.log.write("error", `${held.peer}: connection closed: ${messageOf(error)}`);
+      this.#release(slot);
+      release.done();
+    }
   }
 
   /** A reset reached the main thread's copy. A worker that has the connection sees it too, and reports. */

@@ -41,6 +41,8 @@ class Server {
   readonly #chain: Chain;
   readonly #home: ConnectionHome;
   readonly #connections = new Set<Connection>();
+  /** Slots of sessions that were released and may yet come back. */
+  readonly #inTransit = new Set<number>();
   readonly #sweep: ReturnType<typeof setInterval>;
   #isEnding = false;
   #hasEnded = false;
@@ -73,13 +75,13 @@ class Server {
       closed: (connection) => {
         this.#connections.delete(connection);
         post({ kind: "closed", slot: connection.slot });
-        if (this.#isEnding && this.#connections.size === 0) void this.#ended();
+        this.#endIfIdle();
       },
       releaseFor: null,
       released: (connection) => {
         this.#connections.delete(connection);
+        this.#inTransit.add(connection.slot);
         post({ kind: "released", slot: connection.slot });
-        if (this.#isEnding && this.#connections.size === 0) void this.#ended();
       },
     };
     this.#sweep = setInterval(
@@ -91,6 +93,7 @@ class Server {
   }
 
   adopt(slot: number, descriptor: number, peer: string, resume: ResumedSession | null): void {
+    this.#inTransit.delete(slot);
     const connection = new Connection(this.#home, slot, peer, resume);
     this.#connections.add(connection);
     const options = { fd: descriptor, data: connection, socket: SOCKET_HANDLERS };
@@ -110,7 +113,17 @@ class Server {
   end(atOnce: boolean): void {
     this.#isEnding = true;
     if (atOnce) for (const connection of this.#connections) connection.cut("the server stops");
-    if (this.#connections.size === 0) void this.#ended();
+    this.#endIfIdle();
+  }
+
+  /** A session that this worker released has gone on elsewhere. */
+  moved(slot: number): void {
+    this.#inTransit.delete(slot);
+    this.#endIfIdle();
+  }
+
+  #endIfIdle(): void {
+    if (this.#isEnding && this.#connections.size === 0 && this.#inTransit.size === 0) void this.#ended();
   }
 
   async #ended(): Promise<void> {
@@ -231,6 +244,9 @@ self.onmessage = ({ data: message }) => {
       return;
     case "release":
       server?.release(message.wants);
+      return;
+    case "moved":
+      server?.moved(message.slot);
       return;
     case "end":
       if (server === null) post({ kind: "ended" });

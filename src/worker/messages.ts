@@ -56,6 +56,8 @@ export type ToWorker =
    * told as `released`.
    */
   | { readonly kind: "release"; readonly wants: Wants }
+  /** A session that was released has gone on elsewhere; the worker does not end before it knows, lest it has to come back. */
+  | { readonly kind: "moved"; readonly slot: number }
   /** End: when the last session has ended, or at once. Answered with `ended`. */
   | { readonly kind: "end"; readonly atOnce: boolean };
 
