@@ -103,11 +103,16 @@ export async function startPmilter(options: PmilterOptions = {}): Promise<Pmilte
   });
   const log = new Lines();
   const prints = new Lines();
-  void log.read(child.stderr as ReadableStream<Uint8Array>);
-  void prints.read(child.stdout as ReadableStream<Uint8Array>);
+  const reading = Promise.all([
+    log.read(child.stderr as ReadableStream<Uint8Array>),
+    prints.read(child.stdout as ReadableStream<Uint8Array>),
+  ]);
   const stop = async (): Promise<number> => {
     child.kill("SIGTERM");
-    return child.exited;
+    const exitCode = await child.exited;
+    // The last lines may still be on their way when the process is gone.
+    await reading;
+    return exitCode;
   };
   let ready: string;
   try {
