@@ -47,14 +47,8 @@ export class MessageView implements Changes {
   constructor(received: ReceivedMessage, context: ViewContext) {
     this.#received = received;
     this.#context = context;
-    this.#headers = new Layered(
-      () => new HeaderList(received),
-      (changes) => changes.headers,
-    );
-    this.#recipients = new Layered(
-      () => new RecipientList(received),
-      (changes) => changes.recipients,
-    );
+    this.#headers = layeredHeaders(received);
+    this.#recipients = layeredRecipients(received);
   }
 
   get sender(): Address {
@@ -199,16 +193,26 @@ export class MessageView implements Changes {
   }
 }
 
+function layeredHeaders(received: ReceivedMessage): Layered<HeaderList, HeaderChange> {
+  return new Layered(
+    () => new HeaderList(received),
+    (changes) => changes.headers,
+  );
+}
+
+function layeredRecipients(received: ReceivedMessage): Layered<RecipientList, RecipientChange> {
+  return new Layered(
+    () => new RecipientList(received),
+    (changes) => changes.recipients,
+  );
+}
+
 /** The headers of a message under the changes of some filters. */
 export function headersUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): HeaderList {
-  const list = new HeaderList(received);
-  for (const changes of layers) for (const change of changes.headers) list.apply(change);
-  return list;
+  return layeredHeaders(received).under(layers);
 }
 
 /** The recipients of a message under the changes of some filters. */
 export function recipientsUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): readonly Address[] {
-  const list = new RecipientList(received);
-  for (const changes of layers) for (const change of changes.recipients) list.apply(change);
-  return list.all;
+  return layeredRecipients(received).under(layers).all;
 }
