@@ -148,7 +148,8 @@ export class Connection implements ConversationHost {
   release(): void {
     const { session } = this.#conversation;
     const { chain, ledger, releaseFor } = this.#home;
-    if (releaseFor === null || this.#socket === null || this.#isEnding || this.#isClosed) return;
+    if (releaseFor === null || this.#socket === null) return;
+    if (this.#isReleased || this.#isEnding || this.#isClosed) return;
     if (!this.isBetweenMessages || session.framer.hasRest || !session.mayMove) return;
     if (!suffices(session.options, chain.wants, releaseFor) || !ledger.mayResume(this.slot)) return;
     this.#isReleased = true;
@@ -165,7 +166,8 @@ export class Connection implements ConversationHost {
 
   /** Ends the connection from this side, whatever it is doing. */
   cut(reason: string): void {
-    if (this.#isClosed) return;
+    // A released one is no longer this worker's to end: `shutdown` would reach the peer through every copy.
+    if (this.#isClosed || this.#isReleased) return;
     this.#home.log("notice", `${this.#peer}: ${reason}, connection closed`);
     this.#unsent = null;
     this.#hangUp();
