@@ -2,44 +2,86 @@
  * The shared memory between the main thread and its workers: one layout, one file. A worker writes here, before it
  * runs the handlers of a read, what the main thread needs to answer for it should it not come back: where the next
  * packet begins, what is owed, and the packets that made the session what it is (design 2.2). Nothing here allocates.
+ *
+ * A worker writes to a peer only while it holds the lock of its row, and records what the write has settled before it
+ * lets go. So whoever finds the lock free, and takes it for good, finds records that agree with what the peers got.
  */
+import { COUNTER_INDEX, WORKER_COUNTERS, type WorkerCounter } from "./counters.ts";
 import { COMMAND, LENGTH_BYTES } from "./protocol/constants.ts";
+import type { Framer } from "./protocol/framer.ts";
+import { type Phase, PHASE_LIST, type PhaseInfo } from "./protocol/phases.ts";
+import { type State, STATES } from "./protocol/state.ts";
 
-/** Bytes of one connection's slot: its words, then the packets that began the session. */
+/** Bytes of one connection's slot: its words, the queue id, then the packets that began the session. */
 const SLOT_BYTES = 1024;
 const SLOT_WORDS = 16;
-const CONTEXT_BYTES = SLOT_BYTES - SLOT_WORDS * 4;
+const HEAD_AT = SLOT_WORDS * 4;
+/** The first bytes of a packet that has begun: its length and its code. */
+const HEAD_BYTES = LENGTH_BYTES + 1;
+const QUEUE_ID_AT = HEAD_AT + 8;
+const QUEUE_ID_BYTES = 24;
+const CONTEXT_AT = QUEUE_ID_AT + QUEUE_ID_BYTES;
+const CONTEXT_BYTES = SLOT_BYTES - CONTEXT_AT;
 
 /** The words of a slot. */
 const SLOT = {
+  /** 1 once a worker has the descriptor that it was given. */
+  ADOPTED: 0,
+  /** Index of the session's state in `STATES`. */
+  STATE: 1,
+  /** Replies that the peer waits for. */
+  OWED: 2,
+  /** The command of the first of those; 0 if it is one of a message. */
+  FIRST_OWED: 3,
+  /** Whole packets that were read and not worked on. */
+  UNTAKEN: 4,
   /** Bytes missing of the packet that has begun to arrive, as `Framer.survey` finds them. */
-  DUE: 0,
-  /** Replies owed for the read at hand; 0 while none is being worked on. */
-  OWED: 1,
-  /** The command of the first of those. */
-  FIRST_OWED: 2,
-  /** The reply byte that answers for a handler that does not come back. */
-  FALLBACK: 3,
-  /** 1 while a message is open. */
-  IN_MESSAGE: 4,
+  DUE: 5,
+  /** Bytes that have arrived of it. */
+  BEGUN: 6,
+  /** The handler that runs or is awaited: phase index + 1 in the high half, filter index + 1 in the low one; 0: none. */
+  CALL: 7,
   /** What was negotiated. */
-  VERSION: 5,
-  ACTIONS: 6,
-  PROTOCOL: 7,
+  VERSION: 8,
+  ACTIONS: 9,
+  PROTOCOL: 10,
   /** Bytes of context; -1 if the session's first packets did not fit. */
-  CONTEXT_LENGTH: 8,
+  CONTEXT_LENGTH: 11,
   /** Where the packets up to CONNECT end within it. */
-  CONNECT_LENGTH: 9,
+  CONNECT_LENGTH: 12,
+  /** 1 if all of the begun packet is kept, at the end of the slot. */
+  HAS_BEGUN: 13,
+  /** See {@link SlotRecord}. */
+  FLAGS: 14,
+  QUEUE_ID_LENGTH: 15,
 } as const;
 
-/** Words per worker. */
-const WORKER_WORDS = 16;
-const WORKER = {
-  /** The slot whose read is being worked on, plus 1; 0 while the worker waits in its event loop. */
-  BUSY_SLOT: 0,
-  /** When that began, in milliseconds of the ledger's clock, never 0. */
-  BUSY_SINCE: 1,
+/** A reply has left in part. */
+const UNSENT = 1;
+/** The session is over but for the end of its connection. */
+const OVER = 2;
+
+/** Bytes per worker: words, then counters as 64 bit floats. */
+const ROW_BYTES = 256;
+const COUNTERS_AT = 64;
+const ROW = {
+  LOCK: 0,
+  /** The slot whose handler runs, plus 1; 0 while none does. */
+  BUSY_SLOT: 1,
+  /** Counts up while the worker returns to its event loop. */
+  BEAT: 2,
+  /** Mebibytes of the worker's heap. */
+  HEAP: 3,
 } as const;
+
+/** The lock of a row. */
+const FREE = 0;
+const WRITING = 1;
+/** The main thread has taken the worker's connections from it. */
+const CLAIMED = 2;
+
+/** A worker shows so often that it returns to its event loop. */
+export const BEAT_MS = 100;
 
 export interface LedgerLayout {
   readonly buffer: SharedArrayBuffer;
@@ -49,25 +91,34 @@ export interface LedgerLayout {
 
 /** What the record of a connection says. */
 export interface SlotRecord {
-  readonly due: number;
+  readonly state: State;
   readonly owed: number;
   readonly firstOwed: number;
-  readonly fallback: number;
-  readonly isInMessage: boolean;
+  readonly untaken: number;
+  readonly due: number;
+  /** What has arrived of the last packet: all of it, or its first bytes. */
+  readonly begun: Uint8Array;
+  readonly hasAllBegun: boolean;
+  /** The handler that runs or is awaited. */
+  readonly call: { readonly phase: Phase; readonly filter: number } | null;
   readonly version: number;
   readonly actions: number;
   readonly protocol: number;
   /** The packets MACRO C, CONNECT, MACRO H, HELO as they came; null if they did not fit. */
   readonly context: Uint8Array | null;
+  readonly isHalfSent: boolean;
+  readonly isOver: boolean;
+  readonly queueId: string;
 }
 
 export class Ledger {
   readonly layout: LedgerLayout;
   readonly #words: Int32Array;
   readonly #bytes: Uint8Array;
+  readonly #counters: Float64Array;
 
   static create(workers: number, slots: number): Ledger {
-    const buffer = new SharedArrayBuffer(workers * WORKER_WORDS * 4 + slots * SLOT_BYTES);
+    const buffer = new SharedArrayBuffer(workers * ROW_BYTES + slots * SLOT_BYTES);
     return new Ledger({ buffer, workers, slots });
   }
 
@@ -75,43 +126,157 @@ export class Ledger {
     this.layout = layout;
     this.#words = new Int32Array(layout.buffer);
     this.#bytes = new Uint8Array(layout.buffer);
+    this.#counters = new Float64Array(layout.buffer, 0, (layout.workers * ROW_BYTES) / 8);
   }
 
-  /** A worker begins to work on a read of a connection. The busy mark comes last: who sees it sees the rest. */
-  enter(worker: number, slot: number, due: number, owed: number, firstOwed: number, now: number): void {
-    const at = this.#slotAt(slot);
-    const words = this.#words;
-    words[at + SLOT.DUE] = due;
-    words[at + SLOT.OWED] = owed;
-    words[at + SLOT.FIRST_OWED] = firstOwed;
-    const mark = worker * WORKER_WORDS;
-    Atomics.store(words, mark + WORKER.BUSY_SLOT, slot + 1);
-    Atomics.store(words, mark + WORKER.BUSY_SINCE, now | 0 || 1);
+  // Rows: what a worker does.
+
+  /** A row is given to a new worker. */
+  openRow(row: number): void {
+    this.#words.fill(0, (row * ROW_BYTES) / 4, ((row + 1) * ROW_BYTES) / 4);
   }
 
-  /** The worker is back in its event loop. Replies may still be owed: by an async handler. */
-  leave(worker: number, slot: number, isInMessage: boolean, owed: number): void {
-    const at = this.#slotAt(slot);
-    this.#words[at + SLOT.IN_MESSAGE] = isInMessage ? 1 : 0;
-    this.#words[at + SLOT.OWED] = owed;
-    const mark = worker * WORKER_WORDS;
-    Atomics.store(this.#words, mark + WORKER.BUSY_SINCE, 0);
-    Atomics.store(this.#words, mark + WORKER.BUSY_SLOT, 0);
+  /** The worker is about to write to a peer. @returns false if it may not any more: its connections were taken from it */
+  lock(row: number): boolean {
+    return Atomics.compareExchange(this.#words, this.#rowAt(row) + ROW.LOCK, FREE, WRITING) === FREE;
   }
 
-  /** What the worker is busy with: the slot and since when, null while it is not. */
-  busy(worker: number): { slot: number; since: number } | null {
-    const mark = worker * WORKER_WORDS;
-    const slot = Atomics.load(this.#words, mark + WORKER.BUSY_SLOT);
-    const since = Atomics.load(this.#words, mark + WORKER.BUSY_SINCE);
-    return slot === 0 || since === 0 ? null : { slot: slot - 1, since };
+  unlock(row: number): void {
+    Atomics.store(this.#words, this.#rowAt(row) + ROW.LOCK, FREE);
   }
 
-  /** A slot is given to a new connection. */
-  open(slot: number, fallback: number): void {
+  isClaimed(row: number): boolean {
+    return Atomics.load(this.#words, this.#rowAt(row) + ROW.LOCK) === CLAIMED;
+  }
+
+  /** Takes the worker's connections from it, for good. @returns false if it is writing: try again */
+  claim(row: number): boolean {
+    return Atomics.compareExchange(this.#words, this.#rowAt(row) + ROW.LOCK, FREE, CLAIMED) !== WRITING;
+  }
+
+  /** Never returns: the worker's connections are not its own any more, or will not be in a moment, and it is ended then. */
+  park(row: number): never {
+    const at = this.#rowAt(row) + ROW.LOCK;
+    for (;;) Atomics.wait(this.#words, at, Atomics.load(this.#words, at), 1000);
+  }
+
+  /** The worker has returned to its event loop. */
+  beat(row: number, heapBytes: number): void {
+    const at = this.#rowAt(row);
+    Atomics.add(this.#words, at + ROW.BEAT, 1);
+    this.#words[at + ROW.HEAP] = heapBytes / 2 ** 20;
+  }
+
+  /** Differs from one look to the next while the worker returns to its event loop. */
+  beats(row: number): number {
+    return Atomics.load(this.#words, this.#rowAt(row) + ROW.BEAT);
+  }
+
+  heapBytes(row: number): number {
+    return this.#words[this.#rowAt(row) + ROW.HEAP]! * 2 ** 20;
+  }
+
+  /** The slot of the handler that runs in that worker, null if none is known to. */
+  busySlot(row: number): number | null {
+    const slot = Atomics.load(this.#words, this.#rowAt(row) + ROW.BUSY_SLOT);
+    return slot === 0 ? null : slot - 1;
+  }
+
+  count(row: number, counter: WorkerCounter): void {
+    this.#counters[(row * ROW_BYTES + COUNTERS_AT) / 8 + COUNTER_INDEX[counter]]! += 1;
+  }
+
+  counters(row: number): number[] {
+    const from = (row * ROW_BYTES + COUNTERS_AT) / 8;
+    return [...this.#counters.subarray(from, from + WORKER_COUNTERS.length)];
+  }
+
+  // Slots: what is known of a connection.
+
+  /** A slot is about to be given to a worker; what was known of it is forgotten. */
+  offer(slot: number): void {
     const at = this.#slotAt(slot);
     this.#words.fill(0, at, at + SLOT_WORDS);
-    this.#words[at + SLOT.FALLBACK] = fallback;
+  }
+
+  /** The worker has taken the descriptor. */
+  adopt(slot: number): void {
+    Atomics.store(this.#words, this.#slotAt(slot) + SLOT.ADOPTED, 1);
+  }
+
+  isAdopted(slot: number): boolean {
+    return Atomics.load(this.#words, this.#slotAt(slot) + SLOT.ADOPTED) === 1;
+  }
+
+  /**
+   * What a read has brought, before any of it is worked on.
+   * @param framer surveyed
+   * @param owing the command of the packet at hand if its reply is still to come, else 0
+   */
+  recordRead(slot: number, framer: Framer, owing: number): void {
+    const at = this.#slotAt(slot);
+    const words = this.#words;
+    words[at + SLOT.OWED] = framer.owed + (owing === 0 ? 0 : 1);
+    words[at + SLOT.FIRST_OWED] = owing === 0 ? framer.firstOwed : owing;
+    words[at + SLOT.UNTAKEN] = framer.untaken;
+    words[at + SLOT.DUE] = framer.due;
+    const { begun } = framer;
+    words[at + SLOT.BEGUN] = begun;
+    if (begun === 0) return;
+    framer.copyBegun(this.#bytes, at * 4 + HEAD_AT, Math.min(begun, HEAD_BYTES));
+    const fits = begun <= CONTEXT_BYTES - Math.max(0, words[at + SLOT.CONTEXT_LENGTH]!);
+    words[at + SLOT.HAS_BEGUN] = fits ? 1 : 0;
+    if (fits) framer.copyBegun(this.#bytes, at * 4 + SLOT_BYTES - begun, begun);
+  }
+
+  /** A handler begins to run. */
+  enter(row: number, slot: number, phase: PhaseInfo, filter: number, untaken: number): void {
+    const at = this.#slotAt(slot);
+    this.#words[at + SLOT.CALL] = ((phase.index + 1) << 16) | (filter + 1);
+    this.#words[at + SLOT.UNTAKEN] = untaken;
+    Atomics.store(this.#words, this.#rowAt(row) + ROW.BUSY_SLOT, slot + 1);
+  }
+
+  /** No handler runs any more, though one may be awaited. */
+  leave(row: number): void {
+    Atomics.store(this.#words, this.#rowAt(row) + ROW.BUSY_SLOT, 0);
+  }
+
+  /**
+   * What was read has been worked on as far as it goes, and its replies have left (the lock is held, if there were any).
+   * @param isWaiting a handler is awaited
+   * @param owed replies that are still to come
+   * @param firstOwed the command of the first, 0 if that is not known
+   */
+  settle(
+    slot: number,
+    isWaiting: boolean,
+    owed: number,
+    firstOwed: number,
+    untaken: number,
+    isHalfSent: boolean,
+  ): void {
+    const at = this.#slotAt(slot);
+    const words = this.#words;
+    if (!isWaiting) words[at + SLOT.CALL] = 0;
+    words[at + SLOT.OWED] = owed;
+    words[at + SLOT.FIRST_OWED] = firstOwed;
+    words[at + SLOT.UNTAKEN] = untaken;
+    this.#flag(at, UNSENT, isHalfSent);
+  }
+
+  setState(slot: number, state: State): void {
+    this.#words[this.#slotAt(slot) + SLOT.STATE] = STATES.indexOf(state);
+  }
+
+  /** What was unsent has left. */
+  setSent(slot: number): void {
+    this.#flag(this.#slotAt(slot), UNSENT, false);
+  }
+
+  /** The session has ended: nothing is to go on. */
+  setOver(slot: number): void {
+    this.#flag(this.#slotAt(slot), OVER, true);
   }
 
   setOptions(slot: number, version: number, actions: number, protocol: number): void {
@@ -119,6 +284,22 @@ export class Ledger {
     this.#words[at + SLOT.VERSION] = version;
     this.#words[at + SLOT.ACTIONS] = actions;
     this.#words[at + SLOT.PROTOCOL] = protocol;
+  }
+
+  /** Keeps `bytes[start, end)` as the queue id of the message at hand, for the log; too long a one is cut. */
+  setQueueId(slot: number, bytes: Uint8Array, start: number, end: number): void {
+    const at = this.#slotAt(slot);
+    const length = Math.min(end - start, QUEUE_ID_BYTES);
+    const to = at * 4 + QUEUE_ID_AT;
+    for (let index = 0; index < length; index++) this.#bytes[to + index] = bytes[start + index]!;
+    this.#words[at + SLOT.QUEUE_ID_LENGTH] = length;
+  }
+
+  /** The session has ended, and its connection may serve another one. */
+  forgetContext(slot: number): void {
+    const at = this.#slotAt(slot);
+    this.#words[at + SLOT.CONTEXT_LENGTH] = 0;
+    this.#words[at + SLOT.CONNECT_LENGTH] = 0;
   }
 
   /**
@@ -139,22 +320,33 @@ export class Ledger {
     } else if (code === COMMAND.MACRO || this.#lastCode(slot, connectLength, length) === COMMAND.HELO) {
       length = connectLength;
     }
-    const packet = LENGTH_BYTES + 1 + end - start;
+    const packet = HEAD_BYTES + end - start;
     // Without its CONNECT a session cannot be begun anew, however short its HELO is.
     const isHeadless = of === COMMAND.HELO && words[at + SLOT.CONTEXT_LENGTH]! < 0 && connectLength === 0;
     if (length < 0 || isHeadless || length + packet > CONTEXT_BYTES) {
       words[at + SLOT.CONTEXT_LENGTH] = -1;
       return;
     }
-    const to = at * 4 + SLOT_WORDS * 4 + length;
+    // What is kept of a begun packet stands at the end: it makes room.
+    if (length + packet + words[at + SLOT.BEGUN]! > CONTEXT_BYTES) words[at + SLOT.HAS_BEGUN] = 0;
+    const to = at * 4 + CONTEXT_AT + length;
     this.#bytes[to] = 0;
     this.#bytes[to + 1] = 0;
     this.#bytes[to + 2] = (packet - LENGTH_BYTES) >> 8;
     this.#bytes[to + 3] = (packet - LENGTH_BYTES) & 0xff;
     this.#bytes[to + 4] = code;
-    for (let index = start; index < end; index++) this.#bytes[to + 5 + index - start] = bytes[index]!;
+    for (let index = start; index < end; index++) this.#bytes[to + HEAD_BYTES + index - start] = bytes[index]!;
     words[at + SLOT.CONTEXT_LENGTH] = length + packet;
     if (code === COMMAND.CONNECT) words[at + SLOT.CONNECT_LENGTH] = length + packet;
+  }
+
+  /** Keeps the packets that began a session elsewhere. */
+  setContext(slot: number, context: Uint8Array): void {
+    for (let at = 0; at < context.length;) {
+      const end = at + LENGTH_BYTES + ((context[at + 2]! << 8) | context[at + 3]!);
+      this.keepContext(slot, context[at + LENGTH_BYTES]!, context, at + HEAD_BYTES, end);
+      at = end;
+    }
   }
 
   /** Whether another worker could go on with the session: its first packets are all there. */
@@ -166,23 +358,40 @@ export class Ledger {
     const at = this.#slotAt(slot);
     const words = this.#words;
     const length = words[at + SLOT.CONTEXT_LENGTH]!;
-    const from = at * 4 + SLOT_WORDS * 4;
+    const from = at * 4 + CONTEXT_AT;
+    const begun = words[at + SLOT.BEGUN]!;
+    const hasAllBegun = words[at + SLOT.HAS_BEGUN] === 1;
+    const begunAt = at * 4 + (hasAllBegun ? SLOT_BYTES - begun : HEAD_AT);
+    const call = words[at + SLOT.CALL]!;
+    const flags = words[at + SLOT.FLAGS]!;
+    const idAt = at * 4 + QUEUE_ID_AT;
     return {
-      due: words[at + SLOT.DUE]!,
+      state: STATES[words[at + SLOT.STATE]!]!,
       owed: words[at + SLOT.OWED]!,
       firstOwed: words[at + SLOT.FIRST_OWED]!,
-      fallback: words[at + SLOT.FALLBACK]!,
-      isInMessage: words[at + SLOT.IN_MESSAGE] === 1,
+      untaken: words[at + SLOT.UNTAKEN]!,
+      due: words[at + SLOT.DUE]!,
+      begun: this.#bytes.slice(begunAt, begunAt + (hasAllBegun ? begun : Math.min(begun, HEAD_BYTES))),
+      hasAllBegun,
+      call: call === 0 ? null : { phase: PHASE_LIST[(call >> 16) - 1]!.name, filter: (call & 0xffff) - 1 },
       version: words[at + SLOT.VERSION]!,
       actions: words[at + SLOT.ACTIONS]!,
       protocol: words[at + SLOT.PROTOCOL]!,
       context: length < 0 ? null : this.#bytes.slice(from, from + length),
+      isHalfSent: (flags & UNSENT) !== 0,
+      isOver: (flags & OVER) !== 0,
+      queueId: Buffer.from(this.#bytes.slice(idAt, idAt + words[at + SLOT.QUEUE_ID_LENGTH]!)).toString("latin1"),
     };
+  }
+
+  #flag(at: number, flag: number, isSet: boolean): void {
+    if (isSet) this.#words[at + SLOT.FLAGS]! |= flag;
+    else this.#words[at + SLOT.FLAGS]! &= ~flag;
   }
 
   /** The code of the last whole packet between two places of the record, 0 if there is none. */
   #lastCode(slot: number, from: number, to: number): number {
-    const base = this.#slotAt(slot) * 4 + SLOT_WORDS * 4;
+    const base = this.#slotAt(slot) * 4 + CONTEXT_AT;
     let code = 0;
     for (let at = from; at < to;) {
       code = this.#bytes[base + at + 4]!;
@@ -191,7 +400,11 @@ export class Ledger {
     return code;
   }
 
+  #rowAt(row: number): number {
+    return (row * ROW_BYTES) / 4;
+  }
+
   #slotAt(slot: number): number {
-    return this.layout.workers * WORKER_WORDS + (slot * SLOT_BYTES) / 4;
+    return (this.layout.workers * ROW_BYTES + slot * SLOT_BYTES) / 4;
   }
 }

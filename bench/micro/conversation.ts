@@ -19,6 +19,9 @@ function message(name: string, handlers: "ten" | "eom"): Case {
     report: (report) => {
       throw new Error(`a message was not simply accepted: ${JSON.stringify(report)}`);
     },
+    count() {},
+    calling() {},
+    suspended() {},
     isFull: false,
     reportsAccepted: false,
   });

@@ -10,7 +10,7 @@ import { availableParallelism } from "node:os";
 import type { Socket } from "bun";
 import { parseConfig } from "../../src/config/load.ts";
 import { Ledger, type LedgerLayout } from "../../src/ledger.ts";
-import { PLAIN_REPLIES, ReplyWriter } from "../../src/protocol/encode.ts";
+import { ReplyWriter } from "../../src/protocol/encode.ts";
 import { dup } from "../../src/server/libc.ts";
 import { Connection, type ConnectionHome } from "../../src/worker/connection.ts";
 import { loadChain } from "../../src/worker/loader.ts";
@@ -62,13 +62,12 @@ async function serve({ worker, descriptor, handlers, ledger }: Assignment): Prom
   let nextSlot = worker * SLOTS;
   const freeSlots: number[] = [];
   const home: ConnectionHome = {
-    worker,
+    row: worker,
     chain,
     writer: new ReplyWriter(WRITER_BYTES),
     ledger: new Ledger(ledger),
     reportsAccepted: false,
     tracesPackets: false,
-    fallbackReply: PLAIN_REPLIES.TEMPFAIL[4]!,
     now: () => Math.round(performance.now()),
     report: (report) => fail(`a message was not simply accepted: ${JSON.stringify(report)}`),
     log: (_, text) => fail(text),
@@ -80,7 +79,9 @@ async function serve({ worker, descriptor, handlers, ledger }: Assignment): Prom
     fd: descriptor,
     socket: {
       open(socket: Socket<Connection>) {
-        const connection = new Connection(home, freeSlots.pop() ?? nextSlot++, "shared", null);
+        const slot = freeSlots.pop() ?? nextSlot++;
+        home.ledger.offer(slot);
+        const connection = new Connection(home, slot, "shared", null);
         socket.data = connection;
         connection.opened(socket);
       },

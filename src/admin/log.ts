@@ -39,6 +39,11 @@ export class Log {
     this.#format = format;
   }
 
+  /** Lines that nobody took in time. */
+  get dropped(): number {
+    return this.#output.dropped;
+  }
+
   /** A line as it would be written now. */
   format(level: LogLevel, text: string, fields: LogFields = {}): string {
     return formatLogLine(this.#format, new Date(), level, text, fields);

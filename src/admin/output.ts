@@ -17,6 +17,7 @@ export class Output {
   #queuedBytes = 0;
   #isWriting = false;
   #dropped = 0;
+  #droppedInAll = 0;
   #idle: (() => void)[] = [];
 
   constructor(descriptor: number, describeDropped: (lines: number) => string, maxQueuedBytes = MAX_QUEUED_BYTES) {
@@ -25,10 +26,16 @@ export class Output {
     this.#maxQueuedBytes = maxQueuedBytes;
   }
 
+  /** Pieces of text that were dropped since the start: mostly one line each. */
+  get dropped(): number {
+    return this.#droppedInAll;
+  }
+
   /** Queues whole lines. */
   push(text: string): void {
     if (this.#queuedBytes + text.length > this.#maxQueuedBytes) {
       this.#dropped += 1;
+      this.#droppedInAll += 1;
       return;
     }
     this.#queue.push(text);

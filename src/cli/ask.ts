@@ -8,11 +8,11 @@ export class AskError extends Error {
   override readonly name = "AskError";
 }
 
-/** @returns the exit code: 0 if a server answers */
+/** @returns the exit code: 0 if a server answers and is well, 1 if it is degraded */
 export async function status(configFile: string, asJson: boolean): Promise<number> {
   const answer = (await ask(configFile, "status")) as Status;
   process.stdout.write(asJson ? `${JSON.stringify(answer, null, 2)}\n` : printable(formatStatus(answer)));
-  return 0;
+  return answer.health === "ok" ? 0 : 1;
 }
 
 /** @returns the exit code: 1 if the reload failed and the old generation serves on */

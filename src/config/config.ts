@@ -53,6 +53,7 @@ export interface LimitsConfig {
   recipients: number;
   macros: number;
   body: number;
+  workerMemory: number;
 }
 
 export interface HandlerConfig {
@@ -127,6 +128,7 @@ export function toConfig(file: string, folder: string, from: ConfigFile, env: En
       recipients: limits.recipients,
       macros: limits.macros,
       body: limits.body,
+      workerMemory: limits.worker_memory,
     },
     handler: {
       postconfig: pathOrNull(from.handler.config.postconfig_handler),

@@ -151,6 +151,12 @@ const LimitsSchema = v.strictObject({
   body: key(whole(1, MAX_BYTES, "bytes"), 64 * MiB, "The body of one message, where a filter collects it.", {
     unit: "bytes",
   }),
+  worker_memory: key(
+    whole(64 * MiB, 2 ** 40, "bytes"),
+    1024 * MiB,
+    "The heap of one worker; one over it is replaced and finishes its sessions, one over twice as much is ended.",
+    { unit: "bytes" },
+  ),
 });
 
 const HandlerConfigSchema = v.strictObject({

@@ -6,10 +6,11 @@
  * further event is taken until it settles or its time is over.
  */
 import { decodeText } from "../protocol/bytes.ts";
+import type { WorkerCounter } from "../counters.ts";
 import { ACTION } from "../protocol/constants.ts";
 import { PLAIN_REPLIES, type ReplyWriter } from "../protocol/encode.ts";
 import { type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
-import { type Client, type EventPhase, MilterSession } from "../protocol/session.ts";
+import { type Client, type EventPhase, MilterSession, type Resumption } from "../protocol/session.ts";
 import type { Chain, ChainFilter, Step } from "./chain.ts";
 import type { FilterChanges } from "./changes.ts";
 import { UsageError } from "./errors.ts";
@@ -30,6 +31,12 @@ export interface ConversationHost extends Clock {
   /** Send what the writer holds: progress, while a handler works. */
   flush(): void;
   report(report: Report): void;
+  /** Something happened that is counted. */
+  count(counter: WorkerCounter): void;
+  /** A handler is about to be called. */
+  calling(phase: EventPhase, filter: ChainFilter): void;
+  /** The handler that was called is awaited: others run meanwhile. */
+  suspended(): void;
   /** The writer holds so much that it should be sent before more is made. */
   readonly isFull: boolean;
   /** Whether reports of messages that all filters let pass are wanted: they are most of them. */
@@ -42,6 +49,22 @@ const FALLBACK_DECISIONS: Readonly<Record<Exclude<Fallback, "continue">, Decisio
   reject: plainDecision("reject"),
   tempfail: plainDecision("tempfail"),
 };
+
+/** A filter that failed in the packets that began a session: they come again without it. */
+export interface PassedOver {
+  /** Its index. */
+  readonly filter: number;
+  /** Its part in the connection is over, as after `accept()`. */
+  readonly isOver: boolean;
+}
+
+/** How each verdict on a message is counted. */
+const COUNTER_OF = {
+  accept: "accepted",
+  reject: "rejected",
+  tempfail: "tempfailed",
+  discard: "discarded",
+} as const;
 
 /** A handler that is awaited. */
 interface Waiting {
@@ -82,6 +105,8 @@ export class Conversation implements SessionSource, ReportSource {
   /** A limit was passed in this message: it is reported once. */
   #overLimit = false;
   #isHungUp = false;
+  /** Filters that take no part in replayed packets. */
+  #passedOver: readonly PassedOver[] = [];
 
   constructor(chain: Chain, writer: ReplyWriter, host: ConversationHost) {
     this.#chain = chain;
@@ -91,6 +116,12 @@ export class Conversation implements SessionSource, ReportSource {
     this.#parts = new Array(chain.filters.length);
     this.#patience = new Patience(host);
     this.#reporter = new Reporter(this, (report) => host.report(report));
+  }
+
+  /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */
+  resume(resumption: Resumption, passedOver: readonly PassedOver[]): void {
+    this.#passedOver = passedOver;
+    this.session.resume(resumption);
   }
 
   /** A handler is being awaited: bytes may be pushed, nothing is taken. */
@@ -216,6 +247,8 @@ export class Conversation implements SessionSource, ReportSource {
       const step = steps[index]!;
       const part = this.#partOf(step.filter);
       if (!this.#takesPart(part, phase)) continue;
+      if (this.session.isReplay && this.#isPassedOver(part)) continue;
+      this.#host.calling(phase, step.filter);
       let result: unknown;
       try {
         result = this.#call(step, part.session, phase);
@@ -235,6 +268,15 @@ export class Conversation implements SessionSource, ReportSource {
 
   #partOf(filter: ChainFilter): FilterPart {
     return (this.#parts[filter.index] ??= new FilterPart(filter, this));
+  }
+
+  #isPassedOver(part: FilterPart): boolean {
+    const passed = this.#passedOver.find(({ filter }) => filter === part.filter.index);
+    if (passed?.isOver === true) {
+      part.done = "connection";
+      this.#someAccepted = true;
+    }
+    return passed !== undefined;
   }
 
   #takesPart(part: FilterPart, phase: EventPhase): boolean {
@@ -322,8 +364,7 @@ export class Conversation implements SessionSource, ReportSource {
       return false;
     }
     if (ofConnection) {
-      this.#reporter.verdict(ruling, "connection");
-      this.session.decideConnection(decision.packet);
+      this.#refuseConnection(ruling);
       return true;
     }
     if (phase.scope === "none") {
@@ -332,12 +373,26 @@ export class Conversation implements SessionSource, ReportSource {
     }
     if (ofRecipient && !this.#isSimulated) {
       this.#reporter.verdict(ruling, "recipient");
+      this.#count("recipientsRefused", ruling);
       this.session.answer(decision.packet);
       this.message!.dropRecipient();
       return true;
     }
     this.#decideMessage(ruling, !ofRecipient);
     return true;
+  }
+
+  #refuseConnection(ruling: Ruling): void {
+    this.#reporter.verdict(ruling, "connection");
+    if (ruling.decision.kind !== "accept") this.#count("connectionsRefused", ruling);
+    this.session.decideConnection(ruling.decision.packet);
+  }
+
+  #count(counter: WorkerCounter, { isFallback }: Ruling): void {
+    // What is replayed was counted where it was first decided.
+    if (this.session.isReplay) return;
+    this.#host.count(counter);
+    if (isFallback) this.#host.count("fallbacks");
   }
 
   /**
@@ -356,6 +411,10 @@ export class Conversation implements SessionSource, ReportSource {
   #deliver(ruling: Ruling): void {
     if (ruling.decision.kind === "accept") this.#reportObserved();
     if (ruling.decision.kind !== "accept" || this.#host.reportsAccepted) this.#reporter.verdict(ruling, "message");
+    if (ruling.decision.kind !== "skip") {
+      this.#host.count("messages");
+      this.#count(COUNTER_OF[ruling.decision.kind], ruling);
+    }
     this.session.decideMessage(ruling.decision.packet);
     this.#forgetMessage();
   }
@@ -371,10 +430,8 @@ export class Conversation implements SessionSource, ReportSource {
     if (onError === "continue" || phase.scope === "none") return false;
     const decision = FALLBACK_DECISIONS[onError];
     const ruling: Ruling = { decision, filter: null, phase: phase.name, isFallback: true, origin: null };
-    if (phase.scope === "connection") {
-      this.#reporter.verdict(ruling, "connection");
-      this.session.decideConnection(ruling.decision.packet);
-    } else this.#decideMessage(ruling, phase.scope === "message" || onError === "accept");
+    if (phase.scope === "connection") this.#refuseConnection(ruling);
+    else this.#decideMessage(ruling, phase.scope === "message" || onError === "accept");
     return true;
   }
 
@@ -445,6 +502,8 @@ export class Conversation implements SessionSource, ReportSource {
     this.#reportObserved();
     const holder = this.#parts.findLast((part) => part?.changes?.quarantine && !part.filter.isObserved);
     if (holder !== undefined || this.#host.reportsAccepted) this.#reporter.accepted(holder?.filter ?? null, layers);
+    this.#host.count("messages");
+    this.#host.count(holder === undefined ? "accepted" : "quarantined");
     session.proceed();
     session.endMessage();
     this.#forgetMessage();
@@ -483,6 +542,7 @@ export class Conversation implements SessionSource, ReportSource {
     const waiting: Waiting = { index, part, phase, subject: null };
     if (phase === PHASES.body) this.#chain.chunks.lend();
     this.#waiting = waiting;
+    this.#host.suspended();
     this.#patience.begin(phase === PHASES.eom ? eomTimeoutMs : handlerTimeoutMs, part.filter.timeoutMs, (ms) => {
       this.#settle(waiting, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
     });

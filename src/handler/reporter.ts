@@ -2,7 +2,7 @@
  * Makes the reports of a conversation: who and what it was about, and where in which handler it was decided. Made only
  * for what is logged.
  */
-import type { EventPhase, MilterSession } from "../protocol/session.ts";
+import type { Client, EventPhase, MilterSession } from "../protocol/session.ts";
 import type { ChainFilter } from "./chain.ts";
 import type { FilterChanges } from "./changes.ts";
 import type { ReceivedMessage } from "./message.ts";
@@ -106,14 +106,18 @@ export class Reporter {
   subject(): Subject {
     const { session, message } = this.#source;
     const { client, macros } = session;
-    const address = client.address === "" ? client.family : client.address;
     return {
       queueId: macros.get("i") ?? "",
-      client: `${client.hostname} [${address}]`,
+      client: clientName(client),
       sender: message?.sender.raw ?? "",
       recipients: message === null ? [] : recipientsUnder(message, this.#source.allChanges()).map(({ raw }) => raw),
     };
   }
+}
+
+/** The SMTP client as logs name it: `hostname [address]`, or what there is of it. */
+export function clientName({ address, family, hostname }: Client): string {
+  return `${hostname} [${address === "" ? family : address}]`;
 }
 
 /** Where a handler did something; its file alone, if the stack does not say (a thrown string has none). */

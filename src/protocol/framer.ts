@@ -30,12 +30,21 @@ export class Framer {
   owed = 0;
   /** Found by {@link Framer.survey}: the code of the first of those when it looked. */
   firstOwed = 0;
+  /** Found by {@link Framer.survey}: whole packets not taken yet. */
+  untaken = 0;
+  /** Found by {@link Framer.survey}: bytes that have arrived of the last packet, if it is not whole. */
+  begun = 0;
 
   readonly #maxPacketBytes: number;
   #chunk: Uint8Array = EMPTY;
   #isSurveyed = false;
   /** By code, as the last survey was told. */
   #isOwed: Uint8Array = EMPTY;
+  /** How many of the next packets get no reply whatever their code, as the last survey was told. */
+  #silent = 0;
+  /** Bytes to drop of what comes next: they end a packet whose beginning is lost, and whose code this is. */
+  #lost = 0;
+  #lostCode = 0;
   /** The chunk is a copy of our own: nobody else writes to it. */
   #isOwn = true;
   #at = 0;
@@ -49,7 +58,8 @@ export class Framer {
   }
 
   /** Takes the next read. What `next` has not taken of the one before is kept in front of it. */
-  push(chunk: Uint8Array): void {
+  push(bytes: Uint8Array): void {
+    const chunk = this.#lost > 0 ? this.#passLost(bytes) : bytes;
     if (this.#at < this.#chunk.length) {
       this.#chunk = Buffer.concat([this.#chunk.subarray(this.#at), chunk]);
       this.#isOwn = true;
@@ -66,9 +76,13 @@ export class Framer {
    * @throws ProtocolError PMILTER_ERR_LENGTH_ZERO, PMILTER_ERR_PACKET_TOO_LARGE
    */
   next(): boolean {
-    const isThere = this.#advance();
-    if (isThere && this.#isSurveyed && this.#isOwed[this.code] === 1) this.owed -= 1;
-    return isThere;
+    if (!this.#advance()) return false;
+    if (this.#isSurveyed) {
+      this.untaken -= 1;
+      if (this.#silent > 0) this.#silent -= 1;
+      else if (this.#isOwed[this.code] === 1) this.owed -= 1;
+    }
+    return true;
   }
 
   #advance(): boolean {
@@ -93,25 +107,29 @@ export class Framer {
   }
 
   /**
-   * Looks through what was pushed without taking it, and records in `due`, `owed` and `firstOwed` what another thread
-   * needs to answer for this connection and to find its next packet (design 2.2). Call it between packets; once a push it
-   * looks, after that `owed` is counted down as packets are taken.
+   * Looks through what was pushed without taking it, and records in `due`, `begun`, `owed`, `firstOwed` and `untaken` what
+   * another thread needs to answer for this connection and to find its next packet (design 2.2). Call it between packets;
+   * once a push it looks, after that `owed` and `untaken` are counted down as packets are taken.
    *
    * @param isOwed by code byte, 1 if such a packet gets a reply
+   * @param silent how many packets from here on get none, whatever their code
    */
-  survey(isOwed: Uint8Array): void {
+  survey(isOwed: Uint8Array, silent = 0): void {
     if (this.#isSurveyed) return;
     this.#isSurveyed = true;
     this.#isOwed = isOwed;
+    this.#silent = silent;
     const chunk = this.#chunk;
     this.owed = 0;
     this.firstOwed = 0;
+    this.untaken = 0;
     let at = this.#at;
     if (this.#carried > 0) {
       const left = chunk.length - at;
       const missing = LENGTH_BYTES - this.#carried;
       if (left < missing) {
         this.due = missing - left;
+        this.begun = this.#carried + left;
         return;
       }
       const head = Buffer.concat([
@@ -120,20 +138,57 @@ export class Framer {
       ]);
       const length = readU32(head, 0);
       at += LENGTH_BYTES + length - this.#carried;
-      if (at <= chunk.length && isOwed[head[LENGTH_BYTES]!] === 1) this.#owe(head[LENGTH_BYTES]!);
+      if (at <= chunk.length) this.#count(head[LENGTH_BYTES]!);
+      else this.begun = this.#carried + left;
     }
     while (chunk.length - at >= LENGTH_BYTES) {
-      const code = chunk[at + LENGTH_BYTES]!;
+      const start = at;
       at += LENGTH_BYTES + readU32(chunk, at);
-      if (at <= chunk.length && isOwed[code] === 1) this.#owe(code);
+      if (at <= chunk.length) this.#count(chunk[start + LENGTH_BYTES]!);
+      else this.begun = chunk.length - start;
     }
     const left = chunk.length - at;
     this.due = left > 0 ? LENGTH_BYTES - left : -left;
+    if (left > 0) this.begun = left;
+    else if (left === 0) this.begun = 0;
   }
 
-  #owe(code: number): void {
+  #count(code: number): void {
+    this.untaken += 1;
+    if (this.untaken <= this.#silent || this.#isOwed[code] !== 1) return;
     if (this.owed === 0) this.firstOwed = code;
     this.owed += 1;
+  }
+
+  /**
+   * Copies the first `count` bytes of the packet that has begun, at most {@link Framer.begun}, to `target[at]` and on.
+   * Call it after {@link Framer.survey}, before a packet is taken.
+   */
+  copyBegun(target: Uint8Array, at: number, count: number): void {
+    // Bytes of it that lie in the chunk; what is carried of it comes before them.
+    const inChunk = Math.min(this.begun, this.#chunk.length - this.#at);
+    const carried = this.begun - inChunk;
+    const fromCarry = Math.min(count, carried);
+    for (let index = 0; index < fromCarry; index++) target[at + index] = this.#carry[index]!;
+    const from = this.#chunk.length - inChunk;
+    for (let index = fromCarry; index < count; index++) target[at + index] = this.#chunk[from + index - carried]!;
+  }
+
+  /**
+   * The next `due` bytes end a packet that began elsewhere and is lost but for its code: it comes without a payload once
+   * they are here, or with the code 0 not at all.
+   */
+  expectLost(due: number, code: number): void {
+    this.#lost = due;
+    this.#lostCode = code;
+  }
+
+  #passLost(bytes: Uint8Array): Uint8Array {
+    const passed = Math.min(this.#lost, bytes.length);
+    this.#lost -= passed;
+    const rest = bytes.subarray(passed);
+    if (this.#lost > 0 || this.#lostCode === 0) return rest;
+    return Buffer.concat([Buffer.from([0, 0, 0, 1, this.#lostCode]), rest]);
   }
 
   /** True if a packet, or a part of one, has been pushed and not taken. */

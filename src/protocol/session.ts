@@ -38,6 +38,20 @@ export interface SessionLimits {
 
 export type EventPhase = PhaseInfo & { readonly name: Phase };
 
+/** How a session goes on that was negotiated and begun elsewhere. */
+export interface Resumption extends Options {
+  /** The packets MACRO and CONNECT, MACRO and HELO: their events come again, and their replies are not sent. */
+  readonly context: Uint8Array;
+  /** The last of those packets has not had its reply yet: it gets one. */
+  readonly answersContext: boolean;
+  /** What was decided elsewhere, null for nothing: on the message at hand, or on the whole connection. */
+  readonly ruling: { readonly scope: "message" | "connection"; readonly packet: Uint8Array } | null;
+  /** The beginning of a packet that is still to come in full. */
+  readonly begun: Uint8Array;
+  /** Bytes still to come of a packet whose beginning is lost, and its code; see `Framer.expectLost`. */
+  readonly lost: { readonly due: number; readonly code: number } | null;
+}
+
 interface CommandInfo {
   readonly name: Command;
   readonly code: number;
@@ -60,7 +74,6 @@ for (const [name, code] of Object.entries(COMMAND) as [CommandName, number][]) {
 
 /** By code byte: commands that get a reply unless their NR flag was granted. */
 const ANSWERED = new Uint8Array(256);
-const NOT_ANSWERED = new Uint8Array(256);
 for (const phase of PHASE_LIST) if (phase !== PHASES.abort && phase !== PHASES.close) ANSWERED[phase.command] = 1;
 
 export class MilterSession {
@@ -95,6 +108,8 @@ export class MilterSession {
   /** Packets of {@link resume} that are still to come: they had their replies before. */
   #replayed = 0;
   #isReplay = false;
+  /** What {@link resume} was told, until the first packet that is not replayed. */
+  #ruling: Resumption["ruling"] = null;
   /** The reply that ended the message or the connection early. */
   #final: Uint8Array = PLAIN_REPLIES.TEMPFAIL;
   /** By code byte, 1 if such a command gets a reply; see `Framer.survey`. */
@@ -141,9 +156,36 @@ export class MilterSession {
     this.#framer.push(chunk);
   }
 
+  /** The current event was brought by a packet of {@link resume}. */
+  get isReplay(): boolean {
+    return this.#isReplay;
+  }
+
+  /**
+   * The code of the current packet if its reply is still to come, else 0.
+   * @param isWaiting the current event has not been decided
+   */
+  owing(isWaiting: boolean): number {
+    const { code } = this.#framer;
+    const isOwed = isWaiting && this.wantsReply;
+    const isOwedLater = this.#eomDue || (this.#again && !this.#isReplay && this.#owed[code] === 1);
+    return isOwed || isOwedLater ? code : 0;
+  }
+
+  /** Whole packets that were pushed and are not dealt with, apart from the event at hand. */
+  get untaken(): number {
+    return this.#framer.untaken + (this.#again || this.#eomDue ? 1 : 0);
+  }
+
+  /** The state to go on from elsewhere, should this session be taken over now. */
+  get resumableState(): State {
+    if (this.#ruling === null) return this.#state;
+    return this.#ruling.scope === "message" ? "decided" : "refused";
+  }
+
   /** Records what this read owes the mail server: see `Framer.survey`. */
   survey(): void {
-    this.#framer.survey(this.#replayed > 0 ? NOT_ANSWERED : this.#owed);
+    this.#framer.survey(this.#owed, this.#replayed);
   }
 
   /**
@@ -165,6 +207,7 @@ export class MilterSession {
         if (!this.#framer.next()) return null;
         this.#isReplay = this.#replayed > 0;
         if (this.#isReplay) this.#replayed -= 1;
+        else if (this.#ruling !== null) this.#applyRuling(this.#ruling);
       }
 
       const code = this.#framer.code;
@@ -227,17 +270,29 @@ export class MilterSession {
 
   /** Between messages of a session that a new one may {@link resume}: neither refused, nor waiting for its first command. */
   get mayMove(): boolean {
-    return this.#state === "connected" || this.#state === "decided";
+    return this.#ruling === null && (this.#state === "connected" || this.#state === "decided");
   }
 
-  /**
-   * Goes on with a session that was negotiated and begun elsewhere, and is between messages.
-   * @param context the packets MACRO and CONNECT, MACRO and HELO: their events come again, and their replies are not sent
-   */
-  resume(options: Options, context: Uint8Array): void {
-    this.#grant(options);
+  /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */
+  resume(resumption: Resumption): void {
+    const { context, answersContext, begun, lost, ruling } = resumption;
+    // Version 0: nothing was negotiated yet, the offer itself is still to come.
+    if (resumption.version !== 0) this.#grant(resumption);
+    this.#ruling = ruling;
     this.#framer.push(context);
     for (let at = 0; at < context.length; at += LENGTH_BYTES + readU32(context, at)) this.#replayed += 1;
+    if (answersContext) this.#replayed -= 1;
+    if (begun.length > 0) this.#framer.push(begun);
+    if (lost !== null) this.#framer.expectLost(lost.due, lost.code);
+  }
+
+  /** The packets that were replayed are through: what was decided elsewhere holds, unless they had the session refused. */
+  #applyRuling({ packet, scope }: NonNullable<Resumption["ruling"]>): void {
+    this.#ruling = null;
+    if (this.#state === "refused") return;
+    this.#open = true;
+    this.#final = packet;
+    this.#state = scope === "message" ? "decided" : "refused";
   }
 
   /** The event is answered with CONTINUE, if it gets an answer. */
@@ -410,7 +465,11 @@ const FAMILIES: Readonly<Record<number, Client["family"]>> = {
   [FAMILY.UNKNOWN]: "unknown",
 };
 
-function readClient(bytes: Uint8Array, start: number, end: number): Client {
+/**
+ * Decodes the payload of CONNECT.
+ * @throws ProtocolError PMILTER_ERR_TOO_SHORT, PMILTER_ERR_FAMILY, PMILTER_ERR_MISSING_NUL
+ */
+export function readClient(bytes: Uint8Array, start: number, end: number): Client {
   const nameEnd = stringEnd(bytes, start, end, "the host name of CONNECT");
   const hostname = decodeText(bytes, start, nameEnd);
   if (nameEnd + 1 >= end) {

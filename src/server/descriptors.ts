@@ -1,5 +1,5 @@
-/** How many descriptors this process may have, and how many connections that leaves room for. */
-import { readFileSync } from "node:fs";
+/** The descriptors of this process: how many it may have, how many connections that leaves room for, which are the same. */
+import { fstatSync, readFileSync } from "node:fs";
 
 /** A connection takes two: the main thread's and the worker's. */
 const PER_CONNECTION = 2;
@@ -22,4 +22,15 @@ export function descriptorLimit(): number | null {
 export function connectionsThatFit(wanted: number, limit: number | null): number {
   if (limit === null) return wanted;
   return Math.max(1, Math.min(wanted, Math.floor((limit - RESERVED) / PER_CONNECTION)));
+}
+
+/** Whether two descriptors are open and lead to the same socket or file. */
+export function isSameFile(first: number, second: number): boolean {
+  try {
+    const [a, b] = [fstatSync(first, { bigint: true }), fstatSync(second, { bigint: true })];
+    return a.ino === b.ino && a.dev === b.dev;
+  } catch {
+    // Not open.
+    return false;
+  }
 }

@@ -6,13 +6,16 @@
 import type { LogFields } from "../admin/log.ts";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { Config } from "../config/config.ts";
-import type { Ledger } from "../ledger.ts";
+import type { ServerCounter } from "../counters.ts";
+import { BEAT_MS, type Ledger } from "../ledger.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { LoadError } from "../worker/load-failure.ts";
 import type { ChainSummary, FromWorker, PeerName, ResumedSession } from "../worker/messages.ts";
 import type { Sources } from "../worker/sources.ts";
 import { leastLoaded } from "./placement.ts";
-import { respawnDelay, STABLE_MS } from "./policy.ts";
+import { LEAVING_MS, NATIVE_MS, respawnDelay, SHORT_BLOCK_MS, STABLE_MS } from "./policy.ts";
+import type { LossCause } from "./recovery.ts";
+import type { Rows } from "./rows.ts";
 import { LOAD_TIMEOUT_MS } from "./tasks.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
@@ -27,6 +30,19 @@ export interface GenerationEvents {
   closed(slot: number): void;
   /** A worker's copy is closed, and the session may go on in another generation. */
   released(slot: number, release: Release): void;
+  /** A worker is about to be ended: whatever it does on its way out, it must not reach these connections any more. */
+  revoke(slots: Iterable<number>): void;
+  /** Sessions have lost their worker; its copies are closed, or never to be used again. */
+  orphaned(generation: Generation, loss: Loss): void;
+  count(counter: ServerCounter): void;
+}
+
+/** A worker that is lost, and what is known of why. */
+export interface Loss {
+  readonly cause: LossCause;
+  readonly slots: readonly number[];
+  /** The slot whose handler ran when it was lost, null if that is not known. */
+  readonly busySlot: number | null;
 }
 
 /** A session that a worker has released. One of these is called. */
@@ -43,42 +59,67 @@ export interface GenerationOptions {
   readonly workerUrl: URL;
   readonly config: Config;
   readonly ledger: Ledger;
-  /** The rows of its workers in the ledger: one worker each. */
-  readonly rows: readonly number[];
+  readonly workers: number;
+  readonly rows: Rows;
   readonly events: GenerationEvents;
 }
 
 interface Member {
-  thread: WorkerThread;
+  readonly place: number;
+  readonly thread: WorkerThread;
+  /** Its row in the ledger. */
+  readonly row: number;
   readonly slots: Set<number>;
-  /** Ready for connections. */
-  isReady: boolean;
+  /** Settles its loading. */
+  readonly loading: PromiseWithResolvers<ChainSummary>;
+  /** `leaving`: it finishes its sessions and takes no more, since it holds too much memory. */
+  state: "loading" | "ready" | "leaving" | "over";
   /** When it was started, on the clock of `performance.now()`. */
   readonly startedAt: number;
+  /** The last beat that was seen, and for how many milliseconds no other has come. */
+  beat: number;
+  silentMs: number;
+  /** When it began to leave; 0 while it does not. */
+  leavingSince: number;
 }
+
+/** What `pmilter status` tells of a worker. */
+export interface WorkerStatus {
+  readonly state: "loading" | "ready" | "leaving";
+  readonly connections: number;
+  readonly heapBytes: number;
+  /** For so long it has not returned to its event loop; 0 if it does. */
+  readonly blockedMs: number;
+}
+
+const COUNTER_OF = { blocked: "blocked", died: "workersDied", memory: "workersRecycled" } as const;
+
+const megabytes = (bytes: number) => Math.round(bytes / 2 ** 20);
 
 /** How long a worker may take to cut its sessions before it is terminated. */
 const CUT_TIMEOUT_MS = 2000;
 
 export class Generation {
   readonly number: number;
-  readonly rows: readonly number[];
   readonly #options: GenerationOptions;
+  /** By place: the one that takes sessions, or is about to. */
   readonly #members: Member[] = [];
-  /** Settle the loading of a worker, by its place. */
-  readonly #loading = new Map<number, PromiseWithResolvers<ChainSummary>>();
+  /** Replaced already: they finish the sessions that they have. */
+  readonly #leaving = new Set<Member>();
   #summary: ChainSummary | null = null;
   #sources: Sources | null = null;
   #ending: PromiseWithResolvers<void> | null = null;
+  /** What is left is cut, and none is replaced. */
+  #isCut = false;
+  #hasEnded = false;
   /** Workers that died in a row, by place. */
   readonly #deaths: number[];
 
   /** Nothing runs yet: see {@link load}. */
   constructor(options: GenerationOptions) {
     this.number = options.number;
-    this.rows = options.rows;
     this.#options = options;
-    this.#deaths = options.rows.map(() => 0);
+    this.#deaths = new Array<number>(options.workers).fill(0);
   }
 
   /**
@@ -89,9 +130,10 @@ export class Generation {
   async load(): Promise<void> {
     try {
       this.#summary = await this.#spawn(0);
-      await Promise.all(this.rows.slice(1).map((_, index) => this.#spawn(index + 1)));
+      await Promise.all(Array.from({ length: this.#options.workers - 1 }, (_, index) => this.#spawn(index + 1)));
     } catch (error) {
       this.#ending = Promise.withResolvers();
+      this.#isCut = true;
       await Promise.all(this.#members.map((member) => member.thread.terminate()));
       throw error;
     }
@@ -99,7 +141,7 @@ export class Generation {
 
   /** It is not wanted any more while it loads: {@link load} throws this message. */
   abandon(message: string): void {
-    for (const place of this.#loading.keys()) this.#failLoading(place, message);
+    for (const member of this.#members) this.#failLoading(member, message);
   }
 
   get config(): Config {
@@ -120,23 +162,50 @@ export class Generation {
     return this.#members.map((member) => member.slots.size);
   }
 
+  get workers(): WorkerStatus[] {
+    const all = [...this.#members, ...this.#leaving];
+    return all.flatMap((member) => {
+      if (member.state === "over") return [];
+      const heapBytes = this.#options.ledger.heapBytes(member.row);
+      const blockedMs = member.silentMs > 2 * BEAT_MS ? member.silentMs : 0;
+      return [{ state: member.state, connections: member.slots.size, heapBytes, blockedMs }];
+    });
+  }
+
+  /** What its workers have counted that are not gone. */
+  get counters(): number[][] {
+    const all = [...this.#members, ...this.#leaving];
+    return all.filter((member) => !member.thread.isGone).map((member) => this.#options.ledger.counters(member.row));
+  }
+
   /**
    * Gives a connection to the worker that has the fewest.
-   * @param descriptor a duplicate, the worker's from now on
-   * @param resume what another generation left of its session, null for a new one
+   * @param descriptor a duplicate, the worker's from now on, once the ledger says that it has adopted it
+   * @param resume what another worker left of its session, null for a new one
    * @returns false if no worker can take it now; the descriptor is still the caller's
    */
   place(slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): boolean {
-    const member = this.#members[leastLoaded(this.#members.map(({ isReady, slots }) => (isReady ? slots.size : null)))];
+    const loads = this.#members.map(({ slots, state }) => (state === "ready" ? slots.size : null));
+    const member = this.#members[leastLoaded(loads)];
     if (member === undefined) return false;
-    member.slots.add(slot);
-    member.thread.post({ kind: "adopt", slot, descriptor, peer, resume });
+    this.#give(member, slot, descriptor, peer, resume);
     return true;
+  }
+
+  /** All is over: it can take nothing any more. */
+  get hasEnded(): boolean {
+    return this.#hasEnded;
+  }
+
+  /** Sessions of it wait for a worker: if none is left, or about to be, one is started. */
+  revive(): void {
+    if (this.#isCut || this.#hasEnded || this.#members.some(({ state }) => state !== "over")) return;
+    this.#respawn(0, 0);
   }
 
   /** From now on gives up sessions between messages that can go on in a generation that wants this. */
   release(wants: Wants): void {
-    for (const member of this.#members) if (member.isReady) member.thread.post({ kind: "release", wants });
+    for (const member of this.#serving()) member.thread.post({ kind: "release", wants });
   }
 
   /**
@@ -146,60 +215,113 @@ export class Generation {
   async end(timeoutMs: number | null): Promise<void> {
     if (this.#ending === null) {
       this.#ending = Promise.withResolvers();
-      for (const member of this.#members) member.thread.post({ kind: "end", atOnce: false });
+      for (const member of this.#serving()) member.thread.post({ kind: "end", atOnce: false });
       // A worker that is being replaced has nothing to end.
       this.#settleEnd();
     }
     const timer = timeoutMs === null ? undefined : setTimeout(() => this.cut(), timeoutMs);
     await this.#ending.promise;
     clearTimeout(timer);
-    await Promise.all(this.#members.map((member) => member.thread.terminate()));
+    await Promise.all([...this.#members, ...this.#leaving].map((member) => member.thread.terminate()));
   }
 
   /** Ends the sessions that are left; a worker that does not answer to it is terminated. */
   cut(): void {
-    const left = this.#members.filter((member) => member.isReady);
+    this.#isCut = true;
+    const left = this.#serving();
     const sessions = left.reduce((sum, member) => sum + member.slots.size, 0);
     if (sessions > 0) this.#options.events.log("warn", `${sessions} sessions had not ended and are cut`);
     for (const member of left) {
       member.thread.post({ kind: "end", atOnce: true });
       setTimeout(() => {
-        if (member.isReady) void member.thread.terminate();
+        if (member.state !== "over") void member.thread.terminate();
       }, CUT_TIMEOUT_MS);
+    }
+    this.#settleEnd();
+  }
+
+  /**
+   * Looks after the workers: takes the connections of one that does not return to its event loop, and has one replaced
+   * that holds too much memory.
+   * @param elapsedMs since the last look
+   * @param isShort the process as a whole holds too much memory
+   */
+  watch(elapsedMs: number, isShort: boolean): void {
+    const { config, ledger } = this.#options;
+    for (const member of this.#serving()) {
+      const beat = ledger.beats(member.row);
+      member.silentMs = beat === member.beat ? member.silentMs + elapsedMs : 0;
+      member.beat = beat;
+      const isBlocked = member.silentMs > config.server.blockTimeoutMs + BEAT_MS;
+      const isEating = isShort && member.silentMs > SHORT_BLOCK_MS;
+      const heap = ledger.heapBytes(member.row);
+      if (isBlocked) {
+        const seconds = (member.silentMs / 1000).toFixed(1);
+        this.#takeOver(member, "blocked", `has not returned to its event loop for ${seconds} s`);
+      } else if (isEating || heap > 2 * config.limits.workerMemory) {
+        this.#takeOver(member, "memory", `holds too much memory (${megabytes(heap)} MiB when it last said)`);
+      } else if (heap > config.limits.workerMemory) this.#recycle(member, heap);
     }
   }
 
+  #serving(): Member[] {
+    return [...this.#members, ...this.#leaving].filter(({ state }) => state === "ready" || state === "leaving");
+  }
+
+  #give(member: Member, slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): void {
+    member.slots.add(slot);
+    this.#options.ledger.offer(slot);
+    member.thread.post({ kind: "adopt", slot, descriptor, peer, resume });
+  }
+
   #spawn(place: number): Promise<ChainSummary> {
-    const { config, ledger, rows } = this.#options;
-    const loading = Promise.withResolvers<ChainSummary>();
-    this.#loading.set(place, loading);
-    const thread = this.#thread(place);
-    const member: Member = { slots: new Set(), isReady: false, startedAt: performance.now(), thread };
+    const { config, events, ledger, rows, workerUrl } = this.#options;
+    const row = rows.take();
+    const member: Member = {
+      place,
+      row,
+      slots: new Set(),
+      loading: Promise.withResolvers<ChainSummary>(),
+      state: "loading",
+      startedAt: performance.now(),
+      beat: 0,
+      silentMs: 0,
+      leavingSince: 0,
+      thread: new WorkerThread(workerUrl, {
+        message: (message) => this.#receive(member, message),
+        gone: (reason) => this.#gone(member, reason),
+      }),
+    };
     this.#members[place] = member;
-    member.thread.post({ kind: "serve", index: rows[place]!, config, ledger: ledger.layout, sources: this.#sources });
+    member.thread.post({ kind: "serve", row, config, ledger: ledger.layout, sources: this.#sources });
     const timer = setTimeout(() => {
-      this.#failLoading(place, `the handlers were not loaded after ${LOAD_TIMEOUT_MS / 1000} s`);
+      this.#failLoading(member, `the handlers were not loaded after ${LOAD_TIMEOUT_MS / 1000} s`);
     }, LOAD_TIMEOUT_MS);
-    return loading.promise.finally(() => {
-      clearTimeout(timer);
-      this.#loading.delete(place);
-    });
+    return member.loading.promise.then(
+      (summary) => {
+        clearTimeout(timer);
+        member.state = "ready";
+        events.ready();
+        // Told to end while it loaded, perhaps for sessions that had lost their worker.
+        if (this.#ending !== null) member.thread.post({ kind: "end", atOnce: this.#isCut });
+        return summary;
+      },
+      (error: unknown) => {
+        clearTimeout(timer);
+        member.state = "over";
+        void member.thread.terminate();
+        this.#settleEnd();
+        throw error;
+      },
+    );
   }
 
-  #failLoading(place: number, message: string): void {
+  #failLoading(member: Member, message: string): void {
     const failure = { file: this.config.file, line: 0, column: 0, message };
-    this.#loading.get(place)?.reject(new LoadError(failure, undefined));
+    member.loading.reject(new LoadError(failure, undefined));
   }
 
-  #thread(place: number): WorkerThread {
-    return new WorkerThread(this.#options.workerUrl, {
-      message: (message) => this.#receive(place, message),
-      gone: (wasAsked, reason) => this.#gone(place, wasAsked, reason),
-    });
-  }
-
-  #receive(place: number, message: FromWorker): void {
-    const member = this.#members[place]!;
+  #receive(member: Member, message: FromWorker): void {
     const { events } = this.#options;
     switch (message.kind) {
       case "sources":
@@ -207,14 +329,10 @@ export class Generation {
         events.sources();
         return;
       case "ready":
-        member.isReady = true;
-        this.#loading.get(place)?.resolve(message.summary);
-        events.ready();
-        // Told to end while it loaded: nothing was placed with it.
-        if (this.#ending !== null) member.thread.post({ kind: "end", atOnce: true });
+        member.loading.resolve(message.summary);
         return;
       case "failed":
-        this.#loading.get(place)?.reject(new LoadError(message.failure, undefined));
+        member.loading.reject(new LoadError(message.failure, undefined));
         return;
       case "closed":
         if (member.slots.delete(message.slot)) events.closed(message.slot);
@@ -228,8 +346,12 @@ export class Generation {
       case "print":
         events.print(message.text);
         return;
+      case "exiting":
+        this.#takeOver(member, "died", `ended: ${message.reason}`);
+        return;
       case "ended":
-        member.isReady = false;
+        member.state = "over";
+        if (this.#leaving.has(member)) void member.thread.terminate();
         this.#settleEnd();
         return;
       case "done":
@@ -242,48 +364,97 @@ export class Generation {
   #offer(member: Member, slot: number): void {
     this.#options.events.released(slot, {
       done: () => member.thread.post({ kind: "moved", slot }),
-      back: (descriptor, peer, resume) => {
-        member.slots.add(slot);
-        member.thread.post({ kind: "adopt", slot, descriptor, peer, resume });
-      },
+      back: (descriptor, peer, resume) => this.#give(member, slot, descriptor, peer, resume),
     });
   }
 
-  #gone(place: number, wasAsked: boolean, reason: string): void {
-    const member = this.#members[place]!;
-    const wasReady = member.isReady;
-    member.isReady = false;
-    this.#failLoading(place, `a worker ended while it loaded the handlers: ${reason}`);
-    const lost = [...member.slots];
-    member.slots.clear();
-    for (const slot of lost) this.#options.events.closed(slot);
-    if (this.#ending !== null) {
-      this.#settleEnd();
+  /** It holds too much memory: another takes its place, and it finishes what it has. */
+  #recycle(member: Member, heapBytes: number): void {
+    const { events } = this.#options;
+    const held = `${megabytes(heapBytes)} MiB, more than limits.worker_memory`;
+    if (member.state === "leaving") {
+      if (performance.now() - member.leavingSince > LEAVING_MS) this.#takeOver(member, "memory", `still holds ${held}`);
       return;
     }
-    if (wasAsked || !wasReady) return;
-    this.#options.events.log("crit", `a worker ended with ${lost.length} connections: ${reason}; another is started`);
-    this.#respawn(place, true);
+    // One that needs so much from the start is not helped by another start.
+    if (performance.now() - member.startedAt < STABLE_MS) return;
+    events.count(COUNTER_OF.memory);
+    events.log("warn", `a worker holds ${held}; another takes its place, and it finishes its sessions`);
+    member.state = "leaving";
+    member.leavingSince = performance.now();
+    this.#leaving.add(member);
+    if (this.#ending !== null) return;
+    this.#respawn(member.place, 0);
+    member.thread.post({ kind: "release", wants: this.summary });
+    member.thread.post({ kind: "end", atOnce: false });
   }
 
-  #respawn(place: number, hasLoaded: boolean): void {
-    const lived = performance.now() - this.#members[place]!.startedAt;
-    const deaths = lived < STABLE_MS ? this.#deaths[place]! + 1 : 1;
-    this.#deaths[place] = deaths;
-    setTimeout(
-      () => {
-        if (this.#ending !== null) return;
-        this.#spawn(place).catch((error: unknown) => {
-          if (this.#ending !== null) return;
-          this.#options.events.log("crit", `a worker could not be replaced: ${String(error)}`);
-          this.#respawn(place, false);
-        });
-      },
-      respawnDelay(deaths, hasLoaded),
-    );
+  /** Its connections go on elsewhere, and it is ended: from here on it can reach none of them. */
+  #takeOver(member: Member, cause: LossCause, reason: string): void {
+    const { events, ledger } = this.#options;
+    if (member.state === "over" || !ledger.claim(member.row)) return;
+    const busySlot = ledger.busySlot(member.row);
+    events.count(COUNTER_OF[cause]);
+    events.log("crit", `a worker with ${member.slots.size} connections ${reason}; another is started`);
+    const wasLeaving = member.state === "leaving";
+    member.state = "over";
+    events.revoke(member.slots);
+    if (!wasLeaving && this.#ending === null) {
+      this.#respawn(member.place, cause === "died" ? this.#delayAfterDeath(member, true) : 0);
+    }
+    void member.thread.terminate(NATIVE_MS).then(() => this.#orphan(member, cause, busySlot));
+  }
+
+  #orphan(member: Member, cause: LossCause, busySlot: number | null): void {
+    const slots = [...member.slots];
+    member.slots.clear();
+    if (slots.length > 0) this.#options.events.orphaned(this, { cause, slots, busySlot });
+    this.#settleEnd();
+  }
+
+  #gone(member: Member, reason: string): void {
+    const { events, ledger, rows } = this.#options;
+    const wasServing = member.state === "ready" || member.state === "leaving";
+    const busySlot = ledger.busySlot(member.row);
+    const isMember = this.#members[member.place] === member;
+    member.state = "over";
+    rows.give(member.row);
+    this.#leaving.delete(member);
+    this.#failLoading(member, `a worker ended while it loaded the handlers: ${reason}`);
+    if (!wasServing) return;
+    if (!this.#isCut) {
+      events.count(COUNTER_OF.died);
+      events.log("crit", `a worker with ${member.slots.size} connections ended: ${reason}; another is started`);
+    }
+    if (isMember && this.#ending === null) this.#respawn(member.place, this.#delayAfterDeath(member, true));
+    this.#orphan(member, "died", busySlot);
+  }
+
+  #delayAfterDeath(member: Member, hasLoaded: boolean): number {
+    const lived = performance.now() - member.startedAt;
+    const deaths = lived < STABLE_MS ? this.#deaths[member.place]! + 1 : 1;
+    this.#deaths[member.place] = deaths;
+    return respawnDelay(deaths, hasLoaded);
+  }
+
+  #respawn(place: number, delayMs: number): void {
+    const spawn = () => {
+      if (this.#isCut || this.#hasEnded) return;
+      this.#spawn(place).catch((error: unknown) => {
+        if (this.#isCut || this.#hasEnded) return;
+        this.#options.events.log("crit", `a worker could not be replaced: ${String(error)}`);
+        this.#respawn(place, this.#delayAfterDeath(this.#members[place]!, false));
+      });
+    };
+    if (delayMs === 0) spawn();
+    else setTimeout(spawn, delayMs);
   }
 
   #settleEnd(): void {
-    if (this.#ending !== null && this.#members.every((member) => !member.isReady)) this.#ending.resolve();
+    if (this.#ending === null) return;
+    const all = [...this.#members, ...this.#leaving];
+    if (!all.every(({ slots, state }) => state === "over" && slots.size === 0)) return;
+    this.#hasEnded = true;
+    this.#ending.resolve();
   }
 }

@@ -6,13 +6,14 @@ import type { Config } from "../config/config.ts";
 import type { Ledger } from "../ledger.ts";
 import type { Sources } from "../worker/sources.ts";
 import { Generation, type GenerationEvents } from "./generation.ts";
+import type { Rows } from "./rows.ts";
 import { MAX_GENERATIONS, MAX_WAITING_GENERATIONS, MIN_ROWS } from "./policy.ts";
 
 export class Generations {
   readonly #workerUrl: URL;
   readonly #ledger: Ledger;
   readonly #events: GenerationEvents;
-  readonly #freeRows: number[];
+  readonly #rows: Rows;
   #current: Generation | null = null;
   #loading: Generation | null = null;
   #failed: Sources | null = null;
@@ -23,11 +24,11 @@ export class Generations {
   #started = 0;
   #isStopping = false;
 
-  constructor(workerUrl: URL, ledger: Ledger, events: GenerationEvents) {
+  constructor(workerUrl: URL, ledger: Ledger, rows: Rows, events: GenerationEvents) {
     this.#workerUrl = workerUrl;
     this.#ledger = ledger;
+    this.#rows = rows;
     this.#events = events;
-    this.#freeRows = Array.from({ length: ledger.layout.workers }, (_, row) => row);
   }
 
   /** The rows that a ledger needs for so many workers a generation. */
@@ -42,6 +43,11 @@ export class Generations {
   /** Older ones that still have sessions. */
   get old(): readonly Generation[] {
     return [...this.#old.keys()];
+  }
+
+  /** All that run, oldest first. */
+  get all(): readonly Generation[] {
+    return [...this.#old.keys(), ...(this.#current === null ? [] : [this.#current])];
   }
 
   /** What the last load was made from if it failed, as far as that was read: a change of it may mend it. */
@@ -60,7 +66,7 @@ export class Generations {
    * @throws LoadError, or what `confirm` throws; the one before serves on
    */
   async start(config: Config, workers: number, confirm: () => Promise<void>): Promise<Generation> {
-    if (this.#old.size + 1 >= MAX_GENERATIONS || workers > this.#freeRows.length) {
+    if (this.#old.size + 1 >= MAX_GENERATIONS || workers > this.#rows.free) {
       throw new Error(`${this.#old.size} older generations still have sessions; a further one has to wait for them`);
     }
     const generation = new Generation({
@@ -68,7 +74,8 @@ export class Generations {
       workerUrl: this.#workerUrl,
       config,
       ledger: this.#ledger,
-      rows: this.#freeRows.splice(0, workers),
+      workers,
+      rows: this.#rows,
       events: this.#events,
     });
     this.#loading = generation;
@@ -79,7 +86,6 @@ export class Generations {
         throw error;
       });
     } catch (error) {
-      this.#freeRows.push(...generation.rows);
       this.#failed = generation.sources;
       throw error;
     } finally {
@@ -98,14 +104,12 @@ export class Generations {
   /** Ends all, within a bound. */
   async stop(timeoutMs: number): Promise<void> {
     this.#isStopping = true;
-    const all = [...this.#old.keys(), ...(this.#current === null ? [] : [this.#current])];
     for (const timer of this.#old.values()) clearTimeout(timer);
-    await Promise.all(all.map((generation) => generation.end(timeoutMs)));
+    await Promise.all(this.all.map((generation) => generation.end(timeoutMs)));
   }
 
   cut(): void {
-    for (const generation of this.#old.keys()) generation.cut();
-    this.#current?.cut();
+    for (const generation of this.all) generation.cut();
   }
 
   /** Lets an old generation finish its sessions; those that outlive `drain_timeout` move between two messages. */
@@ -116,7 +120,6 @@ export class Generations {
       clearTimeout(timer);
       this.#old.delete(generation);
       this.#moving.delete(generation);
-      this.#freeRows.push(...generation.rows);
       if (!this.#isStopping) this.#events.log("info", `generation ${generation.number} has ended`);
     });
     // Many reloads in a short time must not keep as many sets of workers: the oldest do not wait.

@@ -46,6 +46,7 @@ const FIOCLEX = IS_MACOS ? 0x20006601 : 0x5451;
 
 const SYMBOLS = {
   dup: { args: ["int"], returns: "int" },
+  dup2: { args: ["int", "int"], returns: "int" },
   close: { args: ["int"], returns: "int" },
   shutdown: { args: ["int", "int"], returns: "int" },
   listen: { args: ["int", "int"], returns: "int" },
@@ -127,6 +128,24 @@ export function dup(fd: number): number {
   const copy = check(c, "dup", c.calls.dup(fd));
   setCloseOnExec(copy);
   return copy;
+}
+
+/** A socket that is connected to nothing: reads and writes on it fail. The caller closes it. Throws LibcError (EMFILE). */
+export function deadSocket(): number {
+  const c = libc();
+  const fd = check(c, "socket", c.calls.socket(AF_UNIX, IS_MACOS ? SOCK_STREAM : SOCK_STREAM | SOCK_NONBLOCK, 0));
+  setCloseOnExec(fd);
+  return fd;
+}
+
+/**
+ * Makes the descriptor number `target`, which some other thread holds, mean what `fd` means: from here on that thread
+ * reaches the file behind it no more. Throws LibcError (EBADF).
+ */
+export function replaceDescriptor(fd: number, target: number): void {
+  const c = libc();
+  check(c, "dup2", c.calls.dup2(fd, target));
+  setCloseOnExec(target);
 }
 
 /** Programs started from now on do not inherit `fd`. Throws LibcError (EBADF). */

@@ -25,3 +25,15 @@ export const MAX_GENERATIONS = 32;
 export const MIN_ROWS = 4096;
 /** How many old ones may wait for their sessions to end until `drain_timeout`; older ones have them moved at once. */
 export const MAX_WAITING_GENERATIONS = 4;
+
+/** Milliseconds between two looks at the workers. */
+export const WATCHDOG_MS = 100;
+/**
+ * How long the end of a worker is waited for, in milliseconds, before its connections go on elsewhere: JavaScript ends
+ * within a few, a blocking native call whenever it returns.
+ */
+export const NATIVE_MS = 300;
+/** While memory is short, a worker that has not returned to its event loop for so long is taken for what eats it. */
+export const SHORT_BLOCK_MS = 500;
+/** How long a worker that holds too much memory may finish its sessions, before they are taken from it. */
+export const LEAVING_MS = 30_000;

@@ -9,17 +9,22 @@ import type { Output } from "../admin/output.ts";
 import { formatAddress, type ListenAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
+import { Counters, type Counts } from "../counters.ts";
 import { Ledger } from "../ledger.ts";
 import { suffices } from "../protocol/negotiate.ts";
 import type { ChainSummary, PeerName, ResumedSession } from "../worker/messages.ts";
 import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { listenForControl } from "./control.ts";
-import { connectionsThatFit, descriptorLimit } from "./descriptors.ts";
-import type { Generation, Release } from "./generation.ts";
+import { connectionsThatFit, descriptorLimit, isSameFile } from "./descriptors.ts";
+import type { Generation, Loss, Release } from "./generation.ts";
 import { Generations } from "./generations.ts";
-import { close, dup } from "./libc.ts";
+import { close, deadSocket, dup, replaceDescriptor, shutdown } from "./libc.ts";
 import { type AcceptedSocket, listen, type Listener } from "./listener.ts";
+import { countersOf, lossLines } from "./loss-report.ts";
+import { WATCHDOG_MS } from "./policy.ts";
 import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
+import { handOver, recover } from "./recovery.ts";
+import { Rows } from "./rows.ts";
 import { statusOf } from "./status.ts";
 import { callHandler, checkModule, EXIT_HANDLER_TIMEOUT_MS, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
 import { FileWatcher } from "./watch.ts";
@@ -35,6 +40,17 @@ export interface ServerOptions {
 interface Held {
   readonly socket: AcceptedSocket;
   readonly peer: PeerName;
+  /** What the worker was given that has it: a duplicate of the descriptor, and how the session goes on. */
+  descriptor: number;
+  resume: ResumedSession | null;
+}
+
+/** A connection that no worker could take yet: the first is loading, or the last is being replaced. */
+interface Unplaced {
+  readonly slot: number;
+  readonly resume: ResumedSession | null;
+  /** The one that it was negotiated for; null for a new session: whichever is current. */
+  readonly generation: Generation | null;
 }
 
 /** What became of a reload. */
@@ -59,8 +75,12 @@ export class FilterServer {
   #connections = 0;
   #listeners: Listener[] = [];
   #control: Listener | null = null;
-  /** Connections that no worker could take yet: the first is loading, or the last is being replaced. */
-  #unplaced: { slot: number; resume: ResumedSession | null }[] = [];
+  #unplaced: Unplaced[] = [];
+  readonly #counters = new Counters();
+  readonly #watchdog: ReturnType<typeof setInterval>;
+  #lastLook = performance.now();
+  /** What revoked descriptors become. Made beforehand: when it is needed there may be no descriptor left. */
+  readonly #nothing = deadSocket();
   #isFull = false;
   #isStopping = false;
   #reloading: Promise<ReloadResult> | null = null;
@@ -72,14 +92,19 @@ export class FilterServer {
     this.#maxConnections = maxConnections;
     this.#ledger = Ledger.create(Generations.rowsFor(workersOf(config)), maxConnections);
     this.#allowed = allowedBy(config);
-    this.#generations = new Generations(options.workerUrl, this.#ledger, {
+    const rows = new Rows(this.#ledger, (counters) => this.#counters.add(counters));
+    this.#generations = new Generations(options.workerUrl, this.#ledger, rows, {
       log: (level, text, fields) => options.log.write(level, text, fields),
       print: (text) => options.prints.push(text),
       sources: () => this.#watch(),
       ready: () => this.#placeWaiting(),
       closed: (slot) => this.#release(slot),
       released: (slot, release) => this.#moveOn(slot, release),
+      revoke: (slots) => this.#revoke(slots),
+      orphaned: (generation, loss) => this.#recover(generation, loss),
+      count: (counter) => this.#counters.count(counter),
     });
+    this.#watchdog = setInterval(() => this.#look(), WATCHDOG_MS);
     this.#watcher = new FileWatcher(() => void this.#reloadChanged());
   }
 
@@ -108,6 +133,8 @@ export class FilterServer {
       server.#placeWaiting();
       return server;
     } catch (error) {
+      clearInterval(server.#watchdog);
+      close(server.#nothing);
       server.#closeListeners();
       for (const held of server.#held) held?.socket.end();
       throw error;
@@ -125,6 +152,16 @@ export class FilterServer {
 
   get generation(): Generation {
     return this.#generations.current!;
+  }
+
+  /** Connections that wait for a worker. */
+  get waiting(): number {
+    return this.#unplaced.length;
+  }
+
+  get counts(): Counts {
+    this.#counters.set("linesDropped", this.#options.log.dropped + this.#options.prints.dropped);
+    return this.#counters.totals(this.#generations.all.flatMap(({ counters }) => counters));
   }
 
   get oldGenerations(): readonly Generation[] {
@@ -149,6 +186,8 @@ export class FilterServer {
     this.#generations.loading?.abandon("the server stops");
     await this.#reloading;
     await this.#generations.stop(this.#config.server.stopTimeoutMs);
+    clearInterval(this.#watchdog);
+    close(this.#nothing);
     const { masterExit } = this.#config.handler;
     if (masterExit === null) return;
     try {
@@ -288,31 +327,36 @@ export class FilterServer {
       return;
     }
     const slot = this.#freeSlots.pop() ?? this.#held.length;
-    this.#held[slot] = { socket, peer };
+    this.#held[slot] = { socket, peer, descriptor: -1, resume: null };
     this.#connections += 1;
+    this.#counters.count("connections");
     socket.data = { closed: () => this.#lost(slot) };
     if (this.#connections >= this.#maxConnections) this.#pause();
-    this.#place(slot, null);
+    this.#place(slot, null, null);
   }
 
-  /** Gives a duplicate of a connection to the current generation, and to its worker that has the fewest. */
-  #place(slot: number, resume: ResumedSession | null): void {
+  /**
+   * Gives a duplicate of a connection to a generation, and there to the worker that has the fewest.
+   * @param generation null: the one that is current
+   */
+  #place(slot: number, resume: ResumedSession | null, generation: Generation | null): void {
     const held = this.#held[slot];
     if (held === undefined) return;
-    let descriptor: number | null = null;
     try {
-      descriptor = dup(held.socket.fd);
-      if (this.#generations.current?.place(slot, descriptor, held.peer, resume) === true) return;
+      const descriptor = dup(held.socket.fd);
+      held.descriptor = descriptor;
+      held.resume = resume;
+      if ((generation ?? this.#generations.current)?.place(slot, descriptor, held.peer, resume) === true) return;
       close(descriptor);
-      this.#unplaced.push({ slot, resume });
+      this.#unplaced.push({ slot, resume, generation });
+      generation?.revive();
     } catch (error) {
-      this.#options.log.write("error", `${held.peer}: connection closed: ${messageOf(error)}`);
-      this.#release(slot);
+      this.#loseConnection(slot, messageOf(error));
     }
   }
 
   #placeWaiting(): void {
-    for (const { slot, resume } of this.#unplaced.splice(0)) this.#place(slot, resume);
+    for (const { generation, resume, slot } of this.#unplaced.splice(0)) this.#place(slot, resume, generation);
   }
 
   /**
@@ -320,28 +364,103 @@ export class FilterServer {
    * generation that it knew of; should that not be the current one any more, the session may have to go back.
    */
   #moveOn(slot: number, release: Release): void {
-    const { version, actions, protocol, context } = this.#ledger.read(slot);
+    const record = this.#ledger.read(slot);
     const held = this.#held[slot];
     // Its first packets were too long to be kept: a worker gives up no such session.
-    if (context === null || held === undefined) {
+    if (record.context === null || held === undefined) {
       this.#release(slot);
       release.done();
       return;
     }
-    const resume: ResumedSession = { version, actions, protocol, context };
+    const resume = handOver(record, held.resume?.passedOver ?? []);
     const { summary } = this.generation;
     if (suffices(resume, summary, summary)) {
-      this.#place(slot, resume);
+      this.#place(slot, resume, null);
       release.done();
       return;
     }
     try {
-      release.back(dup(held.socket.fd), held.peer, resume);
+      held.descriptor = dup(held.socket.fd);
+      held.resume = resume;
+      release.back(held.descriptor, held.peer, resume);
     } catch (error) {
-      this.#options.log.write("error", `${held.peer}: connection closed: ${messageOf(error)}`);
-      this.#release(slot);
+      this.#loseConnection(slot, messageOf(error));
       release.done();
     }
+  }
+
+  /**
+   * The worker's duplicates become descriptors of nothing. A thread that is ended goes on reading what its last poll found
+   * ready, and what it reads would be lost.
+   */
+  #revoke(slots: Iterable<number>): void {
+    for (const slot of slots) {
+      const held = this.#held[slot];
+      if (held === undefined || !this.#ledger.isAdopted(slot)) continue;
+      // A worker that has closed its duplicate, and could not tell any more, has given the number back: it may mean
+      // anything by now.
+      if (isSameFile(held.descriptor, held.socket.fd)) replaceDescriptor(this.#nothing, held.descriptor);
+    }
+  }
+
+  /** Sessions have lost their worker: what the mail servers wait for is answered, and the sessions go on in others. */
+  #recover(generation: Generation, { busySlot, cause, slots }: Loss): void {
+    for (const slot of slots) {
+      const held = this.#held[slot];
+      if (held === undefined) continue;
+      if (!this.#ledger.isAdopted(slot)) {
+        close(held.descriptor);
+        this.#goOn(slot, held.resume, generation);
+        continue;
+      }
+      const record = this.#ledger.read(slot);
+      const isSuspect = busySlot === null ? record.call !== null : slot === busySlot;
+      const recovery = recover(record, {
+        cause,
+        isSuspect,
+        filters: generation.summary.filters,
+        passedOver: held.resume?.passedOver ?? [],
+        refusal: held.resume?.ruling?.scope === "connection" ? held.resume.ruling : null,
+      });
+      for (const line of lossLines(record, recovery, isSuspect, { cause, generation, peer: held.peer })) {
+        this.#options.log.write(line.level, line.text, line.fields);
+      }
+      for (const counter of countersOf(recovery)) this.#counters.count(counter);
+      if (recovery.kind === "end") {
+        this.#endConnection(slot);
+        continue;
+      }
+      const { replies, session } = recovery;
+      if (replies.length > 0 && held.socket.write(replies) !== replies.length) {
+        // A peer that reads nothing, and had filled its buffer with replies before.
+        this.#loseConnection(slot, "the fallback could not be sent");
+        continue;
+      }
+      this.#goOn(slot, session, generation);
+    }
+  }
+
+  /** A session that was with a generation goes on there, or in the current one if the other is ending and this one serves it. */
+  #goOn(slot: number, resume: ResumedSession | null, generation: Generation): void {
+    if (this.#isStopping) {
+      this.#endConnection(slot);
+      return;
+    }
+    const { current } = this.#generations;
+    const mayMove = resume === null || (current !== null && suffices(resume, generation.summary, current.summary));
+    this.#place(slot, resume, generation === current || mayMove ? null : generation);
+  }
+
+  /** Looks after the workers. */
+  #look(): void {
+    const now = performance.now();
+    // A machine that was asleep, or this thread without a core, is no fault of the workers.
+    const elapsed = Math.min(now - this.#lastLook, 2 * WATCHDOG_MS);
+    this.#lastLook = now;
+    const { all } = this.#generations;
+    const bound = this.#config.limits.workerMemory * (1 + all.reduce((sum, { loads }) => sum + loads.length, 0));
+    const isShort = process.memoryUsage.rss() > bound;
+    for (const generation of all) generation.watch(elapsed, isShort);
   }
 
   /** A reset reached the main thread's copy. A worker that has the connection sees it too, and reports. */
@@ -349,6 +468,23 @@ export class FilterServer {
     const at = this.#unplaced.findIndex((waiting) => waiting.slot === slot);
     if (at === -1) return;
     this.#unplaced.splice(at, 1);
+    this.#release(slot);
+  }
+
+  /** A connection that cannot be served any more, whatever its peer does. */
+  #loseConnection(slot: number, reason: string): void {
+    const held = this.#held[slot];
+    if (held === undefined) return;
+    this.#options.log.write("error", `${held.peer}: connection closed: ${reason}`);
+    this.#counters.count("sessionsLost");
+    this.#endConnection(slot);
+  }
+
+  /** Ends a connection for its peer, whoever else holds a copy of it. */
+  #endConnection(slot: number): void {
+    const held = this.#held[slot];
+    if (held === undefined) return;
+    shutdown(held.socket.fd, "both");
     this.#release(slot);
   }
 

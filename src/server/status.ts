@@ -1,13 +1,21 @@
 /** What a running server says of itself: plain data, as `pmilter status --json` prints it. */
 import { formatAddress } from "../config/address.ts";
 import type { Phase } from "../protocol/phases.ts";
+import type { Counts } from "../counters.ts";
 import { VERSION } from "../version.ts";
+import type { WorkerStatus } from "./generation.ts";
+import { WorkerThread } from "./worker-thread.ts";
 import type { FilterServer } from "./server.ts";
 
 export interface GenerationStatus {
   readonly number: number;
   /** Connections by worker. */
   readonly workers: readonly number[];
+}
+
+/** A worker of any generation. */
+export interface WorkerEntry extends WorkerStatus {
+  readonly generation: number;
 }
 
 export interface Status {
@@ -17,8 +25,18 @@ export interface Status {
   readonly uptimeSeconds: number;
   readonly config: string;
   readonly addresses: readonly string[];
+  /** `degraded`: at this moment not all mail is served as it should be; `problems` says why. */
+  readonly health: "ok" | "degraded";
+  /** For people, one line each. */
+  readonly problems: readonly string[];
   readonly connections: number;
+  /** Those of them that wait for a worker. */
+  readonly waiting: number;
   readonly residentBytes: number;
+  readonly workers: readonly WorkerEntry[];
+  /** Threads that were told to end and are in a native call that has not returned. */
+  readonly stuckThreads: number;
+  readonly counters: Counts;
   /** The one that takes new sessions. */
   readonly generation: GenerationStatus;
   /** Those that finish theirs, oldest first. */
@@ -30,6 +48,10 @@ export interface Status {
 
 export function statusOf(server: FilterServer): Status {
   const { generation, lastReload } = server;
+  const workers = [...server.oldGenerations, generation].flatMap((each) =>
+    each.workers.map((worker) => ({ generation: each.number, ...worker })),
+  );
+  const problems = problemsOf(server, workers);
   return {
     version: VERSION,
     bun: Bun.version,
@@ -37,13 +59,30 @@ export function statusOf(server: FilterServer): Status {
     uptimeSeconds: Math.round(process.uptime()),
     config: generation.config.file,
     addresses: server.addresses.map(formatAddress),
+    health: problems.length === 0 ? "ok" : "degraded",
+    problems,
     connections: server.connections,
+    waiting: server.waiting,
     residentBytes: process.memoryUsage.rss(),
+    workers,
+    stuckThreads: WorkerThread.stuck,
+    counters: server.counts,
     generation: { number: generation.number, workers: generation.loads },
     ending: server.oldGenerations.map(({ number, loads }) => ({ number, workers: loads })),
     filters: generation.summary.filters.map(({ name, phases, isObserved }) => ({ name, phases, observed: isObserved })),
     reload: lastReload === null ? null : { ...lastReload, at: lastReload.at.toISOString() },
   };
+}
+
+function problemsOf(server: FilterServer, workers: readonly WorkerEntry[]): string[] {
+  const problems: string[] = [];
+  const ready = workers.filter(({ generation, state }) => generation === server.generation.number && state === "ready");
+  const blocked = workers.filter(({ blockedMs }) => blockedMs > 0);
+  if (ready.length === 0) problems.push("no worker can take sessions");
+  if (server.waiting > 0) problems.push(`${server.waiting} connections wait for a worker`);
+  if (blocked.length > 0) problems.push(`${blocked.length} workers have not returned to their event loop`);
+  if (WorkerThread.stuck > 0) problems.push(`${WorkerThread.stuck} threads are stuck in native calls`);
+  return problems;
 }
 
 /** The same for people. */
@@ -54,12 +93,20 @@ export function formatStatus(status: Status): string {
     `pmilter/${status.version} (Bun ${status.bun}), process ${status.pid}, up ${status.uptimeSeconds} s, ${Math.round(status.residentBytes / 2 ** 20)} MiB`,
     `configuration  ${status.config}`,
     `listening on   ${status.addresses.join(", ")}`,
-    `connections    ${status.connections}`,
+    `health         ${[status.health, ...status.problems].join("; ")}`,
+    `connections    ${status.connections}${status.waiting > 0 ? `, of which ${status.waiting} wait` : ""}`,
     `generation     ${generation(status.generation)}`,
     ...status.ending.map((ending) => `ending         ${generation(ending)}`),
     ...status.filters.map(
       ({ name, phases, observed }) => `filter         ${name}${observed ? " (observe)" : ""}: ${phases.join(" ")}`,
     ),
+    ...status.workers.map(
+      ({ blockedMs, connections, generation: of, heapBytes, state }) =>
+        `worker         ${state}, generation ${of}, ${connections} connections, ${Math.round(heapBytes / 2 ** 20)} MiB${blockedMs > 0 ? `, blocked for ${(blockedMs / 1000).toFixed(1)} s` : ""}`,
+    ),
+    ...Object.entries(status.counters)
+      .filter(([, count]) => count > 0)
+      .map(([name, count]) => `count          ${name} ${count}`),
     status.reload === null
       ? "last reload    none"
       : `last reload    ${status.reload.ok ? "took" : "failed"} at ${status.reload.at}: ${status.reload.message}`,

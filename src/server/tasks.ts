@@ -57,7 +57,7 @@ async function runTask(
       else if (message.kind === "failed") fail(message.failure);
       else if (message.kind === "ready" || message.kind === "done") answer.resolve(message);
     },
-    gone: (_, reason) => fail({ file, line: 0, column: 0, message: `its worker ended: ${reason}` }),
+    gone: (reason) => fail({ file, line: 0, column: 0, message: `its worker ended: ${reason}` }),
   });
   const timer = setTimeout(() => {
     fail({ file, line: 0, column: 0, message: `it was not through after ${timeoutMs / 1000} s` });

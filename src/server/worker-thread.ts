@@ -6,14 +6,16 @@ import type { FromWorker, ToWorker } from "../worker/messages.ts";
 
 export interface WorkerEvents {
   message(message: FromWorker): void;
-  /** The thread is gone; `wasAsked` if {@link WorkerThread.terminate} ended it. Called once. */
-  gone(wasAsked: boolean, reason: string): void;
+  /** The thread is gone, asked to or not. Called once. */
+  gone(reason: string): void;
 }
 
 export class WorkerThread {
   readonly #worker: Worker;
   readonly #gone = Promise.withResolvers<void>();
-  #isTerminating = false;
+  /** Threads that were told to end and have not: each is in a native call that has not returned. */
+  static stuck = 0;
+  #isStuck = false;
   #isGone = false;
   #reason = "it ended by itself";
 
@@ -28,9 +30,14 @@ export class WorkerThread {
     this.#worker.addEventListener("close", () => {
       if (this.#isGone) return;
       this.#isGone = true;
+      if (this.#isStuck) WorkerThread.stuck -= 1;
       this.#gone.resolve();
-      events.gone(this.#isTerminating, this.#reason);
+      events.gone(this.#reason);
     });
+  }
+
+  get isGone(): boolean {
+    return this.#isGone;
   }
 
   post(message: ToWorker): void {
@@ -40,12 +47,14 @@ export class WorkerThread {
   /** Ends the thread; settles when it is gone, or after `timeoutMs`: a blocking native call cannot be ended. */
   async terminate(timeoutMs = 5000): Promise<void> {
     if (this.#isGone) return;
-    this.#isTerminating = true;
     // Its promise settles before the thread is gone and has been seen to hang: the close event is what counts.
     this.#worker.terminate();
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, timeoutMs);
     await Promise.race([this.#gone.promise, promise]);
     clearTimeout(timer);
+    if (this.#isGone || this.#isStuck) return;
+    this.#isStuck = true;
+    WorkerThread.stuck += 1;
   }
 }

@@ -120,6 +120,9 @@ export function connectInMemory(chain: Chain, report: (report: Report) => void):
     },
     now: () => performance.now(),
     report,
+    count() {},
+    calling() {},
+    suspended() {},
     isFull: false,
     reportsAccepted: false,
   });

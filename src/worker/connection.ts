@@ -3,7 +3,8 @@
  * the record in shared memory; what the packets mean is not its business.
  */
 import type { Socket } from "bun";
-import type { Chain } from "../handler/chain.ts";
+import type { WorkerCounter } from "../counters.ts";
+import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
 import type { Report } from "../handler/report.ts";
 import type { Ledger } from "../ledger.ts";
@@ -12,11 +13,13 @@ import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
 import { suffices, type Wants } from "../protocol/negotiate.ts";
 import type { ReplyWriter } from "../protocol/encode.ts";
 import { ProtocolError } from "../protocol/errors.ts";
+import type { EventPhase } from "../protocol/session.ts";
 import type { PeerName, ResumedSession } from "./messages.ts";
 
 /** What connections share in their worker. */
 export interface ConnectionHome {
-  readonly worker: number;
+  /** The worker's row in the ledger. */
+  readonly row: number;
   readonly chain: Chain;
   /** Serves one connection at a time: it is empty whenever a socket callback begins. */
   readonly writer: ReplyWriter;
@@ -24,9 +27,7 @@ export interface ConnectionHome {
   readonly reportsAccepted: boolean;
   /** Whether each packet is traced. */
   readonly tracesPackets: boolean;
-  /** The reply byte that the main thread sends for this worker should it hang. */
-  readonly fallbackReply: number;
-  /** Milliseconds on a clock that never goes back, the ledger's. */
+  /** Milliseconds on a clock that never goes back. */
   now(): number;
   report(report: Report): void;
   log(level: "notice" | "debug" | "error", text: string): void;
@@ -43,6 +44,9 @@ const MAX_UNREAD_BYTES = 64 * 1024;
 
 /** So much is gathered before it is written, however much of a read is left. */
 const MAX_REPLY_BYTES = 256 * 1024;
+
+/** The macro `i`. */
+const QUEUE_ID_MACRO = 0x69;
 
 type MailSocket = Socket<Connection>;
 
@@ -72,12 +76,15 @@ export class Connection implements ConversationHost {
     this.reportsAccepted = home.reportsAccepted;
     this.#lastActive = home.now();
     this.#conversation = new Conversation(home.chain, home.writer, this);
-    home.ledger.open(slot, home.fallbackReply);
-    this.#conversation.session.tap = (code, bytes, start, end) => this.#seen(code, bytes, start, end);
-    if (resume !== null) {
-      home.ledger.setOptions(slot, resume.version, resume.actions, resume.protocol);
-      this.#conversation.session.resume(resume, resume.context);
-    }
+    const { session } = this.#conversation;
+    session.tap = (code, bytes, start, end) => this.#seen(code, bytes, start, end);
+    if (resume === null) return;
+    // On record before anything is worked on: this worker may be lost as well.
+    home.ledger.setOptions(slot, resume.version, resume.actions, resume.protocol);
+    home.ledger.setContext(slot, resume.context);
+    this.#conversation.resume(resume, resume.passedOver);
+    home.ledger.setState(slot, session.resumableState);
+    this.#recordRead();
   }
 
   /** No message is open and nothing is being worked on. */
@@ -99,6 +106,9 @@ export class Connection implements ConversationHost {
     this.#lastActive = this.#home.now();
     const { session } = this.#conversation;
     session.push(chunk);
+    this.#recordRead();
+    // On record first: if the connection was taken from this worker meanwhile, this read is not lost.
+    this.#stopIfClaimed();
     if (this.#conversation.isWaiting || this.#unsent !== null) {
       session.framer.keep();
       if (session.framer.restBytes > MAX_UNREAD_BYTES) this.#pause();
@@ -110,14 +120,22 @@ export class Connection implements ConversationHost {
   /** The socket takes more. */
   drained(): void {
     if (this.#unsent === null || this.#socket === null) return;
+    const { ledger, row } = this.#home;
+    if (!ledger.lock(row)) ledger.park(row);
     const taken = this.#socket.write(this.#unsent, this.#sent, this.#unsent.length - this.#sent);
+    if (taken >= 0) {
+      this.#sent += taken;
+      if (this.#sent === this.#unsent.length) {
+        this.#unsent = null;
+        ledger.setSent(this.slot);
+      }
+    }
+    ledger.unlock(row);
     if (taken < 0) {
       this.#lost();
       return;
     }
-    this.#sent += taken;
-    if (this.#sent < this.#unsent.length) return;
-    this.#unsent = null;
+    if (this.#unsent !== null) return;
     if (this.#isEnding) {
       this.#end();
       return;
@@ -133,11 +151,13 @@ export class Connection implements ConversationHost {
       return;
     }
     if (this.#isClosed) return;
-    this.#isClosed = true;
+    this.#home.ledger.setOver(this.slot);
     this.#unsent = null;
     try {
       this.#conversation.hangUp();
     } finally {
+      this.#isClosed = true;
+      this.#home.ledger.leave(this.#home.row);
       // Whatever goes wrong in there: the slot and the main thread's copy have to be given back.
       this.#home.writer.clear();
       this.#home.closed(this);
@@ -176,6 +196,7 @@ export class Connection implements ConversationHost {
   // What the conversation asks for: see `ConversationHost`.
 
   resume(): void {
+    this.#home.ledger.leave(this.#home.row);
     if (this.#isClosed) {
       // An `abort` or `close` handler of a connection that is gone.
       this.#conversation.pump();
@@ -184,24 +205,50 @@ export class Connection implements ConversationHost {
     }
     this.#lastActive = this.#home.now();
     // The awaited reply leaves before another handler may block: the record in shared memory owes it no more.
-    this.flush();
+    this.#settle();
     if (!this.#isClosed && this.#unsent === null) this.#work();
   }
 
   flush(): void {
-    const { writer } = this.#home;
-    if (writer.length === 0) return;
-    if (this.#home.tracesPackets) this.#traceReplies(writer.buffer, writer.length);
-    if (this.#socket === null || this.#isClosed) {
+    if (this.#home.writer.length > 0) this.#settle();
+  }
+
+  /** Sends what the writer holds, and records what is owed after it: nobody may take this worker's place in between. */
+  #settle(): void {
+    const { ledger, row, writer } = this.#home;
+    if (this.#isClosed) {
       writer.clear();
       return;
     }
+    if (!ledger.lock(row)) ledger.park(row);
+    const isGone = writer.length > 0 && !this.#write();
+    const { isWaiting, session } = this.#conversation;
+    const { framer } = session;
+    const owing = session.owing(isWaiting);
+    ledger.setState(this.slot, session.resumableState);
+    ledger.settle(
+      this.slot,
+      isWaiting,
+      framer.owed + (owing === 0 ? 0 : 1),
+      owing,
+      session.untaken,
+      this.#unsent !== null,
+    );
+    ledger.unlock(row);
+    if (isGone) this.#lost();
+  }
+
+  /** @returns false if the peer is gone */
+  #write(): boolean {
+    const { writer } = this.#home;
+    if (this.#home.tracesPackets) this.#traceReplies(writer.buffer, writer.length);
+    if (this.#socket === null) {
+      writer.clear();
+      return true;
+    }
     if (this.#unsent === null) {
       const taken = this.#socket.write(writer.buffer, 0, writer.length);
-      if (taken < 0) {
-        this.#lost();
-        return;
-      }
+      if (taken < 0) return false;
       if (taken < writer.length) {
         this.#unsent = Buffer.from(writer.buffer.subarray(taken, writer.length));
         this.#sent = 0;
@@ -211,6 +258,7 @@ export class Connection implements ConversationHost {
       this.#sent = 0;
     }
     writer.clear();
+    return true;
   }
 
   get isFull(): boolean {
@@ -230,20 +278,37 @@ export class Connection implements ConversationHost {
     this.#home.report(report);
   }
 
+  count(counter: WorkerCounter): void {
+    this.#home.ledger.count(this.#home.row, counter);
+  }
+
+  calling(phase: EventPhase, filter: ChainFilter): void {
+    // A closed connection has given its slot back.
+    if (this.#isClosed) return;
+    const { ledger, row } = this.#home;
+    ledger.enter(row, this.slot, phase, filter.index, this.#conversation.session.untaken);
+  }
+
+  suspended(): void {
+    this.#home.ledger.leave(this.#home.row);
+  }
+
+  /** On record before it is worked on: what this read has brought, and what it owes. */
+  #recordRead(): void {
+    const { isWaiting, session } = this.#conversation;
+    session.survey();
+    this.#home.ledger.recordRead(this.slot, session.framer, session.owing(isWaiting));
+  }
+
+  #stopIfClaimed(): void {
+    const { ledger, row } = this.#home;
+    if (ledger.isClaimed(row)) ledger.park(row);
+  }
+
   /** Works on what was read until bytes are missing, a handler is awaited, or the replies do not leave. */
   #work(): void {
-    const { ledger, worker } = this.#home;
     const conversation = this.#conversation;
     const { session } = conversation;
-    session.survey();
-    ledger.enter(
-      worker,
-      this.slot,
-      session.framer.due,
-      session.framer.owed,
-      session.framer.firstOwed,
-      this.#home.now(),
-    );
     let problem: unknown = null;
     try {
       // What one read makes us write leaves in pieces, and no further than the peer takes them.
@@ -251,10 +316,10 @@ export class Connection implements ConversationHost {
     } catch (error) {
       problem = error;
     }
-    const isWaiting = conversation.isWaiting;
-    ledger.leave(worker, this.slot, session.state === "message", isWaiting && session.wantsReply ? 1 : 0);
+    this.#home.ledger.leave(this.#home.row);
+    const { isWaiting } = conversation;
     if (isWaiting || this.#unsent !== null) session.framer.keep();
-    this.flush();
+    this.#settle();
     if (this.#isClosed) return;
     if (problem !== null) {
       this.#failed(problem);
@@ -277,6 +342,7 @@ export class Connection implements ConversationHost {
   }
 
   #failed(problem: unknown): void {
+    this.count(problem instanceof ProtocolError ? "protocolErrors" : "internalErrors");
     if (problem instanceof ProtocolError) {
       this.#home.log("notice", `${this.#peer}: ${problem.message} (${problem.code}), connection closed`);
     } else {
@@ -288,9 +354,11 @@ export class Connection implements ConversationHost {
   }
 
   #hangUp(): void {
+    this.#home.ledger.setOver(this.slot);
     try {
       this.#conversation.hangUp();
     } finally {
+      this.#home.ledger.leave(this.#home.row);
       this.#home.writer.clear();
       this.#end();
     }
@@ -299,6 +367,7 @@ export class Connection implements ConversationHost {
   /** The main thread holds a copy of the descriptor, so closing alone would leave the peer waiting. */
   #end(): void {
     this.#isEnding = true;
+    this.#home.ledger.setOver(this.slot);
     const socket = this.#socket;
     if (socket === null) return;
     socket.shutdown();
@@ -318,16 +387,41 @@ export class Connection implements ConversationHost {
 
   #seen(code: number, bytes: Uint8Array, start: number, end: number): void {
     const { ledger } = this.#home;
-    if (code === COMMAND.OPTNEG) {
-      const { version, actions, protocol } = this.#conversation.session.options;
-      ledger.setOptions(this.slot, version, actions, protocol);
-    } else ledger.keepContext(this.slot, code, bytes, start, end);
     if (this.#home.tracesPackets) {
       this.#home.log(
         "debug",
         `${this.#peer} > ${nameOf(COMMAND, code)} ${end - start} bytes "${excerpt(bytes, start, end)}"`,
       );
     }
+    switch (code) {
+      case COMMAND.OPTNEG: {
+        const { version, actions, protocol } = this.#conversation.session.options;
+        ledger.setOptions(this.slot, version, actions, protocol);
+        // Nobody else could answer it, so it leaves before a handler runs.
+        this.flush();
+        return;
+      }
+      case COMMAND.QUIT:
+        ledger.setOver(this.slot);
+        return;
+      case COMMAND.QUIT_NC:
+        ledger.forgetContext(this.slot);
+        return;
+      case COMMAND.MACRO:
+        this.#keepQueueId(bytes, start, end);
+        ledger.keepContext(this.slot, code, bytes, start, end);
+        return;
+      default:
+        ledger.keepContext(this.slot, code, bytes, start, end);
+    }
+  }
+
+  /** Both mail servers name the queue id first: Sendmail from MAIL on, Postfix once it has accepted a recipient. */
+  #keepQueueId(bytes: Uint8Array, start: number, end: number): void {
+    const isThere = bytes[start + 1] === QUEUE_ID_MACRO && bytes[start + 2] === 0;
+    const valueEnd = isThere ? bytes.indexOf(0, start + 3) : -1;
+    if (valueEnd !== -1 && valueEnd < end) this.#home.ledger.setQueueId(this.slot, bytes, start + 3, valueEnd);
+    else if (bytes[start] === COMMAND.MAIL) this.#home.ledger.setQueueId(this.slot, bytes, 0, 0);
   }
 
   #traceReplies(buffer: Buffer, length: number): void {

@@ -7,12 +7,13 @@ import type { Socket } from "bun";
 import * as api from "../index.ts";
 import { isLogged, type LogLevel } from "../admin/log-level.ts";
 import type { Config } from "../config/config.ts";
+import type { WorkerCounter } from "../counters.ts";
 import type { Chain } from "../handler/chain.ts";
 import { describeThrown, siteOf } from "../handler/site.ts";
-import { Ledger } from "../ledger.ts";
+import { BEAT_MS, Ledger } from "../ledger.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
-import { PLAIN_REPLIES, ReplyWriter } from "../protocol/encode.ts";
+import { ReplyWriter } from "../protocol/encode.ts";
 import { Connection, type ConnectionHome } from "./connection.ts";
 import { callModule, entryFiles, loadChain, loadModule } from "./loader.ts";
 import { failureOf, LoadError, type LoadFailure } from "./load-failure.ts";
@@ -34,6 +35,8 @@ function post(message: FromWorker): void {
 
 /** Bytes that the worker's replies start with room for; larger ones grow it for a while. */
 const WRITER_BYTES = 64 * 1024;
+/** How long each filter's `stop()` may keep its worker from ending. */
+const STOP_TIMEOUT_MS = 5000;
 /** Idle connections are looked for this often, at most. */
 const MAX_SWEEP_MS = 30_000;
 
@@ -47,25 +50,23 @@ class Server {
   #isEnding = false;
   #hasEnded = false;
 
-  constructor(index: number, config: Config, ledger: Ledger, chain: Chain) {
-    const { logLevel, debug, onTimeout, timeoutMs } = config.server;
+  readonly #beat: ReturnType<typeof setInterval>;
+
+  constructor(row: number, config: Config, ledger: Ledger, chain: Chain) {
+    const { logLevel, debug, timeoutMs } = config.server;
     const folder = dirname(config.file);
     const logs = (level: LogLevel) => isLogged(level, logLevel);
     this.#chain = chain;
     this.#home = {
-      worker: index,
+      row,
       chain,
       writer: new ReplyWriter(WRITER_BYTES),
       ledger,
       reportsAccepted: logs("info"),
       tracesPackets: debug > 0 && logs("debug"),
-      fallbackReply: (onTimeout === "reject"
-        ? PLAIN_REPLIES.REJECT
-        : onTimeout === "tempfail"
-          ? PLAIN_REPLIES.TEMPFAIL
-          : PLAIN_REPLIES.CONTINUE)[4]!,
       now: () => Math.round(performance.now()),
       report: (report) => {
+        if (report.kind === "failure") ledger.count(row, COUNTER_OF[report.cause]);
         const line = logLine(report, folder);
         if (logs(line.level)) post({ kind: "log", ...line });
       },
@@ -84,6 +85,9 @@ class Server {
         post({ kind: "released", slot: connection.slot });
       },
     };
+    const beat = () => ledger.beat(row, process.memoryUsage().heapUsed);
+    beat();
+    this.#beat = setInterval(beat, BEAT_MS);
     this.#sweep = setInterval(
       () => {
         for (const connection of this.#connections) connection.cutIdle(timeoutMs);
@@ -94,6 +98,8 @@ class Server {
 
   adopt(slot: number, descriptor: number, peer: string, resume: ResumedSession | null): void {
     this.#inTransit.delete(slot);
+    // From here on the descriptor is this worker's: the main thread would close one that was not taken.
+    this.#home.ledger.adopt(slot);
     const connection = new Connection(this.#home, slot, peer, resume);
     this.#connections.add(connection);
     const options = { fd: descriptor, data: connection, socket: SOCKET_HANDLERS };
@@ -102,6 +108,10 @@ class Server {
       this.#home.log("notice", `${peer}: the connection was gone before it was taken over: ${String(error)}`);
       connection.disconnected();
     });
+  }
+
+  count(counter: WorkerCounter): void {
+    this.#home.ledger.count(this.#home.row, counter);
   }
 
   /** Gives up what can go on in another generation, now and whenever a message has ended. */
@@ -132,15 +142,30 @@ class Server {
     clearInterval(this.#sweep);
     for (const { loaded } of this.#chain.filters) {
       try {
-        await loaded.stop?.call(loaded.self);
+        await inTime(loaded.stop?.call(loaded.self), STOP_TIMEOUT_MS);
       } catch (error) {
         post(failureLog(`filter ${loaded.name} failed at stop`, failureOf(error, "")));
       }
     }
     finishPrints();
+    clearInterval(this.#beat);
     post({ kind: "ended" });
   }
 }
+
+/** @throws Error if it has not settled after `timeoutMs` */
+async function inTime(promise: unknown, timeoutMs: number): Promise<void> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Error(`it was not through after ${timeoutMs / 1000} s`)), timeoutMs);
+  try {
+    await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** How each cause of a failure is counted. */
+const COUNTER_OF = { error: "errors", timeout: "timeouts", late: "late", limit: "limits" } as const;
 
 const SOCKET_HANDLERS = {
   open: (socket: Socket<Connection>) => socket.data.opened(socket),
@@ -159,10 +184,13 @@ function failureLog(what: string, failure: LoadFailure): FromWorker {
 
 function summarize(chain: Chain): ChainSummary {
   return {
-    filters: chain.filters.map(({ loaded, isObserved }) => ({
+    filters: chain.filters.map(({ files, isObserved, loaded, onError, onTimeout }) => ({
       name: loaded.name,
       phases: PHASE_LIST.map((phase) => phase.name).filter((phase) => loaded.handlers[phase] !== undefined),
       isObserved,
+      onError,
+      onTimeout,
+      files,
     })),
     needs: chain.needs,
     ...chain.wants,
@@ -192,7 +220,7 @@ async function load(config: Config, given: Sources | null): Promise<Chain> {
   return loadChain(config);
 }
 
-async function serve(index: number, config: Config, ledger: Ledger, given: Sources | null): Promise<void> {
+async function serve(row: number, config: Config, ledger: Ledger, given: Sources | null): Promise<void> {
   const chain = await load(config, given);
   const home = { folder: dirname(config.file) };
   for (const { loaded, files, options } of chain.filters) {
@@ -207,8 +235,23 @@ async function serve(index: number, config: Config, ledger: Ledger, given: Sourc
       );
     }
   }
-  server = new Server(index, config, ledger, chain);
+  server = new Server(row, config, ledger, chain);
+  holdExits(ledger, row);
   post({ kind: "ready", summary: summarize(chain) });
+}
+
+/**
+ * A thread that ends by itself may still read from its connections on its way out, and what it reads is lost. So a handler
+ * that ends it only stops it, and the main thread does the rest.
+ */
+function holdExits(ledger: Ledger, row: number): void {
+  const hold = (what: string): never => {
+    finishPrints();
+    post({ kind: "exiting", reason: `a handler called ${what}` });
+    return ledger.park(row);
+  };
+  process.exit = (code) => hold(`process.exit(${code === undefined ? "" : String(code)})`);
+  Object.assign(globalThis, { close: () => hold("close()") });
 }
 
 function fail(error: unknown, file: string): void {
@@ -220,7 +263,7 @@ function fail(error: unknown, file: string): void {
 self.onmessage = ({ data: message }) => {
   switch (message.kind) {
     case "serve":
-      serve(message.index, message.config, new Ledger(message.ledger), message.sources).catch((error: unknown) =>
+      serve(message.row, message.config, new Ledger(message.ledger), message.sources).catch((error: unknown) =>
         fail(error, message.config.file),
       );
       return;
@@ -264,6 +307,7 @@ for (const event of ["uncaughtException", "unhandledRejection"] as const) {
     const at = site === null ? "" : ` at=${site.file}:${site.line}`;
     const text = `a handler failed outside of any call:${at} error=${JSON.stringify(describeThrown(error))}`;
     post({ kind: "log", level: "error", text, fields: { cause: "late", file: site?.file, line: site?.line } });
+    server?.count("late");
   });
 }
 provideApi();

@@ -52,7 +52,7 @@ function verdictLine(report: VerdictReport, folder: string): LogLine {
   const what = report.scope === "message" ? report.verdict : `${report.verdict} ${report.scope}`;
   return {
     level: isQuiet ? "info" : "notice",
-    text: `${report.isObserved ? "observed " : ""}${what}: ${pairs(fields)}`,
+    text: `${report.isObserved ? "observed " : ""}${what}: ${formatPairs(fields)}`,
     fields,
   };
 }
@@ -71,7 +71,7 @@ function failureLine(report: FailureReport, folder: string): LogLine {
     error: report.message,
     ...(report.fallback === "none" ? {} : { fallback: report.fallback }),
   };
-  return { level: "error", text: `${CAUSES[report.cause]}: ${pairs(fields)}`, fields };
+  return { level: "error", text: `${CAUSES[report.cause]}: ${formatPairs(fields)}`, fields };
 }
 
 function subject(report: Report, folder: string): Record<string, unknown> {
@@ -88,7 +88,8 @@ function subject(report: Report, folder: string): Record<string, unknown> {
   };
 }
 
-function formatSite({ file, line }: Site, folder: string): string {
+/** A place in a handler, its path relative to `folder` where it lies in there. */
+export function formatSite({ file, line }: Site, folder: string): string {
   const inside = relative(folder, file);
   const shown = inside.startsWith("..") ? file : inside;
   return line > 0 ? `${shown}:${line}` : shown;
@@ -97,7 +98,8 @@ function formatSite({ file, line }: Site, folder: string): string {
 /** Told by the word before the colon, or not for the text form: `verdict`, `scope`, `cause`, `observed`. */
 const HEAD_FIELDS = new Set(["verdict", "scope", "cause", "observed"]);
 
-function pairs(fields: Readonly<Record<string, unknown>>): string {
+/** Fields as `key=value`, each value so written that nobody can forge another one. */
+export function formatPairs(fields: Readonly<Record<string, unknown>>): string {
   return Object.entries(fields)
     .filter(([key]) => !HEAD_FIELDS.has(key))
     .map(([key, value]) => `${key}=${Array.isArray(value) ? value.map(quoted).join(",") : quoted(value)}`)

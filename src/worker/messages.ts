@@ -3,8 +3,11 @@ import type { Config } from "../config/config.ts";
 import type { LedgerLayout } from "../ledger.ts";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { Need } from "../handler/chain.ts";
-import type { Options, Wants } from "../protocol/negotiate.ts";
+import type { PassedOver } from "../handler/conversation.ts";
+import type { Fallback } from "../handler/fallback.ts";
+import type { Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";
+import type { Resumption } from "../protocol/session.ts";
 import type { LoadFailure } from "./load-failure.ts";
 import type { Sources } from "./sources.ts";
 
@@ -14,6 +17,10 @@ export interface ChainSummary extends Wants {
     readonly name: string;
     readonly phases: readonly Phase[];
     readonly isObserved: boolean;
+    readonly onError: Fallback;
+    readonly onTimeout: Fallback;
+    /** The file of each phase's handler. */
+    readonly files: Readonly<Partial<Record<Phase, string>>>;
   }[];
   readonly needs: Readonly<Record<Phase, Need>>;
 }
@@ -21,10 +28,9 @@ export interface ChainSummary extends Wants {
 /** A peer, for logs: `inet:127.0.0.1:40000`, or the socket's path. */
 export type PeerName = string;
 
-/** A session as another worker left it, between messages. */
-export interface ResumedSession extends Options {
-  /** The packets that began it: MACRO and CONNECT, MACRO and HELO. */
-  readonly context: Uint8Array;
+/** A session as another worker left it. */
+export interface ResumedSession extends Resumption {
+  readonly passedOver: readonly PassedOver[];
 }
 
 export type ToWorker =
@@ -32,7 +38,7 @@ export type ToWorker =
   | {
       readonly kind: "serve";
       /** Its row in the ledger. */
-      readonly index: number;
+      readonly row: number;
       readonly config: Config;
       readonly ledger: LedgerLayout;
       /** What to load the handlers from; null for the first worker of a generation, which reads them. */
@@ -79,4 +85,6 @@ export type FromWorker =
     }
   /** What a handler printed: whole lines. */
   | { readonly kind: "print"; readonly text: string }
+  /** A handler ends this worker, which does nothing any more: its sessions are to go on elsewhere. */
+  | { readonly kind: "exiting"; readonly reason: string }
   | { readonly kind: "ended" };

@@ -230,6 +230,13 @@ describe("pmilter send", () => {
   });
 });
 
+test("pmilter send to a handler that ends its worker: the fallback, which is no failure of the conversation", async () => {
+  const args = ["send", "--json", "-c", server.configFile, eml, "--from", "hang@example.com"];
+  const { exitCode, stdout } = await runPmilter(args);
+  expect(exitCode).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({ verdict: "tempfail", reply: null });
+});
+
 describe("pmilter send that fails: exit code 1, and why on standard error", () => {
   test("the server is not running: a hint", async () => {
     await using dir = await tempDir("send");
@@ -247,11 +254,6 @@ describe("pmilter send that fails: exit code 1, and why on standard error", () =
       "a client address that is none",
       () => [eml, "--client", "nowhere"],
       /client address "nowhere" is neither IPv4 nor IPv6/,
-    ],
-    [
-      "a handler that ends its worker",
-      () => [eml, "--from", "hang@example.com"],
-      /envfrom: the filter closed the connection/,
     ],
   ])("%s", async (_, args, message) => {
     const { exitCode, stdout, stderr } = await runPmilter(["send", "-c", server.configFile, ...args()]);

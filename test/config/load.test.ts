@@ -48,6 +48,7 @@ describe("defaults", () => {
         recipients: 10_000,
         macros: 65_536,
         body: 67_108_864,
+        workerMemory: 1_073_741_824,
       },
       handler: { postconfig: null, masterExit: null, session: {} },
       filters: [],

@@ -3,6 +3,7 @@
  * their callback is over, as a socket may do. Whoever keeps a view of a read fails loudly.
  */
 import { Chain, type ChainPolicy, type Limits } from "../../src/handler/chain.ts";
+import type { WorkerCounter } from "../../src/counters.ts";
 import { Conversation, type ConversationHost } from "../../src/handler/conversation.ts";
 import type { Fallback } from "../../src/handler/fallback.ts";
 import { checkFilter } from "../../src/handler/filter.ts";
@@ -84,6 +85,7 @@ export class FakeHost implements ConversationHost {
   readonly isFull = false;
   time = 1000;
   readonly reports: Report[] = [];
+  readonly counts: Partial<Record<WorkerCounter, number>> = {};
   readonly reportsAccepted: boolean;
   timers: Timer[] = [];
   resume: () => void = () => undefined;
@@ -108,6 +110,14 @@ export class FakeHost implements ConversationHost {
   report(report: Report): void {
     this.reports.push(report);
   }
+
+  count(counter: WorkerCounter): void {
+    this.counts[counter] = (this.counts[counter] ?? 0) + 1;
+  }
+
+  calling(): void {}
+
+  suspended(): void {}
 
   /** Moves the clock and runs the timers that are due on the way, each at its time. */
   advance(ms: number): void {

@@ -218,6 +218,13 @@ describe("Framer.survey", () => {
     return 0;
   }
 
+  /** Bytes that have arrived at `position` of the packet there. */
+  function begunAt(stream: Buffer, position: number): number {
+    let at = 0;
+    while (position - at >= 4 && at + 4 + stream.readUInt32BE(at) <= position) at += 4 + stream.readUInt32BE(at);
+    return position - at;
+  }
+
   test("agrees with what next finds then, for any split", () => {
     forSeeds(1200, (random) => {
       const { stream } = randomStream(random);
@@ -227,8 +234,19 @@ describe("Framer.survey", () => {
         framer.push(piece);
         position += piece.length;
         framer.survey(isOwed);
-        const { due, firstOwed, owed } = framer;
-        const found = take(framer).filter((text) => OWED.has(text[0]!));
+        const { begun, due, firstOwed, owed, untaken } = framer;
+        const copied = Buffer.alloc(begun + 2, 0xee);
+        framer.copyBegun(copied, 1, begun);
+        const packets = take(framer);
+        const found = packets.filter((text) => OWED.has(text[0]!));
+        mustEqual(untaken, packets.length, `untaken at byte ${position}`);
+        mustEqual(framer.untaken, 0, `untaken when all is taken, at byte ${position}`);
+        mustEqual(begun, begunAt(stream, position), `begun at byte ${position}`);
+        mustEqual(
+          copied.toString("hex"),
+          `ee${stream.subarray(position - begun, position).toString("hex")}ee`,
+          `the beginning of the packet at byte ${position}`,
+        );
         mustEqual(owed, found.length, `owed at byte ${position}`);
         mustEqual(framer.owed, 0, `owed when all is taken, at byte ${position}`);
         mustEqual(firstOwed, found[0]?.charCodeAt(0) ?? 0, `firstOwed at byte ${position}`);
@@ -264,6 +282,15 @@ describe("Framer.survey", () => {
     });
   });
 
+  test("passes over the packets that get no reply whatever they are", () => {
+    const framer = new Framer(LIMIT);
+    framer.push(Buffer.concat([packet("C"), packet("X"), packet("H"), packet("M")]));
+    framer.survey(isOwed, 2);
+    expect([framer.owed, String.fromCharCode(framer.firstOwed), framer.untaken]).toEqual([2, "H", 4]);
+    const owed = [1, 2, 3, 4].map(() => (framer.next(), framer.owed));
+    expect(owed).toEqual([2, 2, 1, 0]);
+  });
+
   test("takes nothing and ends on lengths that next refuses", () => {
     const framer = new Framer(LIMIT);
     framer.push(Buffer.concat([packet("H", "x\0"), fromHex("00000000 00000000 ffffffff 45")]));
@@ -272,5 +299,34 @@ describe("Framer.survey", () => {
     expect(framer.firstOwed).toBe("H".charCodeAt(0));
     expect(framer.next()).toBe(true);
     expect(codeOf(() => framer.next())).toBe("PMILTER_ERR_LENGTH_ZERO");
+  });
+});
+
+describe("Framer.expectLost", () => {
+  const rest = packet("E");
+
+  test.each([1, 3, 100, 70_000])(
+    "a packet of which %i bytes are still to come arrives without a payload, in any split",
+    (due) => {
+      forSeeds(50, (random) => {
+        const framer = new Framer(LIMIT);
+        framer.expectLost(due, "B".charCodeAt(0));
+        const found: string[] = [];
+        for (const piece of random.cut(Buffer.concat([Buffer.alloc(due, 0xff), rest, rest]))) {
+          framer.push(piece);
+          found.push(...take(framer));
+        }
+        mustEqual(found.join(), "B,E,E", "packets");
+      });
+    },
+  );
+
+  test("with the code 0 its bytes are dropped, and nothing comes", () => {
+    const framer = new Framer(LIMIT);
+    framer.expectLost(5, 0);
+    framer.push(Buffer.from("12345"));
+    expect(take(framer)).toEqual([]);
+    framer.push(rest);
+    expect(take(framer)).toEqual(["E"]);
   });
 });

@@ -1,0 +1,84 @@
+/** What a running server counts: the names that `pmilter status` gives them, and where they stand in shared memory. */
+
+/** Counted by the workers, each in its own row of the ledger. The order is that of the row. */
+export const WORKER_COUNTERS = [
+  /** Messages that got their verdict. Each is one of the five that follow. */
+  "messages",
+  "accepted",
+  "rejected",
+  "tempfailed",
+  "discarded",
+  /** Accepted and held. */
+  "quarantined",
+  "recipientsRefused",
+  "connectionsRefused",
+  /** Verdicts on a message, a recipient or a connection that a fallback gave. */
+  "fallbacks",
+  /** Handlers that threw or rejected. */
+  "errors",
+  /** Handlers that were too slow. */
+  "timeouts",
+  /** Failures after the verdict, or outside of any call. */
+  "late",
+  /** Messages over a limit of the configuration. */
+  "limits",
+  /** Connections closed because the peer broke the protocol. */
+  "protocolErrors",
+  /** Connections closed because of a mistake of ours. */
+  "internalErrors",
+] as const;
+export type WorkerCounter = (typeof WORKER_COUNTERS)[number];
+
+/** Counted by the main thread alone. */
+export const SERVER_COUNTERS = [
+  /** Accepted since the start. */
+  "connections",
+  /** Workers taken from a handler that did not return. */
+  "blocked",
+  "workersDied",
+  /** Workers replaced because they held too much memory. */
+  "workersRecycled",
+  /** Sessions that went on in another worker. */
+  "sessionsMoved",
+  /** Sessions closed by us because of a failure. */
+  "sessionsLost",
+  /** Lines of the log or of handlers that nobody took in time. */
+  "linesDropped",
+] as const;
+export type ServerCounter = (typeof SERVER_COUNTERS)[number];
+
+export type Counts = Readonly<Record<WorkerCounter | ServerCounter, number>>;
+
+/** The index of each worker counter in its row. */
+export const COUNTER_INDEX = Object.fromEntries(WORKER_COUNTERS.map((name, index) => [name, index])) as Readonly<
+  Record<WorkerCounter, number>
+>;
+
+/** The main thread's own counts, and those of workers that are gone. */
+export class Counters {
+  readonly #counts = Object.fromEntries([...WORKER_COUNTERS, ...SERVER_COUNTERS].map((name) => [name, 0])) as Record<
+    WorkerCounter | ServerCounter,
+    number
+  >;
+
+  count(name: WorkerCounter | ServerCounter, by = 1): void {
+    this.#counts[name] += by;
+  }
+
+  /** For what is counted elsewhere. */
+  set(name: ServerCounter, value: number): void {
+    this.#counts[name] = value;
+  }
+
+  /** Takes over the row of a worker that is gone. */
+  add(row: readonly number[]): void {
+    WORKER_COUNTERS.forEach((name, index) => this.count(name, row[index]));
+  }
+
+  /** Together with the rows of workers that run. */
+  totals(rows: readonly (readonly number[])[]): Counts {
+    const totals = { ...this.#counts };
+    for (const row of rows) WORKER_COUNTERS.forEach((name, index) => (totals[name] += row[index]!));
+    return totals;
+  }
+}

@@ -1,0 +1,89 @@
+/** What is logged and counted of a session whose worker was lost: the same words as for verdicts that a worker gives. */
+import { dirname } from "node:path";
+import type { LogFields } from "../admin/log.ts";
+import type { LogLevel } from "../admin/log-level.ts";
+import type { ServerCounter, WorkerCounter } from "../counters.ts";
+import type { SlotRecord } from "../ledger.ts";
+import { readU32 } from "../protocol/bytes.ts";
+import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
+import { type Client, readClient } from "../protocol/session.ts";
+import { clientName } from "../handler/reporter.ts";
+import { formatPairs, formatSite } from "../worker/log-lines.ts";
+import type { PeerName } from "../worker/messages.ts";
+import type { Generation } from "./generation.ts";
+import type { LossCause, Recovery } from "./recovery.ts";
+
+const CAUSES: Readonly<Record<LossCause, string>> = {
+  blocked: "handler did not return",
+  died: "handler ended its worker",
+  memory: "handler's worker held too much memory",
+};
+
+interface Line {
+  readonly level: LogLevel;
+  readonly text: string;
+  readonly fields: LogFields;
+}
+
+/**
+ * @param isSuspect the handler on record may be what the worker was lost to
+ */
+export function lossLines(
+  record: SlotRecord,
+  recovery: Recovery,
+  isSuspect: boolean,
+  { cause, generation, peer }: { cause: LossCause; generation: Generation; peer: PeerName },
+): Line[] {
+  const { call, context, queueId } = record;
+  const client = context === null ? null : clientOf(context);
+  const subject = {
+    ...(queueId === "" ? {} : { queue_id: queueId }),
+    client: client === null ? peer : clientName(client),
+  };
+  const lines: Line[] = [];
+  const outcome = recovery.kind === "resume" && recovery.verdict !== null ? recovery.verdict.outcome : null;
+  if (isSuspect && call !== null) {
+    const filter = generation.summary.filters[call.filter];
+    const file = filter?.files[call.phase];
+    const fields = {
+      cause,
+      ...subject,
+      filter: filter?.name ?? null,
+      phase: call.phase,
+      ...(file === undefined ? {} : { at: formatSite({ file, line: 0, column: 0 }, dirname(generation.config.file)) }),
+      ...(outcome === null ? {} : { fallback: outcome }),
+    };
+    lines.push({ level: "error", text: `${CAUSES[cause]}: ${formatPairs(fields)}`, fields });
+  }
+  if (recovery.kind === "end" && recovery.isFailure) {
+    const fields = { ...subject, error: `its worker was lost, and ${recovery.reason}` };
+    lines.push({ level: "error", text: `connection closed: ${formatPairs(fields)}`, fields });
+  }
+  if (recovery.kind === "resume" && recovery.verdict !== null && outcome !== null) {
+    const { scope } = recovery.verdict;
+    const fields = { verdict: outcome, scope, ...subject, fallback: true, reason: "its worker was lost" };
+    const what = scope === "message" ? outcome : `${outcome} ${scope}`;
+    lines.push({ level: "notice", text: `${what}: ${formatPairs(fields)}`, fields });
+  }
+  return lines;
+}
+
+export function countersOf(recovery: Recovery): (WorkerCounter | ServerCounter)[] {
+  if (recovery.kind === "end") return recovery.isFailure ? ["sessionsLost"] : [];
+  if (recovery.verdict === null) return ["sessionsMoved"];
+  const { outcome, scope } = recovery.verdict;
+  if (scope === "connection") return ["sessionsMoved", "connectionsRefused", "fallbacks"];
+  const verdict = { tempfail: "tempfailed", reject: "rejected", continue: "accepted" } as const;
+  return ["sessionsMoved", "messages", verdict[outcome], "fallbacks"];
+}
+
+/** Who the SMTP client is, from the packets that began its session; null if none tells. */
+function clientOf(context: Uint8Array): Client | null {
+  for (let at = 0; at < context.length;) {
+    const end = at + LENGTH_BYTES + readU32(context, at);
+    const payload = at + LENGTH_BYTES + 1;
+    if (context[payload - 1] === COMMAND.CONNECT) return readClient(context, payload, end);
+    at = end;
+  }
+  return null;
+}

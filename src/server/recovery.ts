@@ -1,0 +1,168 @@
+/**
+ * How a session goes on whose worker is lost: stuck in a handler, dead, or ended for its memory. From the record that the
+ * worker has left, and what the configuration says, to what the mail server is answered and how the next worker begins.
+ * Pure: no socket is touched here.
+ */
+import { type Fallback, type Outcome, strictest } from "../handler/fallback.ts";
+import type { PassedOver } from "../handler/conversation.ts";
+import type { SlotRecord } from "../ledger.ts";
+import { COMMAND } from "../protocol/constants.ts";
+import { PLAIN_REPLIES } from "../protocol/encode.ts";
+import { PHASES, PHASE_LIST } from "../protocol/phases.ts";
+import type { Resumption } from "../protocol/session.ts";
+import type { ResumedSession } from "../worker/messages.ts";
+
+/** Why a worker was lost: it did not return to its event loop, ended by itself, or held too much memory. */
+export type LossCause = "blocked" | "died" | "memory";
+
+export interface FilterPolicy {
+  readonly onError: Fallback;
+  readonly onTimeout: Fallback;
+  readonly isObserved: boolean;
+}
+
+/** What the main thread knows of a session besides its record. */
+export interface Circumstances {
+  readonly cause: LossCause;
+  /** The handler on record may be what the worker was lost to. */
+  readonly isSuspect: boolean;
+  readonly filters: readonly FilterPolicy[];
+  /** From earlier losses: filters that failed in the packets which began the session. */
+  readonly passedOver: readonly PassedOver[];
+  /** From an earlier loss: the whole connection was refused. */
+  readonly refusal: Resumption["ruling"];
+}
+
+export type Recovery =
+  /** The connection is to be ended. */
+  | { readonly kind: "end"; readonly reason: string; readonly isFailure: boolean }
+  | {
+      readonly kind: "resume";
+      /** To be written to the mail server at once: it waits for them. */
+      readonly replies: Uint8Array;
+      readonly session: ResumedSession;
+      /** What was decided by it, null if nothing was under way. */
+      readonly verdict: { readonly scope: "message" | "connection"; readonly outcome: Outcome } | null;
+    };
+
+const NOTHING = new Uint8Array(0);
+const PACKETS = {
+  tempfail: PLAIN_REPLIES.TEMPFAIL,
+  reject: PLAIN_REPLIES.REJECT,
+  continue: PLAIN_REPLIES.CONTINUE,
+} as const satisfies Record<Outcome, Uint8Array>;
+
+/** Commands of a message: one that was lost gets the message's verdict, whatever it said. */
+const MESSAGE_COMMANDS: ReadonlySet<number> = new Set(
+  PHASE_LIST.filter((phase) => phase.scope === "message" || phase.scope === "recipient").map((phase) => phase.command),
+);
+
+export function recover(record: SlotRecord, circumstances: Circumstances): Recovery {
+  const { begun, call, due, firstOwed, owed, state } = record;
+  if (record.isOver) return { kind: "end", reason: "its session was over", isFailure: false };
+  if (record.isHalfSent) return end("a reply had left in part");
+  if (record.version === 0 && owed > 0) return end("its negotiation was lost");
+
+  const cut = record.hasAllBegun || begun.length === 0 ? null : (begun[4] ?? 0);
+  const filters = circumstances.filters.filter(({ isObserved }) => !isObserved);
+  const fallbackOf = ({ onError, onTimeout }: FilterPolicy) => (circumstances.cause === "died" ? onError : onTimeout);
+  const common = strictest(filters.map(fallbackOf));
+  const culprit = circumstances.isSuspect && call !== null ? circumstances.filters[call.filter] : undefined;
+  const own = culprit === undefined || culprit.isObserved ? null : fallbackOf(culprit);
+  let { passedOver } = circumstances;
+  let { refusal } = circumstances;
+  let answersContext = false;
+  let message: Outcome | null = null;
+  let replies: Outcome[] = [];
+  let isLostCommand = false;
+
+  const scope = call === null ? null : PHASES[call.phase].scope;
+  const isOfConnection =
+    call === null ? owed > 0 && (firstOwed === COMMAND.CONNECT || firstOwed === COMMAND.HELO) : scope === "connection";
+  if (refusal !== null) {
+    replies = new Array<Outcome>(owed).fill(outcomeOf(refusal));
+  } else if (record.context === null) {
+    // Without the packets that began it no handler can be asked again.
+    refusal = { scope: "connection", packet: PACKETS[common] };
+    replies = new Array<Outcome>(owed).fill(common);
+  } else if (isOfConnection && call !== null && !circumstances.isSuspect && owed === 1 && record.untaken === 0) {
+    // It waited beside the one that failed: the next worker asks its handlers again, and answers.
+    answersContext = true;
+  } else if (isOfConnection) {
+    const outcome = own === "accept" || own === "continue" || culprit?.isObserved === true ? "continue" : common;
+    if (outcome !== "continue")
+      refusal = { scope: "connection", packet: PACKETS[own === "reject" ? "reject" : outcome] };
+    else if (call !== null && culprit !== undefined) {
+      passedOver = [...passedOver, { filter: call.filter, isOver: own === "accept" }];
+    }
+    // More than the one that was worked on are commands behind it, which are lost.
+    if (refusal === null && owed > 1) message = common;
+    const first = refusal === null ? "continue" : outcomeOf(refusal);
+    replies = Array.from({ length: owed }, (_, index) => (index === 0 ? first : (message ?? first)));
+  } else {
+    const isUnknown = call?.phase === "unknown" || (call === null && firstOwed === COMMAND.UNKNOWN);
+    // The message, or the session, is over when these run.
+    const isAfter = call?.phase === "abort" || call?.phase === "close";
+    const isOpen =
+      !isAfter && (state === "message" || state === "decided" || scope === "message" || scope === "recipient");
+    isLostCommand = record.untaken > 0 || owed > (isUnknown ? 1 : 0);
+    const isCutMessage = cut !== null && MESSAGE_COMMANDS.has(cut) && cut !== COMMAND.MAIL;
+    if (isOpen || isLostCommand || isCutMessage) message = own === "tempfail" || own === "reject" ? own : common;
+    replies = Array.from({ length: owed }, (_, index) =>
+      isUnknown && index === 0 ? "continue" : (message ?? "continue"),
+    );
+  }
+
+  if (cut !== null) {
+    const isHarmless = cut === COMMAND.MACRO || refusal !== null || (message !== null && MESSAGE_COMMANDS.has(cut));
+    if (!isHarmless || (cut === COMMAND.MAIL && refusal === null) || due <= 0)
+      return end("a packet of it was lost in part");
+  }
+  // Who is refused anyway is not asked about again: that may be what the worker was lost to.
+  if (refusal !== null) passedOver = circumstances.filters.map((_, filter) => ({ filter, isOver: false }));
+  const ruling = refusal ?? (message === null ? null : { scope: "message" as const, packet: PACKETS[message] });
+  const isNew =
+    refusal !== null ? circumstances.refusal === null : message !== null && (state !== "decided" || isLostCommand);
+  return {
+    kind: "resume",
+    replies: replies.length === 0 ? NOTHING : Buffer.concat(replies.map((outcome) => PACKETS[outcome])),
+    session: {
+      version: record.version,
+      actions: record.actions,
+      protocol: record.protocol,
+      context: record.context ?? NOTHING,
+      answersContext,
+      ruling,
+      begun: cut === null ? begun : NOTHING,
+      lost: cut === null ? null : { due, code: cut === COMMAND.MACRO ? 0 : cut },
+      passedOver,
+    },
+    verdict: isNew && ruling !== null ? { scope: ruling.scope, outcome: outcomeOf(ruling) } : null,
+  };
+}
+
+/** A session between messages that goes on elsewhere as it is. */
+export function handOver(
+  { actions, context, protocol, version }: SlotRecord,
+  passedOver: readonly PassedOver[],
+): ResumedSession {
+  return {
+    version,
+    actions,
+    protocol,
+    context: context ?? NOTHING,
+    answersContext: false,
+    ruling: null,
+    begun: NOTHING,
+    lost: null,
+    passedOver,
+  };
+}
+
+function end(reason: string): Recovery {
+  return { kind: "end", reason, isFailure: true };
+}
+
+function outcomeOf({ packet }: NonNullable<Resumption["ruling"]>): Outcome {
+  return (Object.keys(PACKETS) as Outcome[]).find((outcome) => packet[4] === PACKETS[outcome][4]) ?? "continue";
+}

@@ -1,0 +1,32 @@
+/** The rows of the ledger: each worker has one, from its start until its thread is gone. */
+import type { Ledger } from "../ledger.ts";
+
+export class Rows {
+  readonly #ledger: Ledger;
+  readonly #free: number[];
+  readonly #onGone: (counters: readonly number[]) => void;
+
+  /** @param onGone told what a worker had counted when its row is given back */
+  constructor(ledger: Ledger, onGone: (counters: readonly number[]) => void) {
+    this.#ledger = ledger;
+    this.#free = Array.from({ length: ledger.layout.workers }, (_, index) => ledger.layout.workers - 1 - index);
+    this.#onGone = onGone;
+  }
+
+  get free(): number {
+    return this.#free.length;
+  }
+
+  /** @throws Error if none is left: so many threads are stuck */
+  take(): number {
+    const row = this.#free.pop();
+    if (row === undefined) throw new Error("no row is left for another worker: too many threads are stuck");
+    this.#ledger.openRow(row);
+    return row;
+  }
+
+  give(row: number): void {
+    this.#onGone(this.#ledger.counters(row));
+    this.#free.push(row);
+  }
+}

@@ -1,0 +1,274 @@
+/** A handler that does not return, at each phase: the answer comes from outside, and nobody else loses anything. */
+import { describe, expect, test } from "bun:test";
+import { waitFor } from "../support/temp.ts";
+import {
+  ABORT,
+  begin,
+  BLOCK_S,
+  body,
+  BODY,
+  connect,
+  DATA,
+  EOH,
+  EOM,
+  expectCodes,
+  header,
+  HEADER,
+  helo,
+  mail,
+  OPTNEG,
+  packet,
+  pass,
+  QUIT,
+  RawClient,
+  RCPT,
+  rcpt,
+  startFaulty,
+  statusOf,
+  unknown,
+} from "./support.ts";
+
+/** `block_timeout` and one second: the bound that is promised. */
+const LIMIT_MS = (BLOCK_S + 1) * 1000;
+
+interface Case {
+  readonly phase: string;
+  /** What is answered before. */
+  readonly before: readonly Uint8Array[];
+  /** What the handler does not return from. */
+  readonly guilty: Uint8Array;
+  /** The HELO name that makes it so where the phase has no argument. */
+  readonly helo?: string;
+}
+
+const IN_MESSAGE: readonly Case[] = [
+  { phase: "envfrom", before: [], guilty: mail("<WORD@example.com>") },
+  { phase: "envrcpt", before: [mail()], guilty: rcpt("<WORD@example.com>") },
+  { phase: "data", before: [mail(), RCPT], guilty: DATA, helo: "WORD-data" },
+  { phase: "header", before: [mail(), RCPT, DATA], guilty: header(" WORD") },
+  { phase: "eoh", before: [mail(), RCPT, DATA, HEADER], guilty: EOH, helo: "WORD-eoh" },
+  { phase: "body", before: [mail(), RCPT, DATA, HEADER, EOH], guilty: body("WORD") },
+  { phase: "eom", before: [mail(), RCPT, DATA, HEADER, EOH, BODY], guilty: EOM, helo: "WORD-eom" },
+];
+
+/** The same bytes with the word in place, which has as many letters. */
+const saying = (word: string, bytes: Uint8Array) =>
+  Buffer.from(Buffer.from(bytes).toString("latin1").replace("WORD", word), "latin1");
+
+async function timed(ask: Promise<string>): Promise<{ codes: string; ms: number }> {
+  const before = performance.now();
+  return { codes: await ask, ms: performance.now() - before };
+}
+
+// `loop` never returns; `nati` is a native call, which the end of its worker does not end; `late` loops after an await.
+describe.each(["loop", "nati", "late"])("a handler that does not return (%s)", (word) => {
+  test.each(IN_MESSAGE)("at $phase: the fallback in time, then the session and its neighbours go on", async (each) => {
+    await using server = await startFaulty();
+    using between = await begin(server, { name: "between.example.net" });
+    using within = await begin(server, { name: "within.example.net" });
+    expectCodes(await within.ask(mail(), RCPT), "cc");
+    const name = each.helo?.replace("WORD", word) ?? "client.example.net";
+    using session = await begin(server, { name });
+    if (each.before.length > 0) await session.ask(...each.before);
+
+    const { codes, ms } = await timed(session.ask(saying(word, each.guilty)));
+    expect(codes).toBe("t");
+    expect(ms).toBeLessThan(LIMIT_MS);
+    // Between messages: as if nothing had happened. Within one: the fallback for that message, then the next.
+    await pass(between, "between.example.net");
+    expectCodes(await within.ask(DATA), "t");
+    await within.send(ABORT);
+    await pass(within, "within.example.net");
+    await session.send(ABORT);
+    if (each.helo === undefined) await pass(session, name);
+
+    if (word !== "late") {
+      await server.log.next(
+        new RegExp(`handler did not return: .*filter=faulty phase=${each.phase} at=faulty.ts fallback=tempfail`),
+      );
+    }
+    const { counters, stuckThreads } = await statusOf(server);
+    expect(counters).toMatchObject({ blocked: 1, sessionsLost: 0, sessionsMoved: 3, tempfailed: 2, fallbacks: 2 });
+    expect(stuckThreads).toBe(word === "nati" ? 1 : 0);
+  });
+
+  test("at connect and at helo: the fallback for the connection, and its handlers are not asked again", async () => {
+    await using server = await startFaulty();
+    using between = await begin(server, { name: "between.example.net" });
+    for (const commands of [[connect(word)], [connect(), helo(word)]]) {
+      using session = await RawClient.connect(server.addresses[0]!);
+      for (const command of [OPTNEG, ...commands.slice(0, -1)]) await session.ask(command);
+      const { codes, ms } = await timed(session.ask(commands.at(-1)!));
+      expect(codes).toBe("t");
+      expect(ms).toBeLessThan(LIMIT_MS);
+      expectCodes(await session.ask(mail(), RCPT), "tt");
+      await pass(between, "between.example.net");
+    }
+    const { counters } = await statusOf(server);
+    expect(counters).toMatchObject({ blocked: 2, sessionsLost: 0, connectionsRefused: 2, fallbacks: 2 });
+  });
+
+  test("at abort, close and unknown: nothing is refused for it", async () => {
+    await using server = await startFaulty();
+    using between = await begin(server, { name: "between.example.net" });
+
+    using aborted = await begin(server, { name: `${word}-abort` });
+    expectCodes(await aborted.ask(mail()), "c");
+    await aborted.send(ABORT);
+    await waitFor(async () => (await statusOf(server)).counters.blocked === 1, { what: "the worker to be replaced" });
+    expectCodes(await aborted.ask(mail()), "c");
+    using asking = await begin(server);
+    expectCodes(await asking.ask(unknown(word)), "c");
+    await pass(asking);
+    using closing = await begin(server, { name: `${word}-close` });
+    await closing.send(QUIT);
+    await closing.ended();
+
+    await pass(between, "between.example.net");
+    const { counters } = await statusOf(server);
+    expect(counters).toMatchObject({ sessionsLost: 0, connectionsRefused: 0 });
+    expect(counters.blocked).toBeGreaterThanOrEqual(3);
+  });
+});
+
+describe("beside a handler that does not return", () => {
+  test("a session that waits at connect for an answer gets its own, from another worker", async () => {
+    await using server = await startFaulty();
+    using waiting = await RawClient.connect(server.addresses[0]!);
+    expectCodes(await waiting.ask(OPTNEG), "O");
+    await waiting.send(connect("slow"));
+    using session = await begin(server);
+    expectCodes(await session.ask(mail("<loop@example.com>")), "t");
+    expectCodes(await waiting.codes(1), "c");
+    expectCodes(await waiting.ask(helo("waiting.example.net")), "c");
+    await pass(waiting, "waiting.example.net");
+  });
+
+  test("what was sent meanwhile is answered by the next worker, whole or in pieces", async () => {
+    await using server = await startFaulty();
+    using other = await begin(server, { name: "other.example.net" });
+    const stream = mail("<other@example.com>");
+    await other.send(stream.subarray(0, 9));
+    using session = await begin(server);
+    await session.send(mail("<loop@example.com>"));
+    await other.send(stream.subarray(9, 15));
+    expectCodes(await session.codes(1), "t");
+    await other.send(stream.subarray(15));
+    expectCodes(await other.codes(1), "c");
+    expectCodes(await other.ask(RCPT, DATA, HEADER, EOH, BODY), "ccccc");
+    await other.send(EOM);
+    expect((await other.reply()).payload.toString()).toContain("other.example.net <other@example.com>");
+  });
+
+  test("a body that is half here is passed over, and its message gets the fallback", async () => {
+    await using server = await startFaulty();
+    using other = await begin(server, { name: "other.example.net" });
+    expectCodes(await other.ask(mail(), RCPT, DATA, HEADER, EOH), "ccccc");
+    const chunk = packet("B", "y".repeat(60_000));
+    await other.send(chunk.subarray(0, 30_000));
+    using session = await begin(server);
+    expectCodes(await session.ask(mail("<loop@example.com>")), "t");
+    await other.send(chunk.subarray(30_000));
+    expectCodes(await other.codes(1), "t");
+    expectCodes(await other.ask(EOM), "t");
+    await pass(other, "other.example.net");
+  });
+
+  test("connections that come meanwhile are served", async () => {
+    await using server = await startFaulty();
+    using session = await begin(server);
+    await session.send(mail("<loop@example.com>"));
+    const others = await Promise.all(
+      Array.from({ length: 20 }, (_, index) => begin(server, { name: `n${index}.test` })),
+    );
+    expectCodes(await session.codes(1), "t");
+    for (const [index, other] of others.entries()) {
+      await pass(other, `n${index}.test`);
+      other[Symbol.dispose]();
+    }
+  });
+
+  test("with every worker stuck at once, each waiting command is answered in time", async () => {
+    await using server = await startFaulty({ server: { workers: 3 } });
+    const sessions: RawClient[] = [];
+    // One after the other: two on each worker, one of which gets stuck.
+    for (let index = 0; index < 6; index++) sessions.push(await begin(server, { name: `n${index}.test` }));
+    const stuck = sessions.slice(0, 3);
+    await Promise.all(
+      stuck.map((session, index) => session.send(mail(`<${index === 0 ? "nati" : "loop"}@example.com>`))),
+    );
+    const late = sessions.slice(3).map((session) => timed(session.ask(mail())));
+    const before = performance.now();
+    for (const session of stuck) expectCodes(await session.codes(1), "t");
+    expect(performance.now() - before).toBeLessThan(LIMIT_MS);
+    for (const { codes, ms } of await Promise.all(late)) {
+      expect(codes).toBe("c");
+      expect(ms).toBeLessThan(LIMIT_MS);
+    }
+    for (const session of sessions) session[Symbol.dispose]();
+  });
+
+  test("an old generation is looked after as well", async () => {
+    await using server = await startFaulty();
+    using session = await begin(server, { name: "loop-eom" });
+    using between = await begin(server, { name: "between.example.net" });
+    await Bun.write(
+      `${server.dir}/faulty.ts`,
+      (await Bun.file(`${server.dir}/faulty.ts`).text()).replace("X-Seen", "X-New"),
+    );
+    await server.log.next(/reload: generation 2 serves/);
+    expectCodes(await session.ask(mail(), RCPT, DATA, HEADER, EOH, BODY), "cccccc");
+    expectCodes(await session.ask(EOM), "t");
+    expectCodes(await between.ask(mail(), RCPT, DATA, HEADER, EOH, BODY), "cccccc");
+    await between.send(EOM);
+    expect((await between.reply()).payload.toString()).toContain("between.example.net");
+    await waitFor(async () => (await statusOf(server)).ending.length === 0, { what: "the old generation to end" });
+  });
+
+  test("a stop is not held up", async () => {
+    await using server = await startFaulty({ server: { stop_timeout: 1 } });
+    using session = await begin(server);
+    await session.send(mail("<loop@example.com>"));
+    await server.log.next(/ready/);
+    const before = performance.now();
+    expect(await server.stop()).toBe(0);
+    expect(performance.now() - before).toBeLessThan(4000);
+    expectCodes(await session.codes(1), "t");
+    await session.ended();
+  });
+});
+
+describe("the fallback for a handler that does not return", () => {
+  const ALL = [mail("<loop@example.com>"), RCPT, DATA, HEADER, EOH, BODY, EOM];
+
+  test.each([
+    ["reject", "rrrrrrr"],
+    ["tempfail", "ttttttt"],
+    ["accept", "ccccccc"],
+    ["continue", "ccccccc"],
+  ] as const)("%s rules for the whole message", async (fallback, codes) => {
+    await using server = await startFaulty({ server: { on_timeout: fallback } });
+    using session = await begin(server);
+    expectCodes(await session.ask(...ALL), codes);
+    await pass(session);
+  });
+
+  test.each(["accept", "continue"] as const)("%s at connect: the session goes on", async (fallback) => {
+    await using server = await startFaulty({ server: { on_timeout: fallback } });
+    using session = await RawClient.connect(server.addresses[0]!);
+    for (const command of [OPTNEG, connect("loop"), helo()]) await session.ask(command);
+    // After `accept` the filter sees no more of the connection, and there is no other.
+    if (fallback === "accept") expectCodes(await session.ask(mail(), RCPT), "aa");
+    else await pass(session);
+  });
+
+  test("lets nothing pass that another filter was to decide: the strictest of the chain rules", async () => {
+    await using server = await startFaulty({
+      server: { on_timeout: "continue" },
+      config: '[[filter]]\npath = "second.ts"\non_timeout = "reject"\n',
+      files: { "second.ts": 'export default { name: "second", eom() {} };' },
+    });
+    using session = await begin(server);
+    expectCodes(await session.ask(...ALL), "rrrrrrr");
+  });
+});

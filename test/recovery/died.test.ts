@@ -1,0 +1,126 @@
+/** A worker that ends by itself, or eats memory: its sessions go on in another. */
+import { describe, expect, test } from "bun:test";
+import { waitFor } from "../support/temp.ts";
+import {
+  ABORT,
+  begin,
+  BODY,
+  connect,
+  DATA,
+  EOH,
+  EOM,
+  expectCodes,
+  HEADER,
+  mail,
+  OPTNEG,
+  pass,
+  RawClient,
+  RCPT,
+  startFaulty,
+  statusOf,
+} from "./support.ts";
+
+describe("a handler that ends its worker", () => {
+  test("the fallback for its message; who shares the worker goes on", async () => {
+    await using server = await startFaulty();
+    using between = await begin(server, { name: "between.example.net" });
+    using within = await begin(server, { name: "within.example.net" });
+    expectCodes(await within.ask(mail(), RCPT), "cc");
+    using session = await begin(server);
+    expectCodes(await session.ask(mail("<exit@example.com>")), "t");
+    await pass(between, "between.example.net");
+    expectCodes(await within.ask(DATA), "t");
+    await within.send(ABORT);
+    await pass(within, "within.example.net");
+    await pass(session);
+    expect(await server.log.next(/a worker with 3 connections ended/)).toContain("a handler called process.exit(3)");
+    const { counters } = await statusOf(server);
+    expect(counters).toMatchObject({ workersDied: 1, blocked: 0, sessionsLost: 0, sessionsMoved: 3, tempfailed: 2 });
+  });
+
+  test("on_error rules, not on_timeout", async () => {
+    await using server = await startFaulty({ server: { on_error: "reject", on_timeout: "continue" } });
+    using session = await begin(server);
+    expectCodes(await session.ask(mail("<exit@example.com>")), "r");
+  });
+
+  test("at connect: the connection gets the fallback, and its handlers are not asked again", async () => {
+    await using server = await startFaulty();
+    using session = await RawClient.connect(server.addresses[0]!);
+    expectCodes(await session.ask(OPTNEG), "O");
+    expectCodes(await session.ask(connect("exit")), "t");
+    expectCodes(await session.ask(mail()), "t");
+    expect((await statusOf(server)).counters).toMatchObject({ workersDied: 1, connectionsRefused: 1 });
+  });
+
+  test("again and again: each time the fallback, and never a tight loop", async () => {
+    await using server = await startFaulty();
+    using session = await begin(server);
+    const before = performance.now();
+    for (let round = 0; round < 5; round++) expectCodes(await session.ask(mail("<exit@example.com>")), "t");
+    // Five deaths in a row: 0, 100, 200, 300 ms are waited before a worker is started.
+    expect(performance.now() - before).toBeGreaterThan(600);
+    await pass(session);
+    expect((await statusOf(server)).counters).toMatchObject({ workersDied: 5, sessionsLost: 0 });
+  });
+});
+
+const EATING = `
+import { defineFilter } from "pmilter";
+const kept: unknown[] = [];
+export default defineFilter({
+  envfrom(_, sender) {
+    const megabytes = Number(/^<(\\d+)@/.exec(sender)?.[1] ?? 0);
+    for (let count = 0; count < megabytes; count++) kept.push(new Uint8Array(2 ** 20).fill(1));
+    if (sender.startsWith("<all@")) for (;;) kept.push(new Uint8Array(2 ** 20).fill(1));
+  },
+  eom(session) { session.message.addHeader("X-Seen", session.helo + " " + session.message.sender.raw); },
+});
+`;
+
+describe("a handler that eats memory", () => {
+  const start = (server: Record<string, unknown> = {}) =>
+    startFaulty({ server, config: "[limits]\nworker_memory = 67108864\n", files: { "faulty.ts": EATING } });
+
+  test("over twice the bound its worker is ended at once, and its sessions go on in another", async () => {
+    await using server = await start();
+    using between = await begin(server, { name: "between.example.net" });
+    using session = await begin(server);
+    expectCodes(await session.ask(mail("<200@example.com>")), "c");
+    expect(await server.log.next(/holds too much memory/)).toMatch(/\[crit\]: a worker with 2 connections/);
+    expectCodes(await session.ask(RCPT), "t");
+    await session.send(ABORT);
+    await pass(session);
+    await pass(between, "between.example.net");
+    const { counters, workers } = await statusOf(server);
+    expect(counters).toMatchObject({ workersRecycled: 1, sessionsLost: 0, tempfailed: 1 });
+    expect(workers.every(({ heapBytes }) => heapBytes < 67_108_864)).toBe(true);
+  });
+
+  test("over the bound its worker is replaced, finishes the message at hand, and gives up the rest", async () => {
+    await using server = await start();
+    using between = await begin(server, { name: "between.example.net" });
+    using session = await begin(server);
+    expectCodes(await session.ask(mail("<90@example.com>")), "c");
+    // A worker that has lived for less than ten seconds is not replaced for the bound alone.
+    await server.log.next(/a worker holds \d+ MiB, more than limits.worker_memory/, { timeoutMs: 15_000 });
+    expectCodes(await session.ask(RCPT, DATA, HEADER, EOH, BODY), "ccccc");
+    await session.send(EOM);
+    expect((await session.reply()).payload.toString()).toContain("<90@example.com>");
+    expectCodes(await session.codes(1), "c");
+    await pass(between, "between.example.net");
+    await pass(session);
+    await waitFor(async () => (await statusOf(server)).workers.length === 1, { what: "the old worker to end" });
+    expect((await statusOf(server)).counters).toMatchObject({ workersRecycled: 1, sessionsLost: 0, tempfailed: 0 });
+  }, 25_000);
+
+  test("in a loop that does not return, before the process dies of it", async () => {
+    await using server = await start({ block_timeout: 30 });
+    using session = await begin(server);
+    const before = performance.now();
+    expectCodes(await session.ask(mail("<all@example.com>")), "t");
+    expect(performance.now() - before).toBeLessThan(8000);
+    await pass(session);
+    expect((await statusOf(server)).counters).toMatchObject({ workersRecycled: 1, sessionsLost: 0 });
+  });
+});

@@ -1,0 +1,221 @@
+/** What becomes of a session whose worker is lost, as a table: from the record to the replies and to what goes on. */
+import { describe, expect, test } from "bun:test";
+import type { SlotRecord } from "../../src/ledger.ts";
+import { type Circumstances, handOver, recover } from "../../src/server/recovery.ts";
+import { cmd } from "../protocol/wire.ts";
+
+const CONTEXT = Buffer.concat([cmd.connect(), cmd.helo()]);
+const NOTHING = new Uint8Array(0);
+
+const RECORD: SlotRecord = {
+  state: "connected",
+  owed: 0,
+  firstOwed: 0,
+  untaken: 0,
+  due: 0,
+  begun: NOTHING,
+  hasAllBegun: false,
+  call: null,
+  version: 6,
+  actions: 0x1ff,
+  protocol: 0,
+  context: CONTEXT,
+  isHalfSent: false,
+  isOver: false,
+  queueId: "",
+};
+
+const TEMPFAIL = { onError: "tempfail", onTimeout: "tempfail", isObserved: false } as const;
+const filter = (onTimeout: "tempfail" | "reject" | "accept" | "continue", isObserved = false) =>
+  ({ onError: "tempfail", onTimeout, isObserved }) as const;
+
+function recovered(record: Partial<SlotRecord>, circumstances: Partial<Circumstances> = {}) {
+  const result = recover(
+    { ...RECORD, ...record },
+    { cause: "blocked", isSuspect: false, filters: [TEMPFAIL], passedOver: [], refusal: null, ...circumstances },
+  );
+  if (result.kind === "end") return result;
+  const { replies, session, verdict } = result;
+  return {
+    replies: [...replies]
+      .filter((_, index) => index % 5 === 4)
+      .map((code) => String.fromCharCode(code))
+      .join(""),
+    verdict: verdict === null ? null : `${verdict.scope} ${verdict.outcome}`,
+    ruling:
+      session.ruling === null ? null : `${session.ruling.scope} ${String.fromCharCode(session.ruling.packet[4]!)}`,
+    passedOver: session.passedOver,
+    session,
+  };
+}
+
+const code = (letter: string) => letter.charCodeAt(0);
+
+describe("a session beside the one that its worker was lost to", () => {
+  test.each([
+    ["not negotiated", { state: "start", version: 0, context: NOTHING }, "", null],
+    ["before CONNECT", { state: "idle", context: NOTHING }, "", null],
+    ["between messages", {}, "", null],
+    ["within a message", { state: "message" }, "", "message t"],
+    ["in a message with a reply awaited", { state: "message", owed: 1, firstOwed: code("E") }, "t", "message t"],
+    ["waiting at envfrom", { call: { phase: "envfrom", filter: 0 }, owed: 1, firstOwed: code("M") }, "t", "message t"],
+    [
+      "waiting at a content phase without a reply",
+      { state: "message", call: { phase: "header", filter: 0 } },
+      "",
+      "message t",
+    ],
+    ["after a message that was decided early", { state: "decided" }, "", "message t"],
+    ["with MAIL read and not worked on", { untaken: 2, owed: 1, firstOwed: code("M") }, "t", "message t"],
+    ["with MAIL read that gets no reply", { untaken: 1 }, "", "message t"],
+    ["waiting at unknown", { call: { phase: "unknown", filter: 0 }, owed: 1, firstOwed: code("U") }, "c", null],
+    [
+      "waiting at unknown in a message",
+      { state: "message", call: { phase: "unknown", filter: 0 }, owed: 1, firstOwed: code("U") },
+      "c",
+      "message t",
+    ],
+    ["waiting at abort", { call: { phase: "abort", filter: 0 } }, "", null],
+    ["with HELO read and not worked on", { untaken: 1, owed: 1, firstOwed: code("H") }, "t", "connection t"],
+    ["whose first packets are not known", { context: null }, "", "connection t"],
+  ] as const)("%s", (_, record, replies, ruling) => {
+    expect(recovered(record as Partial<SlotRecord>)).toMatchObject({ replies, ruling });
+  });
+
+  test("waiting at connect or helo: it is asked again, and answered by the next worker", () => {
+    const result = recovered({ call: { phase: "helo", filter: 0 }, owed: 1, firstOwed: code("H") });
+    expect(result).toMatchObject({ replies: "", ruling: null, verdict: null, session: { answersContext: true } });
+  });
+
+  test("a message that had its verdict is not counted again, one that had not is", () => {
+    expect(recovered({ state: "decided" })).toMatchObject({ verdict: null });
+    expect(recovered({ state: "message" })).toMatchObject({ verdict: "message tempfail" });
+    expect(recovered({ state: "decided", untaken: 1, owed: 1 })).toMatchObject({ verdict: "message tempfail" });
+  });
+
+  test.each([
+    ["its session was over", { isOver: true }, false],
+    ["a reply had left in part", { isHalfSent: true }, true],
+    ["its negotiation was lost", { version: 0, owed: 1, state: "start" }, true],
+    ["a packet of it was lost in part", { begun: Buffer.from([0, 0, 9, 9, code("M")]), due: 5 }, true],
+    ["a packet of it was lost in part", { begun: Buffer.from([0, 0, 9, 9, code("B")]), due: -1 }, true],
+  ] as const)("it ends where %s", (reason, record, isFailure) => {
+    expect(recovered(record as Partial<SlotRecord>)).toEqual({ kind: "end", reason, isFailure });
+  });
+});
+
+describe("a packet that was half read", () => {
+  test("goes on whole if all of its beginning is known", () => {
+    const begun = cmd.mail().subarray(0, 9);
+    expect(recovered({ begun, hasAllBegun: true, due: 7 })).toMatchObject({
+      ruling: null,
+      session: { begun, lost: null },
+    });
+  });
+
+  test("is passed over if it is one of a message, which gets the fallback", () => {
+    const begun = Buffer.from([0, 0, 255, 255, code("B")]);
+    expect(recovered({ begun, due: 60_000 })).toMatchObject({
+      ruling: "message t",
+      session: { begun: NOTHING, lost: { due: 60_000, code: code("B") } },
+    });
+  });
+
+  test("is dropped if it held macros", () => {
+    const begun = Buffer.from([0, 0, 255, 255, code("D")]);
+    expect(recovered({ begun, due: 9 })).toMatchObject({ ruling: null, session: { lost: { due: 9, code: 0 } } });
+  });
+});
+
+describe("the session that its worker was lost to", () => {
+  const at = (phase: "connect" | "envfrom" | "envrcpt" | "eom" | "abort" | "close", filterIndex = 0) => ({
+    call: { phase, filter: filterIndex },
+    owed: phase === "abort" || phase === "close" ? 0 : 1,
+    firstOwed: code({ connect: "C", envfrom: "M", envrcpt: "R", eom: "E", abort: "A", close: "Q" }[phase]),
+  });
+  const guilty = { isSuspect: true } as const;
+
+  test("in a message: the fallback of its filter", () => {
+    for (const [onTimeout, letter] of [
+      ["tempfail", "t"],
+      ["reject", "r"],
+      ["accept", "c"],
+      ["continue", "c"],
+    ] as const) {
+      expect(recovered(at("eom"), { ...guilty, filters: [filter(onTimeout)] })).toMatchObject({
+        replies: letter,
+        ruling: `message ${letter}`,
+      });
+    }
+  });
+
+  test("where its filter lets pass, the strictest of the others rules, since they cannot decide any more", () => {
+    const filters = [filter("continue"), filter("reject"), filter("accept")];
+    expect(recovered(at("eom"), { ...guilty, filters })).toMatchObject({ replies: "r" });
+    expect(recovered(at("eom"), { ...guilty, filters: [...filters, filter("tempfail")] })).toMatchObject({
+      replies: "t",
+    });
+    expect(recovered(at("eom", 1), { ...guilty, filters: [...filters, filter("tempfail")] })).toMatchObject({
+      replies: "r",
+    });
+  });
+
+  test("filters in observe mode decide nothing", () => {
+    const filters = [filter("reject", true), filter("continue")];
+    expect(recovered(at("eom"), { ...guilty, filters })).toMatchObject({ replies: "c" });
+    expect(recovered(at("connect"), { ...guilty, filters })).toMatchObject({ replies: "c", ruling: null });
+  });
+
+  test("a worker that died: on_error instead of on_timeout", () => {
+    const filters = [{ onError: "reject", onTimeout: "continue", isObserved: false } as const];
+    expect(recovered(at("eom"), { ...guilty, filters, cause: "died" })).toMatchObject({ replies: "r" });
+    expect(recovered(at("eom"), { ...guilty, filters, cause: "memory" })).toMatchObject({ replies: "c" });
+  });
+
+  test("at connect: the fallback for the connection, and no handler is asked again", () => {
+    expect(recovered(at("connect"), { ...guilty, filters: [TEMPFAIL, TEMPFAIL] })).toMatchObject({
+      replies: "t",
+      ruling: "connection t",
+      verdict: "connection tempfail",
+      passedOver: [{ filter: 0 }, { filter: 1 }],
+    });
+  });
+
+  test("at connect with a fallback that lets pass: asked again without that filter, and those passed over before", () => {
+    const filters = [filter("continue"), filter("accept"), filter("tempfail")];
+    const first = recovered(at("connect"), { ...guilty, filters });
+    expect(first).toMatchObject({ replies: "c", ruling: null, passedOver: [{ filter: 0, isOver: false }] });
+    const passedOver = [{ filter: 0, isOver: false }];
+    expect(recovered(at("connect", 1), { ...guilty, filters, passedOver })).toMatchObject({
+      passedOver: [...passedOver, { filter: 1, isOver: true }],
+    });
+  });
+
+  test("a connection that was refused stays so, whatever is lost next, and is not counted again", () => {
+    const refusal = { scope: "connection", packet: Buffer.from([0, 0, 0, 1, code("r")]) } as const;
+    expect(recovered({ state: "refused", owed: 1, untaken: 1 }, { refusal })).toMatchObject({
+      replies: "r",
+      ruling: "connection r",
+      verdict: null,
+    });
+  });
+
+  test("at abort or close the message is over: nothing is refused", () => {
+    expect(recovered({ ...at("abort"), state: "message" }, guilty)).toMatchObject({ replies: "", ruling: null });
+    expect(recovered({ ...at("close"), state: "message" }, guilty)).toMatchObject({ replies: "", ruling: null });
+  });
+});
+
+test("handOver: a session between messages goes on as it is", () => {
+  expect(handOver(RECORD, [])).toEqual({
+    version: 6,
+    actions: 0x1ff,
+    protocol: 0,
+    context: CONTEXT,
+    answersContext: false,
+    ruling: null,
+    begun: NOTHING,
+    lost: null,
+    passedOver: [],
+  });
+});
