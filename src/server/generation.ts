@@ -8,6 +8,7 @@ import type { LogLevel } from "../admin/log-level.ts";
 import type { Config } from "../config/config.ts";
 import type { ServerCounter } from "../counters.ts";
 import { BEAT_MS, type Ledger } from "../ledger.ts";
+import type { Outcome } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { LoadError } from "../worker/load-failure.ts";
 import type { ChainSummary, FromWorker, PeerName, ResumedSession } from "../worker/messages.ts";
@@ -61,6 +62,8 @@ export interface GenerationOptions {
   readonly ledger: Ledger;
   readonly workers: number;
   readonly rows: Rows;
+  /** It runs no handler, and gives every connection this; null for one that does its work. */
+  readonly standIn: Outcome | null;
   readonly events: GenerationEvents;
 }
 
@@ -93,6 +96,8 @@ export interface WorkerStatus {
 }
 
 const COUNTER_OF = { blocked: "blocked", died: "workersDied", memory: "workersRecycled" } as const;
+
+const connections = ({ slots }: Member) => `${slots.size} connection${slots.size === 1 ? "" : "s"}`;
 
 const megabytes = (bytes: number) => Math.round(bytes / 2 ** 20);
 
@@ -192,6 +197,11 @@ export class Generation {
     return true;
   }
 
+  /** Some worker of it can take sessions. */
+  get isReady(): boolean {
+    return this.#members.some(({ state }) => state === "ready");
+  }
+
   /** All is over: it can take nothing any more. */
   get hasEnded(): boolean {
     return this.#hasEnded;
@@ -275,7 +285,7 @@ export class Generation {
   }
 
   #spawn(place: number): Promise<ChainSummary> {
-    const { config, events, ledger, rows, workerUrl } = this.#options;
+    const { config, events, ledger, rows, standIn, workerUrl } = this.#options;
     const row = rows.take();
     const member: Member = {
       place,
@@ -293,7 +303,7 @@ export class Generation {
       }),
     };
     this.#members[place] = member;
-    member.thread.post({ kind: "serve", row, config, ledger: ledger.layout, sources: this.#sources });
+    member.thread.post({ kind: "serve", row, config, ledger: ledger.layout, sources: this.#sources, standIn });
     const timer = setTimeout(() => {
       this.#failLoading(member, `the handlers were not loaded after ${LOAD_TIMEOUT_MS / 1000} s`);
     }, LOAD_TIMEOUT_MS);
@@ -395,7 +405,7 @@ export class Generation {
     if (member.state === "over" || !ledger.claim(member.row)) return;
     const busySlot = ledger.busySlot(member.row);
     events.count(COUNTER_OF[cause]);
-    events.log("crit", `a worker with ${member.slots.size} connections ${reason}; another is started`);
+    events.log("crit", `a worker with ${connections(member)} ${reason}; another is started`);
     const wasLeaving = member.state === "leaving";
     member.state = "over";
     events.revoke(member.slots);
@@ -424,7 +434,7 @@ export class Generation {
     if (!wasServing) return;
     if (!this.#isCut) {
       events.count(COUNTER_OF.died);
-      events.log("crit", `a worker with ${member.slots.size} connections ended: ${reason}; another is started`);
+      events.log("crit", `a worker with ${connections(member)} ended: ${reason}; another is started`);
     }
     if (isMember && this.#ending === null) this.#respawn(member.place, this.#delayAfterDeath(member, true));
     this.#orphan(member, "died", busySlot);

@@ -3,6 +3,7 @@
  * stop are this one mechanism. A generation that does not load changes nothing.
  */
 import type { Config } from "../config/config.ts";
+import { strictest } from "../handler/fallback.ts";
 import type { Ledger } from "../ledger.ts";
 import type { Sources } from "../worker/sources.ts";
 import { Generation, type GenerationEvents } from "./generation.ts";
@@ -21,6 +22,9 @@ export class Generations {
   readonly #old = new Map<Generation, ReturnType<typeof setTimeout>>();
   /** Those of the old ones whose sessions are to move. */
   readonly #moving = new Set<Generation>();
+  #standIn: Generation | null = null;
+  /** Stood in, and finish the sessions that they have. */
+  readonly #dismissed = new Set<Generation>();
   #started = 0;
   #isStopping = false;
 
@@ -76,6 +80,7 @@ export class Generations {
       ledger: this.#ledger,
       workers,
       rows: this.#rows,
+      standIn: null,
       events: this.#events,
     });
     this.#loading = generation;
@@ -101,15 +106,63 @@ export class Generations {
     return generation;
   }
 
+  /**
+   * Starts a worker that gives every connection the fallback, while no other can take any; it is ended once one can.
+   * @returns null while it is not ready
+   */
+  standIn(): Generation | null {
+    const { current } = this;
+    if (this.#standIn !== null || current === null) return this.#standIn?.isReady === true ? this.#standIn : null;
+    const outcome = strictest(
+      current.summary.filters.filter(({ isObserved }) => !isObserved).map(({ onError }) => onError),
+    );
+    this.#events.log("crit", `no worker can take sessions; until one can, connections get the fallback: ${outcome}`);
+    const standIn = new Generation({
+      number: 0,
+      workerUrl: this.#workerUrl,
+      config: current.config,
+      ledger: this.#ledger,
+      workers: 1,
+      rows: this.#rows,
+      standIn: outcome,
+      events: this.#events,
+    });
+    this.#standIn = standIn;
+    standIn.load().catch((error: unknown) => {
+      this.#standIn = null;
+      this.#events.log("crit", `the fallback could not be given: ${String(error)}`);
+    });
+    return null;
+  }
+
+  /** Workers can take sessions again: the one that stood in ends with the sessions that it has. */
+  dismissStandIn(): void {
+    const standIn = this.#standIn;
+    if (standIn === null || this.#current?.isReady !== true || !standIn.isReady) return;
+    this.#standIn = null;
+    this.#dismissed.add(standIn);
+    this.#events.log("notice", "workers take sessions again");
+    void standIn.end(null).then(() => this.#dismissed.delete(standIn));
+  }
+
   /** Ends all, within a bound. */
   async stop(timeoutMs: number): Promise<void> {
     this.#isStopping = true;
     for (const timer of this.#old.values()) clearTimeout(timer);
-    await Promise.all(this.all.map((generation) => generation.end(timeoutMs)));
+    await Promise.all(this.#everything().map((generation) => generation.end(timeoutMs)));
   }
 
   cut(): void {
-    for (const generation of this.all) generation.cut();
+    for (const generation of this.#everything()) generation.cut();
+  }
+
+  /** What all of them have counted. */
+  get counters(): number[][] {
+    return this.#everything().flatMap(({ counters }) => counters);
+  }
+
+  #everything(): Generation[] {
+    return [...this.all, ...this.#dismissed, ...(this.#standIn === null ? [] : [this.#standIn])];
   }
 
   /** Lets an old generation finish its sessions; those that outlive `drain_timeout` move between two messages. */

@@ -37,3 +37,5 @@ export const NATIVE_MS = 300;
 export const SHORT_BLOCK_MS = 500;
 /** How long a worker that holds too much memory may finish its sessions, before they are taken from it. */
 export const LEAVING_MS = 30_000;
+/** How long a connection may wait for a worker before it gets the fallback: Sendmail waits 10 s for each reply. */
+export const UNPLACED_MS = 4000;

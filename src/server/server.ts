@@ -21,7 +21,7 @@ import { Generations } from "./generations.ts";
 import { close, deadSocket, dup, replaceDescriptor, shutdown } from "./libc.ts";
 import { type AcceptedSocket, listen, type Listener } from "./listener.ts";
 import { countersOf, lossLines } from "./loss-report.ts";
-import { WATCHDOG_MS } from "./policy.ts";
+import { UNPLACED_MS, WATCHDOG_MS } from "./policy.ts";
 import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
 import { handOver, recover } from "./recovery.ts";
 import { Rows } from "./rows.ts";
@@ -51,6 +51,8 @@ interface Unplaced {
   readonly resume: ResumedSession | null;
   /** The one that it was negotiated for; null for a new session: whichever is current. */
   readonly generation: Generation | null;
+  /** Since when it waits, on the clock of `performance.now()`. */
+  readonly since: number;
 }
 
 /** What became of a reload. */
@@ -161,7 +163,7 @@ export class FilterServer {
 
   get counts(): Counts {
     this.#counters.set("linesDropped", this.#options.log.dropped + this.#options.prints.dropped);
-    return this.#counters.totals(this.#generations.all.flatMap(({ counters }) => counters));
+    return this.#counters.totals(this.#generations.counters);
   }
 
   get oldGenerations(): readonly Generation[] {
@@ -339,7 +341,7 @@ export class FilterServer {
    * Gives a duplicate of a connection to a generation, and there to the worker that has the fewest.
    * @param generation null: the one that is current
    */
-  #place(slot: number, resume: ResumedSession | null, generation: Generation | null): void {
+  #place(slot: number, resume: ResumedSession | null, generation: Generation | null, since = performance.now()): void {
     const held = this.#held[slot];
     if (held === undefined) return;
     try {
@@ -348,7 +350,7 @@ export class FilterServer {
       held.resume = resume;
       if ((generation ?? this.#generations.current)?.place(slot, descriptor, held.peer, resume) === true) return;
       close(descriptor);
-      this.#unplaced.push({ slot, resume, generation });
+      this.#unplaced.push({ slot, resume, generation, since });
       generation?.revive();
     } catch (error) {
       this.#loseConnection(slot, messageOf(error));
@@ -356,7 +358,10 @@ export class FilterServer {
   }
 
   #placeWaiting(): void {
-    for (const { generation, resume, slot } of this.#unplaced.splice(0)) this.#place(slot, resume, generation);
+    for (const { generation, resume, since, slot } of this.#unplaced.splice(0)) {
+      this.#place(slot, resume, generation?.hasEnded === true ? null : generation, since);
+    }
+    this.#generations.dismissStandIn();
   }
 
   /**
@@ -461,6 +466,19 @@ export class FilterServer {
     const bound = this.#config.limits.workerMemory * (1 + all.reduce((sum, { loads }) => sum + loads.length, 0));
     const isShort = process.memoryUsage.rss() > bound;
     for (const generation of all) generation.watch(elapsed, isShort);
+    const [longest] = this.#unplaced;
+    if (longest !== undefined && now - longest.since > UNPLACED_MS) this.#standIn(now);
+  }
+
+  /** Mail servers do not wait for ever: those that have waited long enough get the fallback. */
+  #standIn(now: number): void {
+    const standIn = this.#generations.standIn();
+    if (standIn === null) return;
+    const waiting = this.#unplaced;
+    this.#unplaced = waiting.filter(({ since }) => now - since <= UNPLACED_MS);
+    for (const { resume, since, slot } of waiting) {
+      if (now - since > UNPLACED_MS) this.#place(slot, resume, standIn, since);
+    }
   }
 
   /** A reset reached the main thread's copy. A worker that has the connection sees it too, and reports. */

@@ -16,6 +16,7 @@ import { PHASE_LIST } from "../protocol/phases.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
 import { Connection, type ConnectionHome } from "./connection.ts";
 import { callModule, entryFiles, loadChain, loadModule } from "./loader.ts";
+import { standInChain } from "./stand-in.ts";
 import { failureOf, LoadError, type LoadFailure } from "./load-failure.ts";
 import { logLine } from "./log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "./messages.ts";
@@ -207,6 +208,8 @@ function provideApi(): void {
   });
 }
 
+type Assignment = Extract<ToWorker, { kind: "serve" }>;
+
 let server: Server | null = null;
 
 /** What the handlers are loaded from in this thread; null until they are. */
@@ -220,8 +223,9 @@ async function load(config: Config, given: Sources | null): Promise<Chain> {
   return loadChain(config);
 }
 
-async function serve(row: number, config: Config, ledger: Ledger, given: Sources | null): Promise<void> {
-  const chain = await load(config, given);
+async function serve({ config, ledger: layout, row, sources: given, standIn }: Assignment): Promise<void> {
+  const ledger = new Ledger(layout);
+  const chain = standIn === null ? await load(config, given) : standInChain(standIn, config);
   const home = { folder: dirname(config.file) };
   for (const { loaded, files, options } of chain.filters) {
     try {
@@ -263,9 +267,7 @@ function fail(error: unknown, file: string): void {
 self.onmessage = ({ data: message }) => {
   switch (message.kind) {
     case "serve":
-      serve(message.row, message.config, new Ledger(message.ledger), message.sources).catch((error: unknown) =>
-        fail(error, message.config.file),
-      );
+      serve(message).catch((error: unknown) => fail(error, message.config.file));
       return;
     case "check":
       load(message.config, null).then(

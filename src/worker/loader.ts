@@ -4,7 +4,7 @@
  */
 import { basename, extname } from "node:path";
 import type { Config, FilterConfig } from "../config/config.ts";
-import { Chain, type ChainFilter } from "../handler/chain.ts";
+import { Chain, type ChainFilter, type ChainPolicy } from "../handler/chain.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
 import { failureOf, LoadError, messageOf, unreadable } from "./load-failure.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
@@ -16,6 +16,18 @@ export const PHASE_FILES_NAME = "handler";
 export function entryFiles(config: Config): string[] {
   if (!config.server.handler) return [];
   return [...Object.values(config.handler.session), ...config.filters.map((filter) => filter.path)];
+}
+
+/** What the configuration says of all filters. */
+export function policyOf(config: Config): ChainPolicy {
+  const { server, limits } = config;
+  return {
+    onError: server.onError,
+    handlerTimeoutMs: server.handlerTimeoutMs,
+    eomTimeoutMs: server.eomTimeoutMs,
+    deferContent: server.deferContent,
+    limits,
+  };
 }
 
 /**
@@ -51,14 +63,7 @@ export async function loadChain(config: Config): Promise<Chain> {
       filters.push(place(config, named, filters.length, files, entry));
     }
   }
-  const { server, limits } = config;
-  return new Chain(filters, {
-    onError: server.onError,
-    handlerTimeoutMs: server.handlerTimeoutMs,
-    eomTimeoutMs: server.eomTimeoutMs,
-    deferContent: server.deferContent,
-    limits,
-  });
+  return new Chain(filters, policyOf(config));
 }
 
 function place(

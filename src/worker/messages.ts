@@ -4,7 +4,7 @@ import type { LedgerLayout } from "../ledger.ts";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { Need } from "../handler/chain.ts";
 import type { PassedOver } from "../handler/conversation.ts";
-import type { Fallback } from "../handler/fallback.ts";
+import type { Fallback, Outcome } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";
 import type { Resumption } from "../protocol/session.ts";
@@ -43,6 +43,8 @@ export type ToWorker =
       readonly ledger: LedgerLayout;
       /** What to load the handlers from; null for the first worker of a generation, which reads them. */
       readonly sources: Sources | null;
+      /** Not null: load no handler, and give every connection this. */
+      readonly standIn: Outcome | null;
     }
   /** Load the handlers and answer `ready` or `failed`, nothing else. */
   | { readonly kind: "check"; readonly config: Config }

@@ -37,7 +37,7 @@ async function endWorker(server: Pmilter): Promise<void> {
   using client = await RawClient.connect(server.addresses[0]!);
   expect(await client.ask(OPTNEG, CONNECT, HELO)).toBe("Occ");
   await client.send(packet("M", "<exit@example.com>\0"));
-  await logged(server, /\[crit\]: a worker ended .*another is started/, from);
+  await logged(server, /\[crit\]: a worker with \d+ connections? ended.*another is started/, from);
 }
 
 /** What happens to the files before the worker ends. */

@@ -205,7 +205,7 @@ export default defineFilter({ unknown() { process.exit(1); } });
     await using server = await start({ workers: 1, stop_timeout: 0.1 }, filter);
     using client = await RawClient.connect(server.addresses[0]!);
     await client.send(OPTNEG, UNKNOWN);
-    await server.log.next(/a worker with 1 connections ended/);
+    await server.log.next(/a worker with 1 connection ended/);
     server.process.kill("SIGTERM");
     try {
       await waitFor(() => !isRunning(server), { what: "the end of the server", timeoutMs: 4000 });

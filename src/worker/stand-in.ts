@@ -1,0 +1,30 @@
+/**
+ * The chain of a worker that stands in while no other can take sessions: it runs no handler of the configuration, and
+ * gives every connection the fallback.
+ */
+import type { Config } from "../config/config.ts";
+import { Chain } from "../handler/chain.ts";
+import type { Outcome } from "../handler/fallback.ts";
+import { checkFilter } from "../handler/filter.ts";
+import { reject, tempfail } from "../handler/verdict.ts";
+import { policyOf } from "./loader.ts";
+
+const NAME = "stand-in";
+
+export function standInChain(outcome: Outcome, config: Config): Chain {
+  const policy = policyOf(config);
+  // What is let pass needs no filter, and is not even sent here.
+  if (outcome === "continue") return new Chain([], policy);
+  const connect = outcome === "reject" ? () => reject() : () => tempfail();
+  const filter = {
+    index: 0,
+    loaded: checkFilter({ name: NAME, connect }, NAME),
+    onError: outcome,
+    onTimeout: outcome,
+    timeoutMs: null,
+    isObserved: false,
+    options: {},
+    files: {},
+  };
+  return new Chain([filter], policy);
+}

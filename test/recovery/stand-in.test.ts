@@ -1,0 +1,77 @@
+/** While no worker can take sessions, mail servers still get an answer, and in time. */
+import { expect, test } from "bun:test";
+import { existsSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import {
+  begin,
+  connect,
+  expectCodes,
+  FAULTY,
+  helo,
+  mail,
+  OPTNEG,
+  pass,
+  RawClient,
+  RCPT,
+  startFaulty,
+  statusOf,
+} from "./support.ts";
+
+/** Sendmail waits so long for a reply. */
+const SENDMAIL_MS = 10_000;
+
+/** The filter starts only while there is no file `broken`, which a handler makes before it ends its worker. */
+const FRAGILE = FAULTY.replace(
+  'name: "faulty",',
+  `name: "faulty",
+  start(_options: unknown, home: { folder: string }) {
+    folder = home.folder;
+    if (existsSync(folder + "/broken")) throw new Error("cannot start now");
+  },`,
+)
+  .replace("function fail(", 'let folder = "";\nfunction fail(')
+  .replace(
+    'if (word.includes("exit"))',
+    'if (word.includes("exit")) writeFileSync(folder + "/broken", "");\n  if (word.includes("exit"))',
+  )
+  .replace("\nimport", '\nimport { existsSync, writeFileSync } from "node:fs";\nimport');
+
+test("a worker that cannot be replaced: connections get the fallback in time, and are served again once one can", async () => {
+  await using server = await startFaulty({ files: { "faulty.ts": FRAGILE } });
+  using between = await begin(server, { name: "between.example.net" });
+  using waiting = await RawClient.connect(server.addresses[0]!);
+  expectCodes(await waiting.ask(OPTNEG), "O");
+  using session = await begin(server);
+  const before = performance.now();
+  expectCodes(await session.ask(mail("<exit@example.com>")), "t");
+  expect(existsSync(join(server.dir, "broken"))).toBe(true);
+
+  // Sessions that were there, one that is in the middle of it, and one that is new.
+  using fresh = await RawClient.connect(server.addresses[0]!);
+  const answers = [between.ask(mail()), session.ask(mail()), waiting.ask(connect()), fresh.ask(OPTNEG)];
+  expect(await Promise.all(answers)).toEqual(["t", "t", "t", "O"]);
+  expectCodes(await fresh.ask(connect()), "t");
+  expect(performance.now() - before).toBeLessThan(SENDMAIL_MS);
+  expect(server.log.text).toMatch(/\[crit\]: no worker can take sessions; .* get the fallback: tempfail/);
+  expect(server.log.text).toMatch(/\[crit\]: a worker could not be replaced: .*cannot start now/);
+  const status = await statusOf(server);
+  expect(status).toMatchObject({ health: "degraded", problems: ["no worker can take sessions"] });
+  expect(status.counters.sessionsLost).toBe(0);
+
+  rmSync(join(server.dir, "broken"));
+  await server.log.next(/workers take sessions again/);
+  using after = await begin(server);
+  await pass(after);
+  expect((await statusOf(server)).health).toBe("ok");
+  // Whoever was refused stays so for that connection.
+  expectCodes(await between.ask(mail(), RCPT), "tt");
+}, 40_000);
+
+test("with a fallback that lets pass, it does", async () => {
+  await using server = await startFaulty({ files: { "faulty.ts": FRAGILE }, server: { on_error: "continue" } });
+  using session = await begin(server);
+  expectCodes(await session.ask(mail("<exit@example.com>")), "c");
+  using fresh = await RawClient.connect(server.addresses[0]!);
+  expectCodes(await fresh.ask(OPTNEG), "O");
+  expectCodes(await fresh.ask(connect(), helo(), mail()), "ccc");
+}, 20_000);
