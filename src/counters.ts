@@ -26,6 +26,8 @@ export const WORKER_COUNTERS = [
   "protocolErrors",
   /** Connections closed because of a mistake of ours. */
   "internalErrors",
+  /** Lines of the log or of handlers that nobody took in time. */
+  "linesDropped",
 ] as const;
 export type WorkerCounter = (typeof WORKER_COUNTERS)[number];
 
@@ -42,8 +44,6 @@ export const SERVER_COUNTERS = [
   "sessionsMoved",
   /** Sessions closed by us because of a failure. */
   "sessionsLost",
-  /** Lines of the log or of handlers that nobody took in time. */
-  "linesDropped",
 ] as const;
 export type ServerCounter = (typeof SERVER_COUNTERS)[number];
 
@@ -63,11 +63,6 @@ export class Counters {
 
   count(name: WorkerCounter | ServerCounter, by = 1): void {
     this.#counts[name] += by;
-  }
-
-  /** For what is counted elsewhere. */
-  set(name: ServerCounter, value: number): void {
-    this.#counts[name] = value;
   }
 
   /** Takes over the row of a worker that is gone. */

@@ -345,9 +345,12 @@ export class Generation {
         member.loading.reject(new LoadError(message.failure, undefined));
         return;
       case "closed":
+        // What a worker says of connections that were taken from it is out of date.
+        if (member.state === "over") return;
         if (member.slots.delete(message.slot)) events.closed(message.slot);
         return;
       case "released":
+        if (member.state === "over") return;
         if (member.slots.delete(message.slot)) this.#offer(member, message.slot);
         return;
       case "log":

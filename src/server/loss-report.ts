@@ -1,14 +1,12 @@
 /** What is logged and counted of a session whose worker was lost: the same words as for verdicts that a worker gives. */
 import { dirname } from "node:path";
-import type { LogFields } from "../admin/log.ts";
-import type { LogLevel } from "../admin/log-level.ts";
 import type { ServerCounter, WorkerCounter } from "../counters.ts";
 import type { SlotRecord } from "../ledger.ts";
 import { readU32 } from "../protocol/bytes.ts";
 import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
 import { type Client, readClient } from "../protocol/session.ts";
 import { clientName } from "../handler/reporter.ts";
-import { formatPairs, formatSite } from "../worker/log-lines.ts";
+import { formatSite, lineOf, type LogLine } from "../worker/log-lines.ts";
 import type { PeerName } from "../worker/messages.ts";
 import type { Generation } from "./generation.ts";
 import type { LossCause, Recovery } from "./recovery.ts";
@@ -19,12 +17,6 @@ const CAUSES: Readonly<Record<LossCause, string>> = {
   memory: "handler's worker held too much memory",
 };
 
-interface Line {
-  readonly level: LogLevel;
-  readonly text: string;
-  readonly fields: LogFields;
-}
-
 /**
  * @param isSuspect the handler on record may be what the worker was lost to
  */
@@ -33,14 +25,14 @@ export function lossLines(
   recovery: Recovery,
   isSuspect: boolean,
   { cause, generation, peer }: { cause: LossCause; generation: Generation; peer: PeerName },
-): Line[] {
+): LogLine[] {
   const { call, context, queueId } = record;
   const client = context === null ? null : clientOf(context);
   const subject = {
     ...(queueId === "" ? {} : { queue_id: queueId }),
     client: client === null ? peer : clientName(client),
   };
-  const lines: Line[] = [];
+  const lines: LogLine[] = [];
   const outcome = recovery.kind === "resume" && recovery.verdict !== null ? recovery.verdict.outcome : null;
   if (isSuspect && call !== null) {
     const filter = generation.summary.filters[call.filter];
@@ -53,17 +45,17 @@ export function lossLines(
       ...(file === undefined ? {} : { at: formatSite({ file, line: 0, column: 0 }, dirname(generation.config.file)) }),
       ...(outcome === null ? {} : { fallback: outcome }),
     };
-    lines.push({ level: "error", text: `${CAUSES[cause]}: ${formatPairs(fields)}`, fields });
+    lines.push(lineOf("error", CAUSES[cause], fields));
   }
   if (recovery.kind === "end" && recovery.isFailure) {
     const fields = { ...subject, error: `its worker was lost, and ${recovery.reason}` };
-    lines.push({ level: "error", text: `connection closed: ${formatPairs(fields)}`, fields });
+    lines.push(lineOf("error", "connection closed", fields));
   }
   if (recovery.kind === "resume" && recovery.verdict !== null && outcome !== null) {
     const { scope } = recovery.verdict;
     const fields = { verdict: outcome, scope, ...subject, fallback: true, reason: "its worker was lost" };
     const what = scope === "message" ? outcome : `${outcome} ${scope}`;
-    lines.push({ level: "notice", text: `${what}: ${formatPairs(fields)}`, fields });
+    lines.push(lineOf("notice", what, fields));
   }
   return lines;
 }

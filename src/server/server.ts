@@ -162,8 +162,9 @@ export class FilterServer {
   }
 
   get counts(): Counts {
-    this.#counters.set("linesDropped", this.#options.log.dropped + this.#options.prints.dropped);
-    return this.#counters.totals(this.#generations.counters);
+    const { log, prints } = this.#options;
+    const totals = this.#counters.totals(this.#generations.counters);
+    return { ...totals, linesDropped: totals.linesDropped + log.dropped + prints.dropped };
   }
 
   get oldGenerations(): readonly Generation[] {

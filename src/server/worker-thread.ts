@@ -3,6 +3,7 @@
  * for is not known here.
  */
 import type { FromWorker, ToWorker } from "../worker/messages.ts";
+import { sizeOf } from "../worker/outbox.ts";
 
 export interface WorkerEvents {
   message(message: FromWorker): void;
@@ -10,19 +11,30 @@ export interface WorkerEvents {
   gone(reason: string): void;
 }
 
+/** A worker is told after so much of its text has been taken. */
+const TAKEN_AT_ONCE = 64 * 1024;
+
 export class WorkerThread {
   readonly #worker: Worker;
   readonly #gone = Promise.withResolvers<void>();
   /** Threads that were told to end and have not: each is in a native call that has not returned. */
   static stuck = 0;
   #isStuck = false;
+  /** Text that it sent and has not been told of. */
+  #takenText = 0;
   #isGone = false;
   #reason = "it ended by itself";
 
   constructor(url: URL, events: WorkerEvents) {
     // By itself a worker gets the environment that the process began with, not the one it has now.
     this.#worker = new Worker(url.href, { env: { ...process.env } as Record<string, string> });
-    this.#worker.onmessage = (event: MessageEvent<FromWorker>) => events.message(event.data);
+    this.#worker.onmessage = (event: MessageEvent<FromWorker>) => {
+      events.message(event.data);
+      this.#takenText += sizeOf(event.data);
+      if (this.#takenText < TAKEN_AT_ONCE) return;
+      this.post({ kind: "taken", size: this.#takenText });
+      this.#takenText = 0;
+    };
     this.#worker.onerror = (event) => {
       event.preventDefault();
       this.#reason = event.message.split("\n")[0] ?? "an error";

@@ -145,6 +145,8 @@ export class Connection implements ConversationHost {
 
   /** The peer is gone, or an error ended the connection. */
   disconnected(): void {
+    // It may be the descriptor that was taken from this worker, and not the peer that is gone.
+    this.#stopIfClaimed();
     if (this.#isReleased) {
       if (!this.#isClosed) this.#home.released(this);
       this.#isClosed = true;

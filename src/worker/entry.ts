@@ -20,6 +20,7 @@ import { standInChain } from "./stand-in.ts";
 import { failureOf, LoadError, type LoadFailure } from "./load-failure.ts";
 import { logLine } from "./log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "./messages.ts";
+import { Outbox } from "./outbox.ts";
 import { capturePrints } from "./print.ts";
 import { placeOfMissingExport, readSources, serveSources, type Sources } from "./sources.ts";
 
@@ -30,8 +31,10 @@ interface WorkerScope {
 }
 declare const self: WorkerScope;
 
+const outbox = new Outbox((message) => self.postMessage(message));
+
 function post(message: FromWorker): void {
-  self.postMessage(message);
+  outbox.post(message);
 }
 
 /** Bytes that the worker's replies start with room for; larger ones grow it for a while. */
@@ -241,6 +244,7 @@ async function serve({ config, ledger: layout, row, sources: given, standIn }: A
   }
   server = new Server(row, config, ledger, chain);
   holdExits(ledger, row);
+  outbox.onDropped = () => ledger.count(row, "linesDropped");
   post({ kind: "ready", summary: summarize(chain) });
 }
 
@@ -292,6 +296,9 @@ self.onmessage = ({ data: message }) => {
       return;
     case "moved":
       server?.moved(message.slot);
+      return;
+    case "taken":
+      outbox.taken(message.size);
       return;
     case "end":
       if (server === null) post({ kind: "ended" });

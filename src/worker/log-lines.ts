@@ -26,8 +26,16 @@ const MAX_FIELD = 1024;
  * @param folder paths of handlers are given relative to it
  */
 export function logLine(report: Report, folder: string): LogLine {
-  const line = report.kind === "verdict" ? verdictLine(report, folder) : failureLine(report, folder);
-  return { ...line, fields: Object.fromEntries(Object.entries(line.fields).map(([key, value]) => [key, cut(value)])) };
+  return report.kind === "verdict" ? verdictLine(report, folder) : failureLine(report, folder);
+}
+
+/** A line of a head and fields, in both forms. */
+export function lineOf(level: LogLevel, head: string, fields: Readonly<Record<string, unknown>>): LogLine {
+  return {
+    level,
+    text: `${head}: ${formatPairs(fields)}`,
+    fields: Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, cut(value)])),
+  };
 }
 
 /** Values are cut in both forms: a line is for reading, and what a client sent may be long. */
@@ -50,11 +58,7 @@ function verdictLine(report: VerdictReport, folder: string): LogLine {
     ...(reply === null ? {} : { reply }),
   };
   const what = report.scope === "message" ? report.verdict : `${report.verdict} ${report.scope}`;
-  return {
-    level: isQuiet ? "info" : "notice",
-    text: `${report.isObserved ? "observed " : ""}${what}: ${formatPairs(fields)}`,
-    fields,
-  };
+  return lineOf(isQuiet ? "info" : "notice", `${report.isObserved ? "observed " : ""}${what}`, fields);
 }
 
 const CAUSES: Readonly<Record<FailureReport["cause"], string>> = {
@@ -71,7 +75,7 @@ function failureLine(report: FailureReport, folder: string): LogLine {
     error: report.message,
     ...(report.fallback === "none" ? {} : { fallback: report.fallback }),
   };
-  return { level: "error", text: `${CAUSES[report.cause]}: ${formatPairs(fields)}`, fields };
+  return lineOf("error", CAUSES[report.cause], fields);
 }
 
 function subject(report: Report, folder: string): Record<string, unknown> {
@@ -99,7 +103,7 @@ export function formatSite({ file, line }: Site, folder: string): string {
 const HEAD_FIELDS = new Set(["verdict", "scope", "cause", "observed"]);
 
 /** Fields as `key=value`, each value so written that nobody can forge another one. */
-export function formatPairs(fields: Readonly<Record<string, unknown>>): string {
+function formatPairs(fields: Readonly<Record<string, unknown>>): string {
   return Object.entries(fields)
     .filter(([key]) => !HEAD_FIELDS.has(key))
     .map(([key, value]) => `${key}=${Array.isArray(value) ? value.map(quoted).join(",") : quoted(value)}`)

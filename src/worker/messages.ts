@@ -66,6 +66,8 @@ export type ToWorker =
   | { readonly kind: "release"; readonly wants: Wants }
   /** A session that was released has gone on elsewhere; the worker does not end before it knows, lest it has to come back. */
   | { readonly kind: "moved"; readonly slot: number }
+  /** So much of the worker's text was taken, see `Outbox`. */
+  | { readonly kind: "taken"; readonly size: number }
   /** End: when the last session has ended, or at once. Answered with `ended`. */
   | { readonly kind: "end"; readonly atOnce: boolean };
 

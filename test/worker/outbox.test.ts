@@ -1,0 +1,45 @@
+/** The bound on text between a worker and the main thread. */
+import { expect, test } from "bun:test";
+import type { FromWorker } from "../../src/worker/messages.ts";
+import { Outbox } from "../../src/worker/outbox.ts";
+
+function boxOf(maxPending: number) {
+  const sent: FromWorker[] = [];
+  const box = new Outbox((message) => void sent.push(message), maxPending);
+  let dropped = 0;
+  box.onDropped = () => (dropped += 1);
+  return { box, sent, dropped: () => dropped };
+}
+const print = (text: string): FromWorker => ({ kind: "print", text });
+
+test("text is sent up to the bound, and dropped and counted beyond it", () => {
+  const { box, dropped, sent } = boxOf(10);
+  for (const text of ["1234", "567890", "a", "b"]) box.post(print(text));
+  expect(sent).toEqual([print("1234"), print("567890")]);
+  expect(dropped()).toBe(2);
+});
+
+test("what is no text is always sent", () => {
+  const { box, sent } = boxOf(1);
+  box.post(print("1"));
+  box.post({ kind: "closed", slot: 7 });
+  box.post({ kind: "ended" });
+  expect(sent).toHaveLength(3);
+});
+
+test("once text was taken there is room again, and a line tells of what was dropped", () => {
+  const { box, sent } = boxOf(100);
+  box.post(print("x".repeat(100)));
+  box.post(print("lost"));
+  box.taken(100);
+  box.post(print("y"));
+  expect(sent.slice(1)).toEqual([
+    {
+      kind: "log",
+      level: "warn",
+      text: "1 lines of a worker were dropped: they came faster than they could be taken",
+      fields: {},
+    },
+    print("y"),
+  ]);
+});
