@@ -1,0 +1,112 @@
+/** A worker that is lost, as the clients of a real Postfix and a real Sendmail see it. */
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { oneFilter, said, startSite as startPostfixSite, TO } from "../integration/support.ts";
+import { startSite as startSendmailSite, TRY_LATER } from "../sendmail/support.ts";
+import { describeWith } from "../support/available.ts";
+import { postfixTool } from "../support/postfix.ts";
+import { sendmailTool } from "../support/sendmail.ts";
+import { connectSmtp, type SmtpClient } from "../support/smtp-client.ts";
+import { BLOCK_S } from "./support.ts";
+
+// A busy machine starts a mail server slowly.
+setDefaultTimeout(60_000);
+
+/** Fails at the phase and in the way that the sender names: `loop-eom@example.test`. */
+const SOURCE = `import { defineFilter } from "pmilter";
+const ways = {
+  loop() { for (;;) {} },
+  native() { Bun.sleepSync(3000); },
+  exit() { process.exit(3); },
+};
+function step(session) {
+  const [way, phase] = session.message.sender.address.split("@")[0].split("-");
+  if (phase === session.phase) ways[way]?.();
+}
+export default defineFilter({
+  connect(session) { session.state.greeted = session.client.address; },
+  envfrom: step, envrcpt: step, data: step, header: step, eoh: step, body: step,
+  eom(session) {
+    step(session);
+    session.message.addHeader("X-Context", [session.state.greeted !== undefined, session.helo, session.message.sender.raw].join(" "));
+  },
+});
+`;
+
+const PHASES = ["envfrom", "envrcpt", "data", "header", "eoh", "body", "eom"] as const;
+const WAYS = ["loop", "native", "exit"] as const;
+const MESSAGE = "Subject: hello\r\n\r\nbody\r\n";
+
+/** One message, up to the step that is refused: that step's reply, or the reply to the end. */
+async function sendOn(client: SmtpClient, from: string): Promise<string> {
+  const mail = await client.mail(from);
+  if (mail.code !== 250) return said(mail);
+  const rcpt = await client.rcpt(TO);
+  if (rcpt.code !== 250) return said(rcpt);
+  return said(await client.data(MESSAGE));
+}
+
+const SERVERS = [
+  {
+    name: "Postfix",
+    tool: postfixTool,
+    tryLater: "451 4.7.1 Service unavailable - try again later",
+    async start() {
+      const site = await startPostfixSite({ filters: { one: oneFilter(SOURCE, { block_timeout: BLOCK_S }) } });
+      return { site, connect: () => connectSmtp({ port: site.port() }) };
+    },
+  },
+  {
+    name: "Sendmail",
+    tool: sendmailTool,
+    tryLater: TRY_LATER,
+    async start() {
+      const site = await startSendmailSite({ filters: { one: oneFilter(SOURCE, { block_timeout: BLOCK_S }) } });
+      return { site, connect: () => site.connect(undefined, { helo: false }) };
+    },
+  },
+];
+
+for (const server of SERVERS) {
+  describeWith(server.tool, server.name, () => {
+    test.each(WAYS)(
+      "a handler that fails by %s, at each phase: its message is tried later, no session ends",
+      async (way) => {
+        const { connect, site } = await server.start();
+        await using _site = site;
+        await using between = await connect();
+        await between.ehlo("between.test");
+        for (const phase of PHASES) {
+          await using within = await connect();
+          await within.ehlo("within.test");
+          await within.mail("within@example.test");
+          await using guilty = await connect();
+          await guilty.ehlo("guilty.test");
+
+          const before = performance.now();
+          const reply = await sendOn(guilty, `${way}-${phase}@example.test`);
+          expect(performance.now() - before, phase).toBeLessThan((BLOCK_S + 1) * 1000 + 1000);
+          expect(reply, phase).toBe(server.tryLater);
+
+          expect(await sendOn(between, "between@example.test"), phase).toStartWith("250 ");
+          const rcpt = await within.rcpt(TO);
+          expect(said(rcpt), phase).toBe(server.tryLater);
+          await within.rset();
+          expect(await sendOn(within, "again@example.test"), phase).toStartWith("250 ");
+          await guilty.rset();
+          expect(await sendOn(guilty, "guilty@example.test"), phase).toStartWith("250 ");
+          await guilty.quit();
+          await within.quit();
+        }
+        await between.quit();
+        const seen = site.sink.messages.flatMap(({ text }) => /^X-Context: (.*)\r$/m.exec(text)?.[1] ?? []).sort();
+        const expected = PHASES.flatMap(() => [
+          "true between.test <between@example.test>",
+          "true guilty.test <guilty@example.test>",
+          "true within.test <again@example.test>",
+        ]).sort();
+        expect(seen).toEqual(expected);
+        expect(site.pmilter().log.text).not.toContain("connection closed");
+      },
+    );
+  });
+}
