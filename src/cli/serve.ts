@@ -9,6 +9,8 @@ import { VERSION } from "../version.ts";
 
 const STDOUT = 1;
 const STDERR = 2;
+/** The server cannot go on; a supervisor starts it again. */
+const EXIT_FATAL = 1;
 /** How long the end of the process waits for the last log lines to be taken. */
 const FLUSH_TIMEOUT_MS = 1000;
 /** A second signal within so long is the first one, heard twice. */
@@ -52,6 +54,10 @@ export async function serve(configFile: string, workerUrl: URL): Promise<number>
     }
     stopping.resolve(signal);
   };
+  const onFatal = (reason: string) => {
+    log.write("emerg", `${reason}; the server ends`);
+    void flush().then(() => process.exit(EXIT_FATAL));
+  };
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
   // Until there is something to reload: the default would end the process.
@@ -60,7 +66,7 @@ export async function serve(configFile: string, workerUrl: URL): Promise<number>
   process.on("SIGPIPE", () => {});
 
   try {
-    server = await FilterServer.start(config, { workerUrl, log, prints });
+    server = await FilterServer.start(config, { workerUrl, log, prints, onFatal });
     const { summary, loads } = server.generation;
     log.write(
       "notice",

@@ -53,6 +53,8 @@ export interface ListenerOptions {
 export interface Listener {
   /** As asked for, with the port that the kernel chose for port 0. */
   readonly address: ListenAddress;
+  /** Its socket is there. Somebody else in this process may have closed it, by its number. */
+  isAlive(): boolean;
   /** Accepts no more. Clients that connect now wait in the backlog. Accepted connections stay. */
   pause(): void;
   /** Accepts again, first those that waited. Throws ListenError if it cannot; it is then still paused. */
@@ -98,6 +100,14 @@ class ActiveListener implements Listener {
     this.#file = file;
     this.#options = options;
     this.#handlers = handlersFor(options);
+  }
+
+  isAlive(): boolean {
+    try {
+      return this.#fd === null || isListening(this.#fd);
+    } catch {
+      return false;
+    }
   }
 
   pause(): void {

@@ -34,6 +34,8 @@ export interface ServerOptions {
   readonly log: Log;
   /** Where what handlers print goes. */
   readonly prints: Output;
+  /** The server cannot serve any more, and the process is to end: a supervisor starts it again. */
+  onFatal(reason: string): void;
 }
 
 /** The main thread's hold on a connection: paused, it reads nothing and keeps the peer's session alive. */
@@ -463,6 +465,13 @@ export class FilterServer {
     // A machine that was asleep, or this thread without a core, is no fault of the workers.
     const elapsed = Math.min(now - this.#lastLook, 2 * WATCHDOG_MS);
     this.#lastLook = now;
+    const lost = this.#isStopping ? undefined : this.#listeners.find((listener) => !listener.isAlive());
+    if (lost !== undefined) {
+      clearInterval(this.#watchdog);
+      const where = formatAddress(lost.address);
+      this.#options.onFatal(`the socket at ${where} was closed by something else in this process, such as a handler`);
+      return;
+    }
     const { all } = this.#generations;
     const bound = this.#config.limits.workerMemory * (1 + all.reduce((sum, { loads }) => sum + loads.length, 0));
     const isShort = process.memoryUsage.rss() > bound;
