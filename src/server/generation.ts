@@ -14,7 +14,7 @@ import { LoadError } from "../worker/load-failure.ts";
 import type { ChainSummary, FromWorker, PeerName, ResumedSession } from "../worker/messages.ts";
 import type { Sources } from "../worker/sources.ts";
 import { leastLoaded } from "./placement.ts";
-import { LEAVING_MS, NATIVE_MS, respawnDelay, SHORT_BLOCK_MS, STABLE_MS } from "./policy.ts";
+import { LEAVING_MS, MAX_STUCK, NATIVE_MS, respawnDelay, SHORT_BLOCK_MS, STABLE_MS, STUCK_RETRY_MS } from "./policy.ts";
 import type { LossCause } from "./recovery.ts";
 import type { Rows } from "./rows.ts";
 import { LOAD_TIMEOUT_MS } from "./tasks.ts";
@@ -177,12 +177,6 @@ export class Generation {
     });
   }
 
-  /** What its workers have counted that are not gone. */
-  get counters(): number[][] {
-    const all = [...this.#members, ...this.#leaving];
-    return all.filter((member) => !member.thread.isGone).map((member) => this.#options.ledger.counters(member.row));
-  }
-
   /**
    * Gives a connection to the worker that has the fewest.
    * @param descriptor a duplicate, the worker's from now on, once the ledger says that it has adopted it
@@ -284,7 +278,7 @@ export class Generation {
     member.thread.post({ kind: "adopt", slot, descriptor, peer, resume });
   }
 
-  #spawn(place: number): Promise<ChainSummary> {
+  async #spawn(place: number): Promise<ChainSummary> {
     const { config, events, ledger, rows, standIn, workerUrl } = this.#options;
     const row = rows.take();
     const member: Member = {
@@ -307,23 +301,21 @@ export class Generation {
     const timer = setTimeout(() => {
       this.#failLoading(member, `the handlers were not loaded after ${LOAD_TIMEOUT_MS / 1000} s`);
     }, LOAD_TIMEOUT_MS);
-    return member.loading.promise.then(
-      (summary) => {
-        clearTimeout(timer);
-        member.state = "ready";
-        events.ready();
-        // Told to end while it loaded, perhaps for sessions that had lost their worker.
-        if (this.#ending !== null) member.thread.post({ kind: "end", atOnce: this.#isCut });
-        return summary;
-      },
-      (error: unknown) => {
-        clearTimeout(timer);
-        member.state = "over";
-        void member.thread.terminate();
-        this.#settleEnd();
-        throw error;
-      },
-    );
+    try {
+      const summary = await member.loading.promise;
+      member.state = "ready";
+      events.ready();
+      // Told to end while it loaded, perhaps for sessions that had lost their worker.
+      if (this.#ending !== null) member.thread.post({ kind: "end", atOnce: this.#isCut });
+      return summary;
+    } catch (error) {
+      member.state = "over";
+      void member.thread.terminate();
+      this.#settleEnd();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   #failLoading(member: Member, message: string): void {
@@ -412,10 +404,10 @@ export class Generation {
     const wasLeaving = member.state === "leaving";
     member.state = "over";
     events.revoke(member.slots);
+    void member.thread.terminate(NATIVE_MS).then(() => this.#orphan(member, cause, busySlot));
     if (!wasLeaving && this.#ending === null) {
       this.#respawn(member.place, cause === "died" ? this.#delayAfterDeath(member, true) : 0);
     }
-    void member.thread.terminate(NATIVE_MS).then(() => this.#orphan(member, cause, busySlot));
   }
 
   #orphan(member: Member, cause: LossCause, busySlot: number | null): void {
@@ -453,6 +445,12 @@ export class Generation {
   #respawn(place: number, delayMs: number): void {
     const spawn = () => {
       if (this.#isCut || this.#hasEnded) return;
+      if (WorkerThread.ending >= MAX_STUCK) {
+        const held = `${WorkerThread.ending} threads do not end`;
+        this.#options.events.log("crit", `a worker is not replaced while ${held}: each takes memory`);
+        this.#respawn(place, STUCK_RETRY_MS);
+        return;
+      }
       this.#spawn(place).catch((error: unknown) => {
         if (this.#isCut || this.#hasEnded) return;
         this.#options.events.log("crit", `a worker could not be replaced: ${String(error)}`);

@@ -156,11 +156,6 @@ export class Generations {
     for (const generation of this.#everything()) generation.cut();
   }
 
-  /** What all of them have counted. */
-  get counters(): number[][] {
-    return this.#everything().flatMap(({ counters }) => counters);
-  }
-
   #everything(): Generation[] {
     return [...this.all, ...this.#dismissed, ...(this.#standIn === null ? [] : [this.#standIn])];
   }

@@ -39,3 +39,8 @@ export const SHORT_BLOCK_MS = 500;
 export const LEAVING_MS = 30_000;
 /** How long a connection may wait for a worker before it gets the fallback: Sendmail waits 10 s for each reply. */
 export const UNPLACED_MS = 4000;
+
+/** Threads that may be stuck in native calls at a time: with so many, workers wait for one to return before they are replaced. */
+export const MAX_STUCK = 32;
+/** How long until it is looked again, in milliseconds. */
+export const STUCK_RETRY_MS = 1000;

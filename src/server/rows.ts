@@ -4,6 +4,7 @@ import type { Ledger } from "../ledger.ts";
 export class Rows {
   readonly #ledger: Ledger;
   readonly #free: number[];
+  readonly #taken = new Set<number>();
   readonly #onGone: (counters: readonly number[]) => void;
 
   /** @param onGone told what a worker had counted when its row is given back */
@@ -17,16 +18,23 @@ export class Rows {
     return this.#free.length;
   }
 
+  /** What the workers that run have counted. */
+  counters(): number[][] {
+    return [...this.#taken].map((row) => this.#ledger.counters(row));
+  }
+
   /** @throws Error if none is left: so many threads are stuck */
   take(): number {
     const row = this.#free.pop();
     if (row === undefined) throw new Error("no row is left for another worker: too many threads are stuck");
     this.#ledger.openRow(row);
+    this.#taken.add(row);
     return row;
   }
 
   give(row: number): void {
     this.#onGone(this.#ledger.counters(row));
+    this.#taken.delete(row);
     this.#free.push(row);
   }
 }

@@ -69,6 +69,7 @@ export class FilterServer {
   #config: Config;
   readonly #options: ServerOptions;
   readonly #ledger: Ledger;
+  readonly #rows: Rows;
   readonly #generations: Generations;
   readonly #watcher: FileWatcher;
   readonly #maxConnections: number;
@@ -96,8 +97,8 @@ export class FilterServer {
     this.#maxConnections = maxConnections;
     this.#ledger = Ledger.create(Generations.rowsFor(workersOf(config)), maxConnections);
     this.#allowed = allowedBy(config);
-    const rows = new Rows(this.#ledger, (counters) => this.#counters.add(counters));
-    this.#generations = new Generations(options.workerUrl, this.#ledger, rows, {
+    this.#rows = new Rows(this.#ledger, (counters) => this.#counters.add(counters));
+    this.#generations = new Generations(options.workerUrl, this.#ledger, this.#rows, {
       log: (level, text, fields) => options.log.write(level, text, fields),
       print: (text) => options.prints.push(text),
       sources: () => this.#watch(),
@@ -165,7 +166,7 @@ export class FilterServer {
 
   get counts(): Counts {
     const { log, prints } = this.#options;
-    const totals = this.#counters.totals(this.#generations.counters);
+    const totals = this.#counters.totals(this.#rows.counters());
     return { ...totals, linesDropped: totals.linesDropped + log.dropped + prints.dropped };
   }
 

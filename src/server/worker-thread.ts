@@ -19,6 +19,9 @@ export class WorkerThread {
   readonly #gone = Promise.withResolvers<void>();
   /** Threads that were told to end and have not: each is in a native call that has not returned. */
   static stuck = 0;
+  /** Threads that were told to end and have not yet, stuck or not. */
+  static ending = 0;
+  #isEnding = false;
   #isStuck = false;
   /** Text that it sent and has not been told of. */
   #takenText = 0;
@@ -43,6 +46,7 @@ export class WorkerThread {
       if (this.#isGone) return;
       this.#isGone = true;
       if (this.#isStuck) WorkerThread.stuck -= 1;
+      if (this.#isEnding) WorkerThread.ending -= 1;
       this.#gone.resolve();
       events.gone(this.#reason);
     });
@@ -58,14 +62,16 @@ export class WorkerThread {
 
   /** Ends the thread; settles when it is gone, or after `timeoutMs`: a blocking native call cannot be ended. */
   async terminate(timeoutMs = 5000): Promise<void> {
-    if (this.#isGone) return;
+    if (this.#isGone || this.#isStuck) return;
+    if (!this.#isEnding) WorkerThread.ending += 1;
+    this.#isEnding = true;
     // Its promise settles before the thread is gone and has been seen to hang: the close event is what counts.
     this.#worker.terminate();
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, timeoutMs);
     await Promise.race([this.#gone.promise, promise]);
     clearTimeout(timer);
-    if (this.#isGone || this.#isStuck) return;
+    if (this.#isGone) return;
     this.#isStuck = true;
     WorkerThread.stuck += 1;
   }

@@ -225,10 +225,10 @@ describe("beside a handler that does not return", () => {
     await waitFor(async () => (await statusOf(server)).ending.length === 0, { what: "the old generation to end" });
   });
 
-  test("a stop is not held up", async () => {
+  test.each(["loop", "nati"])("a stop is not held up (%s)", async (word) => {
     await using server = await startFaulty({ server: { stop_timeout: 1 } });
     using session = await begin(server);
-    await session.send(mail("<loop@example.com>"));
+    await session.send(mail(`<${word}@example.com>`));
     await server.log.next(/ready/);
     const before = performance.now();
     expect(await server.stop()).toBe(0);
@@ -237,6 +237,29 @@ describe("beside a handler that does not return", () => {
     await session.ended();
   });
 });
+
+test("threads that stay stuck are bounded: with too many, connections get the fallback until one returns", async () => {
+  await using server = await startFaulty({ server: { workers: 8, block_timeout: 0.1, stop_timeout: 0 } });
+  const answers: Promise<string>[] = [];
+  const sessions: RawClient[] = [];
+  for (let index = 0; index < 40; index++) {
+    const session = await RawClient.connect(server.addresses[0]!);
+    sessions.push(session);
+    answers.push(
+      (async () => {
+        await session.ask(OPTNEG);
+        if ((await session.ask(connect())) !== "c") return "t";
+        if ((await session.ask(helo())) !== "c") return "t";
+        return session.ask(mail("<nati@example.com>"));
+      })(),
+    );
+  }
+  expect(new Set(await Promise.all(answers))).toEqual(new Set(["t"]));
+  const { counters, stuckThreads } = await statusOf(server);
+  expect(stuckThreads).toBeLessThanOrEqual(32);
+  expect(counters).toMatchObject({ sessionsLost: 0, connections: 40 });
+  for (const session of sessions) session[Symbol.dispose]();
+}, 30_000);
 
 describe("the fallback for a handler that does not return", () => {
   const ALL = [mail("<loop@example.com>"), RCPT, DATA, HEADER, EOH, BODY, EOM];
