@@ -23,7 +23,7 @@ import { type AcceptedSocket, listen, type Listener } from "./listener.ts";
 import { countersOf, lossLines } from "./loss-report.ts";
 import { UNPLACED_MS, WATCHDOG_MS } from "./policy.ts";
 import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
-import { handOver, recover } from "./recovery.ts";
+import { handOver, type LossCause, recover } from "./recovery.ts";
 import { Rows } from "./rows.ts";
 import { statusOf } from "./status.ts";
 import { callHandler, checkModule, EXIT_HANDLER_TIMEOUT_MS, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
@@ -45,6 +45,8 @@ interface Held {
   /** What the worker was given that has it: a duplicate of the descriptor, and how the session goes on. */
   descriptor: number;
   resume: ResumedSession | null;
+  /** The peer has reset the connection: this copy is closed, and its descriptor may be another one's by now. */
+  isGone: boolean;
 }
 
 /** A connection that no worker could take yet: the first is loading, or the last is being replaced. */
@@ -333,10 +335,11 @@ export class FilterServer {
       return;
     }
     const slot = this.#freeSlots.pop() ?? this.#held.length;
-    this.#held[slot] = { socket, peer, descriptor: -1, resume: null };
+    const held: Held = { socket, peer, descriptor: -1, resume: null, isGone: false };
+    this.#held[slot] = held;
     this.#connections += 1;
     this.#counters.count("connections");
-    socket.data = { closed: () => this.#lost(slot) };
+    socket.data = { closed: () => this.#lost(slot, held) };
     if (this.#connections >= this.#maxConnections) this.#pause();
     this.#place(slot, null, null);
   }
@@ -348,6 +351,10 @@ export class FilterServer {
   #place(slot: number, resume: ResumedSession | null, generation: Generation | null, since = performance.now()): void {
     const held = this.#held[slot];
     if (held === undefined) return;
+    if (held.isGone) {
+      this.#release(slot);
+      return;
+    }
     try {
       const descriptor = dup(held.socket.fd);
       held.descriptor = descriptor;
@@ -389,6 +396,7 @@ export class FilterServer {
       return;
     }
     try {
+      if (held.isGone) throw new Error("the peer has reset it");
       held.descriptor = dup(held.socket.fd);
       held.resume = resume;
       release.back(held.descriptor, held.peer, resume);
@@ -405,7 +413,7 @@ export class FilterServer {
   #revoke(slots: Iterable<number>): void {
     for (const slot of slots) {
       const held = this.#held[slot];
-      if (held === undefined || !this.#ledger.isAdopted(slot)) continue;
+      if (held === undefined || held.isGone || !this.#ledger.isAdopted(slot)) continue;
       // A worker that has closed its duplicate, and could not tell any more, has given the number back: it may mean
       // anything by now.
       if (isSameFile(held.descriptor, held.socket.fd)) replaceDescriptor(this.#nothing, held.descriptor);
@@ -415,38 +423,46 @@ export class FilterServer {
   /** Sessions have lost their worker: what the mail servers wait for is answered, and the sessions go on in others. */
   #recover(generation: Generation, { busySlot, cause, slots }: Loss): void {
     for (const slot of slots) {
-      const held = this.#held[slot];
-      if (held === undefined) continue;
-      if (!this.#ledger.isAdopted(slot)) {
-        close(held.descriptor);
-        this.#goOn(slot, held.resume, generation);
-        continue;
+      try {
+        this.#recoverOne(generation, cause, slot, busySlot);
+      } catch (error) {
+        this.#loseConnection(slot, `its worker was lost, and it could not go on: ${messageOf(error)}`);
       }
-      const record = this.#ledger.read(slot);
-      const isSuspect = busySlot === null ? record.call !== null : slot === busySlot;
-      const recovery = recover(record, {
-        cause,
-        isSuspect,
-        filters: generation.summary.filters,
-        passedOver: held.resume?.passedOver ?? [],
-        refusal: held.resume?.ruling?.scope === "connection" ? held.resume.ruling : null,
-      });
-      for (const line of lossLines(record, recovery, isSuspect, { cause, generation, peer: held.peer })) {
-        this.#options.log.write(line.level, line.text, line.fields);
-      }
-      for (const counter of countersOf(recovery)) this.#counters.count(counter);
-      if (recovery.kind === "end") {
-        this.#endConnection(slot);
-        continue;
-      }
-      const { replies, session } = recovery;
-      if (replies.length > 0 && held.socket.write(replies) !== replies.length) {
-        // A peer that reads nothing, and had filled its buffer with replies before.
-        this.#loseConnection(slot, "the fallback could not be sent");
-        continue;
-      }
-      this.#goOn(slot, session, generation);
     }
+  }
+
+  #recoverOne(generation: Generation, cause: LossCause, slot: number, busySlot: number | null): void {
+    const held = this.#held[slot];
+    if (held === undefined) return;
+    if (!this.#ledger.isAdopted(slot)) {
+      close(held.descriptor);
+      this.#goOn(slot, held.resume, generation);
+      return;
+    }
+    const record = this.#ledger.read(slot);
+    const isSuspect = busySlot === null ? record.call !== null : slot === busySlot;
+    const earlier = held.resume?.ruling ?? null;
+    const recovery = recover(record, {
+      cause,
+      isSuspect,
+      filters: generation.summary.filters,
+      passedOver: held.resume?.passedOver ?? [],
+      refusal: earlier?.scope === "connection" && record.state === "refused" ? earlier : null,
+    });
+    for (const line of lossLines(record, recovery, isSuspect, { cause, generation, peer: held.peer })) {
+      this.#options.log.write(line.level, line.text, line.fields);
+    }
+    for (const counter of countersOf(recovery)) this.#counters.count(counter);
+    if (recovery.kind === "end" || held.isGone) {
+      this.#endConnection(slot);
+      return;
+    }
+    const { replies, session } = recovery;
+    // A peer that reads nothing may have filled its buffer with replies before.
+    if (replies.length > 0 && held.socket.write(replies) !== replies.length) {
+      throw new Error("the fallback could not be sent");
+    }
+    this.#goOn(slot, session, generation);
   }
 
   /** A session that was with a generation goes on there, or in the current one if the other is ending and this one serves it. */
@@ -493,7 +509,10 @@ export class FilterServer {
   }
 
   /** A reset reached the main thread's copy. A worker that has the connection sees it too, and reports. */
-  #lost(slot: number): void {
+  #lost(slot: number, held: Held): void {
+    // Our own end of it comes here, too: the slot may be another connection's by now.
+    if (this.#held[slot] !== held) return;
+    held.isGone = true;
     const at = this.#unplaced.findIndex((waiting) => waiting.slot === slot);
     if (at === -1) return;
     this.#unplaced.splice(at, 1);
@@ -513,7 +532,7 @@ export class FilterServer {
   #endConnection(slot: number): void {
     const held = this.#held[slot];
     if (held === undefined) return;
-    shutdown(held.socket.fd, "both");
+    if (!held.isGone) shutdown(held.socket.fd, "both");
     this.#release(slot);
   }
 

@@ -174,6 +174,26 @@ describe("beside a handler that does not return", () => {
     await pass(other, "other.example.net");
   });
 
+  test("a peer that goes away meanwhile, orderly or not, costs nobody anything", async () => {
+    await using server = await startFaulty({ listen: ["inet:127.0.0.1:0"] });
+    using between = await begin(server, { name: "between.example.net" });
+    const leaving = [await begin(server), await begin(server), await begin(server)];
+    for (const each of leaving) expectCodes(await each.ask(mail()), "c");
+    using session = await begin(server);
+    await session.send(mail("<loop@example.com>"));
+    leaving[0]!.end();
+    for (const each of leaving.slice(1)) {
+      // What is unread on either side makes it a reset.
+      await each.send(RCPT);
+      each[Symbol.dispose]();
+    }
+    expectCodes(await session.codes(1), "t");
+    await pass(between, "between.example.net");
+    await pass(session);
+    await waitFor(async () => (await statusOf(server)).connections === 2, { what: "the others to be forgotten" });
+    leaving[0]![Symbol.dispose]();
+  });
+
   test("connections that come meanwhile are served", async () => {
     await using server = await startFaulty();
     using session = await begin(server);
