@@ -1,10 +1,20 @@
 /** The descriptors of this process: how many it may have, how many connections that leaves room for, which are the same. */
 import { fstatSync, readFileSync } from "node:fs";
+import { close, dup } from "./libc.ts";
 
 /** A connection takes two: the main thread's and the worker's. */
 const PER_CONNECTION = 2;
 /** Kept for everything else: listeners, files, the runtime, what handlers open. */
 const RESERVED = 200;
+
+/** How many are kept back. */
+const SPARE = 32;
+/** With fewer than so many besides, no connection is accepted. */
+const FREE_AT_LEAST = 8;
+/** What Bun opens at most while it starts a worker, with its sources. */
+const WORKER_NEEDS = 16;
+/** Milliseconds that a worker has for it. */
+const WORKER_START_MS = 2000;
 
 /** The soft limit of open files; null where it cannot be read (no /proc). */
 export function descriptorLimit(): number | null {
@@ -32,5 +42,62 @@ export function isSameFile(first: number, second: number): boolean {
   } catch {
     // Not open.
     return false;
+  }
+}
+
+/**
+ * Descriptors that are kept back, for when handlers or connections have used up all others: Bun ends the process if it
+ * cannot open what the start of a worker needs.
+ */
+export class SpareDescriptors {
+  readonly #source: number;
+  #held: number[] = [];
+  #releasedAt = Number.NEGATIVE_INFINITY;
+
+  /** @param source any open descriptor: they are duplicates of it */
+  constructor(source: number) {
+    this.#source = source;
+    this.#fill();
+  }
+
+  /**
+   * A worker is about to be started: it may use them.
+   * @throws Error if there are none
+   */
+  release(): void {
+    for (const descriptor of this.#held.splice(0)) close(descriptor);
+    if (!this.#canOpen(WORKER_NEEDS)) throw new Error("no file descriptors are left to start a worker with");
+    this.#releasedAt = performance.now();
+  }
+
+  /** Keeps them back again once a worker has had its time. @returns false if no descriptors are left besides */
+  look(): boolean {
+    const isInUse = performance.now() - this.#releasedAt < WORKER_START_MS;
+    return (isInUse || this.#fill()) && this.#canOpen(FREE_AT_LEAST);
+  }
+
+  close(): void {
+    for (const descriptor of this.#held.splice(0)) close(descriptor);
+  }
+
+  #fill(): boolean {
+    try {
+      while (this.#held.length < SPARE) this.#held.push(dup(this.#source));
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  #canOpen(count: number): boolean {
+    const opened: number[] = [];
+    try {
+      while (opened.length < count) opened.push(dup(this.#source));
+      return true;
+    } catch {
+      return false;
+    } finally {
+      for (const descriptor of opened) close(descriptor);
+    }
   }
 }

@@ -36,6 +36,8 @@ export interface GenerationEvents {
   /** Sessions have lost their worker; its copies are closed, or never to be used again. */
   orphaned(generation: Generation, loss: Loss): void;
   count(counter: ServerCounter): void;
+  /** A worker is about to be started. @throws Error if that cannot be */
+  starting(): void;
 }
 
 /** A worker that is lost, and what is known of why. */
@@ -280,6 +282,7 @@ export class Generation {
 
   async #spawn(place: number): Promise<ChainSummary> {
     const { config, events, ledger, rows, standIn, workerUrl } = this.#options;
+    events.starting();
     const row = rows.take();
     const member: Member = {
       place,

@@ -8,7 +8,7 @@ import type { Ledger } from "../ledger.ts";
 import type { Sources } from "../worker/sources.ts";
 import { Generation, type GenerationEvents } from "./generation.ts";
 import type { Rows } from "./rows.ts";
-import { MAX_GENERATIONS, MAX_WAITING_GENERATIONS, MIN_ROWS } from "./policy.ts";
+import { MAX_GENERATIONS, MAX_WAITING_GENERATIONS, MIN_ROWS, STAND_IN_RETRY_MS } from "./policy.ts";
 
 export class Generations {
   readonly #workerUrl: URL;
@@ -23,6 +23,7 @@ export class Generations {
   /** Those of the old ones whose sessions are to move. */
   readonly #moving = new Set<Generation>();
   #standIn: Generation | null = null;
+  #standInTriedAt = Number.NEGATIVE_INFINITY;
   /** Stood in, and finish the sessions that they have. */
   readonly #dismissed = new Set<Generation>();
   #started = 0;
@@ -113,6 +114,8 @@ export class Generations {
   standIn(): Generation | null {
     const { current } = this;
     if (this.#standIn !== null || current === null) return this.#standIn?.isReady === true ? this.#standIn : null;
+    if (performance.now() - this.#standInTriedAt < STAND_IN_RETRY_MS) return null;
+    this.#standInTriedAt = performance.now();
     const outcome = strictest(
       current.summary.filters.filter(({ isObserved }) => !isObserved).map(({ onError }) => onError),
     );

@@ -44,3 +44,5 @@ export const UNPLACED_MS = 4000;
 export const MAX_STUCK = 32;
 /** How long until it is looked again, in milliseconds. */
 export const STUCK_RETRY_MS = 1000;
+/** How long until the stand-in for it is tried again, if it could not be started. */
+export const STAND_IN_RETRY_MS = 2000;

@@ -11,11 +11,12 @@ import type { Config } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { Counters, type Counts } from "../counters.ts";
 import { Ledger } from "../ledger.ts";
+import { residentBytes } from "../memory.ts";
 import { suffices } from "../protocol/negotiate.ts";
 import type { ChainSummary, PeerName, ResumedSession } from "../worker/messages.ts";
 import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { listenForControl } from "./control.ts";
-import { connectionsThatFit, descriptorLimit, isSameFile } from "./descriptors.ts";
+import { connectionsThatFit, descriptorLimit, isSameFile, SpareDescriptors } from "./descriptors.ts";
 import type { Generation, Loss, Release } from "./generation.ts";
 import { Generations } from "./generations.ts";
 import { close, deadSocket, dup, replaceDescriptor, shutdown } from "./libc.ts";
@@ -88,6 +89,9 @@ export class FilterServer {
   #lastLook = performance.now();
   /** What revoked descriptors become. Made beforehand: when it is needed there may be no descriptor left. */
   readonly #nothing = deadSocket();
+  readonly #spare = new SpareDescriptors(this.#nothing);
+  /** No descriptors are left: connections wait. */
+  #isStarved = false;
   #isFull = false;
   #isStopping = false;
   #reloading: Promise<ReloadResult> | null = null;
@@ -110,6 +114,7 @@ export class FilterServer {
       revoke: (slots) => this.#revoke(slots),
       orphaned: (generation, loss) => this.#recover(generation, loss),
       count: (counter) => this.#counters.count(counter),
+      starting: () => this.#spare.release(),
     });
     this.#watchdog = setInterval(() => this.#look(), WATCHDOG_MS);
     this.#watcher = new FileWatcher(() => void this.#reloadChanged());
@@ -141,6 +146,7 @@ export class FilterServer {
       return server;
     } catch (error) {
       clearInterval(server.#watchdog);
+      server.#spare.close();
       close(server.#nothing);
       server.#closeListeners();
       for (const held of server.#held) held?.socket.end();
@@ -159,6 +165,12 @@ export class FilterServer {
 
   get generation(): Generation {
     return this.#generations.current!;
+  }
+
+  /** Why new connections are not accepted now, null if they are. */
+  get closedBecause(): string | null {
+    if (this.#isStarved) return "no file descriptors are left";
+    return this.#isFull ? "server.max_connections is reached" : null;
   }
 
   /** Connections that wait for a worker. */
@@ -195,6 +207,7 @@ export class FilterServer {
     await this.#reloading;
     await this.#generations.stop(this.#config.server.stopTimeoutMs);
     clearInterval(this.#watchdog);
+    this.#spare.close();
     close(this.#nothing);
     const { masterExit } = this.#config.handler;
     if (masterExit === null) return;
@@ -215,6 +228,7 @@ export class FilterServer {
     const { workerUrl } = this.#options;
     const { masterExit, postconfig } = config.handler;
     // What runs at the end must not turn out to be wrong then.
+    this.#spare.release();
     if (masterExit !== null) await checkModule(workerUrl, masterExit, this.#taskOutput);
     await this.#generations.start(config, workersOf(config), async () => {
       if (postconfig !== null) await callHandler(workerUrl, postconfig, LOAD_TIMEOUT_MS, this.#taskOutput);
@@ -233,7 +247,8 @@ export class FilterServer {
 
   /** A file of the sources looks different: only if it says something else is there anything to do. */
   async #reloadChanged(): Promise<void> {
-    if (this.#isStopping) return;
+    // Without a descriptor no file can be read, which is no change of it.
+    if (this.#isStopping || this.#isStarved || !this.#spare.look()) return;
     const { loading } = this.#generations;
     if (loading?.sources != null && !isCurrent(loading.sources)) {
       // What is being loaded, or hangs, is out of date already: it must not keep the next version waiting.
@@ -340,7 +355,7 @@ export class FilterServer {
     this.#connections += 1;
     this.#counters.count("connections");
     socket.data = { closed: () => this.#lost(slot, held) };
-    if (this.#connections >= this.#maxConnections) this.#pause();
+    if (this.#connections >= this.#maxConnections) this.#fill();
     this.#place(slot, null, null);
   }
 
@@ -489,12 +504,28 @@ export class FilterServer {
       this.#options.onFatal(`the socket at ${where} was closed by something else in this process, such as a handler`);
       return;
     }
+    this.#lookAtDescriptors();
     const { all } = this.#generations;
     const bound = this.#config.limits.workerMemory * (1 + all.reduce((sum, { loads }) => sum + loads.length, 0));
-    const isShort = process.memoryUsage.rss() > bound;
+    const isShort = residentBytes() > bound;
     for (const generation of all) generation.watch(elapsed, isShort);
     const [longest] = this.#unplaced;
     if (longest !== undefined && now - longest.since > UNPLACED_MS) this.#standIn(now);
+  }
+
+  /** Without a descriptor no connection can be accepted, and trying would take all of a core. */
+  #lookAtDescriptors(): void {
+    const isStarved = !this.#spare.look();
+    if (isStarved === this.#isStarved) return;
+    this.#isStarved = isStarved;
+    if (isStarved) {
+      this.#options.log.write("crit", "no file descriptors are left: new connections wait until some are closed");
+      this.#pause();
+    } else {
+      this.#options.log.write("notice", "there are file descriptors again");
+      this.#resume();
+      void this.#reloadChanged();
+    }
   }
 
   /** Mail servers do not wait for ever: those that have waited long enough get the fallback. */
@@ -544,29 +575,33 @@ export class FilterServer {
     this.#freeSlots.push(slot);
     this.#connections -= 1;
     held.socket.end();
-    if (this.#isFull && this.#connections < this.#maxConnections) this.#resume();
+    if (this.#isFull && this.#connections < this.#maxConnections) {
+      this.#isFull = false;
+      this.#resume();
+    }
   }
 
-  #pause(): void {
+  #fill(): void {
     if (this.#isFull) return;
     this.#isFull = true;
     this.#options.log.write("warn", `${this.#connections} connections (server.max_connections): further ones wait`);
+    this.#pause();
+  }
+
+  #pause(): void {
     for (const listener of this.#listeners) listener.pause();
   }
 
+  /** Accepts again, unless something else speaks against it. */
   #resume(): void {
-    this.#isFull = false;
-    if (this.#isStopping) return;
+    if (this.#isStopping || this.#isFull || this.#isStarved) return;
     for (const listener of this.#listeners) {
       try {
         listener.resume();
       } catch (error) {
         // Still paused: the next connection that ends tries again.
         this.#isFull = true;
-        this.#options.log.write(
-          "error",
-          `${formatAddress(listener.address)}: ${error instanceof Error ? error.message : String(error)}`,
-        );
+        this.#options.log.write("error", `${formatAddress(listener.address)}: ${messageOf(error)}`);
       }
     }
   }

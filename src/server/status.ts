@@ -1,6 +1,7 @@
 /** What a running server says of itself: plain data, as `pmilter status --json` prints it. */
 import { formatAddress } from "../config/address.ts";
 import type { Phase } from "../protocol/phases.ts";
+import { residentBytes } from "../memory.ts";
 import type { Counts } from "../counters.ts";
 import { VERSION } from "../version.ts";
 import type { WorkerStatus } from "./generation.ts";
@@ -63,7 +64,7 @@ export function statusOf(server: FilterServer): Status {
     problems,
     connections: server.connections,
     waiting: server.waiting,
-    residentBytes: process.memoryUsage.rss(),
+    residentBytes: residentBytes(),
     workers,
     stuckThreads: WorkerThread.stuck,
     counters: server.counts,
@@ -79,6 +80,7 @@ function problemsOf(server: FilterServer, workers: readonly WorkerEntry[]): stri
   const ready = workers.filter(({ generation, state }) => generation === server.generation.number && state === "ready");
   const blocked = workers.filter(({ blockedMs }) => blockedMs > 0);
   if (ready.length === 0) problems.push("no worker can take sessions");
+  if (server.closedBecause !== null) problems.push(`new connections wait: ${server.closedBecause}`);
   if (server.waiting > 0) problems.push(`${server.waiting} connections wait for a worker`);
   if (blocked.length > 0) problems.push(`${blocked.length} workers have not returned to their event loop`);
   if (WorkerThread.stuck > 0) problems.push(`${WorkerThread.stuck} threads are stuck in native calls`);

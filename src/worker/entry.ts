@@ -11,6 +11,7 @@ import type { WorkerCounter } from "../counters.ts";
 import type { Chain } from "../handler/chain.ts";
 import { describeThrown, siteOf } from "../handler/site.ts";
 import { BEAT_MS, Ledger } from "../ledger.ts";
+import { heapBytes } from "../memory.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
@@ -89,7 +90,7 @@ class Server {
         post({ kind: "released", slot: connection.slot });
       },
     };
-    const beat = () => ledger.beat(row, process.memoryUsage().heapUsed);
+    const beat = () => ledger.beat(row, heapBytes());
     beat();
     this.#beat = setInterval(beat, BEAT_MS);
     this.#sweep = setInterval(

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { close, dup } from "../../src/server/libc.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { VERSION } from "../../src/version.ts";
-import { CONNECT, HELO, MAIL, OPTNEG, QUIT, RawClient, RCPT } from "../server/wire.ts";
+import { CONNECT, HELO, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT } from "../server/wire.ts";
 import { median } from "../reload/support.ts";
 import type { PmilterOptions } from "../support/pmilter.ts";
 import { type TempDir, tempDir, waitFor } from "../support/temp.ts";
@@ -215,6 +215,22 @@ describe("handlers on disk, from another folder", () => {
     expect(await stampOf(server)).toStartWith("accept handler mended");
   }, 15_000);
 
+  test("a handler that does not return: the fallback from outside, and the session goes on", async () => {
+    await using server = await serve({
+      server: { workers: 1, block_timeout: 0.5, stop_timeout: 0.1 },
+      config: '[[filter]]\npath = "filter.ts"\n',
+      files: {
+        "filter.ts":
+          'export default { envfrom(session, sender) { if (sender === "<loop@example.com>") for (;;) {} } };\n',
+      },
+    });
+    using client = await RawClient.connect(await ready(server));
+    expect(await client.ask(OPTNEG, CONNECT, HELO)).toBe("Occ");
+    expect(await client.ask(packet("M", "<loop@example.com>\0"))).toBe("t");
+    expect(await client.ask(packet("M", "<a@example.com>\0"))).toBe("c");
+    await server.log.next(/handler did not return: .* filter=filter phase=envfrom at=filter\.ts fallback=tempfail/);
+  });
+
   test("a worker that ends comes back with the code that was loaded", async () => {
     const filter = (word: string) => `import data from "./data.json";
 import { part } from "./part.ts";
@@ -237,7 +253,7 @@ export default {
     using client = await RawClient.connect(address);
     await client.ask(OPTNEG, CONNECT, HELO);
     await client.send(Buffer.from("\0\0\0\x14M<exit@example.com>\0"));
-    await server.log.next(/a worker ended/);
+    await server.log.next(/a worker with 1 connection ended/);
     expect(await stampOf(server)).toBe("accept first json part");
   });
 
