@@ -61,7 +61,11 @@ async function timed(ask: Promise<string>): Promise<{ codes: string; ms: number 
 }
 
 // `loop` never returns; `nati` is a native call, which the end of its worker does not end; `late` loops after an await.
-describe.each(["loop", "nati", "late"])("a handler that does not return (%s)", (word) => {
+describe.each([
+  ["blocked", "loop"],
+  ["blocked-native", "nati"],
+  ["blocked-later", "late"],
+])("%s: a handler that does not return", (_, word) => {
   test.each(IN_MESSAGE)("at $phase: the fallback in time, then the session and its neighbours go on", async (each) => {
     await using server = await startFaulty();
     using between = await begin(server, { name: "between.example.net" });
@@ -131,7 +135,7 @@ describe.each(["loop", "nati", "late"])("a handler that does not return (%s)", (
   });
 });
 
-describe("beside a handler that does not return", () => {
+describe("bystander: beside a handler that does not return", () => {
   test("a session that waits at connect for an answer gets its own, from another worker", async () => {
     await using server = await startFaulty();
     using waiting = await RawClient.connect(server.addresses[0]!);
@@ -174,7 +178,7 @@ describe("beside a handler that does not return", () => {
     await pass(other, "other.example.net");
   });
 
-  test("a peer that goes away meanwhile, orderly or not, costs nobody anything", async () => {
+  test("peer-gone: a peer that goes away meanwhile, orderly or not, costs nobody anything", async () => {
     await using server = await startFaulty({ listen: ["inet:127.0.0.1:0"] });
     using between = await begin(server, { name: "between.example.net" });
     const leaving = [await begin(server), await begin(server), await begin(server)];
@@ -208,7 +212,7 @@ describe("beside a handler that does not return", () => {
     }
   });
 
-  test("with every worker stuck at once, each waiting command is answered in time", async () => {
+  test("all-blocked: with every worker stuck at once, each waiting command is answered in time", async () => {
     await using server = await startFaulty({ server: { workers: 3 } });
     const sessions: RawClient[] = [];
     // One after the other: two on each worker, one of which gets stuck.
@@ -228,7 +232,7 @@ describe("beside a handler that does not return", () => {
     for (const session of sessions) session[Symbol.dispose]();
   });
 
-  test("an old generation is looked after as well", async () => {
+  test("blocked-old: an old generation is looked after as well", async () => {
     await using server = await startFaulty();
     using session = await begin(server, { name: "loop-eom" });
     using between = await begin(server, { name: "between.example.net" });
@@ -245,7 +249,7 @@ describe("beside a handler that does not return", () => {
     await waitFor(async () => (await statusOf(server)).ending.length === 0, { what: "the old generation to end" });
   });
 
-  test.each(["loop", "nati"])("a stop is not held up (%s)", async (word) => {
+  test.each(["loop", "nati"])("blocked-stop: a stop is not held up (%s)", async (word) => {
     await using server = await startFaulty({ server: { stop_timeout: 1 } });
     using session = await begin(server);
     await session.send(mail(`<${word}@example.com>`));
@@ -258,7 +262,7 @@ describe("beside a handler that does not return", () => {
   });
 });
 
-test("threads that stay stuck are bounded: with too many, connections get the fallback until one returns", async () => {
+test("stuck-threads: threads that stay stuck are bounded: with too many, connections get the fallback until one returns", async () => {
   await using server = await startFaulty({ server: { workers: 8, block_timeout: 0.1, stop_timeout: 0 } });
   const answers: Promise<string>[] = [];
   const sessions: RawClient[] = [];
@@ -281,7 +285,7 @@ test("threads that stay stuck are bounded: with too many, connections get the fa
   for (const session of sessions) session[Symbol.dispose]();
 }, 30_000);
 
-describe("the fallback for a handler that does not return", () => {
+describe("blocked: the fallback for a handler that does not return", () => {
   const ALL = [mail("<loop@example.com>"), RCPT, DATA, HEADER, EOH, BODY, EOM];
 
   test.each([

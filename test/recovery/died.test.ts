@@ -20,7 +20,7 @@ import {
   statusOf,
 } from "./support.ts";
 
-describe("a handler that ends its worker", () => {
+describe("exit: a handler that ends its worker", () => {
   test("the fallback for its message; who shares the worker goes on", async () => {
     await using server = await startFaulty();
     using between = await begin(server, { name: "between.example.net" });
@@ -78,11 +78,11 @@ export default defineFilter({
 });
 `;
 
-describe("a handler that eats memory", () => {
+describe("a handler that holds memory", () => {
   const start = (server: Record<string, unknown> = {}) =>
     startFaulty({ server, config: "[limits]\nworker_memory = 67108864\n", files: { "faulty.ts": EATING } });
 
-  test("over twice the bound its worker is ended at once, and its sessions go on in another", async () => {
+  test("eats-memory: over twice the bound its worker is ended at once, and its sessions go on in another", async () => {
     await using server = await start();
     using between = await begin(server, { name: "between.example.net" });
     using session = await begin(server);
@@ -97,7 +97,7 @@ describe("a handler that eats memory", () => {
     expect(workers.every(({ heapBytes }) => heapBytes < 67_108_864)).toBe(true);
   });
 
-  test("over the bound its worker is replaced, finishes the message at hand, and gives up the rest", async () => {
+  test("grows: over the bound its worker is replaced, finishes the message at hand, and gives up the rest", async () => {
     await using server = await start();
     using between = await begin(server, { name: "between.example.net" });
     using session = await begin(server);
@@ -114,7 +114,7 @@ describe("a handler that eats memory", () => {
     expect((await statusOf(server)).counters).toMatchObject({ workersRecycled: 1, sessionsLost: 0, tempfailed: 0 });
   }, 25_000);
 
-  test("in a loop that does not return, before the process dies of it", async () => {
+  test("eats-memory: in a loop that does not return, before the process dies of it", async () => {
     await using server = await start({ block_timeout: 30 });
     using session = await begin(server);
     const before = performance.now();

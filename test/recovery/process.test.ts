@@ -15,24 +15,27 @@ export default defineFilter({
 test.each([
   ["process.abort()", "process.abort();"],
   ["a signal to its own process", 'process.kill(process.pid, "SIGKILL");'],
-])("%s ends the process; its connections end at once, and the next start takes the socket", async (_, body) => {
-  await using server = await startFaulty({ files: { "faulty.ts": ENDING(body) } });
-  using session = await begin(server);
-  await session.send(mail("<end@example.com>"));
-  await session.ended();
-  await server.process.exited;
-  expect(server.process.signalCode).not.toBeNull();
+])(
+  "abort-process: %s ends the process; its connections end at once, and the next start takes the socket",
+  async (_, body) => {
+    await using server = await startFaulty({ files: { "faulty.ts": ENDING(body) } });
+    using session = await begin(server);
+    await session.send(mail("<end@example.com>"));
+    await session.ended();
+    await server.process.exited;
+    expect(server.process.signalCode).not.toBeNull();
 
-  await using next = await startPmilter({
-    listen: server.addresses[0]!,
-    config: '[[filter]]\npath = "faulty.ts"\n',
-    files: { "faulty.ts": ENDING("") },
-  });
-  using after = await begin(next);
-  await pass(after);
-});
+    await using next = await startPmilter({
+      listen: server.addresses[0]!,
+      config: '[[filter]]\npath = "faulty.ts"\n',
+      files: { "faulty.ts": ENDING("") },
+    });
+    using after = await begin(next);
+    await pass(after);
+  },
+);
 
-test("a handler that closes descriptors which are not its own: the process ends with an error, and does not linger", async () => {
+test("closes-descriptors: a handler that closes descriptors which are not its own: the process ends with an error, and does not linger", async () => {
   await using server = await startFaulty({
     files: { "faulty.ts": ENDING("for (let fd = 3; fd < 300; fd++) try { closeSync(fd); } catch {}") },
   });

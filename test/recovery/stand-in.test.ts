@@ -36,7 +36,7 @@ const FRAGILE = FAULTY.replace(
   )
   .replace("\nimport", '\nimport { existsSync, writeFileSync } from "node:fs";\nimport');
 
-test("a worker that cannot be replaced: connections get the fallback in time, and are served again once one can", async () => {
+test("no-worker: a worker that cannot be replaced: connections get the fallback in time, and are served again once one can", async () => {
   await using server = await startFaulty({ files: { "faulty.ts": FRAGILE } });
   using between = await begin(server, { name: "between.example.net" });
   using waiting = await RawClient.connect(server.addresses[0]!);
@@ -67,7 +67,7 @@ test("a worker that cannot be replaced: connections get the fallback in time, an
   expectCodes(await between.ask(mail(), RCPT), "tt");
 }, 40_000);
 
-test("with a fallback that lets pass, it does", async () => {
+test("no-worker: with a fallback that lets pass, it does", async () => {
   await using server = await startFaulty({ files: { "faulty.ts": FRAGILE }, server: { on_error: "continue" } });
   using session = await begin(server);
   expectCodes(await session.ask(mail("<exit@example.com>")), "c");

@@ -25,7 +25,7 @@ const LIMIT = 300;
 
 describeWith(outsideTool("sh"), "without descriptors", () => {
   test.skipIf(!HAS_PROC)(
-    "sessions go on, new connections wait without using up a core, nothing is reloaded, and all comes back",
+    "no-descriptors: sessions go on, new connections wait without using up a core, nothing is reloaded, and all comes back",
     async () => {
       await using dir = await tempDir("starved");
       const configFile = await writeProject(dir.path, {
