@@ -6,6 +6,7 @@ import { describeWith } from "../support/available.ts";
 import { postfixTool } from "../support/postfix.ts";
 import { sendmailTool } from "../support/sendmail.ts";
 import { connectSmtp, type SmtpClient } from "../support/smtp-client.ts";
+import { waitFor } from "../support/temp.ts";
 import { BLOCK_S } from "./support.ts";
 
 // A busy machine starts a mail server slowly.
@@ -98,12 +99,14 @@ for (const server of SERVERS) {
           await within.quit();
         }
         await between.quit();
-        const seen = site.sink.messages.flatMap(({ text }) => /^X-Context: (.*)\r$/m.exec(text)?.[1] ?? []).sort();
         const expected = PHASES.flatMap(() => [
           "true between.test <between@example.test>",
           "true guilty.test <guilty@example.test>",
           "true within.test <again@example.test>",
         ]).sort();
+        // Postfix delivers when it has said yes.
+        await waitFor(() => site.sink.messages.length === expected.length, { what: "all mail in the sink" });
+        const seen = site.sink.messages.flatMap(({ text }) => /^X-Context: (.*)\r$/m.exec(text)?.[1] ?? []).sort();
         expect(seen).toEqual(expected);
         expect(site.pmilter().log.text).not.toContain("connection closed");
       },
