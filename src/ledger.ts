@@ -27,7 +27,7 @@ const CONTEXT_BYTES = SLOT_BYTES - CONTEXT_AT;
 const SLOT = {
   /** 1 once a worker has the descriptor that it was given. */
   ADOPTED: 0,
-  /** Index of the session's state in `STATES`. */
+  /** Index of the session's state in `STATES`, and above it, from bit 8, the reply byte of the verdict that stands. */
   STATE: 1,
   /** Replies that the peer waits for. */
   OWED: 2,
@@ -92,6 +92,8 @@ export interface LedgerLayout {
 /** What the record of a connection says. */
 export interface SlotRecord {
   readonly state: State;
+  /** The reply byte of a verdict that was found and is still to be given, or to be given again; 0 if there is none. */
+  readonly standing: number;
   readonly owed: number;
   readonly firstOwed: number;
   readonly untaken: number;
@@ -265,8 +267,9 @@ export class Ledger {
     this.#flag(at, UNSENT, isHalfSent);
   }
 
-  setState(slot: number, state: State): void {
-    this.#words[this.#slotAt(slot) + SLOT.STATE] = STATES.indexOf(state);
+  /** @param standing see {@link SlotRecord} */
+  setState(slot: number, state: State, standing: number): void {
+    this.#words[this.#slotAt(slot) + SLOT.STATE] = STATES.indexOf(state) | (standing << 8);
   }
 
   /** What was unsent has left. */
@@ -366,7 +369,8 @@ export class Ledger {
     const flags = words[at + SLOT.FLAGS]!;
     const idAt = at * 4 + QUEUE_ID_AT;
     return {
-      state: STATES[words[at + SLOT.STATE]!]!,
+      state: STATES[words[at + SLOT.STATE]! & 0xff]!,
+      standing: words[at + SLOT.STATE]! >> 8,
       owed: words[at + SLOT.OWED]!,
       firstOwed: words[at + SLOT.FIRST_OWED]!,
       untaken: words[at + SLOT.UNTAKEN]!,

@@ -35,7 +35,7 @@ describe("Ledger", () => {
     ledger.adopt(3);
     expect(other.isAdopted(3)).toBe(true);
     ledger.setOptions(3, 6, 0x1ff, 0x1fffff);
-    ledger.setState(3, "connected");
+    ledger.setState(3, "connected", 0);
     ledger.recordRead(3, surveyed(Buffer.concat([cmd.mail(), cmd.rcpt(), cmd.body("half").subarray(0, 7)])), 0);
     ledger.setQueueId(3, Buffer.from("xx4ZB1yy"), 2, 6);
     expect(other.read(3)).toMatchObject({
@@ -56,9 +56,16 @@ describe("Ledger", () => {
     });
     ledger.enter(1, 3, PHASES.envfrom, 5, 1);
     expect(other.read(3)).toMatchObject({ call: { phase: "envfrom", filter: 5 }, untaken: 1 });
-    ledger.setState(3, "message");
+    ledger.setState(3, "message", 0x72);
     ledger.settle(3, true, 1, 0x52, 0, true);
-    expect(other.read(3)).toMatchObject({ state: "message", owed: 1, firstOwed: 0x52, untaken: 0, isHalfSent: true });
+    expect(other.read(3)).toMatchObject({
+      state: "message",
+      standing: 0x72,
+      owed: 1,
+      firstOwed: 0x52,
+      untaken: 0,
+      isHalfSent: true,
+    });
     expect(other.read(3).call).not.toBeNull();
     ledger.setSent(3);
     ledger.settle(3, false, 0, 0, 0, false);
@@ -155,12 +162,13 @@ describe("Ledger", () => {
     const ledger = Ledger.create(1, 1);
     ledger.adopt(0);
     keep(ledger, 0, cmd.connect());
-    ledger.setState(0, "message");
+    ledger.setState(0, "message", 0x72);
     ledger.settle(0, true, 1, 0x43, 3, true);
     ledger.setOver(0);
     ledger.offer(0);
     expect(ledger.read(0)).toEqual({
       state: "start",
+      standing: 0,
       owed: 0,
       firstOwed: 0,
       untaken: 0,

@@ -8,7 +8,7 @@
 import { decodeText } from "../protocol/bytes.ts";
 import type { WorkerCounter } from "../counters.ts";
 import { ACTION } from "../protocol/constants.ts";
-import { PLAIN_REPLIES, type ReplyWriter } from "../protocol/encode.ts";
+import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "../protocol/encode.ts";
 import { type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
 import { type Client, type EventPhase, MilterSession, type Resumption } from "../protocol/session.ts";
 import type { Chain, ChainFilter, Step } from "./chain.ts";
@@ -132,6 +132,11 @@ export class Conversation implements SessionSource, ReportSource {
   /** All events are through after {@link hangUp}, or after QUIT: the connection may be closed. */
   get isOver(): boolean {
     return this.#waiting === null && this.session.isOver;
+  }
+
+  /** The plain code of a verdict that was found and is still to be given, or to be given again; 0 if there is none. */
+  get standing(): number {
+    return this.#deferred === null ? this.session.standing : plainCodeOf(this.#deferred.decision.packet);
   }
 
   /** No message is open: a stop costs the mail server nothing but a new connection. */

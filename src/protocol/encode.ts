@@ -3,7 +3,7 @@
  * one write. Replies that never change are encoded once, at load.
  */
 import { ByteWriter, encodeText } from "./bytes.ts";
-import { ALL_PROTOCOL, MAX_REPLY_PAYLOAD, REPLY, type ReplyCode } from "./constants.ts";
+import { ALL_PROTOCOL, LENGTH_BYTES, MAX_REPLY_PAYLOAD, REPLY, type ReplyCode } from "./constants.ts";
 
 /** Replies without a payload, each a whole packet. */
 export type PlainReply = "CONTINUE" | "ACCEPT" | "REJECT" | "TEMPFAIL" | "DISCARD" | "SKIP" | "PROGRESS";
@@ -22,6 +22,13 @@ export const PLAIN_REPLIES: Readonly<Record<PlainReply, Uint8Array>> = {
   SKIP: plain("SKIP"),
   PROGRESS: plain("PROGRESS"),
 };
+
+/** The code of the plain reply that decides the same as a packet: of an SMTP reply, REJECT or TEMPFAIL by its class. */
+export function plainCodeOf(packet: Uint8Array): number {
+  const code = packet[LENGTH_BYTES]!;
+  if (code !== REPLY.REPLYCODE) return code;
+  return packet[LENGTH_BYTES + 1] === 0x35 ? REPLY.REJECT : REPLY.TEMPFAIL;
+}
 
 /** The packet of an SMTP reply (REPLYCODE): `text` with `%` doubled already and lines separated by CRLF. */
 export function encodeReplyCode(text: string): Uint8Array {

@@ -8,7 +8,7 @@
  */
 import { decodeText, readU32, stringEnd } from "./bytes.ts";
 import { COMMAND, type CommandName, FAMILY, LENGTH_BYTES, nameOf, PROTOCOL } from "./constants.ts";
-import { PLAIN_REPLIES, type ReplyWriter } from "./encode.ts";
+import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "./encode.ts";
 import { ProtocolError } from "./errors.ts";
 import { Framer } from "./framer.ts";
 import { Macros } from "./macros.ts";
@@ -181,6 +181,12 @@ export class MilterSession {
   get resumableState(): State {
     if (this.#ruling === null) return this.#state;
     return this.#ruling.scope === "message" ? "decided" : "refused";
+  }
+
+  /** The plain code of the final reply that commands get again, 0 where they do not. */
+  get standing(): number {
+    if (this.#ruling !== null) return plainCodeOf(this.#ruling.packet);
+    return this.#state === "decided" || this.#state === "refused" ? plainCodeOf(this.#final) : 0;
   }
 
   /** Records what this read owes the mail server: see `Framer.survey`. */

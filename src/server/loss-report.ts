@@ -17,6 +17,14 @@ const CAUSES: Readonly<Record<LossCause, string>> = {
   memory: "handler's worker held too much memory",
 };
 
+const COUNTER_OF = {
+  tempfail: "tempfailed",
+  reject: "rejected",
+  continue: "accepted",
+  accept: "accepted",
+  discard: "discarded",
+} as const;
+
 /**
  * @param isSuspect the handler on record may be what the worker was lost to
  */
@@ -51,11 +59,11 @@ export function lossLines(
     const fields = { ...subject, error: `its worker was lost, and ${recovery.reason}` };
     lines.push(lineOf("error", "connection closed", fields));
   }
-  if (recovery.kind === "resume" && recovery.verdict !== null && outcome !== null) {
-    const { scope } = recovery.verdict;
-    const fields = { verdict: outcome, scope, ...subject, fallback: true, reason: "its worker was lost" };
-    const what = scope === "message" ? outcome : `${outcome} ${scope}`;
-    lines.push(lineOf("notice", what, fields));
+  if (recovery.kind === "resume" && recovery.verdict !== null) {
+    const { isFallback, outcome, scope } = recovery.verdict;
+    const why = isFallback ? { fallback: true, reason: "its worker was lost" } : {};
+    const fields = { verdict: outcome, scope, ...subject, ...why };
+    lines.push(lineOf("notice", scope === "message" ? outcome : `${outcome} ${scope}`, fields));
   }
   return lines;
 }
@@ -63,10 +71,10 @@ export function lossLines(
 export function countersOf(recovery: Recovery): (WorkerCounter | ServerCounter)[] {
   if (recovery.kind === "end") return recovery.isFailure ? ["sessionsLost"] : [];
   if (recovery.verdict === null) return ["sessionsMoved"];
-  const { outcome, scope } = recovery.verdict;
-  if (scope === "connection") return ["sessionsMoved", "connectionsRefused", "fallbacks"];
-  const verdict = { tempfail: "tempfailed", reject: "rejected", continue: "accepted" } as const;
-  return ["sessionsMoved", "messages", verdict[outcome], "fallbacks"];
+  const { isFallback, outcome, scope } = recovery.verdict;
+  const fallbacks = isFallback ? (["fallbacks"] as const) : [];
+  if (scope === "connection") return ["sessionsMoved", "connectionsRefused", ...fallbacks];
+  return ["sessionsMoved", "messages", COUNTER_OF[outcome], ...fallbacks];
 }
 
 /** Who the SMTP client is, from the packets that began its session; null if none tells. */

@@ -6,10 +6,9 @@
 import { type Fallback, type Outcome, strictest } from "../handler/fallback.ts";
 import type { PassedOver } from "../handler/conversation.ts";
 import type { SlotRecord } from "../ledger.ts";
-import { COMMAND } from "../protocol/constants.ts";
+import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
 import { PLAIN_REPLIES } from "../protocol/encode.ts";
 import { PHASES, PHASE_LIST } from "../protocol/phases.ts";
-import type { Resumption } from "../protocol/session.ts";
 import type { ResumedSession } from "../worker/messages.ts";
 
 /** Why a worker was lost: it did not return to its event loop, ended by itself, or held too much memory. */
@@ -29,9 +28,10 @@ export interface Circumstances {
   readonly filters: readonly FilterPolicy[];
   /** From earlier losses: filters that failed in the packets which began the session. */
   readonly passedOver: readonly PassedOver[];
-  /** From an earlier loss: the whole connection was refused. */
-  readonly refusal: Resumption["ruling"];
 }
+
+/** A decision as the wire has it, without a text of its own. */
+export type PlainVerdict = Outcome | "accept" | "discard";
 
 export type Recovery =
   /** The connection is to be ended. */
@@ -41,16 +41,28 @@ export type Recovery =
       /** To be written to the mail server at once: it waits for them. */
       readonly replies: Uint8Array;
       readonly session: ResumedSession;
-      /** What was decided by it, null if nothing was under way. */
-      readonly verdict: { readonly scope: "message" | "connection"; readonly outcome: Outcome } | null;
+      /** What was decided by it, null if nothing was under way, or what was is not new. */
+      readonly verdict: {
+        readonly scope: "message" | "connection";
+        readonly outcome: PlainVerdict;
+        /** False where the handlers had decided it, and it only remained to be given. */
+        readonly isFallback: boolean;
+      } | null;
     };
 
 const NOTHING = new Uint8Array(0);
-const PACKETS = {
+const PACKETS: Readonly<Record<PlainVerdict, Uint8Array>> = {
   tempfail: PLAIN_REPLIES.TEMPFAIL,
   reject: PLAIN_REPLIES.REJECT,
   continue: PLAIN_REPLIES.CONTINUE,
-} as const satisfies Record<Outcome, Uint8Array>;
+  accept: PLAIN_REPLIES.ACCEPT,
+  discard: PLAIN_REPLIES.DISCARD,
+};
+
+/** The verdict behind a reply byte of the record, null for 0. */
+function verdictOf(code: number): PlainVerdict | null {
+  return (Object.keys(PACKETS) as PlainVerdict[]).find((verdict) => PACKETS[verdict][LENGTH_BYTES] === code) ?? null;
+}
 
 /** Commands of a message: one that was lost gets the message's verdict, whatever it said. */
 const MESSAGE_COMMANDS: ReadonlySet<number> = new Set(
@@ -63,82 +75,96 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   if (record.isHalfSent) return end("a reply had left in part");
   if (record.version === 0 && owed > 0) return end("its negotiation was lost");
 
-  const cut = record.hasAllBegun || begun.length === 0 ? null : (begun[4] ?? 0);
+  const cut = record.hasAllBegun || begun.length === 0 ? null : (begun[LENGTH_BYTES] ?? 0);
   const filters = circumstances.filters.filter(({ isObserved }) => !isObserved);
   const fallbackOf = ({ onError, onTimeout }: FilterPolicy) => (circumstances.cause === "died" ? onError : onTimeout);
   const common = strictest(filters.map(fallbackOf));
   const culprit = circumstances.isSuspect && call !== null ? circumstances.filters[call.filter] : undefined;
   const own = culprit === undefined || culprit.isObserved ? null : fallbackOf(culprit);
+  const standing = verdictOf(record.standing);
   let { passedOver } = circumstances;
-  let { refusal } = circumstances;
+  // What was decided on the connection stays so; asking its handlers again might decide otherwise.
+  let connection: PlainVerdict | null = state === "refused" ? standing : null;
+  let message: PlainVerdict | null = null;
+  let replies: PlainVerdict[] = [];
+  let isNew = false;
   let answersContext = false;
-  let message: Outcome | null = null;
-  let replies: Outcome[] = [];
-  let isLostCommand = false;
 
   const scope = call === null ? null : PHASES[call.phase].scope;
   const isOfConnection =
     call === null ? owed > 0 && (firstOwed === COMMAND.CONNECT || firstOwed === COMMAND.HELO) : scope === "connection";
-  if (refusal !== null) {
-    replies = new Array<Outcome>(owed).fill(outcomeOf(refusal));
+  if (connection !== null) {
+    replies = fill(owed, connection);
   } else if (record.context === null) {
     // Without the packets that began it no handler can be asked again.
-    refusal = { scope: "connection", packet: PACKETS[common] };
-    replies = new Array<Outcome>(owed).fill(common);
+    connection = common;
+    isNew = true;
+    replies = fill(owed, connection);
   } else if (isOfConnection && call !== null && !circumstances.isSuspect && owed === 1 && record.untaken === 0) {
     // It waited beside the one that failed: the next worker asks its handlers again, and answers.
     answersContext = true;
   } else if (isOfConnection) {
-    const outcome = own === "accept" || own === "continue" || culprit?.isObserved === true ? "continue" : common;
-    if (outcome !== "continue")
-      refusal = { scope: "connection", packet: PACKETS[own === "reject" ? "reject" : outcome] };
-    else if (call !== null && culprit !== undefined) {
+    const lets = own === "accept" || own === "continue" || culprit?.isObserved === true || common === "continue";
+    if (!lets) {
+      connection = own === "reject" ? own : common;
+      isNew = true;
+    } else if (call !== null && culprit !== undefined) {
       passedOver = [...passedOver, { filter: call.filter, isOver: own === "accept" }];
     }
     // More than the one that was worked on are commands behind it, which are lost.
-    if (refusal === null && owed > 1) message = common;
-    const first = refusal === null ? "continue" : outcomeOf(refusal);
-    replies = Array.from({ length: owed }, (_, index) => (index === 0 ? first : (message ?? first)));
+    if (connection === null && owed > 1) message = common;
+    const first = connection ?? "continue";
+    replies = [...fill(Math.min(owed, 1), first), ...fill(Math.max(0, owed - 1), message ?? first)];
+    isNew ||= message !== null;
   } else {
     const isUnknown = call?.phase === "unknown" || (call === null && firstOwed === COMMAND.UNKNOWN);
     // The message, or the session, is over when these run.
     const isAfter = call?.phase === "abort" || call?.phase === "close";
     const isOpen =
       !isAfter && (state === "message" || state === "decided" || scope === "message" || scope === "recipient");
-    isLostCommand = record.untaken > 0 || owed > (isUnknown ? 1 : 0);
+    const isLostCommand = record.untaken > 0 || owed > (isUnknown ? 1 : 0);
     const isCutMessage = cut !== null && MESSAGE_COMMANDS.has(cut) && cut !== COMMAND.MAIL;
-    if (isOpen || isLostCommand || isCutMessage) message = own === "tempfail" || own === "reject" ? own : common;
-    replies = Array.from({ length: owed }, (_, index) =>
-      isUnknown && index === 0 ? "continue" : (message ?? "continue"),
-    );
+    if (isOpen && standing !== null && !(state === "decided" && isLostCommand)) {
+      message = standing;
+      isNew = state === "message";
+    } else if (isOpen || isLostCommand || isCutMessage) {
+      message = own === "tempfail" || own === "reject" ? own : common;
+      isNew = true;
+    }
+    const first = isUnknown ? "continue" : (message ?? "continue");
+    replies = [...fill(Math.min(owed, 1), first), ...fill(Math.max(0, owed - 1), message ?? "continue")];
   }
 
   if (cut !== null) {
-    const isHarmless = cut === COMMAND.MACRO || refusal !== null || (message !== null && MESSAGE_COMMANDS.has(cut));
-    if (!isHarmless || (cut === COMMAND.MAIL && refusal === null) || due <= 0)
+    const isHarmless = cut === COMMAND.MACRO || connection !== null || (message !== null && MESSAGE_COMMANDS.has(cut));
+    if (!isHarmless || (cut === COMMAND.MAIL && connection === null) || due <= 0) {
       return end("a packet of it was lost in part");
+    }
   }
   // Who is refused anyway is not asked about again: that may be what the worker was lost to.
-  if (refusal !== null) passedOver = circumstances.filters.map((_, filter) => ({ filter, isOver: false }));
-  const ruling = refusal ?? (message === null ? null : { scope: "message" as const, packet: PACKETS[message] });
-  const isNew =
-    refusal !== null ? circumstances.refusal === null : message !== null && (state !== "decided" || isLostCommand);
+  if (connection !== null) passedOver = circumstances.filters.map((_, filter) => ({ filter, isOver: false }));
+  const outcome = connection ?? message;
+  const decidedScope = connection === null ? "message" : "connection";
   return {
     kind: "resume",
-    replies: replies.length === 0 ? NOTHING : Buffer.concat(replies.map((outcome) => PACKETS[outcome])),
+    replies: replies.length === 0 ? NOTHING : Buffer.concat(replies.map((verdict) => PACKETS[verdict])),
     session: {
       version: record.version,
       actions: record.actions,
       protocol: record.protocol,
       context: record.context ?? NOTHING,
       answersContext,
-      ruling,
+      ruling: outcome === null ? null : { scope: decidedScope, packet: PACKETS[outcome] },
       begun: cut === null ? begun : NOTHING,
       lost: cut === null ? null : { due, code: cut === COMMAND.MACRO ? 0 : cut },
       passedOver,
     },
-    verdict: isNew && ruling !== null ? { scope: ruling.scope, outcome: outcomeOf(ruling) } : null,
+    verdict: isNew && outcome !== null ? { scope: decidedScope, outcome, isFallback: outcome !== standing } : null,
   };
+}
+
+function fill(count: number, verdict: PlainVerdict): PlainVerdict[] {
+  return new Array<PlainVerdict>(count).fill(verdict);
 }
 
 /** A session between messages that goes on elsewhere as it is. */
@@ -161,8 +187,4 @@ export function handOver(
 
 function end(reason: string): Recovery {
   return { kind: "end", reason, isFailure: true };
-}
-
-function outcomeOf({ packet }: NonNullable<Resumption["ruling"]>): Outcome {
-  return (Object.keys(PACKETS) as Outcome[]).find((outcome) => packet[4] === PACKETS[outcome][4]) ?? "continue";
 }

@@ -456,13 +456,11 @@ export class FilterServer {
     }
     const record = this.#ledger.read(slot);
     const isSuspect = busySlot === null ? record.call !== null : slot === busySlot;
-    const earlier = held.resume?.ruling ?? null;
     const recovery = recover(record, {
       cause,
       isSuspect,
       filters: generation.summary.filters,
       passedOver: held.resume?.passedOver ?? [],
-      refusal: earlier?.scope === "connection" && record.state === "refused" ? earlier : null,
     });
     for (const line of lossLines(record, recovery, isSuspect, { cause, generation, peer: held.peer })) {
       this.#options.log.write(line.level, line.text, line.fields);

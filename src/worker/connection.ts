@@ -83,7 +83,7 @@ export class Connection implements ConversationHost {
     home.ledger.setOptions(slot, resume.version, resume.actions, resume.protocol);
     home.ledger.setContext(slot, resume.context);
     this.#conversation.resume(resume, resume.passedOver);
-    home.ledger.setState(slot, session.resumableState);
+    home.ledger.setState(slot, session.resumableState, session.standing);
     this.#recordRead();
   }
 
@@ -224,10 +224,10 @@ export class Connection implements ConversationHost {
     }
     if (!ledger.lock(row)) ledger.park(row);
     const isGone = writer.length > 0 && !this.#write();
-    const { isWaiting, session } = this.#conversation;
+    const { isWaiting, session, standing } = this.#conversation;
     const { framer } = session;
     const owing = session.owing(isWaiting);
-    ledger.setState(this.slot, session.resumableState);
+    ledger.setState(this.slot, session.resumableState, standing);
     ledger.settle(
       this.slot,
       isWaiting,

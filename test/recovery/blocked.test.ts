@@ -26,6 +26,7 @@ import {
   startFaulty,
   statusOf,
   unknown,
+  words,
 } from "./support.ts";
 
 /** `block_timeout` and one second: the bound that is promised. */
@@ -176,6 +177,34 @@ describe("bystander: beside a handler that does not return", () => {
     expectCodes(await other.codes(1), "t");
     expectCodes(await other.ask(EOM), "t");
     await pass(other, "other.example.net");
+  });
+
+  test("a verdict that was found and not given yet is given: nothing passes that a handler refused", async () => {
+    await using server = await startFaulty({ server: { on_timeout: "continue" } });
+    using refused = await RawClient.connect(server.addresses[0]!);
+    // All that Postfix offers: header, eoh and body come without replies.
+    expectCodes(await refused.ask(packet("O", words(6, 0x1ff, 0x1fffff))), "O");
+    for (const command of [connect(), helo(), mail(), RCPT, DATA]) expectCodes(await refused.ask(command), "c");
+    await refused.send(header(" refuse"));
+    // It has been worked on when another command after it was answered.
+    expectCodes(await refused.ask(unknown("nothing")), "c");
+    using session = await begin(server);
+    expectCodes(await session.ask(mail("<loop@example.com>")), "c");
+    await refused.send(EOH, BODY);
+    expectCodes(await refused.ask(EOM), "r");
+    await refused.send(ABORT);
+    for (const command of [mail(), RCPT, DATA]) expectCodes(await refused.ask(command), "c");
+    expect((await statusOf(server)).counters).toMatchObject({ rejected: 1, fallbacks: 1, sessionsLost: 0 });
+  });
+
+  test("a connection that was refused stays refused", async () => {
+    await using server = await startFaulty({ server: { on_timeout: "continue" } });
+    using refused = await RawClient.connect(server.addresses[0]!);
+    expectCodes(await refused.ask(OPTNEG), "O");
+    expectCodes(await refused.ask(connect("refuse")), "y");
+    using session = await begin(server);
+    expectCodes(await session.ask(mail("<loop@example.com>")), "c");
+    expectCodes(await refused.ask(mail()), "r");
   });
 
   test("peer-gone: a peer that goes away meanwhile, orderly or not, costs nobody anything", async () => {

@@ -21,6 +21,7 @@ import {
   RawClient,
   RCPT,
   UNKNOWN,
+  words,
 } from "../server/wire.ts";
 
 /** Seconds that a worker may be blocked in these tests. */
@@ -120,4 +121,4 @@ export async function pass(session: RawClient, helo = "client.example.net", send
   expectCodes(await session.codes(1), "c");
 }
 
-export { ABORT, BODY, DATA, EOH, EOM, HEADER, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT, UNKNOWN };
+export { ABORT, BODY, DATA, EOH, EOM, HEADER, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT, UNKNOWN, words };

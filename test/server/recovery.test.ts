@@ -9,6 +9,7 @@ const NOTHING = new Uint8Array(0);
 
 const RECORD: SlotRecord = {
   state: "connected",
+  standing: 0,
   owed: 0,
   firstOwed: 0,
   untaken: 0,
@@ -32,7 +33,7 @@ const filter = (onTimeout: "tempfail" | "reject" | "accept" | "continue", isObse
 function recovered(record: Partial<SlotRecord>, circumstances: Partial<Circumstances> = {}) {
   const result = recover(
     { ...RECORD, ...record },
-    { cause: "blocked", isSuspect: false, filters: [TEMPFAIL], passedOver: [], refusal: null, ...circumstances },
+    { cause: "blocked", isSuspect: false, filters: [TEMPFAIL], passedOver: [], ...circumstances },
   );
   if (result.kind === "end") return result;
   const { replies, session, verdict } = result;
@@ -88,9 +89,10 @@ describe("a session beside the one that its worker was lost to", () => {
   });
 
   test("a message that had its verdict is not counted again, one that had not is", () => {
-    expect(recovered({ state: "decided" })).toMatchObject({ verdict: null });
+    const decided = { state: "decided", standing: code("r") } as const;
+    expect(recovered(decided)).toMatchObject({ verdict: null, ruling: "message r" });
+    expect(recovered({ ...decided, untaken: 1, owed: 1 })).toMatchObject({ verdict: "message tempfail" });
     expect(recovered({ state: "message" })).toMatchObject({ verdict: "message tempfail" });
-    expect(recovered({ state: "decided", untaken: 1, owed: 1 })).toMatchObject({ verdict: "message tempfail" });
   });
 
   test.each([
@@ -192,12 +194,28 @@ describe("the session that its worker was lost to", () => {
   });
 
   test("a connection that was refused stays so, whatever is lost next, and is not counted again", () => {
-    const refusal = { scope: "connection", packet: Buffer.from([0, 0, 0, 1, code("r")]) } as const;
-    expect(recovered({ state: "refused", owed: 1, untaken: 1 }, { refusal })).toMatchObject({
+    expect(recovered({ state: "refused", standing: code("r"), owed: 1, untaken: 1 }, guilty)).toMatchObject({
       replies: "r",
       ruling: "connection r",
       verdict: null,
+      passedOver: [{ filter: 0 }],
     });
+  });
+
+  test("a verdict that was found and not given yet is the message's, not the fallback", () => {
+    for (const [letter, verdict] of [
+      ["r", "reject"],
+      ["d", "discard"],
+      ["a", "accept"],
+      ["t", "tempfail"],
+    ] as const) {
+      const record = { state: "message", standing: code(letter), owed: 1, firstOwed: code("E") } as const;
+      expect(recovered(record, { filters: [filter("continue")] })).toMatchObject({
+        replies: letter,
+        ruling: `message ${letter}`,
+        verdict: `message ${verdict}`,
+      });
+    }
   });
 
   test("at abort or close the message is over: nothing is refused", () => {
