@@ -102,6 +102,10 @@ export class Conversation implements SessionSource, ReportSource {
   #waiting: Waiting | null = null;
   readonly #patience: Patience;
   readonly #reporter: Reporter;
+  /** When the message has to be decided, once its end was read behind a content handler; on the host's clock. */
+  #endDeadline = Number.POSITIVE_INFINITY;
+  /** When what is queued has to be worked on, while reading is paused. */
+  #backlogDeadline = Number.POSITIVE_INFINITY;
   /** A limit was passed in this message: it is reported once. */
   #overLimit = false;
   #isHungUp = false;
@@ -137,6 +141,30 @@ export class Conversation implements SessionSource, ReportSource {
   /** The plain code of a verdict that was found and is still to be given, or to be given again; 0 if there is none. */
   get standing(): number {
     return this.#deferred === null ? this.session.standing : plainCodeOf(this.#deferred.decision.packet);
+  }
+
+  /**
+   * What lies behind the handler that is awaited, as far as it was read. Content handlers run without a reply; but once the
+   * end of the message is read the mail server waits for them too, within the time of `eom`. And while reading is paused
+   * nobody knows whether it has come, so what is queued has the time of one phase in all (Sendmail waits 10 s).
+   */
+  foresee(isReadingPaused: boolean): void {
+    if (this.#waiting === null || !this.#waiting.phase.content || this.session.wantsReply) return;
+    const now = this.#host.now();
+    const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
+    if (this.session.hasEndRead && this.#endDeadline === Number.POSITIVE_INFINITY) {
+      this.#endDeadline = now + eomTimeoutMs;
+      this.#keepProgress();
+    }
+    if (!isReadingPaused) this.#backlogDeadline = Number.POSITIVE_INFINITY;
+    else if (this.#backlogDeadline === Number.POSITIVE_INFINITY) this.#backlogDeadline = now + handlerTimeoutMs;
+    this.#patience.limit(Math.min(this.#endDeadline, this.#backlogDeadline));
+  }
+
+  /** All that was queued has been worked on, and reading goes on. */
+  caughtUp(): void {
+    this.#backlogDeadline = Number.POSITIVE_INFINITY;
+    this.#patience.limit(this.#endDeadline);
   }
 
   /** No message is open: a stop costs the mail server nothing but a new connection. */
@@ -525,6 +553,9 @@ export class Conversation implements SessionSource, ReportSource {
     this.message = null;
     this.#deferred = null;
     this.#overLimit = false;
+    this.#endDeadline = Number.POSITIVE_INFINITY;
+    this.#patience.limit(this.#backlogDeadline);
+    this.#patience.stopProgress();
     this.#values.chunk = null;
     for (const part of this.#parts) part?.endMessage();
   }
@@ -551,7 +582,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#patience.begin(phase === PHASES.eom ? eomTimeoutMs : handlerTimeoutMs, part.filter.timeoutMs, (ms) => {
       this.#settle(waiting, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
     });
-    if (phase === PHASES.eom && this.#mayProgress()) this.#patience.keepProgress(() => this.#sendProgress());
+    if (phase === PHASES.eom) this.#keepProgress();
     // Any object with a `then` may be awaited; one that calls back at once must not do so within this phase.
     Promise.resolve(promise).then(
       (value) => this.#settle(waiting, "value", value),
@@ -582,6 +613,11 @@ export class Conversation implements SessionSource, ReportSource {
     if (this.#waiting !== null) this.#waiting.subject = this.#reporter.subject();
     this.#waiting = null;
     this.#patience.end();
+    this.#patience.stopProgress();
+  }
+
+  #keepProgress(): void {
+    if (this.#mayProgress()) this.#patience.keepProgress(() => this.#sendProgress());
   }
 
   /** Servers older than PROGRESS would take it for an error; QUARANTINE came with the same release (Sendmail 8.13). */

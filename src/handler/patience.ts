@@ -11,13 +11,17 @@ export interface Clock {
   now(): number;
 }
 
-/** How often progress is sent at `eom`. Sendmail waits 10 s for each reply, Postfix 300 s. */
+/** How often progress is sent once the end of the message has come. Sendmail waits 10 s for each reply, Postfix 300 s. */
 export const PROGRESS_INTERVAL_MS = 3000;
 
 export class Patience {
   readonly #clock: Clock;
   /** When the budget is over; 0 while nothing was awaited in this phase. */
   #deadline = 0;
+  /** When it is over whatever the phase: see {@link limit}. */
+  #limit = Number.POSITIVE_INFINITY;
+  /** The call that is awaited. */
+  #call: { readonly since: number; readonly ms: number | null; readonly onTimeout: (ms: number) => void } | null = null;
   #cancelDeadline: (() => void) | null = null;
   #cancelProgress: (() => void) | null = null;
 
@@ -34,18 +38,33 @@ export class Patience {
   begin(budgetMs: number, callMs: number | null, onTimeout: (ms: number) => void): void {
     const now = this.#clock.now();
     if (this.#deadline === 0) this.#deadline = now + budgetMs;
-    const left = Math.max(0, this.#deadline - now);
-    const ms = callMs === null ? left : Math.min(left, callMs);
-    this.#cancelDeadline = this.#clock.after(ms, () => onTimeout(ms));
+    this.#call = { since: now, ms: callMs, onTimeout };
+    this.#arm(now);
   }
 
-  /** Calls `send` now and then until the phase is over. */
+  /**
+   * From now on no call of this phase, or of those that follow, may go on past this time.
+   * @param deadline on the clock; infinity: no such limit
+   */
+  limit(deadline: number): void {
+    if (deadline === this.#limit) return;
+    this.#limit = deadline;
+    if (this.#call !== null) this.#arm(this.#clock.now());
+  }
+
+  /** Calls `send` now and then, until {@link stopProgress}. */
   keepProgress(send: () => void): void {
     if (this.#cancelProgress === null) this.#scheduleProgress(send);
   }
 
+  stopProgress(): void {
+    this.#cancelProgress?.();
+    this.#cancelProgress = null;
+  }
+
   /** The call has settled; the phase goes on. */
   pause(): void {
+    this.#call = null;
     this.#cancelDeadline?.();
     this.#cancelDeadline = null;
   }
@@ -54,8 +73,13 @@ export class Patience {
   end(): void {
     this.pause();
     this.#deadline = 0;
-    this.#cancelProgress?.();
-    this.#cancelProgress = null;
+  }
+
+  #arm(now: number): void {
+    const { ms, onTimeout, since } = this.#call!;
+    this.#cancelDeadline?.();
+    const until = Math.min(this.#deadline, this.#limit, ms === null ? Number.POSITIVE_INFINITY : since + ms);
+    this.#cancelDeadline = this.#clock.after(Math.max(0, until - now), () => onTimeout(this.#clock.now() - since));
   }
 
   #scheduleProgress(send: () => void): void {

@@ -75,6 +75,8 @@ for (const [name, code] of Object.entries(COMMAND) as [CommandName, number][]) {
 /** By code byte: commands that get a reply unless their NR flag was granted. */
 const ANSWERED = new Uint8Array(256);
 for (const phase of PHASE_LIST) if (phase !== PHASES.abort && phase !== PHASES.close) ANSWERED[phase.command] = 1;
+/** Watched for: once it is read, the mail server waits for the end of what lies before it as well. */
+ANSWERED[COMMAND.BODYEOB] = 2;
 
 export class MilterSession {
   readonly macros = new Macros();
@@ -168,7 +170,7 @@ export class MilterSession {
   owing(isWaiting: boolean): number {
     const { code } = this.#framer;
     const isOwed = isWaiting && this.wantsReply;
-    const isOwedLater = this.#eomDue || (this.#again && !this.#isReplay && this.#owed[code] === 1);
+    const isOwedLater = this.#eomDue || (this.#again && !this.#isReplay && this.#owed[code] !== 0);
     return isOwed || isOwedLater ? code : 0;
   }
 
@@ -187,6 +189,11 @@ export class MilterSession {
   get standing(): number {
     if (this.#ruling !== null) return plainCodeOf(this.#ruling.packet);
     return this.#state === "decided" || this.#state === "refused" ? plainCodeOf(this.#final) : 0;
+  }
+
+  /** The end of the message was read when this session was last surveyed, and not taken then. */
+  get hasEndRead(): boolean {
+    return this.#framer.hasWatched;
   }
 
   /** Records what this read owes the mail server: see `Framer.survey`. */
@@ -226,7 +233,7 @@ export class MilterSession {
       if (command === undefined) {
         throw new ProtocolError("PMILTER_ERR_COMMAND", `unknown command ${nameOf(COMMAND, code)}`);
       }
-      this.wantsReply = this.#owed[code] === 1 && !this.#isReplay;
+      this.wantsReply = this.#owed[code] !== 0 && !this.#isReplay;
       switch (command.steps[this.#state]) {
         case "take": {
           this.#commitMacros();

@@ -112,6 +112,7 @@ export class Connection implements ConversationHost {
     if (this.#conversation.isWaiting || this.#unsent !== null) {
       session.framer.keep();
       if (session.framer.restBytes > MAX_UNREAD_BYTES) this.#pause();
+      this.#conversation.foresee(this.#isPaused);
       return;
     }
     this.#work();
@@ -323,6 +324,7 @@ export class Connection implements ConversationHost {
     if (isWaiting || this.#unsent !== null) session.framer.keep();
     this.#settle();
     if (this.#isClosed) return;
+    if (isWaiting) conversation.foresee(this.#isPaused);
     if (problem !== null) {
       this.#failed(problem);
       return;
@@ -384,6 +386,7 @@ export class Connection implements ConversationHost {
 
   #unpause(): void {
     this.#isPaused = false;
+    this.#conversation.caughtUp();
     this.#socket?.resume();
   }
 

@@ -243,12 +243,12 @@ describe("Conversation, progress", () => {
     }
   });
 
-  test("is not sent for a piece of body that came with the end, only for the end itself", async () => {
+  test("is sent also for a piece of body that came with the end: the mail server waits for both", async () => {
     const body = held();
     const line = Line.to([{ body: body.handler as never, eom: held().handler as never }]);
     line.send(cmd.mail(), cmd.eom("x"));
     line.host.advance(7000);
-    expect(line.replies()).toEqual([]);
+    expect(line.replies()).toEqual(["p", "p"]);
     body.resolve();
     await settled();
     line.host.advance(3000);
@@ -444,5 +444,123 @@ describe("Conversation, a connection lost while a handler is awaited", () => {
     close.resolve();
     await settled();
     expect(close.calls).toBe(1);
+  });
+});
+
+describe("Conversation, content handlers that are still to run when the end has come", () => {
+  const slow = (log: string[]) => {
+    const waits: ReturnType<typeof held>[] = [];
+    const header = (_: unknown, name: string) => {
+      log.push(name);
+      waits.push(held());
+      return waits.at(-1)!.handler();
+    };
+    return { filter: at("header", header as never, { eom: () => void log.push("eom") }), waits };
+  };
+
+  test("the mail server gets progress while they run, and the verdict at the end", async () => {
+    const log: string[] = [];
+    const { filter, waits } = slow(log);
+    const line = Line.to([filter]);
+    line.send(cmd.mail(), cmd.header("A", "1"));
+    line.host.advance(4000);
+    expect(line.replies()).toEqual([]);
+    line.send(cmd.header("B", "2"), cmd.eom());
+    line.host.advance(3500);
+    expect(line.replies()).toEqual(["p"]);
+    waits[0]!.resolve();
+    await settled();
+    // Settled within three seconds of the last one: progress goes on all the same.
+    line.host.advance(2600);
+    expect(line.replies()).toEqual(["p"]);
+    waits[1]!.resolve(reject());
+    await settled();
+    expect(line.replies()).toEqual(["r"]);
+    expect(log).toEqual(["A", "B"]);
+    expect(line.host.timers).toEqual([]);
+  });
+
+  test("all of them together have the time of eom, counted from when the end was read", async () => {
+    const log: string[] = [];
+    const { filter, waits } = slow(log);
+    const line = Line.to([filter]);
+    line.send(cmd.mail(), ...Array.from({ length: 60 }, (_, index) => cmd.header(`H${index}`, "1")), cmd.eom());
+    for (let time = 0; time < 239_000; time += 5000) {
+      line.host.advance(Math.min(5000, 239_000 - time));
+      waits.at(-1)!.resolve();
+      await settled();
+    }
+    expect(line.replies().filter((reply) => reply !== "p")).toEqual([]);
+    line.host.advance(1000);
+    await settled();
+    expect(line.replies().filter((reply) => reply !== "p")).toEqual(["t"]);
+    expect(line.failures).toMatchObject([{ cause: "timeout", phase: "header", fallback: "tempfail" }]);
+    expect(log).toHaveLength(49);
+  });
+
+  test("what was sent in one read with its end is no different", () => {
+    const line = Line.to([at("header", held().handler)]);
+    line.send(Buffer.concat([cmd.mail(), cmd.header(), cmd.eom()]));
+    line.host.advance(7000);
+    expect(line.replies()).toEqual(["p", "p"]);
+    line.host.advance(1000);
+    expect(line.replies()).toEqual(["t"]);
+  });
+
+  test("a backlog whose end is not known, since reading is paused, has the time of one phase in all", async () => {
+    const log: string[] = [];
+    const { filter, waits } = slow(log);
+    const line = Line.to([filter]);
+    line.send(cmd.mail(), cmd.header("A", "1"));
+    line.host.advance(5000);
+    line.isPaused = true;
+    line.send(cmd.header("B", "2"), cmd.header("C", "3"));
+    line.host.advance(2000);
+    waits[0]!.resolve();
+    await settled();
+    line.host.advance(5999);
+    expect(line.failures).toEqual([]);
+    line.host.advance(1);
+    expect(line.failures).toMatchObject([{ cause: "timeout", phase: "header", fallback: "tempfail" }]);
+    expect(line.send(cmd.eom())).toEqual(["t"]);
+    expect(log).toEqual(["A", "B"]);
+  });
+
+  test("once a backlog was caught up, each phase has its own time again", async () => {
+    const log: string[] = [];
+    const { filter, waits } = slow(log);
+    const line = Line.to([filter]);
+    line.isPaused = true;
+    line.send(cmd.mail(), cmd.header("A", "1"));
+    line.host.advance(7000);
+    waits[0]!.resolve();
+    await settled();
+    line.isPaused = false;
+    line.conversation.caughtUp();
+    line.send(cmd.header("B", "2"));
+    line.host.advance(7999);
+    expect(line.failures).toEqual([]);
+    line.host.advance(1);
+    expect(line.failures).toHaveLength(1);
+  });
+
+  test("where each of them is answered, the mail server waits for each alone", () => {
+    const line = Line.to([at("header", held().handler)], { protocol: NO_NR });
+    expect(line.send(Buffer.concat([cmd.mail(), cmd.header(), cmd.eom()]))).toEqual(["c"]);
+    line.host.advance(7000);
+    expect(line.replies()).toEqual([]);
+  });
+
+  test("abort handlers run if the message is given up before its end has its reply", async () => {
+    const log: string[] = [];
+    const wait = held();
+    const line = Line.to([
+      at("header", wait.handler as never, { abort: () => void log.push("abort"), eom: () => void log.push("eom") }),
+    ]);
+    line.send(cmd.mail(), cmd.header(), cmd.abort(), cmd.mail());
+    wait.resolve(reject());
+    await settled();
+    expect(log).toEqual(["abort"]);
+    expect(line.replies()).toEqual([]);
   });
 });

@@ -138,6 +138,8 @@ export class Line {
   readonly host: FakeHost;
   readonly writer = new ReplyWriter();
   readonly conversation: Conversation;
+  /** Reading is paused, since so much is queued. */
+  isPaused = false;
   /** Replies not looked at yet. */
   #sent: string[] = [];
 
@@ -159,9 +161,13 @@ export class Line {
   send(...reads: readonly Uint8Array[]): string[] {
     for (const read of reads) {
       const chunk = Buffer.from(read);
-      this.conversation.session.push(chunk);
-      if (this.conversation.isWaiting) this.conversation.session.framer.keep();
-      else this.#work();
+      const { session } = this.conversation;
+      session.push(chunk);
+      if (this.conversation.isWaiting) {
+        session.survey();
+        session.framer.keep();
+        this.conversation.foresee(this.isPaused);
+      } else this.#work();
       chunk.fill(0x2a);
     }
     return this.replies();
@@ -192,7 +198,9 @@ export class Line {
   #work(): void {
     this.conversation.session.survey();
     this.conversation.pump();
-    if (this.conversation.isWaiting) this.conversation.session.framer.keep();
+    if (!this.conversation.isWaiting) return;
+    this.conversation.session.framer.keep();
+    this.conversation.foresee(this.isPaused);
   }
 
   #flush(): void {
