@@ -1,6 +1,6 @@
 /**
- * The main thread: binds, accepts, holds its own copy of each connection, places a duplicate with a worker, and stops.
- * It runs no handler and parses no mail.
+ * The main thread: binds, accepts, loads and reloads, looks after the workers, and stops. It runs no handler and parses no
+ * mail.
  */
 import { BlockList } from "node:net";
 import { availableParallelism } from "node:os";
@@ -12,19 +12,18 @@ import { loadConfig } from "../config/load.ts";
 import { Counters, type Counts } from "../counters.ts";
 import { Ledger } from "../ledger.ts";
 import { residentBytes } from "../memory.ts";
-import { suffices } from "../protocol/negotiate.ts";
-import type { ChainSummary, PeerName, ResumedSession } from "../worker/messages.ts";
+import type { ChainSummary, PeerName } from "../worker/messages.ts";
 import { isCurrent, pathsOf } from "../worker/sources.ts";
+import { Connections } from "./connections.ts";
 import { listenForControl } from "./control.ts";
-import { connectionsThatFit, descriptorLimit, isSameFile, SpareDescriptors } from "./descriptors.ts";
-import type { Generation, Loss, Release } from "./generation.ts";
+import { connectionsThatFit, descriptorLimit, SpareDescriptors } from "./descriptors.ts";
+import type { Generation } from "./generation.ts";
 import { Generations } from "./generations.ts";
-import { close, deadSocket, dup, replaceDescriptor, shutdown } from "./libc.ts";
+import { close, deadSocket } from "./libc.ts";
+import { toError } from "./listen-error.ts";
 import { type AcceptedSocket, listen, type Listener } from "./listener.ts";
-import { countersOf, lossLines } from "./loss-report.ts";
-import { UNPLACED_MS, WATCHDOG_MS } from "./policy.ts";
+import { WATCHDOG_MS } from "./policy.ts";
 import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
-import { handOver, type LossCause, recover } from "./recovery.ts";
 import { Rows } from "./rows.ts";
 import { statusOf } from "./status.ts";
 import { callHandler, checkModule, EXIT_HANDLER_TIMEOUT_MS, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
@@ -37,27 +36,6 @@ export interface ServerOptions {
   readonly prints: Output;
   /** The server cannot serve any more, and the process is to end: a supervisor starts it again. */
   onFatal(reason: string): void;
-}
-
-/** The main thread's hold on a connection: paused, it reads nothing and keeps the peer's session alive. */
-interface Held {
-  readonly socket: AcceptedSocket;
-  readonly peer: PeerName;
-  /** What the worker was given that has it: a duplicate of the descriptor, and how the session goes on. */
-  descriptor: number;
-  resume: ResumedSession | null;
-  /** The peer has reset the connection: this copy is closed, and its descriptor may be another one's by now. */
-  isGone: boolean;
-}
-
-/** A connection that no worker could take yet: the first is loading, or the last is being replaced. */
-interface Unplaced {
-  readonly slot: number;
-  readonly resume: ResumedSession | null;
-  /** The one that it was negotiated for; null for a new session: whichever is current. */
-  readonly generation: Generation | null;
-  /** Since when it waits, on the clock of `performance.now()`. */
-  readonly since: number;
 }
 
 /** What became of a reload. */
@@ -76,14 +54,10 @@ export class FilterServer {
   readonly #generations: Generations;
   readonly #watcher: FileWatcher;
   readonly #maxConnections: number;
-  /** By slot. */
-  readonly #held: (Held | undefined)[] = [];
-  readonly #freeSlots: number[] = [];
+  readonly #connections: Connections;
   #allowed: BlockList | null;
-  #connections = 0;
   #listeners: Listener[] = [];
   #control: Listener | null = null;
-  #unplaced: Unplaced[] = [];
   readonly #counters = new Counters();
   readonly #watchdog: ReturnType<typeof setInterval>;
   #lastLook = performance.now();
@@ -108,13 +82,17 @@ export class FilterServer {
       log: (level, text, fields) => options.log.write(level, text, fields),
       print: (text) => options.prints.push(text),
       sources: () => this.#watch(),
-      ready: () => this.#placeWaiting(),
-      closed: (slot) => this.#release(slot),
-      released: (slot, release) => this.#moveOn(slot, release),
-      revoke: (slots) => this.#revoke(slots),
-      orphaned: (generation, loss) => this.#recover(generation, loss),
+      ready: () => this.#connections.placeWaiting(),
+      closed: (slot) => this.#connections.release(slot),
+      released: (slot, release) => this.#connections.moveOn(slot, release),
+      revoke: (slots) => this.#connections.revoke(slots),
+      orphaned: (generation, loss) => this.#connections.recover(generation, loss),
       count: (counter) => this.#counters.count(counter),
       starting: () => this.#spare.release(),
+    });
+    this.#connections = new Connections(this.#ledger, () => this.#generations, this.#counters, this.#nothing, {
+      log: (level, text, fields) => options.log.write(level, text, fields),
+      ended: () => this.#empty(),
     });
     this.#watchdog = setInterval(() => this.#look(), WATCHDOG_MS);
     this.#watcher = new FileWatcher(() => void this.#reloadChanged());
@@ -142,14 +120,14 @@ export class FilterServer {
         dropPrivileges({ user: config.server.user, group: config.server.group });
       }
       await server.#load(config);
-      server.#placeWaiting();
+      server.#connections.placeWaiting();
       return server;
     } catch (error) {
       clearInterval(server.#watchdog);
       server.#spare.close();
       close(server.#nothing);
       server.#closeListeners();
-      for (const held of server.#held) held?.socket.end();
+      server.#connections.endAll();
       throw error;
     }
   }
@@ -160,7 +138,7 @@ export class FilterServer {
   }
 
   get connections(): number {
-    return this.#connections;
+    return this.#connections.size;
   }
 
   get generation(): Generation {
@@ -175,7 +153,7 @@ export class FilterServer {
 
   /** Connections that wait for a worker. */
   get waiting(): number {
-    return this.#unplaced.length;
+    return this.#connections.waiting;
   }
 
   get counts(): Counts {
@@ -201,6 +179,7 @@ export class FilterServer {
   /** Accepts no more, lets open sessions end within `stop_timeout`, runs `master_exit_handler`. */
   async stop(): Promise<void> {
     this.#isStopping = true;
+    this.#connections.stop();
     this.#watcher.close();
     this.#closeListeners();
     this.#generations.loading?.abandon("the server stops");
@@ -214,7 +193,7 @@ export class FilterServer {
     try {
       await callHandler(this.#options.workerUrl, masterExit, EXIT_HANDLER_TIMEOUT_MS, this.#taskOutput);
     } catch (error) {
-      this.#options.log.write("error", `master_exit_handler: ${messageOf(error)}`);
+      this.#options.log.write("error", `master_exit_handler: ${toError(error).message}`);
     }
   }
 
@@ -289,7 +268,7 @@ export class FilterServer {
     } catch (error) {
       // What was read of it is watched as well: mending a file that the old generation does not know has to be noticed.
       this.#watch();
-      return done(false, `generation ${this.generation.number} serves on: ${messageOf(error)}`);
+      return done(false, `generation ${this.generation.number} serves on: ${toError(error).message}`);
     }
   }
 
@@ -329,7 +308,10 @@ export class FilterServer {
         (error) => log.write("warn", `server.control: ${error.message}`),
       );
     } catch (error) {
-      log.write("warn", `server.control: ${messageOf(error)}; pmilter status and reload cannot reach this server`);
+      log.write(
+        "warn",
+        `server.control: ${toError(error).message}; pmilter status and reload cannot reach this server`,
+      );
     }
   }
 
@@ -349,144 +331,8 @@ export class FilterServer {
       socket.end();
       return;
     }
-    const slot = this.#freeSlots.pop() ?? this.#held.length;
-    const held: Held = { socket, peer, descriptor: -1, resume: null, isGone: false };
-    this.#held[slot] = held;
-    this.#connections += 1;
-    this.#counters.count("connections");
-    socket.data = { closed: () => this.#lost(slot, held) };
-    if (this.#connections >= this.#maxConnections) this.#fill();
-    this.#place(slot, null, null);
-  }
-
-  /**
-   * Gives a duplicate of a connection to a generation, and there to the worker that has the fewest.
-   * @param generation null: the one that is current
-   */
-  #place(slot: number, resume: ResumedSession | null, generation: Generation | null, since = performance.now()): void {
-    const held = this.#held[slot];
-    if (held === undefined) return;
-    if (held.isGone) {
-      this.#release(slot);
-      return;
-    }
-    try {
-      const descriptor = dup(held.socket.fd);
-      held.descriptor = descriptor;
-      held.resume = resume;
-      if ((generation ?? this.#generations.current)?.place(slot, descriptor, held.peer, resume) === true) return;
-      close(descriptor);
-      this.#unplaced.push({ slot, resume, generation, since });
-      generation?.revive();
-    } catch (error) {
-      this.#loseConnection(slot, messageOf(error));
-    }
-  }
-
-  #placeWaiting(): void {
-    for (const { generation, resume, since, slot } of this.#unplaced.splice(0)) {
-      this.#place(slot, resume, generation?.hasEnded === true ? null : generation, since);
-    }
-    this.#generations.dismissStandIn();
-  }
-
-  /**
-   * A session of an old generation, between messages: the current one goes on with it. The worker has given it up for the
-   * generation that it knew of; should that not be the current one any more, the session may have to go back.
-   */
-  #moveOn(slot: number, release: Release): void {
-    const record = this.#ledger.read(slot);
-    const held = this.#held[slot];
-    // Its first packets were too long to be kept: a worker gives up no such session.
-    if (record.context === null || held === undefined) {
-      this.#release(slot);
-      release.done();
-      return;
-    }
-    const resume = handOver(record, held.resume?.passedOver ?? []);
-    const { summary } = this.generation;
-    if (suffices(resume, summary, summary)) {
-      this.#place(slot, resume, null);
-      release.done();
-      return;
-    }
-    try {
-      if (held.isGone) throw new Error("the peer has reset it");
-      held.descriptor = dup(held.socket.fd);
-      held.resume = resume;
-      release.back(held.descriptor, held.peer, resume);
-    } catch (error) {
-      this.#loseConnection(slot, messageOf(error));
-      release.done();
-    }
-  }
-
-  /**
-   * The worker's duplicates become descriptors of nothing. A thread that is ended goes on reading what its last poll found
-   * ready, and what it reads would be lost.
-   */
-  #revoke(slots: Iterable<number>): void {
-    for (const slot of slots) {
-      const held = this.#held[slot];
-      if (held === undefined || held.isGone || !this.#ledger.isAdopted(slot)) continue;
-      // A worker that has closed its duplicate, and could not tell any more, has given the number back: it may mean
-      // anything by now.
-      if (isSameFile(held.descriptor, held.socket.fd)) replaceDescriptor(this.#nothing, held.descriptor);
-    }
-  }
-
-  /** Sessions have lost their worker: what the mail servers wait for is answered, and the sessions go on in others. */
-  #recover(generation: Generation, { busySlot, cause, slots }: Loss): void {
-    for (const slot of slots) {
-      try {
-        this.#recoverOne(generation, cause, slot, busySlot);
-      } catch (error) {
-        this.#loseConnection(slot, `its worker was lost, and it could not go on: ${messageOf(error)}`);
-      }
-    }
-  }
-
-  #recoverOne(generation: Generation, cause: LossCause, slot: number, busySlot: number | null): void {
-    const held = this.#held[slot];
-    if (held === undefined) return;
-    if (!this.#ledger.isAdopted(slot)) {
-      close(held.descriptor);
-      this.#goOn(slot, held.resume, generation);
-      return;
-    }
-    const record = this.#ledger.read(slot);
-    const isSuspect = busySlot === null ? record.call !== null : slot === busySlot;
-    const recovery = recover(record, {
-      cause,
-      isSuspect,
-      filters: generation.summary.filters,
-      passedOver: held.resume?.passedOver ?? [],
-    });
-    for (const line of lossLines(record, recovery, isSuspect, { cause, generation, peer: held.peer })) {
-      this.#options.log.write(line.level, line.text, line.fields);
-    }
-    for (const counter of countersOf(recovery)) this.#counters.count(counter);
-    if (recovery.kind === "end" || held.isGone) {
-      this.#endConnection(slot);
-      return;
-    }
-    const { replies, session } = recovery;
-    // A peer that reads nothing may have filled its buffer with replies before.
-    if (replies.length > 0 && held.socket.write(replies) !== replies.length) {
-      throw new Error("the fallback could not be sent");
-    }
-    this.#goOn(slot, session, generation);
-  }
-
-  /** A session that was with a generation goes on there, or in the current one if the other is ending and this one serves it. */
-  #goOn(slot: number, resume: ResumedSession | null, generation: Generation): void {
-    if (this.#isStopping) {
-      this.#endConnection(slot);
-      return;
-    }
-    const { current } = this.#generations;
-    const mayMove = resume === null || (current !== null && suffices(resume, generation.summary, current.summary));
-    this.#place(slot, resume, generation === current || mayMove ? null : generation);
+    this.#connections.add(socket, peer);
+    if (this.#connections.size >= this.#maxConnections) this.#fill();
   }
 
   /** Looks after the workers. */
@@ -507,8 +353,7 @@ export class FilterServer {
     const bound = this.#config.limits.workerMemory * (1 + all.reduce((sum, { loads }) => sum + loads.length, 0));
     const isShort = residentBytes() > bound;
     for (const generation of all) generation.watch(elapsed, isShort);
-    const [longest] = this.#unplaced;
-    if (longest !== undefined && now - longest.since > UNPLACED_MS) this.#standIn(now);
+    this.#connections.standIn(now);
   }
 
   /** Without a descriptor no connection can be accepted, and trying would take all of a core. */
@@ -526,64 +371,17 @@ export class FilterServer {
     }
   }
 
-  /** Mail servers do not wait for ever: those that have waited long enough get the fallback. */
-  #standIn(now: number): void {
-    const standIn = this.#generations.standIn();
-    if (standIn === null) return;
-    const waiting = this.#unplaced;
-    this.#unplaced = waiting.filter(({ since }) => now - since <= UNPLACED_MS);
-    for (const { resume, since, slot } of waiting) {
-      if (now - since > UNPLACED_MS) this.#place(slot, resume, standIn, since);
-    }
-  }
-
-  /** A reset reached the main thread's copy. A worker that has the connection sees it too, and reports. */
-  #lost(slot: number, held: Held): void {
-    // Our own end of it comes here, too: the slot may be another connection's by now.
-    if (this.#held[slot] !== held) return;
-    held.isGone = true;
-    const at = this.#unplaced.findIndex((waiting) => waiting.slot === slot);
-    if (at === -1) return;
-    this.#unplaced.splice(at, 1);
-    this.#release(slot);
-  }
-
-  /** A connection that cannot be served any more, whatever its peer does. */
-  #loseConnection(slot: number, reason: string): void {
-    const held = this.#held[slot];
-    if (held === undefined) return;
-    this.#options.log.write("error", `${held.peer}: connection closed: ${reason}`);
-    this.#counters.count("sessionsLost");
-    this.#endConnection(slot);
-  }
-
-  /** Ends a connection for its peer, whoever else holds a copy of it. */
-  #endConnection(slot: number): void {
-    const held = this.#held[slot];
-    if (held === undefined) return;
-    if (!held.isGone) shutdown(held.socket.fd, "both");
-    this.#release(slot);
-  }
-
-  /** Ends the main thread's copy of a connection. */
-  #release(slot: number): void {
-    const held = this.#held[slot];
-    if (held === undefined) return;
-    this.#held[slot] = undefined;
-    this.#freeSlots.push(slot);
-    this.#connections -= 1;
-    held.socket.end();
-    if (this.#isFull && this.#connections < this.#maxConnections) {
-      this.#isFull = false;
-      this.#resume();
-    }
-  }
-
   #fill(): void {
     if (this.#isFull) return;
     this.#isFull = true;
-    this.#options.log.write("warn", `${this.#connections} connections (server.max_connections): further ones wait`);
+    this.#options.log.write("warn", `${this.connections} connections (server.max_connections): further ones wait`);
     this.#pause();
+  }
+
+  #empty(): void {
+    if (!this.#isFull || this.connections >= this.#maxConnections) return;
+    this.#isFull = false;
+    this.#resume();
   }
 
   #pause(): void {
@@ -599,7 +397,7 @@ export class FilterServer {
       } catch (error) {
         // Still paused: the next connection that ends tries again.
         this.#isFull = true;
-        this.#options.log.write("error", `${formatAddress(listener.address)}: ${messageOf(error)}`);
+        this.#options.log.write("error", `${formatAddress(listener.address)}: ${toError(error).message}`);
       }
     }
   }
@@ -655,10 +453,6 @@ export function logNotices(log: Log, config: Config): void {
 /** The filters by name, as logs give them. */
 export function describeFilters({ filters }: ChainSummary): string {
   return filters.map(({ name, isObserved }) => name + (isObserved ? " (observe)" : "")).join(", ") || "no filters";
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 /** An inherited socket may be of both families: an IPv4 client then comes as `::ffff:192.0.2.1`. */

@@ -1,0 +1,288 @@
+/**
+ * The connections that the main thread holds: a paused copy of each, by slot, and where its session is served. It places a
+ * duplicate with a worker, moves it between generations, and lets it go on when its worker is lost. Whether more are
+ * accepted is the server's business.
+ */
+import type { LogFields } from "../admin/log.ts";
+import type { LogLevel } from "../admin/log-level.ts";
+import type { Counters } from "../counters.ts";
+import type { Ledger } from "../ledger.ts";
+import { suffices } from "../protocol/negotiate.ts";
+import type { PeerName, ResumedSession } from "../worker/messages.ts";
+import { isSameFile } from "./descriptors.ts";
+import type { Generation, Loss, Release } from "./generation.ts";
+import type { Generations } from "./generations.ts";
+import { close, dup, replaceDescriptor, shutdown } from "./libc.ts";
+import type { AcceptedSocket } from "./listener.ts";
+import { toError } from "./listen-error.ts";
+import { countersOf, lossLines } from "./loss-report.ts";
+import { UNPLACED_MS } from "./policy.ts";
+import { handOver, type LossCause, recover } from "./recovery.ts";
+
+export interface ConnectionsHost {
+  log(level: LogLevel, text: string, fields?: LogFields): void;
+  /** A connection has ended: there is room for another. */
+  ended(): void;
+}
+
+/** The main thread's hold on a connection: paused, it reads nothing and keeps the peer's session alive. */
+interface Held {
+  readonly socket: AcceptedSocket;
+  readonly peer: PeerName;
+  /** What the worker was given that has it: a duplicate of the descriptor, and how the session goes on. */
+  descriptor: number;
+  resume: ResumedSession | null;
+  /** The peer has reset the connection: this copy is closed, and its descriptor may be another one's by now. */
+  isGone: boolean;
+}
+
+/** A connection that no worker could take yet: the first is loading, or the last is being replaced. */
+interface Unplaced {
+  readonly slot: number;
+  readonly resume: ResumedSession | null;
+  /** The one that it was negotiated for; null for a new session: whichever is current. */
+  readonly generation: Generation | null;
+  /** Since when it waits, on the clock of `performance.now()`. */
+  readonly since: number;
+}
+
+export class Connections {
+  readonly #ledger: Ledger;
+  readonly #generations: () => Generations;
+  readonly #counters: Counters;
+  /** What revoked descriptors become: a descriptor of nothing. */
+  readonly #nothing: number;
+  readonly #host: ConnectionsHost;
+  /** By slot. */
+  readonly #held: (Held | undefined)[] = [];
+  readonly #freeSlots: number[] = [];
+  #size = 0;
+  #unplaced: Unplaced[] = [];
+  #isStopping = false;
+
+  constructor(
+    ledger: Ledger,
+    generations: () => Generations,
+    counters: Counters,
+    nothing: number,
+    host: ConnectionsHost,
+  ) {
+    this.#ledger = ledger;
+    this.#generations = generations;
+    this.#counters = counters;
+    this.#nothing = nothing;
+    this.#host = host;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** How many wait for a worker. */
+  get waiting(): number {
+    return this.#unplaced.length;
+  }
+
+  /** Takes a connection that was just accepted, and has it served. */
+  add(socket: AcceptedSocket, peer: PeerName): void {
+    const slot = this.#freeSlots.pop() ?? this.#held.length;
+    const held: Held = { socket, peer, descriptor: -1, resume: null, isGone: false };
+    this.#held[slot] = held;
+    this.#size += 1;
+    this.#counters.count("connections");
+    socket.data = { closed: () => this.#lost(slot, held) };
+    this.#place(slot, null, null);
+  }
+
+  /** From now on a session that loses its worker ends. */
+  stop(): void {
+    this.#isStopping = true;
+  }
+
+  /** Ends this side of all of them. */
+  endAll(): void {
+    for (const held of this.#held) held?.socket.end();
+  }
+
+  /**
+   * Gives a duplicate of a connection to a generation, and there to the worker that has the fewest.
+   * @param generation null: the one that is current
+   */
+  #place(slot: number, resume: ResumedSession | null, generation: Generation | null, since = performance.now()): void {
+    const held = this.#held[slot];
+    if (held === undefined) return;
+    if (held.isGone) {
+      this.release(slot);
+      return;
+    }
+    try {
+      const descriptor = dup(held.socket.fd);
+      held.descriptor = descriptor;
+      held.resume = resume;
+      if ((generation ?? this.#generations().current)?.place(slot, descriptor, held.peer, resume) === true) return;
+      close(descriptor);
+      this.#unplaced.push({ slot, resume, generation, since });
+      generation?.revive();
+    } catch (error) {
+      this.#loseConnection(slot, toError(error).message);
+    }
+  }
+
+  placeWaiting(): void {
+    for (const { generation, resume, since, slot } of this.#unplaced.splice(0)) {
+      this.#place(slot, resume, generation?.hasEnded === true ? null : generation, since);
+    }
+    this.#generations().dismissStandIn();
+  }
+
+  /**
+   * A session of an old generation, between messages: the current one goes on with it. The worker has given it up for the
+   * generation that it knew of; should that not be the current one any more, the session may have to go back.
+   */
+  moveOn(slot: number, release: Release): void {
+    const record = this.#ledger.read(slot);
+    const held = this.#held[slot];
+    // Its first packets were too long to be kept: a worker gives up no such session.
+    if (record.context === null || held === undefined) {
+      this.release(slot);
+      release.done();
+      return;
+    }
+    const resume = handOver(record, held.resume?.passedOver ?? []);
+    const { summary } = this.#generations().current!;
+    if (suffices(resume, summary, summary)) {
+      this.#place(slot, resume, null);
+      release.done();
+      return;
+    }
+    try {
+      if (held.isGone) throw new Error("the peer has reset it");
+      held.descriptor = dup(held.socket.fd);
+      held.resume = resume;
+      release.back(held.descriptor, held.peer, resume);
+    } catch (error) {
+      this.#loseConnection(slot, toError(error).message);
+      release.done();
+    }
+  }
+
+  /**
+   * The worker's duplicates become descriptors of nothing. A thread that is ended goes on reading what its last poll found
+   * ready, and what it reads would be lost.
+   */
+  revoke(slots: Iterable<number>): void {
+    for (const slot of slots) {
+      const held = this.#held[slot];
+      if (held === undefined || held.isGone || !this.#ledger.isAdopted(slot)) continue;
+      // A worker that has closed its duplicate, and could not tell any more, has given the number back: it may mean
+      // anything by now.
+      if (isSameFile(held.descriptor, held.socket.fd)) replaceDescriptor(this.#nothing, held.descriptor);
+    }
+  }
+
+  /** Sessions have lost their worker: what the mail servers wait for is answered, and the sessions go on in others. */
+  recover(generation: Generation, { busySlot, cause, slots }: Loss): void {
+    for (const slot of slots) {
+      try {
+        this.#recoverOne(generation, cause, slot, busySlot);
+      } catch (error) {
+        this.#loseConnection(slot, `its worker was lost, and it could not go on: ${toError(error).message}`);
+      }
+    }
+  }
+
+  #recoverOne(generation: Generation, cause: LossCause, slot: number, busySlot: number | null): void {
+    const held = this.#held[slot];
+    if (held === undefined) return;
+    if (!this.#ledger.isAdopted(slot)) {
+      close(held.descriptor);
+      this.#goOn(slot, held.resume, generation);
+      return;
+    }
+    const record = this.#ledger.read(slot);
+    const isSuspect = busySlot === null ? record.call !== null : slot === busySlot;
+    const recovery = recover(record, {
+      cause,
+      isSuspect,
+      filters: generation.summary.filters,
+      passedOver: held.resume?.passedOver ?? [],
+    });
+    for (const line of lossLines(record, recovery, isSuspect, { cause, generation, peer: held.peer })) {
+      this.#host.log(line.level, line.text, line.fields);
+    }
+    for (const counter of countersOf(recovery)) this.#counters.count(counter);
+    if (recovery.kind === "end" || held.isGone) {
+      this.#endConnection(slot);
+      return;
+    }
+    const { replies, session } = recovery;
+    // A peer that reads nothing may have filled its buffer with replies before.
+    if (replies.length > 0 && held.socket.write(replies) !== replies.length) {
+      throw new Error("the fallback could not be sent");
+    }
+    this.#goOn(slot, session, generation);
+  }
+
+  /** A session that was with a generation goes on there, or in the current one if the other is ending and this one serves it. */
+  #goOn(slot: number, resume: ResumedSession | null, generation: Generation): void {
+    if (this.#isStopping) {
+      this.#endConnection(slot);
+      return;
+    }
+    const { current } = this.#generations();
+    const mayMove = resume === null || (current !== null && suffices(resume, generation.summary, current.summary));
+    this.#place(slot, resume, generation === current || mayMove ? null : generation);
+  }
+
+  /** Mail servers do not wait for ever: those that have waited long enough get the fallback. */
+  standIn(now: number): void {
+    const [longest] = this.#unplaced;
+    if (longest === undefined || now - longest.since <= UNPLACED_MS) return;
+    const standIn = this.#generations().standIn();
+    if (standIn === null) return;
+    const waiting = this.#unplaced;
+    this.#unplaced = waiting.filter(({ since }) => now - since <= UNPLACED_MS);
+    for (const { resume, since, slot } of waiting) {
+      if (now - since > UNPLACED_MS) this.#place(slot, resume, standIn, since);
+    }
+  }
+
+  /** A reset reached the main thread's copy. A worker that has the connection sees it too, and reports. */
+  #lost(slot: number, held: Held): void {
+    // Our own end of it comes here, too: the slot may be another connection's by now.
+    if (this.#held[slot] !== held) return;
+    held.isGone = true;
+    const at = this.#unplaced.findIndex((waiting) => waiting.slot === slot);
+    if (at === -1) return;
+    this.#unplaced.splice(at, 1);
+    this.release(slot);
+  }
+
+  /** A connection that cannot be served any more, whatever its peer does. */
+  #loseConnection(slot: number, reason: string): void {
+    const held = this.#held[slot];
+    if (held === undefined) return;
+    this.#host.log("error", `${held.peer}: connection closed: ${reason}`);
+    this.#counters.count("sessionsLost");
+    this.#endConnection(slot);
+  }
+
+  /** Ends a connection for its peer, whoever else holds a copy of it. */
+  #endConnection(slot: number): void {
+    const held = this.#held[slot];
+    if (held === undefined) return;
+    if (!held.isGone) shutdown(held.socket.fd, "both");
+    this.release(slot);
+  }
+
+  /** Ends the main thread's copy of a connection. */
+  release(slot: number): void {
+    const held = this.#held[slot];
+    if (held === undefined) return;
+    this.#held[slot] = undefined;
+    this.#freeSlots.push(slot);
+    this.#size -= 1;
+    held.socket.end();
+    this.#host.ended();
+  }
+}
