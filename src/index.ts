@@ -22,5 +22,5 @@ export type {
   State,
   Tls,
 } from "./handler/types.ts";
-export type { Client } from "./protocol/session.ts";
+export type { Client } from "./protocol/client.ts";
 export type { Phase, VerdictKind, VerdictOf } from "./protocol/phases.ts";

@@ -10,7 +10,8 @@ import type { WorkerCounter } from "../counters.ts";
 import { ACTION } from "../protocol/constants.ts";
 import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "../protocol/encode.ts";
 import { type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
-import { type Client, type EventPhase, MilterSession, type Resumption } from "../protocol/session.ts";
+import type { Client } from "../protocol/client.ts";
+import { type EventPhase, MilterSession, type Resumption } from "../protocol/session.ts";
 import type { Chain, ChainFilter, Step } from "./chain.ts";
 import type { FilterChanges } from "./changes.ts";
 import { UsageError } from "./errors.ts";
@@ -102,10 +103,6 @@ export class Conversation implements SessionSource, ReportSource {
   #waiting: Waiting | null = null;
   readonly #patience: Patience;
   readonly #reporter: Reporter;
-  /** When the message has to be decided, once its end was read behind a content handler; on the host's clock. */
-  #endDeadline = Number.POSITIVE_INFINITY;
-  /** When what is queued has to be worked on, while reading is paused. */
-  #backlogDeadline = Number.POSITIVE_INFINITY;
   /** A limit was passed in this message: it is reported once. */
   #overLimit = false;
   #isHungUp = false;
@@ -150,21 +147,14 @@ export class Conversation implements SessionSource, ReportSource {
    */
   foresee(isReadingPaused: boolean): void {
     if (this.#waiting === null || !this.#waiting.phase.content || this.session.wantsReply) return;
-    const now = this.#host.now();
     const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
-    if (this.session.hasEndRead && this.#endDeadline === Number.POSITIVE_INFINITY) {
-      this.#endDeadline = now + eomTimeoutMs;
-      this.#keepProgress();
-    }
-    if (!isReadingPaused) this.#backlogDeadline = Number.POSITIVE_INFINITY;
-    else if (this.#backlogDeadline === Number.POSITIVE_INFINITY) this.#backlogDeadline = now + handlerTimeoutMs;
-    this.#patience.limit(Math.min(this.#endDeadline, this.#backlogDeadline));
+    if (this.session.hasEndRead && this.#patience.endRead(eomTimeoutMs)) this.#keepProgress();
+    this.#patience.backlog(isReadingPaused ? handlerTimeoutMs : null);
   }
 
   /** All that was queued has been worked on, and reading goes on. */
   caughtUp(): void {
-    this.#backlogDeadline = Number.POSITIVE_INFINITY;
-    this.#patience.limit(this.#endDeadline);
+    this.#patience.backlog(null);
   }
 
   /** No message is open: a stop costs the mail server nothing but a new connection. */
@@ -553,9 +543,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.message = null;
     this.#deferred = null;
     this.#overLimit = false;
-    this.#endDeadline = Number.POSITIVE_INFINITY;
-    this.#patience.limit(this.#backlogDeadline);
-    this.#patience.stopProgress();
+    this.#patience.endMessage();
     this.#values.chunk = null;
     for (const part of this.#parts) part?.endMessage();
   }
@@ -613,7 +601,7 @@ export class Conversation implements SessionSource, ReportSource {
     if (this.#waiting !== null) this.#waiting.subject = this.#reporter.subject();
     this.#waiting = null;
     this.#patience.end();
-    this.#patience.stopProgress();
+    this.#patience.endMessage();
   }
 
   #keepProgress(): void {

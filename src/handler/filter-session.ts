@@ -2,7 +2,7 @@
  * `session`: what one filter sees of one SMTP connection. One object serves all phases; the types in `types.ts` offer
  * per phase what exists there. `FilterPart` is the chain's own side of it.
  */
-import type { Client } from "../protocol/session.ts";
+import type { Client } from "../protocol/client.ts";
 import type { Phase } from "../protocol/phases.ts";
 import type { ChainFilter } from "./chain.ts";
 import { FilterChanges } from "./changes.ts";

@@ -18,8 +18,10 @@ export class Patience {
   readonly #clock: Clock;
   /** When the budget is over; 0 while nothing was awaited in this phase. */
   #deadline = 0;
-  /** When it is over whatever the phase: see {@link limit}. */
-  #limit = Number.POSITIVE_INFINITY;
+  /** When the message has to be decided, once its end was read behind a content handler. */
+  #messageDeadline = Number.POSITIVE_INFINITY;
+  /** When all that is queued has to be worked on, while reading is paused. */
+  #backlogDeadline = Number.POSITIVE_INFINITY;
   /** The call that is awaited. */
   #call: { readonly since: number; readonly ms: number | null; readonly onTimeout: (ms: number) => void } | null = null;
   #cancelDeadline: (() => void) | null = null;
@@ -43,21 +45,32 @@ export class Patience {
   }
 
   /**
-   * From now on no call of this phase, or of those that follow, may go on past this time.
-   * @param deadline on the clock; infinity: no such limit
+   * The end of the message was read while content handlers are still to run: they and those of `eom` have so much in all.
+   * @returns false if that was known
    */
-  limit(deadline: number): void {
-    if (deadline === this.#limit) return;
-    this.#limit = deadline;
-    if (this.#call !== null) this.#arm(this.#clock.now());
+  endRead(budgetMs: number): boolean {
+    if (this.#messageDeadline !== Number.POSITIVE_INFINITY) return false;
+    this.#messageDeadline = this.#clock.now() + budgetMs;
+    this.#rearm();
+    return true;
   }
 
-  /** Calls `send` now and then, until {@link stopProgress}. */
+  /** Reading is paused: what is queued has so much in all. Null: it goes on. */
+  backlog(budgetMs: number | null): void {
+    const isKnown = this.#backlogDeadline !== Number.POSITIVE_INFINITY;
+    if (isKnown === (budgetMs !== null)) return;
+    this.#backlogDeadline = budgetMs === null ? Number.POSITIVE_INFINITY : this.#clock.now() + budgetMs;
+    this.#rearm();
+  }
+
+  /** Calls `send` now and then, until {@link endMessage}. */
   keepProgress(send: () => void): void {
     if (this.#cancelProgress === null) this.#scheduleProgress(send);
   }
 
-  stopProgress(): void {
+  /** The message is over. */
+  endMessage(): void {
+    this.#messageDeadline = Number.POSITIVE_INFINITY;
     this.#cancelProgress?.();
     this.#cancelProgress = null;
   }
@@ -75,10 +88,15 @@ export class Patience {
     this.#deadline = 0;
   }
 
+  #rearm(): void {
+    if (this.#call !== null) this.#arm(this.#clock.now());
+  }
+
   #arm(now: number): void {
     const { ms, onTimeout, since } = this.#call!;
     this.#cancelDeadline?.();
-    const until = Math.min(this.#deadline, this.#limit, ms === null ? Number.POSITIVE_INFINITY : since + ms);
+    const ofCall = ms === null ? Number.POSITIVE_INFINITY : since + ms;
+    const until = Math.min(this.#deadline, this.#messageDeadline, this.#backlogDeadline, ofCall);
     this.#cancelDeadline = this.#clock.after(Math.max(0, until - now), () => onTimeout(this.#clock.now() - since));
   }
 

@@ -2,7 +2,8 @@
  * Makes the reports of a conversation: who and what it was about, and where in which handler it was decided. Made only
  * for what is logged.
  */
-import type { Client, EventPhase, MilterSession } from "../protocol/session.ts";
+import type { Client } from "../protocol/client.ts";
+import type { EventPhase, MilterSession } from "../protocol/session.ts";
 import type { ChainFilter } from "./chain.ts";
 import type { FilterChanges } from "./changes.ts";
 import type { ReceivedMessage } from "./message.ts";

@@ -3,7 +3,7 @@
  */
 import type { MacroStage } from "../protocol/negotiate.ts";
 import type { Phase, VerdictOf } from "../protocol/phases.ts";
-import type { Client } from "../protocol/session.ts";
+import type { Client } from "../protocol/client.ts";
 import type { Verdict } from "./verdict.ts";
 
 /** What a handler may return: nothing to continue, or a verdict that its phase has. */

@@ -4,7 +4,7 @@ import type { ServerCounter, WorkerCounter } from "../counters.ts";
 import type { SlotRecord } from "../ledger.ts";
 import { readU32 } from "../protocol/bytes.ts";
 import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
-import { type Client, readClient } from "../protocol/session.ts";
+import { type Client, readClient } from "../protocol/client.ts";
 import { clientName } from "../handler/reporter.ts";
 import { formatSite, lineOf, type LogLine } from "../worker/log-lines.ts";
 import type { PeerName } from "../worker/messages.ts";

@@ -3,10 +3,11 @@
  * lives through: several messages, several sessions, odd packets, an end anywhere.
  */
 import { describe, expect, test } from "bun:test";
+import { UNKNOWN_CLIENT } from "../../src/protocol/client.ts";
 import { encodeReplyCode, PLAIN_REPLIES, ReplyWriter } from "../../src/protocol/encode.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import type { Wants } from "../../src/protocol/negotiate.ts";
-import { type EventPhase, MilterSession, UNKNOWN_CLIENT } from "../../src/protocol/session.ts";
+import { type EventPhase, MilterSession } from "../../src/protocol/session.ts";
 import { ALL_NR, cmd, fromHex, packet, packetsOf } from "./wire.ts";
 
 const LIMITS = { packet: 1 << 20, macros: 4096 };
