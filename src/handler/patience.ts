@@ -97,7 +97,7 @@ export class Patience {
     this.#cancelDeadline?.();
     const ofCall = ms === null ? Number.POSITIVE_INFINITY : since + ms;
     const until = Math.min(this.#deadline, this.#messageDeadline, this.#backlogDeadline, ofCall);
-    this.#cancelDeadline = this.#clock.after(Math.max(0, until - now), () => onTimeout(this.#clock.now() - since));
+    this.#cancelDeadline = this.#clock.after(Math.max(0, until - now), () => onTimeout(Math.max(0, until - since)));
   }
 
   #scheduleProgress(send: () => void): void {

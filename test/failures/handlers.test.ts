@@ -1,0 +1,172 @@
+/** Handlers that fail without harm to their worker, in the running server: rows of docs/failures.md. */
+import { describe, expect, test } from "bun:test";
+import { ABORT, BODY, DATA, EOH, EOM, HEADER, OPTNEG, QUIT, RawClient, RCPT } from "../server/wire.ts";
+import { connect, expectCodes, header, helo, mail, rcpt, statusOf, unknown } from "../recovery/support.ts";
+import { type Pmilter, startPmilter } from "../support/pmilter.ts";
+
+/** Fails at the phase that the HELO name says (at connect and helo: their own argument), in the way that it says. */
+const SOURCE = `import { defineFilter, reject } from "pmilter";
+const ways = {
+  throw() { throw new Error("on purpose"); },
+  async reject() { await 0; throw new Error("on purpose"); },
+  never: () => new Promise(() => {}),
+  after() { Promise.resolve().then(() => { throw new Error("too late"); }); },
+  timer() { setTimeout(() => { throw new Error("too late"); }); },
+  late: () => new Promise((_, reject) => setTimeout(() => reject(new Error("too late")), 400)),
+  wrong: () => "no verdict",
+};
+function step(session, argument) {
+  const name = session.phase === "connect" ? session.client.hostname : session.phase === "helo" ? argument : session.helo;
+  const [way, phase] = name.split(".")[0].split("-");
+  if (phase === session.phase) return ways[way]();
+}
+export default defineFilter({
+  connect: step, helo: step, envfrom: step, envrcpt: step, data: step, header: step, eoh: step, body: step, eom: step,
+  unknown: step, abort: step, close: step,
+});
+`;
+
+const start = (server: Record<string, unknown> = {}): Promise<Pmilter> =>
+  startPmilter({
+    server: { workers: 1, handler_timeout: 0.3, eom_timeout: 0.3, ...server },
+    config: '[[filter]]\npath = "filter.ts"\n',
+    files: { "filter.ts": SOURCE },
+  });
+
+const PHASES = ["connect", "helo", "envfrom", "envrcpt", "data", "header", "eoh", "body", "eom"] as const;
+type Phase = (typeof PHASES)[number];
+
+/** One command after the other up to the end of a message; the reply of the phase that fails, and what follows it. */
+async function replyAt(server: Pmilter, phase: Phase, way: string): Promise<string> {
+  using session = await RawClient.connect(server.addresses[0]!);
+  const name = `${way}-${phase}`;
+  const commands: readonly [Phase, Uint8Array][] = [
+    ["connect", connect(phase === "connect" ? `${name}.test` : "client.test")],
+    ["helo", helo(phase === "connect" ? "client.test" : `${name}.test`)],
+    ["envfrom", mail()],
+    ["envrcpt", rcpt()],
+    ["data", DATA],
+    ["header", header()],
+    ["eoh", EOH],
+    ["body", BODY],
+    ["eom", EOM],
+  ];
+  await session.ask(OPTNEG);
+  for (const [at, command] of commands) {
+    const code = await session.ask(command);
+    if (at === phase) return code;
+    expectCodes(code, "c");
+  }
+  throw new Error(`no command of ${phase} was sent`);
+}
+
+const FALLBACKS = { tempfail: "t", reject: "r", accept: "c", continue: "c" } as const;
+
+describe.each(Object.entries(FALLBACKS))("throws: with on_error = %s", (fallback, code) => {
+  test.each(["throw", "reject", "wrong"])("a handler that fails by %s, at each phase", async (way) => {
+    await using server = await start({ on_error: fallback });
+    for (const phase of PHASES) {
+      const from = server.log.all.length;
+      const reply = await replyAt(server, phase, way);
+      // The wire's ACCEPT is sent where no filter has anything left to do.
+      expect(reply === "a" ? "c" : reply, phase).toBe(code);
+      const line = await server.log.next(/handler failed/, { from });
+      expect(line).toMatch(/^\[.*\]\[error\]: handler failed: client="[^"]*" .*filter=filter phase=\w+ at=filter\.ts/);
+      expect(line).toContain(`phase=${phase}`);
+      expect(line).toContain(`fallback=${fallback}`);
+    }
+    const { counters } = await statusOf(server);
+    const isRefusal = fallback === "tempfail" || fallback === "reject";
+    expect(counters).toMatchObject({ errors: PHASES.length, workersDied: 0, sessionsLost: 0 });
+    if (isRefusal)
+      expect(counters).toMatchObject({ connectionsRefused: 2, recipientsRefused: 1, messages: 6, fallbacks: 9 });
+  });
+});
+
+test("throws: at unknown, abort and close it is only logged", async () => {
+  await using server = await start({ on_error: "reject" });
+  using session = await RawClient.connect(server.addresses[0]!);
+  for (const command of [OPTNEG, connect(), helo("throw-abort.test"), mail()]) await session.ask(command);
+  await session.send(ABORT);
+  expectCodes(await session.ask(helo("throw-unknown.test")), "c");
+  expectCodes(await session.ask(unknown("WHO")), "c");
+  expectCodes(await session.ask(helo("throw-close.test")), "c");
+  await session.send(QUIT);
+  await session.ended();
+  await server.log.next(/handler failed: .*phase=close/);
+  expect((await statusOf(server)).counters).toMatchObject({ errors: 3, fallbacks: 0 });
+});
+
+test("late: what is thrown after the verdict, or in a timer, is logged and counted, and changes nothing", async () => {
+  await using server = await start();
+  using bystander = await RawClient.connect(server.addresses[0]!);
+  for (const command of [OPTNEG, connect(), helo()]) await bystander.ask(command);
+  for (const [way, pattern] of [
+    ["after", /a handler failed outside of any call: at=\S*filter\.ts:6 error="Error: too late"/],
+    ["timer", /a handler failed outside of any call: at=\S*filter\.ts:7 error="Error: too late"/],
+  ] as const) {
+    const from = server.log.all.length;
+    expect(await replyAt(server, "envfrom", way)).toBe("c");
+    await server.log.next(pattern, { from });
+  }
+  expectCodes(await bystander.ask(mail()), "c");
+  expect((await statusOf(server)).counters).toMatchObject({ late: 2, errors: 0, fallbacks: 0, workersDied: 0 });
+});
+
+test("never-settles: the fallback at the deadline, with on_timeout and not on_error, at each phase", async () => {
+  await using server = await start({ on_error: "continue", on_timeout: "reject" });
+  for (const phase of PHASES) {
+    const before = performance.now();
+    expect(await replyAt(server, phase, "never"), phase).toBe("r");
+    expect(performance.now() - before).toBeGreaterThan(290);
+  }
+  await server.log.next(/handler too slow: .*phase=eom .*error="Error: not settled after 0\.3 s" fallback=reject/);
+  expect((await statusOf(server)).counters).toMatchObject({
+    timeouts: PHASES.length,
+    errors: 0,
+    fallbacks: PHASES.length,
+  });
+});
+
+test("never-settles: what it says after its time is logged once and changes nothing", async () => {
+  await using server = await start();
+  expect(await replyAt(server, "envfrom", "late")).toBe("t");
+  await server.log.next(/handler failed after its verdict: .*phase=envfrom at=\S*filter\.ts:8 error="Error: too late"/);
+  expect((await statusOf(server)).counters).toMatchObject({ timeouts: 1, late: 1, errors: 0 });
+});
+
+test("out-of-order: commands that make no sense are answered or end the message, and the next is served", async () => {
+  await using server = await start();
+  using session = await RawClient.connect(server.addresses[0]!);
+  expectCodes(await session.ask(OPTNEG), "O");
+  // No CONNECT, no MAIL, the end twice, HELO in a message.
+  expectCodes(await session.ask(rcpt(), HEADER, EOM, EOM, mail(), helo(), RCPT, DATA, DATA, EOM), "c".repeat(10));
+  await session.send(ABORT, ABORT);
+  for (const command of [mail(), rcpt(), DATA, HEADER, EOH, BODY, EOM]) expectCodes(await session.ask(command), "c");
+  expect((await statusOf(server)).counters).toMatchObject({ protocolErrors: 0, internalErrors: 0 });
+});
+
+test("floods-output: a handler that prints without an end loses lines, and nobody waits for it", async () => {
+  await using server = await startPmilter({
+    server: { workers: 2, block_timeout: 2 },
+    config: '[[filter]]\npath = "filter.ts"\n',
+    files: {
+      "filter.ts": `import { defineFilter } from "pmilter";
+const line = "x".repeat(1000);
+export default defineFilter({
+  envfrom(_, sender) { if (sender.includes("flood")) for (let count = 0; count < 50_000; count++) console.log(line); },
+});
+`,
+    },
+  });
+  using bystander = await RawClient.connect(server.addresses[0]!);
+  for (const command of [OPTNEG, connect(), helo()]) await bystander.ask(command);
+  using session = await RawClient.connect(server.addresses[0]!);
+  for (const command of [OPTNEG, connect(), helo()]) await session.ask(command);
+  expectCodes(await session.ask(mail("<flood@example.com>")), "c");
+  expectCodes(await bystander.ask(mail()), "c");
+  await server.log.next(/lines .*were dropped/);
+  const { counters, residentBytes } = await statusOf(server);
+  expect(counters.linesDropped).toBeGreaterThan(1000);
+  expect(residentBytes).toBeLessThan(400 * 2 ** 20);
+});
