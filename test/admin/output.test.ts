@@ -143,7 +143,7 @@ async function fill(address: string, rounds: number, batch = 1): Promise<void> {
   );
 }
 
-describe("a server whose output nobody reads", () => {
+describe("log-reader-stalls: a server whose output nobody reads", () => {
   test("goes on serving while handlers print a lot, and says how much was dropped", async () => {
     await using dir = await tempDir("stalled");
     await using server = await startStalled(

@@ -145,7 +145,7 @@ export default defineFilter({
     expect(bytes).toBeLessThan(64 * MiB);
   }, 15_000);
 
-  test("100 connections that stop in the middle of a long packet reserve what they have sent", async () => {
+  test("stalls: 100 connections that stop in the middle of a long packet reserve what they have sent", async () => {
     const clients: RawClient[] = [];
     const start = packet("B", Buffer.alloc(1_000_000)).subarray(0, 1000);
     const bytes = await grown(async () => {

@@ -88,7 +88,7 @@ describe.each(ODD)("%s", (_, make) => {
   });
 });
 
-describe("in the server", () => {
+describe("throws: odd values, in the server", () => {
   const FILTER = `import { defineFilter } from "pmilter";
 const odd = () => JSON.parse('{"toString":1,"valueOf":2}');
 export default defineFilter({

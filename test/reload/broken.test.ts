@@ -83,7 +83,7 @@ const FAULTS: readonly [string, Name, string, RegExp][] = [
   ["TOML that is none", "table.toml", "# A table.\nword = = 1\n", /table\.toml:2:\d+: \S/],
 ];
 
-describe("a file that does not load", () => {
+describe("broken-handler: a file that does not load", () => {
   test.each(FAULTS)("%s: logged, and check says the same; mending it takes effect", async (_, name, text, message) => {
     await using server = await startVersioned({ files: FILES });
     using before = await RawClient.connect(server.addresses[0]!);
@@ -129,7 +129,7 @@ describe("a file that does not load", () => {
     expect(line).toMatch(message);
   });
 
-  test("start() that fails: as a load that fails, and the filters of the new generation are gone", async () => {
+  test("start-fails: start() that fails: as a load that fails, and the filters of the new generation are gone", async () => {
     await using server = await startVersioned({ server: { workers: 3 } });
     await save(
       server,
@@ -216,7 +216,7 @@ describe("mending", () => {
 });
 
 /** The load timeout is 30 s, and no configuration shortens it: what must not wait for it is looked at meanwhile. */
-describe("a handler that hangs at import", () => {
+describe("hangs-at-import: a handler that hangs at import", () => {
   const HANGING = "await new Promise(() => {});\nexport default {};\n";
   const announced = `console.log("loading");\n${HANGING}`;
 

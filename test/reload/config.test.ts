@@ -188,7 +188,7 @@ describe("SIGHUP reads the configuration anew", () => {
     await untilVersion(server, "v2");
   });
 
-  test("the configuration is gone: the old one serves", async () => {
+  test("broken-config: the configuration is gone: the old one serves", async () => {
     await using server = await startVersioned();
     await Bun.file(server.configFile).delete();
     expect(await hangUpSignal(server)).toMatch(/\[error\]: reload: generation 1 serves on: .*pmilter\.toml/);
@@ -234,7 +234,7 @@ describe("pmilter reload", () => {
     expect(await newVersion(server)).toBe("v1");
   });
 
-  test("a configuration that is wrong: exit code 1 with file, line and column, and the old one serves", async () => {
+  test("broken-config: a configuration that is wrong: exit code 1 with file, line and column, and the old one serves", async () => {
     await using server = await startVersioned();
     await configure(server, (text) => text.replace("[server]", "[server]\nworkrs = 1"));
     const { exitCode, stderr } = await runPmilter(["reload", "-c", server.configFile]);

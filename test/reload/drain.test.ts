@@ -62,7 +62,7 @@ async function endMessage(client: RawClient): Promise<string> {
   return stamp.payload.toString().slice("X-Version\0 ".length, -1);
 }
 
-describe("a session that outlives drain_timeout", () => {
+describe("drain: a session that outlives drain_timeout", () => {
   test("between messages it moves; before it stays", async () => {
     await using server = await startVersioned({ server: QUICK_DRAIN });
     using client = await begun(server);

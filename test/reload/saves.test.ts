@@ -176,7 +176,7 @@ describe("what is saved", () => {
     await waitFor(async () => (await version()) === "v2", { what: "the saved code", timeoutMs: 2000 });
   });
 
-  test("a change while a reload is under way is not lost, also of a file that is new to it", async () => {
+  test("changed-meanwhile: a change while a reload is under way is not lost, also of a file that is new to it", async () => {
     await using server = await startVersioned();
     const slow = `import { defineFilter, reject } from "pmilter";
 import { existsSync } from "node:fs";
@@ -243,7 +243,7 @@ export default defineFilter({
   });
 });
 
-describe("one reload of whole files", () => {
+describe("half-written: one reload of whole files", () => {
   test("an editor's rename", async () => {
     await using server = await startVersioned();
     await saveByRename(server, "filter.ts", versioned("v2"));
@@ -321,7 +321,7 @@ describe("one reload of whole files", () => {
   });
 });
 
-describe("files and folders that go and come", () => {
+describe("file-vanishes: files and folders that go and come", () => {
   test("a handler that is deleted and made again", async () => {
     await using server = await startVersioned();
     await remove(server, "filter.ts");

@@ -129,7 +129,7 @@ describe("server.listen", () => {
 
 describe("server.max_connections", () => {
   test.each(["unix:pmilter.sock", "inet:127.0.0.1:0"])(
-    "%s: the sixth waits, and is served when one ends",
+    "too-many: %s: the sixth waits, and is served when one ends",
     async (listen) => {
       await using server = await startPmilter({ listen, server: { ...QUICK, max_connections: 5 }, config, files });
       const five = await Promise.all(Array.from({ length: 5 }, () => RawClient.connect(server.addresses[0]!)));

@@ -32,7 +32,7 @@ function filter(body: string): { "filter.ts": string } {
 
 describe.each(LISTENS)("pipelining, %s", (listen) => {
   test.each(["envrcpt() {}", "async envrcpt() {}", "async envrcpt() { await 0; }"])(
-    "10,000 packets in one write get 10,000 replies (%s)",
+    "pipelines: 10,000 packets in one write get 10,000 replies (%s)",
     async (handler) => {
       await using server = await startPmilter({
         listen,
@@ -110,7 +110,7 @@ describe.each(LISTENS)("a slow reader, %s", (listen) => {
   }, 20_000);
 
   test.skipIf(!HAS_PROC)(
-    "one that never reads: the server stops reading, and its memory stays",
+    "never-reads: one that never reads: the server stops reading, and its memory stays",
     async () => {
       await using server = await startPmilter({
         listen,
@@ -160,7 +160,7 @@ describe.each(LISTENS)("a slow reader, %s", (listen) => {
     expect(await client.codes(count + 1)).toBe("c".repeat(count + 1));
   }, 20_000);
 
-  test("a peer that goes while a handler is awaited, with more unread, is let go", async () => {
+  test("vanishes: a peer that goes while a handler is awaited, with more unread, is let go", async () => {
     await using server = await startPmilter({
       listen,
       server: { ...QUICK, stop_timeout: 2 },
@@ -183,7 +183,7 @@ describe.each(LISTENS)("a slow reader, %s", (listen) => {
 });
 
 describe("server.timeout", () => {
-  test("an idle connection is cut, and an active one is not", async () => {
+  test("silent: an idle connection is cut, and an active one is not", async () => {
     await using server = await startPmilter({
       server: { ...QUICK, timeout: 0.5 },
       config,

@@ -103,7 +103,7 @@ const FAULTS: readonly Fault[] = [
   { name: "SMTP", sent: [Buffer.from("EHLO x\r\n")], replies: "", reason: /packet of 1162366031 bytes/ },
 ];
 
-describe.each(["unix:pmilter.sock", "inet:127.0.0.1:0"])("hostile peers, %s", (listen) => {
+describe.each(["unix:pmilter.sock", "inet:127.0.0.1:0"])("garbage: hostile peers, %s", (listen) => {
   let server: Pmilter;
   let bystander: RawClient;
 
@@ -163,7 +163,7 @@ describe.each(["unix:pmilter.sock", "inet:127.0.0.1:0"])("hostile peers, %s", (l
     await server.log.next(/packet of 2147483647 bytes/);
   });
 
-  test("half a packet and then the end: no line, and close and abort are called", async () => {
+  test("vanishes: half a packet and then the end: no line, and close and abort are called", async () => {
     const from = server.log.all.length;
     using client = await RawClient.connect(server.addresses[0]!);
     const named = packet("C", "half.example.net\0U");

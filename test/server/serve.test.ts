@@ -46,7 +46,7 @@ function isRunning(server: Pmilter): boolean {
 
 describe("a signal to stop", () => {
   test.each(["SIGTERM", "SIGINT"] as const)(
-    "%s: an open session ends its message, then exit code 0",
+    "stop: %s: an open session ends its message, then exit code 0",
     async (signal) => {
       await using server = await start();
       using client = await RawClient.connect(server.addresses[0]!);
@@ -93,7 +93,7 @@ describe("a signal to stop", () => {
     expect(await server.process.exited).toBe(0);
   });
 
-  test("stop_timeout cuts what is left, and the log says so", async () => {
+  test("stop-timeout: stop_timeout cuts what is left, and the log says so", async () => {
     await using server = await start({ stop_timeout: 0.2 });
     using first = await RawClient.connect(server.addresses[0]!);
     using second = await RawClient.connect(server.addresses[0]!);
@@ -115,7 +115,7 @@ describe("a signal to stop", () => {
     expect(await server.process.exited).toBe(0);
   });
 
-  test("a second signal cuts at once", async () => {
+  test("second-signal: a second signal cuts at once", async () => {
     await using server = await start({ stop_timeout: 1000 });
     using client = await RawClient.connect(server.addresses[0]!);
     await client.ask(OPTNEG, CONNECT, MAIL);
@@ -146,7 +146,7 @@ export default defineFilter({
     expect(server.prints.all).toEqual(["stop no. 1", "stop no. 1"]);
   });
 
-  test("a stop() that never settles does not keep the process, and is called once", async () => {
+  test("stop-hangs: a stop() that never settles does not keep the process, and is called once", async () => {
     const filter = `import { defineFilter } from "pmilter";
 export default defineFilter({ unknown() {}, stop() { console.log("stop"); return new Promise(() => {}); } });
 `;
