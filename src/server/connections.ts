@@ -151,6 +151,7 @@ export class Connections {
     const resume = handOver(record, held.resume?.passedOver ?? []);
     const { summary } = this.#generations().current!;
     if (suffices(resume, summary, summary)) {
+      this.#counters.count("sessionsMoved");
       this.#place(slot, resume, null);
       release.done();
       return;

@@ -4,12 +4,15 @@ import type { Phase } from "../protocol/phases.ts";
 import { residentBytes } from "../memory.ts";
 import type { Counts } from "../counters.ts";
 import { VERSION } from "../version.ts";
-import type { WorkerStatus } from "./generation.ts";
+import { versionOf } from "../worker/sources.ts";
+import type { Generation, WorkerStatus } from "./generation.ts";
 import { WorkerThread } from "./worker-thread.ts";
 import type { FilterServer } from "./server.ts";
 
 export interface GenerationStatus {
   readonly number: number;
+  /** A short name of its code: the same texts have the same, on any machine. "" without handlers. */
+  readonly version: string;
   /** Connections by worker. */
   readonly workers: readonly number[];
 }
@@ -68,11 +71,16 @@ export function statusOf(server: FilterServer): Status {
     workers,
     stuckThreads: WorkerThread.stuck,
     counters: server.counts,
-    generation: { number: generation.number, workers: generation.loads },
-    ending: server.oldGenerations.map(({ number, loads }) => ({ number, workers: loads })),
+    generation: generationStatus(generation),
+    ending: server.oldGenerations.map(generationStatus),
     filters: generation.summary.filters.map(({ name, phases, isObserved }) => ({ name, phases, observed: isObserved })),
     reload: lastReload === null ? null : { ...lastReload, at: lastReload.at.toISOString() },
   };
+}
+
+function generationStatus({ loads, number, sources }: Generation): GenerationStatus {
+  const version = sources === null || sources.files.length === 0 ? "" : versionOf(sources);
+  return { number, version, workers: loads };
 }
 
 function problemsOf(server: FilterServer, workers: readonly WorkerEntry[]): string[] {
@@ -81,16 +89,17 @@ function problemsOf(server: FilterServer, workers: readonly WorkerEntry[]): stri
   const blocked = workers.filter(({ blockedMs }) => blockedMs > 0);
   if (ready.length === 0) problems.push("no worker can take sessions");
   if (server.closedBecause !== null) problems.push(`new connections wait: ${server.closedBecause}`);
-  if (server.waiting > 0) problems.push(`${server.waiting} connections wait for a worker`);
-  if (blocked.length > 0) problems.push(`${blocked.length} workers have not returned to their event loop`);
-  if (WorkerThread.stuck > 0) problems.push(`${WorkerThread.stuck} threads are stuck in native calls`);
+  if (server.waiting > 0) problems.push(`connections that wait for a worker: ${server.waiting}`);
+  if (blocked.length > 0) problems.push(`workers that have not returned to their event loop: ${blocked.length}`);
+  if (WorkerThread.stuck > 0) problems.push(`threads that are stuck in native calls: ${WorkerThread.stuck}`);
   return problems;
 }
 
 /** The same for people. */
 export function formatStatus(status: Status): string {
-  const generation = ({ number, workers }: GenerationStatus) =>
-    `${number}, connections by worker: ${workers.join(" ")}`;
+  const generation = ({ number, version, workers }: GenerationStatus) =>
+    `${number}${version === "" ? "" : ` (code ${version})`}, connections by worker: ${workers.join(" ")}`;
+  const counted = Object.entries(status.counters).filter(([, count]) => count > 0);
   return [
     `pmilter/${status.version} (Bun ${status.bun}), process ${status.pid}, up ${status.uptimeSeconds} s, ${Math.round(status.residentBytes / 2 ** 20)} MiB`,
     `configuration  ${status.config}`,
@@ -106,9 +115,7 @@ export function formatStatus(status: Status): string {
       ({ blockedMs, connections, generation: of, heapBytes, state }) =>
         `worker         ${state}, generation ${of}, ${connections} connections, ${Math.round(heapBytes / 2 ** 20)} MiB${blockedMs > 0 ? `, blocked for ${(blockedMs / 1000).toFixed(1)} s` : ""}`,
     ),
-    ...Object.entries(status.counters)
-      .filter(([, count]) => count > 0)
-      .map(([name, count]) => `count          ${name} ${count}`),
+    `since start    ${counted.map(([name, count]) => `${name} ${count}`).join(", ") || "nothing"}`,
     status.reload === null
       ? "last reload    none"
       : `last reload    ${status.reload.ok ? "took" : "failed"} at ${status.reload.at}: ${status.reload.message}`,

@@ -68,6 +68,13 @@ interface Pending {
   readonly failure: LoadFailure | null;
 }
 
+/** A short name of the code, the same wherever the same texts lie: 12 hexadecimal digits. */
+export function versionOf({ files }: Sources): string {
+  const hash = new Bun.CryptoHasher("sha256");
+  for (const { text } of files.toSorted((a, b) => (a.path < b.path ? -1 : 1))) hash.update(`${text.length}\0${text}`);
+  return hash.digest("hex").slice(0, 12);
+}
+
 /** Reads the entry files and everything they import, also by `import("…")` with a literal. */
 export function readSources(entries: readonly string[]): Sources {
   const files = new Map<string, SourceFile>();

@@ -1,6 +1,7 @@
 /** SIGHUP and `pmilter reload`: the configuration is read anew, too, and it is said whether it took. */
 import { describe, expect, test } from "bun:test";
 import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { OPTNEG, RawClient, UNKNOWN } from "../server/wire.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { type Pmilter, runPmilter } from "../support/pmilter.ts";
@@ -307,4 +308,18 @@ describe("postconfig_handler", () => {
     expect(await askReload(server)).toMatchObject({ ok: true });
     expect(await newVersion(server)).toBe("v2");
   });
+});
+
+test("status names the code: another text has another version, the same text the same one", async () => {
+  const versionNow = async () => (await askStatus(server)).generation.version;
+  await using server = await startVersioned({ server: { watch: false } });
+  const first = await versionNow();
+  expect(first).toMatch(/^[0-9a-f]{12}$/);
+  const text = await readFile(join(server.dir, "filter.ts"), "utf8");
+  await save(server, "filter.ts", `${text}// changed\n`);
+  expect(await askReload(server)).toMatchObject({ ok: true });
+  expect(await versionNow()).not.toBe(first);
+  await save(server, "filter.ts", text);
+  expect(await askReload(server)).toMatchObject({ ok: true });
+  expect(await versionNow()).toBe(first);
 });

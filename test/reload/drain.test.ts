@@ -68,7 +68,7 @@ describe("drain: a session that outlives drain_timeout", () => {
     using client = await begun(server);
     await load(server, versioned("v2"));
     expect(await versionOf(client)).toBe("v1");
-    expect((await askStatus(server)).ending).toEqual([{ number: 1, workers: [1] }]);
+    expect((await askStatus(server)).ending).toMatchObject([{ number: 1, workers: [1] }]);
     await logged(server, /generation 1 has ended/);
     expect(await versionOf(client)).toBe("v2");
     expect(await client.ask(MAIL)).toBe("c");
@@ -97,7 +97,7 @@ describe("drain: a session that outlives drain_timeout", () => {
     await untilMoved(idle, "v2");
     // The time is over, and this one is still where it was.
     expect(await versionOf(busy)).toBe("v1");
-    expect((await askStatus(server)).ending).toEqual([{ number: 1, workers: [1] }]);
+    expect((await askStatus(server)).ending).toMatchObject([{ number: 1, workers: [1] }]);
     expect(await endMessage(busy)).toBe("v1");
     await logged(server, /generation 1 has ended/);
     expect(await busy.ask(MAIL)).toBe("c");
@@ -297,7 +297,7 @@ describe("what was negotiated", () => {
     await waitFor(async () => (await askStatus(server)).ending[0]?.workers[0] === 1, { what: "the other's move" });
     expect(moves.isEnded).toBe(false);
     expect(stampOf(await stays.send(MAIL_TO_SEND))).toBe("v1");
-    expect((await askStatus(server)).ending).toEqual([{ number: 1, workers: [1] }]);
+    expect((await askStatus(server)).ending).toMatchObject([{ number: 1, workers: [1] }]);
     await using fresh = await postfix(server);
     expect(stampOf(await fresh.send(MAIL_TO_SEND))).toBe("v2 7");
     await stays.quit();
@@ -389,8 +389,8 @@ describe("many generations", () => {
     expect(await Promise.all(clients.slice(1).map(versionOf))).toEqual(["v2", "v3", "v4", "v5", "v6"]);
     await waitFor(async () => (await askStatus(server)).ending.length === 4, { what: "the end of the first" });
     const status = await askStatus(server);
-    expect(status.generation).toEqual({ number: 6, workers: [2] });
-    expect(status.ending).toEqual([2, 3, 4, 5].map((number) => ({ number, workers: [1] })));
+    expect(status.generation).toMatchObject({ number: 6, workers: [2] });
+    expect(status.ending).toMatchObject([2, 3, 4, 5].map((number) => ({ number, workers: [1] })));
     for (const client of clients) client[Symbol.dispose]();
   });
 
