@@ -138,8 +138,8 @@ export class MessageView implements Changes {
       address: checkAddress(address, "a recipient", false),
       params: checkParams(params, "a recipient"),
     };
-    this.#require("ADDRCPT", "addRecipient");
-    if (checked.params.length > 0) this.#require("ADDRCPT_PAR", "addRecipient with ESMTP arguments");
+    if (checked.params.length === 0) this.#require("ADDRCPT", "addRecipient");
+    else this.#require("ADDRCPT_PAR", "addRecipient with ESMTP arguments");
     this.#context.change().recipients.push({ kind: "add", ...checked });
   }
 

@@ -413,6 +413,16 @@ describe("message changes, what is refused", () => {
     expect(line.failures[0]!.message).toContain("changeHeader needs the action CHGHDRS");
   });
 
+  test("addRecipient needs one action or the other, by its arguments", () => {
+    const [plain, par] = [0x004, 0x080];
+    expect(codeAt((message) => message.addRecipient("a@example.com"), plain)).toBe("none");
+    expect(codeAt((message) => message.addRecipient("a@example.com"), par)).toBe("PMILTER_ERR_NOT_GRANTED");
+    expect(codeAt((message) => message.addRecipient("a@example.com", ["NOTIFY=NEVER"]), par)).toBe("none");
+    expect(codeAt((message) => message.addRecipient("a@example.com", ["NOTIFY=NEVER"]), plain)).toBe(
+      "PMILTER_ERR_NOT_GRANTED",
+    );
+  });
+
   test("body() without collectBody, and a message where there is none, are not there", () => {
     expect(codeAt((message) => void message.body())).toBe("PMILTER_ERR_NOT_HERE");
     let code = "";
