@@ -4,7 +4,7 @@
  */
 import { type Answer, type Command, isFinal, type Reply, show } from "./commands.ts";
 import { MacrosSeen, Said } from "./context.ts";
-import { DIFFERENCES, isOdd, isSame, type Seen, type Until } from "./differences.ts";
+import { DIFFERENCES, isOdd, isSame, type Seen, staleMacros, type Until } from "./differences.ts";
 import { type Fate, LibmilterStates } from "./libmilter.ts";
 
 /** Final replies that are legal where they are answered: section 8.1 of the protocol notes, for both mail servers. */
@@ -144,6 +144,10 @@ export function compare(commands: readonly Command[], protocol: number, phases: 
       isSendmail: /^\d/.test(macros.version),
       macros,
     };
+    if (until === "same" && !isTainted && !macros.isLoose) {
+      const stale = staleMacros(seen);
+      if (stale.length > 0) fail(`pmilter kept ${stale.join(" and ")} from another message`);
+    }
     const { isClosed } = seen.pmilter;
     if (until === "same" || isClosed !== libmilter.isClosed || isStateful(code)) {
       let isKnown = false;

@@ -51,6 +51,8 @@ export class MacrosSeen {
   hadEmpty = false;
   /** Values that came for CONNECT and HELO, and "-" for none. */
   readonly early = new Set<string>(["-"]);
+  /** Macros came right before an ABORT, which drops them only if a message was open. */
+  isLoose = false;
   /** By stage, the names that came for the message at hand, and those of packets since the last command. */
   #fresh = new Map<string, ReadonlySet<string>>();
   #pending = new Map<string, ReadonlySet<string>>();
@@ -85,7 +87,12 @@ export class MacrosSeen {
 
   /** What came right before a command belongs to it, also if that ends a message first; not so with ABORT. */
   #takeCommand(code: string): void {
-    if (code === "A") this.#fresh = new Map();
+    // An unknown command in between changes nothing.
+    if (code === "U") return;
+    if (code === "A") {
+      if (this.#pending.size > 0) this.isLoose = true;
+      this.#fresh = new Map();
+    }
     if ("MCHK".includes(code)) this.#fresh = this.#pending;
     if (code === "M" || code === "R") for (const stage of "RTNE".slice(code === "M" ? 0 : 1)) this.#fresh.delete(stage);
     this.#pending = new Map();

@@ -189,6 +189,12 @@ function macrosThatDiffer(seen: Seen): { name: string; pmilter: string }[] {
   );
 }
 
+/** Macros that pmilter kept from another message. */
+export function staleMacros({ pmilter, macros }: Seen): string[] {
+  const values = findAdded(pmilter.changes, "X-Macros")?.value.trim().split(" ").slice(1) ?? [];
+  return MACROS.filter((name, at) => at < values.length && !macros.isFresh(name) && !macros.early.has(values[at]!));
+}
+
 // In the order in which they are tried.
 export const DIFFERENCES: readonly Difference[] = [
   {

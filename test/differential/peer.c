@@ -17,6 +17,7 @@
 #include <sys/un.h>
 
 #define TRACE_LIMIT 4000
+#define RECIPIENTS_LIMIT 400
 #define BIG_BODY_BYTES 70000
 #define MAX_LISTS 8
 
@@ -73,7 +74,8 @@ struct session {
   int end;
   int skips_body;
   const struct verdict *deferred;
-  char *recipient; /* The first that was accepted. */
+  char *recipient;      /* The first that was accepted. */
+  char recipients[512]; /* All of them, hashed. */
   int subjects, drops;
 };
 
@@ -86,6 +88,7 @@ static void forget_message(struct session *s) {
   s->deferred = NULL;
   free(s->recipient);
   s->recipient = NULL;
+  s->recipients[0] = '\0';
   s->subjects = s->drops = 0;
 }
 
@@ -258,6 +261,10 @@ static sfsistat on_envrcpt(SMFICTX *ctx, char **argv) {
   s->is_open = 1;
   const struct verdict *v = has_rules('r') ? look_at(s, 'r', argv) : NULL;
   if (v == NULL && s->recipient == NULL) s->recipient = strdup(argv[0]);
+  if (v == NULL && strlen(s->recipients) < RECIPIENTS_LIMIT) {
+    hash(s->recipients + strlen(s->recipients), (const unsigned char *)argv[0], strlen(argv[0]));
+    strcat(s->recipients, ",");
+  }
   if (v != NULL && (v->status == SMFIS_ACCEPT || v->status == SMFIS_DISCARD)) forget_message(s);
   return answer(ctx, SMFIP_NR_RCPT, v);
 }
@@ -325,10 +332,10 @@ static char *spaced(char *buffer, const char *value) {
 }
 
 static void change(SMFICTX *ctx, struct session *s) {
-  char value[TRACE_LIMIT + 1024], text[TRACE_LIMIT + 512];
+  char value[TRACE_LIMIT + 1024], text[TRACE_LIMIT + 1000];
   static char *const macros[] = {"i", "{i}", "j", "{mail_addr}", "{rcpt_addr}", "{x}"};
 
-  snprintf(text, sizeof text, "t %s", s->trace);
+  snprintf(text, sizeof text, "t %s %s", s->trace, s->recipients);
   smfi_addheader(ctx, "X-Trace", spaced(value, text));
   strcpy(text, "m");
   for (size_t at = 0; at < sizeof macros / sizeof macros[0]; at++) {

@@ -74,6 +74,7 @@ export function verdictIn(letter: Letter, prefix: "do-" | "end-", ...texts: read
 const EOH_REJECTS = (1 << CHANGES.indexOf("fold")) | (1 << CHANGES.indexOf("top"));
 
 const TRACE_LIMIT = 4000;
+const RECIPIENTS_LIMIT = 400;
 /** More than one packet, and little enough that a socket takes what a stream gets of them. */
 const BIG_BODY_BYTES = 70_000;
 /** Asked for at `eom`, in the order of the header that says them. */
@@ -198,7 +199,11 @@ export const PHASES = {
     const verdict = notes.end === -1 ? undefined : VERDICTS[notes.end]![1]();
     if (verdict !== undefined && verdict.kind !== "accept") return verdict as OfMessage;
     const macros = MACROS.map((name) => session.macros.get(name) ?? "-");
-    attempt(() => session.message.addHeader("X-Trace", `t ${notes.trace}`));
+    let recipients = "";
+    for (const { raw } of session.message.recipients) {
+      if (recipients.length < RECIPIENTS_LIMIT) recipients += `${hash(raw)},`;
+    }
+    attempt(() => session.message.addHeader("X-Trace", `t ${notes.trace} ${recipients}`));
     attempt(() => session.message.addHeader("X-Macros", `m ${macros.join(" ")}`));
     const { aborts = 0 } = session.state as Partial<Counts>;
     attempt(() => session.message.addHeader("X-Aborts", String(aborts)));

@@ -85,7 +85,7 @@ export function optneg({ version, actions, protocol }: Offer): Command {
 export function streamOf(random: Random): GeneratedStream {
   const maker = new Maker(random);
   const shape = random.pick(["legal", "legal", "legal", "legal", "unusual", "unusual", "unusual", "soup"] as const);
-  const isMalformed = random.chance(0.08);
+  const isMalformed = random.chance(0.1);
   const commands = shape === "soup" ? maker.soup() : maker.session();
   if (shape === "unusual") for (let count = 1 + random.below(3); count > 0; count--) maker.disturb(commands);
   if (isMalformed) commands.splice(random.below(commands.length + 1), 0, ...maker.malformed());
@@ -133,8 +133,11 @@ class Maker {
     const random = this.#random;
     const commands = [...this.#macros("M"), this.#mail()];
     if (random.chance(0.05)) return this.#aborted(commands);
-    for (let rcpts = random.pick([1, 1, 1, 2, 3]); rcpts > 0; rcpts--)
+    for (let rcpts = random.pick([1, 1, 1, 2, 3]); rcpts > 0; rcpts--) {
+      // Macros of a later command, which do not outlive this one.
+      if (random.chance(0.03)) commands.push(this.#macro(random.pick(["T", "N", "E"])));
       commands.push(...this.#macros("R"), this.#rcpt());
+    }
     if (random.chance(0.04)) commands.push(this.#unknown());
     if (random.chance(0.05)) return this.#aborted(commands);
     if (random.chance(0.7)) commands.push(...this.#macros("T"), command("T"));
@@ -182,7 +185,7 @@ class Maker {
 
   /** A packet that is malformed; sometimes behind the verdict on the connection. */
   malformed(): Command[] {
-    const refused = this.#random.chance(0.3) ? [command("H", "do-reject\0")] : [];
+    const refused = this.#random.chance(0.4) ? [command("H", "do-reject\0")] : [];
     return [...refused, this.#malformed()];
   }
 
@@ -195,7 +198,6 @@ class Maker {
       () => command(random.pick(["C", "H", "M", "R", "L", "U"])),
       () => command("H", "mx.example.org"),
       () => command("L", random.pick(["Subject", "Subject\0", "Subject\0 cut"])),
-      () => command("L", "\0 value\0"),
       () => command("B"),
       () => command("C", random.pick(["mx.example.org\0", "mx.example.org\x004", "mx.example.org", "\0X\0\0\0"])),
       () => command("D"),
@@ -239,7 +241,7 @@ class Maker {
 
   #macro(stage: string): Command {
     const random = this.#random;
-    if (random.chance(0.05)) return command("D", stage);
+    if (random.chance(0.15)) return command("D", stage);
     const pairs: string[] = [];
     const id = `id${random.below(90)}`;
     if ("MRTNEA".includes(stage) && random.chance(0.7)) pairs.push(random.pick(["i", "i", "{i}"]), id);
@@ -247,7 +249,7 @@ class Maker {
       pairs.push("j", "mail.example.org", "{daemon_name}", "MTA");
       if (random.chance(0.5)) pairs.push("v", random.pick(["Postfix 3.7.11", "Postfix 3.7.11", "8.17.1"]));
       // As in the sessions that Postfix makes up for local mail.
-      if (random.chance(0.2)) pairs.push("i", id);
+      if (random.chance(0.5)) pairs.push("i", id);
     }
     if (stage === "M") pairs.push("{mail_addr}", random.pick(["a@example.org", "", "b@example.org"]));
     if (stage === "R") pairs.push("{rcpt_addr}", random.pick(["c@example.org", "d@example.org"]));
@@ -295,7 +297,7 @@ class Maker {
     const address = random.pick([
       `<${this.#word(`to${random.below(9)}`)}@example.org>`,
       `<${this.#word(`to${random.below(9)}`)}@example.org>`,
-      `${random.chance(0.05) ? "do-reject" : this.#word("bare")}@b.test`,
+      `${random.chance(0.15) ? random.pick(["do-reject", "do-discard"]) : this.#word("bare")}@b.test`,
       random.chance(0.2) ? "<>" : `<${this.#word("x")}@b.test>`,
     ]);
     return command("R", `${address}\0${this.#params(["NOTIFY=NEVER", "ORCPT=rfc822;x@y"])}`);
@@ -311,9 +313,13 @@ class Maker {
 
   #header(): Command {
     const random = this.#random;
-    const name = random.pick(["Subject", "subject", "X-Drop", "X-Drop", "From", "To", "Received", "X-Any"]);
+    // libmilter takes a header without a name for none.
+    if (random.chance(0.002)) return command("L", "\0 value\0");
+    const name = random.pick(["Subject", "subject", "SUBJECT", "X-Drop", "X-Drop", "From", "To", "Received", "X-Any"]);
     const space = random.pick([" ", " ", " ", "", "  ", "\t"]);
-    const text = this.#word(random.pick(["hello", "", "folded\n\tvalue", "gr\u00fc\u00df", "a:b"]));
+    const text = random.chance(0.01)
+      ? "eom-change"
+      : this.#word(random.pick(["hello", "", "folded\n\tvalue", "gr\u00fc\u00df", "a:b"]));
     // Bytes that are no UTF-8.
     const odd = random.chance(0.1) ? random.pick(["\xff\xfe", "\xc3", "caf\xe9 \xe2\x82"]) : "";
     const value = Buffer.concat([Buffer.from(space + text), Buffer.from(odd, "latin1")]);
