@@ -125,7 +125,7 @@ export function compare(commands: readonly Command[], protocol: number, phases: 
     // libmilter calls no `abort` if MAIL or HELO come behind it.
     if (code === "U" && (fate.before === "mail" || fate.before === "rcpt")) isTainted = true;
     const { messageFinal, connectionFinal } = said;
-    if (isOdd(command)) odd = { command, fate, messageFinal, connectionFinal };
+    if (isOdd(command) || (code === "O" && isNegotiated)) odd = { command, fate, messageFinal, connectionFinal };
     if (until === "message" && code === "M") until = "same";
     if (until === "session" && code === "C" && !fate.isIgnored) until = "same";
 

@@ -51,7 +51,7 @@ export class MacrosSeen {
   hadEmpty = false;
   /** Values that came for CONNECT and HELO, and "-" for none. */
   readonly early = new Set<string>(["-"]);
-  /** Macros came right before an ABORT, which drops them only if a message was open. */
+  /** Macros came right before an ABORT or unknown command: whether they last depends on what is open. */
   isLoose = false;
   /** By stage, the names that came for the message at hand, and those of packets since the last command. */
   #fresh = new Map<string, ReadonlySet<string>>();
@@ -85,14 +85,10 @@ export class MacrosSeen {
     return [...this.#fresh.values()].some((names) => names.has(plainName(name)));
   }
 
-  /** What came right before a command belongs to it, also if that ends a message first; not so with ABORT. */
+  /** What came right before a command belongs to it, also if that ends a message first; with ABORT they go. */
   #takeCommand(code: string): void {
-    // An unknown command in between changes nothing.
-    if (code === "U") return;
-    if (code === "A") {
-      if (this.#pending.size > 0) this.isLoose = true;
-      this.#fresh = new Map();
-    }
+    if ((code === "A" || code === "U") && this.#pending.size > 0) this.isLoose = true;
+    if (code === "A") this.#fresh = new Map();
     if ("MCHK".includes(code)) this.#fresh = this.#pending;
     if (code === "M" || code === "R") for (const stage of "RTNE".slice(code === "M" ? 0 : 1)) this.#fresh.delete(stage);
     this.#pending = new Map();

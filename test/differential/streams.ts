@@ -83,9 +83,9 @@ export function optneg({ version, actions, protocol }: Offer): Command {
 }
 
 export function streamOf(random: Random): GeneratedStream {
-  const maker = new Maker(random);
   const shape = random.pick(["legal", "legal", "legal", "legal", "unusual", "unusual", "unusual", "soup"] as const);
   const isMalformed = random.chance(0.1);
+  const maker = new Maker(random, !isMalformed);
   const commands = shape === "soup" ? maker.soup() : maker.session();
   if (shape === "unusual") for (let count = 1 + random.below(3); count > 0; count--) maker.disturb(commands);
   if (isMalformed) commands.splice(random.below(commands.length + 1), 0, ...maker.malformed());
@@ -102,8 +102,12 @@ class Maker {
   /** How much of a stream has words in it: some pass through whole. */
   readonly #wordiness: number;
 
-  constructor(random: Random) {
+  /** One thing in a stream closes a connection, so that it is known which did. */
+  #mayBeOdd: boolean;
+
+  constructor(random: Random, mayBeOdd: boolean) {
     this.#random = random;
+    this.#mayBeOdd = mayBeOdd;
     this.#wordiness = random.pick([0, 0.05, 0.15]);
   }
 
@@ -261,7 +265,8 @@ class Maker {
   #connect(): Command {
     const random = this.#random;
     // Addresses that are none.
-    if (random.chance(0.003)) {
+    if (this.#mayBeOdd && random.chance(0.004)) {
+      this.#mayBeOdd = false;
       return command("C", `mx.example.org\0${random.pick(["4\0\x19not.an.address", "6\0\x19192.0.2.7"])}\0`);
     }
     const host = this.#word("client.example.net", ["do"]);
@@ -314,7 +319,10 @@ class Maker {
   #header(): Command {
     const random = this.#random;
     // libmilter takes a header without a name for none.
-    if (random.chance(0.002)) return command("L", "\0 value\0");
+    if (this.#mayBeOdd && random.chance(0.002)) {
+      this.#mayBeOdd = false;
+      return command("L", "\0 value\0");
+    }
     const name = random.pick(["Subject", "subject", "SUBJECT", "X-Drop", "X-Drop", "From", "To", "Received", "X-Any"]);
     const space = random.pick([" ", " ", " ", "", "  ", "\t"]);
     const text = random.chance(0.01)
