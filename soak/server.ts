@@ -1,0 +1,180 @@
+/** The server under soak: a child process with a configuration, the filter and the sockets in a temporary folder. */
+import { mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Subprocess } from "bun";
+import { askServer } from "../src/server/control.ts";
+import type { Status } from "../src/server/status.ts";
+import type { Target } from "./transport.ts";
+
+const ROOT = join(import.meta.dir, "..");
+const FILTER = join(import.meta.dir, "filter.ts");
+
+/** Seconds, short ones: what they are about happens often in a run. */
+export const TIMEOUTS = { handler: 2, block: 1, eom: 4, drain: 3, stop: 5 } as const;
+export const WORKERS = 2;
+/** A handler that eats 300 MB is over twice as much. */
+const WORKER_MEMORY = 128 * 2 ** 20;
+
+const CONFIG = `[server]
+listen = ["unix:pmilter.sock", "inet:127.0.0.1:0"]
+control = "pmilter.ctl"
+workers = ${WORKERS}
+handler_timeout = ${TIMEOUTS.handler}
+block_timeout = ${TIMEOUTS.block}
+eom_timeout = ${TIMEOUTS.eom}
+drain_timeout = ${TIMEOUTS.drain}
+stop_timeout = ${TIMEOUTS.stop}
+
+[limits]
+worker_memory = ${WORKER_MEMORY}
+
+[[filter]]
+path = "filter.ts"
+`;
+
+/** How long the server may take to do what is awaited of it. */
+const PATIENCE_MS = 30_000;
+const KEPT_LINES = 400;
+
+/** The lines of the log: looked at as they come, the last ones kept. */
+class LogLines {
+  last: string[] = [];
+  count = 0;
+  isEnded = false;
+  readonly #watchers = new Set<(line: string) => void>();
+
+  async read(stream: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    let rest = "";
+    for await (const chunk of stream) {
+      const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+      rest = lines.pop()!;
+      for (const line of lines) this.#take(line);
+    }
+    this.isEnded = true;
+    this.#take("(the end of the log)");
+  }
+
+  watch(watcher: (line: string) => void): () => void {
+    this.#watchers.add(watcher);
+    return () => void this.#watchers.delete(watcher);
+  }
+
+  /** The first line from now on that matches. */
+  async next(pattern: RegExp): Promise<RegExpExecArray> {
+    const { promise, reject, resolve } = Promise.withResolvers<RegExpExecArray>();
+    const timer = setTimeout(() => reject(new Error(`no line ${pattern} within ${PATIENCE_MS / 1000} s`)), PATIENCE_MS);
+    const stop = this.watch((line) => {
+      const found = pattern.exec(line);
+      if (found !== null) resolve(found);
+      else if (this.isEnded) reject(new Error(`the server has ended, expected a line ${pattern}`));
+    });
+    try {
+      return await promise;
+    } finally {
+      clearTimeout(timer);
+      stop();
+    }
+  }
+
+  #take(line: string): void {
+    this.count += 1;
+    this.last.push(line);
+    if (this.last.length > 2 * KEPT_LINES) this.last = this.last.slice(-KEPT_LINES);
+    for (const watcher of this.#watchers) watcher(line);
+  }
+}
+
+/** The filter's text with a version; a broken one does not load. */
+async function filterText(version: number, isBroken: boolean): Promise<string> {
+  const text = (await readFile(FILTER, "utf8")).replace("const VERSION = 0;", `const VERSION = ${version};`);
+  if (!text.includes(`VERSION = ${version};`)) throw new Error("the filter has no version to be replaced");
+  if (!isBroken) return text;
+  const breaks = [
+    (whole: string) => `${whole}\nconst ;\n`,
+    (whole: string) => `${whole}\nthrow new Error("soak: broken at import");\n`,
+    (whole: string) => `import "./missing.ts";\n${whole}`,
+    (whole: string) => whole.replace("export default defineFilter", "export const filter = defineFilter"),
+    (whole: string) => whole.slice(0, whole.length >> 1),
+  ];
+  return breaks[((version / 10) % breaks.length) | 0]!(text);
+}
+
+export class SoakServer implements AsyncDisposable {
+  readonly dir: string;
+  readonly log = new LogLines();
+  readonly #process: Subprocess;
+  readonly #reading: Promise<void>;
+  /** The unix socket, and the TCP one. */
+  targets: { readonly unix: Target; readonly tcp: Target } = { unix: { unix: "" }, tcp: { unix: "" } };
+
+  private constructor(dir: string) {
+    this.dir = dir;
+    this.#process = Bun.spawn([process.execPath, join(ROOT, "src", "main.ts"), "-c", join(dir, "pmilter.toml")], {
+      cwd: dir,
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    this.#reading = this.log.read(this.#process.stderr as ReadableStream<Uint8Array>);
+  }
+
+  /** Starts it with version 1 of the filter, and waits until it serves. */
+  static async start(): Promise<SoakServer> {
+    const dir = await mkdtemp(join(tmpdir(), "pmilter-soak-"));
+    await writeFile(join(dir, "pmilter.toml"), CONFIG);
+    await writeFile(join(dir, "filter.ts"), await filterText(1, false));
+    const server = new SoakServer(dir);
+    try {
+      const [, port] = await server.log.next(/ready: listening on .*inet:127\.0\.0\.1:(\d+)/);
+      server.targets = {
+        unix: { unix: join(dir, "pmilter.sock") },
+        tcp: { hostname: "127.0.0.1", port: Number(port) },
+      };
+      return server;
+    } catch (error) {
+      await server[Symbol.asyncDispose]();
+      throw new Error(`the server did not start\n${server.log.last.join("\n")}`, { cause: error });
+    }
+  }
+
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  get hasEnded(): boolean {
+    return this.#process.exitCode !== null || this.#process.signalCode !== null;
+  }
+
+  async status(): Promise<Status> {
+    return (await askServer(join(this.dir, "pmilter.ctl"), { command: "status" })) as Status;
+  }
+
+  /** Saves a version of the filter, in place or by renaming, and waits until it serves, or has failed to. */
+  async save(version: number, isBroken: boolean): Promise<void> {
+    const text = await filterText(version, isBroken);
+    const path = join(this.dir, "filter.ts");
+    const said = this.log.next(
+      isBroken ? /reload: generation \d+ serves on: / : /reload: generation \d+ serves(?! on:)/,
+    );
+    if (version % 2 === 0) {
+      await writeFile(`${path}.new~`, text);
+      await rename(`${path}.new~`, path);
+    } else await writeFile(path, text);
+    await said;
+  }
+
+  /** Sends SIGTERM; the exit code, or the signal that it died of. */
+  async stop(): Promise<number | string> {
+    this.#process.kill("SIGTERM");
+    const timer = setTimeout(() => this.#process.kill("SIGKILL"), PATIENCE_MS);
+    await this.#process.exited;
+    clearTimeout(timer);
+    await this.#reading;
+    return this.#process.signalCode ?? this.#process.exitCode ?? "unknown";
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.hasEnded) await this.stop();
+    await rm(this.dir, { recursive: true, force: true, maxRetries: 3 });
+  }
+}

@@ -1,0 +1,74 @@
+/** What the connections of a run do, one after the other: which roles, in what proportion, and how fast. */
+import type { SoakArguments } from "./args.ts";
+import { type Fault, faultsOf, includesHandlers, includesWorkers } from "./faults.ts";
+import { planSession, type Role } from "./plan.ts";
+import { type PlayerHome, playSession } from "./player.ts";
+import { Random } from "./random.ts";
+import { SoakTransport } from "./transport.ts";
+
+/** Milliseconds between two faults of a kind: more often, and nothing but faults would be seen. */
+const HANDLER_FAULT_MS = 300;
+const WORKER_FAULT_MS = 2500;
+
+/** Messages are begun no faster than so many a second. */
+export class Pace {
+  readonly #gapMs: number;
+  #next = 0;
+
+  constructor(perSecond: number) {
+    this.#gapMs = 1000 / perSecond;
+  }
+
+  async wait(): Promise<void> {
+    const now = performance.now();
+    this.#next = Math.max(this.#next + this.#gapMs, now - 100);
+    if (this.#next > now) await Bun.sleep(this.#next - now);
+  }
+}
+
+/** Keeps all connections of the run busy until it is over; settles when the last has ended. */
+export async function drive(home: PlayerHome, args: SoakArguments): Promise<void> {
+  let number = 0;
+  const lane = async (role: Role): Promise<void> => {
+    while (!home.isOver) await playSession(home, planSession(args.seed, ++number, role));
+  };
+  const faults = async (list: readonly Fault[], gapMs: number): Promise<void> => {
+    const random = new Random(args.seed, 0xfa01);
+    while (!home.isOver) {
+      for (const fault of random.shuffled(list)) {
+        if (home.isOver) return;
+        await playSession(home, planSession(args.seed, ++number, "fault", fault));
+        await home.rest(gapMs);
+      }
+    }
+  };
+  const garbage = async (): Promise<void> => {
+    const random = new Random(args.seed, 0x6a4b);
+    while (!home.isOver) {
+      await sendGarbage(home, random);
+      await home.rest(random.between(100, 900));
+    }
+  };
+  const share = (part: number) => Math.max(1, Math.round(args.connections * part));
+  const lanes = (count: number, role: Role) => Array.from({ length: count }, () => lane(role));
+  const isHarsh = includesHandlers(args.faults);
+  await Promise.all([
+    ...lanes(share(isHarsh ? 0.6 : 0.8), "mail"),
+    ...lanes(share(0.2), "idle"),
+    ...(isHarsh ? [...lanes(share(0.1), "vanish"), garbage(), faults(faultsOf(false), HANDLER_FAULT_MS)] : []),
+    ...(includesWorkers(args.faults) ? [faults(faultsOf(true), WORKER_FAULT_MS)] : []),
+  ]);
+}
+
+/** A client that speaks no milter: it is closed, or goes when nothing came of it. */
+async function sendGarbage(home: PlayerHome, random: Random): Promise<void> {
+  const transport = await SoakTransport.connect(home.targets.unix);
+  home.account.add("garbage");
+  home.account.count("connections", 1);
+  home.account.count("protocolErrors", 0, 1);
+  const closed = Promise.withResolvers<void>();
+  transport.onClose = () => closed.resolve();
+  transport.send(Buffer.from(Array.from({ length: random.between(1, 3000) }, () => random.below(256))));
+  await Promise.race([closed.promise, home.rest(1000)]);
+  transport.destroy();
+}
