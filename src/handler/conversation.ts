@@ -304,7 +304,8 @@ export class Conversation implements SessionSource, ReportSource {
 
   #takesPart(part: FilterPart, phase: EventPhase): boolean {
     if (phase === PHASES.close) return true;
-    if (part.done !== "no") return false;
+    // An unknown command is not of the message: whoever has accepted that is asked all the same.
+    if (part.done !== "no" && (part.done === "connection" || phase !== PHASES.unknown)) return false;
     if (phase === PHASES.body) return !part.skipsBody;
     return phase !== PHASES.envrcpt || !this.#isRejectedRecipient || part.filter.loaded.rejectedRecipients;
   }
@@ -476,12 +477,6 @@ export class Conversation implements SessionSource, ReportSource {
       case "envrcpt":
         if (this.#isPassingRecipient) this.message!.dropRecipient();
         break;
-      case "body":
-        if (session.wantsReply && this.#nobodyWantsBody()) {
-          session.answer(PLAIN_REPLIES.SKIP);
-          return;
-        }
-        break;
       default:
     }
     if (this.#someAccepted && phase.scope !== "none" && this.#isAllDone(phase)) {
@@ -493,7 +488,8 @@ export class Conversation implements SessionSource, ReportSource {
         );
       return;
     }
-    session.proceed();
+    if (phase === PHASES.body && session.wantsReply && this.#nobodyWantsBody()) session.answer(PLAIN_REPLIES.SKIP);
+    else session.proceed();
   }
 
   /** No filter has anything left to do or to send. */

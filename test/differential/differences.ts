@@ -345,9 +345,7 @@ export const DIFFERENCES: readonly Difference[] = [
   },
   {
     name: "unknown-in-content",
-    // Not asked about it is a filter that accepted the message, where that waits for its end.
-    is: (seen) =>
-      seen.command.code === "U" && seen.fate.endsMessage && (isSame(seen) || seen.pmilter.final?.code === "c"),
+    is: (seen) => seen.command.code === "U" && seen.fate.endsMessage && isSame(seen),
     until: "message",
     reason:
       "For libmilter an unknown command in the content ends the message. To pmilter it is a command like any other, and the message goes on.",
@@ -374,14 +372,6 @@ export const DIFFERENCES: readonly Difference[] = [
     until: "message",
     reason:
       "Postfix keeps its own mail in the queue, with an error, if a filter refuses a recipient in such a session: pmilter gives the verdict for the message at `eom`.",
-  },
-  {
-    name: "accept-at-body",
-    is: ({ command, libmilter, pmilter }) =>
-      command.code === "B" && libmilter.final?.code === "a" && pmilter.final?.code === "s",
-    until: "message",
-    reason:
-      "The mail server sends no more body either way. After SKIP it still asks for the end of the message, and gets it accepted without a call.",
   },
   {
     name: "accept-at-eom",

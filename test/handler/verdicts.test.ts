@@ -304,3 +304,23 @@ describe("Conversation, fallbacks", () => {
     }
   });
 });
+
+test("accept at body, where it is answered at once: the whole message is accepted, and no more of it is asked for", () => {
+  const line = Line.to([{ body: () => accept() }], { deferContent: false });
+  expect(line.send(cmd.mail(), cmd.header(), cmd.body())).toEqual(["a"]);
+});
+
+test("a filter that accepted the message is asked about an unknown command all the same, one that accepted the connection is not", () => {
+  const asked: string[] = [];
+  const filter: AnyFilter = {
+    helo: (_, name) => (name === "all" ? accept() : undefined),
+    envfrom: () => accept(),
+    eom: () => undefined,
+    unknown: (_, command) => void asked.push(command),
+  };
+  for (const name of ["some", "all"]) {
+    const line = Line.to([filter, { eom: () => undefined }]);
+    line.send(cmd.connect(), cmd.helo(name), cmd.mail(), cmd.unknown(name));
+  }
+  expect(asked).toEqual(["some"]);
+});
