@@ -91,6 +91,8 @@ const RULES: readonly Rule[] = (["accept", "reject", "tempfail", "discard"] as c
     .filter((phase) => phase !== "envrcpt" || verdict === "accept" || verdict === "discard")
     .map((phase) => ({ verdict, phase })),
 );
+/** Phases that are of no message, but have to do with one. */
+const BESIDE_MESSAGES: ReadonlySet<Phase> = new Set(["abort", "unknown"]);
 const PASS: Rule = { verdict: "pass", phase: "eom" };
 
 /**
@@ -117,6 +119,7 @@ export function planSession(seed: number, number: number, role: Role, fault: Fau
           afterBytes: random.chance(1, 3) ? random.below(200) : random.below(random.chance(1, 4) ? 60_000 : 2500),
         }
       : null;
+  const ofMessage = fault !== null && (isOfMessage(fault.phase) || BESIDE_MESSAGES.has(fault.phase)) ? fault : null;
   const count = role === "fault" ? 3 : role === "idle" ? 6 : random.between(1, 8);
   return {
     number,
@@ -130,7 +133,7 @@ export function planSession(seed: number, number: number, role: Role, fault: Fau
     rule,
     fault,
     messages: Array.from({ length: count }, (_, index) =>
-      planMessage(random, `${number}-${index}`, role, role === "fault" && index === 1 ? fault : null),
+      planMessage(random, `${number}-${index}`, role, index === 1 ? ofMessage : null),
     ),
     vanishing,
   };
@@ -147,9 +150,7 @@ function planMessage(random: Random, id: string, role: Role, fault: Fault | null
     sender: `<${rule.verdict}.${rule.phase}.${manner}.${id}@soak.example>`,
     params: [
       `SIZE=${random.below(100_000)}`,
-      ...(fault !== null && (isOfMessage(fault.phase) || fault.phase === "abort")
-        ? [`FAULT=${fault.kind}.${fault.phase}`]
-        : []),
+      ...(fault !== null && fault.phase !== "unknown" ? [`FAULT=${fault.kind}.${fault.phase}`] : []),
     ],
     recipients: Array.from(
       { length: random.chance(1, 10) ? random.between(5, 20) : random.between(1, 3) },

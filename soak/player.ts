@@ -73,6 +73,8 @@ class SessionPlayer {
   readonly #opened: number;
   /** Milliseconds that this session's own handlers may take at the commands that come. */
   #ownMs = 0;
+  /** Of the incidents that last, those that this session made. */
+  #ownIncidents = 0;
   #lastVersion = 0;
   #isMidMessage = false;
 
@@ -110,12 +112,13 @@ class SessionPlayer {
       "discarded",
       "fallbacks",
       "connectionsRefused",
-      "sessionsLost",
     ] as const) {
       account.count(name, 0, 1);
     }
     account.count("recipientsRefused", 0, 20);
     account.count("protocolErrors", 0, 1);
+    // While it is deaf, the fallback of a lost worker cannot be given to it; half a packet cannot be gone on with.
+    if (this.#home.incidents.during(this.#opened, this.#home.now()) > 0) account.count("sessionsLost", 0, 1);
   }
 
   async #playAll(): Promise<void> {
@@ -136,12 +139,14 @@ class SessionPlayer {
       await this.#message(message);
     }
     const over = fault?.phase === "close" ? this.#incident(fault.kind) : null;
+    const from = this.#home.now();
     await client.quit();
     if (fault?.phase !== "close") return;
     this.#home.account.add(`fault ${fault.kind}`);
     over?.(this.#home.now() + BLOCK_MS + GRACE_MS);
-    const { counter } = FAULTS[fault.kind];
-    if (counter !== null) this.#home.account.count(counter, 0, 1);
+    // It runs at QUIT; whether its time is over before the connection has ended is another matter.
+    const isSure = FAULTS[fault.kind].counter === "errors" && this.#home.incidents.during(from, this.#home.now()) === 0;
+    if (isSure) this.#home.account.count("errors", 1);
     for (const name of ["errors", "timeouts", "late"] as const) this.#home.account.count(name, 0, 1);
   }
 
@@ -272,8 +277,6 @@ class SessionPlayer {
     this.#client.write(writer.copy());
     await this.#home.rest(2000);
     this.#transport.destroy();
-    // While it is deaf, the fallback of a lost worker cannot be given to it.
-    this.#home.account.count("sessionsLost", 0, 1);
   }
 
   /** Runs one command, and enters how long its answer took. */
@@ -282,7 +285,7 @@ class SessionPlayer {
     await run();
     const to = this.#home.now();
     const ms = to - from;
-    const beside = this.#home.incidents.during(from, to);
+    const beside = this.#home.incidents.during(from, to) - this.#ownIncidents;
     const waiting: Waiting =
       this.#ownMs > 0 ? "of a failing handler" : beside > 0 ? "beside a lost worker" : "ordinary";
     const limit = this.#ownMs + beside * BLOCK_MS + this.#home.allowanceMs;
@@ -300,7 +303,12 @@ class SessionPlayer {
   #incident(kind: keyof typeof FAULTS): ((to: number) => void) | null {
     if (kind === "eats") this.#home.eats();
     if (!FAULTS[kind].losesWorker) return null;
-    return this.#home.incidents.begin(this.#home.now());
+    const end = this.#home.incidents.begin(this.#home.now());
+    this.#ownIncidents = 1;
+    return (to) => {
+      this.#ownIncidents = 0;
+      end(to);
+    };
   }
 
   #report(problems: readonly Problem[], message?: MessagePlan): void {

@@ -32,10 +32,13 @@ export function cpuSeconds(pid: number): number {
 
 const MIB = 2 ** 20;
 /**
- * Memory is flat if the line through the samples of the second half of a run rises over that half by no more than this.
- * What a collector and an allocator do by chance is less; in half an hour at 200 messages a second it is 190 bytes each.
+ * Memory is flat if the line through the samples of the second half of a run rises over that half by no more than this, and
+ * what is left of chance in so many samples: {@link CHANCE} standard errors of that rise. In a run of half an hour this is
+ * about 200 bytes for each message at 200 a second; in one of a minute it only finds what is gross.
  */
 export const FLAT_BYTES = 32 * MIB;
+/** More than for independent samples: one second's memory resembles that of the second before. */
+const CHANCE = 4;
 
 export interface Memory {
   /** At the end of the warm-up, a quarter of the run, and at the end of it; the median of some samples. */
@@ -46,6 +49,8 @@ export interface Memory {
   readonly bytesPerMinute: number;
   /** What that line rises over the second half. */
   readonly riseBytes: number;
+  /** What it may. */
+  readonly allowedBytes: number;
   readonly isFlat: boolean;
 }
 
@@ -60,22 +65,24 @@ export function memoryOf(samples: readonly Sample[]): Memory {
   const to = samples.at(-1)!.at;
   const warm = used.filter(({ at }) => at >= from + (to - from) / 4);
   const half = used.filter(({ at }) => at >= from + (to - from) / 2);
-  const slope = slopeOf(half.map(({ at, residentBytes }) => [at, residentBytes]));
+  const { error, slope } = lineThrough(half.map(({ at, residentBytes }) => [at, residentBytes]));
   const riseBytes = slope * ((to - from) / 2);
+  const allowedBytes = FLAT_BYTES + CHANCE * error * ((to - from) / 2);
   return {
     warmBytes: medianOf(warm.slice(0, NEIGHBOURS).map(({ residentBytes }) => residentBytes)),
     endBytes: medianOf(used.slice(-NEIGHBOURS).map(({ residentBytes }) => residentBytes)),
     peakBytes: Math.max(...samples.map(({ residentBytes }) => residentBytes)),
     bytesPerMinute: slope * 60_000,
     riseBytes,
-    isFlat: riseBytes <= FLAT_BYTES,
+    allowedBytes,
+    isFlat: riseBytes <= allowedBytes,
   };
 }
 
-/** Of the line with the least squares; 0 for fewer than two points. */
-export function slopeOf(points: readonly (readonly [x: number, y: number])[]): number {
+/** The slope of the line with the least squares, and its standard error; 0 for fewer than three points. */
+export function lineThrough(points: readonly (readonly [x: number, y: number])[]): { slope: number; error: number } {
   const count = points.length;
-  if (count < 2) return 0;
+  if (count < 3) return { slope: 0, error: 0 };
   const meanX = points.reduce((sum, [x]) => sum + x, 0) / count;
   const meanY = points.reduce((sum, [, y]) => sum + y, 0) / count;
   let across = 0;
@@ -84,7 +91,10 @@ export function slopeOf(points: readonly (readonly [x: number, y: number])[]): n
     across += (x - meanX) * (y - meanY);
     along += (x - meanX) ** 2;
   }
-  return along === 0 ? 0 : across / along;
+  if (along === 0) return { slope: 0, error: 0 };
+  const slope = across / along;
+  const left = points.reduce((sum, [x, y]) => sum + (y - meanY - slope * (x - meanX)) ** 2, 0);
+  return { slope, error: Math.sqrt(left / (count - 2) / along) };
 }
 
 function medianOf(values: readonly number[]): number {

@@ -35,11 +35,13 @@ path = "filter.ts"
 
 /** How long the server may take to do what is awaited of it. */
 const PATIENCE_MS = 30_000;
-const KEPT_LINES = 400;
+const KEPT_LINES = 60;
 
 /** The lines of the log: looked at as they come, the last ones kept. */
 class LogLines {
   last: string[] = [];
+  /** The last ones that tell of no verdict. */
+  serious: string[] = [];
   count = 0;
   isEnded = false;
   readonly #watchers = new Set<(line: string) => void>();
@@ -82,6 +84,8 @@ class LogLines {
     this.count += 1;
     this.last.push(line);
     if (this.last.length > 2 * KEPT_LINES) this.last = this.last.slice(-KEPT_LINES);
+    if (!/\]\[notice\]: (?:reject|tempfail|discard|.*PMILTER_ERR_)/.test(line)) this.serious.push(line);
+    if (this.serious.length > 2 * KEPT_LINES) this.serious = this.serious.slice(-KEPT_LINES);
     for (const watcher of this.#watchers) watcher(line);
   }
 }
@@ -105,12 +109,14 @@ export class SoakServer implements AsyncDisposable {
   readonly dir: string;
   readonly log = new LogLines();
   readonly #process: Subprocess;
+  readonly #edit: (filter: string) => string;
   readonly #reading: Promise<void>;
   /** The unix socket, and the TCP one. */
   targets: { readonly unix: Target; readonly tcp: Target } = { unix: { unix: "" }, tcp: { unix: "" } };
 
-  private constructor(dir: string) {
+  private constructor(dir: string, edit: (filter: string) => string) {
     this.dir = dir;
+    this.#edit = edit;
     this.#process = Bun.spawn([process.execPath, join(ROOT, "src", "main.ts"), "-c", join(dir, "pmilter.toml")], {
       cwd: dir,
       stdio: ["ignore", "ignore", "pipe"],
@@ -118,12 +124,15 @@ export class SoakServer implements AsyncDisposable {
     this.#reading = this.log.read(this.#process.stderr as ReadableStream<Uint8Array>);
   }
 
-  /** Starts it with version 1 of the filter, and waits until it serves. */
-  static async start(): Promise<SoakServer> {
+  /**
+   * Starts it with version 1 of the filter, and waits until it serves.
+   * @param edit what becomes of the filter's text before it is written
+   */
+  static async start(edit = (filter: string) => filter): Promise<SoakServer> {
     const dir = await mkdtemp(join(tmpdir(), "pmilter-soak-"));
     await writeFile(join(dir, "pmilter.toml"), CONFIG);
-    await writeFile(join(dir, "filter.ts"), await filterText(1, false));
-    const server = new SoakServer(dir);
+    await writeFile(join(dir, "filter.ts"), edit(await filterText(1, false)));
+    const server = new SoakServer(dir, edit);
     try {
       const [, port] = await server.log.next(/ready: listening on .*inet:127\.0\.0\.1:(\d+)/);
       server.targets = {
@@ -151,7 +160,7 @@ export class SoakServer implements AsyncDisposable {
 
   /** Saves a version of the filter, in place or by renaming, and waits until it serves, or has failed to. */
   async save(version: number, isBroken: boolean): Promise<void> {
-    const text = await filterText(version, isBroken);
+    const text = this.#edit(await filterText(version, isBroken));
     const path = join(this.dir, "filter.ts");
     const said = this.log.next(
       isBroken ? /reload: generation \d+ serves on: / : /reload: generation \d+ serves(?! on:)/,

@@ -19,7 +19,10 @@ export interface Summary {
   readonly memory: Memory;
   readonly descriptors: { readonly start: number; readonly peak: number; readonly end: number };
   readonly threads: { readonly start: number; readonly peak: number; readonly end: number };
-  readonly serverCpuSeconds: number;
+  /** Seconds of processor time. */
+  readonly cpu: { readonly server: number; readonly driver: number };
+  /** The last lines of the server's log that tell of no verdict. */
+  readonly log: readonly string[];
 }
 
 export function rangeOf(samples: readonly Sample[], key: "descriptors" | "threads", start: Sample, end: Sample) {
@@ -35,6 +38,7 @@ export function formatSummary(summary: Summary, { allowanceMs }: SoakArguments):
       .filter(([, count]) => count > 0)
       .map(([name, count]) => `${name} ${count}`)
       .join(", ");
+  const share = (used: number): string => `${Math.round((100 * used) / summary.seconds)} %`;
   const off = comparisons.filter(({ isRight }) => !isRight);
   return [
     `soak: ${Math.round(summary.seconds)} s, faults ${summary.faults}, seed ${summary.seed}`,
@@ -46,15 +50,18 @@ export function formatSummary(summary: Summary, { allowanceMs }: SoakArguments):
       .map(([waiting, { ms, what }]) => `${waiting} ${Math.round(ms)} ms (${what})`)
       .join(", ")}; allowed beyond what is promised: ${allowanceMs} ms`,
     `lost workers  ${summary.incidents} times by a fault; reloads ${reloads.taken} taken, ${reloads.broken} broken`,
-    `memory        warm ${mebibytes(memory.warmBytes)}, end ${mebibytes(memory.endBytes)}, peak ${mebibytes(memory.peakBytes)}, ${(memory.bytesPerMinute / 1024).toFixed(0)} KiB a minute over the second half${memory.isFlat ? "" : ": not flat"}`,
+    `memory        warm ${mebibytes(memory.warmBytes)}, end ${mebibytes(memory.endBytes)}, peak ${mebibytes(memory.peakBytes)}, ${(memory.bytesPerMinute / 1024).toFixed(0)} KiB a minute over the second half, which is ${mebibytes(memory.riseBytes)} of ${mebibytes(memory.allowedBytes)} that pass for flat`,
     `descriptors   start ${descriptors.start}, peak ${descriptors.peak}, end ${descriptors.end}`,
     `threads       start ${threads.start}, peak ${threads.peak}, end ${threads.end}`,
-    `server CPU    ${summary.serverCpuSeconds.toFixed(1)} s`,
+    `processor     server ${share(summary.cpu.server)}, driver ${share(summary.cpu.driver)} of a core`,
     ...summary.examples.flatMap(({ at, conversation, kind, session, text }) => [
       "",
       `${kind} at ${(at / 1000).toFixed(1)} s, session ${session}: ${text}`,
       ...conversation.map((line) => `    ${line}`),
     ]),
+    ...(summary.examples.length === 0
+      ? []
+      : ["", "the server's last log lines that tell of no verdict:", ...summary.log]),
     "",
   ].join("\n");
 }

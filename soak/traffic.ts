@@ -2,13 +2,15 @@
 import type { SoakArguments } from "./args.ts";
 import { type Fault, faultsOf, includesHandlers, includesWorkers } from "./faults.ts";
 import { planSession, type Role } from "./plan.ts";
+import { playGarbage } from "./garbage.ts";
 import { type PlayerHome, playSession } from "./player.ts";
 import { Random } from "./random.ts";
-import { SoakTransport } from "./transport.ts";
 
 /** Milliseconds between two faults of a kind: more often, and nothing but faults would be seen. */
 const HANDLER_FAULT_MS = 300;
-const WORKER_FAULT_MS = 2500;
+const WORKER_FAULT_MS = 3500;
+/** So many at a time: now and then every worker is lost at once. */
+const WORKER_FAULTS = 2;
 
 /** Messages are begun no faster than so many a second. */
 export class Pace {
@@ -32,20 +34,20 @@ export async function drive(home: PlayerHome, args: SoakArguments): Promise<void
   const lane = async (role: Role): Promise<void> => {
     while (!home.isOver) await playSession(home, planSession(args.seed, ++number, role));
   };
-  const faults = async (list: readonly Fault[], gapMs: number): Promise<void> => {
-    const random = new Random(args.seed, 0xfa01);
+  const faults = async (list: readonly Fault[], gapMs: number, lane = 0): Promise<void> => {
+    const random = new Random(args.seed, 0xfa01 + lane);
     while (!home.isOver) {
       for (const fault of random.shuffled(list)) {
         if (home.isOver) return;
         await playSession(home, planSession(args.seed, ++number, "fault", fault));
-        await home.rest(gapMs);
+        await home.rest(random.between(gapMs >> 1, gapMs + (gapMs >> 1)));
       }
     }
   };
   const garbage = async (): Promise<void> => {
     const random = new Random(args.seed, 0x6a4b);
     while (!home.isOver) {
-      await sendGarbage(home, random);
+      await playGarbage(home, ++number, random);
       await home.rest(random.between(100, 900));
     }
   };
@@ -56,19 +58,8 @@ export async function drive(home: PlayerHome, args: SoakArguments): Promise<void
     ...lanes(share(isHarsh ? 0.6 : 0.8), "mail"),
     ...lanes(share(0.2), "idle"),
     ...(isHarsh ? [...lanes(share(0.1), "vanish"), garbage(), faults(faultsOf(false), HANDLER_FAULT_MS)] : []),
-    ...(includesWorkers(args.faults) ? [faults(faultsOf(true), WORKER_FAULT_MS)] : []),
+    ...(includesWorkers(args.faults)
+      ? Array.from({ length: WORKER_FAULTS }, (_, lane) => faults(faultsOf(true), WORKER_FAULT_MS, lane))
+      : []),
   ]);
-}
-
-/** A client that speaks no milter: it is closed, or goes when nothing came of it. */
-async function sendGarbage(home: PlayerHome, random: Random): Promise<void> {
-  const transport = await SoakTransport.connect(home.targets.unix);
-  home.account.add("garbage");
-  home.account.count("connections", 1);
-  home.account.count("protocolErrors", 0, 1);
-  const closed = Promise.withResolvers<void>();
-  transport.onClose = () => closed.resolve();
-  transport.send(Buffer.from(Array.from({ length: random.between(1, 3000) }, () => random.below(256))));
-  await Promise.race([closed.promise, home.rest(1000)]);
-  transport.destroy();
 }

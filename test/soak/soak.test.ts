@@ -1,23 +1,113 @@
 /** The soak itself: a short run of it, and that its books tell what is wrong. */
 import { describe, expect, test } from "bun:test";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
 import { Account } from "../../soak/account.ts";
 import { parseSoakArguments, SoakUsageError } from "../../soak/args.ts";
 import { type Answer, judgeGreeting, judgeMessage } from "../../soak/judge.ts";
 import { type MessagePlan, planSession } from "../../soak/plan.ts";
 import { memoryOf, type Sample } from "../../soak/resources.ts";
-import { soak } from "../../soak/run.ts";
+import { leftOver, soak, type SoakOptions } from "../../soak/run.ts";
+import type { Target } from "../../soak/transport.ts";
+import { tempDir, waitFor } from "../support/temp.ts";
 import { Versions } from "../../soak/versions.ts";
 
+const ROOT = join(import.meta.dir, "..", "..");
+const NO_PROBLEM = { dropped: 0, wrong: 0, "accepted against a rule": 0, late: 0, server: 0 };
+
 test("a short run with every kind of fault: nothing dropped, wrong, late or left over", async () => {
-  const summary = await soak(
-    parseSoakArguments(["--seconds", "10", "--connections", "20", "--rate", "100"], 4),
-    () => {},
-  );
+  const summary = await soak(parseSoakArguments(["--seconds", "10", "--connections", "20", "--rate", "100"], 4));
   expect(summary.examples).toEqual([]);
-  expect(summary.problems).toEqual({ dropped: 0, wrong: 0, "accepted against a rule": 0, late: 0, server: 0 });
+  expect(summary.problems).toEqual(NO_PROBLEM);
   expect(summary.tally["messages"]).toBeGreaterThan(200);
   expect(summary.incidents).toBeGreaterThan(0);
 }, 90_000);
+
+describe("what is planted is found", () => {
+  const run = (options: SoakOptions) =>
+    soak(
+      parseSoakArguments(["--seconds", "6", "--faults", "none", "--rate", "100", "--connections", "20"], 5),
+      options,
+    );
+
+  test("a handler that now and then lets pass what it should refuse, or takes one message for another", async () => {
+    const { examples, problems } = await run({
+      editFilter: (text) =>
+        text
+          .replace("return at === phase ?", 'return at === phase && !(verdict === "reject" && id.endsWith("-1")) ?')
+          .replace("const MEBIBYTE", 'let before = "";\nlet stamped = 0;\nconst MEBIBYTE')
+          .replace(
+            "`sender=${message.sender.address}`",
+            "`sender=${stamped++ % 100 === 99 ? before : (before = message.sender.address)}`",
+          ),
+    });
+    expect(problems["accepted against a rule"]).toBeGreaterThan(0);
+    const passed = examples.find(({ kind }) => kind === "accepted against a rule");
+    expect(passed?.text).toMatch(/<reject\.\w+\.\w+\.\d+-1@soak\.example>: accepted at /);
+    expect(passed?.conversation.join("\n")).toMatch(/> MAIL .*<reject/);
+    expect(problems.wrong).toBeGreaterThan(0);
+    const mixed = examples.find(({ kind }) => kind === "wrong");
+    expect(mixed?.text).toMatch(/: stamped sender=.*, expected sender=/);
+  }, 60_000);
+
+  test("connections that are closed without a reason", async () => {
+    await using stack = new AsyncDisposableStack();
+    const { examples, problems } = await run({
+      through: (targets) => stack.use(new CuttingProxy(targets.tcp)).targets,
+    });
+    expect(problems.dropped).toBeGreaterThan(0);
+    expect(examples.find(({ kind }) => kind === "dropped")?.conversation.at(-1)).toContain("(closed)");
+  }, 60_000);
+});
+
+/** Passes everything on, but closes each twentieth connection in the middle. */
+class CuttingProxy implements Disposable {
+  readonly #listener: Bun.TCPSocketListener<Passed>;
+  #count = 0;
+
+  constructor(target: Target) {
+    if (!("port" in target)) throw new Error("the proxy speaks TCP");
+    const pass = (client: Bun.Socket<Passed>): Passed => ({
+      isCut: ++this.#count % 20 === 0,
+      server: Bun.connect({
+        hostname: target.hostname,
+        port: target.port,
+        socket: {
+          data: (_, bytes) => void client.write(bytes),
+          close: () => void client.end(),
+        },
+      }),
+    });
+    this.#listener = Bun.listen<Passed>({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: {
+        open: (client) => void (client.data = pass(client)),
+        data: (client, bytes) => {
+          const { isCut, server } = client.data;
+          if (isCut && bytes.includes("@soak.example")) client.end();
+          const copy = Buffer.from(bytes);
+          void server.then((socket) => socket.write(copy));
+        },
+        close: ({ data }) => void data.server.then((socket) => socket.end()),
+      },
+    });
+  }
+
+  get targets() {
+    const target = { hostname: "127.0.0.1", port: this.#listener.port };
+    return { tcp: target, unix: target };
+  }
+
+  [Symbol.dispose](): void {
+    this.#listener.stop(true);
+  }
+}
+
+interface Passed {
+  readonly isCut: boolean;
+  readonly server: Promise<Bun.Socket>;
+}
 
 describe("the judge", () => {
   const session = planSession(1, 1, "mail");
@@ -100,4 +190,49 @@ test("wrong usage says what was expected", () => {
   for (const args of [["--seconds", "0"], ["--faults", "some"], ["--speed", "1"], ["now"], ["--rate"]]) {
     expect(() => parseSoakArguments(args, 1)).toThrow(SoakUsageError);
   }
+});
+
+test("what is left over is named, one thing after the other", () => {
+  const held = { descriptors: 20, threads: 10 };
+  const worker = { generation: 1, state: "ready", connections: 0, heapBytes: 0, blockedMs: 0 } as const;
+  const status = { connections: 0, ending: [], stuckThreads: 0, workers: [worker, worker] };
+  const left = (changed: Partial<Parameters<typeof leftOver>[0]>, now = held) =>
+    leftOver({ ...status, ...changed }, now, held);
+  expect(left({})).toBeNull();
+  expect(left({ connections: 1 })).toContain("connections");
+  expect(left({ stuckThreads: 1 })).toContain("stuck");
+  expect(left({ workers: [] })).toContain("0 workers");
+  expect(left({}, { ...held, descriptors: 21 })).toContain("21 descriptors");
+  expect(left({}, { ...held, threads: 30 })).toContain("30 threads");
+});
+
+describe("bun run soak", () => {
+  const run = (...args: string[]) =>
+    Bun.spawn([process.execPath, "soak/run.ts", ...args], { cwd: ROOT, stdout: "pipe", stderr: "pipe" });
+
+  test("wrong usage ends with 2, help with 0", async () => {
+    const usage = run("--speed");
+    expect(await usage.exited).toBe(2);
+    expect(await new Response(usage.stderr).text()).toContain("there is no option --speed");
+    const help = run("--help");
+    expect(await help.exited).toBe(0);
+    expect(await new Response(help.stdout).text()).toStartWith("Usage: bun run soak ");
+  });
+
+  test("SIGTERM ends it, and leaves neither a server nor a folder", async () => {
+    await using folder = await tempDir("soak");
+    const child = Bun.spawn([process.execPath, "soak/run.ts", "--faults", "none", "--seconds", "60"], {
+      cwd: ROOT,
+      env: { ...process.env, TMPDIR: folder.path },
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    // Its sockets are there: the server runs.
+    await waitFor(() => readdirSync(folder.path, { recursive: true }).some((name) => String(name).endsWith(".sock")), {
+      what: "the server",
+    });
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(130);
+    expect(await new Response(child.stderr).text()).toContain("interrupted by SIGTERM");
+    expect(readdirSync(folder.path).filter((name) => name.startsWith("pmilter-soak-"))).toEqual([]);
+  }, 60_000);
 });
