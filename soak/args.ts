@@ -25,7 +25,7 @@ export class SoakUsageError extends Error {
 export const HELP = `Usage: bun run soak [options]
 
 Runs the real server under mixed traffic, with reloads, failing handlers, lost workers and vanishing clients, and counts
-every message in and every answer out. Exit code 1 if anything was dropped, wrong, late or left over.
+every message in and every answer out. Exit code 1 if anything was dropped, wrong, late or left over. See soak/README.md.
 
 Options:
   --seconds N        how long, 5 to 604800 (default 60)

@@ -145,7 +145,7 @@ describe("README.md", () => {
     "check: types, lint and format, after fmt; of a clean project here, since the whole one may be in the middle of a change",
     async () => {
       const command = commands.next(/^npx -y bun@1\.4\.5 run check$/);
-      await terminal.run("rm -rf src bench test docs handlers");
+      await terminal.run("rm -rf src bench soak test docs handlers");
       await terminal.write("src/index.ts", "export const one = 1;\n");
       await terminal.write(
         "handlers/stamp.ts",
