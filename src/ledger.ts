@@ -14,7 +14,7 @@ import { type State, STATES } from "./protocol/state.ts";
 
 /** Bytes of one connection's slot: its words, the queue id, then the packets that began the session. */
 const SLOT_BYTES = 1024;
-const SLOT_WORDS = 16;
+const SLOT_WORDS = 17;
 const HEAD_AT = SLOT_WORDS * 4;
 /** The first bytes of a packet that has begun: its length and its code. */
 const HEAD_BYTES = LENGTH_BYTES + 1;
@@ -54,6 +54,8 @@ const SLOT = {
   /** See {@link SlotRecord}. */
   FLAGS: 14,
   QUEUE_ID_LENGTH: 15,
+  /** Since when the phase has awaited a handler: milliseconds of the wall clock, the lower 32 bits. Threads share no other. */
+  WAITING_SINCE: 16,
 } as const;
 
 /** A reply has left in part. */
@@ -103,6 +105,8 @@ export interface SlotRecord {
   readonly hasAllBegun: boolean;
   /** The handler that runs or is awaited. */
   readonly call: { readonly phase: Phase; readonly filter: number } | null;
+  /** For how many milliseconds the phase has awaited handlers, if it does. */
+  readonly waitedMs: number;
   readonly version: number;
   readonly actions: number;
   readonly protocol: number;
@@ -237,6 +241,11 @@ export class Ledger {
     this.#words[at + SLOT.CALL] = ((phase.index + 1) << 16) | (filter + 1);
     this.#words[at + SLOT.UNTAKEN] = untaken;
     Atomics.store(this.#words, this.#rowAt(row) + ROW.BUSY_SLOT, slot + 1);
+  }
+
+  /** A handler is awaited for the first time in this phase. @param alreadyMs what was waited for it in another worker */
+  wait(slot: number, alreadyMs: number): void {
+    this.#words[this.#slotAt(slot) + SLOT.WAITING_SINCE] = Date.now() - alreadyMs;
   }
 
   /** No handler runs any more, though one may be awaited. */
@@ -378,6 +387,7 @@ export class Ledger {
       begun: this.#bytes.slice(begunAt, begunAt + (hasAllBegun ? begun : Math.min(begun, HEAD_BYTES))),
       hasAllBegun,
       call: call === 0 ? null : { phase: PHASE_LIST[(call >> 16) - 1]!.name, filter: (call & 0xffff) - 1 },
+      waitedMs: Math.max(0, (Date.now() - words[at + SLOT.WAITING_SINCE]!) | 0),
       version: words[at + SLOT.VERSION]!,
       actions: words[at + SLOT.ACTIONS]!,
       protocol: words[at + SLOT.PROTOCOL]!,

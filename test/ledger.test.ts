@@ -100,6 +100,15 @@ describe("Ledger", () => {
     expect(contextOf(ledger, 0)).toBe(together(cmd.connect("x".repeat(400))));
   });
 
+  test("how long a phase has waited is told to whoever reads it, what was waited elsewhere included", () => {
+    const ledger = Ledger.create(1, 2);
+    ledger.wait(1, 0);
+    expect(ledger.read(1).waitedMs).toBeLessThan(1000);
+    ledger.wait(1, 5000);
+    expect(ledger.read(1).waitedMs).toBeGreaterThanOrEqual(5000);
+    expect(ledger.read(1).waitedMs).toBeLessThan(6000);
+  });
+
   test("the slot whose handler runs is known, for that worker alone", () => {
     const ledger = Ledger.create(2, 4);
     expect(ledger.busySlot(0)).toBeNull();
@@ -167,6 +176,7 @@ describe("Ledger", () => {
     ledger.setOver(0);
     ledger.offer(0);
     expect(ledger.read(0)).toEqual({
+      waitedMs: expect.any(Number),
       state: "start",
       standing: 0,
       owed: 0,

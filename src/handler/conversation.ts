@@ -36,8 +36,11 @@ export interface ConversationHost extends Clock {
   count(counter: WorkerCounter): void;
   /** A handler is about to be called. */
   calling(phase: EventPhase, filter: ChainFilter): void;
-  /** The handler that was called is awaited: others run meanwhile. */
-  suspended(): void;
+  /**
+   * The handler that was called is awaited: others run meanwhile.
+   * @param alreadyMs what was waited for this phase elsewhere; null if another handler of it was awaited here before
+   */
+  suspended(alreadyMs: number | null): void;
   /** The writer holds so much that it should be sent before more is made. */
   readonly isFull: boolean;
   /** Whether reports of messages that all filters let pass are wanted: they are most of them. */
@@ -108,6 +111,8 @@ export class Conversation implements SessionSource, ReportSource {
   #isHungUp = false;
   /** Filters that take no part in replayed packets. */
   #passedOver: readonly PassedOver[] = [];
+  /** What the mail server has waited elsewhere for the reply that is to be given first. */
+  #waitedMs = 0;
 
   constructor(chain: Chain, writer: ReplyWriter, host: ConversationHost) {
     this.#chain = chain;
@@ -122,6 +127,7 @@ export class Conversation implements SessionSource, ReportSource {
   /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */
   resume(resumption: Resumption, passedOver: readonly PassedOver[]): void {
     this.#passedOver = passedOver;
+    this.#waitedMs = resumption.answersContext ? resumption.waitedMs : 0;
     this.session.resume(resumption);
   }
 
@@ -562,8 +568,12 @@ export class Conversation implements SessionSource, ReportSource {
     const waiting: Waiting = { index, part, phase, subject: null };
     if (phase === PHASES.body) this.#chain.chunks.lend();
     this.#waiting = waiting;
-    this.#host.suspended();
-    this.#patience.begin(phase === PHASES.eom ? eomTimeoutMs : handlerTimeoutMs, part.filter.timeoutMs, (ms) => {
+    const isFirst = this.#patience.isFresh;
+    const alreadyMs = this.session.isReplay ? 0 : this.#waitedMs;
+    if (!this.session.isReplay) this.#waitedMs = 0;
+    this.#host.suspended(isFirst ? alreadyMs : null);
+    const budgetMs = (phase === PHASES.eom ? eomTimeoutMs : handlerTimeoutMs) - alreadyMs;
+    this.#patience.begin(Math.max(0, budgetMs), part.filter.timeoutMs, (ms) => {
       this.#settle(waiting, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
     });
     if (phase === PHASES.eom) this.#keepProgress();

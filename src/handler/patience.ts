@@ -31,6 +31,11 @@ export class Patience {
     this.#clock = clock;
   }
 
+  /** Nothing was awaited in this phase yet. */
+  get isFresh(): boolean {
+    return this.#deadline === 0;
+  }
+
   /**
    * A handler is awaited.
    * @param budgetMs what the chain may take at this phase, counted from the first time

@@ -32,6 +32,8 @@ export interface Resumption extends Options {
   readonly context: Uint8Array;
   /** The last of those packets has not had its reply yet: it gets one. */
   readonly answersContext: boolean;
+  /** For how many milliseconds the mail server has waited for that reply. */
+  readonly waitedMs: number;
   /** What was decided elsewhere, null for nothing: on the message at hand, or on the whole connection. */
   readonly ruling: { readonly scope: "message" | "connection"; readonly packet: Uint8Array } | null;
   /** The beginning of a packet that is still to come in full. */

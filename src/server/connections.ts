@@ -208,7 +208,12 @@ export class Connections {
       filters: generation.summary.filters,
       passedOver: held.resume?.passedOver ?? [],
     });
-    for (const line of lossLines(record, recovery, isSuspect, { cause, generation, peer: held.peer })) {
+    for (const line of lossLines(record, recovery, isSuspect, {
+      cause,
+      generation,
+      isSure: busySlot !== null,
+      peer: held.peer,
+    })) {
       this.#host.log(line.level, line.text, line.fields);
     }
     for (const counter of countersOf(recovery)) this.#counters.count(counter);

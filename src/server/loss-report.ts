@@ -11,6 +11,9 @@ import type { PeerName } from "../worker/messages.ts";
 import type { Generation } from "./generation.ts";
 import type { LossCause, Recovery } from "./recovery.ts";
 
+/** Where it is not known whose handler it was: each that was awaited is named. */
+const SUSPECTED = "handler was awaited when its worker was lost";
+
 const CAUSES: Readonly<Record<LossCause, string>> = {
   blocked: "handler did not return",
   died: "handler ended its worker",
@@ -26,13 +29,13 @@ const COUNTER_OF = {
 } as const;
 
 /**
- * @param isSuspect the handler on record may be what the worker was lost to
+ * @param isSuspect (and `isSure`, that it was no other) the handler on record may be what the worker was lost to
  */
 export function lossLines(
   record: SlotRecord,
   recovery: Recovery,
   isSuspect: boolean,
-  { cause, generation, peer }: { cause: LossCause; generation: Generation; peer: PeerName },
+  { cause, generation, isSure, peer }: { cause: LossCause; generation: Generation; isSure: boolean; peer: PeerName },
 ): LogLine[] {
   const { call, context, queueId } = record;
   const client = context === null ? null : clientOf(context);
@@ -53,7 +56,7 @@ export function lossLines(
       ...(file === undefined ? {} : { at: formatSite({ file, line: 0, column: 0 }, dirname(generation.config.file)) }),
       ...(outcome === null ? {} : { fallback: outcome }),
     };
-    lines.push(lineOf("error", CAUSES[cause], fields));
+    lines.push(lineOf("error", isSure ? CAUSES[cause] : SUSPECTED, fields));
   }
   if (recovery.kind === "end" && recovery.isFailure) {
     const fields = { ...subject, error: `its worker was lost, and ${recovery.reason}` };

@@ -292,8 +292,10 @@ export class Connection implements ConversationHost {
     ledger.enter(row, this.slot, phase, filter.index, this.#conversation.session.untaken);
   }
 
-  suspended(): void {
-    this.#home.ledger.leave(this.#home.row);
+  suspended(alreadyMs: number | null): void {
+    const { ledger, row } = this.#home;
+    if (alreadyMs !== null && !this.#isClosed) ledger.wait(this.slot, alreadyMs);
+    ledger.leave(row);
   }
 
   /** On record before it is worked on: what this read has brought, and what it owes. */

@@ -149,6 +149,21 @@ describe("bystander: beside a handler that does not return", () => {
     await pass(waiting, "waiting.example.net");
   });
 
+  test("a session that waits at connect has its time once, however many workers are lost beside it", async () => {
+    await using server = await startFaulty({ server: { handler_timeout: 1.5 } });
+    using waiting = await RawClient.connect(server.addresses[0]!);
+    expectCodes(await waiting.ask(OPTNEG), "O");
+    const before = performance.now();
+    const answer = waiting.ask(connect("slow")).then((codes) => ({ codes, ms: performance.now() - before }));
+    for (let round = 0; round < 2; round++) {
+      using session = await begin(server);
+      expectCodes(await session.ask(mail("<loop@example.com>")), "t");
+    }
+    const { codes, ms } = await answer;
+    expect(codes).toBe("t");
+    expect(ms).toBeLessThan(1500 + LIMIT_MS);
+  });
+
   test("what was sent meanwhile is answered by the next worker, whole or in pieces", async () => {
     await using server = await startFaulty();
     using other = await begin(server, { name: "other.example.net" });
