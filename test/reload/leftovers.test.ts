@@ -116,8 +116,8 @@ describe("pmilter status", () => {
     const { stdout, exitCode } = await runPmilter(["status", "-c", server.configFile]);
     expect(exitCode).toBe(0);
     expect(stdout).toMatch(/^connections +3$/m);
-    expect(stdout).toMatch(/^generation +2, connections by worker: 0 0$/m);
-    expect(stdout).toMatch(/^ending +1, connections by worker: (?:2 1|1 2)$/m);
+    expect(stdout).toMatch(/^generation +2 \(code [0-9a-f]{12}\), connections by worker: 0 0$/m);
+    expect(stdout).toMatch(/^ending +1 \(code [0-9a-f]{12}\), connections by worker: (?:2 1|1 2)$/m);
     expect(stdout).toMatch(/^last reload +took at .*: generation 2 serves: filter$/m);
     const json = await runPmilter(["status", "-c", server.configFile, "--json"]);
     expect(JSON.parse(json.stdout)).toMatchObject({
@@ -140,7 +140,7 @@ describe("pmilter status", () => {
     await save(server, "filter.ts", "syntax error");
     await logged(server, /serves on/);
     const { stdout } = await runPmilter(["status", "-c", server.configFile]);
-    expect(stdout).toMatch(/^generation +1, /m);
+    expect(stdout).toMatch(/^generation +1 \(code [0-9a-f]{12}\), /m);
     expect(stdout).toMatch(/^last reload +failed at .*: generation 1 serves on: .*filter\.ts:1:\d+: /m);
     expect(await newVersion(server)).toBe("v1");
   });
