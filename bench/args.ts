@@ -3,6 +3,10 @@
 export const SUITES = ["micro", "wire", "hold", "mta"] as const;
 export type SuiteName = (typeof SUITES)[number];
 
+/** The peers that are not ours, of the suite `wire`. */
+export const PEERS = ["libmilter", "bare-c"] as const;
+export type PeerName = (typeof PEERS)[number];
+
 export interface BenchArguments {
   readonly suites: readonly SuiteName[];
   readonly isQuick: boolean;
@@ -11,6 +15,8 @@ export interface BenchArguments {
   readonly connections: number | null;
   readonly generators: number | null;
   readonly workers: number | "auto" | null;
+  /** Null: all that can be had. */
+  readonly peers: readonly PeerName[] | null;
   readonly isHelp: boolean;
 }
 
@@ -35,6 +41,8 @@ Options:
   --connections N    connections of the load generators together, 1 to 5000 (default 20)
   --generators N     load generator processes, 1 to 16 (default: half the cores)
   --workers N        handler workers of the servers, 1 to 64, or auto (default)
+  --peers A,B        peers of wire, built or found here: ${PEERS.join(", ")};
+                     or none (default: all that can be had)
   -h, --help         this text
 `;
 
@@ -53,6 +61,7 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
   let isHelp = false;
   let isAuto = false;
   let json: string | null = null;
+  let peers: readonly PeerName[] | null = null;
   for (let at = 0; at < args.length; at++) {
     const [name = "", attached] = splitOption(args[at]!);
     const value = (): string => {
@@ -65,6 +74,7 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
     const suite = SUITES.find((known) => known === name);
     if (suite !== undefined) suites.add(suite);
     else if (name === "--json") json = value();
+    else if (name === "--peers") peers = peerNames(value());
     else if (name in NUMBERS) {
       const { key, most } = NUMBERS[name as keyof typeof NUMBERS];
       const text = value();
@@ -79,6 +89,7 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
     suites: suites.size === 0 ? SUITES : SUITES.filter((suite) => suites.has(suite)),
     isQuick,
     json,
+    peers,
     isHelp,
     rounds: numbers.rounds ?? null,
     connections: numbers.connections ?? null,
@@ -98,6 +109,20 @@ function wholeNumber(name: string, text: string, most: number): number {
     throw new BenchUsageError(`${name} is a number from 1 to ${most}, got "${text}"`);
   }
   return number;
+}
+
+function peerNames(text: string): readonly PeerName[] {
+  const names = new Set(text.split(","));
+  if (names.has("none")) {
+    if (names.size > 1) throw new BenchUsageError(`--peers: none goes with no other, got "${text}"`);
+    return [];
+  }
+  for (const name of names) {
+    if (!PEERS.some((known) => known === name)) {
+      throw new BenchUsageError(`--peers: there is no peer "${name}", expected ${PEERS.join(", ")} or none`);
+    }
+  }
+  return PEERS.filter((peer) => names.has(peer));
 }
 
 function unknown(argument: string): string {

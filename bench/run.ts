@@ -34,6 +34,7 @@ function planOf(args: BenchArguments, signal: AbortSignal): Plan {
     // Half the cores: the server needs the others.
     generators: args.generators ?? Math.max(1, Math.min(MAX_GENERATORS, availableParallelism() >> 1)),
     workers: args.workers ?? "auto",
+    peers: args.peers,
     signal,
     note: (text) => void process.stderr.write(`  ${text}\n`),
   };

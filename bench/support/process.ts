@@ -1,21 +1,67 @@
-/** What the kernel knows of a process: processor time and memory, from /proc. Linux only. */
-import { readFileSync } from "node:fs";
+/** What the kernel knows of a process and its children: processor time and memory, from /proc. Linux only. */
+import { readdirSync, readFileSync } from "node:fs";
 
 /** Ticks of utime and stime; 100 a second in every /proc, whatever the kernel's own clock (`USER_HZ`). */
 const TICKS_PER_SECOND = 100;
 
-/** User and system time of all threads since the process began, in microseconds, in steps of 10 ms. */
+/**
+ * User and system time of all threads of the process and of all it started, those that have ended included, since they
+ * began: in microseconds, in steps of 10 ms.
+ */
 export function cpuMicros(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-  // "PID (NAME) STATE …", where the name may hold anything; utime and stime are fields 14 and 15.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return ((Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND) * 1e6;
+  let ticks = 0;
+  for (const member of familyOf(pid)) {
+    // utime, stime, cutime and cstime are fields 14 to 17; the latter two are of children that have been waited for.
+    for (const field of statOf(member)?.slice(11, 15) ?? []) ticks += Number(field);
+  }
+  return (ticks / TICKS_PER_SECOND) * 1e6;
+}
+
+/** The most memory that the process and those it started, and that still run, have had in RAM, each for itself. */
+export function peakBytes(pid: number): number {
+  let kibibytes = 0;
+  for (const member of familyOf(pid)) {
+    // One that has ended and was not waited for has no memory any more.
+    kibibytes += Number(/^VmHWM:\s+(\d+) kB/m.exec(readOf(member, "status") ?? "")?.[1] ?? 0);
+  }
+  return kibibytes * 1024;
 }
 
 /** Memory of the process that is in RAM, shared memory included, in bytes. */
 export function residentBytes(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
   return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)![1]) * 1024;
+}
+
+/** The process with all its descendants. */
+function familyOf(pid: number): readonly number[] {
+  const childrenOf = new Map<number, number[]>();
+  for (const name of readdirSync("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    const parent = Number(statOf(Number(name))?.[1]);
+    const children = childrenOf.get(parent);
+    if (children === undefined) childrenOf.set(parent, [Number(name)]);
+    else children.push(Number(name));
+  }
+  const family = [pid];
+  // It grows while it is walked.
+  for (const member of family) family.push(...(childrenOf.get(member) ?? []));
+  return family;
+}
+
+/** The fields of /proc/PID/stat from the third on: "PID (NAME) STATE PARENT …", where the name may hold anything. */
+function statOf(pid: number): readonly string[] | null {
+  const stat = readOf(pid, "stat");
+  return stat === null ? null : stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+}
+
+/** Null if the process has ended meanwhile. */
+function readOf(pid: number, file: "stat" | "status"): string | null {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, "utf8");
+  } catch {
+    return null;
+  }
 }
 
 /** The soft limit of open files. */

@@ -28,6 +28,8 @@ export interface RunningServer extends AsyncDisposable {
   readonly socket: string;
   readonly pid: number;
   readonly command: string;
+  /** It sends a reply to QUIT, which nobody awaits: a mail server does not read it, and neither does the generator. */
+  readonly answersQuit?: boolean;
 }
 
 /** The tables of pmilter.toml that name the handlers of a set. */

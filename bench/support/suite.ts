@@ -1,4 +1,5 @@
 /** What a suite of benchmarks gets and gives, and the order in which it measures. */
+import type { PeerName } from "../args.ts";
 import type { Table } from "./table.ts";
 
 /** How much a suite does. */
@@ -15,6 +16,8 @@ export interface Plan {
   readonly generators: number;
   /** Handler workers of the servers. */
   readonly workers: number | "auto";
+  /** The peers to measure beside pmilter; null for all that can be had. */
+  readonly peers: readonly PeerName[] | null;
   /** Aborted when the run is interrupted: everything started ends. */
   readonly signal: AbortSignal;
   /** One line of progress. */

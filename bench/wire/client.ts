@@ -40,6 +40,7 @@ export class LoadClient {
   /** When the write went out whose reply is awaited; of `visits`, when the connection was begun. */
   #since = 0;
   #isQuitting = false;
+  #mayAnswerQuit = false;
 
   private constructor(home: LoadHome) {
     this.#home = home;
@@ -117,6 +118,10 @@ export class LoadClient {
         this.#answered();
         return;
       case "nothing":
+        if (this.#mayAnswerQuit && code === REPLY.CONTINUE && end - at === 5) {
+          this.#mayAnswerQuit = false;
+          return;
+        }
         break;
       default:
         this.#awaits satisfies never;
@@ -181,6 +186,7 @@ export class LoadClient {
   #quit(bytes: Uint8Array): void {
     this.#awaits = "nothing";
     this.#isQuitting = true;
+    this.#mayAnswerQuit = this.#home.request.answersQuit;
     this.#write(bytes);
   }
 

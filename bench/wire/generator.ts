@@ -1,6 +1,6 @@
 /** The load generator, a process of its own: holds its connections under load until it is told to measure, then ends. */
 import { onParentGone, tellParent } from "../support/child.ts";
-import { cpuMicros } from "../support/process.ts";
+import { cpuMicros, peakBytes } from "../support/process.ts";
 import { type Traffic, trafficFor } from "../support/traffic.ts";
 import { LoadClient, type LoadHome } from "./client.ts";
 import { Latencies } from "./latency.ts";
@@ -46,6 +46,7 @@ class Generator implements LoadHome {
     setTimeout(() => {
       const seconds = (performance.now() - began) / 1000;
       const serverCpuMicros = cpuMicros(this.request.pid) - server;
+      const serverPeakBytes = peakBytes(this.request.pid);
       const { user, system } = process.cpuUsage(own);
       const completed = this.#completed;
       this.isEnding = true;
@@ -56,6 +57,7 @@ class Generator implements LoadHome {
           completed,
           latencies: this.latencies.counts(),
           serverCpuMicros,
+          serverPeakBytes,
           ownCpuMicros: user + system,
         },
       });

@@ -28,8 +28,11 @@ export interface Measurement {
   /** Of each reply; of `visits`, from connecting to the end of the connection. Microseconds. */
   readonly p50: number;
   readonly p99: number;
+  readonly p999: number;
   /** Share of a core that each generator used: near 1, and it was the limit. */
   readonly generatorShare: number;
+  /** VmHWM of the server, of all its processes together, at the end of the measurement. */
+  readonly peakBytes: number;
 }
 
 /** @throws Error if any reply was wrong */
@@ -52,7 +55,9 @@ export async function measureLoad(plan: Plan, server: RunningServer, load: Load)
     cpuMicros: cpu / completed,
     p50: percentile(latencies, 0.5),
     p99: percentile(latencies, 0.99),
+    p999: percentile(latencies, 0.999),
     generatorShare: Math.max(...results.map((result) => result.ownCpuMicros / 1e6 / result.seconds)),
+    peakBytes: Math.max(...results.map((result) => result.serverPeakBytes)),
   };
 }
 
@@ -77,6 +82,7 @@ export async function startGenerators(plan: Plan, server: RunningServer, load: L
         connections: Math.floor((load.connections + index) / count),
         messagesPerConnection: load.messagesPerConnection ?? MESSAGES_PER_CONNECTION,
         changes: load.changes,
+        answersQuit: server.answersQuit ?? false,
         warmMs: plan.warmMs,
       },
     });

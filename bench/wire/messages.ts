@@ -19,6 +19,8 @@ export interface LoadRequest {
   readonly messagesPerConnection: number;
   /** Changes that the filter makes to each message. */
   readonly changes: number;
+  /** One CONTINUE may come after QUIT, from a peer that does not know better. */
+  readonly answersQuit: boolean;
   readonly warmMs: number;
 }
 
@@ -31,6 +33,7 @@ export interface LoadResult {
   readonly completed: number;
   readonly latencies: LatencyCounts;
   readonly serverCpuMicros: number;
+  readonly serverPeakBytes: number;
   /** Of the generator itself: near the seconds, and the generator was the limit. */
   readonly ownCpuMicros: number;
 }

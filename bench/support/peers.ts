@@ -1,0 +1,109 @@
+/**
+ * The peers that are not ours: what each is made of, and whether this machine has it. It builds into a temporary
+ * folder, installs nothing, and takes no network.
+ */
+import { join } from "node:path";
+import { PEERS, type PeerName } from "../args.ts";
+import { lastLine, startProgram } from "./program.ts";
+import type { RunningServer } from "./servers.ts";
+
+/** A peer that can be had. */
+export interface Peer {
+  readonly name: PeerName;
+  readonly title: string;
+  start(signal: AbortSignal): Promise<RunningServer>;
+}
+
+export interface PeerSet {
+  readonly peers: readonly Peer[];
+  /** Of the others, a line each: why not. */
+  readonly missing: readonly string[];
+}
+
+interface Recipe {
+  readonly title: string;
+  /** What Debian calls what it needs. */
+  readonly packages: string;
+  /** Takes long to build on some machines, so `--quick` leaves it out. */
+  readonly isSlow?: boolean;
+  /** It answers QUIT, too; a mail server has closed by then. */
+  readonly answersQuit?: boolean;
+  /** @throws Error with the reason why it cannot be had */
+  make(folder: string, signal: AbortSignal): Promise<{ readonly argv: readonly string[]; readonly command: string }>;
+}
+
+const FOLDER = join(import.meta.dir, "..", "peers");
+
+const RECIPES: Readonly<Record<PeerName, Recipe>> = {
+  libmilter: {
+    title: "C on libmilter",
+    packages: "gcc libmilter-dev",
+    make: (folder, signal) => compiled(folder, "libmilter.c", ["-lmilter", "-lpthread"], signal),
+  },
+  "bare-c": {
+    title: "bare loop in C, answers all",
+    packages: "gcc libc6-dev",
+    make: (folder, signal) => compiled(folder, "bare.c", [], signal),
+  },
+};
+
+/** @param names which ones; null for all, in `--quick` without those that take long to build */
+export async function preparePeers(
+  names: readonly PeerName[] | null,
+  isQuick: boolean,
+  folder: string,
+  signal: AbortSignal,
+): Promise<PeerSet> {
+  const peers: Peer[] = [];
+  const missing: string[] = [];
+  for (const name of names ?? PEERS) {
+    const { title, packages, isSlow, answersQuit, make } = RECIPES[name];
+    if (names === null && isQuick && isSlow === true) {
+      missing.push(`${name}: left out of --quick, since it may take long to build; --peers ${name} measures it`);
+      continue;
+    }
+    try {
+      const { argv, command } = await make(folder, signal);
+      const start = (signal: AbortSignal) =>
+        startProgram({ name, argv, command, signal, ...(answersQuit !== undefined && { answersQuit }) });
+      // Once for nothing: one that does not start here is not there.
+      await (await start(signal))[Symbol.asyncDispose]();
+      peers.push({ name, title, start });
+    } catch (error) {
+      signal.throwIfAborted();
+      const reason = error instanceof Error ? error.message : String(error);
+      missing.push(`${name}: not measured, ${reason} (Debian: ${packages})`);
+    }
+  }
+  return { peers, missing };
+}
+
+async function compiled(folder: string, file: string, libraries: readonly string[], signal: AbortSignal) {
+  const cc = found(["cc"]);
+  const name = file.replace(/\.c$/, "");
+  const binary = join(folder, name);
+  await run([cc, "-O2", "-o", binary, join(FOLDER, file), ...libraries], signal);
+  return {
+    argv: [binary],
+    command: `${["cc -O2 -o", name, `bench/peers/${file}`, ...libraries].join(" ")} && ./${name} SOCKET`,
+  };
+}
+
+function found(names: readonly string[]): string {
+  const path = names.map((name) => Bun.which(name)).find((path) => path !== null);
+  if (path === undefined) throw new Error(`${names.at(-1)} is not installed`);
+  return path;
+}
+
+async function run(argv: readonly string[], signal: AbortSignal, env: Readonly<Record<string, string>> = {}) {
+  const child = Bun.spawn([...argv], {
+    stdio: ["ignore", "ignore", "pipe"],
+    env: { ...process.env, ...env },
+    signal,
+  });
+  const [exitCode, errors] = await Promise.all([child.exited, child.stderr.text()]);
+  if (exitCode === 0) return;
+  // Of a compiler the first error is the cause.
+  const error = /^.*\berror:.*$/m.exec(errors)?.[0] ?? lastLine(errors);
+  throw new Error(error === "" ? `${argv[0]} ended with exit code ${exitCode}` : error.replaceAll(`${FOLDER}/`, ""));
+}
