@@ -2,8 +2,9 @@
  * The peers that are not ours: what each is made of, and whether this machine has it. It builds into a temporary
  * folder, installs nothing, and takes no network.
  */
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { PEERS, type PeerName } from "../args.ts";
+import { ROOT } from "./machine.ts";
 import { lastLine, startProgram } from "./program.ts";
 import type { RunningServer } from "./servers.ts";
 
@@ -44,6 +45,11 @@ const RECIPES: Readonly<Record<PeerName, Recipe>> = {
     title: "bare loop in C, answers all",
     packages: "gcc libc6-dev",
     make: (folder, signal) => compiled(folder, "bare.c", [], signal),
+  },
+  pymilter: {
+    title: "pymilter",
+    packages: "python3-milter",
+    make: (_, signal) => scripted(["/usr/bin/python3", "python3"], ["-c", "import Milter"], "pymilter.py", signal),
   },
 };
 
@@ -87,6 +93,14 @@ async function compiled(folder: string, file: string, libraries: readonly string
     argv: [binary],
     command: `${["cc -O2 -o", name, `bench/peers/${file}`, ...libraries].join(" ")} && ./${name} SOCKET`,
   };
+}
+
+/** @param probe arguments with which the interpreter ends well only if the library is there */
+async function scripted(interpreters: readonly string[], probe: readonly string[], file: string, signal: AbortSignal) {
+  const interpreter = found(interpreters);
+  await run([interpreter, ...probe], signal);
+  const path = join(FOLDER, file);
+  return { argv: [interpreter, path], command: `${interpreter} ${relative(ROOT, path)} SOCKET` };
 }
 
 function found(names: readonly string[]): string {
