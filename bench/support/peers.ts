@@ -51,6 +51,12 @@ const RECIPES: Readonly<Record<PeerName, Recipe>> = {
     packages: "python3-milter",
     make: (_, signal) => scripted(["/usr/bin/python3", "python3"], ["-c", "import Milter"], "pymilter.py", signal),
   },
+  "pmilter-perl": {
+    title: "Sendmail::PMilter",
+    packages: "libsendmail-pmilter-perl",
+    answersQuit: true,
+    make: (_, signal) => scripted(["/usr/bin/perl", "perl"], ["-MSendmail::PMilter", "-e", "1"], "pmilter.pl", signal),
+  },
 };
 
 /** @param names which ones; null for all, in `--quick` without those that take long to build */
