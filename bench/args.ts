@@ -4,7 +4,7 @@ export const SUITES = ["micro", "wire", "hold", "mta"] as const;
 export type SuiteName = (typeof SUITES)[number];
 
 /** The peers that are not ours, of the suite `wire`. */
-export const PEERS = ["libmilter", "bare-c", "pymilter", "pmilter-perl"] as const;
+export const PEERS = ["libmilter", "bare-c", "pymilter", "pmilter-perl", "go"] as const;
 export type PeerName = (typeof PEERS)[number];
 
 export interface BenchArguments {

@@ -57,6 +57,27 @@ const RECIPES: Readonly<Record<PeerName, Recipe>> = {
     answersQuit: true,
     make: (_, signal) => scripted(["/usr/bin/perl", "perl"], ["-MSendmail::PMilter", "-e", "1"], "pmilter.pl", signal),
   },
+  go: {
+    title: "go-milter",
+    packages: "golang-go golang-github-emersion-go-milter-dev",
+    isSlow: true,
+    make: async (folder, signal) => {
+      const go = found(["go"]);
+      const binary = join(folder, "filter");
+      await run([go, "build", "-o", binary, join(FOLDER, "filter.go")], signal, {
+        GO111MODULE: "off",
+        GOPATH: "/usr/share/gocode",
+        GOCACHE: join(folder, "go-cache"),
+        GOFLAGS: "",
+        GOTOOLCHAIN: "local",
+        CGO_ENABLED: "0",
+      });
+      return {
+        argv: [binary],
+        command: "GO111MODULE=off GOPATH=/usr/share/gocode go build -o filter bench/peers/filter.go && ./filter SOCKET",
+      };
+    },
+  },
 };
 
 /** @param names which ones; null for all, in `--quick` without those that take long to build */
