@@ -1,7 +1,8 @@
 /*
  * The C filter on libmilter that pmilter is measured against: the callbacks of bench/handlers, which read the same
- * values and add the same header. It negotiates nothing, as most filters do, so libmilter awaits a reply for every
- * event that has a callback. A benchmark's peer, not an example of a filter.
+ * values and add the same header. It has no callback for the negotiation, as most filters have none, so libmilter
+ * awaits a reply for every event that has a callback, and the body callback may not skip. A benchmark's peer, not an
+ * example of a filter.
  *
  * Argument: the socket's path.
  */

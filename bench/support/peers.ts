@@ -131,7 +131,9 @@ async function scripted(interpreters: readonly string[], probe: readonly string[
 }
 
 function found(names: readonly string[]): string {
-  const path = names.map((name) => Bun.which(name)).find((path) => path !== null);
+  // Of itself it looks at the PATH that Bun was started with.
+  const PATH = process.env["PATH"] ?? "";
+  const path = names.map((name) => Bun.which(name, { PATH })).find((path) => path !== null);
   if (path === undefined) throw new Error(`${names.at(-1)} is not installed`);
   return path;
 }

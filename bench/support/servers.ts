@@ -62,7 +62,7 @@ export async function startReal({ handlers, workers, socket, signal }: ServerOpt
 
 /** `peers/bare.ts`: answers as the real server negotiated it, and does nothing else. */
 export async function startBare({ handlers, signal }: ServerOptions): Promise<RunningServer> {
-  const answer = await answerOf(handlers, signal);
+  const answer = await answerOfReal(handlers, signal);
   return startPeer("bare.ts", signal, (socket) => [socket, Buffer.from(answer).toString("hex")]);
 }
 
@@ -93,14 +93,21 @@ async function startPeer(
 const answers = new Map<HandlerSet, Uint8Array>();
 
 /** The OPTNEG answer of the real server with these handlers, asked for once. */
-export async function answerOf(handlers: HandlerSet, signal: AbortSignal): Promise<Uint8Array> {
+async function answerOfReal(handlers: HandlerSet, signal: AbortSignal): Promise<Uint8Array> {
   const known = answers.get(handlers);
   if (known !== undefined) return known;
   await using server = await startReal({ handlers, workers: 1, signal });
+  const answer = await answerOf(server.socket);
+  answers.set(handlers, answer);
+  return answer;
+}
+
+/** What whoever listens on a unix socket answers to OPTNEG. */
+export async function answerOf(path: string): Promise<Uint8Array> {
   const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
   let read = Buffer.alloc(0);
   const socket = await Bun.connect({
-    unix: server.socket,
+    unix: path,
     socket: {
       data(_, chunk) {
         read = Buffer.concat([read, chunk]);
@@ -112,6 +119,5 @@ export async function answerOf(handlers: HandlerSet, signal: AbortSignal): Promi
   socket.write(OPTNEG);
   const answer = await promise;
   socket.end();
-  answers.set(handlers, answer);
   return answer;
 }

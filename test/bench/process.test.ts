@@ -1,0 +1,43 @@
+/** Processor time and memory of a process with those it started: what a forking peer costs must not be lost. */
+import { expect, test } from "bun:test";
+import { cpuMicros, peakBytes } from "../../bench/support/process.ts";
+
+/** About a tenth of a second of a shell, and well above the clock's step of 10 ms. */
+const WORK = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+
+async function withShell<T>(script: string, look: (pid: number) => T): Promise<T> {
+  const shell = Bun.spawn(["sh", "-c", `${script}; :`], { stdio: ["pipe", "pipe", "inherit"] });
+  try {
+    const { value } = await shell.stdout.getReader().read();
+    expect(Buffer.from(value!).toString()).toBe("ready\n");
+    return look(shell.pid);
+  } finally {
+    await shell.stdin.end();
+    await shell.exited;
+  }
+}
+
+test("time of a child that has ended and of one that runs is counted, each once", async () => {
+  const none = await withShell("echo ready; read _", cpuMicros);
+  const own = await withShell(`${WORK}; echo ready; read _`, cpuMicros);
+  const ended = await withShell(`( ${WORK} ); echo ready; read _`, cpuMicros);
+  const running = await withShell(`( ${WORK}; echo ready; read _ )`, cpuMicros);
+  expect(none).toBeLessThan(own / 2);
+  for (const micros of [ended, running]) {
+    expect(micros).toBeGreaterThan(own / 2);
+    expect(micros).toBeLessThan(own * 1.9);
+  }
+});
+
+test("peak memory is that of all its processes together", async () => {
+  const one = await withShell("echo ready; read _", peakBytes);
+  const three = await withShell("( ( echo ready; read _; : ); : )", peakBytes);
+  expect(one).toBeGreaterThan(100_000);
+  expect(three).toBeGreaterThan(one * 1.2);
+});
+
+test("of a process that is gone there is nothing", async () => {
+  const gone = Bun.spawn(["true"]);
+  await gone.exited;
+  expect([cpuMicros(gone.pid), peakBytes(gone.pid)]).toEqual([0, 0]);
+});
