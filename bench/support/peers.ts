@@ -74,7 +74,8 @@ const RECIPES: Readonly<Record<PeerName, Recipe>> = {
       });
       return {
         argv: [binary],
-        command: "GO111MODULE=off GOPATH=/usr/share/gocode go build -o filter bench/peers/filter.go && ./filter SOCKET",
+        command:
+          "GO111MODULE=off GOPATH=/usr/share/gocode CGO_ENABLED=0 go build -o filter bench/peers/filter.go && ./filter SOCKET",
       };
     },
   },

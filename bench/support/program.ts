@@ -37,10 +37,12 @@ export async function startProgram({
   const errors = child.stderr.text();
   let isReady = false;
   stack.defer(async () => {
+    const isEarly = child.exitCode !== null || child.signalCode !== null;
     killGroup(child.pid);
     await child.exited;
     const text = (await errors).trim();
-    if (text !== "" && isReady) process.stderr.write(`  ${name} wrote: ${text}\n`);
+    // One that runs has nothing to say that matters: some complain that the generator's connections ended.
+    if (isReady && isEarly) process.stderr.write(`  ${name} ended early: ${text}\n`);
   });
   isReady = await waitFor(
     async () => {
