@@ -16,6 +16,8 @@ export interface LoadHome {
   isEnding: boolean;
   /** What to send for an answer to OPTNEG. */
   traffic(answer: Uint8Array): Traffic;
+  /** The connection has been taken, and negotiated. */
+  negotiated(): void;
   completed(): void;
   /** The connection is closed, after a QUIT. */
   closed(): void;
@@ -132,6 +134,7 @@ export class LoadClient {
   #negotiated(answer: Uint8Array): void {
     const traffic = this.#home.traffic(answer);
     this.#traffic = traffic;
+    this.#home.negotiated();
     if (this.#kind === "visits") {
       this.#quit(traffic.quit);
       return;

@@ -6,8 +6,6 @@ import { LoadClient, type LoadHome } from "./client.ts";
 import { Latencies } from "./latency.ts";
 import type { FromGenerator, LoadRequest, ToGenerator } from "./messages.ts";
 
-/** How many idle connections are opened at a time, so that no backlog overflows. */
-const OPENING = 64;
 /** How long the connections may take to end their messages. */
 const END_MS = 3000;
 
@@ -20,7 +18,9 @@ class Generator implements LoadHome {
   readonly latencies = new Latencies();
   isEnding = false;
   #completed = 0;
-  #opened = 0;
+  /** Connections that are still to be begun, that are on the way, and all that were begun and are not closed. */
+  #wanted = 0;
+  #opening = 0;
   #open = 0;
   #resting = 0;
   #isFailed = false;
@@ -32,8 +32,8 @@ class Generator implements LoadHome {
 
   start(): void {
     const { kind, connections, warmMs } = this.request;
-    const atOnce = kind === "idle" ? Math.min(OPENING, connections) : connections;
-    for (let index = 0; index < atOnce; index++) this.#connect();
+    this.#wanted = connections;
+    this.#connect();
     if (kind !== "idle") setTimeout(() => tell({ kind: "warm" }), warmMs);
   }
 
@@ -75,20 +75,26 @@ class Generator implements LoadHome {
     return traffic;
   }
 
+  negotiated(): void {
+    this.#opening -= 1;
+    this.#connect();
+  }
+
   completed(): void {
     this.#completed += 1;
   }
 
   closed(): void {
     this.#open -= 1;
-    if (!this.isEnding) this.#connect();
-    else if (this.#open === 0) process.exit(0);
+    if (!this.isEnding) {
+      this.#wanted += 1;
+      this.#connect();
+    } else if (this.#open === 0) process.exit(0);
   }
 
   rests(): void {
     this.#resting += 1;
-    if (this.#opened < this.request.connections) this.#connect();
-    else if (this.#resting === this.request.connections) tell({ kind: "warm" });
+    if (this.#resting === this.request.connections) tell({ kind: "warm" });
   }
 
   failed(message: string): void {
@@ -98,9 +104,12 @@ class Generator implements LoadHome {
   }
 
   #connect(): void {
-    this.#opened += 1;
-    this.#open += 1;
-    LoadClient.open(this);
+    while (this.#wanted > 0 && this.#opening < this.request.opening && !this.isEnding) {
+      this.#wanted -= 1;
+      this.#opening += 1;
+      this.#open += 1;
+      LoadClient.open(this);
+    }
   }
 }
 

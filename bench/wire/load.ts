@@ -9,6 +9,8 @@ import type { FromGenerator, LoadKind, LoadResult, ToGenerator } from "./message
 const GENERATOR = join(import.meta.dir, "generator.ts");
 /** As many as an SMTP client that reuses its connections sends. */
 export const MESSAGES_PER_CONNECTION = 10;
+/** Connections on the way of all generators together: half of pmilter's `listen_backlog`. */
+const OPENING = 64;
 /** The generators have this long to report, beyond the time of the load itself. */
 const PATIENCE_MS = 30_000;
 
@@ -80,6 +82,7 @@ export async function startGenerators(plan: Plan, server: RunningServer, load: L
         socket: server.socket,
         pid: server.pid,
         connections: Math.floor((load.connections + index) / count),
+        opening: Math.max(1, Math.floor(OPENING / count)),
         messagesPerConnection: load.messagesPerConnection ?? MESSAGES_PER_CONNECTION,
         changes: load.changes,
         answersQuit: server.answersQuit ?? false,

@@ -16,6 +16,8 @@ export interface LoadRequest {
   /** The server, for its processor time. */
   readonly pid: number;
   readonly connections: number;
+  /** So many may be on the way at a time, not negotiated yet: no backlog overflows. */
+  readonly opening: number;
   readonly messagesPerConnection: number;
   /** Changes that the filter makes to each message. */
   readonly changes: number;
