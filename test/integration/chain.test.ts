@@ -217,6 +217,7 @@ describeWith(postfixTool, "a chain of filters", () => {
         const seen = service === "observed" ? "X-Seen: Subject From\r\n" : "";
         expect(withoutReceived(delivered.text)).toBe(MESSAGE.replace("\r\n\r\n", `\r\n${seen}\r\n`));
       }
+      await log.next(/\]: observed quarantine: /, { from: 0 });
       expect(
         log.all.filter((line) => line.includes("]: observed ")).map((line) => line.replace(/^.*\]: /, "")),
       ).toEqual([
