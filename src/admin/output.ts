@@ -1,12 +1,13 @@
 /**
  * Lines to a descriptor without ever blocking this thread: one write is under way at a time, the rest waits in a
- * bounded queue. When the reader is too slow for it, lines are dropped and counted, and the count is written as soon as
- * there is room.
+ * bounded queue. Lines that find no room in it, or cannot be written, are dropped and counted, and the count is written
+ * with the next that can.
  */
 import { write } from "node:fs";
 
 /** Bytes that may wait. */
 const MAX_QUEUED_BYTES = 4 * 1024 * 1024;
+const NEWLINE = 0x0a;
 
 export class Output {
   readonly #descriptor: number;
@@ -16,8 +17,13 @@ export class Output {
   #queue: string[] = [];
   #queuedBytes = 0;
   #isWriting = false;
+  /** Lines dropped that nothing was said of yet. */
   #dropped = 0;
+  /** Those that the batch under way tells of, in its last line. */
+  #announced = 0;
   #droppedInAll = 0;
+  /** The last write ended within a line. */
+  #isLineCut = false;
   #idle: (() => void)[] = [];
 
   constructor(descriptor: number, describeDropped: (lines: number) => string, maxQueuedBytes = MAX_QUEUED_BYTES) {
@@ -26,7 +32,7 @@ export class Output {
     this.#maxQueuedBytes = maxQueuedBytes;
   }
 
-  /** Pieces of text that were dropped since the start: mostly one line each. */
+  /** Lines that were dropped since the start. */
   get dropped(): number {
     return this.#droppedInAll;
   }
@@ -34,8 +40,7 @@ export class Output {
   /** Queues whole lines. */
   push(text: string): void {
     if (this.#queuedBytes + text.length > this.#maxQueuedBytes) {
-      this.#dropped += 1;
-      this.#droppedInAll += 1;
+      this.#drop(countLines(text));
       return;
     }
     this.#queue.push(text);
@@ -53,17 +58,23 @@ export class Output {
     clearTimeout(timer);
   }
 
+  #drop(lines: number): void {
+    this.#dropped += lines;
+    this.#droppedInAll += lines;
+  }
+
   #write(): void {
     if (this.#dropped > 0) {
       this.#queue.push(this.#describeDropped(this.#dropped));
+      this.#announced = this.#dropped;
       this.#dropped = 0;
     }
     if (this.#queue.length === 0) {
-      for (const resolve of this.#idle.splice(0)) resolve();
+      this.#rest();
       return;
     }
     this.#isWriting = true;
-    const bytes = Buffer.from(this.#queue.join(""));
+    const bytes = Buffer.from((this.#isLineCut ? "\n" : "") + this.#queue.join(""));
     this.#queue = [];
     this.#queuedBytes = 0;
     this.#writeFrom(bytes, 0);
@@ -76,13 +87,46 @@ export class Output {
         setTimeout(() => this.#writeFrom(bytes, from), 10);
         return;
       }
-      if (error === null && from + written < bytes.length) {
+      if (error !== null) {
+        this.#failed(bytes, from);
+        return;
+      }
+      if (from + written < bytes.length) {
         this.#writeFrom(bytes, from + written);
         return;
       }
-      // A reader that is gone (EPIPE) or a full disk: there is nobody to tell; the mail goes on.
       this.#isWriting = false;
+      this.#isLineCut = false;
+      this.#announced = 0;
       this.#write();
     });
   }
+
+  /** A reader that is gone (EPIPE) or a full disk: there is nobody to tell now, and the mail goes on. */
+  #failed(bytes: Buffer, from: number): void {
+    this.#isWriting = false;
+    // A line end in front, which was to end a cut line, is none of a line that is lost.
+    const isEndMissing = this.#isLineCut && from === 0;
+    if (from > 0) this.#isLineCut = bytes[from - 1] !== NEWLINE;
+    let lost = countLines(bytes.subarray(from)) - (isEndMissing ? 1 : 0);
+    // The line that tells of others was the last: it is none of those that count, and what it told is still to be told.
+    if (this.#announced > 0) lost -= 1;
+    this.#dropped += this.#announced;
+    this.#announced = 0;
+    this.#drop(lost);
+    // What came meanwhile is tried once; without it the next line tries again.
+    if (this.#queue.length > 0) this.#write();
+    else this.#rest();
+  }
+
+  /** Nothing is left that could be written. */
+  #rest(): void {
+    for (const resolve of this.#idle.splice(0)) resolve();
+  }
+}
+
+function countLines(text: string | Buffer): number {
+  let count = 0;
+  for (let at = text.indexOf("\n"); at !== -1; at = text.indexOf("\n", at + 1)) count += 1;
+  return count;
 }

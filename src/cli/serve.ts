@@ -26,11 +26,11 @@ export async function serve(configFile: string, workerUrl: URL): Promise<number>
   const config = loadConfig(configFile);
   const { logFormat, logLevel } = config.server;
   const errors = new Output(STDERR, (lines) =>
-    log.format("warn", `${lines} log lines were dropped, the reader was too slow`),
+    log.format("warn", `${lines} log lines were dropped: they could not be written in time`),
   );
   const prints = new Output(
     STDOUT,
-    (lines) => `pmilter: ${lines} printed lines were dropped, the reader was too slow\n`,
+    (lines) => `pmilter: ${lines} printed lines were dropped: they could not be written in time\n`,
   );
   const log = new Log(errors, logLevel, logFormat);
   const flush = () => Promise.all([errors.flush(FLUSH_TIMEOUT_MS), prints.flush(FLUSH_TIMEOUT_MS)]);

@@ -2,29 +2,23 @@
 import { closeSync, constants, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 
-export class Fifo implements Disposable {
-  readonly path: string;
-  /** For the writer, blocking; it also keeps the pipe open. */
-  readonly writeFd: number;
-  readonly #readFd: number;
+/** The reading end. */
+export class FifoReader implements Disposable {
+  #fd: number | null;
 
-  constructor(folder: string, name: string, { nonBlocking = false } = {}) {
-    this.path = join(folder, name);
-    const made = Bun.spawnSync(["mkfifo", this.path]);
-    if (made.exitCode !== 0) throw new Error(`mkfifo: ${made.stderr.toString()}`);
-    this.#readFd = openSync(this.path, constants.O_RDONLY | constants.O_NONBLOCK);
-    this.writeFd = openSync(this.path, constants.O_WRONLY | (nonBlocking ? constants.O_NONBLOCK : 0));
+  constructor(path: string) {
+    this.#fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   }
 
-  /** What is in the pipe now. */
-  read(): string {
+  /** What is in the pipe now, up to so many bytes. */
+  read(atMost = Number.POSITIVE_INFINITY): string {
     const chunks: Buffer[] = [];
-    for (;;) {
-      const chunk = Buffer.alloc(65_536);
+    for (let count = 0; count < atMost; count += chunks.at(-1)!.length) {
+      const chunk = Buffer.alloc(Math.min(65_536, atMost - count));
       try {
-        const count = readSync(this.#readFd, chunk, 0, chunk.length, null);
-        if (count === 0) break;
-        chunks.push(chunk.subarray(0, count));
+        const length = readSync(this.#fd!, chunk, 0, chunk.length, null);
+        if (length === 0) break;
+        chunks.push(chunk.subarray(0, length));
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === "EAGAIN") break;
         throw error;
@@ -47,16 +41,45 @@ export class Fifo implements Disposable {
     return text + this.read();
   }
 
+  [Symbol.dispose](): void {
+    if (this.#fd !== null) closeSync(this.#fd);
+    this.#fd = null;
+  }
+}
+
+export class Fifo implements Disposable {
+  readonly path: string;
+  /** For the writer, blocking unless asked for otherwise; it also keeps the pipe open. */
+  readonly writeFd: number;
+  readonly #reader: FifoReader;
+
+  constructor(folder: string, name: string, { nonBlocking = false } = {}) {
+    this.path = join(folder, name);
+    const made = Bun.spawnSync(["mkfifo", this.path]);
+    if (made.exitCode !== 0) throw new Error(`mkfifo: ${made.stderr.toString()}`);
+    this.#reader = new FifoReader(this.path);
+    this.writeFd = openSync(this.path, constants.O_WRONLY | (nonBlocking ? constants.O_NONBLOCK : 0));
+  }
+
+  read(atMost?: number): string {
+    return this.#reader.read(atMost);
+  }
+
+  readUntil(done: Promise<unknown>): Promise<string> {
+    return this.#reader.readUntil(done);
+  }
+
   closeReader(): void {
-    closeSync(this.#readFd);
+    this.#reader[Symbol.dispose]();
+  }
+
+  /** Another reader of the same pipe, after the first is closed. */
+  reopen(): FifoReader {
+    return new FifoReader(this.path);
   }
 
   [Symbol.dispose](): void {
     closeSync(this.writeFd);
-    try {
-      this.closeReader();
-    } catch {
-      // It was closed by the test.
-    }
+    this.closeReader();
   }
 }

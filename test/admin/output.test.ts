@@ -80,6 +80,43 @@ describe("Output", () => {
     expect(readFileSync(join(dir.path, "log"), "utf8").split("\n").sort()).toEqual(["", "dropped 1", "y"]);
   });
 
+  test("lines that cannot be written are counted, and the count is told once they can", async () => {
+    await using dir = await tempDir("output");
+    using fifo = new Fifo(dir.path, "pipe");
+    const output = new Output(fifo.writeFd, dropped);
+    fifo.closeReader();
+    output.push("lost\n");
+    await output.flush(5000);
+    output.push("lost\nlost\n");
+    output.push("lost\n");
+    await output.flush(5000);
+    expect(output.dropped).toBe(4);
+    using reader = fifo.reopen();
+    output.push("seen\n");
+    expect(await reader.readUntil(output.flush(5000))).toBe("seen\ndropped 4\n");
+    output.push("seen\n");
+    expect(await reader.readUntil(output.flush(5000))).toBe("seen\n");
+    expect(output.dropped).toBe(4);
+  });
+
+  test("a line that was cut by a failure ends before the next begins", async () => {
+    await using dir = await tempDir("output");
+    using fifo = new Fifo(dir.path, "pipe");
+    const output = new Output(fifo.writeFd, dropped);
+    // Much more than a pipe holds, in one write: a part of it is taken, then nobody is there.
+    output.push(numbered(200_000).join(""));
+    const early = await waitFor(() => fifo.read(1), { what: "the beginning of the write" });
+    fifo.closeReader();
+    await output.flush(5000);
+    expect(output.dropped).toBeGreaterThan(0);
+    using reader = fifo.reopen();
+    output.push("seen\n");
+    const text = early + (await reader.readUntil(output.flush(5000)));
+    // Some systems drop what is in a pipe with its last reader.
+    expect(text).toMatch(/(?:^l|\n)seen\ndropped \d+\n$/);
+    expect(text).toEndWith(`dropped ${output.dropped}\n`);
+  });
+
   test("a reader that is gone ends nothing", async () => {
     await using dir = await tempDir("output");
     using fifo = new Fifo(dir.path, "pipe");
