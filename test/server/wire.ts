@@ -108,6 +108,23 @@ export class RawClient implements Disposable {
     return Math.max(0, this.#socket.write(bytes));
   }
 
+  /**
+   * Writes copies of a packet, one behind the other, until the socket has taken nothing for some turns, or `maxBytes`.
+   * @param turn settles when the server may have read some more
+   * @returns the bytes written; the last packet may be cut
+   */
+  async stuff(packet: Uint8Array, turn: () => Promise<unknown>, maxBytes = 256 * 2 ** 20): Promise<number> {
+    const packets = Buffer.concat(Array.from({ length: 10_000 }, () => packet));
+    let sent = 0;
+    for (let full = 0; full < 50 && sent < maxBytes;) {
+      const taken = this.write(packets.subarray(sent % packet.length));
+      sent += taken;
+      full = taken === 0 ? full + 1 : 0;
+      if (taken === 0) await turn();
+    }
+    return sent;
+  }
+
   /** The next reply. */
   async reply(timeoutMs = TIMEOUT_MS): Promise<Reply> {
     await this.#until(() => this.replies.length > this.#taken, "a reply", timeoutMs);
