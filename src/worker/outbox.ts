@@ -37,6 +37,8 @@ export class Outbox {
     this.#pending -= size;
     if (this.#dropped === 0) return;
     const text = `${this.#dropped} lines of a worker were dropped: they came faster than they could be taken`;
+    // Told once there is room for that as well: else the count would be lost with the line.
+    if (this.#pending + text.length > this.#maxPending) return;
     this.#dropped = 0;
     this.post({ kind: "log", level: "warn", text, fields: {} });
   }

@@ -43,3 +43,15 @@ test("once text was taken there is room again, and a line tells of what was drop
     print("y"),
   ]);
 });
+
+test("the line that tells of dropped ones waits for room of its own, and the count with it", () => {
+  const { box, dropped, sent } = boxOf(100);
+  box.post(print("x"));
+  box.post(print("y".repeat(99)));
+  for (let count = 0; count < 3; count++) box.post(print("lost"));
+  box.taken(1);
+  expect(sent).toHaveLength(2);
+  box.taken(99);
+  expect(sent.slice(2)).toMatchObject([{ text: expect.stringMatching(/^3 lines of a worker were dropped/) }]);
+  expect(dropped()).toBe(3);
+});
