@@ -27,7 +27,8 @@ import {
 } from "../server/wire.ts";
 import { complaints, countersOf, cpuMs, expectCounters, expectLogged, expectLoggedTimes, start } from "./support.ts";
 
-const FILTER = `connect() {}, helo() {}, envfrom() {}, envrcpt() {}, header() {}, body() {}, unknown() {},
+const FILTER = `connect() {}, helo() {}, envrcpt() {},
+envfrom(_, sender) { if (sender === "<refused@example.com>") return reject("550 5.7.1 refused"); }, header() {}, body() {}, unknown() {},
 eom({ message }) { if (message.sender.address === "spam@example.com") return reject("550 5.7.1 spam"); },
 abort(session) { console.log("abort", session.client.hostname); },
 close(session) { console.log("close", session.client.hostname); }`;
@@ -184,7 +185,10 @@ test("out-of-order: each command gets an answer, and no order passes a message b
   // What went before has no part in the next message.
   const spam = packet("M", "<spam@example.com>\0");
   expect(await client.ask(spam, RCPT, EOM, MAIL, RCPT, EOM)).toBe("ccyccc");
-  expect(await client.ask(spam, EOM, RCPT, spam, BODY, EOM)).toBe("cycccy");
+  expect(await client.ask(spam, EOM, RCPT, EOM, spam, BODY, EOM)).toBe("cyccccy");
+  // A message that was refused stays so, whatever more of it is sent.
+  const refused = packet("M", "<refused@example.com>\0");
+  expect(await client.ask(refused, RCPT, DATA, BODY, EOM, MAIL, EOM)).toBe("yyyyycc");
   await expectUndisturbed();
   await expectCounters(server, { protocolErrors: 0, internalErrors: 0 }, before);
 });
