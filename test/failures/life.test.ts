@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { askReload, save, untilMoved, versioned } from "../reload/support.ts";
 import { CONNECT, EOM, HELO, MAIL, OPTNEG, QUIT, RawClient, RCPT, UNKNOWN } from "../server/wire.ts";
 import { MAIN, Lines, startPmilter } from "../support/pmilter.ts";
+import { freePort } from "../support/temp.ts";
 import { complaints, expectCounters, expectLogged, start, USE_FILTER } from "./support.ts";
 
 const FILTER = 'unknown() {}, envfrom() {}, envrcpt() {}, eom({ message }) { message.addHeader("X-Seen", "1"); }';
@@ -107,6 +108,23 @@ test("stale-socket: the next start replaces the socket", async () => {
     using client = await RawClient.connect(server.addresses[0]!);
     expect(await client.ask(OPTNEG, UNKNOWN)).toBe("Oc");
     expect(complaints(next).filter((line) => /sock|control/.test(line))).toEqual([]);
+  } finally {
+    await next.stop();
+  }
+});
+
+test("stale-socket: a TCP port, with connections of the killed process on it", async () => {
+  const listen = `inet:127.0.0.1:${await freePort()}`;
+  await using server = await start(FILTER, { listen });
+  using client = await RawClient.connect(listen);
+  expect(await client.ask(OPTNEG, CONNECT, MAIL)).toBe("Occ");
+  server.process.kill("SIGKILL");
+  await server.process.exited;
+  const next = await again(server.dir);
+  try {
+    expect(next.exitCode).toBeNull();
+    using other = await RawClient.connect(listen);
+    expect(await other.ask(OPTNEG, UNKNOWN)).toBe("Oc");
   } finally {
     await next.stop();
   }
