@@ -3,8 +3,9 @@
  * in the server. Its file is 0600 from its first moment on: who may open it may command the server.
  */
 import type { Socket } from "bun";
-import { close, dup, shutdown } from "./libc.ts";
+import { close, shutdown } from "./libc.ts";
 import { listen, type Listener } from "./listener.ts";
+import { Reachable } from "./reachable.ts";
 
 /** What may be asked. */
 export type ControlRequest = { readonly command: "status" } | { readonly command: "reload" };
@@ -58,7 +59,9 @@ export async function listenForControl(
   };
   /** End the connections that are open, oldest first. */
   const open = new Set<() => void>();
-  return listen(
+  // Without a descriptor left is when somebody asks.
+  const reachable = new Reachable();
+  const listener = await listen(
     { kind: "unix", path },
     {
       mode: MODE,
@@ -80,7 +83,7 @@ export async function listenForControl(
           open.delete(oldest);
           oldest();
         }
-        const descriptor = dup(accepted.fd);
+        const descriptor = reachable.dup(accepted.fd);
         const data: Exchange = { text: "", isAnswered: false };
         open.add(end);
         const timer = setTimeout(() => {
@@ -103,7 +106,11 @@ export async function listenForControl(
         });
       },
     },
-  );
+  ).catch((error: unknown) => {
+    reachable.close();
+    throw error;
+  });
+  return reachable.watch(listener);
 }
 
 async function answer(text: string, handle: ControlHandler): Promise<object> {

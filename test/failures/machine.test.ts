@@ -124,6 +124,57 @@ describeWith(outsideTool("sh"), "with few descriptors", () => {
       await child.exited;
     }
   });
+
+  test.skipIf(!HAS_PROC)(
+    "no-descriptors: the server can still be asked, and one who asks too much takes no core",
+    async () => {
+      await using dir = await tempDir("leak");
+      const configFile = await writeProject(dir.path, {
+        server: { workers: 1, stop_timeout: 0.1 },
+        config: USE_FILTER,
+        files: {
+          "filter.ts": filter(
+            `unknown(_, line) {
+  if (line === "LEAK") for (;;) try { leaked.push(openSync("/dev/null", "r")); } catch { return; }
+  for (const fd of leaked.splice(0)) closeSync(fd);
+}`,
+            ' import { closeSync, openSync } from "node:fs"; const leaked = [];',
+          ),
+        },
+      });
+      const child = Bun.spawn(["sh", "-c", 'ulimit -n 300; exec "$0" "$@"', process.execPath, MAIN, "-c", configFile], {
+        stdio: ["ignore", "ignore", "pipe"],
+        env: ENV,
+      });
+      const log = new Lines();
+      void log.read(child.stderr);
+      const silent: Bun.Socket[] = [];
+      try {
+        await log.next(/ready/);
+        using client = await RawClient.connect(`unix:${dir.path}/pmilter.sock`);
+        expect(await client.ask(OPTNEG, packet("U", "LEAK\0"))).toBe("Oc");
+        await log.next(patternsOf("no-descriptors")[0]!);
+        const starved = await statusOf({ configFile } as never);
+        expect(starved).toMatchObject({ health: "degraded", problems: [expect.stringContaining("descriptors")] });
+        // They connect, and say nothing: as many as the queue takes.
+        for (let count = 0; count < 6; count++) {
+          silent.push(await Bun.connect({ unix: `${dir.path}/pmilter.ctl`, socket: { data() {} } }));
+        }
+        await Bun.sleep(500);
+        const before = cpuMs(child.pid);
+        await Bun.sleep(1000);
+        expect(cpuMs(child.pid) - before).toBeLessThan(300);
+        expect(await client.ask(packet("U", "FREE\0"))).toBe("c");
+        await log.next(patternsOf("no-descriptors")[1]!);
+        expect(await statusOf({ configFile } as never)).toMatchObject({ health: "ok" });
+      } finally {
+        for (const socket of silent) socket.terminate();
+        child.kill("SIGKILL");
+        await child.exited;
+      }
+    },
+    15_000,
+  );
 });
 
 /** A server whose standard output and standard error are pipes that the test reads when it wants to. */

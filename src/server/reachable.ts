@@ -1,0 +1,98 @@
+/**
+ * Keeps a listener with few, short connections reachable when handlers or mail have used up all descriptors: some are
+ * kept back for whoever connects then. Where even those are gone it does not accept, since trying would take a core.
+ */
+import { openSync } from "node:fs";
+import { devNull } from "node:os";
+import { close, dup } from "./libc.ts";
+import type { Listener } from "./listener.ts";
+
+const LOOK_MS = 200;
+/** What a connection takes: what is accepted, and a duplicate that is read. */
+const OF_CONNECTION = 2;
+/** Accepting again after a pause takes one more. */
+const KEPT_BACK = OF_CONNECTION + 1;
+/** With so many free besides, they are kept back again. */
+const ENOUGH = 16;
+
+export class Reachable {
+  readonly #source = openSync(devNull, "r");
+  readonly #held: number[] = [];
+  #isPaused = false;
+
+  constructor() {
+    this.#keep();
+  }
+
+  /** A duplicate, if need be with what was kept back. Throws LibcError. */
+  dup(fd: number): number {
+    try {
+      return dup(fd);
+    } catch {
+      this.#release();
+      return dup(fd);
+    }
+  }
+
+  /** The same listener, looked after until it is closed. */
+  watch(listener: Listener): Listener {
+    const timer = setInterval(() => this.#look(listener), LOOK_MS);
+    // Looking alone keeps no process alive.
+    timer.unref();
+    return {
+      address: listener.address,
+      isAlive: () => listener.isAlive(),
+      pause: () => listener.pause(),
+      resume: () => listener.resume(),
+      close: (options) => {
+        clearInterval(timer);
+        this.close();
+        listener.close(options);
+      },
+    };
+  }
+
+  /** Nothing is kept back any more. */
+  close(): void {
+    this.#release();
+    close(this.#source);
+  }
+
+  #look(listener: Listener): void {
+    if (!this.#canOpen(OF_CONNECTION)) this.#release();
+    else if (this.#held.length === 0 && this.#canOpen(KEPT_BACK + ENOUGH)) this.#keep();
+    const mayAccept = this.#canOpen(this.#isPaused ? KEPT_BACK : OF_CONNECTION);
+    if (mayAccept !== this.#isPaused) return;
+    try {
+      if (mayAccept) listener.resume();
+      else listener.pause();
+      this.#isPaused = !mayAccept;
+    } catch {
+      // Somebody was faster: the next look tries again.
+    }
+  }
+
+  #keep(): void {
+    try {
+      while (this.#held.length < KEPT_BACK) this.#held.push(dup(this.#source));
+    } catch {
+      // Fewer are better than none.
+    }
+  }
+
+  #release(): void {
+    for (const descriptor of this.#held.splice(0)) close(descriptor);
+  }
+
+  #canOpen(count: number): boolean {
+    const opened: number[] = [];
+    try {
+      while (opened.length < count) opened.push(dup(this.#source));
+      return true;
+    } catch {
+      return false;
+    } finally {
+      for (const descriptor of opened) close(descriptor);
+    }
+  }
+}
