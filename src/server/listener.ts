@@ -268,7 +268,17 @@ function tcpReason(cause: unknown, host: string, port: number): string {
     case "EPERM":
       return `no permission for port ${port}; ports below 1024 need root or CAP_NET_BIND_SERVICE`;
     default:
-      return reason(cause);
+      // Bun says no more than that it failed.
+      return hasDescriptors() ? reason(cause) : "no file descriptors are left; expected a higher limit of open files";
+  }
+}
+
+function hasDescriptors(): boolean {
+  try {
+    close(dup(0));
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -336,6 +336,22 @@ describe("tcp", () => {
     expect(message).toContain("127.0.0.1 has no IPv6 address");
   });
 
+  test.if(linux)("listen says that no descriptors are left", () => {
+    const { stdout } = Bun.spawnSync([
+      "sh",
+      "-c",
+      'ulimit -n 64; exec "$0" "$@"',
+      process.execPath,
+      "-e",
+      `import { openSync, writeSync } from "node:fs";
+       const { listen } = await import(${LISTENER_MODULE});
+       await listen({ kind: "tcp", host: "127.0.0.1", port: 0, family: 4 }, { backlog: 1 }).then((l) => l.close({ unlink: true }));
+       try { for (;;) openSync("/dev/null", "r"); } catch {}
+       await listen({ kind: "tcp", host: "127.0.0.1", port: 0, family: 4 }, { backlog: 1 }).catch((e) => writeSync(1, e.message));`,
+    ]);
+    expect(stdout.toString()).toContain("no file descriptors are left; expected a higher limit of open files");
+  });
+
   test.if(isRoot && linux)("listen says that the port needs permission", async () => {
     if (Number(readFileSync("/proc/sys/net/ipv4/ip_unprivileged_port_start", "utf8")) <= 1) {
       console.log("skipped: here every user may bind any port");
