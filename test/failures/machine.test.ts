@@ -7,8 +7,7 @@ import { CONNECT, HAS_PROC, OPTNEG, packet, QUIT, RawClient, UNKNOWN } from "../
 import { describeWith, outsideTool } from "../support/available.ts";
 import { Lines, MAIN, type PmilterOptions, writeProject } from "../support/pmilter.ts";
 import { type TempDir, tempDir, waitFor } from "../support/temp.ts";
-import { cpuMs, expectLogged, filter, patternsOf, start, USE_FILTER } from "./support.ts";
-import { statusOf } from "../recovery/support.ts";
+import { cpuMs, expectLogged, filter, patternsOf, start, statusIn, USE_FILTER } from "./support.ts";
 
 const ENV = { ...process.env, XDG_RUNTIME_DIR: "" };
 const isRoot = process.geteuid?.() === 0;
@@ -73,7 +72,7 @@ test("too-many: further ones wait, are served when one ends, and it is said each
     await fourth.send(OPTNEG, CONNECT);
     for (const client of three) expect(await client.ask(UNKNOWN)).toBe("c");
     expect(fourth.replies).toEqual([]);
-    expect(await statusOf(server)).toMatchObject({ connections: 3, health: "degraded" });
+    expect(await statusIn(server.dir)).toMatchObject({ connections: 3, health: "degraded" });
     const last = three.pop()!;
     await last.send(QUIT);
     await last.ended();
@@ -154,7 +153,7 @@ describeWith(outsideTool("sh"), "with few descriptors", () => {
         using client = await RawClient.connect(`unix:${dir.path}/pmilter.sock`);
         expect(await client.ask(OPTNEG, packet("U", "LEAK\0"))).toBe("Oc");
         await log.next(patternsOf("no-descriptors")[0]!);
-        const starved = await statusOf({ configFile } as never);
+        const starved = await statusIn(dir.path);
         expect(starved).toMatchObject({ health: "degraded", problems: [expect.stringContaining("descriptors")] });
         // They connect, and say nothing: as many as the queue takes.
         for (let count = 0; count < 6; count++) {
@@ -166,7 +165,7 @@ describeWith(outsideTool("sh"), "with few descriptors", () => {
         expect(cpuMs(child.pid) - before).toBeLessThan(300);
         expect(await client.ask(packet("U", "FREE\0"))).toBe("c");
         await log.next(patternsOf("no-descriptors")[1]!);
-        expect(await statusOf({ configFile } as never)).toMatchObject({ health: "ok" });
+        expect(await statusIn(dir.path)).toMatchObject({ health: "ok" });
       } finally {
         for (const socket of silent) socket.terminate();
         child.kill("SIGKILL");
@@ -193,7 +192,6 @@ async function startUnread(dir: TempDir, members: string) {
   let said = "";
   await waitFor(() => (said += err.read()).includes("ready"), { what: "the server" });
   return {
-    configFile,
     address: `unix:${dir.path}/pmilter.sock`,
     out,
     err,
@@ -230,7 +228,7 @@ test("log-reader-stalls: nobody waits for it, what is dropped is counted, and sa
   expect(await replies).toBe("c".repeat(count));
   expect(performance.now() - since).toBeLessThan(15_000);
   expect(slowest).toBeLessThan(1500);
-  const { counters, residentBytes } = await statusOf(server as never);
+  const { counters, residentBytes } = await statusIn(dir.path);
   expect(counters).toMatchObject({ errors: count });
   expect(counters.linesDropped).toBeGreaterThan(1000);
   expect(residentBytes).toBeLessThan(400 * 2 ** 20);
@@ -255,7 +253,7 @@ test("log-reader-gone: the mail goes on, and whoever reads next is told of what 
   using client = await RawClient.connect(server.address);
   expect(await client.ask(OPTNEG, CONNECT)).toBe("Oc");
   for (let round = 0; round < 50; round++) expect(await client.ask(UNKNOWN)).toBe("c");
-  expect((await statusOf(server as never)).counters).toMatchObject({ errors: 50, linesDropped: 100 });
+  expect((await statusIn(dir.path)).counters).toMatchObject({ errors: 50, linesDropped: 100 });
   using reader = server.err.reopen();
   expect(await client.ask(UNKNOWN)).toBe("c");
   let text = "";

@@ -2,13 +2,12 @@
 import { describe, expect, test } from "bun:test";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { askServer } from "../../src/server/control.ts";
-import type { Status } from "../../src/server/status.ts";
 import { OPTNEG, RawClient } from "../server/wire.ts";
 import { connect, expectCodes, helo, mail, unknown } from "../recovery/support.ts";
 import { MAIN, type PmilterOptions, writeProject } from "../support/pmilter.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
+import { statusIn } from "./support.ts";
 
 /** A start that is expected to fail. */
 async function fails(options: PmilterOptions, expected: RegExp): Promise<void> {
@@ -89,7 +88,7 @@ test.each([
     expectCodes(await session.ask(OPTNEG, connect(), helo()), "Occ");
     for (let round = 0; round < 50; round++) expectCodes(await session.ask(unknown("WHO"), mail()), "ct");
     expect(child.exitCode).toBeNull();
-    const { counters } = (await askServer(join(dir.path, "pmilter.ctl"), { command: "status" })) as Status;
+    const { counters } = await statusIn(dir.path);
     // Where there is no room each line is lost; in place of what is closed the runtime opens /dev/null.
     expect(counters.linesDropped > 100).toBe(path !== null);
   } finally {

@@ -4,10 +4,12 @@
  */
 import { expect } from "bun:test";
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { LOG_LEVELS } from "../../src/admin/log-level.ts";
 import type { Counts } from "../../src/counters.ts";
+import { askServer } from "../../src/server/control.ts";
+import type { Status } from "../../src/server/status.ts";
 import { page } from "../docs/blocks.ts";
-import { statusOf } from "../recovery/support.ts";
 import { type Lines, type Pmilter, type PmilterOptions, startPmilter } from "../support/pmilter.ts";
 
 export interface Row {
@@ -90,11 +92,16 @@ export function complaints({ log }: { readonly log: Lines }, from = 0): string[]
     .filter((line) => !/\]\[(?:notice|info|debug)\]: |running as root/.test(line) && line !== "");
 }
 
+/** What the server in this folder says of itself, however it was started. */
+export async function statusIn(dir: string): Promise<Status> {
+  return (await askServer(join(dir, "pmilter.ctl"), { command: "status" })) as Status;
+}
+
 export type Counted = Partial<Counts>;
 
 /** What the server has counted so far. */
 export async function countersOf(server: Pmilter): Promise<Counts> {
-  return (await statusOf(server)).counters;
+  return (await statusIn(server.dir)).counters;
 }
 
 /** The counters named stand at these values, or have moved by them since an earlier look. */
