@@ -220,6 +220,8 @@ export class FilterServer {
   /** Of all generations whose sources matter: the one that serves, the one that loads, the one that failed last. */
   #watch(): void {
     const { current, failed, loading } = this.#generations;
+    // While the first one loads there is nothing yet that a change could replace; what changed meanwhile is found then.
+    if (current === null) return;
     const all = [current?.sources, loading?.sources, failed].filter((sources) => sources != null);
     this.#watcher.set(this.#config.server.watch ? all.flatMap(pathsOf) : []);
   }

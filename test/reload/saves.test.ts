@@ -60,6 +60,32 @@ test("from the last write to the first session on the new code", async () => {
   expect(reloadLines(server)).toHaveLength(20);
 }, 30_000);
 
+describe("a start that takes long", () => {
+  /** Longer than the sources have to be quiet. */
+  const SLOWLY = "await Bun.sleep(1000);\n";
+  const CONFIG = `[handler.config]\npostconfig_handler = "post.ts"\n${USE_FILTER}`;
+  const POST = 'export default () => console.log("configured");\n';
+
+  test("is followed by no reload", async () => {
+    await using server = await startVersioned({
+      config: CONFIG,
+      files: { "filter.ts": SLOWLY + versioned("v1"), "post.ts": POST },
+    });
+    await quiet();
+    expect(reloadLines(server)).toEqual([]);
+    expect(server.prints.all).toEqual(["configured"]);
+  });
+
+  test("a change that comes meanwhile is taken up afterwards", async () => {
+    const itself = `import { writeFileSync } from "node:fs";
+writeFileSync(import.meta.path, ${JSON.stringify(versioned("v2"))});
+${SLOWLY}`;
+    await using server = await startVersioned({ files: { "filter.ts": itself + versioned("v1") } });
+    await untilVersion(server, "v2");
+    expect(reloadLines(server)).toHaveLength(1);
+  });
+});
+
 describe("what is saved", () => {
   test.each([
     ["the handler", "filter.ts", '"handler"', '"changed"', "changed module:inner json toml text"],
