@@ -46,6 +46,23 @@ export function isSameFile(first: number, second: number): boolean {
 }
 
 /**
+ * Whether so many more can be opened now.
+ *
+ * @param source any open descriptor: duplicates of it are made and closed
+ */
+export function canOpen(source: number, count: number): boolean {
+  const opened: number[] = [];
+  try {
+    while (opened.length < count) opened.push(dup(source));
+    return true;
+  } catch {
+    return false;
+  } finally {
+    for (const descriptor of opened) close(descriptor);
+  }
+}
+
+/**
  * Descriptors that are kept back, for when handlers or connections have used up all others: Bun ends the process if it
  * cannot open what the start of a worker needs.
  */
@@ -66,14 +83,14 @@ export class SpareDescriptors {
    */
   release(): void {
     for (const descriptor of this.#held.splice(0)) close(descriptor);
-    if (!this.#canOpen(WORKER_NEEDS)) throw new Error("no file descriptors are left to start a worker with");
+    if (!canOpen(this.#source, WORKER_NEEDS)) throw new Error("no file descriptors are left to start a worker with");
     this.#releasedAt = performance.now();
   }
 
   /** Keeps them back again once a worker has had its time. @returns false if no descriptors are left besides */
   look(): boolean {
     const isInUse = performance.now() - this.#releasedAt < WORKER_START_MS;
-    return (isInUse || this.#fill()) && this.#canOpen(FREE_AT_LEAST);
+    return (isInUse || this.#fill()) && canOpen(this.#source, FREE_AT_LEAST);
   }
 
   close(): void {
@@ -86,18 +103,6 @@ export class SpareDescriptors {
       return true;
     } catch {
       return false;
-    }
-  }
-
-  #canOpen(count: number): boolean {
-    const opened: number[] = [];
-    try {
-      while (opened.length < count) opened.push(dup(this.#source));
-      return true;
-    } catch {
-      return false;
-    } finally {
-      for (const descriptor of opened) close(descriptor);
     }
   }
 }

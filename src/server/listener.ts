@@ -277,8 +277,8 @@ function hasDescriptors(): boolean {
   try {
     close(dup(0));
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    return codeOf(error) !== "EMFILE";
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import { openSync } from "node:fs";
 import { devNull } from "node:os";
+import { canOpen } from "./descriptors.ts";
 import { close, dup } from "./libc.ts";
 import type { Listener } from "./listener.ts";
 
@@ -59,9 +60,9 @@ export class Reachable {
   }
 
   #look(listener: Listener): void {
-    if (!this.#canOpen(OF_CONNECTION)) this.#release();
-    else if (this.#held.length === 0 && this.#canOpen(KEPT_BACK + ENOUGH)) this.#keep();
-    const mayAccept = this.#canOpen(this.#isPaused ? KEPT_BACK : OF_CONNECTION);
+    if (!canOpen(this.#source, OF_CONNECTION)) this.#release();
+    else if (this.#held.length === 0 && canOpen(this.#source, KEPT_BACK + ENOUGH)) this.#keep();
+    const mayAccept = canOpen(this.#source, this.#isPaused ? KEPT_BACK : OF_CONNECTION);
     if (mayAccept !== this.#isPaused) return;
     try {
       if (mayAccept) listener.resume();
@@ -82,17 +83,5 @@ export class Reachable {
 
   #release(): void {
     for (const descriptor of this.#held.splice(0)) close(descriptor);
-  }
-
-  #canOpen(count: number): boolean {
-    const opened: number[] = [];
-    try {
-      while (opened.length < count) opened.push(dup(this.#source));
-      return true;
-    } catch {
-      return false;
-    } finally {
-      for (const descriptor of opened) close(descriptor);
-    }
   }
 }
