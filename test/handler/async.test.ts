@@ -563,4 +563,65 @@ describe("Conversation, content handlers that are still to run when the end has 
     expect(log).toEqual(["abort"]);
     expect(line.replies()).toEqual([]);
   });
+
+  test("abort handlers run if the message is given up after its verdict was found, and nobody is told of that", () => {
+    const log: string[] = [];
+    const line = Line.to([at("header", () => reject(), { abort: () => void log.push("abort") })]);
+    line.send(cmd.mail());
+    line.replies();
+    expect(line.send(cmd.header(), cmd.abort(), cmd.abort())).toEqual([]);
+    expect([log, line.verdicts, line.host.counts]).toEqual([["abort"], [], {}]);
+  });
+
+  test("abort handlers run if the connection is lost while they are, with the end unread behind them", async () => {
+    const log: string[] = [];
+    const wait = held();
+    const line = Line.to([
+      at("header", wait.handler as never, { abort: () => void log.push("abort"), eom: () => void log.push("eom") }),
+    ]);
+    line.send(cmd.mail(), cmd.header(), cmd.eom());
+    line.hangUp();
+    wait.resolve(reject());
+    await settled();
+    expect([log, line.host.timers]).toEqual([["abort"], []]);
+  });
+
+  test("an ABORT that was sent behind the end comes after its reply: the message is over, and no abort handler runs", async () => {
+    const log: string[] = [];
+    const wait = held();
+    const line = Line.to([at("header", wait.handler as never, { abort: () => void log.push("abort") })]);
+    line.send(cmd.mail());
+    line.replies();
+    expect(line.send(cmd.header(), cmd.eom(), cmd.abort())).toEqual([]);
+    wait.resolve(reject());
+    await settled();
+    expect([line.replies(), log]).toEqual([["r"], []]);
+  });
+
+  test("what they have used of the time of eom its own handlers have not, progress or no", async () => {
+    const log: string[] = [];
+    const { filter, waits } = slow(log);
+    const line = Line.to([{ ...filter, eom: held().handler as never }]);
+    line.send(cmd.mail(), ...Array.from({ length: 20 }, (_, index) => cmd.header(`H${index}`, "1")), cmd.eom());
+    for (let call = 0; call < 20; call++) {
+      line.host.advance(5000);
+      waits.at(-1)!.resolve();
+      await settled();
+    }
+    expect(log).toHaveLength(20);
+    line.host.advance(139_999);
+    expect(line.failures).toEqual([]);
+    line.host.advance(1);
+    expect(line.failures).toMatchObject([{ cause: "timeout", phase: "eom", fallback: "tempfail" }]);
+    expect(line.replies().at(-1)).toBe("t");
+  });
+
+  test("a filter's own limit rules for each of them all the same", () => {
+    const line = Line.to([[at("header", held().handler), { timeoutMs: 500, onTimeout: "reject" }]]);
+    line.send(cmd.mail());
+    line.replies();
+    line.send(Buffer.concat([cmd.header(), cmd.eom()]));
+    line.host.advance(500);
+    expect(line.replies()).toEqual(["r"]);
+  });
 });
