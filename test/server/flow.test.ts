@@ -11,6 +11,7 @@ import {
   HELO,
   MAIL,
   OPTNEG,
+  OPTNEG_DEFER,
   packet,
   QUIT,
   RawClient,
@@ -180,6 +181,68 @@ describe.each(LISTENS)("a slow reader, %s", (listen) => {
     expect(await server.stop()).toBe(0);
     expect(server.log.text).not.toContain("are cut");
   }, 10_000);
+});
+
+/** Waits at the first chunk until it is told to go on, and a moment at each other; says how many came in order. */
+const SLOW = `import { defineFilter } from "pmilter";
+const go = Promise.withResolvers();
+export default defineFilter({
+  async body({ state }, chunk) {
+    const look = () => chunk.length + " " + new DataView(chunk.buffer, chunk.byteOffset).getUint32(0) + " " + chunk.at(-1);
+    const { count = 0 } = state;
+    const before = look();
+    if (count === 0) { console.log("waiting"); await go.promise; } else await Bun.sleep(1);
+    // It is the next one, and nobody has written to it meanwhile.
+    if (before !== look() || before !== "65535 " + count + " " + (count % 251)) throw new Error(before + ", then " + look());
+    state.count = count + 1;
+  },
+  eom({ message, state }) { message.addHeader("X-Count", String(state.count)); },
+  unknown(_, command) { if (command === "GO") go.resolve(); },
+});
+`;
+
+describe.each(LISTENS)("a body without replies, %s", (listen) => {
+  test.skipIf(!HAS_PROC)(
+    "100 MB for a filter that is slow: no more is read than a little beyond where it is, and all comes in order",
+    async () => {
+      const files = { "filter.ts": SLOW };
+      await using server = await startPmilter({ listen, server: { ...QUICK, handler_timeout: 60 }, config, files });
+      using other = await RawClient.connect(server.addresses[0]!);
+      await other.ask(OPTNEG);
+      using client = await RawClient.connect(server.addresses[0]!);
+      await client.ask(OPTNEG_DEFER, CONNECT, MAIL, RCPT);
+      const chunks = 1600;
+      let sent = 0;
+      let most = 0;
+      const send = async () => {
+        for (; sent < chunks; sent++) {
+          const chunk = Buffer.alloc(65_535, sent % 251);
+          chunk.writeUInt32BE(sent);
+          await client.send(packet("B", chunk));
+          if (sent % 16 === 0) most = Math.max(most, residentBytes(server));
+        }
+        await client.send(EOM);
+      };
+      const before = residentBytes(server);
+      const sending = send();
+      await server.prints.next(/waiting/);
+      // Whenever another session is answered its worker has looked for more to read, too.
+      for (let last = -1, turns = 0; turns < 50; turns = last === sent ? turns + 1 : 0) {
+        last = sent;
+        await other.ask(UNKNOWN);
+      }
+      expect(sent * 65_536).toBeLessThan(8 * 2 ** 20);
+      expect(residentBytes(server) - before).toBeLessThan(8 * 2 ** 20);
+
+      await other.ask(packet("U", "GO\0"));
+      await sending;
+      expect((await client.reply()).payload.toString()).toBe(`X-Count\0 ${chunks}\0`);
+      expect(await client.codes(1)).toBe("c");
+      // What the garbage collector lets lie of chunks that are over; it is the same for 400 MB.
+      expect(most - before).toBeLessThan(80 * 2 ** 20);
+    },
+    60_000,
+  );
 });
 
 describe("server.timeout", () => {

@@ -25,6 +25,8 @@ export function words(...values: number[]): Buffer {
 /** Leading space, and nothing that would switch an event or its reply off: so each command is answered. */
 const ANSWER_ALL = 0x100000;
 export const OPTNEG = packet("O", words(6, 0x1ff, ANSWER_ALL));
+/** The same, but header, eoh and body need no reply: their verdicts may be given at the end of the message. */
+export const OPTNEG_DEFER = packet("O", words(6, 0x1ff, ANSWER_ALL | 0x80 | 0x40000 | 0x80000));
 export const CONNECT = packet("C", "mx.example.net\x004\x9c\x40192.0.2.7\0");
 export const HELO = packet("H", "mx.example.net\0");
 export const MAIL = packet("M", "<from@example.com>\0");
