@@ -1,6 +1,6 @@
 /** Handlers that fail without harm to their worker, in the running server: rows of docs/failures.md. */
 import { describe, expect, test } from "bun:test";
-import { ABORT, BODY, DATA, EOH, EOM, HEADER, OPTNEG, QUIT, RawClient, RCPT } from "../server/wire.ts";
+import { ABORT, BODY, DATA, EOH, EOM, HEADER, OPTNEG, OPTNEG_DEFER, QUIT, RawClient, RCPT } from "../server/wire.ts";
 import { connect, expectCodes, header, helo, mail, rcpt, statusOf, unknown } from "../recovery/support.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 
@@ -36,8 +36,14 @@ const start = (server: Record<string, unknown> = {}): Promise<Pmilter> =>
 const PHASES = ["connect", "helo", "envfrom", "envrcpt", "data", "header", "eoh", "body", "eom"] as const;
 type Phase = (typeof PHASES)[number];
 
-/** One command after the other up to the end of a message; the reply of the phase that fails, and what follows it. */
-async function replyAt(server: Pmilter, phase: Phase, way: string): Promise<string> {
+/** Each phase with a reply of its own, and those of content deferred: their verdict is that of the end. */
+const WALK: readonly (readonly [phase: Phase, offer: Uint8Array])[] = [
+  ...PHASES.map((phase) => [phase, OPTNEG] as const),
+  ...(["header", "eoh", "body"] as const).map((phase) => [phase, OPTNEG_DEFER] as const),
+];
+
+/** One command after the other up to the end of a message; the reply of the phase that fails, or the next there is. */
+async function replyAt(server: Pmilter, phase: Phase, way: string, offer: Uint8Array = OPTNEG): Promise<string> {
   using session = await RawClient.connect(server.addresses[0]!);
   const name = `${way}-${phase}`;
   const commands: readonly [Phase, Uint8Array][] = [
@@ -51,10 +57,13 @@ async function replyAt(server: Pmilter, phase: Phase, way: string): Promise<stri
     ["body", BODY],
     ["eom", EOM],
   ];
-  await session.ask(OPTNEG);
+  await session.ask(offer);
+  let hasFailed = false;
   for (const [at, command] of commands) {
     const code = await session.ask(command);
-    if (at === phase) return code;
+    hasFailed ||= at === phase;
+    if (code === "") continue;
+    if (hasFailed) return code;
     expectCodes(code, "c");
   }
   throw new Error(`no command of ${phase} was sent`);
@@ -65,9 +74,9 @@ const FALLBACKS = { tempfail: "t", reject: "r", accept: "c", continue: "c" } as 
 describe.each(Object.entries(FALLBACKS))("throws: with on_error = %s", (fallback, code) => {
   test.each(["throw", "reject", "wrong"])("a handler that fails by %s, at each phase", async (way) => {
     await using server = await start({ on_error: fallback });
-    for (const phase of PHASES) {
+    for (const [phase, offer] of WALK) {
       const from = server.log.all.length;
-      const reply = await replyAt(server, phase, way);
+      const reply = await replyAt(server, phase, way, offer);
       // The wire's ACCEPT is sent where no filter has anything left to do.
       expect(reply === "a" ? "c" : reply, phase).toBe(code);
       const line = await server.log.next(/handler failed/, { from });
@@ -77,9 +86,9 @@ describe.each(Object.entries(FALLBACKS))("throws: with on_error = %s", (fallback
     }
     const { counters } = await statusOf(server);
     const isRefusal = fallback === "tempfail" || fallback === "reject";
-    expect(counters).toMatchObject({ errors: PHASES.length, workersDied: 0, sessionsLost: 0 });
+    expect(counters).toMatchObject({ errors: WALK.length, workersDied: 0, sessionsLost: 0 });
     if (isRefusal)
-      expect(counters).toMatchObject({ connectionsRefused: 2, recipientsRefused: 1, messages: 6, fallbacks: 9 });
+      expect(counters).toMatchObject({ connectionsRefused: 2, recipientsRefused: 1, messages: 9, fallbacks: 12 });
   });
 });
 
@@ -105,34 +114,44 @@ test("late: what is thrown after the verdict, or in a timer, is logged and count
     ["after", /a handler failed outside of any call: at=\S*filter\.ts:6 error="Error: too late"/],
     ["timer", /a handler failed outside of any call: at=\S*filter\.ts:7 error="Error: too late"/],
   ] as const) {
-    const from = server.log.all.length;
-    expect(await replyAt(server, "envfrom", way)).toBe("c");
-    await server.log.next(pattern, { from });
+    for (const [phase, offer] of [
+      ["envfrom", OPTNEG],
+      ["header", OPTNEG_DEFER],
+    ] as const) {
+      const from = server.log.all.length;
+      expect(await replyAt(server, phase, way, offer)).toBe("c");
+      await server.log.next(pattern, { from });
+    }
   }
   expectCodes(await bystander.ask(mail()), "c");
-  expect((await statusOf(server)).counters).toMatchObject({ late: 2, errors: 0, fallbacks: 0, workersDied: 0 });
+  expect((await statusOf(server)).counters).toMatchObject({ late: 4, errors: 0, fallbacks: 0, workersDied: 0 });
 });
 
 test("never-settles: the fallback at the deadline, with on_timeout and not on_error, at each phase", async () => {
   await using server = await start({ on_error: "continue", on_timeout: "reject" });
-  for (const phase of PHASES) {
+  for (const [phase, offer] of WALK) {
     const before = performance.now();
-    expect(await replyAt(server, phase, "never"), phase).toBe("r");
+    expect(await replyAt(server, phase, "never", offer), phase).toBe("r");
     expect(performance.now() - before).toBeGreaterThan(290);
   }
   await server.log.next(/handler too slow: .*phase=eom .*error="Error: not settled after 0\.3 s" fallback=reject/);
   expect((await statusOf(server)).counters).toMatchObject({
-    timeouts: PHASES.length,
+    timeouts: WALK.length,
     errors: 0,
-    fallbacks: PHASES.length,
+    fallbacks: WALK.length,
   });
 });
 
 test("never-settles: what it says after its time is logged once and changes nothing", async () => {
   await using server = await start();
   expect(await replyAt(server, "envfrom", "late")).toBe("t");
-  await server.log.next(/handler failed after its verdict: .*phase=envfrom at=\S*filter\.ts:8 error="Error: too late"/);
-  expect((await statusOf(server)).counters).toMatchObject({ timeouts: 1, late: 1, errors: 0 });
+  expect(await replyAt(server, "header", "late", OPTNEG_DEFER)).toBe("t");
+  for (const phase of ["envfrom", "header"]) {
+    await server.log.next(
+      new RegExp(`failed after its verdict: .*phase=${phase} at=\\S*filter\\.ts:8 error="Error: too late"`),
+    );
+  }
+  expect((await statusOf(server)).counters).toMatchObject({ timeouts: 2, late: 2, errors: 0 });
 });
 
 test("out-of-order: commands that make no sense are answered or end the message, and the next is served", async () => {

@@ -1,6 +1,6 @@
 /** The limits of the configuration in the running server, each at one below, at, and one above: rows of docs/failures.md. */
 import { expect, test } from "bun:test";
-import { BODY, DATA, EOH, EOM, OPTNEG, packet, RawClient } from "../server/wire.ts";
+import { BODY, DATA, EOH, EOM, OFFERS, OPTNEG, packet, RawClient } from "../server/wire.ts";
 import { connect, expectCodes, helo, mail, rcpt, statusOf } from "../recovery/support.ts";
 import { startPmilter } from "../support/pmilter.ts";
 
@@ -41,29 +41,32 @@ test.each(CASES)("%s: limits.%s at, below and above it", async (_, key, make) =>
     config: `${LIMITS}[[filter]]\npath = "filter.ts"\n`,
     files: { "filter.ts": SOURCE },
   });
-  using session = await RawClient.connect(server.addresses[0]!);
-  for (const command of [OPTNEG, connect(), helo()]) await session.ask(command);
-  for (const difference of [-1, 0, 1]) {
-    expectCodes(await session.ask(mail()), "c");
-    let codes = "";
-    for (const command of make(difference)) {
-      if (command[4] === "D".charCodeAt(0)) await session.send(command);
-      else codes += await session.ask(command);
+  for (const offer of OFFERS) {
+    using session = await RawClient.connect(server.addresses[0]!);
+    for (const command of [offer, connect(), helo()]) await session.ask(command);
+    for (const difference of [-1, 0, 1]) {
+      const from = server.log.all.length;
+      expectCodes(await session.ask(mail()), "c");
+      let codes = "";
+      for (const command of make(difference)) {
+        if (command[4] === "D".charCodeAt(0)) await session.send(command);
+        else codes += await session.ask(command);
+      }
+      if (difference === 1) {
+        // Given with the command that passed it, or with the next one whose reply is about the message.
+        if (!codes.endsWith("r")) codes += await session.ask(EOM);
+        expect(codes, key).toMatch(/^c*r$/);
+        await server.log.next(new RegExp(`limit passed: .*error=.*limits\\.${key}.*fallback=reject`), { from });
+      } else {
+        expect(codes, key).toMatch(/^c*$/);
+        expectCodes(await session.ask(EOM), "c");
+      }
     }
-    if (difference === 1) {
-      // Given with the command that passed it, or with the next one whose reply is about the message.
-      if (!codes.endsWith("r")) codes += await session.ask(EOM);
-      expect(codes, key).toMatch(/^c*r$/);
-      await server.log.next(new RegExp(`limit passed: .*error=.*limits\\.${key}.*fallback=reject`));
-    } else {
-      expect(codes, key).toMatch(/^c*$/);
-      expectCodes(await session.ask(EOM), "c");
-    }
+    // The next one is not concerned.
+    const codes = await session.ask(mail(), rcpt(), DATA, header(" 1"), EOH, BODY, EOM);
+    expectCodes(codes, "c".repeat(codes.length));
   }
-  // The next one is not concerned.
-  for (const command of [mail(), rcpt(), DATA, header(" 1"), EOH, BODY, EOM])
-    expectCodes(await session.ask(command), "c");
-  expect((await statusOf(server)).counters).toMatchObject({ limits: 1, rejected: 1, fallbacks: 1, accepted: 3 });
+  expect((await statusOf(server)).counters).toMatchObject({ limits: 2, rejected: 2, fallbacks: 2, accepted: 6 });
 });
 
 test("limit-packet: limits.packet at and above it: over it the connection is closed, with one line", async () => {

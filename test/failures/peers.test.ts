@@ -16,6 +16,7 @@ import {
   HEADER,
   HELO,
   MAIL,
+  OFFERS,
   OPTNEG,
   packet,
   QUIT,
@@ -134,19 +135,21 @@ describe("what breaks the protocol", () => {
 
 test("vanishes: in the middle of a command, orderly or by a reset: abort and close run, nothing is kept", async () => {
   await note();
-  for (const end of ["fin", "reset"]) {
-    const name = `${end}.example.net`;
-    {
-      using client = await RawClient.connect(server.addresses[0]!);
-      expect(await client.ask(OPTNEG, named(name), MAIL)).toBe("Occ");
-      await client.send(BODY.subarray(0, BODY.length - 1));
-      if (end === "fin") {
-        client.end();
-        await client.ended();
+  for (const [index, offer] of OFFERS.entries()) {
+    for (const end of ["fin", "reset"]) {
+      const name = `${end}${index}.example.net`;
+      {
+        using client = await RawClient.connect(server.addresses[0]!);
+        expect(await client.ask(offer, named(name), MAIL)).toBe("Occ");
+        await client.send(HEADER, BODY.subarray(0, BODY.length - 1));
+        if (end === "fin") {
+          client.end();
+          await client.ended();
+        }
       }
+      await server.prints.next(new RegExp(`^close ${name}$`));
+      expect(server.prints.all.filter((line) => line.endsWith(name))).toEqual([`abort ${name}`, `close ${name}`]);
     }
-    await server.prints.next(new RegExp(`^close ${name}$`));
-    expect(server.prints.all.filter((line) => line.endsWith(name))).toEqual([`abort ${name}`, `close ${name}`]);
   }
   await expectUndisturbed();
   if (HAS_PROC) {

@@ -16,7 +16,9 @@ import {
   HEADER,
   helo,
   mail,
+  OFFERS,
   OPTNEG,
+  OPTNEG_DEFER,
   packet,
   pass,
   QUIT,
@@ -42,7 +44,7 @@ interface Case {
   readonly helo?: string;
 }
 
-const IN_MESSAGE: readonly Case[] = [
+const ANSWERED: readonly Case[] = [
   { phase: "envfrom", before: [], guilty: mail("<WORD@example.com>") },
   { phase: "envrcpt", before: [mail()], guilty: rcpt("<WORD@example.com>") },
   { phase: "data", before: [mail(), RCPT], guilty: DATA, helo: "WORD-data" },
@@ -50,6 +52,14 @@ const IN_MESSAGE: readonly Case[] = [
   { phase: "eoh", before: [mail(), RCPT, DATA, HEADER], guilty: EOH, helo: "WORD-eoh" },
   { phase: "body", before: [mail(), RCPT, DATA, HEADER, EOH], guilty: body("WORD") },
   { phase: "eom", before: [mail(), RCPT, DATA, HEADER, EOH, BODY], guilty: EOM, helo: "WORD-eom" },
+];
+
+/** The same for content that gets no reply: nothing is owed until the end is sent. */
+const DEFERRED: readonly Case[] = ANSWERED.filter(({ phase }) => ["header", "eoh", "body"].includes(phase));
+
+const IN_MESSAGE = [
+  ...ANSWERED.map((each) => [each.phase, OPTNEG, each] as const),
+  ...DEFERRED.map((each) => [`${each.phase}, deferred`, OPTNEG_DEFER, each] as const),
 ];
 
 /** The same bytes with the word in place, which has as many letters. */
@@ -67,35 +77,39 @@ describe.each([
   ["blocked-native", "nati"],
   ["blocked-later", "late"],
 ])("%s: a handler that does not return", (_, word) => {
-  test.each(IN_MESSAGE)("at $phase: the fallback in time, then the session and its neighbours go on", async (each) => {
-    await using server = await startFaulty();
-    using between = await begin(server, { name: "between.example.net" });
-    using within = await begin(server, { name: "within.example.net" });
-    expectCodes(await within.ask(mail(), RCPT), "cc");
-    const name = each.helo?.replace("WORD", word) ?? "client.example.net";
-    using session = await begin(server, { name });
-    if (each.before.length > 0) await session.ask(...each.before);
+  test.each(IN_MESSAGE)(
+    "at %s: the fallback in time, then the session and its neighbours go on",
+    async (_at, offer, each) => {
+      await using server = await startFaulty();
+      using between = await begin(server, { name: "between.example.net" });
+      using within = await begin(server, { name: "within.example.net" });
+      expectCodes(await within.ask(mail(), RCPT), "cc");
+      const name = each.helo?.replace("WORD", word) ?? "client.example.net";
+      using session = await begin(server, { name, offer });
+      if (each.before.length > 0) await session.ask(...each.before);
 
-    const { codes, ms } = await timed(session.ask(saying(word, each.guilty)));
-    expect(codes).toBe("t");
-    expect(ms).toBeLessThan(LIMIT_MS);
-    // Between messages: as if nothing had happened. Within one: the fallback for that message, then the next.
-    await pass(between, "between.example.net");
-    expectCodes(await within.ask(DATA), "t");
-    await within.send(ABORT);
-    await pass(within, "within.example.net");
-    await session.send(ABORT);
-    if (each.helo === undefined) await pass(session, name);
+      const commands = [saying(word, each.guilty), ...(offer === OPTNEG_DEFER ? [EOM] : [])];
+      const { codes, ms } = await timed(session.ask(...commands));
+      expect(codes).toBe("t");
+      expect(ms).toBeLessThan(LIMIT_MS);
+      // Between messages: as if nothing had happened. Within one: the fallback for that message, then the next.
+      await pass(between, "between.example.net");
+      expectCodes(await within.ask(DATA), "t");
+      await within.send(ABORT);
+      await pass(within, "within.example.net");
+      await session.send(ABORT);
+      if (each.helo === undefined) await pass(session, name);
 
-    if (word !== "late") {
-      await server.log.next(
-        new RegExp(`handler did not return: .*filter=faulty phase=${each.phase} at=faulty.ts fallback=tempfail`),
-      );
-    }
-    const { counters, stuckThreads } = await statusOf(server);
-    expect(counters).toMatchObject({ blocked: 1, sessionsLost: 0, sessionsMoved: 3, tempfailed: 2, fallbacks: 2 });
-    expect(stuckThreads).toBe(word === "nati" ? 1 : 0);
-  });
+      if (word !== "late") {
+        await server.log.next(
+          new RegExp(`handler did not return: .*filter=faulty phase=${each.phase} at=faulty.ts fallback=tempfail`),
+        );
+      }
+      const { counters, stuckThreads } = await statusOf(server);
+      expect(counters).toMatchObject({ blocked: 1, sessionsLost: 0, sessionsMoved: 3, tempfailed: 2, fallbacks: 2 });
+      expect(stuckThreads).toBe(word === "nati" ? 1 : 0);
+    },
+  );
 
   test("at connect and at helo: the fallback for the connection, and its handlers are not asked again", async () => {
     await using server = await startFaulty();
@@ -134,6 +148,19 @@ describe.each([
     expect(counters).toMatchObject({ sessionsLost: 0, connectionsRefused: 0 });
     expect(counters.blocked).toBeGreaterThanOrEqual(3);
   });
+});
+
+test("blocked: at content that nobody awaits a reply to: the fallback at the end of the message, whenever that comes", async () => {
+  await using server = await startFaulty({ server: { on_timeout: "reject" } });
+  using session = await begin(server, { offer: OPTNEG_DEFER });
+  expectCodes(await session.ask(mail(), RCPT, DATA), "ccc");
+  await session.send(header(" loop"));
+  await waitFor(async () => (await statusOf(server)).counters.blocked === 1, { what: "the worker to be replaced" });
+  await session.send(EOH, BODY);
+  expectCodes(await session.ask(unknown("nothing")), "c");
+  expectCodes(await session.ask(EOM), "r");
+  await pass(session);
+  expect((await statusOf(server)).counters).toMatchObject({ blocked: 1, rejected: 1, fallbacks: 1, accepted: 1 });
 });
 
 describe("bystander: beside a handler that does not return", () => {
@@ -180,19 +207,22 @@ describe("bystander: beside a handler that does not return", () => {
     expect((await other.reply()).payload.toString()).toContain("other.example.net <other@example.com>");
   });
 
-  test("a body that is half here is passed over, and its message gets the fallback", async () => {
-    await using server = await startFaulty();
-    using other = await begin(server, { name: "other.example.net" });
-    expectCodes(await other.ask(mail(), RCPT, DATA, HEADER, EOH), "ccccc");
-    const chunk = packet("B", "y".repeat(60_000));
-    await other.send(chunk.subarray(0, 30_000));
-    using session = await begin(server);
-    expectCodes(await session.ask(mail("<loop@example.com>")), "t");
-    await other.send(chunk.subarray(30_000));
-    expectCodes(await other.codes(1), "t");
-    expectCodes(await other.ask(EOM), "t");
-    await pass(other, "other.example.net");
-  });
+  test.each([...OFFERS])(
+    "a body that is half here is passed over, and its message gets the fallback",
+    async (offer) => {
+      await using server = await startFaulty();
+      using other = await begin(server, { name: "other.example.net", offer });
+      await other.ask(mail(), RCPT, DATA, HEADER, EOH);
+      const chunk = packet("B", "y".repeat(60_000));
+      await other.send(chunk.subarray(0, 30_000));
+      using session = await begin(server);
+      expectCodes(await session.ask(mail("<loop@example.com>")), "t");
+      await other.send(chunk.subarray(30_000));
+      if (offer === OPTNEG) expectCodes(await other.codes(1), "t");
+      expectCodes(await other.ask(EOM), "t");
+      await pass(other, "other.example.net");
+    },
+  );
 
   test("a verdict that was found and not given yet is given: nothing passes that a handler refused", async () => {
     await using server = await startFaulty({ server: { on_timeout: "continue" } });

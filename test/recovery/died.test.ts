@@ -5,14 +5,18 @@ import {
   ABORT,
   begin,
   BODY,
+  body,
   connect,
   DATA,
   EOH,
   EOM,
   expectCodes,
   HEADER,
+  header,
   mail,
+  OFFERS,
   OPTNEG,
+  OPTNEG_DEFER,
   pass,
   RawClient,
   RCPT,
@@ -36,6 +40,31 @@ describe("exit: a handler that ends its worker", () => {
     expect(await server.log.next(/a worker with 3 connections ended/)).toContain("a handler called process.exit(3)");
     const { counters } = await statusOf(server);
     expect(counters).toMatchObject({ workersDied: 1, blocked: 0, sessionsLost: 0, sessionsMoved: 3, tempfailed: 2 });
+  });
+
+  test("at content, with a reply of its own and deferred to the end: the same", async () => {
+    await using server = await startFaulty({ server: { on_error: "reject", on_timeout: "continue" } });
+    for (const offer of OFFERS) {
+      for (const [name, commands] of [
+        ["client.example.net", [header(" exit")]],
+        ["exit-eoh", [HEADER, EOH]],
+        ["client.example.net", [HEADER, EOH, body("exit")]],
+      ] as const) {
+        using session = await begin(server, { name, offer });
+        expectCodes(await session.ask(mail(), RCPT, DATA), "ccc");
+        if (commands.length > 1) await session.ask(...commands.slice(0, -1));
+        const commandsAndEnd = offer === OPTNEG_DEFER ? [commands.at(-1)!, EOM] : [commands.at(-1)!];
+        expectCodes(await session.ask(...commandsAndEnd), "r");
+        await session.send(ABORT);
+        if (name !== "exit-eoh") await pass(session);
+      }
+    }
+    expect((await statusOf(server)).counters).toMatchObject({
+      workersDied: 6,
+      rejected: 6,
+      fallbacks: 6,
+      sessionsLost: 0,
+    });
   });
 
   test("on_error rules, not on_timeout", async () => {

@@ -15,7 +15,9 @@ import {
   EOM,
   HEADER,
   MAIL,
+  OFFERS,
   OPTNEG,
+  OPTNEG_DEFER,
   packet,
   QUIT,
   RawClient,
@@ -93,10 +95,13 @@ export const body = (text = "Hello\r\n") => packet("B", text);
 export const unknown = (line: string) => packet("U", `${line}\0`);
 
 /** A session up to HELO, with the replies checked: as mail servers do, no command before the reply to the one before. */
-export async function begin(server: Pmilter, { client = "mx.example.net", name = "client.example.net" } = {}) {
+export async function begin(
+  server: Pmilter,
+  { client = "mx.example.net", name = "client.example.net", offer = OPTNEG } = {},
+) {
   const session = await RawClient.connect(server.addresses[0]!);
   for (const [command, code] of [
-    [OPTNEG, "O"],
+    [offer, "O"],
     [connect(client), "c"],
     [helo(name), "c"],
   ] as const) {
@@ -111,7 +116,8 @@ export function expectCodes(codes: string, expected: string): void {
 
 /** A whole message that is accepted, with the one header that shows that the session's context is as it was. */
 export async function pass(session: RawClient, helo = "client.example.net", sender = "<from@example.com>") {
-  expectCodes(await session.ask(mail(sender), RCPT, DATA, HEADER, EOH, BODY), "cccccc");
+  const codes = await session.ask(mail(sender), RCPT, DATA, HEADER, EOH, BODY);
+  expectCodes(codes, "c".repeat(codes.length));
   await session.send(EOM);
   const added = await session.reply();
   const text = added.payload.toString("latin1").replaceAll("\0", "|");
@@ -121,4 +127,21 @@ export async function pass(session: RawClient, helo = "client.example.net", send
   expectCodes(await session.codes(1), "c");
 }
 
-export { ABORT, BODY, DATA, EOH, EOM, HEADER, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT, UNKNOWN, words };
+export {
+  ABORT,
+  BODY,
+  DATA,
+  EOH,
+  EOM,
+  HEADER,
+  MAIL,
+  OFFERS,
+  OPTNEG,
+  OPTNEG_DEFER,
+  packet,
+  QUIT,
+  RawClient,
+  RCPT,
+  UNKNOWN,
+  words,
+};

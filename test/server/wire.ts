@@ -25,8 +25,11 @@ export function words(...values: number[]): Buffer {
 /** Leading space, and nothing that would switch an event or its reply off: so each command is answered. */
 const ANSWER_ALL = 0x100000;
 export const OPTNEG = packet("O", words(6, 0x1ff, ANSWER_ALL));
-/** The same, but header, eoh and body need no reply: their verdicts may be given at the end of the message. */
-export const OPTNEG_DEFER = packet("O", words(6, 0x1ff, ANSWER_ALL | 0x80 | 0x40000 | 0x80000));
+/** The commands of content, and the flags that say they need no reply: their verdicts may be given at the end. */
+const CONTENT = { L: 0x80, N: 0x40000, B: 0x80000 } as const;
+export const OPTNEG_DEFER = packet("O", words(6, 0x1ff, ANSWER_ALL | CONTENT.L | CONTENT.N | CONTENT.B));
+/** For what is to be the same with deferral and without. */
+export const OFFERS = [OPTNEG, OPTNEG_DEFER] as const;
 export const CONNECT = packet("C", "mx.example.net\x004\x9c\x40192.0.2.7\0");
 export const HELO = packet("H", "mx.example.net\0");
 export const MAIL = packet("M", "<from@example.com>\0");
@@ -57,6 +60,8 @@ export class RawClient implements Disposable {
   isEnded = false;
   isReset = false;
   #taken = 0;
+  /** Commands of content that get no reply, as it was negotiated. */
+  #silent = "";
   #rest = Buffer.alloc(0);
   #socket!: Bun.Socket;
   #wake = Promise.withResolvers<void>();
@@ -143,10 +148,14 @@ export class RawClient implements Disposable {
     return codes;
   }
 
-  /** Sends packets and gives the codes of as many replies. */
+  /** Sends packets and gives the codes of their replies: one for each, but none for content that was to be without. */
   async ask(...packets: readonly Uint8Array[]): Promise<string> {
     await this.send(...packets);
-    return this.codes(packets.length);
+    let codes = "";
+    for (const { 4: code } of packets) {
+      if (!this.#silent.includes(String.fromCharCode(code!))) codes += (await this.reply()).code;
+    }
+    return codes;
   }
 
   /** Settles when something happens to the connection: a read, room to write, its end. */
@@ -195,6 +204,14 @@ export class RawClient implements Disposable {
     }
   }
 
+  #negotiated(answer: Buffer): void {
+    const flags = answer.readUInt32BE(8);
+    this.#silent = Object.entries(CONTENT)
+      .filter(([, flag]) => (flags & flag) !== 0)
+      .map(([code]) => code)
+      .join("");
+  }
+
   #take(chunk: Uint8Array): void {
     this.received += chunk.length;
     this.#rest = this.#rest.length === 0 ? Buffer.from(chunk) : Buffer.concat([this.#rest, chunk]);
@@ -203,7 +220,9 @@ export class RawClient implements Disposable {
       const length = this.#rest.readUInt32BE(at);
       if (this.#rest.length - at < 4 + length) break;
       const code = String.fromCharCode(this.#rest[at + 4]!);
-      this.replies.push({ code, payload: this.#rest.subarray(at + 5, at + 4 + length) });
+      const payload = this.#rest.subarray(at + 5, at + 4 + length);
+      this.replies.push({ code, payload });
+      if (code === "O") this.#negotiated(payload);
       at += 4 + length;
     }
     this.#rest = this.#rest.subarray(at);
