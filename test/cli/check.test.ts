@@ -54,6 +54,34 @@ describe("a configuration that is right", () => {
     expect(stdout).not.toContain("started");
   });
 
+  test("which phases are deferred: those of content that have a handler, unless server.defer_content is false", async () => {
+    const events = async (server: Record<string, unknown>) => {
+      const { stdout } = await check({
+        server,
+        config: '[[filter]]\npath = "content.ts"\n',
+        files: { "content.ts": "export default { data() {}, header() {}, body() {}, eom() {} };\n" },
+      });
+      const flags = /^Protocol flags asked for: (.*)$/m.exec(stdout)![1]!.split(" ");
+      return {
+        deferred: [...stdout.matchAll(/^ {2}(\w+) +sent without waiting; a verdict is given at eom/gm)].map(
+          ([, name]) => name,
+        ),
+        answered: [...stdout.matchAll(/^ {2}(\w+) +sent, and a reply is awaited$/gm)].map(([, name]) => name),
+        silent: ["NR_DATA", "NR_HDR", "NR_EOH", "NR_BODY"].filter((flag) => flags.includes(flag)),
+      };
+    };
+    expect(await events({})).toEqual({
+      deferred: ["header", "body"],
+      answered: ["data", "eom"],
+      silent: ["NR_HDR", "NR_BODY"],
+    });
+    expect(await events({ defer_content: false })).toEqual({
+      deferred: [],
+      answered: ["data", "header", "body", "eom"],
+      silent: [],
+    });
+  });
+
   test("without handlers every message passes, and nothing is sent", async () => {
     const { exitCode, stdout } = await check({});
     expect(exitCode).toBe(0);
