@@ -1,6 +1,6 @@
 /** The command line of the benchmark. Pure. */
 
-export const SUITES = ["micro", "wire", "hold", "mta"] as const;
+export const SUITES = ["micro", "wire", "hold", "skip", "mta"] as const;
 export type SuiteName = (typeof SUITES)[number];
 
 /** The peers that are not ours, of the suite `wire`. */
@@ -25,13 +25,14 @@ export class BenchUsageError extends Error {
   override readonly name = "BenchUsageError";
 }
 
-export const HELP = `Usage: bun run bench [micro] [wire] [hold] [mta] [options]
+export const HELP = `Usage: bun run bench [micro] [wire] [hold] [skip] [mta] [options]
 
 Measures pmilter and prints tables; without a name, everything. See bench/README.md.
 
   micro   packet reader, reply writer, a whole message in memory: time and allocation
   wire    messages per second over a unix socket, against the server process
   hold    what it costs that the main thread holds a copy of each connection
+  skip    a body of 50 MB for a filter that skips it, with its verdict deferred and at once
   mta     a private Postfix without and with pmilter (root and Debian's postfix needed)
 
 Options:

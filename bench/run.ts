@@ -8,12 +8,14 @@ import { runMta } from "./mta/suite.ts";
 import { describeMachine, type Machine } from "./support/machine.ts";
 import type { Plan, SuiteResult } from "./support/suite.ts";
 import { formatTable } from "./support/table.ts";
+import { runSkip } from "./skip/suite.ts";
 import { runWire } from "./wire/suite.ts";
 
 const RUN: Readonly<Record<SuiteName, (plan: Plan) => Promise<SuiteResult>>> = {
   micro: runMicro,
   wire: runWire,
   hold: runHold,
+  skip: runSkip,
   mta: runMta,
 };
 
