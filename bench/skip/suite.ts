@@ -27,8 +27,8 @@ interface Variant {
 const VARIANTS: readonly Variant[] = [
   { name: "skip(), deferred", handler: "skips", defersContent: true },
   { name: "skip(), answered", handler: "skips", defersContent: false },
-  { name: "no skip, deferred", handler: "reads", defersContent: true },
-  { name: "no skip, answered", handler: "reads", defersContent: false },
+  { name: "reads all, deferred", handler: "reads", defersContent: true },
+  { name: "reads all, answered", handler: "reads", defersContent: false },
 ];
 
 /** Of one message. */
