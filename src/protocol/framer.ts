@@ -32,8 +32,8 @@ export class Framer {
   firstOwed = 0;
   /** Found by {@link Framer.survey}: whole packets not taken yet. */
   untaken = 0;
-  /** Found by {@link Framer.survey}: whether one of the watched kind was among those when it looked. */
-  hasWatched = false;
+  /** Found by {@link Framer.survey}: how many of those are of the watched kind. */
+  watched = 0;
   /** Found by {@link Framer.survey}: bytes that have arrived of the last packet, if it is not whole. */
   begun = 0;
 
@@ -80,9 +80,11 @@ export class Framer {
   next(): boolean {
     if (!this.#advance()) return false;
     if (this.#isSurveyed) {
+      const owed = this.#isOwed[this.code]!;
       this.untaken -= 1;
+      if (owed === 2) this.watched -= 1;
       if (this.#silent > 0) this.#silent -= 1;
-      else if (this.#isOwed[this.code] !== 0) this.owed -= 1;
+      else if (owed !== 0) this.owed -= 1;
     }
     return true;
   }
@@ -111,7 +113,7 @@ export class Framer {
   /**
    * Looks through what was pushed without taking it, and records in `due`, `begun`, `owed`, `firstOwed` and `untaken` what
    * another thread needs to answer for this connection and to find its next packet (design 2.2). Call it between packets;
-   * once a push it looks, after that `owed` and `untaken` are counted down as packets are taken.
+   * once a push it looks, after that `owed`, `untaken` and `watched` are counted down as packets are taken.
    *
    * @param isOwed by code byte, 1 if such a packet gets a reply, 2 if it is also watched for, else 0
    * @param silent how many packets from here on get none, whatever their code
@@ -125,7 +127,7 @@ export class Framer {
     this.owed = 0;
     this.firstOwed = 0;
     this.untaken = 0;
-    this.hasWatched = false;
+    this.watched = 0;
     let at = this.#at;
     if (this.#carried > 0) {
       const left = chunk.length - at;
@@ -159,7 +161,7 @@ export class Framer {
   #count(code: number): void {
     this.untaken += 1;
     const owed = this.#isOwed[code]!;
-    if (owed === 2) this.hasWatched = true;
+    if (owed === 2) this.watched += 1;
     if (this.untaken <= this.#silent || owed === 0) return;
     if (this.owed === 0) this.firstOwed = code;
     this.owed += 1;

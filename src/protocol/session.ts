@@ -181,9 +181,9 @@ export class MilterSession {
     return this.#state === "decided" || this.#state === "refused" ? plainCodeOf(this.#final) : 0;
   }
 
-  /** The end of the message was read when this session was last surveyed, and not taken then. */
+  /** The end of the message is read, and its `eom` event is still to come. */
   get hasEndRead(): boolean {
-    return this.#framer.hasWatched;
+    return this.#eomDue || this.#framer.watched > 0;
   }
 
   /** Records what this read owes the mail server: see `Framer.survey`. */

@@ -526,6 +526,19 @@ describe("Conversation, content handlers that are still to run when the end has 
     expect(log).toEqual(["A", "B"]);
   });
 
+  test("the end of a message says nothing of the next one, which came in the same read", async () => {
+    const log: string[] = [];
+    const { filter, waits } = slow(log);
+    const line = Line.to([filter]);
+    line.send(Buffer.concat([cmd.mail(), cmd.header("A", "1"), cmd.eom(), cmd.mail(), cmd.header("B", "2")]));
+    waits[0]!.resolve();
+    await settled();
+    expect(line.replies()).toEqual(["c"]);
+    line.host.advance(7999);
+    expect(line.replies()).toEqual([]);
+    expect(log).toEqual(["A", "eom", "B"]);
+  });
+
   test("once a backlog was caught up, each phase has its own time again", async () => {
     const log: string[] = [];
     const { filter, waits } = slow(log);
