@@ -149,13 +149,14 @@ export class Conversation implements SessionSource, ReportSource {
   /**
    * What lies behind the handler that is awaited, as far as it was read. Content handlers run without a reply; but once the
    * end of the message is read the mail server waits for them too, within the time of `eom`. And while reading is paused
-   * nobody knows whether it has come, so what is queued has the time of one phase in all (Sendmail waits 10 s).
+   * before that nobody knows whether it has come, so what is queued has the time of one phase in all (Sendmail waits 10 s).
    */
   foresee(isReadingPaused: boolean): void {
     if (this.#waiting === null || !this.#waiting.phase.content || this.session.wantsReply) return;
     const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
-    if (this.session.hasEndRead && this.#patience.endRead(eomTimeoutMs)) this.#keepProgress();
-    this.#patience.backlog(isReadingPaused ? handlerTimeoutMs : null);
+    const { hasEndRead } = this.session;
+    if (hasEndRead && this.#patience.endRead(eomTimeoutMs)) this.#keepProgress();
+    this.#patience.backlog(isReadingPaused && !hasEndRead ? handlerTimeoutMs : null);
   }
 
   /** All that was queued has been worked on, and reading goes on. */

@@ -526,6 +526,23 @@ describe("Conversation, content handlers that are still to run when the end has 
     expect(log).toEqual(["A", "B"]);
   });
 
+  test("a backlog whose end is known has the time of eom and sends progress, though reading is paused", async () => {
+    const log: string[] = [];
+    const { filter, waits } = slow(log);
+    const line = Line.to([filter]);
+    line.isPaused = true;
+    line.send(cmd.mail(), cmd.header("A", "1"));
+    line.host.advance(5000);
+    line.send(Buffer.concat([cmd.header("B", "2"), cmd.header("C", "3"), cmd.eom()]));
+    for (const wait of [0, 1, 2]) {
+      line.host.advance(wait === 0 ? 2000 : 7000);
+      waits[wait]!.resolve();
+      await settled();
+    }
+    expect(line.replies()).toEqual(["p", "p", "p", "p", "p", "c"]);
+    expect([log, line.failures]).toEqual([["A", "B", "C", "eom"], []]);
+  });
+
   test("the end of a message says nothing of the next one, which came in the same read", async () => {
     const log: string[] = [];
     const { filter, waits } = slow(log);
