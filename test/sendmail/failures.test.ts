@@ -106,6 +106,9 @@ export default {
 };
 `;
 
+/** Takes its time for each header, while Sendmail sends on: seven seconds for those of {@link MESSAGE} and one more. */
+const LAGGING = `export default { async header() { await Bun.sleep(2500); }, body() {} };`;
+
 describeWith(sendmailTool, "Sendmail: handlers that fail", () => {
   let site: Site;
   beforeAll(async () => {
@@ -114,9 +117,11 @@ describeWith(sendmailTool, "Sendmail: handlers that fail", () => {
         broken: PMILTER,
         slow: oneFilter(SLOW, { debug: 1, log_level: "debug", handler_timeout: 1, on_timeout: "reject" }),
         stubborn: oneFilter(SLOW, { handler_timeout: 60 }),
+        lagging: oneFilter(LAGGING, { debug: 1, log_level: "debug", handler_timeout: 4, on_timeout: "reject" }),
       },
-      sendmail: ({ slow, stubborn }) => ({
+      sendmail: ({ slow, stubborn, lagging }) => ({
         services: [
+          { name: "queueing", milters: { address: lagging!, failure: "T", timeouts: { R: 5 } } },
           { name: "impatient", milters: { address: slow!, failure: "T", timeouts: { R: 5 } } },
           { name: "stubborn-T", milters: { address: stubborn!, failure: "T", timeouts: { R: 2 } } },
           { name: "stubborn-none", milters: { address: stubborn!, timeouts: { R: 2 } } },
@@ -256,6 +261,19 @@ describeWith(sendmailTool, "Sendmail: handlers that fail", () => {
     const delivered = await site.deliver({ service: "impatient", as: "eom", message: MESSAGE });
     expect(fieldsOf(delivered).at(-1)).toBe("X-Slow: 1");
     expect(log.all.slice(from).filter((line) => / < PROGRESS 0 bytes/.test(line))).toHaveLength(2);
+  });
+
+  test("content handlers still queued at the end of the message send progress, too; not where that end is unread", async () => {
+    const { log } = site.pmilter("lagging");
+    const progress = () => log.all.filter((line) => / < PROGRESS 0 bytes/.test(line)).length;
+    const message = `X-Third: 1\r\n${MESSAGE}`;
+    expect((await site.send({ service: "queueing", message })).accepted).toBe(true);
+    expect(progress()).toBe(2);
+    // So much lies before the end that the server has stopped reading: nobody can tell whether Sendmail waits already.
+    const long = `${message}${`${"x".repeat(70)}\r\n`.repeat(2000)}`;
+    expect(outcome(await site.send({ service: "queueing", message: long }))).toBe(`end: ${REJECTED_AT_END}`);
+    await log.next(/handler too slow: .*phase=header .*fallback=reject/);
+    expect(progress()).toBe(2);
   });
 
   test("before eom nothing extends T=R: the fallback comes at handler_timeout, before Sendmail gives up", async () => {
