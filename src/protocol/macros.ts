@@ -34,10 +34,12 @@ const NONE = Buffer.alloc(0);
 /** Pairs `name NUL value NUL …`, in a buffer that is reused. */
 interface Pairs {
   bytes: Uint8Array;
-  used: number;
+  count: number;
+  /** Where each name and each value ends, in turn. */
+  readonly ends: number[];
 }
 
-const newPairs = (): Pairs => ({ bytes: NONE, used: 0 });
+const newPairs = (): Pairs => ({ bytes: NONE, count: 0, ends: [] });
 
 /**
  * A packet of macros goes before the command that it belongs to, and that command may first end the message or the
@@ -72,17 +74,23 @@ export class Macros {
     const length = end - start - 1;
     const arrived = this.#arrived[stage]!;
     this.#pending |= 1 << stage;
-    arrived.used = 0;
+    arrived.count = 0;
     if (length > limit) return false;
     if (arrived.bytes.length < length) arrived.bytes = Buffer.allocUnsafeSlow(length);
-    for (let index = 0; index < length; index++) arrived.bytes[index] = bytes[start + 1 + index]!;
-    arrived.used = length;
+    const { bytes: pairs, ends } = arrived;
+    let strings = 0;
+    for (let index = 0; index < length; index++) {
+      const byte = bytes[start + 1 + index]!;
+      pairs[index] = byte;
+      if (byte === 0) ends[strings++] = index;
+    }
+    arrived.count = strings >> 1;
     return true;
   }
 
   /** A command is taken: what has arrived before it is in force, and the macros of an UNKNOWN before it are not. */
   commit(): void {
-    this.#sets[UNKNOWN_STAGE]!.used = 0;
+    this.#sets[UNKNOWN_STAGE]!.count = 0;
     if (this.#pending === 0) return;
     for (let stage = 0; stage < STAGES.length; stage++) {
       if ((this.#pending & (1 << stage)) === 0) continue;
@@ -116,20 +124,16 @@ export class Macros {
   }
 
   #clear(from: number): void {
-    for (let stage = from; stage < STAGES.length; stage++) this.#sets[stage]!.used = 0;
+    for (let stage = from; stage < STAGES.length; stage++) this.#sets[stage]!.count = 0;
   }
 
   #find(stage: number, name: string): string | undefined {
-    const { bytes: pairs, used } = this.#sets[stage]!;
-    // By hand: a native search for each of many short strings costs more than the bytes.
-    for (let at = 0; at < used; at++) {
-      const nameStart = at;
-      while (at < used && pairs[at] !== 0) at++;
-      const nameEnd = at++;
-      const valueStart = at;
-      while (at < used && pairs[at] !== 0) at++;
-      if (at >= used) return undefined;
-      if (isName(pairs, nameStart, nameEnd, name)) return decodeText(pairs, valueStart, at);
+    const { bytes, count, ends } = this.#sets[stage]!;
+    for (let pair = 0, start = 0; pair < count; pair++) {
+      const nameEnd = ends[2 * pair]!;
+      const valueEnd = ends[2 * pair + 1]!;
+      if (isName(bytes, start, nameEnd, name)) return decodeText(bytes, nameEnd + 1, valueEnd);
+      start = valueEnd + 1;
     }
     return undefined;
   }
