@@ -244,7 +244,7 @@ export class Conversation implements SessionSource, ReportSource {
         this.#isSimulated = this.#detectSimulated();
         break;
       case PHASES.helo:
-        this.helo = decodeText(session.bytes, session.start, session.bytes.indexOf(0, session.start));
+        this.helo = decodeText(session.bytes, session.start, session.start + session.firstLength);
         break;
       case PHASES.envfrom:
         this.message!.takeSender(session.bytes, session.start, session.end);

@@ -39,7 +39,7 @@ export function takeIn(
         message.hasAllHeaders = false;
         return `more than ${limits.headerBytes} bytes of headers (limits.header_bytes)`;
       }
-      message.takeHeader(bytes, start, end, session.keepsLeadingSpace);
+      message.takeHeader(bytes, start, session.firstLength, session.secondLength, session.keepsLeadingSpace);
       return null;
     case "body":
       if (!collectsBody) return null;
@@ -94,7 +94,7 @@ export class PhaseValues {
     switch (phase.name) {
       case "helo":
       case "unknown":
-        this.text = decodeText(bytes, start, bytes.indexOf(0, start));
+        this.text = decodeText(bytes, start, start + session.firstLength);
         return;
       case "envfrom":
       case "envrcpt": {
@@ -104,10 +104,11 @@ export class PhaseValues {
         return;
       }
       case "header": {
-        const nameEnd = bytes.indexOf(0, start);
-        const space = session.keepsLeadingSpace && bytes[nameEnd + 1] === 0x20 ? 1 : 0;
+        const nameEnd = start + session.firstLength;
+        const valueStart = nameEnd + 1;
+        const space = session.keepsLeadingSpace && bytes[valueStart] === 0x20 ? 1 : 0;
         this.text = decodeText(bytes, start, nameEnd);
-        this.value = decodeText(bytes, nameEnd + 1 + space, bytes.indexOf(0, nameEnd + 1));
+        this.value = decodeText(bytes, valueStart + space, valueStart + session.secondLength);
         return;
       }
       case "body":

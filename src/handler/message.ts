@@ -145,17 +145,16 @@ export class ReceivedMessage {
   }
 
   /**
-   * Takes the payload of HEADER: name NUL value NUL, checked.
+   * Takes a header: name NUL value NUL at `start`, checked.
    * @param dropSpace drop one space from the front of the value: it was sent as it followed the colon
    */
-  takeHeader(bytes: Uint8Array, start: number, end: number, dropSpace: boolean): void {
-    const at = this.#arena.append(bytes, start, end);
-    const nameEnd = this.#arena.indexOf(0, at);
-    let valueStart = nameEnd + 1;
-    const valueEnd = this.#arena.indexOf(0, valueStart);
-    if (dropSpace && bytes[start + valueStart - at] === 0x20) valueStart += 1;
-    this.#headers.push(at, nameEnd, valueStart, valueEnd);
-    this.headerBytes += end - start;
+  takeHeader(bytes: Uint8Array, start: number, nameLength: number, valueLength: number, dropSpace: boolean): void {
+    const length = nameLength + 1 + valueLength + 1;
+    const at = this.#arena.append(bytes, start, start + length);
+    const nameEnd = at + nameLength;
+    const space = dropSpace && bytes[start + nameLength + 1] === 0x20 ? 1 : 0;
+    this.#headers.push(at, nameEnd, nameEnd + 1 + space, nameEnd + 1 + valueLength);
+    this.headerBytes += length;
   }
 
   /** Copies a piece of the body behind the ones before. */

@@ -68,6 +68,8 @@ for (const phase of PHASE_LIST) if (phase !== PHASES.abort && phase !== PHASES.c
 /** Watched for: once it is read, the mail server waits for the end of what lies before it as well. */
 ANSWERED[COMMAND.BODYEOB] = 2;
 
+const ALL_CODES = new Uint8Array(256).fill(1);
+
 export class MilterSession {
   readonly macros = new Macros();
   /** What was negotiated. */
@@ -81,8 +83,15 @@ export class MilterSession {
   /** A MACRO packet was over `limits.macros` and was dropped; the owner decides what becomes of the message. */
   macrosOverLimit = false;
 
-  /** Called with each packet of use, once it was taken: for the record in shared memory and for tracing. */
+  /** Of HELO, MAIL, RCPT, HEADER and UNKNOWN: bytes of the first string of the packet, without its NUL. */
+  firstLength = 0;
+  /** Of HEADER: bytes of the second string. */
+  secondLength = 0;
+
+  /** Called with each packet of use that is in `tapped`, once it was taken: for the record in shared memory and for tracing. */
   tap: ((code: number, bytes: Uint8Array, start: number, end: number) => void) | null = null;
+  /** By code byte, 1 for the packets that `tap` is told of. */
+  tapped: Uint8Array = ALL_CODES;
 
   readonly #wants: Wants;
   readonly #limits: SessionLimits;
@@ -337,7 +346,7 @@ export class MilterSession {
   }
 
   #tell(code: number): void {
-    if (this.tap !== null) this.tap(code, this.#framer.bytes, this.#framer.start, this.#framer.end);
+    if (this.tap !== null && this.tapped[code] === 1) this.tap(code, this.#framer.bytes, this.#framer.start, this.#framer.end);
   }
 
   #takeMacros(): void {
@@ -368,22 +377,22 @@ export class MilterSession {
         this.macros.clearAfter(COMMAND.CONNECT);
         break;
       case "HELO":
-        stringEnd(bytes, start, end, "the HELO name");
+        this.firstLength = stringEnd(bytes, start, end, "the HELO name") - start;
         this.#begin("connected");
         this.macros.clearAfter(COMMAND.HELO);
         break;
       case "MAIL":
-        checkStrings(bytes, start, end, 1, "MAIL");
+        this.#checkAddress("the first string of MAIL", "MAIL");
         this.#begin("message");
         this.macros.clearAfter(COMMAND.MAIL);
         break;
       case "RCPT":
-        checkStrings(bytes, start, end, 1, "RCPT");
+        this.#checkAddress("the first string of RCPT", "RCPT");
         this.#begin("message");
         this.macros.clearAfter(COMMAND.RCPT);
         break;
       case "HEADER":
-        checkStrings(bytes, start, end, 2, "HEADER");
+        this.#checkHeader();
         this.#begin("message");
         break;
       case "DATA":
@@ -400,7 +409,7 @@ export class MilterSession {
         }
         break;
       case "UNKNOWN":
-        stringEnd(bytes, start, end, "the UNKNOWN command");
+        this.firstLength = stringEnd(bytes, start, end, "the UNKNOWN command") - start;
         this.#open = true;
         break;
       case "ABORT":
@@ -417,6 +426,21 @@ export class MilterSession {
         return command.name satisfies never;
     }
     return command.phase;
+  }
+
+  #checkAddress(what: string, command: string): void {
+    const { bytes, start, end } = this.#framer;
+    this.firstLength = stringEnd(bytes, start, end, what) - start;
+    checkEnd(bytes, end, command);
+  }
+
+  #checkHeader(): void {
+    const { bytes, start, end } = this.#framer;
+    const nameEnd = stringEnd(bytes, start, end, "the first string of HEADER");
+    const valueEnd = stringEnd(bytes, nameEnd + 1, end, "string 2 of HEADER");
+    checkEnd(bytes, end, "HEADER");
+    this.firstLength = nameEnd - start;
+    this.secondLength = valueEnd - nameEnd - 1;
   }
 
   /** The message is over at once, so that it has one `abort` whatever comes while its handlers are awaited. */
@@ -448,15 +472,8 @@ export class MilterSession {
   }
 }
 
-/** Checks that a payload holds at least `count` strings and ends with a NUL. */
-function checkStrings(bytes: Uint8Array, start: number, end: number, count: number, command: string): void {
-  let at = start;
-  for (let index = 0; index < count; index++) {
-    at =
-      stringEnd(bytes, at, end, index === 0 ? `the first string of ${command}` : `string ${index + 1} of ${command}`) +
-      1;
-  }
-  if (bytes[end - 1] !== 0) {
-    throw new ProtocolError("PMILTER_ERR_MISSING_NUL", `the last string of ${command} does not end with NUL`);
-  }
+/** Checks that a payload ends with NUL. */
+function checkEnd(bytes: Uint8Array, end: number, command: string): void {
+  if (bytes[end - 1] === 0) return;
+  throw new ProtocolError("PMILTER_ERR_MISSING_NUL", `the last string of ${command} does not end with NUL`);
 }

@@ -48,6 +48,10 @@ const MAX_REPLY_BYTES = 256 * 1024;
 /** The macro `i`. */
 const QUEUE_ID_MACRO = 0x69;
 
+/** By code byte, 1 for the packets that the record in shared memory knows of. */
+const RECORDED = new Uint8Array(256);
+for (const name of ["OPTNEG", "QUIT", "QUIT_NC", "MACRO", "CONNECT", "HELO"] as const) RECORDED[COMMAND[name]] = 1;
+
 type MailSocket = Socket<Connection>;
 
 export class Connection implements ConversationHost {
@@ -78,6 +82,7 @@ export class Connection implements ConversationHost {
     this.#conversation = new Conversation(home.chain, home.writer, this);
     const { session } = this.#conversation;
     session.tap = (code, bytes, start, end) => this.#seen(code, bytes, start, end);
+    if (!home.tracesPackets) session.tapped = RECORDED;
     if (resume === null) return;
     // On record before anything is worked on: this worker may be lost as well.
     home.ledger.setOptions(slot, resume.version, resume.actions, resume.protocol);
