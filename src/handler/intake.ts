@@ -3,6 +3,7 @@
  * of its phase.
  */
 import { decodeText } from "../protocol/bytes.ts";
+import { NameCache } from "../protocol/name-cache.ts";
 import type { EventPhase, MilterSession } from "../protocol/session.ts";
 import type { Limits } from "./chain.ts";
 import type { ReceivedMessage } from "./message.ts";
@@ -55,6 +56,7 @@ export function takeIn(
 }
 
 const NONE: readonly string[] = [];
+const headerNames = new NameCache();
 
 /**
  * Where body handlers get their chunks from: a copy, since the read that a chunk lies in may be used again before an
@@ -107,7 +109,7 @@ export class PhaseValues {
         const nameEnd = start + session.firstLength;
         const valueStart = nameEnd + 1;
         const space = session.keepsLeadingSpace && bytes[valueStart] === 0x20 ? 1 : 0;
-        this.text = decodeText(bytes, start, nameEnd);
+        this.text = headerNames.decode(bytes, start, nameEnd);
         this.value = decodeText(bytes, valueStart + space, valueStart + session.secondLength);
         return;
       }

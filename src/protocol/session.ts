@@ -346,7 +346,8 @@ export class MilterSession {
   }
 
   #tell(code: number): void {
-    if (this.tap !== null && this.tapped[code] === 1) this.tap(code, this.#framer.bytes, this.#framer.start, this.#framer.end);
+    if (this.tap !== null && this.tapped[code] === 1)
+      this.tap(code, this.#framer.bytes, this.#framer.start, this.#framer.end);
   }
 
   #takeMacros(): void {
