@@ -342,7 +342,7 @@ export class Generation {
       case "closed":
         // What a worker says of connections that were taken from it is out of date.
         if (member.state === "over") return;
-        if (member.slots.delete(message.slot)) events.closed(message.slot);
+        for (const slot of message.slots) if (member.slots.delete(slot)) events.closed(slot);
         return;
       case "released":
         if (member.state === "over") return;

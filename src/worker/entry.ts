@@ -42,6 +42,8 @@ function post(message: FromWorker): void {
 const WRITER_BYTES = 64 * 1024;
 /** How long each filter's `stop()` may keep its worker from ending. */
 const STOP_TIMEOUT_MS = 5000;
+/** The main thread hears of connections that have ended after so long, of all at once: each message wakes it. */
+const CLOSED_MS = 5;
 /** Idle connections are looked for this often, at most. */
 const MAX_SWEEP_MS = 30_000;
 
@@ -49,6 +51,9 @@ class Server {
   readonly #chain: Chain;
   readonly #home: ConnectionHome;
   readonly #connections = new Set<Connection>();
+  /** Slots of connections that have ended, of which the main thread was not told yet. */
+  #closed: number[] = [];
+  #telling: ReturnType<typeof setTimeout> | null = null;
   /** Slots of sessions that were released and may yet come back. */
   readonly #inTransit = new Set<number>();
   readonly #sweep: ReturnType<typeof setInterval>;
@@ -80,7 +85,8 @@ class Server {
       },
       closed: (connection) => {
         this.#connections.delete(connection);
-        post({ kind: "closed", slot: connection.slot });
+        this.#closed.push(connection.slot);
+        this.#telling ??= setTimeout(() => this.#tellClosed(), CLOSED_MS);
         this.#endIfIdle();
       },
       releaseFor: null,
@@ -137,6 +143,14 @@ class Server {
     this.#endIfIdle();
   }
 
+  #tellClosed(): void {
+    if (this.#telling === null) return;
+    clearTimeout(this.#telling);
+    this.#telling = null;
+    post({ kind: "closed", slots: this.#closed });
+    this.#closed = [];
+  }
+
   #endIfIdle(): void {
     if (this.#isEnding && this.#connections.size === 0 && this.#inTransit.size === 0) void this.#ended();
   }
@@ -144,6 +158,7 @@ class Server {
   async #ended(): Promise<void> {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
+    this.#tellClosed();
     clearInterval(this.#sweep);
     for (const { loaded } of this.#chain.filters) {
       try {

@@ -79,8 +79,8 @@ export type FromWorker =
   | { readonly kind: "done" }
   /** The worker's copy of a connection is closed, and the connection lives on: see {@link ToWorker} `release`. */
   | { readonly kind: "released"; readonly slot: number }
-  /** The worker's copy of a connection is closed. */
-  | { readonly kind: "closed"; readonly slot: number }
+  /** The worker's copies of these connections are closed. */
+  | { readonly kind: "closed"; readonly slots: readonly number[] }
   | {
       readonly kind: "log";
       readonly level: LogLevel;
