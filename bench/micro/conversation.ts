@@ -22,7 +22,7 @@ function message(name: string, handlers: "ten" | "eom"): Case {
     count() {},
     calling() {},
     suspended() {},
-    isFull: false,
+    isTurnOver: false,
     reportsAccepted: false,
   });
   const play = (exchanges: readonly Exchange[]): number => {

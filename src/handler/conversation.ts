@@ -41,8 +41,8 @@ export interface ConversationHost extends Clock {
    * @param alreadyMs what was waited for this phase elsewhere; null if another handler of it was awaited here before
    */
   suspended(alreadyMs: number | null): void;
-  /** The writer holds so much that it should be sent before more is made. */
-  readonly isFull: boolean;
+  /** Asked before each event: the writer holds enough to be sent, or others are to have their turn. */
+  readonly isTurnOver: boolean;
   /** Whether reports of messages that all filters let pass are wanted: they are most of them. */
   readonly reportsAccepted: boolean;
 }
@@ -170,13 +170,13 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /**
-   * Takes events until more bytes are needed, a handler has to be awaited, or the host has enough to write.
+   * Takes events until more bytes are needed, a handler has to be awaited, or the host says that it is enough for now.
    * @returns true in the last case: write, and call it again
    * @throws ProtocolError the peer broke the protocol: hang up
    */
   pump(): boolean {
     while (this.#waiting === null) {
-      if (this.#host.isFull && !this.#isHungUp) return true;
+      if (this.#host.isTurnOver && !this.#isHungUp) return true;
       const event = this.#isHungUp ? this.session.hangUp() : this.session.next();
       if (event === null) return false;
       this.#event = event;

@@ -123,7 +123,7 @@ export function connectInMemory(chain: Chain, report: (report: Report) => void):
     count() {},
     calling() {},
     suspended() {},
-    isFull: false,
+    isTurnOver: false,
     reportsAccepted: false,
   });
   const transport: Transport = {

@@ -48,6 +48,14 @@ const MAX_REPLY_BYTES = 256 * 1024;
 /** The macro `i`. */
 const QUEUE_ID_MACRO = 0x69;
 
+/**
+ * A connection works no longer at a time, in milliseconds, if it has more to do: then others have their turn, and the worker
+ * shows that it is alive. A handler may be slow, and one read may bring thousands of packets.
+ */
+const TURN_MS = 20;
+/** The clock is looked at for each so many events: a power of two. */
+const EVENTS_PER_LOOK = 4;
+
 /** By code byte, 1 for the packets that the record in shared memory knows of. */
 const RECORDED = new Uint8Array(256);
 for (const name of ["OPTNEG", "QUIT", "QUIT_NC", "MACRO", "CONNECT", "HELO"] as const) RECORDED[COMMAND[name]] = 1;
@@ -68,6 +76,11 @@ export class Connection implements ConversationHost {
   #isClosed = false;
   /** It goes on elsewhere: from here on nothing is read or sent. */
   #isReleased = false;
+  /** Others have their turn: it goes on with what it was doing after them. */
+  #isWaitingItsTurn = false;
+  #turnSince = 0;
+  #events = 0;
+  #hasHadItsTurn = false;
   /** When the peer last sent something, or a handler that it waited for was through; on the home's clock. */
   #lastActive: number;
   readonly reportsAccepted: boolean;
@@ -114,7 +127,7 @@ export class Connection implements ConversationHost {
     this.#recordRead();
     // On record first: if the connection was taken from this worker meanwhile, this read is not lost.
     this.#stopIfClaimed();
-    if (this.#conversation.isWaiting || this.#unsent !== null) {
+    if (this.#conversation.isWaiting || this.#unsent !== null || this.#isWaitingItsTurn) {
       session.framer.keep();
       if (session.framer.restBytes > MAX_UNREAD_BYTES) this.#pause();
       this.#conversation.foresee(this.#isPaused);
@@ -146,7 +159,7 @@ export class Connection implements ConversationHost {
       this.#end();
       return;
     }
-    if (!this.#conversation.isWaiting) this.#work();
+    if (!this.#conversation.isWaiting && !this.#isWaitingItsTurn) this.#work();
   }
 
   /** The peer is gone, or an error ended the connection. */
@@ -269,8 +282,10 @@ export class Connection implements ConversationHost {
     return true;
   }
 
-  get isFull(): boolean {
-    return this.#home.writer.length > MAX_REPLY_BYTES;
+  get isTurnOver(): boolean {
+    this.#events += 1;
+    if (this.#events % EVENTS_PER_LOOK === 0) this.#hasHadItsTurn = this.#home.now() - this.#turnSince >= TURN_MS;
+    return this.#hasHadItsTurn || this.#home.writer.length > MAX_REPLY_BYTES;
   }
 
   after(ms: number, callback: () => void): () => void {
@@ -320,17 +335,27 @@ export class Connection implements ConversationHost {
     const conversation = this.#conversation;
     const { session } = conversation;
     let problem: unknown = null;
+    let isInterrupted = false;
+    this.#turnSince = this.#home.now();
+    this.#hasHadItsTurn = false;
     try {
       // What one read makes us write leaves in pieces, and no further than the peer takes them.
-      while (conversation.pump() && this.#unsent === null) this.flush();
+      while (!isInterrupted && conversation.pump() && this.#unsent === null) {
+        this.flush();
+        isInterrupted = this.#hasHadItsTurn;
+      }
     } catch (error) {
       problem = error;
     }
     this.#home.ledger.leave(this.#home.row);
     const { isWaiting } = conversation;
-    if (isWaiting || this.#unsent !== null) session.framer.keep();
+    if (isWaiting || this.#unsent !== null || isInterrupted) session.framer.keep();
     this.#settle();
     if (this.#isClosed) return;
+    if (isInterrupted) {
+      this.#letOthersWork();
+      return;
+    }
     if (isWaiting) conversation.foresee(this.#isPaused);
     if (problem !== null) {
       this.#failed(problem);
@@ -343,6 +368,14 @@ export class Connection implements ConversationHost {
     }
     if (this.#isPaused && !isWaiting && this.#unsent === null) this.#unpause();
     if (this.#home.releaseFor !== null) this.release();
+  }
+
+  #letOthersWork(): void {
+    this.#isWaitingItsTurn = true;
+    setImmediate(() => {
+      this.#isWaitingItsTurn = false;
+      if (!this.#isClosed && !this.#isEnding && !this.#isReleased && this.#unsent === null) this.#work();
+    });
   }
 
   /** A write says that the peer is gone. A paused socket would never be told. */

@@ -82,7 +82,7 @@ interface Timer {
 }
 
 export class FakeHost implements ConversationHost {
-  readonly isFull = false;
+  readonly isTurnOver = false;
   time = 1000;
   readonly reports: Report[] = [];
   readonly counts: Partial<Record<WorkerCounter, number>> = {};

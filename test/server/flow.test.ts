@@ -51,6 +51,38 @@ describe.each(LISTENS)("pipelining, %s", (listen) => {
     15_000,
   );
 
+  test("a connection with much to do lets others have their turn, and its worker is not taken for stuck", async () => {
+    await using server = await startPmilter({
+      listen,
+      server: { ...QUICK, block_timeout: 0.5 },
+      config,
+      files: filter(
+        `connect() {}, unknown(session, line) { const since = performance.now(); while (line === "LONG" && performance.now() - since < 25); }`,
+      ),
+    });
+    using busy = await RawClient.connect(server.addresses[0]!);
+    using other = await RawClient.connect(server.addresses[0]!);
+    expect(await busy.ask(OPTNEG, CONNECT)).toBe("Oc");
+    expect(await other.ask(OPTNEG, CONNECT)).toBe("Oc");
+    const count = 80;
+    const order: string[] = [];
+    await busy.send(Buffer.concat(Array.from({ length: count }, () => packet("U", "LONG\0"))));
+    await busy.reply();
+    const all = busy.codes(count - 1).then((codes) => (order.push("busy"), codes));
+    expect(await other.ask(UNKNOWN)).toBe("c");
+    order.push("other");
+    // While it waits for its turn more may come, and it may go away.
+    await busy.send(packet("U", "SHORT\0"));
+    expect(await all).toBe("c".repeat(count - 1));
+    expect(await busy.codes(1)).toBe("c");
+    expect(order).toEqual(["other", "busy"]);
+    await busy.send(Buffer.concat(Array.from({ length: count }, () => packet("U", "LONG\0"))));
+    await busy.reply();
+    busy.end();
+    expect(await other.ask(UNKNOWN)).toBe("c");
+    expect(server.log.text).not.toMatch(/\[(error|crit)\]/);
+  }, 15_000);
+
   test("replies keep the order of their packets", async () => {
     await using server = await startPmilter({
       listen,
