@@ -1,11 +1,10 @@
 /** `Bun.listen` as it is, where its types leave something out, and descriptors that outlive the listener that made them. */
 import type { ListenAddress } from "../config/address.ts";
 import { dup } from "./libc.ts";
-import type { HeldSocket } from "./listener.ts";
 
 /** What the types of Bun 1.4.5 leave out: `fd` of a listener, and listening on a descriptor. */
 export type BoundListener = Bun.SocketListener<undefined> & { readonly fd: number; readonly port?: number };
-export type Handlers = Bun.SocketHandler<HeldSocket | undefined>;
+export type Handlers = Bun.SocketHandler<undefined>;
 export const bunListen = Bun.listen as unknown as (
   options: { socket: Handlers } & (
     { fd: number } | { unix: string } | { hostname: string; port: number; ipv6Only: boolean }

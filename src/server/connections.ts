@@ -1,5 +1,5 @@
 /**
- * The connections that the main thread holds: a paused copy of each, by slot, and where its session is served. It places a
+ * The connections that the main thread holds: a descriptor of each, by slot, and where its session is served. It places a
  * duplicate with a worker, moves it between generations, and lets it go on when its worker is lost. Whether more are
  * accepted is the server's business.
  */
@@ -12,9 +12,8 @@ import type { PeerName, ResumedSession } from "../worker/messages.ts";
 import { isSameFile } from "./descriptors.ts";
 import type { Generation, Loss, Release } from "./generation.ts";
 import type { Generations } from "./generations.ts";
-import { close, dup, replaceDescriptor, shutdown } from "./libc.ts";
-import type { AcceptedSocket } from "./listener.ts";
-import { toError } from "./listen-error.ts";
+import { close, dup, replaceDescriptor, send, shutdown } from "./libc.ts";
+import { codeOf, toError } from "./listen-error.ts";
 import { countersOf, lossLines } from "./loss-report.ts";
 import { UNPLACED_MS } from "./policy.ts";
 import { handOver, type LossCause, recover } from "./recovery.ts";
@@ -25,15 +24,13 @@ export interface ConnectionsHost {
   ended(): void;
 }
 
-/** The main thread's hold on a connection: paused, it reads nothing and keeps the peer's session alive. */
+/** The main thread's hold on a connection: it reads nothing and keeps the peer's session alive. */
 interface Held {
-  readonly socket: AcceptedSocket;
+  readonly fd: number;
   readonly peer: PeerName;
   /** What the worker was given that has it: a duplicate of the descriptor, and how the session goes on. */
   descriptor: number;
   resume: ResumedSession | null;
-  /** The peer has reset the connection: this copy is closed, and its descriptor may be another one's by now. */
-  isGone: boolean;
 }
 
 /** A connection that no worker could take yet: the first is loading, or the last is being replaced. */
@@ -84,13 +81,11 @@ export class Connections {
   }
 
   /** Takes a connection that was just accepted, and has it served. */
-  add(socket: AcceptedSocket, peer: PeerName): void {
+  add(fd: number, peer: PeerName): void {
     const slot = this.#freeSlots.pop() ?? this.#held.length;
-    const held: Held = { socket, peer, descriptor: -1, resume: null, isGone: false };
-    this.#held[slot] = held;
+    this.#held[slot] = { fd, peer, descriptor: -1, resume: null };
     this.#size += 1;
     this.#counters.count("connections");
-    socket.data = { closed: () => this.#lost(slot, held) };
     this.#place(slot, null, null);
   }
 
@@ -99,9 +94,9 @@ export class Connections {
     this.#isStopping = true;
   }
 
-  /** Ends this side of all of them. */
+  /** Ends all of them. */
   endAll(): void {
-    for (const held of this.#held) held?.socket.end();
+    for (const slot of this.#held.keys()) this.#endConnection(slot);
   }
 
   /**
@@ -111,12 +106,8 @@ export class Connections {
   #place(slot: number, resume: ResumedSession | null, generation: Generation | null, since = performance.now()): void {
     const held = this.#held[slot];
     if (held === undefined) return;
-    if (held.isGone) {
-      this.release(slot);
-      return;
-    }
     try {
-      const descriptor = dup(held.socket.fd);
+      const descriptor = dup(held.fd);
       held.descriptor = descriptor;
       held.resume = resume;
       if ((generation ?? this.#generations().current)?.place(slot, descriptor, held.peer, resume) === true) return;
@@ -157,8 +148,7 @@ export class Connections {
       return;
     }
     try {
-      if (held.isGone) throw new Error("the peer has reset it");
-      held.descriptor = dup(held.socket.fd);
+      held.descriptor = dup(held.fd);
       held.resume = resume;
       release.back(held.descriptor, held.peer, resume);
     } catch (error) {
@@ -174,10 +164,10 @@ export class Connections {
   revoke(slots: Iterable<number>): void {
     for (const slot of slots) {
       const held = this.#held[slot];
-      if (held === undefined || held.isGone || !this.#ledger.isAdopted(slot)) continue;
+      if (held === undefined || !this.#ledger.isAdopted(slot)) continue;
       // A worker that has closed its duplicate, and could not tell any more, has given the number back: it may mean
       // anything by now.
-      if (isSameFile(held.descriptor, held.socket.fd)) replaceDescriptor(this.#nothing, held.descriptor);
+      if (isSameFile(held.descriptor, held.fd)) replaceDescriptor(this.#nothing, held.descriptor);
     }
   }
 
@@ -217,16 +207,11 @@ export class Connections {
       this.#host.log(line.level, line.text, line.fields);
     }
     for (const counter of countersOf(recovery)) this.#counters.count(counter);
-    if (recovery.kind === "end" || held.isGone) {
+    if (recovery.kind === "end" || !sendAll(held.fd, recovery.replies)) {
       this.#endConnection(slot);
       return;
     }
-    const { replies, session } = recovery;
-    // A peer that reads nothing may have filled its buffer with replies before.
-    if (replies.length > 0 && held.socket.write(replies) !== replies.length) {
-      throw new Error("the fallback could not be sent");
-    }
-    this.#goOn(slot, session, generation);
+    this.#goOn(slot, recovery.session, generation);
   }
 
   /** A session that was with a generation goes on there, or in the current one if the other is ending and this one serves it. */
@@ -253,17 +238,6 @@ export class Connections {
     }
   }
 
-  /** A reset reached the main thread's copy. A worker that has the connection sees it too, and reports. */
-  #lost(slot: number, held: Held): void {
-    // Our own end of it comes here, too: the slot may be another connection's by now.
-    if (this.#held[slot] !== held) return;
-    held.isGone = true;
-    const at = this.#unplaced.findIndex((waiting) => waiting.slot === slot);
-    if (at === -1) return;
-    this.#unplaced.splice(at, 1);
-    this.release(slot);
-  }
-
   /** A connection that cannot be served any more, whatever its peer does. */
   #loseConnection(slot: number, reason: string): void {
     const held = this.#held[slot];
@@ -277,18 +251,31 @@ export class Connections {
   #endConnection(slot: number): void {
     const held = this.#held[slot];
     if (held === undefined) return;
-    if (!held.isGone) shutdown(held.socket.fd, "both");
+    shutdown(held.fd, "both");
     this.release(slot);
   }
 
-  /** Ends the main thread's copy of a connection. */
+  /** Gives up the main thread's copy of a connection. */
   release(slot: number): void {
     const held = this.#held[slot];
     if (held === undefined) return;
     this.#held[slot] = undefined;
     this.#freeSlots.push(slot);
     this.#size -= 1;
-    held.socket.end();
+    close(held.fd);
     this.#host.ended();
   }
+}
+
+/** @returns false if the peer is gone. Throws Error if it reads nothing, and its buffer is full of replies before these. */
+function sendAll(fd: number, replies: Uint8Array): boolean {
+  if (replies.length === 0) return true;
+  try {
+    if (send(fd, replies) === replies.length) return true;
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === "EPIPE" || code === "ECONNRESET") return false;
+    if (code !== "EAGAIN") throw error;
+  }
+  throw new Error("the fallback could not be sent");
 }

@@ -69,38 +69,32 @@ export async function listenForControl(
       gid: null,
       backlog: 8,
       onError,
-      // Accepted connections are paused and read nothing: a duplicate of this one takes the request.
-      onConnection(accepted) {
+      duplicate: (fd) => reachable.dup(fd),
+      onConnection({ fd }) {
         // Who says nothing is not waited for, and keeps nobody out: descriptors are for mail.
-        let isGone = false;
-        accepted.data = { closed: () => (isGone = true) };
-        const end = () => {
-          // Once it is closed, its number may be another descriptor's.
-          if (!isGone) shutdown(accepted.fd, "both");
-        };
+        const end = () => shutdown(fd, "both");
         const [oldest] = open;
         if (open.size >= MAX_OPEN && oldest !== undefined) {
           open.delete(oldest);
           oldest();
         }
-        const descriptor = reachable.dup(accepted.fd);
         const data: Exchange = { text: "", isAnswered: false };
         open.add(end);
         const timer = setTimeout(() => {
           if (!data.isAnswered) end();
         }, REQUEST_TIMEOUT_MS);
+        // Once it is closed, its number may be another descriptor's.
         const forget = () => {
           clearTimeout(timer);
           open.delete(end);
-          accepted.end();
         };
         const connect = Bun.connect as unknown as (options: object) => Promise<unknown>;
         connect({
-          fd: descriptor,
+          fd,
           data,
           socket: { ...handlers, close: forget },
         }).catch((error: unknown) => {
-          close(descriptor);
+          close(fd);
           forget();
           onError(error instanceof Error ? error : new Error(String(error)));
         });

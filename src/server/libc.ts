@@ -40,6 +40,8 @@ const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const F_DUPFD_CLOEXEC_LINUX = 1030;
+// On macOS there is none; the runtime ignores the signal.
+const MSG_NOSIGNAL = IS_MACOS ? 0 : 0x4000;
 const SOL_SOCKET = IS_MACOS ? 0xffff : 1;
 const SO_ACCEPTCONN = IS_MACOS ? 2 : 30;
 const FIOCLEX = IS_MACOS ? 0x20006601 : 0x5451;
@@ -49,6 +51,7 @@ const SYMBOLS = {
   dup2: { args: ["int", "int"], returns: "int" },
   close: { args: ["int"], returns: "int" },
   shutdown: { args: ["int", "int"], returns: "int" },
+  send: { args: ["int", "ptr", "u64", "int"], returns: "i64" },
   listen: { args: ["int", "int"], returns: "int" },
   socket: { args: ["int", "int", "int"], returns: "int" },
   getsockopt: { args: ["int", "int", "int", "ptr", "ptr"], returns: "int" },
@@ -169,6 +172,15 @@ export function shutdown(fd: number, direction: keyof typeof SHUTDOWN): void {
   if (c.calls.shutdown(fd, SHUTDOWN[direction]) !== -1) return;
   const errno = lastErrno(c);
   if (errno !== constants.errno.ENOTCONN) throw new LibcError("shutdown", errno);
+}
+
+/**
+ * Sends what the socket takes now, which does not block: it is one that Bun has accepted. Returns how many bytes that were.
+ * Throws LibcError (EAGAIN when it takes nothing, EPIPE and ECONNRESET when the peer is gone).
+ */
+export function send(fd: number, bytes: Uint8Array): number {
+  const c = libc();
+  return check(c, "send", Number(c.calls.send(fd, ptr(bytes), bytes.length, MSG_NOSIGNAL)));
 }
 
 /**

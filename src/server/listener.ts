@@ -1,8 +1,9 @@
 /**
- * The listening side of the main thread: binds one address, and hands every connection over the moment it is accepted,
- * paused and unread. It speaks no protocol, counts nothing and places nothing; whoever owns it does.
+ * The listening side of the main thread: binds one address, and hands every connection over the moment it is accepted, as
+ * a descriptor of which nothing was read. It speaks no protocol, counts nothing and places nothing; whoever owns it does.
  *
- * Each listener keeps a listening descriptor of its own and lends Bun duplicates of it: `Bun.listen` can neither pause
+ * Bun's own socket of a connection is closed at once: it would be in the event loop, and wake the main thread twice for
+ * each connection, for nothing. Each listener keeps a listening descriptor of its own and lends Bun duplicates of it: `Bun.listen` can neither pause
  * accepting nor leave a socket's file alone when it stops.
  */
 import { unlinkSync } from "node:fs";
@@ -22,19 +23,14 @@ import { close, dup, isListening, listen as setBacklog, setCloseOnExec, shutdown
 import { codeOf, ListenError, reason, toError } from "./listen-error.ts";
 import { bindUnix, isSameFile, statOf } from "./unix-socket.ts";
 
-/**
- * What the owner of an accepted connection wants to hear about the main thread's copy of it. Set it as `socket.data`
- * in `onConnection`. The copy is paused: `closed` comes after a reset or our own end, never after the peer's FIN.
- */
-export interface HeldSocket {
-  /** The copy is gone, with the error if it was one (a reset). Called at most once. */
-  closed?(error?: Error): void;
-  /** A short write may go on. Bun 1.4.5 also says so once after `pause`, when nothing was short. */
-  drained?(): void;
+/** An accepted connection, non-blocking. */
+export interface Accepted {
+  /** The owner's from now on: nobody else closes it. */
+  readonly fd: number;
+  /** Address and port of the peer; undefined for a unix socket. */
+  readonly remoteAddress: string | undefined;
+  readonly remotePort: number | undefined;
 }
-
-/** An accepted connection. `fd` is Bun's own descriptor: duplicate it, never close it. */
-export type AcceptedSocket = Bun.Socket<HeldSocket | undefined> & { readonly fd: number };
 
 export interface ListenerOptions {
   /** Permission bits of a unix socket. */
@@ -44,8 +40,10 @@ export interface ListenerOptions {
   readonly gid: number | null;
   /** Connections that may wait to be accepted; the kernel caps it. Also set on an inherited socket. */
   readonly backlog: number;
-  /** Called synchronously for each connection, which is paused: nothing of it has been read. What it throws ends it. */
-  onConnection(socket: AcceptedSocket): void;
+  /** Called synchronously for each connection, of which nothing has been read. What it throws ends it. */
+  onConnection(accepted: Accepted): void;
+  /** How a connection is taken from Bun, if not by `dup`. */
+  readonly duplicate?: (fd: number) => number;
   /** Told of everything that fails later; must not throw. */
   onError(error: Error): void;
 }
@@ -99,7 +97,7 @@ class ActiveListener implements Listener {
     this.#fd = fd;
     this.#file = file;
     this.#options = options;
-    this.#handlers = handlersFor(options);
+    this.#handlers = handlersFor(options, address.kind === "unix");
   }
 
   isAlive(): boolean {
@@ -154,53 +152,38 @@ class ActiveListener implements Listener {
   }
 }
 
-/** One object for all connections of a listener: what differs is in `socket.data`. */
-function handlersFor({ onConnection, onError }: ListenerOptions): Handlers {
-  const resetOf = new WeakMap<object, Error>();
+/** One object for all connections of a listener. */
+function handlersFor({ onConnection, onError, duplicate = dup }: ListenerOptions, isUnix: boolean): Handlers {
+  const open = (socket: Bun.Socket<undefined>): void => {
+    const fd = duplicate((socket as unknown as { readonly fd: number }).fd);
+    try {
+      // Asking costs calls of the system, also where there is no answer.
+      const { remoteAddress, remotePort } = isUnix ? UNNAMED : socket;
+      onConnection({ fd, remoteAddress, remotePort });
+    } catch (error) {
+      // A duplicate may have been given away before: only a shutdown reaches that one, too.
+      shutdown(fd, "both");
+      close(fd);
+      throw error;
+    }
+  };
   return {
     open(socket) {
-      const accepted = socket as AcceptedSocket;
-      // First of all: a paused socket reads nothing, so whoever gets a duplicate finds every byte.
-      accepted.pause();
       try {
-        // Fails on a unix socket by returning false. Replies are small, and each waits for the next command.
-        accepted.setNoDelay(true);
-        onConnection(accepted);
+        open(socket);
       } catch (error) {
         onError(toError(error));
-        endBoth(accepted, onError);
+      } finally {
+        // Without a shutdown: the peer notices nothing as long as there is another copy.
+        socket.end();
       }
     },
-    close(socket, error) {
-      const cause = error ?? resetOf.get(socket);
-      guard(() => socket.data?.closed?.(cause), onError);
-    },
-    drain(socket) {
-      guard(() => socket.data?.drained?.(), onError);
-    },
-    // A reset comes as an error and then as a close: the owner hears of it once.
-    error(socket, error) {
-      resetOf.set(socket, error);
-    },
-    // Bun insists on it; a paused socket never gets here.
+    // Bun insists on it; a socket that is closed when it is opened never gets here.
     data() {},
   };
 }
 
-/** onConnection may have given a duplicate away before it threw: only a shutdown reaches that one, too. */
-function endBoth(socket: AcceptedSocket, onError: (error: Error) => void): void {
-  guard(() => shutdown(socket.fd, "both"), onError);
-  guard(() => socket.end(), onError);
-}
-
-/** What Bun does with an exception in a socket callback is not written down; here it must not matter. */
-function guard(run: () => void, onError: (error: Error) => void): void {
-  try {
-    run();
-  } catch (error) {
-    onError(toError(error));
-  }
-}
+const UNNAMED = { remoteAddress: undefined, remotePort: undefined };
 
 async function bind(address: ListenAddress, options: ListenerOptions): Promise<Bound> {
   switch (address.kind) {

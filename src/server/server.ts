@@ -21,7 +21,7 @@ import type { Generation } from "./generation.ts";
 import { Generations } from "./generations.ts";
 import { close, deadSocket } from "./libc.ts";
 import { toError } from "./listen-error.ts";
-import { type AcceptedSocket, listen, type Listener } from "./listener.ts";
+import { type Accepted, listen, type Listener } from "./listener.ts";
 import { WATCHDOG_MS } from "./policy.ts";
 import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
 import { Rows } from "./rows.ts";
@@ -290,7 +290,7 @@ export class FilterServer {
         uid: user?.uid ?? null,
         gid: group,
         backlog: server.listenBacklog,
-        onConnection: (socket) => this.#accept(socket, address),
+        onConnection: (accepted) => this.#accept(accepted, address),
         onError: (error) => this.#options.log.write("error", `${formatAddress(address)}: ${error.message}`),
       });
       this.#listeners.push(listener);
@@ -322,18 +322,19 @@ export class FilterServer {
     this.#control?.close({ unlink: true });
   }
 
-  #accept(socket: AcceptedSocket, address: ListenAddress): void {
+  #accept(accepted: Accepted, address: ListenAddress): void {
+    const { fd, remoteAddress } = accepted;
     if (this.#isStopping) {
-      socket.end();
+      close(fd);
       return;
     }
-    const peer = peerName(socket, address);
-    if (this.#allowed !== null && address.kind !== "unix" && !isAllowed(this.#allowed, socket.remoteAddress)) {
+    const peer = peerName(accepted, address);
+    if (this.#allowed !== null && address.kind !== "unix" && !isAllowed(this.#allowed, remoteAddress)) {
       this.#options.log.write("warn", `${peer}: not in server.allow, connection refused`);
-      socket.end();
+      close(fd);
       return;
     }
-    this.#connections.add(socket, peer);
+    this.#connections.add(fd, peer);
     if (this.#connections.size >= this.#maxConnections) this.#fill();
   }
 
@@ -405,8 +406,7 @@ export class FilterServer {
   }
 }
 
-function peerName(socket: AcceptedSocket, address: ListenAddress): PeerName {
-  const { remoteAddress, remotePort } = socket;
+function peerName({ remoteAddress, remotePort }: Accepted, address: ListenAddress): PeerName {
   if (remoteAddress === undefined || remotePort === undefined) return formatAddress(address);
   return formatAddress({
     kind: "tcp",

@@ -11,6 +11,7 @@ import {
   LibcError,
   listen,
   MAX_UNIX_PATH_BYTES,
+  send,
   setCloseOnExec,
   shutdown,
 } from "../../src/server/libc.ts";
@@ -108,6 +109,23 @@ describe("sockets", () => {
     }
     const longPath = join(folder, "x".repeat(MAX_UNIX_PATH_BYTES));
     expect(codeOf(() => connectUnix(longPath))).toBe("connect ENAMETOOLONG");
+  });
+
+  test("send gives what the socket takes, then says that it takes nothing, or that the peer is gone", () => {
+    const path = join(folder, "u");
+    const listener = unixListener(path);
+    const fd = connectUnix(path);
+    cleanups.push(() => close(fd));
+    // Nobody reads: the other side is accepted when this function waits.
+    const piece = new Uint8Array(100_000);
+    let sent = 0;
+    let code: string | undefined;
+    while (code === undefined) code = codeOf(() => void (sent += send(fd, piece)));
+    expect(code).toBe("send EAGAIN");
+    expect(sent).toBeGreaterThan(piece.length);
+    listener.stop(true);
+    expect(codeOf(() => send(fd, piece))).toBe("send EPIPE");
+    expect(codeOf(() => send(BAD_FD, piece))).toBe("send EBADF");
   });
 
   test("shutdown of a connection that has ended is no error", () => {
