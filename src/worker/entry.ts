@@ -44,6 +44,8 @@ const WRITER_BYTES = 64 * 1024;
 const STOP_TIMEOUT_MS = 5000;
 /** The main thread hears of connections that have ended after so long, of all at once: each message wakes it. */
 const CLOSED_MS = 5;
+/** A heap that is too large is collected at most so often: what is still there then is held. */
+const COLLECT_MS = 5000;
 /** Idle connections are looked for this often, at most. */
 const MAX_SWEEP_MS = 30_000;
 
@@ -54,6 +56,8 @@ class Server {
   /** Slots of connections that have ended, of which the main thread was not told yet. */
   #closed: number[] = [];
   #telling: ReturnType<typeof setTimeout> | null = null;
+  /** On the home's clock. */
+  #collectedAt = Number.NEGATIVE_INFINITY;
   /** Slots of sessions that were released and may yet come back. */
   readonly #inTransit = new Set<number>();
   readonly #sweep: ReturnType<typeof setInterval>;
@@ -96,7 +100,7 @@ class Server {
         post({ kind: "released", slot: connection.slot });
       },
     };
-    const beat = () => ledger.beat(row, heapBytes());
+    const beat = () => ledger.beat(row, this.#heapBytes(config.limits.workerMemory));
     beat();
     this.#beat = setInterval(beat, BEAT_MS);
     this.#sweep = setInterval(
@@ -141,6 +145,15 @@ class Server {
   moved(slot: number): void {
     this.#inTransit.delete(slot);
     this.#endIfIdle();
+  }
+
+  /** Before its worker is replaced for it, the collector takes away what nobody holds: left alone it waits. */
+  #heapBytes(limit: number): number {
+    const bytes = heapBytes();
+    if (bytes <= limit || this.#home.now() - this.#collectedAt < COLLECT_MS) return bytes;
+    this.#collectedAt = this.#home.now();
+    Bun.gc(true);
+    return heapBytes();
   }
 
   #tellClosed(): void {

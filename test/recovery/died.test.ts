@@ -101,6 +101,7 @@ export default defineFilter({
   envfrom(_, sender) {
     const megabytes = Number(/^<(\\d+)@/.exec(sender)?.[1] ?? 0);
     for (let count = 0; count < megabytes; count++) kept.push(new Uint8Array(2 ** 20).fill(1));
+    if (sender.includes("waste")) kept.length = 20;
     if (sender.startsWith("<all@")) for (;;) kept.push(new Uint8Array(2 ** 20).fill(1));
   },
   eom(session) { session.message.addHeader("X-Seen", session.helo + " " + session.message.sender.raw); },
@@ -124,6 +125,19 @@ describe("a handler that holds memory", () => {
     const { counters, workers } = await statusOf(server);
     expect(counters).toMatchObject({ workersRecycled: 1, sessionsLost: 0, tempfailed: 1 });
     expect(workers.every(({ heapBytes }) => heapBytes < 67_108_864)).toBe(true);
+  });
+
+  test("what nobody holds any more is collected first, and costs no worker", async () => {
+    await using server = await start();
+    using session = await begin(server);
+    const heapOf = async () => (await statusOf(server)).workers[0]!.heapBytes;
+    const before = await heapOf();
+    expectCodes(await session.ask(mail("<150@waste.example.com>")), "c");
+    await waitFor(async () => (await heapOf()) !== before, { what: "the worker to say what it holds" });
+    expectCodes(await session.ask(RCPT, DATA, HEADER, EOH, BODY), "ccccc");
+    await session.send(ABORT);
+    await pass(session);
+    expect((await statusOf(server)).counters).toMatchObject({ workersRecycled: 0, tempfailed: 0 });
   });
 
   test("grows: over the bound its worker is replaced, finishes the message at hand, and gives up the rest", async () => {
