@@ -24,6 +24,8 @@ export interface Example {
   readonly text: string;
   /** Packets and replies. */
   readonly conversation: readonly string[];
+  /** What the server had said by then. */
+  readonly log: readonly string[];
 }
 
 /** Examples that are kept of each kind. */
@@ -51,10 +53,16 @@ export class Account {
   readonly #counts = new Map<CountName, { sure: number; perhaps: number }>();
   readonly #tally = new Map<string, number>();
   readonly #worst = new Map<Waiting, Worst>();
+  readonly #log: () => readonly string[];
+
+  /** @param log the server's last lines */
+  constructor(log: () => readonly string[] = () => []) {
+    this.#log = log;
+  }
 
   problem(kind: ProblemKind, at: number, session: number, text: string, conversation: readonly string[] = []): void {
     this.#problems[kind] += 1;
-    if (this.#problems[kind] <= KEPT) this.examples.push({ kind, at, session, text, conversation });
+    if (this.#problems[kind] <= KEPT) this.examples.push({ kind, at, session, text, conversation, log: this.#log() });
   }
 
   get problems(): Readonly<Record<ProblemKind, number>> {

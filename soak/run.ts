@@ -11,7 +11,7 @@ import type { PlayerHome } from "./player.ts";
 import { cpuSeconds, memoryOf, type Sample, sampleOf } from "./resources.ts";
 import { SoakServer, WORKERS } from "./server.ts";
 import type { Status } from "../src/server/status.ts";
-import { formatSummary, rangeOf, type Summary } from "./summary.ts";
+import { describeExample, formatSummary, rangeOf, type Summary } from "./summary.ts";
 import { drive, Pace } from "./traffic.ts";
 import { Versions } from "./versions.ts";
 
@@ -27,6 +27,10 @@ const BROKEN_EACH = 10;
 const DIGEST_MS = 8000;
 /** The server keeps descriptors back once its first workers have started. */
 const SETTLE_MS = 3000;
+/** Of the server's log, with each problem. */
+const LINES_BEFORE = 20;
+/** What an asked server still holds for the answer is let go by then. */
+const ANSWERED_MS = 100;
 /** Threads that help, such as a compiler's, come and go. */
 const HELPERS = 8;
 /** How long everything that the run has begun may take to end. */
@@ -72,7 +76,7 @@ export async function soak(args: SoakArguments, options: SoakOptions = {}): Prom
   const { editFilter, note, through } = options;
   const signal = options.signal ?? new AbortController().signal;
   if (process.platform !== "linux") throw new Error("the soak reads /proc: it runs on Linux only");
-  const account = new Account();
+  const account = new Account(() => server.log.serious.slice(-LINES_BEFORE));
   const incidents = new Incidents(KEEP_MS);
   const versions = new Versions();
   const samples: Sample[] = [];
@@ -107,10 +111,12 @@ export async function soak(args: SoakArguments, options: SoakOptions = {}): Prom
   };
 
   let noted = 0;
+  let shown = 0;
   const sampling = setInterval(() => {
     if (server.hasEnded) return;
     const current = sample();
     samples.push(current);
+    for (; shown < account.examples.length; shown++) note?.(describeExample(account.examples[shown]!));
     if (current.at - noted < NOTE_MS) return;
     noted = current.at;
     const { problems } = account;
@@ -209,13 +215,13 @@ async function settled(
   const deadline = performance.now() + END_MS;
   for (;;) {
     const status = await server.status();
+    await Bun.sleep(ANSWERED_MS);
     const left = leftOver(status, sample(), first);
     if (left === null) return { ...status.counters };
     if (performance.now() > deadline) {
       wrong(`${END_MS / 1000} s after the traffic ${left}`);
       return { ...status.counters };
     }
-    await Bun.sleep(100);
   }
 }
 

@@ -31,6 +31,10 @@ export function rangeOf(samples: readonly Sample[], key: "descriptors" | "thread
 
 const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`;
 
+export function describeExample({ at, kind, session, text }: Example): string {
+  return `${kind} at ${(at / 1000).toFixed(1)} s, session ${session}: ${text}`;
+}
+
 export function formatSummary(summary: Summary, { allowanceMs }: SoakArguments): string {
   const { comparisons, counters, descriptors, memory, problems, reloads, tally, threads, worst } = summary;
   const list = (counts: Readonly<Record<string, number>>) =>
@@ -54,10 +58,11 @@ export function formatSummary(summary: Summary, { allowanceMs }: SoakArguments):
     `descriptors   start ${descriptors.start}, peak ${descriptors.peak}, end ${descriptors.end}`,
     `threads       start ${threads.start}, peak ${threads.peak}, end ${threads.end}`,
     `processor     server ${share(summary.cpu.server)}, driver ${share(summary.cpu.driver)} of a core`,
-    ...summary.examples.flatMap(({ at, conversation, kind, session, text }) => [
+    ...summary.examples.flatMap((example) => [
       "",
-      `${kind} at ${(at / 1000).toFixed(1)} s, session ${session}: ${text}`,
-      ...conversation.map((line) => `    ${line}`),
+      describeExample(example),
+      ...example.conversation.map((line) => `    ${line}`),
+      ...example.log.map((line) => `  log: ${line}`),
     ]),
     ...(summary.examples.length === 0
       ? []
