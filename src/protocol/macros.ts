@@ -39,7 +39,8 @@ interface Pairs {
   readonly ends: number[];
 }
 
-const newPairs = (): Pairs => ({ bytes: NONE, count: 0, ends: [] });
+/** Of a stage that nothing was ever sent for: most connections know few stages. */
+const NO_PAIRS: Pairs = { bytes: NONE, count: 0, ends: [] };
 
 /**
  * A packet of macros goes before the command that it belongs to, and that command may first end the message or the
@@ -48,9 +49,9 @@ const newPairs = (): Pairs => ({ bytes: NONE, count: 0, ends: [] });
  */
 export class Macros {
   /** In force, per stage. */
-  #sets: Pairs[] = STAGES.map(newPairs);
+  #sets: Pairs[] = STAGES.map(() => NO_PAIRS);
   /** Arrived since the last command, per stage. */
-  readonly #arrived: Pairs[] = STAGES.map(newPairs);
+  readonly #arrived: Pairs[] = STAGES.map(() => NO_PAIRS);
   /** Stages that have something in `#arrived`, as bits. */
   #pending = 0;
 
@@ -72,6 +73,7 @@ export class Macros {
     const stage = STAGE_OF[bytes[start]!]!;
     if (stage === -1) return true;
     const length = end - start - 1;
+    if (this.#arrived[stage] === NO_PAIRS) this.#arrived[stage] = { bytes: NONE, count: 0, ends: [] };
     const arrived = this.#arrived[stage]!;
     this.#pending |= 1 << stage;
     arrived.count = 0;

@@ -68,6 +68,21 @@ for (const phase of PHASE_LIST) if (phase !== PHASES.abort && phase !== PHASES.c
 /** Watched for: once it is read, the mail server waits for the end of what lies before it as well. */
 ANSWERED[COMMAND.BODYEOB] = 2;
 
+const NR_FLAGS = PHASE_LIST.reduce((flags, phase) => flags | phase.nr, 0);
+const ANSWERED_UNDER = new Map<number, Uint8Array>();
+
+/** What gets a reply once these flags are granted: sessions share it, since there are few ways to grant them. */
+function answeredUnder(protocol: number): Uint8Array {
+  const key = protocol & NR_FLAGS;
+  let answered = ANSWERED_UNDER.get(key);
+  if (answered === undefined) {
+    answered = ANSWERED.slice();
+    for (const phase of PHASE_LIST) if ((key & phase.nr) !== 0) answered[phase.command] = 0;
+    ANSWERED_UNDER.set(key, answered);
+  }
+  return answered;
+}
+
 const ALL_CODES = new Uint8Array(256).fill(1);
 
 export class MilterSession {
@@ -114,7 +129,7 @@ export class MilterSession {
   /** The reply that ended the message or the connection early. */
   #final: Uint8Array = PLAIN_REPLIES.TEMPFAIL;
   /** By code byte, 1 if such a command gets a reply; see `Framer.survey`. */
-  readonly #owed = ANSWERED.slice();
+  #owed: Uint8Array = ANSWERED;
 
   constructor(wants: Wants, limits: SessionLimits, writer: ReplyWriter) {
     this.#wants = wants;
@@ -467,9 +482,7 @@ export class MilterSession {
     this.#state = "idle";
     // A session can end with nothing but `close` after its negotiation (libmilter calls the close callback then too).
     this.#open = true;
-    for (const phase of PHASE_LIST) {
-      if (phase.nr !== 0 && (options.protocol & phase.nr) !== 0) this.#owed[phase.command] = 0;
-    }
+    this.#owed = answeredUnder(options.protocol);
   }
 }
 
