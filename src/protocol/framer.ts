@@ -53,6 +53,8 @@ export class Framer {
   /** The beginning of a packet whose end has not arrived, length field included. */
   #carry: Uint8Array = EMPTY;
   #carried = 0;
+  /** The memory of the packet before, which was carried as well: for the next, as long as each of them straddles reads. */
+  #spare: Uint8Array = EMPTY;
 
   /** @param maxPacketBytes limit of a packet's length field, at least 1 */
   constructor(maxPacketBytes: number) {
@@ -105,6 +107,8 @@ export class Framer {
         return true;
       }
     }
+    // An idle connection holds no memory for what it does not have.
+    if (left === 0) this.#spare = EMPTY;
     this.#carryOver(left);
     this.#release();
     return false;
@@ -275,6 +279,7 @@ export class Framer {
       return false;
     }
     this.bytes = this.#carry;
+    this.#spare = this.#carry;
     this.code = this.#carry[LENGTH_BYTES]!;
     this.start = LENGTH_BYTES + 1;
     this.end = this.#carried;
@@ -287,7 +292,11 @@ export class Framer {
     if (count === 0) return;
     const needed = this.#carried + count;
     if (needed > this.#carry.length) {
-      const larger = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#carry.length, MIN_CARRY_BYTES));
+      const larger =
+        needed <= this.#spare.length
+          ? this.#spare
+          : Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#carry.length, MIN_CARRY_BYTES));
+      this.#spare = EMPTY;
       larger.set(this.#carry.subarray(0, this.#carried));
       this.#carry = larger;
     }
