@@ -4,60 +4,56 @@
  * is: a compiled binary resolves such an address only from its entry file.
  */
 import { ArgumentError, parseArguments } from "./cli/args.ts";
-import { AskError, reload, status } from "./cli/ask.ts";
-import { check } from "./cli/check.ts";
-import { helpText } from "./cli/help.ts";
-import { send, SendError } from "./cli/send.ts";
-import { serve } from "./cli/serve.ts";
-import { types, TypesError } from "./cli/types.ts";
-import { ConfigError } from "./config/errors.ts";
-import { ListenError } from "./server/listen-error.ts";
-import { PrivilegeError } from "./server/privileges.ts";
+import { keepFrames } from "./cli/keep-frames.ts";
+import { PlainError } from "./plain-error.ts";
 import { VERSION } from "./version.ts";
-import { LoadError } from "./worker/load-failure.ts";
 
 const WORKER_URL = new URL("./worker/entry.ts", import.meta.url);
 
 const EXIT_WRONG = 1;
 const EXIT_USAGE = 2;
 
+/** Each command loads its own code and no other's: the server's first answer is not kept waiting for it. */
 async function run(args: readonly string[]): Promise<number> {
   const command = parseArguments(args);
   switch (command.name) {
-    case "help":
+    case "help": {
+      const { helpText } = await import("./cli/help.ts");
       process.stdout.write(helpText(command.of));
       return 0;
+    }
     case "version":
       process.stdout.write(`pmilter ${VERSION} (Bun ${Bun.version})\n`);
       return 0;
-    case "serve":
-      return serve(command.config, WORKER_URL);
-    case "check":
+    case "serve": {
+      // It may begin anew here, with nothing loaded yet.
+      const incomplete = keepFrames();
+      const { serve } = await import("./cli/serve.ts");
+      return serve(command.config, WORKER_URL, incomplete);
+    }
+    case "check": {
+      const { check } = await import("./cli/check.ts");
       return check(command.config, WORKER_URL);
-    case "send":
+    }
+    case "send": {
+      const { send } = await import("./cli/send.ts");
       return send(command.config, command.mail);
-    case "status":
+    }
+    case "status": {
+      const { status } = await import("./cli/ask.ts");
       return status(command.config, command.json);
-    case "reload":
+    }
+    case "reload": {
+      const { reload } = await import("./cli/ask.ts");
       return reload(command.config, command.json);
-    case "types":
+    }
+    case "types": {
+      const { types } = await import("./cli/types.ts");
       return types(command.folder);
+    }
     default:
       return command satisfies never;
   }
-}
-
-/** What is wrong with a configuration, a handler or an address is said without a stack: it is not ours. */
-function isExpected(error: unknown): error is Error {
-  return (
-    error instanceof ConfigError ||
-    error instanceof LoadError ||
-    error instanceof ListenError ||
-    error instanceof PrivilegeError ||
-    error instanceof SendError ||
-    error instanceof AskError ||
-    error instanceof TypesError
-  );
 }
 
 try {
@@ -70,7 +66,7 @@ try {
     process.exitCode = EXIT_USAGE;
   } else {
     process.stderr.write(
-      `pmilter: ${isExpected(error) ? error.message : error instanceof Error ? error.stack : String(error)}\n`,
+      `pmilter: ${error instanceof PlainError ? error.message : error instanceof Error ? error.stack : String(error)}\n`,
     );
     process.exitCode = EXIT_WRONG;
   }

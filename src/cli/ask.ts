@@ -1,10 +1,11 @@
 /** `pmilter status` and `pmilter reload`: ask the running server over its control socket. */
 import { loadConfig } from "../config/load.ts";
+import { PlainError } from "../plain-error.ts";
 import { askServer } from "../server/control.ts";
 import { formatStatus, type Status } from "../server/status.ts";
 
 /** The server could not be asked; said to the user as it is. */
-export class AskError extends Error {
+export class AskError extends PlainError {
   override readonly name = "AskError";
 }
 

@@ -2,13 +2,14 @@
 import { readFileSync } from "node:fs";
 import { AddressError, formatAddress, type ListenAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
+import { PlainError } from "../plain-error.ts";
 import { ProtocolError } from "../protocol/errors.ts";
 import { ClientUsageError, ConversationError, MilterClient, type Outcome } from "../testing/index.ts";
 import type { SendArguments } from "./args.ts";
 import { formatJson, formatOutcome } from "./send-report.ts";
 
 /** What `send` could not do; said to the user as it is. */
-export class SendError extends Error {
+export class SendError extends PlainError {
   override readonly name = "SendError";
 }
 

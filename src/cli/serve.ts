@@ -4,7 +4,6 @@ import { Output } from "../admin/output.ts";
 import { formatAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
 import { describeFilters, FilterServer, logNotices } from "../server/server.ts";
-import { keepFrames } from "./keep-frames.ts";
 import { VERSION } from "../version.ts";
 
 const STDOUT = 1;
@@ -18,11 +17,11 @@ const SAME_SIGNAL_MS = 500;
 
 /**
  * Runs until a signal ends it.
+ * @param incomplete why lines are missing in stack traces, null if none are: see `keepFrames`
  * @returns the exit code
  * @throws ConfigError, ListenError, PrivilegeError, LoadError: it did not start
  */
-export async function serve(configFile: string, workerUrl: URL): Promise<number> {
-  const incomplete = keepFrames();
+export async function serve(configFile: string, workerUrl: URL, incomplete: string | null): Promise<number> {
   const config = loadConfig(configFile);
   const { logFormat, logLevel } = config.server;
   const errors = new Output(STDERR, (lines) =>

@@ -4,11 +4,12 @@
  */
 import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { PlainError } from "../plain-error.ts";
 import { VERSION } from "../version.ts";
 import { declarations } from "./types/declarations.ts" with { type: "macro" };
 
 /** A file could not be written, or is not ours to write; said to the user as it is. */
-export class TypesError extends Error {
+export class TypesError extends PlainError {
   override readonly name = "TypesError";
 }
 

@@ -2,6 +2,7 @@
  * What is wrong with a configuration, in words for the administrator who wrote it. Nothing here finds a fault: the
  * modules beside this one do, and this one says where it stands and how the line reads.
  */
+import { PlainError } from "../plain-error.ts";
 
 /** One fault. Without a line it concerns the file as a whole, or something that is not written in it. */
 export interface ConfigIssue {
@@ -22,7 +23,7 @@ const MAX_SHOWN_LENGTH = 80;
  * A configuration that cannot be used. `message` has all faults, in the order of the file; `line` and `column` are
  * those of the first.
  */
-export class ConfigError extends Error {
+export class ConfigError extends PlainError {
   override readonly name = "ConfigError";
   readonly code = "PMILTER_ERR_CONFIG";
   readonly file: string;

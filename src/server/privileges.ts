@@ -6,9 +6,10 @@
  * macOS's directory) are given by number.
  */
 import { chmodSync, lchownSync, readFileSync } from "node:fs";
+import { PlainError } from "../plain-error.ts";
 
 /** A user or group is unknown, or the process may not become it. The message says what was expected. */
-export class PrivilegeError extends Error {
+export class PrivilegeError extends PlainError {
   override readonly name = "PrivilegeError";
   readonly code = "PMILTER_ERR_PRIVILEGES";
 }

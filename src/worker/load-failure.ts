@@ -1,6 +1,7 @@
 /** Why a handler could not be loaded, and where in which file: from whatever an import throws. */
 import { accessSync, constants, readFileSync } from "node:fs";
 import { describeThrown, siteOf } from "../handler/site.ts";
+import { PlainError } from "../plain-error.ts";
 
 /** Why a handler could not be loaded; plain data, it travels between threads. */
 export interface LoadFailure {
@@ -12,7 +13,7 @@ export interface LoadFailure {
   readonly message: string;
 }
 
-export class LoadError extends Error {
+export class LoadError extends PlainError {
   override readonly name = "LoadError";
   readonly failure: LoadFailure;
 

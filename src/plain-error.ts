@@ -1,0 +1,4 @@
+/** The errors that are nobody's mistake but the user's, or the machine's. */
+
+/** Said to the user as it is, without a stack: a configuration, a handler, an address, a file is wrong. */
+export class PlainError extends Error {}
