@@ -1,6 +1,6 @@
 /** The command line of the benchmark. Pure. */
 
-export const SUITES = ["micro", "wire", "hold", "skip", "mta"] as const;
+export const SUITES = ["micro", "wire", "hold", "skip", "memory", "life", "cores", "mta"] as const;
 export type SuiteName = (typeof SUITES)[number];
 
 /** The peers that are not ours, of the suite `wire`. */
@@ -10,6 +10,7 @@ export type PeerName = (typeof PEERS)[number];
 export interface BenchArguments {
   readonly suites: readonly SuiteName[];
   readonly isQuick: boolean;
+  readonly isLong: boolean;
   readonly json: string | null;
   readonly rounds: number | null;
   readonly connections: number | null;
@@ -25,7 +26,7 @@ export class BenchUsageError extends Error {
   override readonly name = "BenchUsageError";
 }
 
-export const HELP = `Usage: bun run bench [micro] [wire] [hold] [skip] [mta] [options]
+export const HELP = `Usage: bun run bench [micro] [wire] [hold] [skip] [memory] [life] [cores] [mta] [options]
 
 Measures pmilter and prints tables; without a name, everything. See bench/README.md.
 
@@ -33,10 +34,14 @@ Measures pmilter and prints tables; without a name, everything. See bench/README
   wire    messages per second over a unix socket, against the server process
   hold    what it costs that the main thread holds a copy of each connection
   skip    a body of 50 MB for a filter that skips it, with its verdict deferred and at once
+  memory  idle connections, a message of 50 MB, and many messages one after the other
+  life    from start to first answer, and what a reload costs those who wait for a reply
+  cores   how work spreads over the workers, and what the main thread does
   mta     a private Postfix without and with pmilter (root and Debian's postfix needed)
 
 Options:
-  --quick            everything once and shortly, in under a minute: a smoke test, not a measurement
+  --quick            everything once and shortly, in about two minutes: a smoke test, not a measurement
+  --long             memory: a million messages instead of a hundred thousand, some minutes more
   --json FILE        also write every measurement to FILE
   --rounds N         measurements of each variant, 1 to 50 (default 5)
   --connections N    connections of the load generators together, 1 to 5000 (default 20)
@@ -59,6 +64,7 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
   const suites = new Set<SuiteName>();
   const numbers: Partial<Record<(typeof NUMBERS)[keyof typeof NUMBERS]["key"], number>> = {};
   let isQuick = false;
+  let isLong = false;
   let isHelp = false;
   let isAuto = false;
   let json: string | null = null;
@@ -83,12 +89,14 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
       else numbers[key] = wholeNumber(name, text, most);
     } else if (attached !== undefined) throw new BenchUsageError(unknown(args[at]!));
     else if (name === "--quick") isQuick = true;
+    else if (name === "--long") isLong = true;
     else if (name === "--help" || name === "-h") isHelp = true;
     else throw new BenchUsageError(unknown(name));
   }
   return {
     suites: suites.size === 0 ? SUITES : SUITES.filter((suite) => suites.has(suite)),
     isQuick,
+    isLong,
     json,
     peers,
     isHelp,

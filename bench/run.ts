@@ -2,7 +2,10 @@
 import { writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { BenchUsageError, type BenchArguments, HELP, parseBenchArguments, type SuiteName } from "./args.ts";
+import { runCores } from "./cores/suite.ts";
 import { runHold } from "./hold/suite.ts";
+import { runLife } from "./life/suite.ts";
+import { runMemory } from "./memory/suite.ts";
 import { runMicro } from "./micro/suite.ts";
 import { runMta } from "./mta/suite.ts";
 import { describeMachine, type Machine } from "./support/machine.ts";
@@ -16,6 +19,9 @@ const RUN: Readonly<Record<SuiteName, (plan: Plan) => Promise<SuiteResult>>> = {
   wire: runWire,
   hold: runHold,
   skip: runSkip,
+  memory: runMemory,
+  life: runLife,
+  cores: runCores,
   mta: runMta,
 };
 
@@ -37,6 +43,7 @@ function planOf(args: BenchArguments, signal: AbortSignal): Plan {
     generators: args.generators ?? Math.max(1, Math.min(MAX_GENERATORS, availableParallelism() >> 1)),
     workers: args.workers ?? "auto",
     peers: args.peers,
+    isLong: args.isLong,
     signal,
     note: (text) => void process.stderr.write(`  ${text}\n`),
   };

@@ -1,5 +1,5 @@
 /** What the kernel knows of a process and its children: processor time and memory, from /proc. Linux only. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 
 /** Ticks of utime and stime; 100 a second in every /proc, whatever the kernel's own clock (`USER_HZ`). */
 const TICKS_PER_SECOND = 100;
@@ -19,12 +19,26 @@ export function cpuMicros(pid: number): number {
 
 /** The most memory that the process and those it started, and that still run, have had in RAM, each for itself. */
 export function peakBytes(pid: number): number {
-  let kibibytes = 0;
+  let bytes = 0;
   for (const member of familyOf(pid)) {
     // One that has ended and was not waited for has no memory any more.
-    kibibytes += Number(/^VmHWM:\s+(\d+) kB/m.exec(readOf(member, "status") ?? "")?.[1] ?? 0);
+    bytes += peakOf(member);
   }
-  return kibibytes * 1024;
+  return bytes;
+}
+
+function peakOf(pid: number): number {
+  return Number(/^VmHWM:\s+(\d+) kB/m.exec(readOf(pid, "status") ?? "")?.[1] ?? 0) * 1024;
+}
+
+/** The peak of a process is begun anew. */
+export function startPeak(pid: number): void {
+  writeFileSync(`/proc/${pid}/clear_refs`, "5");
+}
+
+/** By how much the process alone has been over `before` bytes, at the most, since its peak was begun. */
+export function growthBytes(pid: number, before: number): number {
+  return peakOf(pid) - before;
 }
 
 /** Memory of the process that is in RAM, shared memory included, in bytes. */

@@ -21,6 +21,8 @@ export interface ServerOptions {
   readonly signal: AbortSignal;
   /** Where to listen; by default in a folder of its own. */
   readonly socket?: string;
+  /** Tables of pmilter.toml instead of those of `handlers`. */
+  readonly config?: string;
 }
 
 export interface RunningServer extends AsyncDisposable {
@@ -30,6 +32,8 @@ export interface RunningServer extends AsyncDisposable {
   readonly command: string;
   /** It sends a reply to QUIT, which nobody awaits: a mail server does not read it, and neither does the generator. */
   readonly answersQuit?: boolean;
+  /** The path of its control socket; undefined of a peer. */
+  readonly control?: string;
 }
 
 /** The tables of pmilter.toml that name the handlers of a set. */
@@ -40,17 +44,18 @@ export function handlerConfig(handlers: HandlerSet): string {
 }
 
 /** The server as users start it. */
-export async function startReal({ handlers, workers, socket, signal }: ServerOptions): Promise<RunningServer> {
+export async function startReal({ config, handlers, workers, socket, signal }: ServerOptions): Promise<RunningServer> {
   signal.throwIfAborted();
   const server = await startPmilter({
     // Beside the configuration, and not where this user's own server may have its socket.
     server: { workers, control: "pmilter.ctl" },
-    config: handlerConfig(handlers),
+    config: config ?? handlerConfig(handlers),
     ...(socket !== undefined && { listen: `unix:${socket}` }),
   });
   return {
     socket: socket ?? join(server.dir, "pmilter.sock"),
     pid: server.process.pid,
+    control: join(server.dir, "pmilter.ctl"),
     command: `bun src/main.ts -c pmilter.toml   # ${handlers} handlers, workers = ${workers}`,
     async [Symbol.asyncDispose]() {
       await server[Symbol.asyncDispose]();

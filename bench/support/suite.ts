@@ -6,6 +6,8 @@ import type { Table } from "./table.ts";
 export interface Plan {
   /** The smoke test: everything once, shortly. The figures mean little. */
   readonly isQuick: boolean;
+  /** `memory` sends a million messages, not a hundred thousand. */
+  readonly isLong: boolean;
   readonly rounds: number;
   /** Load before anything is measured: the JIT compilers settle. */
   readonly warmMs: number;

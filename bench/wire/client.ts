@@ -12,8 +12,6 @@ import type { LoadKind, LoadRequest } from "./messages.ts";
 export interface LoadHome {
   readonly request: LoadRequest;
   readonly latencies: Latencies;
-  /** End at the next message's end. */
-  isEnding: boolean;
   /** What to send for an answer to OPTNEG. */
   traffic(answer: Uint8Array): Traffic;
   /** The connection has been taken, and negotiated. */
@@ -21,8 +19,8 @@ export interface LoadHome {
   completed(): void;
   /** The connection is closed, after a QUIT. */
   closed(): void;
-  /** An idle connection has come to rest. */
-  rests(): void;
+  /** The connection waits for {@link LoadClient.begin}. */
+  rests(client: LoadClient): void;
   failed(message: string): void;
 }
 
@@ -41,6 +39,8 @@ export class LoadClient {
   #rest: Buffer | null = null;
   /** When the write went out whose reply is awaited; of `visits`, when the connection was begun. */
   #since = 0;
+  /** When the message was due whose first reply is to come; 0 if that is now. */
+  #due = 0;
   #isQuitting = false;
   #mayAnswerQuit = false;
 
@@ -134,6 +134,9 @@ export class LoadClient {
   #negotiated(answer: Uint8Array): void {
     const traffic = this.#home.traffic(answer);
     this.#traffic = traffic;
+    const { request } = this.#home;
+    // At a pace it is about every wait of the mail server.
+    if (request.perSecond !== null) this.#home.latencies.add(performance.now() - this.#since);
     this.#home.negotiated();
     if (this.#kind === "visits") {
       this.#quit(traffic.quit);
@@ -146,6 +149,7 @@ export class LoadClient {
 
   #answered(): void {
     this.#home.latencies.add(performance.now() - this.#since);
+    this.#due = 0;
     this.#go();
   }
 
@@ -169,21 +173,33 @@ export class LoadClient {
     const { request } = this.#home;
     const traffic = this.#traffic!;
     this.#awaits = "nothing";
-    if (this.#kind === "idle") {
-      this.#home.rests();
-      return false;
-    }
     if (this.#exchanges !== traffic.start) {
       this.#messages += 1;
       this.#home.completed();
     }
-    if (this.#messages === request.messagesPerConnection || this.#home.isEnding) {
-      this.#quit(this.#messages === 0 ? traffic.quit : traffic.quitAfterMail);
+    if (this.#messages === request.messagesPerConnection) {
+      this.#quit(traffic.quitAfterMail);
       return false;
     }
+    if (this.#kind === "idle" || request.perSecond !== null) {
+      this.#home.rests(this);
+      return false;
+    }
+    this.#nextMessage();
+    return true;
+  }
+
+  #nextMessage(): void {
+    const traffic = this.#traffic!;
     this.#exchanges = this.#messages === 0 ? traffic.first : traffic.next;
     this.#at = 0;
-    return true;
+  }
+
+  /** Of one that rests: the next message. @param since when it was due, on the clock of `performance.now()` */
+  begin(since: number): void {
+    this.#nextMessage();
+    this.#due = since;
+    this.#go();
   }
 
   #quit(bytes: Uint8Array): void {
@@ -194,7 +210,7 @@ export class LoadClient {
   }
 
   #write(bytes: Uint8Array): void {
-    if (this.#kind !== "visits") this.#since = performance.now();
+    if (this.#kind !== "visits") this.#since = this.#due === 0 ? performance.now() : this.#due;
     const taken = this.#socket!.write(bytes);
     // A few kilobytes, and the server has read all that was before: a socket that does not take them is a defect.
     if (taken !== bytes.length) this.#home.failed(`the socket took ${taken} of ${bytes.length} bytes`);

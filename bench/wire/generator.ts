@@ -1,4 +1,4 @@
-/** The load generator, a process of its own: holds its connections under load until it is told to measure, then ends. */
+/** The load generator, a process of its own: holds its connections under load, and measures it when told to. */
 import { onParentGone, tellParent } from "../support/child.ts";
 import { cpuMicros, peakBytes } from "../support/process.ts";
 import { type Traffic, trafficFor } from "../support/traffic.ts";
@@ -6,8 +6,8 @@ import { LoadClient, type LoadHome } from "./client.ts";
 import { Latencies } from "./latency.ts";
 import type { FromGenerator, LoadRequest, ToGenerator } from "./messages.ts";
 
-/** How long the connections may take to end their messages. */
-const END_MS = 3000;
+/** How often messages are begun, where they are begun at a pace. */
+const TICK_MS = 1;
 
 function tell(message: FromGenerator): void {
   tellParent(message);
@@ -16,13 +16,16 @@ function tell(message: FromGenerator): void {
 class Generator implements LoadHome {
   readonly request: LoadRequest;
   readonly latencies = new Latencies();
-  isEnding = false;
   #completed = 0;
-  /** Connections that are still to be begun, that are on the way, and all that were begun and are not closed. */
+  /** Connections that are still to be begun, and that are on the way. */
   #wanted = 0;
   #opening = 0;
-  #open = 0;
-  #resting = 0;
+  /** At rest: of `idle` until a round, else until a message is due. */
+  readonly #resting: LoadClient[] = [];
+  /** Connections that are still to have their message of a round. */
+  #inRound = 0;
+  /** Messages that no connection was free for, by when they were due. */
+  readonly #due: number[] = [];
   #isFailed = false;
   readonly #traffic = new Map<string, Traffic>();
 
@@ -31,10 +34,17 @@ class Generator implements LoadHome {
   }
 
   start(): void {
-    const { kind, connections, warmMs } = this.request;
+    const { kind, connections, perSecond, warmMs } = this.request;
     this.#wanted = connections;
     this.#connect();
     if (kind !== "idle") setTimeout(() => tell({ kind: "warm" }), warmMs);
+    if (perSecond !== null) this.#pace(perSecond);
+  }
+
+  /** A message on each connection: all rest now. */
+  round(): void {
+    this.#inRound = this.#resting.length;
+    for (let count = 0; count < this.request.opening; count++) this.#goOnInRound();
   }
 
   measure(ms: number): void {
@@ -49,7 +59,6 @@ class Generator implements LoadHome {
       const serverPeakBytes = peakBytes(this.request.pid);
       const { user, system } = process.cpuUsage(own);
       const completed = this.#completed;
-      this.isEnding = true;
       tell({
         kind: "result",
         result: {
@@ -61,7 +70,6 @@ class Generator implements LoadHome {
           ownCpuMicros: user + system,
         },
       });
-      setTimeout(() => process.exit(0), END_MS);
     }, ms);
   }
 
@@ -85,16 +93,41 @@ class Generator implements LoadHome {
   }
 
   closed(): void {
-    this.#open -= 1;
-    if (!this.isEnding) {
-      this.#wanted += 1;
-      this.#connect();
-    } else if (this.#open === 0) process.exit(0);
+    this.#wanted += 1;
+    this.#connect();
   }
 
-  rests(): void {
-    this.#resting += 1;
-    if (this.#resting === this.request.connections) tell({ kind: "warm" });
+  rests(client: LoadClient): void {
+    const due = this.#due.shift();
+    if (due !== undefined) {
+      client.begin(due);
+      return;
+    }
+    this.#resting.push(client);
+    if (this.request.kind !== "idle") return;
+    this.#goOnInRound();
+    if (this.#resting.length === this.request.connections) tell({ kind: "warm" });
+  }
+
+  /** Those that rest longest go first, and come to rest behind the others. */
+  #goOnInRound(): void {
+    if (this.#inRound === 0) return;
+    this.#inRound -= 1;
+    this.#resting.shift()!.begin(performance.now());
+  }
+
+  /** A message that is late, since no connection is free, is late from the moment it was due. */
+  #pace(perSecond: number): void {
+    const began = performance.now();
+    let begun = 0;
+    setInterval(() => {
+      const now = performance.now();
+      for (; begun < ((now - began) / 1000) * perSecond; begun++) {
+        const client = this.#resting.pop();
+        if (client === undefined) this.#due.push(now);
+        else client.begin(now);
+      }
+    }, TICK_MS);
   }
 
   failed(message: string): void {
@@ -104,10 +137,9 @@ class Generator implements LoadHome {
   }
 
   #connect(): void {
-    while (this.#wanted > 0 && this.#opening < this.request.opening && !this.isEnding) {
+    while (this.#wanted > 0 && this.#opening < this.request.opening) {
       this.#wanted -= 1;
       this.#opening += 1;
-      this.#open += 1;
       LoadClient.open(this);
     }
   }
@@ -124,6 +156,9 @@ process.on("message", (message: ToGenerator) => {
       return;
     case "measure":
       generator?.measure(message.ms);
+      return;
+    case "round":
+      generator?.round();
       return;
     default:
       message satisfies never;

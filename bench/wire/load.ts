@@ -20,10 +20,14 @@ export interface Load {
   readonly messagesPerConnection?: number;
   /** Changes that the filter makes to each message. */
   readonly changes: number;
+  /** Messages begun a second, of all generators together; by default as many as go. */
+  readonly perSecond?: number;
 }
 
 export interface Measurement {
-  /** Messages, or of `visits` connections, a second. */
+  /** Messages, or of `visits` connections, that were completed. */
+  readonly completed: number;
+  /** The same a second. */
   readonly perSecond: number;
   /** Processor time of the server for each, in microseconds. */
   readonly cpuMicros: number;
@@ -41,11 +45,15 @@ export interface Measurement {
 export async function measureLoad(plan: Plan, server: RunningServer, load: Load): Promise<Measurement> {
   const generators = await startGenerators(plan, server, load);
   await using _ = generators;
-  const { children } = generators;
-  for (const child of children) child.send({ kind: "measure", ms: plan.measureMs });
+  return await measureGenerators(generators, plan.measureMs);
+}
+
+/** What happens from now on for so long; the load goes on. */
+export async function measureGenerators({ children }: Generators, measureMs: number): Promise<Measurement> {
+  for (const child of children) child.send({ kind: "measure", ms: measureMs });
   const results: LoadResult[] = [];
   for (const child of children) {
-    const message = await nextOf(child, plan.measureMs);
+    const message = await nextOf(child, measureMs);
     if (message.kind === "result") results.push(message.result);
   }
   // Each saw the whole server for about the same time.
@@ -53,6 +61,7 @@ export async function measureLoad(plan: Plan, server: RunningServer, load: Load)
   const completed = results.reduce((sum, result) => sum + result.completed, 0);
   const latencies = results.map((result) => result.latencies);
   return {
+    completed,
     perSecond: results.reduce((sum, result) => sum + result.completed / result.seconds, 0),
     cpuMicros: cpu / completed,
     p50: percentile(latencies, 0.5),
@@ -63,7 +72,7 @@ export async function measureLoad(plan: Plan, server: RunningServer, load: Load)
   };
 }
 
-interface Generators extends AsyncDisposable {
+export interface Generators extends AsyncDisposable {
   readonly children: readonly BenchChild<ToGenerator, FromGenerator>[];
 }
 
@@ -87,12 +96,19 @@ export async function startGenerators(plan: Plan, server: RunningServer, load: L
         changes: load.changes,
         answersQuit: server.answersQuit ?? false,
         warmMs: plan.warmMs,
+        perSecond: load.perSecond === undefined ? null : load.perSecond / count,
       },
     });
   });
   for (const child of children) await nextOf(child, plan.warmMs);
   const owned = stack.move();
   return { children, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** Of idle connections: a message on each. */
+export async function sendRound({ children }: Generators): Promise<void> {
+  for (const child of children) child.send({ kind: "round" });
+  for (const child of children) await nextOf(child, 0);
 }
 
 async function nextOf(child: BenchChild<ToGenerator, FromGenerator>, ms: number): Promise<FromGenerator> {

@@ -7,7 +7,7 @@ export type LoadKind =
   | "mail"
   /** Connect, negotiate, QUIT, and again: connections a second. */
   | "visits"
-  /** Connect, negotiate, CONNECT, HELO, and nothing more. */
+  /** Connect, negotiate, CONNECT, HELO, and nothing more until a message of each is asked for. */
   | "idle";
 
 export interface LoadRequest {
@@ -24,10 +24,15 @@ export interface LoadRequest {
   /** One CONTINUE may come after QUIT, from a peer that does not know better. */
   readonly answersQuit: boolean;
   readonly warmMs: number;
+  /** So many messages are begun a second, evenly; null: as many as go. */
+  readonly perSecond: number | null;
 }
 
 export type ToGenerator =
-  { readonly kind: "start"; readonly request: LoadRequest } | { readonly kind: "measure"; readonly ms: number };
+  | { readonly kind: "start"; readonly request: LoadRequest }
+  | { readonly kind: "measure"; readonly ms: number }
+  /** Of `idle`: a message on each connection that rests; `warm` comes again when all do. */
+  | { readonly kind: "round" };
 
 export interface LoadResult {
   readonly seconds: number;
@@ -41,7 +46,7 @@ export interface LoadResult {
 }
 
 export type FromGenerator =
-  /** Warm; of `idle`: all connections are open. */
+  /** Warm; of `idle`: all connections rest. */
   | { readonly kind: "warm" }
   | { readonly kind: "result"; readonly result: LoadResult }
   | { readonly kind: "failed"; readonly message: string };

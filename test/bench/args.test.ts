@@ -1,4 +1,4 @@
-/** The benchmark's own command line, what is new in it: the peers. */
+/** The benchmark's own command line, what is new in it: the peers, and a long run. */
 import { expect, test } from "bun:test";
 import { BenchUsageError, HELP, parseBenchArguments, PEERS } from "../../bench/args.ts";
 
@@ -6,6 +6,11 @@ test("--peers: all that can be had by default, some, or none; in the order of th
   expect(parseBenchArguments([]).peers).toBeNull();
   expect(parseBenchArguments(["--peers", "go,libmilter"]).peers).toEqual(["libmilter", "go"]);
   expect(parseBenchArguments(["wire", "--peers=none"]).peers).toEqual([]);
+});
+
+test("--long: a million messages only when it is asked for", () => {
+  expect(parseBenchArguments([]).isLong).toBe(false);
+  expect(parseBenchArguments(["memory", "--long"])).toMatchObject({ isLong: true, suites: ["memory"] });
 });
 
 test.each([
