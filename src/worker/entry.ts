@@ -24,6 +24,7 @@ import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "./messa
 import { Outbox } from "./outbox.ts";
 import { capturePrints } from "./print.ts";
 import { placeOfMissingExport, readSources, serveSources, type Sources } from "./sources.ts";
+import { warmUp } from "./warm-up.ts";
 
 /** The side of the thread that the main thread talks to. */
 interface WorkerScope {
@@ -255,9 +256,10 @@ async function load(config: Config, given: Sources | null): Promise<Chain> {
   return loadChain(config);
 }
 
-async function serve({ config, ledger: layout, row, sources: given, standIn }: Assignment): Promise<void> {
+async function serve({ config, ledger: layout, row, sources: given, standIn, warmsUp }: Assignment): Promise<void> {
   const ledger = new Ledger(layout);
   const chain = standIn === null ? await load(config, given) : standInChain(standIn, config);
+  if (warmsUp) warmUp(config);
   const home = { folder: dirname(config.file) };
   for (const { loaded, files, options } of chain.filters) {
     try {

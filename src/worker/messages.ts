@@ -45,6 +45,8 @@ export type ToWorker =
       readonly sources: Sources | null;
       /** Not null: load no handler, and give every connection this. */
       readonly standIn: Outcome | null;
+      /** One of a reload, while others serve: it is to be as fast as they are from its first session on. */
+      readonly warmsUp: boolean;
     }
   /** Load the handlers and answer `ready` or `failed`, nothing else. */
   | { readonly kind: "check"; readonly config: Config }

@@ -163,5 +163,5 @@ test.skipIf(!HAS_PROC)(
     expect(messages).toBeGreaterThan(RELOADS);
     expectSameFootprint(before, after, 60);
   },
-  120_000,
+  240_000,
 );
