@@ -58,7 +58,8 @@ export function warmUp(config: Config): number {
     ledger: Ledger.create(1, 1),
     reportsAccepted: false,
     tracesPackets: false,
-    now: () => Math.round(performance.now()),
+    // A clock that stands: nobody else has to have a turn.
+    now: () => 0,
     report() {},
     log() {},
     closed() {},
@@ -66,8 +67,8 @@ export function warmUp(config: Config): number {
     released() {},
   };
   const { begin, message, quit } = madeUp();
-  const end = home.now() + MOST_MS;
-  for (let session = 0; session < SESSIONS && home.now() < end; session++) {
+  const end = performance.now() + MOST_MS;
+  for (let session = 0; session < SESSIONS && performance.now() < end; session++) {
     home.ledger.offer(SLOT);
     const connection = new Connection(home, SLOT, "warm-up");
     connection.opened(NOWHERE);

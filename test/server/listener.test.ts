@@ -521,7 +521,8 @@ describe("connections", () => {
       listener.close({ unlink: true });
       // The last sockets are closed at the end of the loop's turn.
       while (openDescriptors() > before) await turn();
-      expect(openDescriptors()).toBe(before);
+      // A program that a test before has started may be gone only now.
+      expect(openDescriptors()).toBeLessThanOrEqual(before);
     },
     20_000,
   );
