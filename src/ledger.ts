@@ -16,8 +16,10 @@ import { type State, STATES } from "./protocol/state.ts";
 const SLOT_BYTES = 1024;
 const SLOT_WORDS = 17;
 const HEAD_AT = SLOT_WORDS * 4;
-/** The first bytes of a packet that has begun: its length and its code. */
+/** A packet's length and its code. */
 const HEAD_BYTES = LENGTH_BYTES + 1;
+/** What is kept at the least of a packet that has begun: of MACRO the byte behind these tells which command it is for. */
+const BEGUN_BYTES = HEAD_BYTES + 1;
 const QUEUE_ID_AT = HEAD_AT + 8;
 const QUEUE_ID_BYTES = 24;
 const CONTEXT_AT = QUEUE_ID_AT + QUEUE_ID_BYTES;
@@ -62,6 +64,11 @@ const SLOT = {
 const UNSENT = 1;
 /** The session is over but for the end of its connection. */
 const OVER = 2;
+/** See {@link SlotRecord}. */
+const MACROS_AHEAD = 4;
+const IN_CONTEXT = 8;
+const ANSWERS_CONTEXT = 16;
+const ANEW = 32;
 
 /** Bytes per worker: words, then counters as 64 bit floats. */
 const ROW_BYTES = 256;
@@ -70,7 +77,7 @@ const ROW = {
   LOCK: 0,
   /** The slot whose handler runs, plus 1; 0 while none does. */
   BUSY_SLOT: 1,
-  /** Counts up while the worker returns to its event loop. */
+  /** Counts up while what the worker does returns. */
   BEAT: 2,
   /** Mebibytes of the worker's heap. */
   HEAP: 3,
@@ -114,6 +121,14 @@ export interface SlotRecord {
   readonly context: Uint8Array | null;
   readonly isHalfSent: boolean;
   readonly isOver: boolean;
+  /** Macros of a message have come whose command has not. */
+  readonly hasMacrosAhead: boolean;
+  /** The packets that began the session elsewhere are still being worked on; `untaken` does not count them. */
+  readonly isInContext: boolean;
+  /** The last of those gets a reply. */
+  readonly answersContext: boolean;
+  /** The session began anew on this connection: what was known of the one before is over. */
+  readonly isAnew: boolean;
   readonly queueId: string;
 }
 
@@ -173,6 +188,11 @@ export class Ledger {
     this.#words[at + ROW.HEAP] = heapBytes / 2 ** 20;
   }
 
+  /** The worker begins something else: whatever it did before has returned, though it may not be back in its event loop. */
+  stir(row: number): void {
+    Atomics.add(this.#words, this.#rowAt(row) + ROW.BEAT, 1);
+  }
+
   /** Differs from one look to the next while the worker returns to its event loop. */
   beats(row: number): number {
     return Atomics.load(this.#words, this.#rowAt(row) + ROW.BEAT);
@@ -217,19 +237,20 @@ export class Ledger {
   /**
    * What a read has brought, before any of it is worked on.
    * @param framer surveyed
+   * @param untaken see {@link SlotRecord}
    * @param owing the command of the packet at hand if its reply is still to come, else 0
    */
-  recordRead(slot: number, framer: Framer, owing: number): void {
+  recordRead(slot: number, framer: Framer, untaken: number, owing: number): void {
     const at = this.#slotAt(slot);
     const words = this.#words;
     words[at + SLOT.OWED] = framer.owed + (owing === 0 ? 0 : 1);
     words[at + SLOT.FIRST_OWED] = owing === 0 ? framer.firstOwed : owing;
-    words[at + SLOT.UNTAKEN] = framer.untaken;
+    words[at + SLOT.UNTAKEN] = untaken;
     words[at + SLOT.DUE] = framer.due;
     const { begun } = framer;
     words[at + SLOT.BEGUN] = begun;
     if (begun === 0) return;
-    framer.copyBegun(this.#bytes, at * 4 + HEAD_AT, Math.min(begun, HEAD_BYTES));
+    framer.copyBegun(this.#bytes, at * 4 + HEAD_AT, Math.min(begun, BEGUN_BYTES));
     const fits = begun <= CONTEXT_BYTES - Math.max(0, words[at + SLOT.CONTEXT_LENGTH]!);
     words[at + SLOT.HAS_BEGUN] = fits ? 1 : 0;
     if (fits) framer.copyBegun(this.#bytes, at * 4 + SLOT_BYTES - begun, begun);
@@ -279,6 +300,22 @@ export class Ledger {
   /** @param standing see {@link SlotRecord} */
   setState(slot: number, state: State, standing: number): void {
     this.#words[this.#slotAt(slot) + SLOT.STATE] = STATES.indexOf(state) | (standing << 8);
+  }
+
+  /** See {@link SlotRecord}. */
+  setAhead(slot: number, hasMacrosAhead: boolean, isInContext: boolean, answersContext: boolean): void {
+    const at = this.#slotAt(slot);
+    const flags = this.#words[at + SLOT.FLAGS]! & ~(MACROS_AHEAD | IN_CONTEXT | ANSWERS_CONTEXT);
+    this.#words[at + SLOT.FLAGS] =
+      flags |
+      (hasMacrosAhead ? MACROS_AHEAD : 0) |
+      (isInContext ? IN_CONTEXT : 0) |
+      (answersContext ? ANSWERS_CONTEXT : 0);
+  }
+
+  /** A session begins on a connection that had one before. */
+  setAnew(slot: number): void {
+    this.#flag(this.#slotAt(slot), ANEW, true);
   }
 
   /** What was unsent has left. */
@@ -384,7 +421,7 @@ export class Ledger {
       firstOwed: words[at + SLOT.FIRST_OWED]!,
       untaken: words[at + SLOT.UNTAKEN]!,
       due: words[at + SLOT.DUE]!,
-      begun: this.#bytes.slice(begunAt, begunAt + (hasAllBegun ? begun : Math.min(begun, HEAD_BYTES))),
+      begun: this.#bytes.slice(begunAt, begunAt + (hasAllBegun ? begun : Math.min(begun, BEGUN_BYTES))),
       hasAllBegun,
       call: call === 0 ? null : { phase: PHASE_LIST[(call >> 16) - 1]!.name, filter: (call & 0xffff) - 1 },
       waitedMs: Math.max(0, (Date.now() - words[at + SLOT.WAITING_SINCE]!) | 0),
@@ -394,6 +431,10 @@ export class Ledger {
       context: length < 0 ? null : this.#bytes.slice(from, from + length),
       isHalfSent: (flags & UNSENT) !== 0,
       isOver: (flags & OVER) !== 0,
+      hasMacrosAhead: (flags & MACROS_AHEAD) !== 0,
+      isInContext: (flags & IN_CONTEXT) !== 0,
+      answersContext: (flags & ANSWERS_CONTEXT) !== 0,
+      isAnew: (flags & ANEW) !== 0,
       queueId: Buffer.from(this.#bytes.slice(idAt, idAt + words[at + SLOT.QUEUE_ID_LENGTH]!)).toString("latin1"),
     };
   }

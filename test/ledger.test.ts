@@ -36,7 +36,7 @@ describe("Ledger", () => {
     expect(other.isAdopted(3)).toBe(true);
     ledger.setOptions(3, 6, 0x1ff, 0x1fffff);
     ledger.setState(3, "connected", 0);
-    ledger.recordRead(3, surveyed(Buffer.concat([cmd.mail(), cmd.rcpt(), cmd.body("half").subarray(0, 7)])), 0);
+    ledger.recordRead(3, surveyed(Buffer.concat([cmd.mail(), cmd.rcpt(), cmd.body("half").subarray(0, 7)])), 2, 0);
     ledger.setQueueId(3, Buffer.from("xx4ZB1yy"), 2, 6);
     expect(other.read(3)).toMatchObject({
       state: "connected",
@@ -73,12 +73,12 @@ describe("Ledger", () => {
     expect(other.read(3)).toMatchObject({ owed: 0, call: null, isHalfSent: false, isOver: true });
   });
 
-  test("of a packet that has begun it keeps all that fits, else length and code", () => {
+  test("of a packet that has begun it keeps all that fits, else length, code and the byte behind it", () => {
     const ledger = Ledger.create(1, 2);
     const begun = (size: number) => cmd.body("x".repeat(size)).subarray(0, 5 + size - 1);
     const kept = (size: number) => {
       ledger.offer(0);
-      ledger.recordRead(0, surveyed(begun(size)), 0);
+      ledger.recordRead(0, surveyed(begun(size)), 0, 0);
       const { begun: bytes, due, hasAllBegun } = ledger.read(0);
       return {
         length: bytes.length,
@@ -88,12 +88,12 @@ describe("Ledger", () => {
       };
     };
     expect(kept(400)).toEqual({ length: 404, due: 1, hasAllBegun: true, isRight: true });
-    expect(kept(5000)).toEqual({ length: 5, due: 1, hasAllBegun: false, isRight: true });
+    expect(kept(5000)).toEqual({ length: 6, due: 1, hasAllBegun: false, isRight: true });
   });
 
   test("the packets that begin a session make what is kept of a begun one give way", () => {
     const ledger = Ledger.create(1, 1);
-    ledger.recordRead(0, surveyed(cmd.body("x".repeat(600)).subarray(0, 600)), 0);
+    ledger.recordRead(0, surveyed(cmd.body("x".repeat(600)).subarray(0, 600)), 0, 0);
     expect(ledger.read(0).hasAllBegun).toBe(true);
     keep(ledger, 0, cmd.connect("x".repeat(400)));
     expect(ledger.read(0)).toMatchObject({ hasAllBegun: false, due: 5 });
@@ -151,7 +151,7 @@ describe("Ledger", () => {
       ledger.setOptions(slot, slot, slot, slot);
       ledger.setQueueId(slot, Buffer.from(`ID${slot}`.padEnd(60, "x")), 0, 60);
       keep(ledger, slot, cmd.connect(`host${slot}`.repeat(100)));
-      ledger.recordRead(slot, surveyed(cmd.body("y".repeat(300)).subarray(0, 300)), 0);
+      ledger.recordRead(slot, surveyed(cmd.body("y".repeat(300)).subarray(0, 300)), 0, 0);
     }
     for (let worker = 0; worker < 3; worker++) {
       expect([ledger.busySlot(worker), ledger.beats(worker), ledger.isClaimed(worker)]).toEqual([null, 0, false]);
@@ -174,6 +174,23 @@ describe("Ledger", () => {
     ledger.setState(0, "message", 0x72);
     ledger.settle(0, true, 1, 0x43, 3, true);
     ledger.setOver(0);
+    ledger.setAhead(0, true, true, true);
+    ledger.setAnew(0);
+    expect(ledger.read(0)).toMatchObject({
+      isOver: true,
+      hasMacrosAhead: true,
+      isInContext: true,
+      answersContext: true,
+      isAnew: true,
+    });
+    ledger.setAhead(0, false, true, false);
+    expect(ledger.read(0)).toMatchObject({
+      isOver: true,
+      hasMacrosAhead: false,
+      isInContext: true,
+      answersContext: false,
+      isAnew: true,
+    });
     ledger.offer(0);
     expect(ledger.read(0)).toEqual({
       waitedMs: expect.any(Number),
@@ -192,6 +209,10 @@ describe("Ledger", () => {
       context: new Uint8Array(0),
       isHalfSent: false,
       isOver: false,
+      hasMacrosAhead: false,
+      isInContext: false,
+      answersContext: false,
+      isAnew: false,
       queueId: "",
     });
     expect(ledger.isAdopted(0)).toBe(false);

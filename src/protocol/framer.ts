@@ -34,6 +34,8 @@ export class Framer {
   untaken = 0;
   /** Found by {@link Framer.survey}: how many of those are of the watched kind. */
   watched = 0;
+  /** Found by {@link Framer.survey}: the code of the last of those when it looked. */
+  lastCode = 0;
   /** Found by {@link Framer.survey}: bytes that have arrived of the last packet, if it is not whole. */
   begun = 0;
 
@@ -164,6 +166,7 @@ export class Framer {
 
   #count(code: number): void {
     this.untaken += 1;
+    this.lastCode = code;
     const owed = this.#isOwed[code]!;
     if (owed === 2) this.watched += 1;
     if (this.untaken <= this.#silent || owed === 0) return;

@@ -29,6 +29,9 @@ STAGES.forEach((stage, index) => {
 });
 
 const UNKNOWN_STAGE = STAGES.indexOf("UNKNOWN");
+/** Stages as bits: MAIL, and all of a message. */
+const OF_MAIL = 1 << STAGES.indexOf("MAIL");
+const OF_MESSAGE = (1 << UNKNOWN_STAGE) - OF_MAIL;
 const NONE = Buffer.alloc(0);
 
 /** Pairs `name NUL value NUL …`, in a buffer that is reused. */
@@ -88,6 +91,16 @@ export class Macros {
     }
     arrived.count = strings >> 1;
     return true;
+  }
+
+  /** Those that have arrived and whose command has not come: some are of a message. */
+  get areOfMessage(): boolean {
+    return (this.#pending & OF_MESSAGE) !== 0;
+  }
+
+  /** The same: some are of MAIL. */
+  get areOfMail(): boolean {
+    return (this.#pending & OF_MAIL) !== 0;
   }
 
   /** A command is taken: what has arrived before it is in force, and the macros of an UNKNOWN before it are not. */

@@ -36,6 +36,8 @@ export interface Resumption extends Options {
   readonly waitedMs: number;
   /** What was decided elsewhere, null for nothing: on the message at hand, or on the whole connection. */
   readonly ruling: { readonly scope: "message" | "connection"; readonly packet: Uint8Array } | null;
+  /** What the next message gets at its first command, since macros of it are lost; null: it is asked about as any other. */
+  readonly due: Uint8Array | null;
   /** The beginning of a packet that is still to come in full. */
   readonly begun: Uint8Array;
   /** Bytes still to come of a packet whose beginning is lost, and its code; see `Framer.expectLost`. */
@@ -121,9 +123,14 @@ export class MilterSession {
   #open = false;
   /** The same for a packet whose command has not come yet. */
   #isOverPending = false;
-  /** Packets of {@link resume} that are still to come: they had their replies before. */
+  /** Packets of {@link resume} that are still to come, and of these the ones that had their replies before. */
+  #contextLeft = 0;
   #replayed = 0;
+  #isOfContext = false;
   #isReplay = false;
+  #answersContext = false;
+  /** See {@link Resumption}. */
+  #due: Uint8Array | null = null;
   /** What {@link resume} was told, until the first packet that is not replayed. */
   #ruling: Resumption["ruling"] = null;
   /** The reply that ended the message or the connection early. */
@@ -188,9 +195,27 @@ export class MilterSession {
     return isOwed || isOwedLater ? code : 0;
   }
 
-  /** Whole packets that were pushed and are not dealt with, apart from the event at hand. */
+  /** Whole packets that have come and are not dealt with, apart from the event at hand and those of {@link resume}. */
   get untaken(): number {
-    return this.#framer.untaken + (this.#again || this.#eomDue ? 1 : 0);
+    return this.#framer.untaken - this.#contextLeft + (this.#again || this.#eomDue ? 1 : 0);
+  }
+
+  /** The current event was brought by a packet of {@link resume}, or some of them are still to come. */
+  get isInContext(): boolean {
+    return this.#isOfContext || this.#contextLeft > 0;
+  }
+
+  /** The last of those packets gets a reply. */
+  get answersContext(): boolean {
+    return this.#answersContext;
+  }
+
+  /** Macros of a message have come whose command has not: whoever goes on without them must not ask about that message. */
+  get hasMacrosAhead(): boolean {
+    if (this.#due !== null) return true;
+    if (this.#state === "message") return false;
+    if (this.untaken > 0 && this.#framer.lastCode === COMMAND.MACRO) return true;
+    return this.#state === "decided" ? this.macros.areOfMail : this.macros.areOfMessage;
   }
 
   /** The state to go on from elsewhere, should this session be taken over now. */
@@ -202,6 +227,7 @@ export class MilterSession {
   /** The plain code of the final reply that commands get again, 0 where they do not. */
   get standing(): number {
     if (this.#ruling !== null) return plainCodeOf(this.#ruling.packet);
+    if (this.#due !== null) return plainCodeOf(this.#due);
     return this.#state === "decided" || this.#state === "refused" ? plainCodeOf(this.#final) : 0;
   }
 
@@ -232,6 +258,8 @@ export class MilterSession {
       if (this.#again) this.#again = false;
       else {
         if (!this.#framer.next()) return null;
+        this.#isOfContext = this.#contextLeft > 0;
+        if (this.#isOfContext) this.#contextLeft -= 1;
         this.#isReplay = this.#replayed > 0;
         if (this.#isReplay) this.#replayed -= 1;
         else if (this.#ruling !== null) this.#applyRuling(this.#ruling);
@@ -251,6 +279,10 @@ export class MilterSession {
       switch (command.steps[this.#state]) {
         case "take": {
           this.#commitMacros();
+          if (this.#due !== null && isOfMessage(command.phase)) {
+            this.#giveDue(this.#due);
+            continue;
+          }
           const event = this.#take(command);
           this.#tell(code);
           if (event !== null) return event;
@@ -297,18 +329,20 @@ export class MilterSession {
 
   /** Between messages of a session that a new one may {@link resume}: neither refused, nor waiting for its first command. */
   get mayMove(): boolean {
-    return this.#ruling === null && (this.#state === "connected" || this.#state === "decided");
+    return this.#ruling === null && !this.hasMacrosAhead && (this.#state === "connected" || this.#state === "decided");
   }
 
   /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */
   resume(resumption: Resumption): void {
-    const { context, answersContext, begun, lost, ruling } = resumption;
+    const { context, answersContext, begun, due, lost, ruling } = resumption;
     // Version 0: nothing was negotiated yet, the offer itself is still to come.
     if (resumption.version !== 0) this.#grant(resumption);
     this.#ruling = ruling;
     this.#framer.push(context);
-    for (let at = 0; at < context.length; at += LENGTH_BYTES + readU32(context, at)) this.#replayed += 1;
-    if (answersContext) this.#replayed -= 1;
+    for (let at = 0; at < context.length; at += LENGTH_BYTES + readU32(context, at)) this.#contextLeft += 1;
+    this.#replayed = this.#contextLeft - (answersContext ? 1 : 0);
+    this.#answersContext = answersContext;
+    this.#due = due;
     if (begun.length > 0) this.#framer.push(begun);
     if (lost !== null) this.#framer.expectLost(lost.due, lost.code);
   }
@@ -320,6 +354,16 @@ export class MilterSession {
     this.#open = true;
     this.#final = packet;
     this.#state = scope === "message" ? "decided" : "refused";
+  }
+
+  /** A message begins that nobody is asked about. */
+  #giveDue(packet: Uint8Array): void {
+    this.#due = null;
+    this.#open = true;
+    this.answer(packet);
+    this.#final = packet;
+    this.endMessage();
+    this.#state = this.#framer.code === COMMAND.BODYEOB ? "connected" : "decided";
   }
 
   /** The event is answered with CONTINUE, if it gets an answer. */
@@ -356,6 +400,7 @@ export class MilterSession {
 
   /** The session is over: nothing of it may reach the next one on this connection. */
   endSession(): void {
+    this.#due = null;
     this.client = UNKNOWN_CLIENT;
     this.macros.clearFrom(COMMAND.CONNECT);
   }
@@ -484,6 +529,10 @@ export class MilterSession {
     this.#open = true;
     this.#owed = answeredUnder(options.protocol);
   }
+}
+
+function isOfMessage({ scope }: PhaseInfo): boolean {
+  return scope === "message" || scope === "recipient";
 }
 
 /** Checks that a payload ends with NUL. */

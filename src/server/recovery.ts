@@ -82,7 +82,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   const culprit = circumstances.isSuspect && call !== null ? circumstances.filters[call.filter] : undefined;
   const own = culprit === undefined || culprit.isObserved ? null : fallbackOf(culprit);
   const standing = verdictOf(record.standing);
-  let { passedOver } = circumstances;
+  let passedOver = record.isAnew ? [] : circumstances.passedOver;
   // What was decided on the connection stays so; asking its handlers again might decide otherwise.
   let connection: PlainVerdict | null = state === "refused" ? standing : null;
   let message: PlainVerdict | null = null;
@@ -93,6 +93,10 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   const scope = call === null ? null : PHASES[call.phase].scope;
   const isOfConnection =
     call === null ? owed > 0 && (firstOwed === COMMAND.CONNECT || firstOwed === COMMAND.HELO) : scope === "connection";
+  // The packets that began it were being worked on again, and had their replies before.
+  const isBegun = record.isInContext && !record.answersContext;
+  // Of a call for the connection: replies to the commands behind it.
+  const behind = isBegun ? owed : Math.max(0, owed - 1);
   if (connection !== null) {
     replies = fill(owed, connection);
   } else if (record.context === null) {
@@ -100,9 +104,14 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
     connection = common;
     isNew = true;
     replies = fill(owed, connection);
-  } else if (isOfConnection && call !== null && !circumstances.isSuspect && owed === 1 && record.untaken === 0) {
+  } else if (isOfConnection && call !== null && !circumstances.isSuspect && (isBegun || record.untaken === 0)) {
     // It waited beside the one that failed: the next worker asks its handlers again, and answers.
-    answersContext = true;
+    answersContext = owed > behind;
+    if (behind > 0 || record.untaken > 0) {
+      message = common;
+      isNew = true;
+    }
+    replies = fill(behind, common);
   } else if (isOfConnection) {
     const lets = own === "accept" || own === "continue" || culprit?.isObserved === true || common === "continue";
     if (!lets) {
@@ -111,10 +120,10 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
     } else if (call !== null && culprit !== undefined) {
       passedOver = [...passedOver, { filter: call.filter, isOver: own === "accept" }];
     }
-    // More than the one that was worked on are commands behind it, which are lost.
-    if (connection === null && owed > 1) message = common;
+    // Commands behind the one that was worked on are lost.
+    if (connection === null && (behind > 0 || record.untaken > 0)) message = common;
     const first = connection ?? "continue";
-    replies = [...fill(Math.min(owed, 1), first), ...fill(Math.max(0, owed - 1), message ?? first)];
+    replies = [...fill(owed - behind, first), ...fill(behind, message ?? first)];
     isNew ||= message !== null;
   } else {
     const isUnknown = call?.phase === "unknown" || (call === null && firstOwed === COMMAND.UNKNOWN);
@@ -135,6 +144,11 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
     replies = [...fill(Math.min(owed, 1), first), ...fill(Math.max(0, owed - 1), message ?? "continue")];
   }
 
+  // Who asked without the macros might let a message pass that they would have had refused.
+  const areMacrosLost = record.hasMacrosAhead || (cut === COMMAND.MACRO && state !== "message" && isForMessage(begun));
+  const next = areMacrosLost && connection === null ? ((message === null ? standing : null) ?? common) : null;
+  isNew ||= next !== null && message === null && standing === null;
+
   if (cut !== null) {
     const isHarmless = cut === COMMAND.MACRO || connection !== null || (message !== null && MESSAGE_COMMANDS.has(cut));
     if (!isHarmless || (cut === COMMAND.MAIL && connection === null) || due <= 0) {
@@ -144,6 +158,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   // Who is refused anyway is not asked about again: that may be what the worker was lost to.
   if (connection !== null) passedOver = circumstances.filters.map((_, filter) => ({ filter, isOver: false }));
   const outcome = connection ?? message;
+  const verdict = outcome ?? next;
   const decidedScope = connection === null ? "message" : "connection";
   return {
     kind: "resume",
@@ -156,12 +171,20 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
       answersContext,
       waitedMs: record.waitedMs,
       ruling: outcome === null ? null : { scope: decidedScope, packet: PACKETS[outcome] },
+      due: next === null || next === "continue" ? null : PACKETS[next],
       begun: cut === null ? begun : NOTHING,
       lost: cut === null ? null : { due, code: cut === COMMAND.MACRO ? 0 : cut },
       passedOver,
     },
-    verdict: isNew && outcome !== null ? { scope: decidedScope, outcome, isFallback: outcome !== standing } : null,
+    verdict:
+      isNew && verdict !== null ? { scope: decidedScope, outcome: verdict, isFallback: verdict !== standing } : null,
   };
+}
+
+/** Whether the beginning of a MACRO packet is, or may be, of macros for a message. */
+function isForMessage(begun: Uint8Array): boolean {
+  const command = begun[LENGTH_BYTES + 1];
+  return command !== COMMAND.CONNECT && command !== COMMAND.HELO && command !== COMMAND.UNKNOWN;
 }
 
 function fill(count: number, verdict: PlainVerdict): PlainVerdict[] {
@@ -170,7 +193,7 @@ function fill(count: number, verdict: PlainVerdict): PlainVerdict[] {
 
 /** A session between messages that goes on elsewhere as it is. */
 export function handOver(
-  { actions, context, protocol, version }: SlotRecord,
+  { actions, context, isAnew, protocol, version }: SlotRecord,
   passedOver: readonly PassedOver[],
 ): ResumedSession {
   return {
@@ -181,9 +204,10 @@ export function handOver(
     answersContext: false,
     waitedMs: 0,
     ruling: null,
+    due: null,
     begun: NOTHING,
     lost: null,
-    passedOver,
+    passedOver: isAnew ? [] : passedOver,
   };
 }
 

@@ -122,6 +122,7 @@ export class Connection implements ConversationHost {
   data(chunk: Uint8Array): void {
     if (this.#isEnding || this.#isClosed || this.#isReleased) return;
     this.#lastActive = this.#home.now();
+    this.#home.ledger.stir(this.#home.row);
     const { session } = this.#conversation;
     session.push(chunk);
     this.#recordRead();
@@ -217,6 +218,7 @@ export class Connection implements ConversationHost {
   // What the conversation asks for: see `ConversationHost`.
 
   resume(): void {
+    this.#home.ledger.stir(this.#home.row);
     this.#home.ledger.leave(this.#home.row);
     if (this.#isClosed) {
       // An `abort` or `close` handler of a connection that is gone.
@@ -247,6 +249,7 @@ export class Connection implements ConversationHost {
     const { framer } = session;
     const owing = session.owing(isWaiting);
     ledger.setState(this.slot, session.resumableState, standing);
+    this.#recordAhead();
     ledger.settle(
       this.slot,
       isWaiting,
@@ -322,7 +325,13 @@ export class Connection implements ConversationHost {
   #recordRead(): void {
     const { isWaiting, session } = this.#conversation;
     session.survey();
-    this.#home.ledger.recordRead(this.slot, session.framer, session.owing(isWaiting));
+    this.#home.ledger.recordRead(this.slot, session.framer, session.untaken, session.owing(isWaiting));
+    this.#recordAhead();
+  }
+
+  #recordAhead(): void {
+    const { hasMacrosAhead, isInContext, answersContext } = this.#conversation.session;
+    this.#home.ledger.setAhead(this.slot, hasMacrosAhead, isInContext, answersContext);
   }
 
   #stopIfClaimed(): void {
@@ -432,12 +441,15 @@ export class Connection implements ConversationHost {
 
   #seen(code: number, bytes: Uint8Array, start: number, end: number): void {
     const { ledger } = this.#home;
+    const { isInContext } = this.#conversation.session;
     if (this.#home.tracesPackets) {
       this.#home.log(
         "debug",
         `${this.#peer} > ${nameOf(COMMAND, code)} ${end - start} bytes "${excerpt(bytes, start, end)}"`,
       );
     }
+    // They are on record, all of them: with each taken for a beginning, those behind it would be lost.
+    if (isInContext) return;
     switch (code) {
       case COMMAND.OPTNEG: {
         const { version, actions, protocol } = this.#conversation.session.options;
@@ -451,9 +463,14 @@ export class Connection implements ConversationHost {
         return;
       case COMMAND.QUIT_NC:
         ledger.forgetContext(this.slot);
+        ledger.setAnew(this.slot);
         return;
       case COMMAND.MACRO:
         this.#keepQueueId(bytes, start, end);
+        ledger.keepContext(this.slot, code, bytes, start, end);
+        return;
+      case COMMAND.CONNECT:
+        ledger.setAnew(this.slot);
         ledger.keepContext(this.slot, code, bytes, start, end);
         return;
       default:

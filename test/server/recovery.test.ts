@@ -24,6 +24,10 @@ const RECORD: SlotRecord = {
   context: CONTEXT,
   isHalfSent: false,
   isOver: false,
+  hasMacrosAhead: false,
+  isInContext: false,
+  answersContext: false,
+  isAnew: false,
   queueId: "",
 };
 
@@ -125,7 +129,7 @@ describe("a packet that was half read", () => {
   });
 
   test("is dropped if it held macros", () => {
-    const begun = Buffer.from([0, 0, 255, 255, code("D")]);
+    const begun = Buffer.from([0, 0, 255, 255, code("D"), code("H")]);
     expect(recovered({ begun, due: 9 })).toMatchObject({ ruling: null, session: { lost: { due: 9, code: 0 } } });
   });
 });
@@ -234,8 +238,82 @@ test("handOver: a session between messages goes on as it is", () => {
     answersContext: false,
     waitedMs: 0,
     ruling: null,
+    due: null,
     begun: NOTHING,
     lost: null,
     passedOver: [],
+  });
+});
+
+describe("what was known of the session before it on the connection", () => {
+  const passedOver = [{ filter: 0, isOver: true }];
+
+  test("is not known of the next", () => {
+    expect(recovered({}, { passedOver })).toMatchObject({ passedOver });
+    expect(recovered({ isAnew: true }, { passedOver })).toMatchObject({ passedOver: [] });
+    expect(handOver({ ...RECORD, isAnew: true }, passedOver)).toMatchObject({ passedOver: [] });
+    expect(handOver(RECORD, passedOver)).toMatchObject({ passedOver });
+  });
+});
+
+describe("macros whose command has not come", () => {
+  const due = (record: Partial<SlotRecord>, circumstances: Partial<Circumstances> = {}) => {
+    const result = recovered(record, circumstances);
+    if (!("session" in result)) throw new Error(result.reason);
+    const { ruling, verdict, session } = result;
+    return { ruling, verdict, due: session.due === null ? null : String.fromCharCode(session.due[4]!) };
+  };
+  const CUT = (command: string) => Buffer.from([0, 0, 9, 9, code("D"), code(command)]);
+
+  test("are lost: the message that they were for gets the fallback", () => {
+    expect(due({ hasMacrosAhead: true })).toEqual({ ruling: null, verdict: "message tempfail", due: "t" });
+    expect(due({ hasMacrosAhead: true }, { filters: [filter("reject")] })).toMatchObject({ due: "r" });
+    expect(due({ hasMacrosAhead: true }, { filters: [filter("continue")] })).toMatchObject({ due: null });
+  });
+
+  test("are lost again: it gets what was found for it, which is not counted again", () => {
+    const again = { hasMacrosAhead: true, standing: code("r") };
+    expect(due(again)).toEqual({ ruling: null, verdict: null, due: "r" });
+  });
+
+  test("that were cut count as well, unless they are of the connection or of the message that is open", () => {
+    expect(due({ begun: CUT("M"), due: 900 })).toMatchObject({ due: "t" });
+    expect(due({ begun: CUT("M").subarray(0, 5), due: 900 })).toMatchObject({ due: "t" });
+    expect(due({ begun: CUT("H"), due: 900 })).toMatchObject({ due: null });
+    expect(due({ begun: CUT("R"), due: 900, state: "message" })).toMatchObject({ due: null, ruling: "message t" });
+  });
+
+  test("of a refused connection change nothing", () => {
+    const refused = { hasMacrosAhead: true, state: "refused", standing: code("r") } as const;
+    expect(due(refused)).toMatchObject({ ruling: "connection r", due: null });
+  });
+});
+
+describe("a second loss, while the packets that began it are worked on again", () => {
+  const again = { isInContext: true, call: { phase: "connect", filter: 0 } } as const;
+
+  test("with nothing else read: as if nothing had happened", () => {
+    expect(recovered(again)).toMatchObject({ replies: "", ruling: null, verdict: null });
+  });
+
+  test("with a reply to be given at their end: it is still to be given", () => {
+    const answers = { ...again, answersContext: true, owed: 1, firstOwed: code("H") };
+    expect(recovered(answers)).toMatchObject({ replies: "", ruling: null, session: { answersContext: true } });
+  });
+
+  test("with the first command of a message read: that message gets the fallback", () => {
+    const behind = { ...again, owed: 1, firstOwed: code("M"), untaken: 1 };
+    expect(recovered(behind)).toMatchObject({ replies: "t", ruling: "message t" });
+    expect(recovered({ ...again, untaken: 1 })).toMatchObject({ replies: "", ruling: "message t" });
+  });
+
+  test("by its own handler, where its filter lets pass: what came behind was still seen by nobody", () => {
+    const behind = { ...again, owed: 1, firstOwed: code("M"), untaken: 1 };
+    const filters = [filter("accept"), filter("tempfail")];
+    expect(recovered(behind, { isSuspect: true, filters })).toMatchObject({
+      replies: "t",
+      ruling: "message t",
+      passedOver: [{ filter: 0, isOver: true }],
+    });
   });
 });
