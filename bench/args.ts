@@ -11,6 +11,8 @@ export interface BenchArguments {
   readonly suites: readonly SuiteName[];
   readonly isQuick: boolean;
   readonly json: string | null;
+  /** The file of the results page; null for none, or for the default of a full run. */
+  readonly results: string | null;
   readonly rounds: number | null;
   readonly connections: number | null;
   readonly generators: number | null;
@@ -35,8 +37,10 @@ Measures pmilter and prints tables; without a name, everything. See bench/README
   mta     a private Postfix without and with pmilter (root and Debian's postfix needed)
 
 Options:
-  --quick            everything once and shortly, in under a minute: a smoke test, not a measurement
+  --quick            everything once and shortly, within 3 minutes: a smoke test, not a measurement
   --json FILE        also write every measurement to FILE
+  --results FILE     write the results page to FILE, its plots into results/ beside it (a full run writes
+                     bench/RESULTS.md without being told)
   --rounds N         measurements of each variant, 1 to 50 (default 5)
   --connections N    connections of the load generators together, 1 to 5000 (default 20)
   --generators N     load generator processes, 1 to 16 (default: half the cores)
@@ -53,6 +57,9 @@ const NUMBERS = {
   "--workers": { key: "workers", most: 64 },
 } as const;
 
+/** Options with a value that is taken as it stands. */
+const TEXTS = { "--json": "json", "--results": "results" } as const;
+
 /** @throws BenchUsageError */
 export function parseBenchArguments(args: readonly string[]): BenchArguments {
   const suites = new Set<SuiteName>();
@@ -60,7 +67,7 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
   let isQuick = false;
   let isHelp = false;
   let isAuto = false;
-  let json: string | null = null;
+  const texts: Partial<Record<(typeof TEXTS)[keyof typeof TEXTS], string>> = {};
   let peers: readonly PeerName[] | null = null;
   for (let at = 0; at < args.length; at++) {
     const [name = "", attached] = splitOption(args[at]!);
@@ -73,7 +80,7 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
     };
     const suite = SUITES.find((known) => known === name);
     if (suite !== undefined) suites.add(suite);
-    else if (name === "--json") json = value();
+    else if (name in TEXTS) texts[TEXTS[name as keyof typeof TEXTS]] = value();
     else if (name === "--peers") peers = peerNames(value());
     else if (name in NUMBERS) {
       const { key, most } = NUMBERS[name as keyof typeof NUMBERS];
@@ -85,10 +92,12 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
     else if (name === "--help" || name === "-h") isHelp = true;
     else throw new BenchUsageError(unknown(name));
   }
+  const { json = null, results = null } = texts;
   return {
     suites: suites.size === 0 ? SUITES : SUITES.filter((suite) => suites.has(suite)),
     isQuick,
     json,
+    results,
     peers,
     isHelp,
     rounds: numbers.rounds ?? null,

@@ -1,13 +1,17 @@
 /** `bun run bench`: runs the suites that the command line names, prints their tables, writes the raw figures. */
-import { writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { access, constants, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { BenchUsageError, type BenchArguments, HELP, parseBenchArguments, type SuiteName } from "./args.ts";
+import { dirname, join } from "node:path";
+import { BenchUsageError, type BenchArguments, HELP, parseBenchArguments, type SuiteName, SUITES } from "./args.ts";
 import { runHold } from "./hold/suite.ts";
 import { runMicro } from "./micro/suite.ts";
 import { runMta } from "./mta/suite.ts";
-import { describeMachine, type Machine } from "./support/machine.ts";
+import { writePage } from "./page/page.ts";
+import { describeMachine, type Machine, ROOT } from "./support/machine.ts";
 import type { Plan, SuiteResult } from "./support/suite.ts";
 import { formatTable } from "./support/table.ts";
+import { targetTable } from "./support/target.ts";
 import { runWire } from "./wire/suite.ts";
 
 const RUN: Readonly<Record<SuiteName, (plan: Plan) => Promise<SuiteResult>>> = {
@@ -16,6 +20,8 @@ const RUN: Readonly<Record<SuiteName, (plan: Plan) => Promise<SuiteResult>>> = {
   hold: runHold,
   mta: runMta,
 };
+
+const PAGE = join(ROOT, "bench", "RESULTS.md");
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -49,40 +55,66 @@ function machineText(machine: Machine): string {
   ].join("\n");
 }
 
-async function checkWritable(file: string): Promise<void> {
+/** What cannot be written is better known before the minutes than after them. */
+async function checkWritable(option: string, file: string): Promise<void> {
   try {
-    await writeFile(file, "");
+    await access(existsSync(file) ? file : dirname(file), constants.W_OK);
   } catch (error) {
-    throw new BenchUsageError(`--json: ${error instanceof Error ? error.message : String(error)}`);
+    throw new BenchUsageError(`${option}: ${error instanceof Error ? error.message : String(error)}`);
   }
+}
+
+/** The page's file: where it was asked for, and else of a full run. */
+function pageFile({ results, suites, isQuick }: BenchArguments): string | null {
+  const isFull = !isQuick && suites.length === SUITES.length;
+  return results ?? (isFull ? PAGE : null);
+}
+
+function print(name: SuiteName, result: SuiteResult): void {
+  const lines = result.skipped === undefined ? [] : [`${name}: skipped, ${result.skipped}\n`];
+  lines.push(...result.tables.map(formatTable));
+  if (result.commands.length > 0) lines.push(`${result.commands.map((command) => `  $ ${command}`).join("\n")}\n`);
+  process.stdout.write(lines.map((line) => `${line}\n`).join(""));
+}
+
+async function measure(args: BenchArguments, plan: Plan, machine: Machine): Promise<void> {
+  const page = pageFile(args);
+  if (args.json !== null) await checkWritable("--json", args.json);
+  if (page !== null) await checkWritable("--results", page);
+  const began = performance.now();
+  const results: Partial<Record<SuiteName, SuiteResult>> = {};
+  for (const name of args.suites) {
+    const result = await RUN[name](plan);
+    results[name] = result;
+    print(name, result);
+  }
+  const targets = Object.values(results).flatMap((result) => result.targets ?? []);
+  if (targets.length > 0) process.stdout.write(`${formatTable(targetTable(targets))}\n`);
+  const seconds = Math.round((performance.now() - began) / 1000);
+  if (args.isQuick) process.stdout.write("--quick: this shows that everything runs; the figures mean little.\n");
+  process.stdout.write(`${seconds} s\n`);
+  const { isQuick } = plan;
+  const typed = process.argv.slice(2);
+  if (args.json !== null) {
+    const { signal: _, note: __, ...settings } = plan;
+    await writeJson(args.json, { machine, arguments: typed, settings, seconds, results });
+  }
+  if (page !== null) {
+    await writePage(page, { machine, arguments: typed, seconds, isQuick, results });
+    process.stdout.write(`written: ${page}\n`);
+  }
+}
+
+async function writeJson(file: string, document: unknown): Promise<void> {
+  await writeFile(file, `${JSON.stringify(document, null, 2)}\n`);
 }
 
 async function run(args: BenchArguments, signal: AbortSignal): Promise<void> {
   if (process.platform !== "linux") throw new Error("the benchmark reads /proc: it runs on Linux only");
-  // What cannot be written is better known before the minutes than after them.
-  if (args.json !== null) await checkWritable(args.json);
   const plan = planOf(args, signal);
   const machine = describeMachine();
-  const began = performance.now();
-  const results: Partial<Record<SuiteName, SuiteResult>> = {};
   process.stdout.write(`${machineText(machine)}\n`);
-  for (const name of args.suites) {
-    const result = await RUN[name](plan);
-    results[name] = result;
-    if (result.skipped !== undefined) process.stdout.write(`${name}: skipped, ${result.skipped}\n\n`);
-    for (const table of result.tables) process.stdout.write(`${formatTable(table)}\n`);
-    if (result.commands.length > 0) {
-      process.stdout.write(`${result.commands.map((command) => `  $ ${command}`).join("\n")}\n\n`);
-    }
-  }
-  const seconds = Math.round((performance.now() - began) / 1000);
-  if (args.isQuick) process.stdout.write("--quick: this shows that everything runs; the figures mean little.\n");
-  process.stdout.write(`${seconds} s\n`);
-  if (args.json !== null) {
-    const { signal: _, note: __, ...settings } = plan;
-    const document = { machine, arguments: process.argv.slice(2), settings, seconds, results };
-    await writeFile(args.json, `${JSON.stringify(document, null, 2)}\n`);
-  }
+  await measure(args, plan, machine);
 }
 
 const interrupt = new AbortController();

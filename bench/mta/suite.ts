@@ -7,6 +7,8 @@ import { join } from "node:path";
 import { outsideTool } from "../../test/support/available.ts";
 import { type Postfix, postfixTool, startPostfix } from "../../test/support/postfix.ts";
 import { tempDir, waitFor } from "../../test/support/temp.ts";
+import { packageVersions } from "../support/machine.ts";
+import { barPlot } from "../support/plot.ts";
 import { cpuMicros } from "../support/process.ts";
 import { type HandlerSet, startReal } from "../support/servers.ts";
 import { formatNumber, formatSpread, ratioOf, spreadOf } from "../support/stats.ts";
@@ -97,9 +99,22 @@ export async function runMta(plan: Plan): Promise<SuiteResult> {
   });
 
   const of = (variant: Variant, key: keyof Measurement) => results.get(variant)!.map((measurement) => measurement[key]);
+  const ratio = (variant: Variant) => ratioOf(of(variant, "perSecond"), of(NO_FILTER, "perSecond"));
   return {
     commands: [...commands],
     raw: VARIANTS.map((variant) => ({ variant: variant.name, rounds: results.get(variant) })),
+    versions: packageVersions(["postfix"]),
+    plots: [
+      barPlot(
+        {
+          name: "mta-ratio",
+          title: `Messages/s through Postfix, to no filter, ${SESSIONS} sessions`,
+          scale: "linear",
+          unit: "ratio to no filter (more is better)",
+        },
+        VARIANTS.map((variant) => [variant.name, ratio(variant)]),
+      ),
+    ],
     tables: [
       {
         title: `mta: smtp-source, ${SESSIONS} sessions, ${messages} messages of ${BODY_BYTES} bytes, one a connection`,
@@ -107,7 +122,7 @@ export async function runMta(plan: Plan): Promise<SuiteResult> {
         rows: VARIANTS.map((variant) => [
           variant.name,
           formatSpread(spreadOf(of(variant, "perSecond"))),
-          variant === NO_FILTER ? "1" : formatSpread(ratioOf(of(variant, "perSecond"), of(NO_FILTER, "perSecond"))),
+          variant === NO_FILTER ? "1" : formatSpread(ratio(variant)),
           variant.handlers === null ? "-" : formatSpread(spreadOf(of(variant, "cpuMicros"))),
         ]),
         notes: ["queue on disk, delivery to the discard transport, in_flow_delay = 0"],

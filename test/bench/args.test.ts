@@ -1,4 +1,4 @@
-/** The benchmark's own command line, what is new in it: the peers. */
+/** The benchmark's own command line: peers and the results page. */
 import { expect, test } from "bun:test";
 import { BenchUsageError, HELP, parseBenchArguments, PEERS } from "../../bench/args.ts";
 
@@ -15,6 +15,7 @@ test.each([
   [["--peers", "libmilter,rust"], `there is no peer "rust", expected ${PEERS.join(", ")} or none`],
   [["--peers", "go,"], 'there is no peer ""'],
   [["--peers", "none,go"], "none goes with no other"],
+  [["--results"], "--results needs a value"],
 ])("%j is wrong usage", (args, message) => {
   expect(() => parseBenchArguments(args)).toThrow(BenchUsageError);
   expect(() => parseBenchArguments(args)).toThrow(message);
