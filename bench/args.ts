@@ -13,6 +13,7 @@ export interface BenchArguments {
   readonly json: string | null;
   /** The file of the results page; null for none, or for the default of a full run. */
   readonly results: string | null;
+  readonly seed: number | null;
   readonly rounds: number | null;
   readonly connections: number | null;
   readonly generators: number | null;
@@ -41,8 +42,9 @@ Options:
   --json FILE        also write every measurement to FILE
   --results FILE     write the results page to FILE, its plots into results/ beside it (a full run writes
                      bench/RESULTS.md without being told)
+  --seed N           of the mail of mixed sizes in wire, which is new in each run and printed
   --rounds N         measurements of each variant, 1 to 50 (default 5)
-  --connections N    connections of the load generators together, 1 to 5000 (default 20)
+  --connections N    connections of the load generators together, 1 to 5000, and in wire no others (default 20)
   --generators N     load generator processes, 1 to 16 (default: half the cores)
   --workers N        handler workers of the servers, 1 to 64, or auto (default)
   --peers A,B        peers of wire, built or found here: ${PEERS.join(", ")};
@@ -55,6 +57,7 @@ const NUMBERS = {
   "--connections": { key: "connections", most: 5000 },
   "--generators": { key: "generators", most: 16 },
   "--workers": { key: "workers", most: 64 },
+  "--seed": { key: "seed", most: 0xffff_ffff },
 } as const;
 
 /** Options with a value that is taken as it stands. */
@@ -100,6 +103,7 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
     results,
     peers,
     isHelp,
+    seed: numbers.seed ?? null,
     rounds: numbers.rounds ?? null,
     connections: numbers.connections ?? null,
     generators: numbers.generators ?? null,

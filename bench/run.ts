@@ -9,9 +9,10 @@ import { runMicro } from "./micro/suite.ts";
 import { runMta } from "./mta/suite.ts";
 import { writePage } from "./page/page.ts";
 import { describeMachine, type Machine, ROOT } from "./support/machine.ts";
-import type { Plan, SuiteResult } from "./support/suite.ts";
+import type { LoadPoint, Plan, SuiteResult } from "./support/suite.ts";
 import { formatTable } from "./support/table.ts";
 import { targetTable } from "./support/target.ts";
+import { MESSAGES_PER_CONNECTION } from "./wire/load.ts";
 import { runWire } from "./wire/suite.ts";
 
 const RUN: Readonly<Record<SuiteName, (plan: Plan) => Promise<SuiteResult>>> = {
@@ -29,6 +30,21 @@ const EXIT_INTERRUPTED = 130;
 
 const MAX_GENERATORS = 4;
 
+const CONNECTIONS = 20;
+/** The table of `wire`, without its middle, which is measured with more care. */
+const POINTS: readonly LoadPoint[] = [1, CONNECTIONS, 200]
+  .flatMap((connections) =>
+    [1, MESSAGES_PER_CONNECTION, 100].map((messagesPerConnection) => ({ connections, messagesPerConnection })),
+  )
+  .filter((point) => point.connections !== CONNECTIONS || point.messagesPerConnection !== MESSAGES_PER_CONNECTION);
+/** Its corners of least and most load. */
+const QUICK_POINTS: readonly LoadPoint[] = [POINTS[0]!, POINTS.at(-1)!];
+
+function pointsOf({ connections, isQuick }: BenchArguments): readonly LoadPoint[] {
+  if (connections !== null) return [];
+  return isQuick ? QUICK_POINTS : POINTS;
+}
+
 function planOf(args: BenchArguments, signal: AbortSignal): Plan {
   const { isQuick } = args;
   return {
@@ -36,7 +52,9 @@ function planOf(args: BenchArguments, signal: AbortSignal): Plan {
     rounds: args.rounds ?? (isQuick ? 1 : 5),
     warmMs: isQuick ? 200 : 1000,
     measureMs: isQuick ? 500 : 3000,
-    connections: args.connections ?? 20,
+    connections: args.connections ?? CONNECTIONS,
+    points: pointsOf(args),
+    seed: args.seed ?? Math.floor(Math.random() * 0xffff_ffff) + 1,
     // Half the cores: the server needs the others.
     generators: args.generators ?? Math.max(1, Math.min(MAX_GENERATORS, availableParallelism() >> 1)),
     workers: args.workers ?? "auto",

@@ -1,15 +1,19 @@
 /** The servers under measurement, each a fresh process in a temporary folder, ended when disposed of. */
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { PHASE_NAMES, type Phase } from "../../src/protocol/phases.ts";
 import { startPmilter } from "../../test/support/pmilter.ts";
 import { tempDir } from "../../test/support/temp.ts";
 import { BenchChild } from "./child.ts";
+import { ROOT } from "./machine.ts";
 import { OPTNEG } from "./traffic.ts";
 
-/** Which of `bench/handlers` a server runs. */
-export type HandlerSet = "ten" | "eom" | "none";
+/** What a server runs: handlers of `bench/handlers`, the printing examples as shipped, or a filter of `bench/filters`. */
+export const HANDLER_SETS = ["ten", "eom", "examples", "collect", "empty"] as const;
+export type HandlerSet = (typeof HANDLER_SETS)[number];
 
 const HANDLERS = join(import.meta.dir, "..", "handlers");
+const FILTERS = join(import.meta.dir, "..", "filters");
 const PEERS = join(import.meta.dir, "..", "peers");
 
 /** The phases with a file in `bench/handlers`. */
@@ -21,6 +25,8 @@ export interface ServerOptions {
   readonly signal: AbortSignal;
   /** Where to listen; by default in a folder of its own. */
   readonly socket?: string;
+  /** The server's entry file; by default this tree's. */
+  readonly main?: string;
 }
 
 export interface RunningServer extends AsyncDisposable {
@@ -32,20 +38,59 @@ export interface RunningServer extends AsyncDisposable {
   readonly answersQuit?: boolean;
 }
 
-/** The tables of pmilter.toml that name the handlers of a set. */
+/** The tables of pmilter.toml that name what a set consists of. */
 export function handlerConfig(handlers: HandlerSet): string {
-  const phases = handlers === "ten" ? TEN : handlers === "eom" ? (["eom"] as const) : [];
-  const lines = phases.map((phase) => `${phase}_handler = ${JSON.stringify(join(HANDLERS, `${phase}.ts`))}`);
-  return ["[handler.session]", ...lines].join("\n");
+  switch (handlers) {
+    case "ten":
+      return sessionTable(TEN);
+    case "eom":
+      return sessionTable(["eom"]);
+    case "examples":
+      return shippedTables();
+    case "collect":
+    case "empty":
+      return `[[filter]]\npath = ${JSON.stringify(join(FILTERS, `${handlers}.ts`))}`;
+    default:
+      return handlers satisfies never;
+  }
+}
+
+function sessionTable(phases: readonly Phase[]): string {
+  return tableOf(
+    "handler.session",
+    phases.map((phase) => [`${phase}_handler`, join(HANDLERS, `${phase}.ts`)]),
+  );
+}
+
+/** The handlers that the repository's own pmilter.toml names. */
+function shippedTables(): string {
+  const { handler } = Bun.TOML.parse(readFileSync(join(ROOT, "pmilter.toml"), "utf8")) as {
+    handler: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  };
+  return Object.entries(handler)
+    .map(([name, paths]) =>
+      tableOf(
+        `handler.${name}`,
+        Object.entries(paths).map(([key, path]) => [key, join(ROOT, path)]),
+      ),
+    )
+    .join("\n\n");
+}
+
+function tableOf(name: string, entries: readonly (readonly [key: string, path: string])[]): string {
+  return [`[${name}]`, ...entries.map(([key, path]) => `${key} = ${JSON.stringify(path)}`)].join("\n");
 }
 
 /** The server as users start it. */
-export async function startReal({ handlers, workers, socket, signal }: ServerOptions): Promise<RunningServer> {
+export async function startReal({ handlers, workers, socket, main, signal }: ServerOptions): Promise<RunningServer> {
   signal.throwIfAborted();
   const server = await startPmilter({
     // Beside the configuration, and not where this user's own server may have its socket.
     server: { workers, control: "pmilter.ctl" },
     config: handlerConfig(handlers),
+    // Millions of lines, and whoever read them would compete with the server.
+    keepsPrints: false,
+    ...(main !== undefined && { main }),
     ...(socket !== undefined && { listen: `unix:${socket}` }),
   });
   return {

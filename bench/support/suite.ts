@@ -4,6 +4,12 @@ import type { Plot } from "./plot.ts";
 import type { Table } from "./table.ts";
 import type { Target } from "./target.ts";
 
+/** So much load at a time. */
+export interface LoadPoint {
+  readonly connections: number;
+  readonly messagesPerConnection: number;
+}
+
 /** How much a suite does. */
 export interface Plan {
   /** The smoke test: everything once, shortly. The figures mean little. */
@@ -14,6 +20,10 @@ export interface Plan {
   readonly measureMs: number;
   /** Connections that the load generators hold together. */
   readonly connections: number;
+  /** Of `wire`: further numbers of connections, and of messages on each. */
+  readonly points: readonly LoadPoint[];
+  /** Of the mail of mixed sizes. */
+  readonly seed: number;
   /** Processes that make the load. */
   readonly generators: number;
   /** Handler workers of the servers. */

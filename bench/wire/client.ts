@@ -14,8 +14,10 @@ export interface LoadHome {
   readonly latencies: Latencies;
   /** End at the next message's end. */
   isEnding: boolean;
-  /** What to send for an answer to OPTNEG. */
-  traffic(answer: Uint8Array): Traffic;
+  /** What to send for an answer to OPTNEG, for each mail there is: sessions begin and end alike. */
+  traffic(answer: Uint8Array): readonly Traffic[];
+  /** Which of the mails is next. */
+  nextMail(): number;
   /** The connection has been taken, and negotiated. */
   negotiated(): void;
   completed(): void;
@@ -27,12 +29,13 @@ export interface LoadHome {
 }
 
 const NOTHING: readonly Exchange[] = [];
+const NO_MAIL: readonly Traffic[] = [];
 
 export class LoadClient {
   readonly #home: LoadHome;
   readonly #kind: LoadKind;
   #socket: Socket | null = null;
-  #traffic: Traffic | null = null;
+  #traffic = NO_MAIL;
   #exchanges = NOTHING;
   #at = 0;
   #awaits: Exchange["awaits"] | "optneg" = "nothing";
@@ -41,6 +44,8 @@ export class LoadClient {
   #rest: Buffer | null = null;
   /** When the write went out whose reply is awaited; of `visits`, when the connection was begun. */
   #since = 0;
+  /** What the socket has not taken yet of the last write. */
+  #unsent: Uint8Array | null = null;
   #isQuitting = false;
   #mayAnswerQuit = false;
 
@@ -57,6 +62,7 @@ export class LoadClient {
       socket: {
         open: (socket) => client.#opened(socket),
         data: (_, chunk) => client.#data(chunk),
+        drain: () => client.#drain(),
         close: () => client.#closed(),
         error: (_, error) => home.failed(String(error)),
       },
@@ -132,14 +138,14 @@ export class LoadClient {
   }
 
   #negotiated(answer: Uint8Array): void {
-    const traffic = this.#home.traffic(answer);
-    this.#traffic = traffic;
+    this.#traffic = this.#home.traffic(answer);
+    const { start, quit } = this.#traffic[0]!;
     this.#home.negotiated();
     if (this.#kind === "visits") {
-      this.#quit(traffic.quit);
+      this.#quit(quit);
       return;
     }
-    this.#exchanges = traffic.start;
+    this.#exchanges = start;
     this.#at = 0;
     this.#go();
   }
@@ -160,28 +166,29 @@ export class LoadClient {
       this.#at += 1;
       this.#awaits = exchange.awaits;
       this.#write(exchange.bytes);
-      if (exchange.awaits !== "nothing") return;
+      if (exchange.awaits !== "nothing" || this.#unsent !== null) return;
     }
   }
 
   /** The next message; false if there is none. */
   #nextPart(): boolean {
     const { request } = this.#home;
-    const traffic = this.#traffic!;
+    const { start, quit, quitAfterMail } = this.#traffic[0]!;
     this.#awaits = "nothing";
     if (this.#kind === "idle") {
       this.#home.rests();
       return false;
     }
-    if (this.#exchanges !== traffic.start) {
+    if (this.#exchanges !== start) {
       this.#messages += 1;
       this.#home.completed();
     }
     if (this.#messages === request.messagesPerConnection || this.#home.isEnding) {
-      this.#quit(this.#messages === 0 ? traffic.quit : traffic.quitAfterMail);
+      this.#quit(this.#messages === 0 ? quit : quitAfterMail);
       return false;
     }
-    this.#exchanges = this.#messages === 0 ? traffic.first : traffic.next;
+    const { first, next } = this.#traffic[this.#home.nextMail()]!;
+    this.#exchanges = this.#messages === 0 ? first : next;
     this.#at = 0;
     return true;
   }
@@ -195,9 +202,20 @@ export class LoadClient {
 
   #write(bytes: Uint8Array): void {
     if (this.#kind !== "visits") this.#since = performance.now();
+    this.#send(bytes);
+  }
+
+  /** A large message does not fit into the socket's buffer: the rest goes out as the server reads. */
+  #send(bytes: Uint8Array): void {
     const taken = this.#socket!.write(bytes);
-    // A few kilobytes, and the server has read all that was before: a socket that does not take them is a defect.
-    if (taken !== bytes.length) this.#home.failed(`the socket took ${taken} of ${bytes.length} bytes`);
+    if (taken < 0) this.#home.failed("the server closed the connection while it was written to");
+    this.#unsent = taken === bytes.length ? null : bytes.subarray(Math.max(0, taken));
+  }
+
+  #drain(): void {
+    if (this.#unsent === null) return;
+    this.#send(this.#unsent);
+    if (this.#unsent === null && this.#awaits === "nothing" && !this.#isQuitting) this.#go();
   }
 
   #closed(): void {

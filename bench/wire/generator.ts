@@ -24,7 +24,8 @@ class Generator implements LoadHome {
   #open = 0;
   #resting = 0;
   #isFailed = false;
-  readonly #traffic = new Map<string, Traffic>();
+  readonly #traffic = new Map<string, readonly Traffic[]>();
+  #nextMail = 0;
 
   constructor(request: LoadRequest) {
     this.request = request;
@@ -65,14 +66,20 @@ class Generator implements LoadHome {
     }, ms);
   }
 
-  traffic(answer: Uint8Array): Traffic {
+  traffic(answer: Uint8Array): readonly Traffic[] {
     const key = Buffer.from(answer).toString("latin1");
     let traffic = this.#traffic.get(key);
     if (traffic === undefined) {
-      traffic = trafficFor(answer);
+      traffic = this.request.mails.map((mail) => trafficFor(answer, mail));
       this.#traffic.set(key, traffic);
     }
     return traffic;
+  }
+
+  nextMail(): number {
+    const at = this.#nextMail;
+    this.#nextMail = (at + 1) % this.request.mails.length;
+    return at;
   }
 
   negotiated(): void {

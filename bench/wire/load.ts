@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { BenchChild } from "../support/child.ts";
 import type { RunningServer } from "../support/servers.ts";
 import type { Plan } from "../support/suite.ts";
+import { type MailShape, ORDINARY_MAIL } from "../support/traffic.ts";
 import { percentile } from "./latency.ts";
 import type { FromGenerator, LoadKind, LoadResult, ToGenerator } from "./messages.ts";
 
@@ -18,6 +19,8 @@ export interface Load {
   readonly kind: LoadKind;
   readonly connections: number;
   readonly messagesPerConnection?: number;
+  /** Default: ordinary mail alone. */
+  readonly mails?: readonly MailShape[];
   /** Changes that the filter makes to each message. */
   readonly changes: number;
 }
@@ -84,6 +87,7 @@ export async function startGenerators(plan: Plan, server: RunningServer, load: L
         connections: Math.floor((load.connections + index) / count),
         opening: Math.max(1, Math.floor(OPENING / count)),
         messagesPerConnection: load.messagesPerConnection ?? MESSAGES_PER_CONNECTION,
+        mails: load.mails ?? [ORDINARY_MAIL],
         changes: load.changes,
         answersQuit: server.answersQuit ?? false,
         warmMs: plan.warmMs,

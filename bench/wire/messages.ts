@@ -1,4 +1,5 @@
 /** Every message between the benchmark and a load generator, both directions. */
+import type { MailShape } from "../support/traffic.ts";
 import type { LatencyCounts } from "./latency.ts";
 
 /** What a connection does. */
@@ -19,6 +20,8 @@ export interface LoadRequest {
   /** So many may be on the way at a time, not negotiated yet: no backlog overflows. */
   readonly opening: number;
   readonly messagesPerConnection: number;
+  /** One after the other, over all connections; at least one. */
+  readonly mails: readonly MailShape[];
   /** Changes that the filter makes to each message. */
   readonly changes: number;
   /** One CONTINUE may come after QUIT, from a peer that does not know better. */

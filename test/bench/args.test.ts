@@ -16,6 +16,7 @@ test.each([
   [["--peers", "go,"], 'there is no peer ""'],
   [["--peers", "none,go"], "none goes with no other"],
   [["--results"], "--results needs a value"],
+  [["--seed", "0"], '--seed is a number from 1 to 4294967295, got "0"'],
 ])("%j is wrong usage", (args, message) => {
   expect(() => parseBenchArguments(args)).toThrow(BenchUsageError);
   expect(() => parseBenchArguments(args)).toThrow(message);
