@@ -13,6 +13,9 @@ export interface BenchArguments {
   readonly json: string | null;
   /** The file of the results page; null for none, or for the default of a full run. */
   readonly results: string | null;
+  /** The revision to compare with; null to measure alone. */
+  readonly compare: string | null;
+  readonly failsOnSlower: boolean;
   readonly seed: number | null;
   readonly rounds: number | null;
   readonly connections: number | null;
@@ -42,8 +45,11 @@ Options:
   --json FILE        also write every measurement to FILE
   --results FILE     write the results page to FILE, its plots into results/ beside it (a full run writes
                      bench/RESULTS.md without being told)
+  --compare REV      instead of that, compare the working tree with another revision of this repository in micro and
+                     wire: faster, slower, or no difference seen
+  --fail-on-slower   with --compare: exit code 1 if anything is slower
   --seed N           of the mail of mixed sizes in wire, which is new in each run and printed
-  --rounds N         measurements of each variant, 1 to 50 (default 5)
+  --rounds N         measurements of each variant, 1 to 50 (default 5; with --compare 12)
   --connections N    connections of the load generators together, 1 to 5000, and in wire no others (default 20)
   --generators N     load generator processes, 1 to 16 (default: half the cores)
   --workers N        handler workers of the servers, 1 to 64, or auto (default)
@@ -61,7 +67,11 @@ const NUMBERS = {
 } as const;
 
 /** Options with a value that is taken as it stands. */
-const TEXTS = { "--json": "json", "--results": "results" } as const;
+const TEXTS = { "--json": "json", "--results": "results", "--compare": "compare" } as const;
+
+/** The suites that can compare two revisions. */
+export const COMPARED = ["micro", "wire"] as const satisfies readonly SuiteName[];
+export type ComparedSuite = (typeof COMPARED)[number];
 
 /** @throws BenchUsageError */
 export function parseBenchArguments(args: readonly string[]): BenchArguments {
@@ -70,6 +80,7 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
   let isQuick = false;
   let isHelp = false;
   let isAuto = false;
+  let failsOnSlower = false;
   const texts: Partial<Record<(typeof TEXTS)[keyof typeof TEXTS], string>> = {};
   let peers: readonly PeerName[] | null = null;
   for (let at = 0; at < args.length; at++) {
@@ -92,15 +103,20 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
       else numbers[key] = wholeNumber(name, text, most);
     } else if (attached !== undefined) throw new BenchUsageError(unknown(args[at]!));
     else if (name === "--quick") isQuick = true;
+    else if (name === "--fail-on-slower") failsOnSlower = true;
     else if (name === "--help" || name === "-h") isHelp = true;
     else throw new BenchUsageError(unknown(name));
   }
-  const { json = null, results = null } = texts;
+  const { json = null, results = null, compare = null } = texts;
+  if (failsOnSlower && compare === null) throw new BenchUsageError("--fail-on-slower goes with --compare");
+  if (compare !== null) checkCompared(suites, results);
   return {
-    suites: suites.size === 0 ? SUITES : SUITES.filter((suite) => suites.has(suite)),
+    suites: suites.size === 0 ? (compare === null ? SUITES : COMPARED) : SUITES.filter((suite) => suites.has(suite)),
     isQuick,
     json,
     results,
+    compare,
+    failsOnSlower,
     peers,
     isHelp,
     seed: numbers.seed ?? null,
@@ -109,6 +125,15 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
     generators: numbers.generators ?? null,
     workers: isAuto ? "auto" : (numbers.workers ?? null),
   };
+}
+
+function checkCompared(suites: ReadonlySet<SuiteName>, results: string | null): void {
+  if (results !== null) throw new BenchUsageError("--results does not go with --compare, whose verdict is printed");
+  for (const suite of suites) {
+    if (!COMPARED.some((known) => known === suite)) {
+      throw new BenchUsageError(`--compare measures ${COMPARED.join(" and ")}, not ${suite}`);
+    }
+  }
 }
 
 function splitOption(argument: string): [string, string | undefined] {

@@ -3,7 +3,16 @@ import { existsSync } from "node:fs";
 import { access, constants, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
-import { BenchUsageError, type BenchArguments, HELP, parseBenchArguments, type SuiteName, SUITES } from "./args.ts";
+import {
+  BenchUsageError,
+  type BenchArguments,
+  COMPARED,
+  HELP,
+  parseBenchArguments,
+  type SuiteName,
+  SUITES,
+} from "./args.ts";
+import { compare } from "./compare/compare.ts";
 import { runHold } from "./hold/suite.ts";
 import { runMicro } from "./micro/suite.ts";
 import { runMta } from "./mta/suite.ts";
@@ -40,6 +49,13 @@ const POINTS: readonly LoadPoint[] = [1, CONNECTIONS, 200]
 /** Its corners of least and most load. */
 const QUICK_POINTS: readonly LoadPoint[] = [POINTS[0]!, POINTS.at(-1)!];
 
+/** Of a comparison: enough for a verdict on some dozens of figures, see `compare/verdict.ts`. */
+const COMPARE_ROUNDS = 12;
+
+function roundsOf({ rounds, compare, isQuick }: BenchArguments): number {
+  return rounds ?? (compare !== null ? COMPARE_ROUNDS : isQuick ? 1 : 5);
+}
+
 function pointsOf({ connections, isQuick }: BenchArguments): readonly LoadPoint[] {
   if (connections !== null) return [];
   return isQuick ? QUICK_POINTS : POINTS;
@@ -49,7 +65,7 @@ function planOf(args: BenchArguments, signal: AbortSignal): Plan {
   const { isQuick } = args;
   return {
     isQuick,
-    rounds: args.rounds ?? (isQuick ? 1 : 5),
+    rounds: roundsOf(args),
     warmMs: isQuick ? 200 : 1000,
     measureMs: isQuick ? 500 : 3000,
     connections: args.connections ?? CONNECTIONS,
@@ -83,8 +99,8 @@ async function checkWritable(option: string, file: string): Promise<void> {
 }
 
 /** The page's file: where it was asked for, and else of a full run. */
-function pageFile({ results, suites, isQuick }: BenchArguments): string | null {
-  const isFull = !isQuick && suites.length === SUITES.length;
+function pageFile({ results, suites, isQuick, compare }: BenchArguments): string | null {
+  const isFull = !isQuick && compare === null && suites.length === SUITES.length;
   return results ?? (isFull ? PAGE : null);
 }
 
@@ -123,16 +139,29 @@ async function measure(args: BenchArguments, plan: Plan, machine: Machine): Prom
   }
 }
 
+/** @returns the exit code */
+async function compareWith(revision: string, args: BenchArguments, plan: Plan, machine: Machine): Promise<number> {
+  if (args.json !== null) await checkWritable("--json", args.json);
+  const suites = COMPARED.filter((suite) => args.suites.includes(suite));
+  const { table, summary, judged } = await compare(plan, suites, revision);
+  process.stdout.write(`${formatTable(table)}\n${summary}\n`);
+  if (args.json !== null) await writeJson(args.json, { machine, arguments: process.argv.slice(2), judged });
+  return args.failsOnSlower && judged.some(({ isWorse }) => isWorse) ? EXIT_FAILED : 0;
+}
+
 async function writeJson(file: string, document: unknown): Promise<void> {
   await writeFile(file, `${JSON.stringify(document, null, 2)}\n`);
 }
 
-async function run(args: BenchArguments, signal: AbortSignal): Promise<void> {
+/** @returns the exit code */
+async function run(args: BenchArguments, signal: AbortSignal): Promise<number> {
   if (process.platform !== "linux") throw new Error("the benchmark reads /proc: it runs on Linux only");
   const plan = planOf(args, signal);
   const machine = describeMachine();
   process.stdout.write(`${machineText(machine)}\n`);
+  if (args.compare !== null) return await compareWith(args.compare, args, plan, machine);
   await measure(args, plan, machine);
+  return 0;
 }
 
 const interrupt = new AbortController();
@@ -143,8 +172,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
 try {
   const args = parseBenchArguments(process.argv.slice(2));
   if (args.isHelp) process.stdout.write(HELP);
-  else await run(args, interrupt.signal);
-  process.exit(0);
+  process.exit(args.isHelp ? 0 : await run(args, interrupt.signal));
 } catch (error) {
   if (error instanceof BenchUsageError) {
     process.stderr.write(`bench: ${error.message}\nTry: bun run bench --help\n`);

@@ -1,6 +1,6 @@
-/** The benchmark's own command line: peers and the results page. */
+/** The benchmark's own command line: peers, the results page, comparisons. */
 import { expect, test } from "bun:test";
-import { BenchUsageError, HELP, parseBenchArguments, PEERS } from "../../bench/args.ts";
+import { BenchUsageError, COMPARED, HELP, parseBenchArguments, PEERS, SUITES } from "../../bench/args.ts";
 
 test("--peers: all that can be had by default, some, or none; in the order of the table", () => {
   expect(parseBenchArguments([]).peers).toBeNull();
@@ -17,6 +17,9 @@ test.each([
   [["--peers", "none,go"], "none goes with no other"],
   [["--results"], "--results needs a value"],
   [["--seed", "0"], '--seed is a number from 1 to 4294967295, got "0"'],
+  [["--fail-on-slower"], "--fail-on-slower goes with --compare"],
+  [["--compare", "HEAD", "--results", "page.md"], "--results does not go with --compare"],
+  [["mta", "--compare", "HEAD"], "--compare measures micro and wire, not mta"],
 ])("%j is wrong usage", (args, message) => {
   expect(() => parseBenchArguments(args)).toThrow(BenchUsageError);
   expect(() => parseBenchArguments(args)).toThrow(message);
@@ -24,4 +27,19 @@ test.each([
 
 test("--help names every peer", () => {
   for (const peer of PEERS) expect(HELP).toContain(peer);
+});
+
+test("--compare: another revision, in the suites that can; nothing fails because something is slower unless told to", () => {
+  expect(parseBenchArguments([])).toMatchObject({ compare: null, results: null, seed: null, suites: SUITES });
+  expect(parseBenchArguments(["--compare", "HEAD~1"])).toMatchObject({
+    compare: "HEAD~1",
+    failsOnSlower: false,
+    suites: COMPARED,
+  });
+  expect(parseBenchArguments(["micro", "--compare=main", "--fail-on-slower", "--seed", "7"])).toMatchObject({
+    compare: "main",
+    failsOnSlower: true,
+    suites: ["micro"],
+    seed: 7,
+  });
 });
