@@ -17,10 +17,13 @@ const BORROWED = "bench-of-the-working-tree";
 
 type Key = keyof typeof FIGURES;
 
-/** What is compared, and which run of a file gives it. Of times the lower quartile: what else runs only ever adds to them. */
+/**
+ * What is compared, and which run of a file gives it. Of times the lower quartile: what else runs only ever adds to them.
+ * Bytes come from resident memory, which grows by pages: what differs by some tens of bytes a unit is noise.
+ */
 const FIGURES = {
-  nsP25: { unit: "ns", kind: "speed", mode: ({ isQuick }: Plan): Mode => (isQuick ? "quick" : "time") },
-  bytes: { unit: "bytes", kind: "amount", mode: (): Mode => "memory" },
+  nsP25: { unit: "ns", kind: "speed", resolution: 0, mode: ({ isQuick }: Plan): Mode => (isQuick ? "quick" : "time") },
+  bytes: { unit: "bytes", kind: "amount", resolution: 32, mode: (): Mode => "memory" },
 } as const;
 
 /** A file of microbenchmarks, and the folder of the other tree that it is taken from. */
@@ -72,7 +75,7 @@ type Rounds = readonly (readonly CaseResult[])[];
 
 function figuresOf(key: Key, here: Rounds, there: Rounds, notes: string[]): readonly Figure[] {
   const figures: Figure[] = [];
-  const { unit, kind } = FIGURES[key];
+  const { unit, kind, resolution } = FIGURES[key];
   for (const name of new Set([...here, ...there].flatMap((results) => results.map((result) => result.name)))) {
     // Another revision may have given its figures another form.
     const of = (rounds: Rounds) =>
@@ -85,6 +88,7 @@ function figuresOf(key: Key, here: Rounds, there: Rounds, notes: string[]): read
     figures.push({
       name: `${name}, ${unit}/${ours[0]!.unit}`,
       kind,
+      resolution,
       better: "less",
       here: ours.map((result) => result[key]),
       there: theirs.map((result) => result[key]),

@@ -14,6 +14,8 @@ export interface Figure {
   /** Of a speed the verdict is faster or slower, of an amount less or more. */
   readonly kind: "speed" | "amount";
   readonly better: "less" | "more";
+  /** A smaller difference than this is none: the measurement does not see it. */
+  readonly resolution: number;
   /** One a round, in the same order. */
   readonly here: readonly number[];
   readonly there: readonly number[];
@@ -49,9 +51,11 @@ function verdictOf({ kind, better }: Figure, differs: boolean, isLess: boolean):
   return isLess === (better === "less") ? "faster" : "slower";
 }
 
-function ratiosOf({ here, there }: Figure): readonly number[] {
-  // Nothing to nothing is no difference.
-  return here.map((value, round) => (value === there[round] ? 1 : value / there[round]!));
+function ratiosOf({ here, there, resolution }: Figure): readonly number[] {
+  return here.map((value, round) => {
+    const other = there[round]!;
+    return Math.abs(value - other) <= resolution ? 1 : value / other;
+  });
 }
 
 /** The fewest rounds with which that many figures can get a verdict at all: those that all point the same way. */

@@ -41,6 +41,7 @@ export async function compareWire(plan: Plan, root: string): Promise<Compared> {
       FIGURES.map(({ key, name, kind, better }) => ({
         name: `wire, ${HANDLERS[set]}: ${name}`,
         kind,
+        resolution: 0,
         better,
         here: of("here", set, key),
         there: of("there", set, key),

@@ -11,7 +11,7 @@ function noisy(random: Random, factor = 1): readonly number[] {
 }
 
 function speed(name: string, here: readonly number[], there: readonly number[]): Figure {
-  return { name, kind: "speed", better: "less", here, there };
+  return { name, kind: "speed", better: "less", resolution: 0, here, there };
 }
 
 test.each([
@@ -56,6 +56,15 @@ test("judgeAll: noise gets no verdict, a difference beyond it does, in words tha
       base.map(() => 0),
       base.map(() => 0),
     ),
+    {
+      ...speed(
+        "below what is seen",
+        base.map((_, at) => at + 20),
+        base.map((_, at) => at),
+      ),
+      kind: "amount",
+      resolution: 32,
+    },
     speed(
       "surely, but by half a percent",
       base.map((value) => value * 1.005),
@@ -70,6 +79,7 @@ test("judgeAll: noise gets no verdict, a difference beyond it does, in words tha
     ["bytes", "more", true],
     ["the same", "no difference seen", false],
     ["nothing", "no difference seen", false],
+    ["below what is seen", "no difference seen", false],
     ["surely, but by half a percent", "no difference seen", false],
   ]);
 });
