@@ -18,11 +18,11 @@ export interface LoadHome {
   traffic(answer: Uint8Array): readonly Traffic[];
   /** Which of the mails is next. */
   nextMail(): number;
-  /** The connection has been taken, and negotiated. */
-  negotiated(): void;
+  /** The connection has been taken, and negotiated: it is to be {@link LoadClient.start}ed, now or later. */
+  negotiated(client: LoadClient): void;
   completed(): void;
   /** The connection is closed, after a QUIT. */
-  closed(): void;
+  closed(client: LoadClient): void;
   /** An idle connection has come to rest. */
   rests(): void;
   failed(message: string): void;
@@ -30,6 +30,8 @@ export interface LoadHome {
 
 const NOTHING: readonly Exchange[] = [];
 const NO_MAIL: readonly Traffic[] = [];
+/** About so many bytes of content are as much work for a server as a round trip. */
+const ROUND_TRIP_BYTES = 4096;
 
 export class LoadClient {
   readonly #home: LoadHome;
@@ -54,7 +56,7 @@ export class LoadClient {
     this.#kind = home.request.kind;
   }
 
-  static open(home: LoadHome): void {
+  static open(home: LoadHome): LoadClient {
     const client = new LoadClient(home);
     client.#since = performance.now();
     Bun.connect({
@@ -67,6 +69,19 @@ export class LoadClient {
         error: (_, error) => home.failed(String(error)),
       },
     }).catch((error: unknown) => home.failed(`cannot connect: ${String(error)}`));
+    return client;
+  }
+
+  /** The share of the message at hand that has been sent; 0 before and behind the messages. */
+  get progress(): number {
+    if (this.#isQuitting || this.#exchanges === NOTHING || this.#exchanges === this.#traffic[0]!.start) return 0;
+    let [all, begun] = [0, 0];
+    this.#exchanges.forEach(({ bytes }, index) => {
+      const weight = ROUND_TRIP_BYTES + bytes.length;
+      all += weight;
+      if (index < this.#at) begun += weight;
+    });
+    return (begun - (this.#unsent?.length ?? 0)) / all;
   }
 
   #opened(socket: Socket): void {
@@ -139,8 +154,12 @@ export class LoadClient {
 
   #negotiated(answer: Uint8Array): void {
     this.#traffic = this.#home.traffic(answer);
+    this.#awaits = "nothing";
+    this.#home.negotiated(this);
+  }
+
+  start(): void {
     const { start, quit } = this.#traffic[0]!;
-    this.#home.negotiated();
     if (this.#kind === "visits") {
       this.#quit(quit);
       return;
@@ -227,6 +246,6 @@ export class LoadClient {
       this.#home.latencies.add(performance.now() - this.#since);
       this.#home.completed();
     }
-    this.#home.closed();
+    this.#home.closed(this);
   }
 }

@@ -18,11 +18,13 @@ class Generator implements LoadHome {
   readonly latencies = new Latencies();
   isEnding = false;
   #completed = 0;
-  /** Connections that are still to be begun, that are on the way, and all that were begun and are not closed. */
+  /** Connections that are still to be begun, and that are on the way. */
   #wanted = 0;
   #opening = 0;
-  #open = 0;
   #resting = 0;
+  readonly #clients = new Set<LoadClient>();
+  /** The first connections, until all are there; null from then on. */
+  #gathered: LoadClient[] | null = [];
   #isFailed = false;
   readonly #traffic = new Map<string, readonly Traffic[]>();
   #nextMail = 0;
@@ -32,15 +34,13 @@ class Generator implements LoadHome {
   }
 
   start(): void {
-    const { kind, connections, warmMs } = this.request;
-    this.#wanted = connections;
+    this.#wanted = this.request.connections;
     this.#connect();
-    if (kind !== "idle") setTimeout(() => tell({ kind: "warm" }), warmMs);
   }
 
   measure(ms: number): void {
     this.latencies.clear();
-    this.#completed = 0;
+    this.#completed = -this.#underWay();
     const began = performance.now();
     const server = cpuMicros(this.request.pid);
     const own = process.cpuUsage();
@@ -49,7 +49,7 @@ class Generator implements LoadHome {
       const serverCpuMicros = cpuMicros(this.request.pid) - server;
       const serverPeakBytes = peakBytes(this.request.pid);
       const { user, system } = process.cpuUsage(own);
-      const completed = this.#completed;
+      const completed = this.#completed + this.#underWay();
       this.isEnding = true;
       tell({
         kind: "result",
@@ -82,21 +82,33 @@ class Generator implements LoadHome {
     return at;
   }
 
-  negotiated(): void {
+  /** The first ones begin together: thousands that were at work would keep the others from ever being taken. */
+  negotiated(client: LoadClient): void {
+    const { kind, connections, warmMs } = this.request;
     this.#opening -= 1;
     this.#connect();
+    if (this.#gathered === null) {
+      client.start();
+      return;
+    }
+    this.#gathered.push(client);
+    if (this.#gathered.length < connections) return;
+    const gathered = this.#gathered;
+    this.#gathered = null;
+    for (const each of gathered) each.start();
+    if (kind !== "idle") setTimeout(() => tell({ kind: "warm" }), warmMs);
   }
 
   completed(): void {
     this.#completed += 1;
   }
 
-  closed(): void {
-    this.#open -= 1;
+  closed(client: LoadClient): void {
+    this.#clients.delete(client);
     if (!this.isEnding) {
       this.#wanted += 1;
       this.#connect();
-    } else if (this.#open === 0) process.exit(0);
+    } else if (this.#clients.size === 0) process.exit(0);
   }
 
   rests(): void {
@@ -110,12 +122,18 @@ class Generator implements LoadHome {
     tell({ kind: "failed", message });
   }
 
+  /** Messages that have been sent in part. */
+  #underWay(): number {
+    let parts = 0;
+    for (const client of this.#clients) parts += client.progress;
+    return parts;
+  }
+
   #connect(): void {
     while (this.#wanted > 0 && this.#opening < this.request.opening && !this.isEnding) {
       this.#wanted -= 1;
       this.#opening += 1;
-      this.#open += 1;
-      LoadClient.open(this);
+      this.#clients.add(LoadClient.open(this));
     }
   }
 }

@@ -10,6 +10,8 @@ import type { FromGenerator, LoadKind, LoadResult, ToGenerator } from "./message
 const GENERATOR = join(import.meta.dir, "generator.ts");
 /** As many as an SMTP client that reuses its connections sends. */
 export const MESSAGES_PER_CONNECTION = 10;
+/** Messages on a long connection: it is not renewed while it is measured. */
+export const LONG = 1_000_000_000;
 /** Connections on the way of all generators together: half of pmilter's `listen_backlog`. */
 const OPENING = 64;
 /** The generators have this long to report, beyond the time of the load itself. */

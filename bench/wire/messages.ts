@@ -34,7 +34,7 @@ export type ToGenerator =
 
 export interface LoadResult {
   readonly seconds: number;
-  /** Messages (of `visits`: connections) that were completed, each reply right. */
+  /** Messages (of `visits`: connections) that were completed, each reply right; with the parts of those on the way. */
   readonly completed: number;
   readonly latencies: LatencyCounts;
   readonly serverCpuMicros: number;
@@ -44,7 +44,7 @@ export interface LoadResult {
 }
 
 export type FromGenerator =
-  /** Warm; of `idle`: all connections are open. */
+  /** All connections are open, and of those with work it has been warm since. */
   | { readonly kind: "warm" }
   | { readonly kind: "result"; readonly result: LoadResult }
   | { readonly kind: "failed"; readonly message: string };
