@@ -1,146 +1,202 @@
 /**
- * The figure that counts: a private Postfix that takes mail from smtp-source and throws it away, without a filter and
- * with one. What Postfix itself costs is most of it, so the ratio to no filter is what to look at.
+ * The figure that counts: a private Postfix that takes mail and throws it away, without a filter and with one. What
+ * Postfix itself costs is most of it, so the ratio to no filter is what to look at.
  */
-import { chmod, readdir } from "node:fs/promises";
-import { join } from "node:path";
-import { outsideTool } from "../../test/support/available.ts";
-import { type Postfix, postfixTool, startPostfix } from "../../test/support/postfix.ts";
-import { tempDir, waitFor } from "../../test/support/temp.ts";
-import { packageVersions } from "../support/machine.ts";
-import { barPlot } from "../support/plot.ts";
+import { postfixTool } from "../../test/support/postfix.ts";
+import { tempDir } from "../../test/support/temp.ts";
+import type { PeerName } from "../args.ts";
+import { preparePeers } from "../support/peers.ts";
 import { cpuMicros } from "../support/process.ts";
-import { type HandlerSet, startReal } from "../support/servers.ts";
+import { type RunningServer, startBare, startReal } from "../support/servers.ts";
 import { formatNumber, formatSpread, ratioOf, spreadOf } from "../support/stats.ts";
-import { startGenerators } from "../wire/load.ts";
 import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";
+import type { Table } from "../support/table.ts";
+import { startGenerators } from "../wire/load.ts";
+import { DISK, MailServer, memoryPlace, type Place } from "./mail-server.ts";
+import { BODY_BYTES, postal, postalSender, type Sender, smtpSource, smtpSourceOf } from "./senders.ts";
 
-const smtpSource = outsideTool("smtp-source", { paths: ["/usr/sbin/smtp-source"] });
-
-const SESSIONS = 10;
-const BODY_BYTES = 2048;
-
-/** A variant is a service of Postfix with a port of its own. */
+/** What Postfix has for a filter. */
 interface Variant {
   readonly name: string;
-  readonly service: string;
-  readonly handlers: HandlerSet | null;
+  /** Null: none. */
+  readonly start: ((plan: Plan) => Promise<RunningServer>) | null;
+  /** Its code is compiled while it runs: it needs the whole time before a measurement. */
+  readonly isCompiling: boolean;
 }
 
-const NO_FILTER: Variant = { name: "Postfix alone", service: "smtp", handlers: null };
-const VARIANTS: readonly Variant[] = [
-  NO_FILTER,
-  { name: "pmilter, ten handlers", service: "ten", handlers: "ten" },
-  { name: "pmilter, eom only", service: "eom", handlers: "eom" },
+const NO_FILTER: Variant = { name: "no filter", start: null, isCompiling: false };
+const TEN: Variant = {
+  name: "pmilter, ten handlers",
+  start: ({ workers, signal }) => startReal({ handlers: "ten", workers, signal }),
+  isCompiling: true,
+};
+const EOM: Variant = {
+  name: "pmilter, eom only",
+  start: ({ workers, signal }) => startReal({ handlers: "eom", workers, signal }),
+  isCompiling: true,
+};
+const LIMITS: readonly Variant[] = [
+  {
+    name: "bare loop, as for ten",
+    start: ({ workers, signal }) => startBare({ handlers: "ten", workers, signal }),
+    isCompiling: true,
+  },
+  {
+    name: "bare loop, as for eom only",
+    start: ({ workers, signal }) => startBare({ handlers: "eom", workers, signal }),
+    isCompiling: true,
+  },
 ];
 
+/** One table: mail from one sender, a queue in one place. */
+interface Scene {
+  readonly sender: Sender;
+  readonly place: Place;
+  readonly variants: readonly Variant[];
+  readonly rounds: number;
+  readonly notes: readonly string[];
+}
+
 interface Measurement {
+  readonly messages: number;
   readonly perSecond: number;
-  /** Processor time of pmilter for a message, in microseconds; 0 without it. */
+  /** Processor time of the filter for a message, in microseconds; 0 without one. */
   readonly cpuMicros: number;
 }
 
-export async function runMta(plan: Plan): Promise<SuiteResult> {
-  const missing = [postfixTool, smtpSource].filter((tool) => !tool.available).map((tool) => tool.reason);
-  if (missing.length > 0) return { tables: [], raw: null, commands: [], skipped: missing.join("; ") };
+const SESSIONS = [1, 10, 50];
+/** The one that all variants are compared with. */
+const FULL_SESSIONS = 10;
+/** The other tables take fewer rounds, so that all of them fit into minutes. */
+const MOST_ROUNDS = 3;
+/** Code that was compiled before, or is only interpreted, has settled by then. */
+const PEER_WARM_MS = 300;
+/** Connections that bring a filter to its speed before Postfix comes. */
+const WARM_CONNECTIONS = 10;
+/** Of `--quick`, the peers that are built in a moment. */
+const QUICK_PEERS: readonly PeerName[] = ["libmilter", "bare-c"];
 
-  const messages = plan.isQuick ? 200 : 2000;
-  await using dir = await tempDir("bench-mta");
-  const socketOf = (service: string) => join(dir.path, `${service}.sock`);
-  await using postfix = await startPostfix({
-    services: VARIANTS.filter((variant) => variant.handlers !== null).map(({ service }) => ({
-      name: service,
-      milters: `unix:${socketOf(service)}`,
-    })),
-  });
-  await chmod(dir.path, 0o755);
+export async function runMta(plan: Plan): Promise<SuiteResult> {
+  const needed = [postfixTool, smtpSource].filter((tool) => !tool.available).map((tool) => tool.reason);
+  if (needed.length > 0) return { tables: [], raw: null, commands: [], skipped: needed.join("; ") };
+
+  await using folder = await tempDir("bench-peers");
+  const names = plan.peers ?? (plan.isQuick ? QUICK_PEERS : null);
+  const { peers, missing } = await preparePeers(names, plan.isQuick, folder.path, plan.signal);
+  const others = peers.map(({ name, title, start }) => ({
+    name,
+    variant: { name: title, start: ({ signal }: Plan) => start(signal), isCompiling: false },
+  }));
+  const all: readonly Variant[] = [NO_FILTER, TEN, EOM, ...LIMITS, ...others.map(({ variant }) => variant)];
+  const libmilter = others.flatMap(({ name, variant }) => (name === "libmilter" ? [variant] : []));
+  const some: readonly Variant[] = plan.isQuick ? [NO_FILTER, TEN] : [NO_FILTER, TEN, EOM, ...libmilter];
+
+  const memory = await memoryPlace();
+  const skipped = [
+    ...missing,
+    ...(typeof memory === "string" ? [`queue in memory: not measured, ${memory}`] : []),
+    ...(postal.available ? [] : [`postal: not measured, ${postal.reason} (Debian: postal)`]),
+  ];
+  for (const reason of skipped) plan.note(reason);
+
+  const places = typeof memory === "string" ? [DISK] : [memory, DISK];
+  const rounds = Math.min(plan.rounds, MOST_ROUNDS);
+  const scenes = places.flatMap((place) =>
+    SESSIONS.map((sessions): Scene => {
+      const isFull = place === places[0] && sessions === FULL_SESSIONS;
+      const sender = smtpSourceOf(sessions);
+      return isFull
+        ? { sender, place, variants: all, rounds: plan.rounds, notes: skipped }
+        : { sender, place, variants: some, rounds, notes: [] };
+    }),
+  );
+  if (postal.available) {
+    scenes.push({
+      sender: postalSender,
+      place: DISK,
+      variants: some,
+      rounds,
+      notes: [
+        "a thread of postal waits about 42 ms for each message (TCP's delayed acknowledgement), whatever the filter does:",
+        "it hides most of what one costs",
+      ],
+    });
+  }
 
   const commands = new Set<string>();
-  const send = async (variant: Variant, count: number): Promise<number> => {
-    const args = ["-s", SESSIONS, "-m", count, "-l", BODY_BYTES, "-f", "from@example.com", "-t", "to@example.com"];
-    const cmd = [smtpSource.path, ...args.map(String), `127.0.0.1:${postfix.port(variant.service)}`];
-    const began = performance.now();
-    const child = Bun.spawn(cmd, { stdout: "ignore", stderr: "pipe", signal: plan.signal });
-    const [exitCode, errors] = await Promise.all([child.exited, child.stderr.text()]);
-    const seconds = (performance.now() - began) / 1000;
-    // It ends with an error at the first reply it does not like, so every message was accepted.
-    if (exitCode !== 0) throw new Error(`smtp-source (${variant.name}) ended with ${exitCode}: ${errors}`);
-    if (count === messages) commands.add(["smtp-source", ...args, "127.0.0.1:PORT"].join(" "));
-    await emptied(postfix);
-    return seconds;
-  };
-
-  const results = await interleave(plan, VARIANTS, async (variant, round): Promise<Measurement> => {
-    await using stack = new AsyncDisposableStack();
-    const server =
-      variant.handlers === null
-        ? null
-        : stack.use(
-            await startReal({
-              handlers: variant.handlers,
-              workers: plan.workers,
-              socket: socketOf(variant.service),
-              signal: plan.signal,
-            }),
-          );
-    if (server !== null) {
-      commands.add(server.command);
-      // A server that runs for days has its code compiled; Postfix would take minutes to bring a fresh one there.
-      await using _ = await startGenerators(plan, server, { kind: "mail", connections: SESSIONS, changes: 1 });
-    }
-    await send(variant, messages / 5);
-    const before = server === null ? 0 : cpuMicros(server.pid);
-    const seconds = await send(variant, messages);
-    const cpu = server === null ? 0 : cpuMicros(server.pid) - before;
-    if (server !== null && cpu === 0) throw new Error(`${variant.name}: pmilter had nothing to do`);
-    const perSecond = messages / seconds;
-    plan.note(`mta ${round + 1}/${plan.rounds} ${variant.name}: ${formatNumber(perSecond)} messages/s`);
-    return { perSecond, cpuMicros: cpu / messages };
-  });
-
-  const of = (variant: Variant, key: keyof Measurement) => results.get(variant)!.map((measurement) => measurement[key]);
-  const ratio = (variant: Variant) => ratioOf(of(variant, "perSecond"), of(NO_FILTER, "perSecond"));
-  return {
-    commands: [...commands],
-    raw: VARIANTS.map((variant) => ({ variant: variant.name, rounds: results.get(variant) })),
-    versions: packageVersions(["postfix"]),
-    plots: [
-      barPlot(
-        {
-          name: "mta-ratio",
-          title: `Messages/s through Postfix, to no filter, ${SESSIONS} sessions`,
-          scale: "linear",
-          unit: "ratio to no filter (more is better)",
-        },
-        VARIANTS.map((variant) => [variant.name, ratio(variant)]),
-      ),
-    ],
-    tables: [
-      {
-        title: `mta: smtp-source, ${SESSIONS} sessions, ${messages} messages of ${BODY_BYTES} bytes, one a connection`,
-        columns: ["Postfix with", "messages/s", "ratio to no filter", "CPU µs/message of pmilter"],
-        rows: VARIANTS.map((variant) => [
-          variant.name,
-          formatSpread(spreadOf(of(variant, "perSecond"))),
-          variant === NO_FILTER ? "1" : formatSpread(ratio(variant)),
-          variant.handlers === null ? "-" : formatSpread(spreadOf(of(variant, "cpuMicros"))),
-        ]),
-        notes: ["queue on disk, delivery to the discard transport, in_flow_delay = 0"],
-      },
-    ],
-  };
+  const tables: Table[] = [];
+  const raw: unknown[] = [];
+  for (const scene of scenes) {
+    const results = await measureScene(plan, scene, commands);
+    const { sender, place, variants } = scene;
+    raw.push({
+      sender: sender.name,
+      queue: place.name,
+      variants: variants.map((variant) => ({ variant: variant.name, rounds: results.get(variant) })),
+    });
+    tables.push(tableOf(scene, results));
+  }
+  return { commands: [...commands], tables, raw: { missing: skipped, scenes: raw } };
 }
 
-/** Waits until everything is delivered, so that no run works off what the one before left. */
-async function emptied(postfix: Postfix): Promise<void> {
-  const queues = ["incoming", "active", "deferred"].map((name) => join(postfix.dir, "spool", name));
-  await waitFor(
-    async () => {
-      const entries = await Promise.all(
-        queues.map((queue) => readdir(queue, { recursive: true, withFileTypes: true })),
-      );
-      return entries.flat().every((entry) => !entry.isFile());
-    },
-    { what: "Postfix to deliver its queue", timeoutMs: 60_000, intervalMs: 50 },
-  );
+async function measureScene(
+  plan: Plan,
+  { sender, place, variants, rounds }: Scene,
+  commands: Set<string>,
+): Promise<Map<Variant, Measurement[]>> {
+  await using mail = await MailServer.start(place);
+  const send = async (port: number, ms: number) => {
+    const sending = await sender.send(mail, port, ms, plan.signal);
+    await mail.emptied();
+    return sending;
+  };
+  commands.add(sender.command);
+  // Twice: Postfix starts its daemons, then it is seen how fast they are.
+  await send(mail.port, plan.warmMs);
+  await send(mail.port, plan.warmMs);
+  return await interleave({ ...plan, rounds }, variants, async (variant, round) => {
+    await using server = (await variant.start?.(plan)) ?? null;
+    if (server !== null) {
+      commands.add(server.command);
+      await warmUp(plan, variant, server);
+      await mail.filterBy(server.socket);
+    }
+    const port = server === null ? mail.port : mail.filteredPort;
+    await send(port, plan.measureMs / 5);
+    const before = server === null ? 0 : cpuMicros(server.pid);
+    const { messages, perSecond } = await send(port, plan.measureMs);
+    const cpu = server === null ? 0 : cpuMicros(server.pid) - before;
+    plan.note(
+      `mta ${round + 1}/${rounds} ${sender.name}, ${place.name}, ${variant.name}: ${formatNumber(perSecond)} messages/s`,
+    );
+    return { messages, perSecond, cpuMicros: cpu / messages };
+  });
+}
+
+/** A server that runs for days has its code compiled; Postfix would take minutes to bring a fresh one there. */
+async function warmUp(plan: Plan, { isCompiling }: Variant, server: RunningServer): Promise<void> {
+  const warmMs = isCompiling ? plan.warmMs : Math.min(plan.warmMs, PEER_WARM_MS);
+  await using _ = await startGenerators({ ...plan, warmMs }, server, {
+    kind: "mail",
+    connections: WARM_CONNECTIONS,
+    changes: 1,
+  });
+}
+
+function tableOf({ sender, place, variants, notes }: Scene, results: ReadonlyMap<Variant, Measurement[]>): Table {
+  const of = (variant: Variant, key: keyof Measurement) => results.get(variant)!.map((measurement) => measurement[key]);
+  return {
+    title: `mta: ${sender.name}, queue ${place === DISK ? "on" : "in"} ${place.name}`,
+    columns: ["Postfix with", "messages/s", "ratio to no filter", "CPU µs/message of the filter"],
+    rows: variants.map((variant) => [
+      variant.name,
+      formatSpread(spreadOf(of(variant, "perSecond"))),
+      variant === NO_FILTER ? "1" : formatSpread(ratioOf(of(variant, "perSecond"), of(NO_FILTER, "perSecond"))),
+      variant === NO_FILTER ? "-" : formatSpread(spreadOf(of(variant, "cpuMicros"))),
+    ]),
+    notes: [
+      `${sender === postalSender ? "up to 1 KiB" : `${BODY_BYTES} bytes`} of body, a connection for each message; delivery to the discard transport, in_flow_delay = 0`,
+      ...notes,
+    ],
+  };
 }
