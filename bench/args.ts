@@ -1,9 +1,9 @@
 /** The command line of the benchmark. Pure. */
 
-export const SUITES = ["micro", "wire", "hold", "mta"] as const;
+export const SUITES = ["micro", "wire", "hold", "mta", "scale"] as const;
 export type SuiteName = (typeof SUITES)[number];
 
-/** The peers that are not ours, of the suite `wire`. */
+/** The peers that are not ours, of the suites `wire` and `mta`. */
 export const PEERS = ["libmilter", "bare-c", "pymilter", "pmilter-perl", "go"] as const;
 export type PeerName = (typeof PEERS)[number];
 
@@ -31,14 +31,15 @@ export class BenchUsageError extends Error {
   override readonly name = "BenchUsageError";
 }
 
-export const HELP = `Usage: bun run bench [micro] [wire] [hold] [mta] [options]
+export const HELP = `Usage: bun run bench [micro] [wire] [hold] [mta] [scale] [options]
 
 Measures pmilter and prints tables; without a name, everything. See bench/README.md.
 
   micro   packet reader, reply writer, a whole message in memory: time and allocation
   wire    messages per second over a unix socket, against the server process
   hold    what it costs that the main thread holds a copy of each connection
-  mta     a private Postfix without and with pmilter (root and Debian's postfix needed)
+  mta     a private Postfix without and with filters (root and Debian's postfix needed)
+  scale   what a message costs as recipients, headers, body, filters or connections grow
 
 Options:
   --quick            everything once and shortly, within 3 minutes: a smoke test, not a measurement
@@ -53,7 +54,7 @@ Options:
   --connections N    connections of the load generators together, 1 to 5000, and in wire no others (default 20)
   --generators N     load generator processes, 1 to 16 (default: half the cores)
   --workers N        handler workers of the servers, 1 to 64, or auto (default)
-  --peers A,B        peers of wire, built or found here: ${PEERS.join(", ")};
+  --peers A,B        peers of wire and mta, built or found here: ${PEERS.join(", ")};
                      or none (default: all that can be had)
   -h, --help         this text
 `;

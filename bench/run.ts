@@ -17,6 +17,7 @@ import { runHold } from "./hold/suite.ts";
 import { runMicro } from "./micro/suite.ts";
 import { runMta } from "./mta/suite.ts";
 import { writePage } from "./page/page.ts";
+import { runScale } from "./scale/suite.ts";
 import { describeMachine, type Machine, ROOT } from "./support/machine.ts";
 import type { LoadPoint, Plan, SuiteResult } from "./support/suite.ts";
 import { formatTable } from "./support/table.ts";
@@ -29,6 +30,7 @@ const RUN: Readonly<Record<SuiteName, (plan: Plan) => Promise<SuiteResult>>> = {
   wire: runWire,
   hold: runHold,
   mta: runMta,
+  scale: runScale,
 };
 
 const PAGE = join(ROOT, "bench", "RESULTS.md");

@@ -92,3 +92,11 @@ function readOf(pid: number, file: string): string | null {
 export function openFilesLimit(): number {
   return Number(/^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1] ?? 1024);
 }
+
+/** Raises it for this process and those it starts, as far as the machine lets it: Bun has gone up to the hard limit. */
+export function raiseOpenFilesLimit(wanted: number): void {
+  const prlimit = Bun.which("prlimit");
+  if (prlimit === null || openFilesLimit() >= wanted) return;
+  const limit = `--nofile=${wanted}:${wanted}`;
+  Bun.spawnSync([prlimit, "--pid", String(process.pid), limit], { stdio: ["ignore", "ignore", "ignore"] });
+}

@@ -23,10 +23,13 @@ export interface ServerOptions {
   readonly handlers: HandlerSet;
   readonly workers: number | "auto";
   readonly signal: AbortSignal;
-  /** Where to listen; by default in a folder of its own. */
-  readonly socket?: string;
   /** The server's entry file; by default this tree's. */
   readonly main?: string;
+}
+
+export interface RealOptions extends ServerOptions {
+  /** In place of the handlers, so many filters, each with all ten of them. */
+  readonly filters?: number;
 }
 
 export interface RunningServer extends AsyncDisposable {
@@ -81,22 +84,28 @@ function tableOf(name: string, entries: readonly (readonly [key: string, path: s
   return [`[${name}]`, ...entries.map(([key, path]) => `${key} = ${JSON.stringify(path)}`)].join("\n");
 }
 
+function chainConfig(count: number): string {
+  const path = JSON.stringify(join(FILTERS, "all.ts"));
+  return Array.from({ length: count }, (_, index) => `\n[[filter]]\npath = ${path}\nname = "all-${index + 1}"`).join(
+    "\n",
+  );
+}
+
 /** The server as users start it. */
-export async function startReal({ handlers, workers, socket, main, signal }: ServerOptions): Promise<RunningServer> {
+export async function startReal({ handlers, filters, workers, main, signal }: RealOptions): Promise<RunningServer> {
   signal.throwIfAborted();
   const server = await startPmilter({
     // Beside the configuration, and not where this user's own server may have its socket.
     server: { workers, control: "pmilter.ctl" },
-    config: handlerConfig(handlers),
+    config: filters === undefined ? handlerConfig(handlers) : chainConfig(filters),
     // Millions of lines, and whoever read them would compete with the server.
     keepsPrints: false,
     ...(main !== undefined && { main }),
-    ...(socket !== undefined && { listen: `unix:${socket}` }),
   });
   return {
-    socket: socket ?? join(server.dir, "pmilter.sock"),
+    socket: join(server.dir, "pmilter.sock"),
     pid: server.process.pid,
-    command: `bun src/main.ts -c pmilter.toml   # ${handlers} handlers, workers = ${workers}`,
+    command: `bun src/main.ts -c pmilter.toml   # ${filters === undefined ? `${handlers} handlers` : `${filters} filters`}, workers = ${workers}`,
     async [Symbol.asyncDispose]() {
       await server[Symbol.asyncDispose]();
       const complaints = server.log.all.filter((line) => /\]\[(error|crit|alert|emerg)\]/.test(line));

@@ -25,7 +25,13 @@ test.each([
   expect(() => parseBenchArguments(args)).toThrow(message);
 });
 
-test("--help names every peer", () => {
+test("suites run in the order of the table, without a name all of them", () => {
+  expect(parseBenchArguments(["scale", "micro"]).suites).toEqual(["micro", "scale"]);
+  expect(parseBenchArguments([]).suites).toEqual(SUITES);
+});
+
+test("--help names every suite and every peer", () => {
+  for (const suite of SUITES) expect(HELP).toContain(`[${suite}]`);
   for (const peer of PEERS) expect(HELP).toContain(peer);
 });
 

@@ -11,6 +11,8 @@ const PLAN: Plan = {
   warmMs: 50,
   measureMs: 300,
   connections: 4,
+  points: [],
+  seed: 1,
   generators: 1,
   workers: 1,
   peers: [],
