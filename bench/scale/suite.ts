@@ -157,6 +157,7 @@ function connectionsTable(results: Results, allowed: number): Table {
       ];
     }),
     notes: [
+      "a reply takes longer with more of them, since all are at work and each waits for its turn",
       `memory: ${memory.text("KiB", "connection")}`,
       `this machine allows ${allowed.toLocaleString("en-US")} open files, the server takes ${PER_CONNECTION} for a connection`,
     ],
