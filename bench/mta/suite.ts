@@ -117,8 +117,8 @@ export async function runMta(plan: Plan): Promise<SuiteResult> {
       variants: some,
       rounds,
       notes: [
-        "a thread of postal waits about 42 ms for each message (TCP's delayed acknowledgement), whatever the filter does:",
-        "it hides most of what one costs",
+        "postal writes a message in three pieces, and TCP keeps the last back until the first is acknowledged, about 42 ms",
+        "later, for each message: it hides most of what a filter costs",
       ],
     });
   }
