@@ -5,54 +5,28 @@
 import { postfixTool } from "../../test/support/postfix.ts";
 import { tempDir } from "../../test/support/temp.ts";
 import type { PeerName } from "../args.ts";
+import { packageVersions } from "../support/machine.ts";
 import { preparePeers } from "../support/peers.ts";
+import { barPlot, type Plot } from "../support/plot.ts";
 import { cpuMicros } from "../support/process.ts";
-import { type RunningServer, startBare, startReal } from "../support/servers.ts";
-import { formatNumber, formatSpread, ratioOf, spreadOf } from "../support/stats.ts";
+import type { RunningServer } from "../support/servers.ts";
+import { formatNumber, formatSpread, ratioOf, type Spread, spreadOf } from "../support/stats.ts";
 import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";
 import type { Table } from "../support/table.ts";
+import type { Target } from "../support/target.ts";
 import { startGenerators } from "../wire/load.ts";
+import { BARE_EOM, BARE_TEN, EOM_ONLY, peerVariant, TEN, type Variant } from "../wire/variants.ts";
 import { DISK, MailServer, memoryPlace, type Place } from "./mail-server.ts";
 import { BODY_BYTES, postal, postalSender, type Sender, smtpSource, smtpSourceOf } from "./senders.ts";
 
-/** What Postfix has for a filter. */
-interface Variant {
-  readonly name: string;
-  /** Null: none. */
-  readonly start: ((plan: Plan) => Promise<RunningServer>) | null;
-  /** Its code is compiled while it runs: it needs the whole time before a measurement. */
-  readonly isCompiling: boolean;
-}
-
-const NO_FILTER: Variant = { name: "no filter", start: null, isCompiling: false };
-const TEN: Variant = {
-  name: "pmilter, ten handlers",
-  start: ({ workers, signal }) => startReal({ handlers: "ten", workers, signal }),
-  isCompiling: true,
-};
-const EOM: Variant = {
-  name: "pmilter, eom only",
-  start: ({ workers, signal }) => startReal({ handlers: "eom", workers, signal }),
-  isCompiling: true,
-};
-const LIMITS: readonly Variant[] = [
-  {
-    name: "bare loop, as for ten",
-    start: ({ workers, signal }) => startBare({ handlers: "ten", workers, signal }),
-    isCompiling: true,
-  },
-  {
-    name: "bare loop, as for eom only",
-    start: ({ workers, signal }) => startBare({ handlers: "eom", workers, signal }),
-    isCompiling: true,
-  },
-];
+/** What Postfix has for a filter; null: none. */
+type Filter = Variant | null;
 
 /** One table: mail from one sender, a queue in one place. */
 interface Scene {
   readonly sender: Sender;
   readonly place: Place;
-  readonly variants: readonly Variant[];
+  readonly filters: readonly Filter[];
   readonly rounds: number;
   readonly notes: readonly string[];
 }
@@ -83,13 +57,9 @@ export async function runMta(plan: Plan): Promise<SuiteResult> {
   await using folder = await tempDir("bench-peers");
   const names = plan.peers ?? (plan.isQuick ? QUICK_PEERS : null);
   const { peers, missing } = await preparePeers(names, plan.isQuick, folder.path, plan.signal);
-  const others = peers.map(({ name, title, start }) => ({
-    name,
-    variant: { name: title, start: ({ signal }: Plan) => start(signal), isCompiling: false },
-  }));
-  const all: readonly Variant[] = [NO_FILTER, TEN, EOM, ...LIMITS, ...others.map(({ variant }) => variant)];
-  const libmilter = others.flatMap(({ name, variant }) => (name === "libmilter" ? [variant] : []));
-  const some: readonly Variant[] = plan.isQuick ? [NO_FILTER, TEN] : [NO_FILTER, TEN, EOM, ...libmilter];
+  const all: readonly Filter[] = [null, TEN, EOM_ONLY, BARE_TEN, BARE_EOM, ...peers.map(peerVariant)];
+  const libmilter = peers.filter(({ name }) => name === "libmilter").map(peerVariant);
+  const some: readonly Filter[] = plan.isQuick ? [null, TEN] : [null, TEN, EOM_ONLY, ...libmilter];
 
   const memory = await memoryPlace();
   const skipped = [
@@ -106,15 +76,15 @@ export async function runMta(plan: Plan): Promise<SuiteResult> {
       const isFull = place === places[0] && sessions === FULL_SESSIONS;
       const sender = smtpSourceOf(sessions);
       return isFull
-        ? { sender, place, variants: all, rounds: plan.rounds, notes: skipped }
-        : { sender, place, variants: some, rounds, notes: [] };
+        ? { sender, place, filters: all, rounds: plan.rounds, notes: skipped }
+        : { sender, place, filters: some, rounds, notes: [] };
     }),
   );
   if (postal.available) {
     scenes.push({
       sender: postalSender,
       place: DISK,
-      variants: some,
+      filters: some,
       rounds,
       notes: [
         "postal writes a message in three pieces, and TCP keeps the last back until the first is acknowledged, about 42 ms",
@@ -126,24 +96,59 @@ export async function runMta(plan: Plan): Promise<SuiteResult> {
   const commands = new Set<string>();
   const tables: Table[] = [];
   const raw: unknown[] = [];
+  let [plots, targets]: [readonly Plot[], readonly Target[]] = [[], []];
   for (const scene of scenes) {
-    const results = await measureScene(plan, scene, commands);
-    const { sender, place, variants } = scene;
+    const figures = new Figures(await measureScene(plan, scene, commands));
+    const { sender, place, filters } = scene;
     raw.push({
       sender: sender.name,
       queue: place.name,
-      variants: variants.map((variant) => ({ variant: variant.name, rounds: results.get(variant) })),
+      filters: filters.map((filter) => ({ filter: nameOf(filter), rounds: figures.rounds(filter) })),
     });
-    tables.push(tableOf(scene, results));
+    tables.push(tableOf(scene, figures));
+    if (filters === all) [plots, targets] = [[plotOf(scene, figures)], targetsOf(scene, figures)];
   }
-  return { commands: [...commands], tables, raw: { missing: skipped, scenes: raw } };
+  return {
+    commands: [...commands],
+    tables,
+    plots,
+    targets,
+    versions: packageVersions(["postfix", "postal"]),
+    raw: { missing: skipped, scenes: raw },
+  };
+}
+
+/** What a scene has measured. */
+class Figures {
+  readonly #results: ReadonlyMap<Filter, readonly Measurement[]>;
+
+  constructor(results: ReadonlyMap<Filter, readonly Measurement[]>) {
+    this.#results = results;
+  }
+
+  rounds(filter: Filter): readonly Measurement[] {
+    return this.#results.get(filter)!;
+  }
+
+  of(filter: Filter, key: keyof Measurement): readonly number[] {
+    return this.rounds(filter).map((measurement) => measurement[key]);
+  }
+
+  /** Messages a second, to those without a filter. */
+  ratio(filter: Filter): Spread {
+    return ratioOf(this.of(filter, "perSecond"), this.of(null, "perSecond"));
+  }
+}
+
+function nameOf(filter: Filter): string {
+  return filter?.name ?? "no filter";
 }
 
 async function measureScene(
   plan: Plan,
-  { sender, place, variants, rounds }: Scene,
+  { sender, place, filters, rounds }: Scene,
   commands: Set<string>,
-): Promise<Map<Variant, Measurement[]>> {
+): Promise<Map<Filter, Measurement[]>> {
   await using mail = await MailServer.start(place);
   const send = async (port: number, ms: number) => {
     const sending = await sender.send(mail, port, ms, plan.signal);
@@ -154,11 +159,11 @@ async function measureScene(
   // Twice: Postfix starts its daemons, then it is seen how fast they are.
   await send(mail.port, plan.warmMs);
   await send(mail.port, plan.warmMs);
-  return await interleave({ ...plan, rounds }, variants, async (variant, round) => {
-    await using server = (await variant.start?.(plan)) ?? null;
-    if (server !== null) {
+  return await interleave({ ...plan, rounds }, filters, async (filter, round) => {
+    await using server = (await filter?.start(plan)) ?? null;
+    if (filter !== null && server !== null) {
       commands.add(server.command);
-      await warmUp(plan, variant, server);
+      await warmUp(plan, filter, server);
       await mail.filterBy(server.socket);
     }
     const port = server === null ? mail.port : mail.filteredPort;
@@ -167,36 +172,79 @@ async function measureScene(
     const { messages, perSecond } = await send(port, plan.measureMs);
     const cpu = server === null ? 0 : cpuMicros(server.pid) - before;
     plan.note(
-      `mta ${round + 1}/${rounds} ${sender.name}, ${place.name}, ${variant.name}: ${formatNumber(perSecond)} messages/s`,
+      `mta ${round + 1}/${rounds} ${sender.name}, ${place.name}, ${nameOf(filter)}: ${formatNumber(perSecond)} messages/s`,
     );
     return { messages, perSecond, cpuMicros: cpu / messages };
   });
 }
 
 /** A server that runs for days has its code compiled; Postfix would take minutes to bring a fresh one there. */
-async function warmUp(plan: Plan, { isCompiling }: Variant, server: RunningServer): Promise<void> {
+async function warmUp(plan: Plan, { changes, isCompiling }: Variant, server: RunningServer): Promise<void> {
   const warmMs = isCompiling ? plan.warmMs : Math.min(plan.warmMs, PEER_WARM_MS);
   await using _ = await startGenerators({ ...plan, warmMs }, server, {
     kind: "mail",
     connections: WARM_CONNECTIONS,
-    changes: 1,
+    changes,
   });
 }
 
-function tableOf({ sender, place, variants, notes }: Scene, results: ReadonlyMap<Variant, Measurement[]>): Table {
-  const of = (variant: Variant, key: keyof Measurement) => results.get(variant)!.map((measurement) => measurement[key]);
+function titleOf({ sender, place }: Scene): string {
+  return `${sender.name}, queue ${place === DISK ? "on" : "in"} ${place.name}`;
+}
+
+function tableOf(scene: Scene, figures: Figures): Table {
+  const { sender, filters, notes } = scene;
   return {
-    title: `mta: ${sender.name}, queue ${place === DISK ? "on" : "in"} ${place.name}`,
+    title: `mta: ${titleOf(scene)}`,
     columns: ["Postfix with", "messages/s", "ratio to no filter", "CPU µs/message of the filter"],
-    rows: variants.map((variant) => [
-      variant.name,
-      formatSpread(spreadOf(of(variant, "perSecond"))),
-      variant === NO_FILTER ? "1" : formatSpread(ratioOf(of(variant, "perSecond"), of(NO_FILTER, "perSecond"))),
-      variant === NO_FILTER ? "-" : formatSpread(spreadOf(of(variant, "cpuMicros"))),
+    rows: filters.map((filter) => [
+      nameOf(filter),
+      formatSpread(spreadOf(figures.of(filter, "perSecond"))),
+      filter === null ? "1" : formatSpread(figures.ratio(filter)),
+      filter === null ? "-" : formatSpread(spreadOf(figures.of(filter, "cpuMicros"))),
     ]),
     notes: [
       `${sender === postalSender ? "up to 1 KiB" : `${BODY_BYTES} bytes`} of body, a connection for each message; delivery to the discard transport, in_flow_delay = 0`,
       ...notes,
     ],
   };
+}
+
+function plotOf(scene: Scene, figures: Figures): Plot {
+  return barPlot(
+    {
+      name: "mta-ratio",
+      title: `Messages/s through Postfix, to no filter: ${titleOf(scene)}`,
+      scale: "linear",
+      unit: "ratio to no filter (more is better)",
+    },
+    scene.filters.map((filter) => [nameOf(filter), figures.ratio(filter)]),
+  );
+}
+
+function targetsOf(scene: Scene, figures: Figures): readonly Target[] {
+  const ten = figures.ratio(TEN);
+  const lead = (filter: Variant) => {
+    const ratio = figures.ratio(filter);
+    return spreadOf(ten.all.map((value, round) => value - ratio.all[round]!));
+  };
+  const note = titleOf(scene);
+  // Whoever answers everything: the peers, and their limit.
+  const rivals = scene.filters.flatMap((filter) =>
+    filter === null || filter.role === "pmilter" || filter === BARE_TEN || filter === BARE_EOM ? [] : [filter],
+  );
+  return [
+    {
+      what: "Postfix: ratio to no filter, ten handlers less the bare Bun loop of the same negotiation",
+      bound: ["at least", -0.03],
+      figure: lead(BARE_TEN),
+      note,
+    },
+    ...rivals.map((rival): Target => ({
+      what: `Postfix: ratio to no filter, ten handlers less ${rival.name}`,
+      bound: ["above", 0],
+      figure: lead(rival),
+      note,
+    })),
+  ];
 }

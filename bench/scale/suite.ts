@@ -1,5 +1,6 @@
 /** What pmilter costs against size: each sweep lets one thing grow in geometric steps, and all others stay as in `wire`. */
 import { openFilesLimit, raiseOpenFilesLimit } from "../support/process.ts";
+import type { Plot } from "../support/plot.ts";
 import { type RealOptions, startReal } from "../support/servers.ts";
 import { formatNumber, formatSpread, lineThrough, ratioOf, spreadOf } from "../support/stats.ts";
 import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";
@@ -77,12 +78,14 @@ export async function runScale(plan: Plan): Promise<SuiteResult> {
   const commands = new Set<string>();
   const raw: Record<string, unknown> = {};
   const tables: Table[] = [];
+  const plots: Plot[] = [];
   for (const sweep of [...SWEEPS, connections]) {
     const results = await measureSweep(timed, sweep, commands);
     raw[sweep.name] = [...results].map(([size, rounds]) => ({ size, rounds }));
     tables.push(sweep === connections ? connectionsTable(results, allowed) : sweepTable(sweep, results));
+    plots.push(plotOf(sweep, results));
   }
-  return { commands: [...commands], raw: { openFiles: allowed, sweeps: raw }, tables };
+  return { commands: [...commands], raw: { openFiles: allowed, sweeps: raw }, tables, plots };
 }
 
 async function measureSweep(plan: Plan, sweep: Sweep, commands: Set<string>): Promise<Results> {
@@ -160,6 +163,24 @@ function connectionsTable(results: Results, allowed: number): Table {
       "a reply takes longer with more of them, since all are at work and each waits for its turn",
       `memory: ${memory.text("KiB", "connection")}`,
       `this machine allows ${allowed.toLocaleString("en-US")} open files, the server takes ${PER_CONNECTION} for a connection`,
+    ],
+  };
+}
+
+function plotOf({ name, unit }: Sweep, results: Results): Plot {
+  return {
+    name: `scale-${unit.toLowerCase()}`,
+    title: `What a message costs, against ${name}`,
+    kind: "lines",
+    scale: "log",
+    unit: "server CPU µs/message",
+    axis: name,
+    categories: [...results.keys()].map((size) => size.toLocaleString("en-US")),
+    series: [
+      {
+        name: "CPU µs/message",
+        values: [...results.values()].map((rounds) => spreadOf(rounds.map(({ cpuMicros }) => cpuMicros))),
+      },
     ],
   };
 }
