@@ -105,7 +105,7 @@ export async function startReal({ handlers, filters, workers, main, signal }: Re
   return {
     socket: join(server.dir, "pmilter.sock"),
     pid: server.process.pid,
-    command: `bun src/main.ts -c pmilter.toml   # ${filters === undefined ? `${handlers} handlers` : `${filters} filters`}, workers = ${workers}`,
+    command: `bun src/main.ts -c pmilter.toml   # ${filters === undefined ? `${handlers} handlers` : `a chain of ${filters}`}, workers = ${workers}`,
     async [Symbol.asyncDispose]() {
       await server[Symbol.asyncDispose]();
       const complaints = server.log.all.filter((line) => /\]\[(error|crit|alert|emerg)\]/.test(line));
