@@ -1,9 +1,9 @@
 /** The command line of the benchmark. Pure. */
 
-export const SUITES = ["micro", "wire", "hold", "skip", "memory", "life", "cores", "mta"] as const;
+export const SUITES = ["micro", "wire", "hold", "skip", "memory", "life", "cores", "profile", "mta", "scale"] as const;
 export type SuiteName = (typeof SUITES)[number];
 
-/** The peers that are not ours, of the suite `wire`. */
+/** The peers that are not ours, of the suites `wire` and `mta`. */
 export const PEERS = ["libmilter", "bare-c", "pymilter", "pmilter-perl", "go"] as const;
 export type PeerName = (typeof PEERS)[number];
 
@@ -12,6 +12,12 @@ export interface BenchArguments {
   readonly isQuick: boolean;
   readonly isLong: boolean;
   readonly json: string | null;
+  /** The file of the results page; null for none, or for the default of a full run. */
+  readonly results: string | null;
+  /** The revision to compare with; null to measure alone. */
+  readonly compare: string | null;
+  readonly failsOnSlower: boolean;
+  readonly seed: number | null;
   readonly rounds: number | null;
   readonly connections: number | null;
   readonly generators: number | null;
@@ -26,7 +32,7 @@ export class BenchUsageError extends Error {
   override readonly name = "BenchUsageError";
 }
 
-export const HELP = `Usage: bun run bench [micro] [wire] [hold] [skip] [memory] [life] [cores] [mta] [options]
+export const HELP = `Usage: bun run bench [micro] [wire] [hold] [skip] [memory] [life] [cores] [profile] [mta] [scale] [options]
 
 Measures pmilter and prints tables; without a name, everything. See bench/README.md.
 
@@ -37,17 +43,25 @@ Measures pmilter and prints tables; without a name, everything. See bench/README
   memory  idle connections, a message of 50 MB, and many messages one after the other
   life    from start to first answer, and what a reload costs those who wait for a reply
   cores   how work spreads over the workers, and what the main thread does
-  mta     a private Postfix without and with pmilter (root and Debian's postfix needed)
+  profile where the processor's time of a worker goes (Debian's linux-perf needed)
+  mta     a private Postfix without and with filters (root and Debian's postfix needed)
+  scale   what a message costs as recipients, headers, body, filters or connections grow
 
 Options:
-  --quick            everything once and shortly, in about two minutes: a smoke test, not a measurement
+  --quick            everything once and shortly, within 3 minutes: a smoke test, not a measurement
   --long             memory: a million messages instead of a hundred thousand, some minutes more
   --json FILE        also write every measurement to FILE
-  --rounds N         measurements of each variant, 1 to 50 (default 5)
-  --connections N    connections of the load generators together, 1 to 5000 (default 20)
+  --results FILE     write the results page to FILE, its plots into results/ beside it (a full run writes
+                     bench/RESULTS.md without being told)
+  --compare REV      instead of that, compare the working tree with another revision of this repository in micro and
+                     wire: faster, slower, or no difference seen
+  --fail-on-slower   with --compare: exit code 1 if anything is slower
+  --seed N           of the mail of mixed sizes in wire, which is new in each run and printed
+  --rounds N         measurements of each variant, 1 to 50 (default 5; with --compare 12)
+  --connections N    connections of the load generators together, 1 to 5000, and in wire no others (default 20)
   --generators N     load generator processes, 1 to 16 (default: half the cores)
   --workers N        handler workers of the servers, 1 to 64, or auto (default)
-  --peers A,B        peers of wire, built or found here: ${PEERS.join(", ")};
+  --peers A,B        peers of wire and mta, built or found here: ${PEERS.join(", ")};
                      or none (default: all that can be had)
   -h, --help         this text
 `;
@@ -57,7 +71,15 @@ const NUMBERS = {
   "--connections": { key: "connections", most: 5000 },
   "--generators": { key: "generators", most: 16 },
   "--workers": { key: "workers", most: 64 },
+  "--seed": { key: "seed", most: 0xffff_ffff },
 } as const;
+
+/** Options with a value that is taken as it stands. */
+const TEXTS = { "--json": "json", "--results": "results", "--compare": "compare" } as const;
+
+/** The suites that can compare two revisions. */
+export const COMPARED = ["micro", "wire"] as const satisfies readonly SuiteName[];
+export type ComparedSuite = (typeof COMPARED)[number];
 
 /** @throws BenchUsageError */
 export function parseBenchArguments(args: readonly string[]): BenchArguments {
@@ -67,7 +89,8 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
   let isLong = false;
   let isHelp = false;
   let isAuto = false;
-  let json: string | null = null;
+  let failsOnSlower = false;
+  const texts: Partial<Record<(typeof TEXTS)[keyof typeof TEXTS], string>> = {};
   let peers: readonly PeerName[] | null = null;
   for (let at = 0; at < args.length; at++) {
     const [name = "", attached] = splitOption(args[at]!);
@@ -80,7 +103,7 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
     };
     const suite = SUITES.find((known) => known === name);
     if (suite !== undefined) suites.add(suite);
-    else if (name === "--json") json = value();
+    else if (name in TEXTS) texts[TEXTS[name as keyof typeof TEXTS]] = value();
     else if (name === "--peers") peers = peerNames(value());
     else if (name in NUMBERS) {
       const { key, most } = NUMBERS[name as keyof typeof NUMBERS];
@@ -90,21 +113,38 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
     } else if (attached !== undefined) throw new BenchUsageError(unknown(args[at]!));
     else if (name === "--quick") isQuick = true;
     else if (name === "--long") isLong = true;
+    else if (name === "--fail-on-slower") failsOnSlower = true;
     else if (name === "--help" || name === "-h") isHelp = true;
     else throw new BenchUsageError(unknown(name));
   }
+  const { json = null, results = null, compare = null } = texts;
+  if (failsOnSlower && compare === null) throw new BenchUsageError("--fail-on-slower goes with --compare");
+  if (compare !== null) checkCompared(suites, results);
   return {
-    suites: suites.size === 0 ? SUITES : SUITES.filter((suite) => suites.has(suite)),
+    suites: suites.size === 0 ? (compare === null ? SUITES : COMPARED) : SUITES.filter((suite) => suites.has(suite)),
     isQuick,
     isLong,
     json,
+    results,
+    compare,
+    failsOnSlower,
     peers,
     isHelp,
+    seed: numbers.seed ?? null,
     rounds: numbers.rounds ?? null,
     connections: numbers.connections ?? null,
     generators: numbers.generators ?? null,
     workers: isAuto ? "auto" : (numbers.workers ?? null),
   };
+}
+
+function checkCompared(suites: ReadonlySet<SuiteName>, results: string | null): void {
+  if (results !== null) throw new BenchUsageError("--results does not go with --compare, whose verdict is printed");
+  for (const suite of suites) {
+    if (!COMPARED.some((known) => known === suite)) {
+      throw new BenchUsageError(`--compare measures ${COMPARED.join(" and ")}, not ${suite}`);
+    }
+  }
 }
 
 function splitOption(argument: string): [string, string | undefined] {

@@ -77,7 +77,7 @@ const ROW = {
   LOCK: 0,
   /** The slot whose handler runs, plus 1; 0 while none does. */
   BUSY_SLOT: 1,
-  /** Counts up while what the worker does returns. */
+  /** Counts up while the worker returns to its event loop, and with each read that it has worked on. */
   BEAT: 2,
   /** Mebibytes of the worker's heap. */
   HEAP: 3,
@@ -181,16 +181,11 @@ export class Ledger {
     for (;;) Atomics.wait(this.#words, at, Atomics.load(this.#words, at), 1000);
   }
 
-  /** The worker has returned to its event loop. */
+  /** A timer of the worker has run. */
   beat(row: number, heapBytes: number): void {
     const at = this.#rowAt(row);
     Atomics.add(this.#words, at + ROW.BEAT, 1);
     this.#words[at + ROW.HEAP] = heapBytes / 2 ** 20;
-  }
-
-  /** The worker begins something else: whatever it did before has returned, though it may not be back in its event loop. */
-  stir(row: number): void {
-    Atomics.add(this.#words, this.#rowAt(row) + ROW.BEAT, 1);
   }
 
   /** Differs from one look to the next while the worker returns to its event loop. */
@@ -269,9 +264,14 @@ export class Ledger {
     this.#words[this.#slotAt(slot) + SLOT.WAITING_SINCE] = Date.now() - alreadyMs;
   }
 
-  /** No handler runs any more, though one may be awaited. */
+  /**
+   * No handler runs any more, though one may be awaited. It counts as a return to the event loop: as long as a poll finds
+   * more than 1,024 sockets ready, Bun 1.4.5 polls again at once, and no timer beats.
+   */
   leave(row: number): void {
-    Atomics.store(this.#words, this.#rowAt(row) + ROW.BUSY_SLOT, 0);
+    const at = this.#rowAt(row);
+    Atomics.store(this.#words, at + ROW.BUSY_SLOT, 0);
+    Atomics.add(this.#words, at + ROW.BEAT, 1);
   }
 
   /**

@@ -138,6 +138,8 @@ describe("Ledger", () => {
     ledger.count(1, "internalErrors");
     const counts = (row: number) => new Counters().totals([ledger.counters(row)]);
     expect([ledger.beats(0), ledger.beats(1), ledger.heapBytes(1)]).toEqual([0, 1, 5 * 2 ** 20]);
+    ledger.leave(1);
+    expect([ledger.beats(0), ledger.beats(1), ledger.heapBytes(1)]).toEqual([0, 2, 5 * 2 ** 20]);
     expect(counts(1)).toMatchObject({ messages: 2, internalErrors: 1, accepted: 0 });
     expect(counts(0)).toMatchObject({ messages: 0, internalErrors: 0 });
     ledger.openRow(1);

@@ -7,7 +7,7 @@ import { type RunningServer, type ServerOptions, startBare, startReal, startShar
 import { formatNumber, formatSpread, ratioOf, spreadOf } from "../support/stats.ts";
 import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";
 import type { Table } from "../support/table.ts";
-import { type Load, measureLoad, type Measurement, startGenerators } from "../wire/load.ts";
+import { type Load, LONG, measureLoad, type Measurement, startGenerators } from "../wire/load.ts";
 
 interface Variant {
   readonly name: string;
@@ -18,8 +18,6 @@ const HOLD: Variant = { name: "hold and adopt (pmilter)", start: startReal };
 const SHARED: Variant = { name: "shared listener", start: startShared };
 const BARE: Variant = { name: "bare loop", start: startBare };
 
-/** Messages on a long connection: it is not renewed while it is measured. */
-const LONG = 1_000_000_000;
 /** Before the memory is looked at, so many connections come and go: code is compiled, buffers have their size. */
 const WARM_CONNECTIONS = 500;
 /** The garbage collector gets this long after connections have come or gone. */

@@ -22,7 +22,7 @@ const MAX_ROUNDS = 3;
 
 const filter = (file: string) => `[[filter]]\npath = ${JSON.stringify(join(FILTERS, file))}`;
 const real = (config: string) => (plan: Plan) =>
-  startReal({ handlers: "none", config, workers: 1, signal: plan.signal });
+  startReal({ handlers: "empty", config, workers: 1, signal: plan.signal });
 
 const VARIANTS: readonly Variant[] = [
   { name: "ten handlers (skip after the first chunk)", start: real(handlerConfig("ten")) },

@@ -1,27 +1,42 @@
 /** Microbenchmarks of the protocol and the conversation, in memory. Each file runs in fresh processes. */
 import { join } from "node:path";
 import { BenchChild } from "../support/child.ts";
-import { mitataVersion } from "../support/machine.ts";
+import { mitataVersion, ROOT } from "../support/machine.ts";
 import { formatNumber, formatSpread, spreadOf } from "../support/stats.ts";
 import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";
 import { type CaseResult, type Mode, NO_COLLECTOR } from "./cases.ts";
 
-const FILES = ["reader.ts", "writer.ts", "conversation.ts"] as const;
+export const FILES = ["reader.ts", "decode.ts", "writer.ts", "negotiation.ts", "macros.ts", "conversation.ts"] as const;
 /** Enough to see the spread; mitata repeats within each. */
 const MAX_ROUNDS = 3;
+
+/** A tree, and the benchmark's folder in it. */
+export interface Place {
+  readonly root: string;
+  readonly folder: string;
+}
+
+const HERE: Place = { root: ROOT, folder: "bench" };
+
+/** Runs a file of microbenchmarks in a process of its own. */
+export async function runFile({ root, folder }: Place, file: string, mode: Mode, signal: AbortSignal) {
+  await using child = new BenchChild<never, readonly CaseResult[]>(join(root, folder, "micro", file), {
+    root,
+    signal,
+    args: [mode],
+    ...(mode === "memory" && { env: NO_COLLECTOR }),
+  });
+  const results = await child.next();
+  return { results, command: mode === "memory" ? `BUN_JSC_useGC=0 ${child.command}` : child.command };
+}
 
 export async function runMicro(plan: Plan): Promise<SuiteResult> {
   const rounds = Math.min(plan.rounds, MAX_ROUNDS);
   const commands = new Set<string>();
   const run = async (file: string, mode: Mode): Promise<readonly CaseResult[]> => {
-    await using child = new BenchChild<never, readonly CaseResult[]>(join(import.meta.dir, file), {
-      signal: plan.signal,
-      args: [mode],
-      ...(mode === "memory" && { env: NO_COLLECTOR }),
-    });
-    commands.add(mode === "memory" ? `BUN_JSC_useGC=0 ${child.command}` : child.command);
-    // Awaited here: the child is disposed of when this function is left.
-    return await child.next();
+    const { results, command } = await runFile(HERE, file, mode, plan.signal);
+    commands.add(command);
+    return results;
   };
   const timed = await interleave({ ...plan, rounds }, FILES, async (file, round) => {
     const results = await run(file, plan.isQuick ? "quick" : "time");

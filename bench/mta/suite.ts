@@ -1,131 +1,250 @@
 /**
- * The figure that counts: a private Postfix that takes mail from smtp-source and throws it away, without a filter and
- * with one. What Postfix itself costs is most of it, so the ratio to no filter is what to look at.
+ * The figure that counts: a private Postfix that takes mail and throws it away, without a filter and with one. What
+ * Postfix itself costs is most of it, so the ratio to no filter is what to look at.
  */
-import { chmod, readdir } from "node:fs/promises";
-import { join } from "node:path";
-import { outsideTool } from "../../test/support/available.ts";
-import { type Postfix, postfixTool, startPostfix } from "../../test/support/postfix.ts";
-import { tempDir, waitFor } from "../../test/support/temp.ts";
+import { postfixTool } from "../../test/support/postfix.ts";
+import { tempDir } from "../../test/support/temp.ts";
+import type { PeerName } from "../args.ts";
+import { packageVersions } from "../support/machine.ts";
+import { preparePeers } from "../support/peers.ts";
+import { barPlot, type Plot } from "../support/plot.ts";
 import { cpuMicros } from "../support/process.ts";
-import { type HandlerSet, startReal } from "../support/servers.ts";
-import { formatNumber, formatSpread, ratioOf, spreadOf } from "../support/stats.ts";
-import { startGenerators } from "../wire/load.ts";
+import type { RunningServer } from "../support/servers.ts";
+import { formatNumber, formatSpread, ratioOf, type Spread, spreadOf } from "../support/stats.ts";
 import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";
+import type { Table } from "../support/table.ts";
+import type { Target } from "../support/target.ts";
+import { startGenerators } from "../wire/load.ts";
+import { BARE_EOM, BARE_TEN, EOM_ONLY, peerVariant, TEN, type Variant } from "../wire/variants.ts";
+import { DISK, MailServer, memoryPlace, type Place } from "./mail-server.ts";
+import { BODY_BYTES, postal, postalSender, type Sender, smtpSource, smtpSourceOf } from "./senders.ts";
 
-const smtpSource = outsideTool("smtp-source", { paths: ["/usr/sbin/smtp-source"] });
+/** What Postfix has for a filter; null: none. */
+type Filter = Variant | null;
 
-const SESSIONS = 10;
-const BODY_BYTES = 2048;
-
-/** A variant is a service of Postfix with a port of its own. */
-interface Variant {
-  readonly name: string;
-  readonly service: string;
-  readonly handlers: HandlerSet | null;
+/** One table: mail from one sender, a queue in one place. */
+interface Scene {
+  readonly sender: Sender;
+  readonly place: Place;
+  readonly filters: readonly Filter[];
+  readonly rounds: number;
+  readonly notes: readonly string[];
 }
 
-const NO_FILTER: Variant = { name: "Postfix alone", service: "smtp", handlers: null };
-const VARIANTS: readonly Variant[] = [
-  NO_FILTER,
-  { name: "pmilter, ten handlers", service: "ten", handlers: "ten" },
-  { name: "pmilter, eom only", service: "eom", handlers: "eom" },
-];
-
 interface Measurement {
+  readonly messages: number;
   readonly perSecond: number;
-  /** Processor time of pmilter for a message, in microseconds; 0 without it. */
+  /** Processor time of the filter for a message, in microseconds; 0 without one. */
   readonly cpuMicros: number;
 }
 
-export async function runMta(plan: Plan): Promise<SuiteResult> {
-  const missing = [postfixTool, smtpSource].filter((tool) => !tool.available).map((tool) => tool.reason);
-  if (missing.length > 0) return { tables: [], raw: null, commands: [], skipped: missing.join("; ") };
+const SESSIONS = [1, 10, 50];
+/** The one that all variants are compared with. */
+const FULL_SESSIONS = 10;
+/** The other tables take fewer rounds, so that all of them fit into minutes. */
+const MOST_ROUNDS = 3;
+/** Code that was compiled before, or is only interpreted, has settled by then. */
+const PEER_WARM_MS = 300;
+/** Connections that bring a filter to its speed before Postfix comes. */
+const WARM_CONNECTIONS = 10;
+/** Of `--quick`, the peers that are built in a moment. */
+const QUICK_PEERS: readonly PeerName[] = ["libmilter", "bare-c"];
 
-  const messages = plan.isQuick ? 200 : 2000;
-  await using dir = await tempDir("bench-mta");
-  const socketOf = (service: string) => join(dir.path, `${service}.sock`);
-  await using postfix = await startPostfix({
-    services: VARIANTS.filter((variant) => variant.handlers !== null).map(({ service }) => ({
-      name: service,
-      milters: `unix:${socketOf(service)}`,
-    })),
-  });
-  await chmod(dir.path, 0o755);
+export async function runMta(plan: Plan): Promise<SuiteResult> {
+  const needed = [postfixTool, smtpSource].filter((tool) => !tool.available).map((tool) => tool.reason);
+  if (needed.length > 0) return { tables: [], raw: null, commands: [], skipped: needed.join("; ") };
+
+  await using folder = await tempDir("bench-peers");
+  const names = plan.peers ?? (plan.isQuick ? QUICK_PEERS : null);
+  const { peers, missing } = await preparePeers(names, plan.isQuick, folder.path, plan.signal);
+  const all: readonly Filter[] = [null, TEN, EOM_ONLY, BARE_TEN, BARE_EOM, ...peers.map(peerVariant)];
+  const libmilter = peers.filter(({ name }) => name === "libmilter").map(peerVariant);
+  const some: readonly Filter[] = plan.isQuick ? [null, TEN] : [null, TEN, EOM_ONLY, ...libmilter];
+
+  const memory = await memoryPlace();
+  const skipped = [
+    ...missing,
+    ...(typeof memory === "string" ? [`queue in memory: not measured, ${memory}`] : []),
+    ...(postal.available ? [] : [`postal: not measured, ${postal.reason} (Debian: postal)`]),
+  ];
+  for (const reason of skipped) plan.note(reason);
+
+  const places = typeof memory === "string" ? [DISK] : [memory, DISK];
+  const rounds = Math.min(plan.rounds, MOST_ROUNDS);
+  const scenes = places.flatMap((place) =>
+    SESSIONS.map((sessions): Scene => {
+      const isFull = place === places[0] && sessions === FULL_SESSIONS;
+      const sender = smtpSourceOf(sessions);
+      return isFull
+        ? { sender, place, filters: all, rounds: plan.rounds, notes: skipped }
+        : { sender, place, filters: some, rounds, notes: [] };
+    }),
+  );
+  if (postal.available) {
+    scenes.push({
+      sender: postalSender,
+      place: DISK,
+      filters: some,
+      rounds,
+      notes: [
+        "postal writes a message in three pieces, and TCP keeps the last back until the first is acknowledged, about 42 ms",
+        "later, for each message: it hides most of what a filter costs",
+      ],
+    });
+  }
 
   const commands = new Set<string>();
-  const send = async (variant: Variant, count: number): Promise<number> => {
-    const args = ["-s", SESSIONS, "-m", count, "-l", BODY_BYTES, "-f", "from@example.com", "-t", "to@example.com"];
-    const cmd = [smtpSource.path, ...args.map(String), `127.0.0.1:${postfix.port(variant.service)}`];
-    const began = performance.now();
-    const child = Bun.spawn(cmd, { stdout: "ignore", stderr: "pipe", signal: plan.signal });
-    const [exitCode, errors] = await Promise.all([child.exited, child.stderr.text()]);
-    const seconds = (performance.now() - began) / 1000;
-    // It ends with an error at the first reply it does not like, so every message was accepted.
-    if (exitCode !== 0) throw new Error(`smtp-source (${variant.name}) ended with ${exitCode}: ${errors}`);
-    if (count === messages) commands.add(["smtp-source", ...args, "127.0.0.1:PORT"].join(" "));
-    await emptied(postfix);
-    return seconds;
-  };
-
-  const results = await interleave(plan, VARIANTS, async (variant, round): Promise<Measurement> => {
-    await using stack = new AsyncDisposableStack();
-    const server =
-      variant.handlers === null
-        ? null
-        : stack.use(
-            await startReal({
-              handlers: variant.handlers,
-              workers: plan.workers,
-              socket: socketOf(variant.service),
-              signal: plan.signal,
-            }),
-          );
-    if (server !== null) {
-      commands.add(server.command);
-      // A server that runs for days has its code compiled; Postfix would take minutes to bring a fresh one there.
-      await using _ = await startGenerators(plan, server, { kind: "mail", connections: SESSIONS, changes: 1 });
-    }
-    await send(variant, messages / 5);
-    const before = server === null ? 0 : cpuMicros(server.pid);
-    const seconds = await send(variant, messages);
-    const cpu = server === null ? 0 : cpuMicros(server.pid) - before;
-    if (server !== null && cpu === 0) throw new Error(`${variant.name}: pmilter had nothing to do`);
-    const perSecond = messages / seconds;
-    plan.note(`mta ${round + 1}/${plan.rounds} ${variant.name}: ${formatNumber(perSecond)} messages/s`);
-    return { perSecond, cpuMicros: cpu / messages };
-  });
-
-  const of = (variant: Variant, key: keyof Measurement) => results.get(variant)!.map((measurement) => measurement[key]);
+  const tables: Table[] = [];
+  const raw: unknown[] = [];
+  let [plots, targets]: [readonly Plot[], readonly Target[]] = [[], []];
+  for (const scene of scenes) {
+    const figures = new Figures(await measureScene(plan, scene, commands));
+    const { sender, place, filters } = scene;
+    raw.push({
+      sender: sender.name,
+      queue: place.name,
+      filters: filters.map((filter) => ({ filter: nameOf(filter), rounds: figures.rounds(filter) })),
+    });
+    tables.push(tableOf(scene, figures));
+    if (filters === all) [plots, targets] = [[plotOf(scene, figures)], targetsOf(scene, figures)];
+  }
   return {
     commands: [...commands],
-    raw: VARIANTS.map((variant) => ({ variant: variant.name, rounds: results.get(variant) })),
-    tables: [
-      {
-        title: `mta: smtp-source, ${SESSIONS} sessions, ${messages} messages of ${BODY_BYTES} bytes, one a connection`,
-        columns: ["Postfix with", "messages/s", "ratio to no filter", "CPU µs/message of pmilter"],
-        rows: VARIANTS.map((variant) => [
-          variant.name,
-          formatSpread(spreadOf(of(variant, "perSecond"))),
-          variant === NO_FILTER ? "1" : formatSpread(ratioOf(of(variant, "perSecond"), of(NO_FILTER, "perSecond"))),
-          variant.handlers === null ? "-" : formatSpread(spreadOf(of(variant, "cpuMicros"))),
-        ]),
-        notes: ["queue on disk, delivery to the discard transport, in_flow_delay = 0"],
-      },
+    tables,
+    plots,
+    targets,
+    versions: packageVersions(["postfix", "postal"]),
+    raw: { missing: skipped, scenes: raw },
+  };
+}
+
+/** What a scene has measured. */
+class Figures {
+  readonly #results: ReadonlyMap<Filter, readonly Measurement[]>;
+
+  constructor(results: ReadonlyMap<Filter, readonly Measurement[]>) {
+    this.#results = results;
+  }
+
+  rounds(filter: Filter): readonly Measurement[] {
+    return this.#results.get(filter)!;
+  }
+
+  of(filter: Filter, key: keyof Measurement): readonly number[] {
+    return this.rounds(filter).map((measurement) => measurement[key]);
+  }
+
+  /** Messages a second, to those without a filter. */
+  ratio(filter: Filter): Spread {
+    return ratioOf(this.of(filter, "perSecond"), this.of(null, "perSecond"));
+  }
+}
+
+function nameOf(filter: Filter): string {
+  return filter?.name ?? "no filter";
+}
+
+async function measureScene(
+  plan: Plan,
+  { sender, place, filters, rounds }: Scene,
+  commands: Set<string>,
+): Promise<Map<Filter, Measurement[]>> {
+  await using mail = await MailServer.start(place);
+  const send = async (port: number, ms: number) => {
+    const sending = await sender.send(mail, port, ms, plan.signal);
+    await mail.emptied();
+    return sending;
+  };
+  commands.add(sender.command);
+  // Twice: Postfix starts its daemons, then it is seen how fast they are.
+  await send(mail.port, plan.warmMs);
+  await send(mail.port, plan.warmMs);
+  return await interleave({ ...plan, rounds }, filters, async (filter, round) => {
+    await using server = (await filter?.start(plan)) ?? null;
+    if (filter !== null && server !== null) {
+      commands.add(server.command);
+      await warmUp(plan, filter, server);
+      await mail.filterBy(server.socket);
+    }
+    const port = server === null ? mail.port : mail.filteredPort;
+    await send(port, plan.measureMs / 5);
+    const before = server === null ? 0 : cpuMicros(server.pid);
+    const { messages, perSecond } = await send(port, plan.measureMs);
+    const cpu = server === null ? 0 : cpuMicros(server.pid) - before;
+    plan.note(
+      `mta ${round + 1}/${rounds} ${sender.name}, ${place.name}, ${nameOf(filter)}: ${formatNumber(perSecond)} messages/s`,
+    );
+    return { messages, perSecond, cpuMicros: cpu / messages };
+  });
+}
+
+/** A server that runs for days has its code compiled; Postfix would take minutes to bring a fresh one there. */
+async function warmUp(plan: Plan, { changes, isCompiling }: Variant, server: RunningServer): Promise<void> {
+  const warmMs = isCompiling ? plan.warmMs : Math.min(plan.warmMs, PEER_WARM_MS);
+  await using _ = await startGenerators({ ...plan, warmMs }, server, {
+    kind: "mail",
+    connections: WARM_CONNECTIONS,
+    changes,
+  });
+}
+
+function titleOf({ sender, place }: Scene): string {
+  return `${sender.name}, queue ${place === DISK ? "on" : "in"} ${place.name}`;
+}
+
+function tableOf(scene: Scene, figures: Figures): Table {
+  const { sender, filters, notes } = scene;
+  return {
+    title: `mta: ${titleOf(scene)}`,
+    columns: ["Postfix with", "messages/s", "ratio to no filter", "CPU µs/message of the filter"],
+    rows: filters.map((filter) => [
+      nameOf(filter),
+      formatSpread(spreadOf(figures.of(filter, "perSecond"))),
+      filter === null ? "1" : formatSpread(figures.ratio(filter)),
+      filter === null ? "-" : formatSpread(spreadOf(figures.of(filter, "cpuMicros"))),
+    ]),
+    notes: [
+      `${sender === postalSender ? "up to 1 KiB" : `${BODY_BYTES} bytes`} of body, a connection for each message; delivery to the discard transport, in_flow_delay = 0`,
+      ...notes,
     ],
   };
 }
 
-/** Waits until everything is delivered, so that no run works off what the one before left. */
-async function emptied(postfix: Postfix): Promise<void> {
-  const queues = ["incoming", "active", "deferred"].map((name) => join(postfix.dir, "spool", name));
-  await waitFor(
-    async () => {
-      const entries = await Promise.all(
-        queues.map((queue) => readdir(queue, { recursive: true, withFileTypes: true })),
-      );
-      return entries.flat().every((entry) => !entry.isFile());
+function plotOf(scene: Scene, figures: Figures): Plot {
+  return barPlot(
+    {
+      name: "mta-ratio",
+      title: `Messages/s through Postfix, to no filter: ${titleOf(scene)}`,
+      scale: "linear",
+      unit: "ratio to no filter (more is better)",
     },
-    { what: "Postfix to deliver its queue", timeoutMs: 60_000, intervalMs: 50 },
+    scene.filters.map((filter) => [nameOf(filter), figures.ratio(filter)]),
   );
+}
+
+function targetsOf(scene: Scene, figures: Figures): readonly Target[] {
+  const ten = figures.ratio(TEN);
+  const lead = (filter: Variant) => {
+    const ratio = figures.ratio(filter);
+    return spreadOf(ten.all.map((value, round) => value - ratio.all[round]!));
+  };
+  const note = titleOf(scene);
+  // Whoever answers everything: the peers, and their limit.
+  const rivals = scene.filters.flatMap((filter) =>
+    filter === null || filter.role === "pmilter" || filter === BARE_TEN || filter === BARE_EOM ? [] : [filter],
+  );
+  return [
+    {
+      what: "Postfix: ratio to no filter, ten handlers less the bare Bun loop of the same negotiation",
+      bound: ["at least", -0.03],
+      figure: lead(BARE_TEN),
+      note,
+    },
+    ...rivals.map((rival): Target => ({
+      what: `Postfix: ratio to no filter, ten handlers less ${rival.name}`,
+      bound: ["above", 0],
+      figure: lead(rival),
+      note,
+    })),
+  ];
 }

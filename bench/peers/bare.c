@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,6 +123,8 @@ int main(int count, char **arguments)
 		return 2;
 	}
 	strcpy(address.sun_path, arguments[1]);
+	/* Whoever is gone meanwhile is seen by the write that fails. */
+	signal(SIGPIPE, SIG_IGN);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, 512) < 0)
 		fail("listen");

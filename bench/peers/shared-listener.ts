@@ -14,7 +14,7 @@ import { ReplyWriter } from "../../src/protocol/encode.ts";
 import { dup } from "../../src/server/libc.ts";
 import { Connection, type ConnectionHome } from "../../src/worker/connection.ts";
 import { loadChain } from "../../src/worker/loader.ts";
-import { type HandlerSet, handlerConfig } from "../support/servers.ts";
+import { HANDLER_SETS, type HandlerSet, handlerConfig } from "../support/servers.ts";
 
 /** Room for connections, a worker: the kernel may give all of them to one. */
 const SLOTS = 10_000;
@@ -98,13 +98,10 @@ function fail(text: string): void {
 }
 
 if (Bun.isMainThread) {
-  const [path, handlers, workers] = process.argv.slice(2);
-  if (
-    path === undefined ||
-    (handlers !== "ten" && handlers !== "eom" && handlers !== "none") ||
-    workers === undefined
-  ) {
-    console.error("usage: bun bench/peers/shared-listener.ts SOCKET ten|eom|none WORKERS|auto");
+  const [path, name, workers] = process.argv.slice(2);
+  const handlers = HANDLER_SETS.find((known) => known === name);
+  if (path === undefined || handlers === undefined || workers === undefined) {
+    console.error(`usage: bun bench/peers/shared-listener.ts SOCKET ${HANDLER_SETS.join("|")} WORKERS|auto`);
     process.exit(2);
   }
   process.on("disconnect", () => process.exit(0));

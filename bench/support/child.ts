@@ -6,6 +6,8 @@ export interface ChildOptions {
   readonly signal: AbortSignal;
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** The tree that the file belongs to; default: this one. */
+  readonly root?: string;
 }
 
 /** How long a child may take to end after its channel was closed. */
@@ -23,11 +25,11 @@ export class BenchChild<To, From> implements AsyncDisposable {
   #waiting: PromiseWithResolvers<From> | null = null;
   #ended: string | null = null;
 
-  constructor(file: string, { signal, args = [], env = {} }: ChildOptions) {
-    const name = relative(ROOT, file);
+  constructor(file: string, { signal, args = [], env = {}, root = ROOT }: ChildOptions) {
+    const name = relative(root, file);
     this.command = ["bun", name, ...args].join(" ");
     this.#process = Bun.spawn([process.execPath, file, ...args], {
-      cwd: ROOT,
+      cwd: root,
       env: { ...process.env, ...env },
       stdio: ["ignore", "inherit", "inherit"],
       signal,

@@ -7,6 +7,8 @@ import { VERSION } from "../../src/version.ts";
 export const ROOT = join(import.meta.dir, "..", "..");
 
 export interface Machine {
+  /** When the run began, ISO 8601. */
+  readonly date: string;
   readonly cpu: string;
   readonly cores: number;
   readonly memoryGiB: number;
@@ -20,6 +22,7 @@ export interface Machine {
 
 export function describeMachine(): Machine {
   return {
+    date: new Date().toISOString(),
     cpu: cpus()[0]?.model.trim() ?? "unknown",
     cores: availableParallelism(),
     memoryGiB: Math.round(totalmem() / 2 ** 30),
@@ -43,6 +46,18 @@ function commit(): string {
   const revision = git("rev-parse", "--short", "HEAD");
   if (revision === null) return "unknown";
   return git("status", "--porcelain", "src") === "" ? revision : `${revision} with changes in src`;
+}
+
+/** Of those packages that Debian has installed here, `name version`; nothing on another system. */
+export function packageVersions(names: readonly string[]): readonly string[] {
+  const dpkgQuery = Bun.which("dpkg-query");
+  if (dpkgQuery === null || names.length === 0) return [];
+  // It ends with an error if one is not installed, and lists the others all the same.
+  const { stdout } = Bun.spawnSync([dpkgQuery, "-W", "-f", "${Package} ${Version}\n", ...names], { stderr: "ignore" });
+  return stdout
+    .toString()
+    .split("\n")
+    .filter((line) => /^\S+ \S/.test(line));
 }
 
 export function mitataVersion(): string {

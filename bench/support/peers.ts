@@ -12,6 +12,10 @@ import type { RunningServer } from "./servers.ts";
 export interface Peer {
   readonly name: PeerName;
   readonly title: string;
+  /** It only answers, and filters nothing: the limit of its language. */
+  readonly isLimit: boolean;
+  /** Debian's packages that it is made of. */
+  readonly packages: readonly string[];
   start(signal: AbortSignal): Promise<RunningServer>;
 }
 
@@ -29,6 +33,7 @@ interface Recipe {
   readonly isSlow?: boolean;
   /** It answers QUIT, too; a mail server has closed by then. */
   readonly answersQuit?: boolean;
+  readonly isLimit?: boolean;
   /** @throws Error with the reason why it cannot be had */
   make(folder: string, signal: AbortSignal): Promise<{ readonly argv: readonly string[]; readonly command: string }>;
 }
@@ -44,6 +49,7 @@ const RECIPES: Readonly<Record<PeerName, Recipe>> = {
   "bare-c": {
     title: "bare loop in C, answers all",
     packages: "gcc libc6-dev",
+    isLimit: true,
     make: (folder, signal) => compiled(folder, "bare.c", [], signal),
   },
   pymilter: {
@@ -91,7 +97,7 @@ export async function preparePeers(
   const peers: Peer[] = [];
   const missing: string[] = [];
   for (const name of names ?? PEERS) {
-    const { title, packages, isSlow, answersQuit, make } = RECIPES[name];
+    const { title, packages, isSlow, answersQuit, isLimit = false, make } = RECIPES[name];
     if (names === null && isQuick && isSlow === true) {
       missing.push(`${name}: left out of --quick, since it may take long to build; --peers ${name} measures it`);
       continue;
@@ -102,7 +108,7 @@ export async function preparePeers(
         startProgram({ name, argv, command, signal, ...(answersQuit !== undefined && { answersQuit }) });
       // Once for nothing: one that does not start here is not there.
       await (await start(signal))[Symbol.asyncDispose]();
-      peers.push({ name, title, start });
+      peers.push({ name, title, isLimit, packages: packages.split(" "), start });
     } catch (error) {
       signal.throwIfAborted();
       const reason = error instanceof Error ? error.message : String(error);

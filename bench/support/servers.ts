@@ -1,15 +1,19 @@
 /** The servers under measurement, each a fresh process in a temporary folder, ended when disposed of. */
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { PHASE_NAMES, type Phase } from "../../src/protocol/phases.ts";
 import { startPmilter } from "../../test/support/pmilter.ts";
 import { tempDir } from "../../test/support/temp.ts";
 import { BenchChild } from "./child.ts";
+import { ROOT } from "./machine.ts";
 import { OPTNEG } from "./traffic.ts";
 
-/** Which of `bench/handlers` a server runs. */
-export type HandlerSet = "ten" | "eom" | "none";
+/** What a server runs: handlers of `bench/handlers`, the printing examples as shipped, or a filter of `bench/filters`. */
+export const HANDLER_SETS = ["ten", "eom", "examples", "collect", "empty"] as const;
+export type HandlerSet = (typeof HANDLER_SETS)[number];
 
 const HANDLERS = join(import.meta.dir, "..", "handlers");
+const FILTERS = join(import.meta.dir, "..", "filters");
 const PEERS = join(import.meta.dir, "..", "peers");
 
 /** The phases with a file in `bench/handlers`. */
@@ -19,8 +23,13 @@ export interface ServerOptions {
   readonly handlers: HandlerSet;
   readonly workers: number | "auto";
   readonly signal: AbortSignal;
-  /** Where to listen; by default in a folder of its own. */
-  readonly socket?: string;
+  /** The server's entry file; by default this tree's. */
+  readonly main?: string;
+}
+
+export interface RealOptions extends ServerOptions {
+  /** In place of the handlers, so many filters, each with all ten of them. */
+  readonly filters?: number;
   /** Tables of pmilter.toml instead of those of `handlers`. */
   readonly config?: string;
 }
@@ -36,27 +45,79 @@ export interface RunningServer extends AsyncDisposable {
   readonly control?: string;
 }
 
-/** The tables of pmilter.toml that name the handlers of a set. */
+/** The tables of pmilter.toml that name what a set consists of. */
 export function handlerConfig(handlers: HandlerSet): string {
-  const phases = handlers === "ten" ? TEN : handlers === "eom" ? (["eom"] as const) : [];
-  const lines = phases.map((phase) => `${phase}_handler = ${JSON.stringify(join(HANDLERS, `${phase}.ts`))}`);
-  return ["[handler.session]", ...lines].join("\n");
+  switch (handlers) {
+    case "ten":
+      return sessionTable(TEN);
+    case "eom":
+      return sessionTable(["eom"]);
+    case "examples":
+      return shippedTables();
+    case "collect":
+    case "empty":
+      return `[[filter]]\npath = ${JSON.stringify(join(FILTERS, `${handlers}.ts`))}`;
+    default:
+      return handlers satisfies never;
+  }
+}
+
+function sessionTable(phases: readonly Phase[]): string {
+  return tableOf(
+    "handler.session",
+    phases.map((phase) => [`${phase}_handler`, join(HANDLERS, `${phase}.ts`)]),
+  );
+}
+
+/** The handlers that the repository's own pmilter.toml names. */
+function shippedTables(): string {
+  const { handler } = Bun.TOML.parse(readFileSync(join(ROOT, "pmilter.toml"), "utf8")) as {
+    handler: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  };
+  return Object.entries(handler)
+    .map(([name, paths]) =>
+      tableOf(
+        `handler.${name}`,
+        Object.entries(paths).map(([key, path]) => [key, join(ROOT, path)]),
+      ),
+    )
+    .join("\n\n");
+}
+
+function tableOf(name: string, entries: readonly (readonly [key: string, path: string])[]): string {
+  return [`[${name}]`, ...entries.map(([key, path]) => `${key} = ${JSON.stringify(path)}`)].join("\n");
+}
+
+function chainConfig(count: number): string {
+  const path = JSON.stringify(join(FILTERS, "all.ts"));
+  return Array.from({ length: count }, (_, index) => `\n[[filter]]\npath = ${path}\nname = "all-${index + 1}"`).join(
+    "\n",
+  );
 }
 
 /** The server as users start it. */
-export async function startReal({ config, handlers, workers, socket, signal }: ServerOptions): Promise<RunningServer> {
+export async function startReal({
+  config,
+  handlers,
+  filters,
+  workers,
+  main,
+  signal,
+}: RealOptions): Promise<RunningServer> {
   signal.throwIfAborted();
   const server = await startPmilter({
     // Beside the configuration, and not where this user's own server may have its socket.
     server: { workers, control: "pmilter.ctl" },
-    config: config ?? handlerConfig(handlers),
-    ...(socket !== undefined && { listen: `unix:${socket}` }),
+    config: config ?? (filters === undefined ? handlerConfig(handlers) : chainConfig(filters)),
+    // Millions of lines, and whoever read them would compete with the server.
+    keepsPrints: false,
+    ...(main !== undefined && { main }),
   });
   return {
-    socket: socket ?? join(server.dir, "pmilter.sock"),
+    socket: join(server.dir, "pmilter.sock"),
     pid: server.process.pid,
     control: join(server.dir, "pmilter.ctl"),
-    command: `bun src/main.ts -c pmilter.toml   # ${handlers} handlers, workers = ${workers}`,
+    command: `bun src/main.ts -c pmilter.toml   # ${filters === undefined ? `${handlers} handlers` : `a chain of ${filters}`}, workers = ${workers}`,
     async [Symbol.asyncDispose]() {
       await server[Symbol.asyncDispose]();
       const complaints = server.log.all.filter((line) => /\]\[(error|crit|alert|emerg)\]/.test(line));

@@ -23,6 +23,30 @@ export function ratioOf(values: readonly number[], base: readonly number[]): Spr
   return spreadOf(values.map((value, round) => value / base[round]!));
 }
 
+export interface Line {
+  readonly base: number;
+  readonly slope: number;
+}
+
+/**
+ * The line that comes nearest to the points in proportion to their height: least squares of the relative error, so that
+ * the small ones of a geometric series count like the large ones.
+ * @param points at least two, with different x, each y above 0
+ */
+export function lineThrough(points: readonly (readonly [x: number, y: number])[]): Line {
+  let [weights, x1, y1, x2, xy] = [0, 0, 0, 0, 0];
+  for (const [x, y] of points) {
+    const weight = 1 / y ** 2;
+    weights += weight;
+    x1 += weight * x;
+    y1 += weight * y;
+    x2 += weight * x * x;
+    xy += weight * x * y;
+  }
+  const slope = (weights * xy - x1 * y1) / (weights * x2 - x1 * x1);
+  return { base: (y1 - slope * x1) / weights, slope };
+}
+
 /** Three significant digits, thousands separated. */
 export function formatNumber(value: number): string {
   if (!Number.isFinite(value)) return "-";

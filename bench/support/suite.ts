@@ -1,6 +1,14 @@
 /** What a suite of benchmarks gets and gives, and the order in which it measures. */
 import type { PeerName } from "../args.ts";
+import type { Plot } from "./plot.ts";
 import type { Table } from "./table.ts";
+import type { Target } from "./target.ts";
+
+/** So much load at a time. */
+export interface LoadPoint {
+  readonly connections: number;
+  readonly messagesPerConnection: number;
+}
 
 /** How much a suite does. */
 export interface Plan {
@@ -14,6 +22,10 @@ export interface Plan {
   readonly measureMs: number;
   /** Connections that the load generators hold together. */
   readonly connections: number;
+  /** Of `wire`: further numbers of connections, and of messages on each. */
+  readonly points: readonly LoadPoint[];
+  /** Of the mail of mixed sizes. */
+  readonly seed: number;
   /** Processes that make the load. */
   readonly generators: number;
   /** Handler workers of the servers. */
@@ -26,12 +38,18 @@ export interface Plan {
   note(text: string): void;
 }
 
+/** All that is known of a suite when it has run: what is printed, the page, and the raw figures are made of this alone. */
 export interface SuiteResult {
   readonly tables: readonly Table[];
+  readonly plots?: readonly Plot[];
+  /** Those of the project's targets that this suite measures, also when it could not. */
+  readonly targets?: readonly Target[];
   /** Every measurement, for `--json`. */
   readonly raw: unknown;
   /** Command lines of what was measured. */
   readonly commands: readonly string[];
+  /** Versions of what was measured beside pmilter, a line each. */
+  readonly versions?: readonly string[];
   /** Why nothing was measured. */
   readonly skipped?: string;
 }

@@ -31,6 +31,16 @@ export interface Traffic {
   readonly quitAfterMail: Uint8Array;
 }
 
+/** How large a message is. */
+export interface MailShape {
+  readonly recipients: number;
+  readonly headers: number;
+  /** At least 2: it ends with a line break. */
+  readonly bodyBytes: number;
+}
+
+export const ORDINARY_MAIL: MailShape = { recipients: 1, headers: 12, bodyBytes: 2048 };
+
 const OFFER = defaultOffer(6);
 
 /** The first packet of every connection. */
@@ -62,20 +72,29 @@ const HEADERS: readonly (readonly [string, string])[] = [
   ["User-Agent", "Mozilla Thunderbird"],
 ];
 
-const BODY_BYTES = 2048;
+/** Postfix sends bodies in pieces of this size. */
+const CHUNK_BYTES = 65_535;
 const LINE = "The engine weaves algebraic patterns just as the loom weaves flowers and leaves.\r\n";
-const BODY = Buffer.from(LINE.repeat(Math.ceil(BODY_BYTES / LINE.length)).slice(0, BODY_BYTES - 2) + "\r\n");
 
 const CLIENT = { hostname: "mail.example.net", family: "inet", port: 41_234, address: "192.0.2.25" } as const;
 const SENDER = "<ada@example.net>";
-const RECIPIENT = "<charles@example.com>";
 const QUEUE_ID = "4ZB1C23dF0z9xQ";
+
+function recipient(index: number): string {
+  return index === 0 ? "<charles@example.com>" : `<charles+${index}@example.com>`;
+}
+
+function bodyOf(bytes: number): Uint8Array {
+  const body = Buffer.alloc(bytes, LINE);
+  body.write("\r\n", bytes - 2);
+  return body;
+}
 
 /**
  * @param answer the filter's whole OPTNEG packet
  * @throws Error if a Postfix would not take it
  */
-export function trafficFor(answer: Uint8Array): Traffic {
+export function trafficFor(answer: Uint8Array, mail: MailShape = ORDINARY_MAIL): Traffic {
   const reply = decodeReply(answer[4]!, answer, 5, answer.length);
   if (reply.kind !== "optneg") throw new Error(`the answer to OPTNEG is ${reply.kind}, expected optneg`);
   const negotiated = judgeAnswer("postfix", OFFER, reply);
@@ -83,7 +102,7 @@ export function trafficFor(answer: Uint8Array): Traffic {
   const book = new MacroBook("postfix");
   book.lists = negotiated.macros;
   book.connected(CLIENT);
-  const encoder = new Encoder(negotiated, book);
+  const encoder = new Encoder(negotiated, book, mail);
   const start = encoder.start();
   const first = encoder.message();
   encoder.abort();
@@ -115,12 +134,16 @@ function packet(write: (writer: CommandWriter) => void): Uint8Array {
 class Encoder {
   readonly #negotiated: Negotiated;
   readonly #book: MacroBook;
+  readonly #mail: MailShape;
+  readonly #body: Uint8Array;
   readonly #writer = new CommandWriter();
   #exchanges: Exchange[] = [];
 
-  constructor(negotiated: Negotiated, book: MacroBook) {
+  constructor(negotiated: Negotiated, book: MacroBook, mail: MailShape) {
     this.#negotiated = negotiated;
     this.#book = book;
+    this.#mail = mail;
+    this.#body = bodyOf(mail.bodyBytes);
   }
 
   start(): Exchange[] {
@@ -133,15 +156,22 @@ class Encoder {
     const book = this.#book;
     book.mail(SENDER, undefined);
     this.#event("envfrom", (w) => w.mail(SENDER, ["SIZE=3145", "BODY=8BITMIME"]));
-    book.rcpt(RECIPIENT);
-    this.#event("envrcpt", (w) => w.rcpt(RECIPIENT));
+    for (let index = 0; index < this.#mail.recipients; index++) {
+      book.rcpt(recipient(index));
+      this.#event("envrcpt", (w) => w.rcpt(recipient(index)));
+    }
     book.queueId = QUEUE_ID;
     this.#event("data", (w) => w.data());
     this.#flush("nothing");
     const space = this.#negotiated.leadingSpace ? " " : "";
-    for (const [name, value] of HEADERS) this.#event("header", (w) => w.header(name, space + value));
+    for (let index = 0; index < this.#mail.headers; index++) {
+      const [name, value] = HEADERS[index % HEADERS.length]!;
+      this.#event("header", (w) => w.header(name, space + value));
+    }
     this.#event("eoh", (w) => w.eoh());
-    this.#event("body", (w) => w.body(BODY), "body");
+    for (let at = 0; at < this.#body.length; at += CHUNK_BYTES) {
+      this.#event("body", (w) => w.body(this.#body.subarray(at, at + CHUNK_BYTES)), "body");
+    }
     this.#event("eom", (w) => w.bodyeob(), "eom");
     return this.#taken();
   }

@@ -12,25 +12,30 @@ import type { LoadKind, LoadRequest } from "./messages.ts";
 export interface LoadHome {
   readonly request: LoadRequest;
   readonly latencies: Latencies;
-  /** What to send for an answer to OPTNEG. */
-  traffic(answer: Uint8Array): Traffic;
-  /** The connection has been taken, and negotiated. */
-  negotiated(): void;
+  /** What to send for an answer to OPTNEG, for each mail there is: sessions begin and end alike. */
+  traffic(answer: Uint8Array): readonly Traffic[];
+  /** Which of the mails is next. */
+  nextMail(): number;
+  /** The connection has been taken, and negotiated: it is to be {@link LoadClient.start}ed, now or later. */
+  negotiated(client: LoadClient): void;
   completed(): void;
   /** The connection is closed, after a QUIT. */
-  closed(): void;
+  closed(client: LoadClient): void;
   /** The connection waits for {@link LoadClient.begin}. */
   rests(client: LoadClient): void;
   failed(message: string): void;
 }
 
 const NOTHING: readonly Exchange[] = [];
+const NO_MAIL: readonly Traffic[] = [];
+/** About so many bytes of content are as much work for a server as a round trip. */
+const ROUND_TRIP_BYTES = 4096;
 
 export class LoadClient {
   readonly #home: LoadHome;
   readonly #kind: LoadKind;
   #socket: Socket | null = null;
-  #traffic: Traffic | null = null;
+  #traffic = NO_MAIL;
   #exchanges = NOTHING;
   #at = 0;
   #awaits: Exchange["awaits"] | "optneg" = "nothing";
@@ -41,6 +46,8 @@ export class LoadClient {
   #since = 0;
   /** When the message was due whose first reply is to come; 0 if that is now. */
   #due = 0;
+  /** What the socket has not taken yet of the last write. */
+  #unsent: Uint8Array | null = null;
   #isQuitting = false;
   #mayAnswerQuit = false;
 
@@ -49,7 +56,7 @@ export class LoadClient {
     this.#kind = home.request.kind;
   }
 
-  static open(home: LoadHome): void {
+  static open(home: LoadHome): LoadClient {
     const client = new LoadClient(home);
     client.#since = performance.now();
     Bun.connect({
@@ -57,10 +64,24 @@ export class LoadClient {
       socket: {
         open: (socket) => client.#opened(socket),
         data: (_, chunk) => client.#data(chunk),
+        drain: () => client.#drain(),
         close: () => client.#closed(),
         error: (_, error) => home.failed(String(error)),
       },
     }).catch((error: unknown) => home.failed(`cannot connect: ${String(error)}`));
+    return client;
+  }
+
+  /** The share of the message at hand that has been sent; 0 before and behind the messages. */
+  get progress(): number {
+    if (this.#isQuitting || this.#exchanges === NOTHING || this.#exchanges === this.#traffic[0]!.start) return 0;
+    let [all, begun] = [0, 0];
+    this.#exchanges.forEach(({ bytes }, index) => {
+      const weight = ROUND_TRIP_BYTES + bytes.length;
+      all += weight;
+      if (index < this.#at) begun += weight;
+    });
+    return (begun - (this.#unsent?.length ?? 0)) / all;
   }
 
   #opened(socket: Socket): void {
@@ -132,17 +153,20 @@ export class LoadClient {
   }
 
   #negotiated(answer: Uint8Array): void {
-    const traffic = this.#home.traffic(answer);
-    this.#traffic = traffic;
-    const { request } = this.#home;
+    this.#traffic = this.#home.traffic(answer);
+    this.#awaits = "nothing";
     // At a pace it is about every wait of the mail server.
-    if (request.perSecond !== null) this.#home.latencies.add(performance.now() - this.#since);
-    this.#home.negotiated();
+    if (this.#home.request.perSecond !== null) this.#home.latencies.add(performance.now() - this.#since);
+    this.#home.negotiated(this);
+  }
+
+  start(): void {
+    const { start, quit } = this.#traffic[0]!;
     if (this.#kind === "visits") {
-      this.#quit(traffic.quit);
+      this.#quit(quit);
       return;
     }
-    this.#exchanges = traffic.start;
+    this.#exchanges = start;
     this.#at = 0;
     this.#go();
   }
@@ -164,24 +188,25 @@ export class LoadClient {
       this.#at += 1;
       this.#awaits = exchange.awaits;
       this.#write(exchange.bytes);
-      if (exchange.awaits !== "nothing") return;
+      if (exchange.awaits !== "nothing" || this.#unsent !== null) return;
     }
   }
 
   /** The next message; false if there is none. */
   #nextPart(): boolean {
     const { request } = this.#home;
-    const traffic = this.#traffic!;
+    const { start, quitAfterMail } = this.#traffic[0]!;
     this.#awaits = "nothing";
-    if (this.#exchanges !== traffic.start) {
+    if (this.#exchanges !== start) {
       this.#messages += 1;
       this.#home.completed();
     }
     if (this.#messages === request.messagesPerConnection) {
-      this.#quit(traffic.quitAfterMail);
+      this.#quit(quitAfterMail);
       return false;
     }
     if (this.#kind === "idle" || request.perSecond !== null) {
+      this.#exchanges = NOTHING;
       this.#home.rests(this);
       return false;
     }
@@ -190,8 +215,8 @@ export class LoadClient {
   }
 
   #nextMessage(): void {
-    const traffic = this.#traffic!;
-    this.#exchanges = this.#messages === 0 ? traffic.first : traffic.next;
+    const { first, next } = this.#traffic[this.#home.nextMail()]!;
+    this.#exchanges = this.#messages === 0 ? first : next;
     this.#at = 0;
   }
 
@@ -211,9 +236,20 @@ export class LoadClient {
 
   #write(bytes: Uint8Array): void {
     if (this.#kind !== "visits") this.#since = this.#due === 0 ? performance.now() : this.#due;
+    this.#send(bytes);
+  }
+
+  /** A large message does not fit into the socket's buffer: the rest goes out as the server reads. */
+  #send(bytes: Uint8Array): void {
     const taken = this.#socket!.write(bytes);
-    // A few kilobytes, and the server has read all that was before: a socket that does not take them is a defect.
-    if (taken !== bytes.length) this.#home.failed(`the socket took ${taken} of ${bytes.length} bytes`);
+    if (taken < 0) this.#home.failed("the server closed the connection while it was written to");
+    this.#unsent = taken === bytes.length ? null : bytes.subarray(Math.max(0, taken));
+  }
+
+  #drain(): void {
+    if (this.#unsent === null) return;
+    this.#send(this.#unsent);
+    if (this.#unsent === null && this.#awaits === "nothing" && !this.#isQuitting) this.#go();
   }
 
   #closed(): void {
@@ -225,6 +261,6 @@ export class LoadClient {
       this.#home.latencies.add(performance.now() - this.#since);
       this.#home.completed();
     }
-    this.#home.closed();
+    this.#home.closed(this);
   }
 }

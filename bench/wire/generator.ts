@@ -26,19 +26,20 @@ class Generator implements LoadHome {
   #inRound = 0;
   /** Messages that no connection was free for, by when they were due. */
   readonly #due: number[] = [];
+  readonly #clients = new Set<LoadClient>();
+  /** The first connections, until all are there; null from then on. */
+  #gathered: LoadClient[] | null = [];
   #isFailed = false;
-  readonly #traffic = new Map<string, Traffic>();
+  readonly #traffic = new Map<string, readonly Traffic[]>();
+  #nextMail = 0;
 
   constructor(request: LoadRequest) {
     this.request = request;
   }
 
   start(): void {
-    const { kind, connections, perSecond, warmMs } = this.request;
-    this.#wanted = connections;
+    this.#wanted = this.request.connections;
     this.#connect();
-    if (kind !== "idle") setTimeout(() => tell({ kind: "warm" }), warmMs);
-    if (perSecond !== null) this.#pace(perSecond);
   }
 
   /** A message on each connection: all rest now. */
@@ -49,7 +50,7 @@ class Generator implements LoadHome {
 
   measure(ms: number): void {
     this.latencies.clear();
-    this.#completed = 0;
+    this.#completed = -this.#underWay();
     const began = performance.now();
     const server = cpuMicros(this.request.pid);
     const own = process.cpuUsage();
@@ -58,7 +59,7 @@ class Generator implements LoadHome {
       const serverCpuMicros = cpuMicros(this.request.pid) - server;
       const serverPeakBytes = peakBytes(this.request.pid);
       const { user, system } = process.cpuUsage(own);
-      const completed = this.#completed;
+      const completed = this.#completed + this.#underWay();
       tell({
         kind: "result",
         result: {
@@ -73,26 +74,46 @@ class Generator implements LoadHome {
     }, ms);
   }
 
-  traffic(answer: Uint8Array): Traffic {
+  traffic(answer: Uint8Array): readonly Traffic[] {
     const key = Buffer.from(answer).toString("latin1");
     let traffic = this.#traffic.get(key);
     if (traffic === undefined) {
-      traffic = trafficFor(answer);
+      traffic = this.request.mails.map((mail) => trafficFor(answer, mail));
       this.#traffic.set(key, traffic);
     }
     return traffic;
   }
 
-  negotiated(): void {
+  nextMail(): number {
+    const at = this.#nextMail;
+    this.#nextMail = (at + 1) % this.request.mails.length;
+    return at;
+  }
+
+  /** The first ones begin together: thousands that were at work would keep the others from ever being taken. */
+  negotiated(client: LoadClient): void {
+    const { kind, connections, perSecond, warmMs } = this.request;
     this.#opening -= 1;
     this.#connect();
+    if (this.#gathered === null) {
+      client.start();
+      return;
+    }
+    this.#gathered.push(client);
+    if (this.#gathered.length < connections) return;
+    const gathered = this.#gathered;
+    this.#gathered = null;
+    for (const each of gathered) each.start();
+    if (kind !== "idle") setTimeout(() => tell({ kind: "warm" }), warmMs);
+    if (perSecond !== null) this.#pace(perSecond);
   }
 
   completed(): void {
     this.#completed += 1;
   }
 
-  closed(): void {
+  closed(client: LoadClient): void {
+    this.#clients.delete(client);
     this.#wanted += 1;
     this.#connect();
   }
@@ -136,11 +157,18 @@ class Generator implements LoadHome {
     tell({ kind: "failed", message });
   }
 
+  /** Messages that have been sent in part. */
+  #underWay(): number {
+    let parts = 0;
+    for (const client of this.#clients) parts += client.progress;
+    return parts;
+  }
+
   #connect(): void {
     while (this.#wanted > 0 && this.#opening < this.request.opening) {
       this.#wanted -= 1;
       this.#opening += 1;
-      LoadClient.open(this);
+      this.#clients.add(LoadClient.open(this));
     }
   }
 }

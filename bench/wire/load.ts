@@ -3,12 +3,15 @@ import { join } from "node:path";
 import { BenchChild } from "../support/child.ts";
 import type { RunningServer } from "../support/servers.ts";
 import type { Plan } from "../support/suite.ts";
+import { type MailShape, ORDINARY_MAIL } from "../support/traffic.ts";
 import { percentile } from "./latency.ts";
 import type { FromGenerator, LoadKind, LoadResult, ToGenerator } from "./messages.ts";
 
 const GENERATOR = join(import.meta.dir, "generator.ts");
 /** As many as an SMTP client that reuses its connections sends. */
 export const MESSAGES_PER_CONNECTION = 10;
+/** Messages on a long connection: it is not renewed while it is measured. */
+export const LONG = 1_000_000_000;
 /** Connections on the way of all generators together: half of pmilter's `listen_backlog`. */
 const OPENING = 64;
 /** The generators have this long to report, beyond the time of the load itself. */
@@ -18,6 +21,8 @@ export interface Load {
   readonly kind: LoadKind;
   readonly connections: number;
   readonly messagesPerConnection?: number;
+  /** Default: ordinary mail alone. */
+  readonly mails?: readonly MailShape[];
   /** Changes that the filter makes to each message. */
   readonly changes: number;
   /** Messages begun a second, of all generators together; by default as many as go. */
@@ -93,6 +98,7 @@ export async function startGenerators(plan: Plan, server: RunningServer, load: L
         connections: Math.floor((load.connections + index) / count),
         opening: Math.max(1, Math.floor(OPENING / count)),
         messagesPerConnection: load.messagesPerConnection ?? MESSAGES_PER_CONNECTION,
+        mails: load.mails ?? [ORDINARY_MAIL],
         changes: load.changes,
         answersQuit: server.answersQuit ?? false,
         warmMs: plan.warmMs,

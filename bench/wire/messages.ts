@@ -1,4 +1,5 @@
 /** Every message between the benchmark and a load generator, both directions. */
+import type { MailShape } from "../support/traffic.ts";
 import type { LatencyCounts } from "./latency.ts";
 
 /** What a connection does. */
@@ -19,6 +20,8 @@ export interface LoadRequest {
   /** So many may be on the way at a time, not negotiated yet: no backlog overflows. */
   readonly opening: number;
   readonly messagesPerConnection: number;
+  /** One after the other, over all connections; at least one. */
+  readonly mails: readonly MailShape[];
   /** Changes that the filter makes to each message. */
   readonly changes: number;
   /** One CONTINUE may come after QUIT, from a peer that does not know better. */
@@ -36,7 +39,7 @@ export type ToGenerator =
 
 export interface LoadResult {
   readonly seconds: number;
-  /** Messages (of `visits`: connections) that were completed, each reply right. */
+  /** Messages (of `visits`: connections) that were completed, each reply right; with the parts of those on the way. */
   readonly completed: number;
   readonly latencies: LatencyCounts;
   readonly serverCpuMicros: number;
@@ -46,7 +49,7 @@ export interface LoadResult {
 }
 
 export type FromGenerator =
-  /** Warm; of `idle`: all connections rest. */
+  /** All connections are open, and those with work have been at it for `warmMs`; of `idle`: all rest. */
   | { readonly kind: "warm" }
   | { readonly kind: "result"; readonly result: LoadResult }
   | { readonly kind: "failed"; readonly message: string };

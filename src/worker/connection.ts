@@ -122,7 +122,6 @@ export class Connection implements ConversationHost {
   data(chunk: Uint8Array): void {
     if (this.#isEnding || this.#isClosed || this.#isReleased) return;
     this.#lastActive = this.#home.now();
-    this.#home.ledger.stir(this.#home.row);
     const { session } = this.#conversation;
     session.push(chunk);
     this.#recordRead();
@@ -218,7 +217,6 @@ export class Connection implements ConversationHost {
   // What the conversation asks for: see `ConversationHost`.
 
   resume(): void {
-    this.#home.ledger.stir(this.#home.row);
     this.#home.ledger.leave(this.#home.row);
     if (this.#isClosed) {
       // An `abort` or `close` handler of a connection that is gone.

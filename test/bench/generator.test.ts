@@ -14,6 +14,8 @@ const PLAN: Plan = {
   warmMs: 1,
   measureMs: 1,
   connections: 1,
+  points: [],
+  seed: 1,
   generators: 2,
   workers: 1,
   peers: [],

@@ -1,5 +1,6 @@
 /** Processor time and memory of a process with those it started: what a forking peer costs must not be lost. */
 import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { cpuMicros, peakBytes } from "../../bench/support/process.ts";
 
 /** About a tenth of a second of a shell, and well above the clock's step of 10 ms. */
@@ -27,6 +28,15 @@ test("time of a child that has ended and of one that runs is counted, each once"
     expect(micros).toBeGreaterThan(own / 2);
     expect(micros).toBeLessThan(own * 1.9);
   }
+});
+
+test("what is less than a step of the processor's clock is counted, too: many processes may each do little", async () => {
+  const { micros, steps } = await withShell("echo ready; read _", (pid) => ({
+    micros: cpuMicros(pid),
+    steps: Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(" ")[13]),
+  }));
+  expect(micros).toBeGreaterThan(0);
+  expect(micros).not.toBe(steps * 10_000);
 });
 
 test("peak memory is that of all its processes together", async () => {

@@ -22,6 +22,10 @@ export interface PmilterOptions {
   /** Descriptors to inherit from 3 on. */
   readonly inherit?: readonly number[];
   readonly env?: Readonly<Record<string, string>>;
+  /** The server's entry file; default: this tree's. */
+  readonly main?: string;
+  /** False: what handlers print is thrown away by the kernel. Default true. */
+  readonly keepsPrints?: boolean;
 }
 
 /** Lines as they come, kept and awaitable. */
@@ -95,17 +99,18 @@ export async function writeProject(dir: string, options: PmilterOptions): Promis
 export async function startPmilter(options: PmilterOptions = {}): Promise<Pmilter> {
   const dir = await tempDir("pmilter");
   const configFile = await writeProject(dir.path, options);
-  const child = Bun.spawn([process.execPath, MAIN, "-c", configFile], {
+  const { main = MAIN, keepsPrints = true } = options;
+  const child = Bun.spawn([process.execPath, main, "-c", configFile], {
     cwd: dir.path,
     // The control socket lies beside the configuration: servers of other tests have theirs.
     env: { ...process.env, XDG_RUNTIME_DIR: "", ...options.env },
-    stdio: ["ignore", "pipe", "pipe", ...(options.inherit ?? [])],
+    stdio: ["ignore", keepsPrints ? "pipe" : "ignore", "pipe", ...(options.inherit ?? [])],
   });
   const log = new Lines();
   const prints = new Lines();
   const reading = Promise.all([
     log.read(child.stderr as ReadableStream<Uint8Array>),
-    prints.read(child.stdout as ReadableStream<Uint8Array>),
+    ...(keepsPrints ? [prints.read(child.stdout as ReadableStream<Uint8Array>)] : []),
   ]);
   const stop = async (): Promise<number> => {
     child.kill("SIGTERM");

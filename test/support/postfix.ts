@@ -53,6 +53,8 @@ export interface PostfixOptions {
   readonly milterDefaultAction?: "accept" | "reject" | "tempfail" | "quarantine";
   /** The connect, command and content timeout for milters, seconds, default 20. */
   readonly milterTimeoutSeconds?: number;
+  /** Its own folder, and so its queue, is made below this one; default the system's temporary folder. */
+  readonly below?: string;
   /** Overrides anything in main.cf. */
   readonly mainCf?: Readonly<Record<string, string>>;
 }
@@ -113,7 +115,7 @@ class PortTakenError extends Error {
 
 async function startOnce(options: PostfixOptions): Promise<Postfix> {
   await using stack = new AsyncDisposableStack();
-  const { path: dir } = stack.use(await tempDir("postfix"));
+  const { path: dir } = stack.use(await tempDir("postfix", options.below));
   const site = await siteDefaults();
   const services: PostfixService[] = [
     {

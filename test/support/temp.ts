@@ -11,11 +11,11 @@ export interface TempDir extends AsyncDisposable {
 }
 
 /**
- * Makes `pmilter-NAME-XXXXXX` below the system's temporary folder, mode 755: other users (Postfix's) must reach the
- * sockets in it, and mkdtemp's own 700 would keep them out. Removed with all it holds on dispose.
+ * Makes `pmilter-NAME-XXXXXX` below a folder, by default the system's temporary one, mode 755: other users (Postfix's)
+ * must reach the sockets in it, and mkdtemp's own 700 would keep them out. Removed with all it holds on dispose.
  */
-export async function tempDir(name: string): Promise<TempDir> {
-  const path = await mkdtemp(join(tmpdir(), `pmilter-${name}-`));
+export async function tempDir(name: string, below: string = tmpdir()): Promise<TempDir> {
+  const path = await mkdtemp(join(below, `pmilter-${name}-`));
   await chmod(path, 0o755);
   return {
     path,
