@@ -23,7 +23,7 @@ import { logLine } from "./log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "./messages.ts";
 import { Outbox } from "./outbox.ts";
 import { capturePrints } from "./print.ts";
-import { placeOfMissingExport, readSources, serveSources, type Sources } from "./sources.ts";
+import { compileScripts, placeOfMissingExport, readSources, serveSources, type Sources } from "./sources.ts";
 
 /** The side of the thread that the main thread talks to. */
 interface WorkerScope {
@@ -220,11 +220,11 @@ let server: Server | null = null;
 let sources: Sources | null = null;
 
 async function load(config: Config, given: Sources | null): Promise<Chain> {
-  sources = given ?? readSources(entryFiles(config));
+  sources = given ?? (await compileScripts(readSources(entryFiles(config))));
   if (given === null) post({ kind: "sources", sources });
   if (sources.problem !== null) throw new LoadError(sources.problem, undefined);
   serveSources(sources);
-  return loadChain(config);
+  return loadChain(config, sources.scripts);
 }
 
 async function serve({ config, ledger: layout, row, sources: given, standIn }: Assignment): Promise<void> {

@@ -8,6 +8,8 @@ import { Chain, type ChainFilter, type ChainPolicy } from "../handler/chain.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
 import { failureOf, LoadError, messageOf, unreadable } from "./load-failure.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
+import type { RubyRuntime } from "../ruby/run.ts";
+import { compileScripts, isRuby, readSources, type Sources } from "./sources.ts";
 
 /** The name of the filter that the phase files together are. */
 export const PHASE_FILES_NAME = "handler";
@@ -30,18 +32,31 @@ export function policyOf(config: Config): ChainPolicy {
   };
 }
 
+/** Ruby scripts in this thread; made when the first is loaded. */
+let ruby: Promise<RubyRuntime> | null = null;
+
+function startRuby(): Promise<RubyRuntime> {
+  ruby ??= import("../ruby/run.ts").then(({ RubyRuntime }) => RubyRuntime.start());
+  return ruby;
+}
+
 /**
  * Loads every handler of the configuration, in its order.
+ * @param scripts what its Ruby files became
  * @throws LoadError
  */
-export async function loadChain(config: Config): Promise<Chain> {
+export async function loadChain(config: Config, scripts: Sources["scripts"] = {}): Promise<Chain> {
   const filters: ChainFilter[] = [];
   if (config.server.handler) {
     const phaseFiles = Object.entries(config.handler.session) as [Phase, string][];
     if (phaseFiles.length > 0) {
       const handlers: Partial<Record<Phase, AnyHandler>> = {};
       for (const [phase, file] of phaseFiles) {
-        handlers[phase] = await load(file, (exported) => checkPhaseHandler(exported, phase));
+        const script = scripts[file];
+        handlers[phase] =
+          script === undefined
+            ? await load(file, (exported) => checkPhaseHandler(exported, phase))
+            : (await startRuby()).handler(script, phase);
       }
       const loaded: LoadedFilter = {
         name: PHASE_FILES_NAME,
@@ -103,10 +118,15 @@ async function load<T>(file: string, check: (exported: unknown) => T): Promise<T
 }
 
 /**
- * Loads a module whose default export is a function without arguments.
+ * Loads a module whose default export is a function without arguments, or a Ruby script.
  * @throws LoadError
  */
 export async function loadModule(file: string): Promise<() => unknown> {
+  if (isRuby(file)) {
+    const { problem, scripts } = await compileScripts(readSources([file]));
+    if (problem !== null) throw new LoadError(problem, undefined);
+    return (await startRuby()).task(scripts[file]!);
+  }
   return load(file, (exported) => {
     if (typeof exported !== "function")
       throw new Error(`expected a function as the default export, got ${typeof exported}`);

@@ -6,13 +6,16 @@
 import { readFileSync, statSync } from "node:fs";
 import { dirname, extname, resolve } from "node:path";
 import { type DataLoader, dataModule } from "./data-module.ts";
-import { type LoadFailure, placeOfSpecifier, whyUnreadable } from "./load-failure.ts";
+import type { RubyScript } from "../ruby/compile.ts";
+import { LoadError, type LoadFailure, placeOfSpecifier, whyUnreadable } from "./load-failure.ts";
 
 type CodeLoader = "ts" | "tsx" | "js" | "jsx";
+/** Ruby imports nothing and is no module: see `src/ruby`. */
+type ScriptLoader = "ruby";
 
 export interface SourceFile {
   readonly path: string;
-  readonly loader: CodeLoader | DataLoader;
+  readonly loader: CodeLoader | DataLoader | ScriptLoader;
   readonly text: string;
 }
 
@@ -30,6 +33,8 @@ export interface Sources {
   readonly others: readonly OtherFile[];
   /** What an import led to, by the importing file and the specifier: see {@link importKey}. */
   readonly imports: Readonly<Record<string, string>>;
+  /** What the Ruby files became, by path. */
+  readonly scripts: Readonly<Record<string, RubyScript>>;
   /** A file that is needed and cannot be read: then there is no use in loading the rest. */
   readonly problem: LoadFailure | null;
 }
@@ -49,9 +54,14 @@ const DATA: Readonly<Record<string, DataLoader>> = {
   ".yml": "yaml",
   ".txt": "text",
 };
+
+/** Whether a file is taken for Ruby. */
+export function isRuby(path: string): boolean {
+  return extname(path).toLowerCase() === ".rb";
+}
 const DATA_LOADERS: readonly string[] = Object.values(DATA);
 
-function isCode(loader: SourceFile["loader"]): loader is CodeLoader {
+function isCode(loader: CodeLoader | DataLoader): loader is CodeLoader {
   return !DATA_LOADERS.includes(loader);
 }
 
@@ -89,13 +99,17 @@ export function readSources(entries: readonly string[]): Sources {
   for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
     const { path, as, failure } = next;
     if (files.has(path) || others.has(path)) continue;
-    const loader = as ?? CODE[extname(path)] ?? DATA[extname(path)];
+    const loader = as ?? CODE[extname(path)] ?? DATA[extname(path)] ?? (isRuby(path) ? "ruby" : undefined);
     const text = readText(path);
     if (text === null || loader === undefined) others.set(path, { path, stamp: stampOf(path) });
     if (text === null) problem ??= failure;
     if (text === null || loader === undefined) continue;
     if (DATA_LOADERS.includes(loader)) {
       files.set(path, { path, loader: loader as DataLoader, text });
+      continue;
+    }
+    if (loader === "ruby") {
+      files.set(path, { path, loader, text });
       continue;
     }
     const scanned = scan(loader as CodeLoader, text);
@@ -113,7 +127,25 @@ export function readSources(entries: readonly string[]): Sources {
       else pending.push({ path: target, as: attributeOf(text, specifier), failure: missing });
     }
   }
-  return { files: [...files.values()], others: [...others.values()], imports, problem };
+  return { files: [...files.values()], others: [...others.values()], imports, scripts: {}, problem };
+}
+
+/** Compiles the Ruby files of a snapshot. Opal is loaded if there are any. */
+export async function compileScripts(sources: Sources): Promise<Sources> {
+  const ruby = sources.files.filter((file) => file.loader === "ruby");
+  if (ruby.length === 0 || sources.problem !== null) return sources;
+  const { compileRuby } = await import("../ruby/compile.ts");
+  const scripts: Record<string, RubyScript> = {};
+  let problem: LoadFailure | null = null;
+  for (const { path, text } of ruby) {
+    try {
+      scripts[path] = await compileRuby(path, text);
+    } catch (error) {
+      if (!(error instanceof LoadError)) throw error;
+      problem ??= error.failure;
+    }
+  }
+  return { ...sources, scripts, problem };
 }
 
 /** From now on, in this thread, the files of the snapshot are loaded from it. Call it before the first import. */
@@ -131,6 +163,7 @@ export function serveSources(sources: Sources): void {
       });
       build.onLoad({ filter: new RegExp(`^(?:${paths.join("|")})$`) }, ({ path }) => {
         const { loader, text } = files.get(path)!;
+        if (loader === "ruby") throw new SyntaxError("a Ruby file cannot be imported");
         if (isCode(loader)) return { contents: text, loader };
         return { exports: dataModule(path, loader, text), loader: "object" };
       });

@@ -1,0 +1,71 @@
+/**
+ * Ruby to JavaScript: done once, by the worker that reads the sources of a generation. The others get what it made.
+ */
+import { LoadError } from "../worker/load-failure.ts";
+import { type LineMap, lineMapOf } from "./line-map.ts";
+import { isNode, newCompiler, type SyntaxNode } from "./opal.ts";
+
+/** A script, ready to be run; plain data, it travels between threads. */
+export interface RubyScript {
+  readonly path: string;
+  /** An expression: a function of Opal and `self`. */
+  readonly code: string;
+  readonly map: LineMap;
+  /** The methods that it calls, for Opal to make errors of those that do not exist. */
+  readonly calls: string;
+  /** Its global variables, without the `$`. */
+  readonly globals: readonly string[];
+  /** The constants that it sets. */
+  readonly constants: readonly string[];
+}
+
+/**
+ * @param path of the script, for its errors
+ * @throws LoadError
+ */
+export async function compileRuby(path: string, text: string): Promise<RubyScript> {
+  const compiler = await newCompiler(text, { file: path, eval: true, arity_check: true });
+  const parse = compiler.$parse.bind(compiler);
+  compiler.$parse = () => {
+    parse();
+    compiler.sexp = interpolateWithToS(compiler.sexp);
+  };
+  let code: string;
+  try {
+    code = compiler.$compile();
+  } catch (error) {
+    throw new LoadError(syntaxFailure(path, error), error);
+  }
+  const map = lineMapOf(compiler.$fragments());
+  const calls = /^ *Opal\.add_stubs\('([^']*)'\);$/m.exec(code);
+  return {
+    path,
+    // It is called here, with what its connection has; and the line of the calls stays, or the places behind it would be wrong.
+    code: code.replace(/\(Opal, self\);?\s*$/, "").replace(calls?.[0] ?? "", ""),
+    map,
+    calls: calls?.[1] ?? "",
+    globals: namesIn(code, /\$gvars(?:\.([\w$]+)|\["([^"\]]+)"\])/g),
+    constants: namesIn(code, /\$const_set\(\$nesting\[0\], '(\w+)'/g),
+  };
+}
+
+/** Opal interpolates as JavaScript does, which shows a Time in words of its own. */
+function interpolateWithToS(node: SyntaxNode): SyntaxNode {
+  const inner = node.$children().map((child) => (isNode(child) ? interpolateWithToS(child) : child));
+  const isText = node.$type() === "dstr" || node.$type() === "dsym";
+  const shown = inner.map((child) =>
+    isText && isNode(child) && child.$type() !== "str" ? child.$updated("send", [child, "to_s"]) : child,
+  );
+  return node.$updated(node.$type(), shown);
+}
+
+function namesIn(code: string, pattern: RegExp): string[] {
+  return [...new Set([...code.matchAll(pattern)].map((match) => match[1] ?? match[2]!))];
+}
+
+/** Opal tells the line in the backtrace alone. */
+function syntaxFailure(file: string, error: unknown) {
+  const { message, stack } = error as Error;
+  const line = new RegExp(`${RegExp.escape(file)}:(\\d+)`).exec(stack ?? "")?.[1];
+  return { file, line: Number(line ?? 0), column: 0, message: message.split("\n")[0]! };
+}
