@@ -3,6 +3,7 @@
  */
 import { LoadError } from "../worker/load-failure.ts";
 import { type LineMap, lineMapOf } from "./line-map.ts";
+import { findUnsupported } from "./unsupported.ts";
 import { isNode, newCompiler, type SyntaxNode } from "./opal.ts";
 
 /** A script, ready to be run; plain data, it travels between threads. */
@@ -36,6 +37,8 @@ export async function compileRuby(path: string, text: string): Promise<RubyScrip
   } catch (error) {
     throw new LoadError(syntaxFailure(path, error), error);
   }
+  const unsupported = findUnsupported(compiler.sexp);
+  if (unsupported !== null) throw new LoadError({ file: path, ...unsupported }, undefined);
   const map = lineMapOf(compiler.$fragments());
   const calls = /^ *Opal\.add_stubs\('([^']*)'\);$/m.exec(code);
   return {

@@ -66,8 +66,17 @@ const mayChange = (phase: Phase) => phase === "eom";
 const SUCCESS = 0;
 const FAILURE = -1;
 
-const MESSAGE_PHASES: readonly Phase[] = ["envfrom", "envrcpt", "data", "header", "eoh", "body", "eom", "abort"];
-const hasMessage = (phase: Phase) => MESSAGE_PHASES.includes(phase);
+const MESSAGE_PHASES: ReadonlySet<Phase> = new Set([
+  "envfrom",
+  "envrcpt",
+  "data",
+  "header",
+  "eoh",
+  "body",
+  "eom",
+  "abort",
+]);
+const hasMessage = (phase: Phase) => MESSAGE_PHASES.has(phase);
 
 function sender(call: Call): string {
   if (!hasMessage(call.phase)) return "";

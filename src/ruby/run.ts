@@ -3,6 +3,7 @@
  * a script leaves in global variables, constants and the instance variables of `self` is put in place for each call and
  * taken out again.
  */
+import { Script } from "node:vm";
 import type { AnyHandler } from "../handler/filter.ts";
 import { UsageError } from "../handler/errors.ts";
 import { placeCompiled } from "../handler/site.ts";
@@ -12,6 +13,7 @@ import type { RubyScript } from "./compile.ts";
 import { locate } from "./line-map.ts";
 import { printLikeMruby } from "./mruby.ts";
 import { loadRuntime, type Opal } from "./opal.ts";
+import { refuseMutation } from "./unsupported.ts";
 
 /** Frames that a stack keeps: Opal's own stand between those of a script. */
 const STACK_FRAMES = 100;
@@ -24,6 +26,12 @@ interface Slate {
   readonly self: object;
   readonly globals: Map<string, unknown>;
   readonly constants: Map<string, unknown>;
+}
+
+/** All errors are that in Opal, its own and JavaScript's. */
+interface RubyException {
+  $class(): { $name(): string };
+  $message(): unknown;
 }
 
 /** What a script raised, with the places of the Ruby source. */
@@ -48,6 +56,7 @@ export class RubyRuntime {
     this.#opal = opal;
     definePmilter(opal, () => this.#call);
     printLikeMruby(opal);
+    refuseMutation(opal);
     for (const name of SPECIAL) this.#globals.set(name, opal.gvars[name]);
   }
 
@@ -82,14 +91,12 @@ export class RubyRuntime {
 
   #prepare({ calls, code, constants, globals, map, path }: RubyScript): (slate: Slate) => void {
     const opal = this.#opal;
-    const name = encodeURI(path);
-    this.#files.add(name);
-    placeCompiled(name, (line, column) => ({ file: path, ...locate(map, line, column) }));
+    this.#files.add(path);
+    placeCompiled(path, (line, column) => ({ file: path, ...locate(map, line, column) }));
     if (calls !== "") opal.add_stubs(calls);
     for (const global of globals) if (!this.#globals.has(global)) this.#globals.set(global, opal.gvars[global]);
     for (const constant of constants) if (!(constant in opal.Object.$$const)) this.#constants.add(constant);
-    // Evaluated as a script of its own, which its stack frames are told by.
-    const run = (0, eval)(`${code}\n//# sourceURL=${name}`) as (opal: Opal, self: object) => unknown;
+    const run = new Script(code, { filename: path }).runInThisContext() as (opal: Opal, self: object) => unknown;
     return (slate) => {
       this.#enter(slate);
       try {
@@ -142,15 +149,10 @@ export class RubyRuntime {
   /** An exception under the name of its class, with the frames of scripts alone. */
   #shown(error: unknown): unknown {
     if (!(error instanceof Error) || error instanceof UsageError) return error;
-    const kind = (error as unknown as { $class(): { $name(): string } }).$class().$name();
-    const frames = [...String(error.stack).matchAll(/(\/[^\s()]*\.rb):(\d+):(\d+)/g)].filter(([, file]) =>
-      this.#files.has(file!),
-    );
-    return new RubyError(
-      kind,
-      error.message,
-      frames.map(([frame]) => frame),
-      error,
-    );
+    const exception = error as unknown as RubyException;
+    const frames = [...String(error.stack).matchAll(/(\/[^:\n()]*\.rb):\d+:\d+/gi)]
+      .filter(([, file]) => this.#files.has(file!))
+      .map(([frame]) => frame);
+    return new RubyError(exception.$class().$name(), String(exception.$message()), frames, error);
   }
 }

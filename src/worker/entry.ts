@@ -182,7 +182,7 @@ const SOCKET_HANDLERS = {
 
 function failureLog(what: string, failure: LoadFailure): FromWorker {
   const { file, line, message } = failure;
-  const place = line > 0 ? ` at=${file}:${line}` : "";
+  const place = file === "" ? "" : ` at=${file}${line > 0 ? `:${line}` : ""}`;
   const text = `${what}:${place} error=${JSON.stringify(message)}`;
   return { kind: "log", level: "error", text, fields: { file, line, error: message } };
 }
@@ -219,17 +219,20 @@ let server: Server | null = null;
 /** What the handlers are loaded from in this thread; null until they are. */
 let sources: Sources | null = null;
 
-async function load(config: Config, given: Sources | null): Promise<Chain> {
-  sources = given ?? (await compileScripts(readSources(entryFiles(config))));
+async function load(config: Config, given: Sources | null, isFirst: boolean): Promise<Chain> {
+  sources = given ?? (await compileScripts(readSources(entryFiles(config)), isFirst));
   if (given === null) post({ kind: "sources", sources });
   if (sources.problem !== null) throw new LoadError(sources.problem, undefined);
+  if (given === null) {
+    for (const failure of Object.values(sources.broken)) post(failureLog("Ruby handler does not load", failure));
+  }
   serveSources(sources);
-  return loadChain(config, sources.scripts);
+  return loadChain(config, sources);
 }
 
-async function serve({ config, ledger: layout, row, sources: given, standIn }: Assignment): Promise<void> {
+async function serve({ config, ledger: layout, row, sources: given, isFirst, standIn }: Assignment): Promise<void> {
   const ledger = new Ledger(layout);
-  const chain = standIn === null ? await load(config, given) : standInChain(standIn, config);
+  const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
   const home = { folder: dirname(config.file) };
   for (const { loaded, files, options } of chain.filters) {
     try {
@@ -275,7 +278,7 @@ self.onmessage = ({ data: message }) => {
       serve(message).catch((error: unknown) => fail(error, message.config.file));
       return;
     case "check":
-      load(message.config, null).then(
+      load(message.config, null, false).then(
         (chain) => post({ kind: "ready", summary: summarize(chain) }),
         (error: unknown) => fail(error, message.config.file),
       );

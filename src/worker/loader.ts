@@ -8,6 +8,7 @@ import { Chain, type ChainFilter, type ChainPolicy } from "../handler/chain.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
 import { failureOf, LoadError, messageOf, unreadable } from "./load-failure.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
+import { brokenHandler } from "../ruby/broken.ts";
 import type { RubyRuntime } from "../ruby/run.ts";
 import { compileScripts, isRuby, readSources, type Sources } from "./sources.ts";
 
@@ -32,31 +33,37 @@ export function policyOf(config: Config): ChainPolicy {
   };
 }
 
-/** Ruby scripts in this thread; made when the first is loaded. */
-let ruby: Promise<RubyRuntime> | null = null;
+type RubyFiles = Pick<Sources, "scripts" | "broken">;
+const NO_RUBY: RubyFiles = { scripts: {}, broken: {} };
+
+/** Ruby in this thread; made when the first script is loaded. */
+let runtime: Promise<RubyRuntime> | null = null;
 
 function startRuby(): Promise<RubyRuntime> {
-  ruby ??= import("../ruby/run.ts").then(({ RubyRuntime }) => RubyRuntime.start());
-  return ruby;
+  runtime ??= import("../ruby/run.ts").then(({ RubyRuntime }) => RubyRuntime.start());
+  return runtime;
+}
+
+async function loadRuby(file: string, phase: Phase, { broken, scripts }: RubyFiles): Promise<AnyHandler> {
+  const failure = broken[file];
+  return failure === undefined ? (await startRuby()).handler(scripts[file]!, phase) : brokenHandler(failure);
 }
 
 /**
  * Loads every handler of the configuration, in its order.
- * @param scripts what its Ruby files became
+ * @param ruby what its Ruby files became
  * @throws LoadError
  */
-export async function loadChain(config: Config, scripts: Sources["scripts"] = {}): Promise<Chain> {
+export async function loadChain(config: Config, ruby: RubyFiles = NO_RUBY): Promise<Chain> {
   const filters: ChainFilter[] = [];
   if (config.server.handler) {
     const phaseFiles = Object.entries(config.handler.session) as [Phase, string][];
     if (phaseFiles.length > 0) {
       const handlers: Partial<Record<Phase, AnyHandler>> = {};
       for (const [phase, file] of phaseFiles) {
-        const script = scripts[file];
-        handlers[phase] =
-          script === undefined
-            ? await load(file, (exported) => checkPhaseHandler(exported, phase))
-            : (await startRuby()).handler(script, phase);
+        handlers[phase] = isRuby(file)
+          ? await loadRuby(file, phase, ruby)
+          : await load(file, (exported) => checkPhaseHandler(exported, phase));
       }
       const loaded: LoadedFilter = {
         name: PHASE_FILES_NAME,
@@ -123,7 +130,7 @@ async function load<T>(file: string, check: (exported: unknown) => T): Promise<T
  */
 export async function loadModule(file: string): Promise<() => unknown> {
   if (isRuby(file)) {
-    const { problem, scripts } = await compileScripts(readSources([file]));
+    const { problem, scripts } = await compileScripts(readSources([file]), false);
     if (problem !== null) throw new LoadError(problem, undefined);
     return (await startRuby()).task(scripts[file]!);
   }

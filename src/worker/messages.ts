@@ -43,6 +43,8 @@ export type ToWorker =
       readonly ledger: LedgerLayout;
       /** What to load the handlers from; null for the first worker of a generation, which reads them. */
       readonly sources: Sources | null;
+      /** The server starts: Ruby handlers that do not load are taken as in the original, see `compileScripts`. */
+      readonly isFirst: boolean;
       /** Not null: load no handler, and give every connection this. */
       readonly standIn: Outcome | null;
     }

@@ -35,6 +35,8 @@ export interface Sources {
   readonly imports: Readonly<Record<string, string>>;
   /** What the Ruby files became, by path. */
   readonly scripts: Readonly<Record<string, RubyScript>>;
+  /** Ruby files that do not load, by path. */
+  readonly broken: Readonly<Record<string, LoadFailure>>;
   /** A file that is needed and cannot be read: then there is no use in loading the rest. */
   readonly problem: LoadFailure | null;
 }
@@ -90,6 +92,7 @@ export function readSources(entries: readonly string[]): Sources {
   const files = new Map<string, SourceFile>();
   const others = new Map<string, OtherFile>();
   const imports: Record<string, string> = {};
+  const broken: Record<string, LoadFailure> = {};
   let problem: LoadFailure | null = null;
   const pending: Pending[] = entries.toReversed().map((path) => ({
     path,
@@ -102,7 +105,8 @@ export function readSources(entries: readonly string[]): Sources {
     const loader = as ?? CODE[extname(path)] ?? DATA[extname(path)] ?? (isRuby(path) ? "ruby" : undefined);
     const text = readText(path);
     if (text === null || loader === undefined) others.set(path, { path, stamp: stampOf(path) });
-    if (text === null) problem ??= failure;
+    if (text === null && failure !== null && isRuby(path)) broken[path] = failure;
+    else if (text === null) problem ??= failure;
     if (text === null || loader === undefined) continue;
     if (DATA_LOADERS.includes(loader)) {
       files.set(path, { path, loader: loader as DataLoader, text });
@@ -127,25 +131,37 @@ export function readSources(entries: readonly string[]): Sources {
       else pending.push({ path: target, as: attributeOf(text, specifier), failure: missing });
     }
   }
-  return { files: [...files.values()], others: [...others.values()], imports, scripts: {}, problem };
+  return { files: [...files.values()], others: [...others.values()], imports, scripts: {}, broken, problem };
 }
 
-/** Compiles the Ruby files of a snapshot. Opal is loaded if there are any. */
-export async function compileScripts(sources: Sources): Promise<Sources> {
+/**
+ * Compiles the Ruby files of a snapshot. Opal is loaded if there are any.
+ * @param isTolerant a file that does not load costs the events of its phase and no more: the original read its handlers at
+ *   each event, and started without looking at them
+ */
+export async function compileScripts(sources: Sources, isTolerant: boolean): Promise<Sources> {
   const ruby = sources.files.filter((file) => file.loader === "ruby");
-  if (ruby.length === 0 || sources.problem !== null) return sources;
-  const { compileRuby } = await import("../ruby/compile.ts");
   const scripts: Record<string, RubyScript> = {};
-  let problem: LoadFailure | null = null;
-  for (const { path, text } of ruby) {
+  const broken = { ...sources.broken };
+  if (ruby.length > 0) await compileAll(ruby, scripts, broken);
+  const problem = sources.problem ?? (isTolerant ? null : (Object.values(broken)[0] ?? null));
+  return { ...sources, scripts, broken, problem };
+}
+
+async function compileAll(
+  files: readonly SourceFile[],
+  scripts: Record<string, RubyScript>,
+  broken: Record<string, LoadFailure>,
+): Promise<void> {
+  const { compileRuby } = await import("../ruby/compile.ts");
+  for (const { path, text } of files) {
     try {
       scripts[path] = await compileRuby(path, text);
     } catch (error) {
       if (!(error instanceof LoadError)) throw error;
-      problem ??= error.failure;
+      broken[path] = error.failure;
     }
   }
-  return { ...sources, scripts, problem };
 }
 
 /** From now on, in this thread, the files of the snapshot are loaded from it. Call it before the first import. */
