@@ -25,7 +25,8 @@ export interface RubyScript {
  * @throws LoadError
  */
 export async function compileRuby(path: string, text: string): Promise<RubyScript> {
-  const compiler = await newCompiler(text, { file: path, eval: true, arity_check: true });
+  const astral = new AstralCharacters(text);
+  const compiler = await newCompiler(astral.hide(text), { file: path, eval: true, arity_check: true });
   const parse = compiler.$parse.bind(compiler);
   compiler.$parse = () => {
     parse();
@@ -44,7 +45,10 @@ export async function compileRuby(path: string, text: string): Promise<RubyScrip
   return {
     path,
     // It is called here, with what its connection has; and the line of the calls stays, or the places behind it would be wrong.
-    code: code.replace(/\(Opal, self\);?\s*$/, "").replace(calls?.[0] ?? "", ""),
+    code: astral
+      .show(code)
+      .replace(/\(Opal, self\);?\s*$/, "")
+      .replace(calls?.[0] ?? "", ""),
     map,
     calls: calls?.[1] ?? "",
     globals: namesIn(code, /\$gvars(?:\.([\w$]+)|\["([^"\]]+)"\])/g),
@@ -60,6 +64,34 @@ function interpolateWithToS(node: SyntaxNode): SyntaxNode {
     isText && isNode(child) && child.$type() !== "str" ? child.$updated("send", [child, "to_s"]) : child,
   );
   return node.$updated(node.$type(), shown);
+}
+
+/**
+ * Opal's lexer counts characters where JavaScript counts UTF-16 units, and takes the wrong ones behind a character that has
+ * two. Until it has compiled, such a character is one that the source does not have.
+ */
+class AstralCharacters {
+  readonly #stands = new Map<string, string>();
+
+  constructor(text: string) {
+    let next = 0xe000;
+    for (const [character] of text.matchAll(/[\u{10000}-\u{10ffff}]/gu)) {
+      if (this.#stands.has(character)) continue;
+      while (text.includes(String.fromCharCode(next))) next += 1;
+      this.#stands.set(character, String.fromCharCode(next++));
+    }
+  }
+
+  hide(text: string): string {
+    return this.#stands.size === 0
+      ? text
+      : text.replace(/[\u{10000}-\u{10ffff}]/gu, (character) => this.#stands.get(character)!);
+  }
+
+  show(code: string): string {
+    for (const [character, stand] of this.#stands) code = code.replaceAll(stand, character);
+    return code;
+  }
 }
 
 function namesIn(code: string, pattern: RegExp): string[] {

@@ -75,9 +75,10 @@ export interface CodeFragment {
   $column(): unknown;
 }
 
-/** A compiler for one source. */
+/** A compiler for one source. Compile before scripts run in this thread: their strings are shown in another way then. */
 export async function newCompiler(source: string, options: object): Promise<Compiler> {
   const opal = await loadRuntime();
+  if ("Pmilter" in opal.Object.$$const) throw new Error("scripts run in this thread: it cannot compile any more");
   await import("opal-compiler/src/opal-builder.js");
   opal.require("corelib/string/unpack");
   opal.require("opal/compiler");
