@@ -6,6 +6,7 @@
 import { ArgumentError, parseArguments } from "./cli/args.ts";
 import { AskError, reload, status } from "./cli/ask.ts";
 import { check } from "./cli/check.ts";
+import { convert, ConvertError } from "./cli/convert.ts";
 import { helpText } from "./cli/help.ts";
 import { send, SendError } from "./cli/send.ts";
 import { serve } from "./cli/serve.ts";
@@ -42,6 +43,8 @@ async function run(args: readonly string[]): Promise<number> {
       return reload(command.config, command.json);
     case "types":
       return types(command.folder);
+    case "convert":
+      return convert(command.script);
     default:
       return command satisfies never;
   }
@@ -56,7 +59,8 @@ function isExpected(error: unknown): error is Error {
     error instanceof PrivilegeError ||
     error instanceof SendError ||
     error instanceof AskError ||
-    error instanceof TypesError
+    error instanceof TypesError ||
+    error instanceof ConvertError
   );
 }
 

@@ -1,7 +1,7 @@
 /**
  * Ruby to JavaScript: done once, by the worker that reads the sources of a generation. The others get what it made.
  */
-import { LoadError } from "../worker/load-failure.ts";
+import { LoadError, type LoadFailure } from "../worker/load-failure.ts";
 import { type LineMap, lineMapOf } from "./line-map.ts";
 import { findUnsupported } from "./unsupported.ts";
 import { isNode, newCompiler, type SyntaxNode } from "./opal.ts";
@@ -99,7 +99,7 @@ function namesIn(code: string, pattern: RegExp): string[] {
 }
 
 /** Opal tells the line in the backtrace alone. */
-function syntaxFailure(file: string, error: unknown) {
+export function syntaxFailure(file: string, error: unknown): LoadFailure {
   const { message, stack } = error as Error;
   const line = new RegExp(`${RegExp.escape(file)}:(\\d+)`).exec(stack ?? "")?.[1];
   return { file, line: Number(line ?? 0), column: 0, message: message.split("\n")[0]! };

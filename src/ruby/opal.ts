@@ -39,7 +39,20 @@ export interface Opal {
 /** The runtime of this thread. */
 export async function loadRuntime(): Promise<Opal> {
   await import("opal-runtime/src/opal.js");
+  // Its exceptions are JavaScript's errors, which it gives nil as the default of their message; others share the thread.
+  Object.assign(Error.prototype, { message: "" });
   return (globalThis as unknown as { readonly Opal: Opal }).Opal;
+}
+
+/** The syntax tree as it is written, without what the compiler makes of it; the source has to compile. */
+export async function parseRuby(path: string, text: string): Promise<SyntaxNode> {
+  const opal = await loadRuntime();
+  const { Parser } = opal.Object.$$const["Opal"]!.$$const as Record<string, RubyModule & RubyObject>;
+  const parser = Parser!["$default_parser"]!() as Record<string, (...args: unknown[]) => unknown>;
+  parser["$rewrite"] = (tree) => tree;
+  const buffer = Parser!.$$const["SourceBuffer"]!.$new(path, 1) as RubyObject;
+  buffer["$source="]!(text);
+  return parser["$parse"]!(buffer) as SyntaxNode;
 }
 
 /** What `Opal::Compiler` is asked for. */

@@ -111,6 +111,22 @@ test("Opal is loaded where a Ruby file is configured, and nowhere else", async (
   await withRuby.prints.next(/^Opal: (?:object|function)$/);
 });
 
+test("TypeScript beside Ruby finds JavaScript as it is", async () => {
+  const tell = `export default () => {
+  const keys = [];
+  for (const value of [{}, [], "a", new Error(), () => {}]) for (const key in value) keys.push(key);
+  const error = new (class Mine extends Error {})();
+  console.log(JSON.stringify([keys, new Error().message, error.message, String(new TypeError("a")), Object.keys([1])]));
+};
+`;
+  await using pmilter = await startPmilter(project({ "connect.ts": tell, "helo.rb": "raise 'a' rescue 1\n" }));
+  await sendOne(pmilter);
+  await sendOne(pmilter);
+  const expected = JSON.stringify([["0"], "", "", "TypeError: a", ["0"]]);
+  await pmilter.prints.next(/./, { from: 1 });
+  expect(pmilter.prints.all).toEqual([expected, expected]);
+});
+
 test("saving a script takes effect; one that does not compile leaves the version before", async () => {
   await using pmilter = await startPmilter(project({ "eom.rb": "1\n" }));
   const file = join(pmilter.dir, "eom.rb");
