@@ -152,7 +152,7 @@ const BROKEN = [
 ] as const;
 
 test.each(BROKEN)(
-  "%s: check says so; the server starts, and each event of it gets tempfail",
+  "broken-ruby: %s: check says so; the server starts, and each event of it gets tempfail",
   async (_, text, at, site) => {
     const files = { "helo.rb": "puts 'helo'\n", "eom.rb": text ?? "1\n" };
     await using dir = await tempDir("broken");
