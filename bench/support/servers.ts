@@ -6,8 +6,8 @@ import { tempDir } from "../../test/support/temp.ts";
 import { BenchChild } from "./child.ts";
 import { OPTNEG } from "./traffic.ts";
 
-/** Which of `bench/handlers` a server runs. */
-export type HandlerSet = "ten" | "eom" | "none";
+/** Which of `bench/handlers` a server runs; `ruby` are the ten in Ruby. */
+export type HandlerSet = "ten" | "ruby" | "eom" | "none";
 
 const HANDLERS = join(import.meta.dir, "..", "handlers");
 const PEERS = join(import.meta.dir, "..", "peers");
@@ -34,8 +34,9 @@ export interface RunningServer extends AsyncDisposable {
 
 /** The tables of pmilter.toml that name the handlers of a set. */
 export function handlerConfig(handlers: HandlerSet): string {
-  const phases = handlers === "ten" ? TEN : handlers === "eom" ? (["eom"] as const) : [];
-  const lines = phases.map((phase) => `${phase}_handler = ${JSON.stringify(join(HANDLERS, `${phase}.ts`))}`);
+  const phases = handlers === "eom" ? (["eom"] as const) : handlers === "none" ? [] : TEN;
+  const fileOf = (phase: Phase) => (handlers === "ruby" ? join("ruby", `${phase}.rb`) : `${phase}.ts`);
+  const lines = phases.map((phase) => `${phase}_handler = ${JSON.stringify(join(HANDLERS, fileOf(phase)))}`);
   return ["[handler.session]", ...lines].join("\n");
 }
 

@@ -30,6 +30,7 @@ const BARE = (handlers: HandlerSet) => (plan: Plan) =>
 
 const OURS: readonly Variant[] = [
   { name: "pmilter, ten handlers", start: REAL("ten"), changes: 1, isCompiling: true, limit: "bare loop, as for ten" },
+  { name: "pmilter, ten in Ruby", start: REAL("ruby"), changes: 1, isCompiling: true, limit: "bare loop, as for ten" },
   { name: "pmilter, eom only", start: REAL("eom"), changes: 1, isCompiling: true, limit: "bare loop, as for eom only" },
   { name: "pmilter, no filter", start: REAL("none"), changes: 0, isCompiling: true, limit: null },
   { name: "bare loop, as for ten", start: BARE("ten"), changes: 1, isCompiling: true, limit: null },
