@@ -49,7 +49,7 @@ function roleOf(file: string, phase: string | undefined): Role {
 
 function read(file: string): string {
   try {
-    return readFileSync(file, "utf8");
+    return readFileSync(file, "utf8").replace(/^\uFEFF/, "");
   } catch (error) {
     throw new ConvertError(
       `${file} cannot be read: ${isCode(error, "ENOENT") ? "there is no such file" : String(error)}`,

@@ -24,7 +24,8 @@ export interface RubyScript {
  * @param path of the script, for its errors
  * @throws LoadError
  */
-export async function compileRuby(path: string, text: string): Promise<RubyScript> {
+export async function compileRuby(path: string, source: string): Promise<RubyScript> {
+  const text = source.replace(/^\uFEFF/, "");
   const astral = new AstralCharacters(text);
   const compiler = await newCompiler(astral.hide(text), { file: path, eval: true, arity_check: true });
   const parse = compiler.$parse.bind(compiler);

@@ -42,6 +42,8 @@ describe("printing", () => {
     ["puts <<TEXT\na #{1 + 1}\nTEXT", "a 2\n"],
     ['def twice(a); a * 2; end; puts twice("x")', "xx\n"],
     ["puts __LINE__", "1\n"],
+    ["\ufeffputs 1\r\n# c\r\nif true\r\n  puts 2\r\nend\r\n", "1\n2\n"],
+    ["#!/usr/bin/env ruby\n=begin\nx\n=end\nputs 1\n__END__\nputs (", "1\n"],
     ["# \u{1f600} \u{1f601}\nx = 'a\u{1f600}\ue000'; puts x, x.length # \u{1f600}\nputs 2", "a\u{1f600}\ue000\n4\n2\n"],
   ];
   const of = ranOf(
