@@ -150,7 +150,10 @@ export class RubyRuntime {
   #shown(error: unknown): unknown {
     if (!(error instanceof Error) || error instanceof UsageError) return error;
     const exception = error as unknown as RubyException;
-    const frames = [...String(error.stack).matchAll(/(\/[^:\n()]*\.rb):\d+:\d+/gi)]
+    // The message stands in front of the frames, and may hold what a client sent.
+    const stack = String(error.stack);
+    const behind = stack.indexOf(error.message) + error.message.length;
+    const frames = [...stack.slice(behind).matchAll(/(\/[^:\n()]*\.rb):\d+:\d+/gi)]
       .filter(([, file]) => this.#files.has(file!))
       .map(([frame]) => frame);
     return new RubyError(exception.$class().$name(), String(exception.$message()), frames, error);

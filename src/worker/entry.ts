@@ -23,7 +23,8 @@ import { logLine } from "./log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "./messages.ts";
 import { Outbox } from "./outbox.ts";
 import { capturePrints } from "./print.ts";
-import { compileScripts, placeOfMissingExport, readSources, serveSources, type Sources } from "./sources.ts";
+import { compileScripts } from "../ruby/scripts.ts";
+import { placeOfMissingExport, readSources, serveSources, type Sources } from "./sources.ts";
 
 /** The side of the thread that the main thread talks to. */
 interface WorkerScope {

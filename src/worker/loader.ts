@@ -10,7 +10,8 @@ import { failureOf, LoadError, messageOf, unreadable } from "./load-failure.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import { brokenHandler } from "../ruby/broken.ts";
 import type { RubyRuntime } from "../ruby/run.ts";
-import { compileScripts, isRuby, readSources, type Sources } from "./sources.ts";
+import { compileScripts } from "../ruby/scripts.ts";
+import { isRuby, readSources, type Sources } from "./sources.ts";
 
 /** The name of the filter that the phase files together are. */
 export const PHASE_FILES_NAME = "handler";

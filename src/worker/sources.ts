@@ -7,7 +7,7 @@ import { readFileSync, statSync } from "node:fs";
 import { dirname, extname, resolve } from "node:path";
 import { type DataLoader, dataModule } from "./data-module.ts";
 import type { RubyScript } from "../ruby/compile.ts";
-import { LoadError, type LoadFailure, placeOfSpecifier, whyUnreadable } from "./load-failure.ts";
+import { type LoadFailure, placeOfSpecifier, whyUnreadable } from "./load-failure.ts";
 
 type CodeLoader = "ts" | "tsx" | "js" | "jsx";
 /** Ruby imports nothing and is no module: see `src/ruby`. */
@@ -56,11 +56,6 @@ const DATA: Readonly<Record<string, DataLoader>> = {
   ".yml": "yaml",
   ".txt": "text",
 };
-
-/** Whether a file is taken for Ruby. */
-export function isRuby(path: string): boolean {
-  return extname(path).toLowerCase() === ".rb";
-}
 const DATA_LOADERS: readonly string[] = Object.values(DATA);
 
 function isCode(loader: CodeLoader | DataLoader): loader is CodeLoader {
@@ -69,6 +64,11 @@ function isCode(loader: CodeLoader | DataLoader): loader is CodeLoader {
 
 function importKey(importer: string, specifier: string): string {
   return `${importer}\0${specifier}`;
+}
+
+/** Whether a file is taken for Ruby. */
+export function isRuby(path: string): boolean {
+  return extname(path).toLowerCase() === ".rb";
 }
 
 /** A file still to be read, and where it is named. */
@@ -108,12 +108,8 @@ export function readSources(entries: readonly string[]): Sources {
     if (text === null && failure !== null && isRuby(path)) broken[path] = failure;
     else if (text === null) problem ??= failure;
     if (text === null || loader === undefined) continue;
-    if (DATA_LOADERS.includes(loader)) {
-      files.set(path, { path, loader: loader as DataLoader, text });
-      continue;
-    }
-    if (loader === "ruby") {
-      files.set(path, { path, loader, text });
+    if (loader === "ruby" || DATA_LOADERS.includes(loader)) {
+      files.set(path, { path, loader: loader as DataLoader | ScriptLoader, text });
       continue;
     }
     const scanned = scan(loader as CodeLoader, text);
@@ -132,36 +128,6 @@ export function readSources(entries: readonly string[]): Sources {
     }
   }
   return { files: [...files.values()], others: [...others.values()], imports, scripts: {}, broken, problem };
-}
-
-/**
- * Compiles the Ruby files of a snapshot. Opal is loaded if there are any.
- * @param isTolerant a file that does not load costs the events of its phase and no more: the original read its handlers at
- *   each event, and started without looking at them
- */
-export async function compileScripts(sources: Sources, isTolerant: boolean): Promise<Sources> {
-  const ruby = sources.files.filter((file) => file.loader === "ruby");
-  const scripts: Record<string, RubyScript> = {};
-  const broken = { ...sources.broken };
-  if (ruby.length > 0) await compileAll(ruby, scripts, broken);
-  const problem = sources.problem ?? (isTolerant ? null : (Object.values(broken)[0] ?? null));
-  return { ...sources, scripts, broken, problem };
-}
-
-async function compileAll(
-  files: readonly SourceFile[],
-  scripts: Record<string, RubyScript>,
-  broken: Record<string, LoadFailure>,
-): Promise<void> {
-  const { compileRuby } = await import("../ruby/compile.ts");
-  for (const { path, text } of files) {
-    try {
-      scripts[path] = await compileRuby(path, text);
-    } catch (error) {
-      if (!(error instanceof LoadError)) throw error;
-      broken[path] = error.failure;
-    }
-  }
 }
 
 /** From now on, in this thread, the files of the snapshot are loaded from it. Call it before the first import. */

@@ -216,3 +216,36 @@ test("a file that is there is kept; what does not compile, or says not what it i
   expect((await run("DIR/eom.txt")).exitCode).toBe(2);
   expect((await run()).exitCode).toBe(2);
 });
+
+test("local variables keep their names, but for those that TypeScript or the handler has", async () => {
+  const { code } = await converted(
+    `host = "h " + Pmilter::Session.new.helo_hostname
+name = "x"
+puts host, "#{name} #{host}"
+new = host
+puts new if new == "h y"
+`,
+    "header",
+  );
+  expect(code).toBe(`import type { Session } from "pmilter";
+
+export default function header(session: Session<"header">) {
+  let host;
+  let name_;
+  let new_;
+  host = "h " + session.helo;
+  name_ = "x";
+  puts(String(host ?? ""));
+  puts(\`\${name_ ?? ""} \${host ?? ""}\`);
+  new_ = host;
+  if (new_ === "h y") {
+    puts(String(new_ ?? ""));
+  }
+}
+
+/** Prints a line; a line end that is there is not doubled. */
+function puts(text: string): void {
+  console.log(text.endsWith("\\n") ? text.slice(0, -1) : text);
+}
+`);
+});

@@ -79,6 +79,15 @@ describe("errors have the class, the message and the lines of Ruby", () => {
   });
 });
 
+describe("what a client sends is taken for no frame", () => {
+  const script = '\n\nraise "a\\n    at #{__FILE__}:99:1\\n  from #{__FILE__}:98:1:in `x\'"';
+  const of = ranOf([script]);
+
+  test("in an exception's message", () => {
+    expect(of(script).lines[0]).toBe(3);
+  });
+});
+
 describe("syntax errors have a line", () => {
   const CASES: readonly [script: string, error: string][] = [
     ["puts 1\nif", "LoadError: FILE:2: unexpected token $end"],
