@@ -15,9 +15,6 @@ import { printLikeMruby } from "./mruby.ts";
 import { loadRuntime, type Opal } from "./opal.ts";
 import { refuseMutation } from "./unsupported.ts";
 
-/** Frames that a stack keeps: Opal's own stand between those of a script. */
-const STACK_FRAMES = 100;
-
 /** Special variables that Ruby itself sets. */
 const SPECIAL = ["~", "!", "_"];
 
@@ -61,9 +58,7 @@ export class RubyRuntime {
   }
 
   static async start(): Promise<RubyRuntime> {
-    const opal = await loadRuntime();
-    Error.stackTraceLimit = Math.max(Error.stackTraceLimit, STACK_FRAMES);
-    return new RubyRuntime(opal);
+    return new RubyRuntime(await loadRuntime());
   }
 
   /** A phase's handler. */
@@ -150,10 +145,12 @@ export class RubyRuntime {
   #shown(error: unknown): unknown {
     if (!(error instanceof Error) || error instanceof UsageError) return error;
     const exception = error as unknown as RubyException;
-    // The message stands in front of the frames, and may hold what a client sent.
-    const stack = String(error.stack);
-    const behind = stack.indexOf(error.message) + error.message.length;
-    const frames = [...stack.slice(behind).matchAll(/(\/[^:\n()]*\.rb):\d+:\d+/gi)]
+    // The message may stand in front of the frames, and hold what a client sent.
+    const frames = [
+      ...String(error.stack)
+        .replace(error.message, "")
+        .matchAll(/(\/[^:\n()]*\.rb):\d+:\d+/gi),
+    ]
       .filter(([, file]) => this.#files.has(file!))
       .map(([frame]) => frame);
     return new RubyError(exception.$class().$name(), String(exception.$message()), frames, error);
