@@ -3,6 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { MilterClient, type Outcome } from "../../src/testing/index.ts";
+import { expectLogged } from "../failures/support.ts";
 import { statusOf } from "../recovery/support.ts";
 import { type Pmilter, type PmilterOptions, runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
@@ -165,10 +166,11 @@ test.each(BROKEN)(
     const { "eom.rb": eom, ...others } = files;
     const given = text === null ? others : { ...others, "eom.rb": eom };
     await using pmilter = await startPmilter({ ...project(files), files: given });
-    await pmilter.log.next(/\[error\]: Ruby handler does not load: at=\S+\/eom\.rb/);
     for (let message = 0; message < 2; message++) expect((await sendOne(pmilter)).verdict).toBe("tempfail");
     await pmilter.prints.next(/^helo$/);
-    expect(await pmilter.log.next(/handler failed/)).toContain(` phase=eom at=eom.rb${site} error="LoadError: `);
+    const [loading, failing] = await expectLogged(pmilter, "broken-ruby");
+    expect(loading).toContain("/eom.rb");
+    expect(failing).toContain(` phase=eom at=eom.rb${site} error="LoadError: `);
     // Mended while the server runs.
     await writeFile(join(pmilter.dir, "eom.rb"), "1\n");
     await untilVerdict(pmilter, "accept");
