@@ -51,6 +51,10 @@ async function run(args: readonly string[]): Promise<number> {
       const { types } = await import("./cli/types.ts");
       return types(command.folder);
     }
+    case "convert": {
+      const { convert } = await import("./cli/convert.ts");
+      return convert(command.script);
+    }
     default:
       return command satisfies never;
   }

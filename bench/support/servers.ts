@@ -8,8 +8,8 @@ import { BenchChild } from "./child.ts";
 import { ROOT } from "./machine.ts";
 import { OPTNEG } from "./traffic.ts";
 
-/** What a server runs: handlers of `bench/handlers`, the printing examples as shipped, or a filter of `bench/filters`. */
-export const HANDLER_SETS = ["ten", "eom", "examples", "collect", "empty"] as const;
+/** What a server runs: handlers of `bench/handlers`, the same in Ruby, the printing examples as shipped, or a filter of `bench/filters`. */
+export const HANDLER_SETS = ["ten", "ruby", "eom", "examples", "collect", "empty"] as const;
 export type HandlerSet = (typeof HANDLER_SETS)[number];
 
 const HANDLERS = join(import.meta.dir, "..", "handlers");
@@ -50,6 +50,8 @@ export function handlerConfig(handlers: HandlerSet): string {
   switch (handlers) {
     case "ten":
       return sessionTable(TEN);
+    case "ruby":
+      return sessionTable(TEN, (phase) => join("ruby", `${phase}.rb`));
     case "eom":
       return sessionTable(["eom"]);
     case "examples":
@@ -62,10 +64,10 @@ export function handlerConfig(handlers: HandlerSet): string {
   }
 }
 
-function sessionTable(phases: readonly Phase[]): string {
+function sessionTable(phases: readonly Phase[], fileOf = (phase: Phase) => `${phase}.ts`): string {
   return tableOf(
     "handler.session",
-    phases.map((phase) => [`${phase}_handler`, join(HANDLERS, `${phase}.ts`)]),
+    phases.map((phase) => [`${phase}_handler`, join(HANDLERS, fileOf(phase))]),
   );
 }
 

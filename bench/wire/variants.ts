@@ -33,6 +33,7 @@ export const EOM_ONLY = ours("eom only", "eom", 1, BARE_EOM.name);
 export const OURS: readonly Variant[] = [
   TEN,
   EOM_ONLY,
+  ours("ten in Ruby", "ruby", 1, BARE_TEN.name),
   ours("printing examples", "examples", 1, null),
   ours("body collected", "collect", 1, null),
   ours("empty filter", "empty", 0, null),

@@ -13,7 +13,7 @@ export class ArgumentError extends Error {
   }
 }
 
-export const COMMAND_NAMES = ["serve", "check", "send", "status", "reload", "types"] as const;
+export const COMMAND_NAMES = ["serve", "check", "send", "status", "reload", "types", "convert"] as const;
 export type CommandName = (typeof COMMAND_NAMES)[number];
 
 export interface SendArguments {
@@ -28,6 +28,12 @@ export interface SendArguments {
   readonly json: boolean;
 }
 
+export interface ConvertArguments {
+  readonly file: string;
+  /** What the script is for; undefined for what its name says. */
+  readonly phase: string | undefined;
+}
+
 export type Command =
   | { readonly name: "help"; readonly of: CommandName | null }
   | { readonly name: "version" }
@@ -35,6 +41,7 @@ export type Command =
   | { readonly name: "check"; readonly config: string }
   | { readonly name: "status" | "reload"; readonly config: string; readonly json: boolean }
   | { readonly name: "types"; readonly folder: string }
+  | { readonly name: "convert"; readonly script: ConvertArguments }
   | { readonly name: "send"; readonly config: string; readonly mail: SendArguments };
 
 /** The configuration that is used without `-c`. */
@@ -52,6 +59,8 @@ const TYPES = {
   help: COMMON.help,
   version: COMMON.version,
 } as const satisfies ParseArgsConfig["options"];
+
+const CONVERT = { ...TYPES, phase: { type: "string" } } as const satisfies ParseArgsConfig["options"];
 
 const SEND = {
   ...COMMON,
@@ -81,6 +90,7 @@ export function parseArguments(args: readonly string[]): Command {
   const rest = first === name ? args.slice(1) : [...args];
   if (name === "send") return parseSend(rest);
   if (name === "types") return parseTypes(rest);
+  if (name === "convert") return parseConvert(rest);
   const isAsking = name === "status" || name === "reload";
   const { values, positionals } = isAsking ? parse(name, rest, ASK) : parse(name, rest, COMMON);
   if (values.help === true) return { name: "help", of: first === name ? name : null };
@@ -128,6 +138,18 @@ function parseTypes(args: readonly string[]): Command {
   }
   if (more.length > 0) throw new ArgumentError(`types takes one folder, got also "${more[0]}"`, "types");
   return { name: "types", folder };
+}
+
+function parseConvert(args: readonly string[]): Command {
+  const { values, positionals } = parse("convert", args, CONVERT);
+  if (values.help === true) return { name: "help", of: "convert" };
+  if (values.version === true) return { name: "version" };
+  const [file, ...more] = positionals;
+  if (file === undefined || file === "")
+    throw new ArgumentError("convert needs the Ruby handler: a .rb file", "convert");
+  if (more.length > 0) throw new ArgumentError(`convert takes one file, got also "${more[0]}"`, "convert");
+  if (!/\.rb$/i.test(file)) throw new ArgumentError(`convert takes a .rb file, got "${file}"`, "convert");
+  return { name: "convert", script: { file, phase: values.phase } };
 }
 
 /** `i=4ZB1`, `{auth_type}=plain`; braces may be left out, as a shell would want. */

@@ -13,6 +13,7 @@ Commands:
   status    ask the running server how it is
   reload    have the running server read its configuration and handlers anew
   types     write the declarations that editors need beside handlers outside of pmilter's repository
+  convert   write a TypeScript handler for a Ruby one of the original pmilter
   help      show this, or the help of a command: pmilter help send
 
 Options:
@@ -116,6 +117,22 @@ Try:
   pmilter types handlers
 
 Exit codes: 0 written; 1 a file cannot be written; 2 wrong usage.
+`,
+  convert: `Write a TypeScript handler for a Ruby one of the original pmilter.
+
+Usage: pmilter convert FILE.rb [--phase PHASE]
+
+  FILE.rb             the Ruby handler
+  --phase PHASE       what it is for: connect, helo, envfrom and so on, postconfig or master_exit; by default
+                      what its name says (mail_from.rb is for envfrom, rcpt_to.rb for envrcpt)
+
+Writes FILE.ts beside it; one that is there is kept. What cannot be translated surely stands as a comment with
+the Ruby lines in it, marked "Look here". Name the new file in [handler.session], and run pmilter check.
+
+Try:
+  pmilter convert handler/mail_from.rb
+
+Exit codes: 0 written; 1 it does not compile, or cannot be written; 2 wrong usage.
 `,
 };
 

@@ -12,6 +12,7 @@ import {
   boolean,
   listenAddresses,
   mode,
+  handlerPath,
   modulePath,
   networks,
   oneOf,
@@ -161,17 +162,19 @@ const LimitsSchema = v.strictObject({
 
 const HandlerConfigSchema = v.strictObject({
   postconfig_handler: unset(
-    modulePath(),
-    "Module whose default function runs, without arguments and in a worker of its own, at each successful load; an error there is a configuration error.",
+    handlerPath(),
+    "Module whose default function runs, or Ruby script that runs, without arguments and in a worker of its own, at each successful load; an error there is a configuration error.",
     { alias: "mruby_postconfig_handler" },
   ),
-  master_exit_handler: unset(modulePath(), "The same, run once at exit, for at most 5 s.", {
+  master_exit_handler: unset(handlerPath(), "The same, run once at exit, for at most 5 s.", {
     alias: "mruby_master_exit_handler",
   }),
 });
 
 const phaseFile = (phase: Phase) =>
-  unset(modulePath(), `The file whose default function handles \`${phase}\`.`, { alias: `mruby_${phase}_handler` });
+  unset(handlerPath(), `The file that handles \`${phase}\`: its default function, or a Ruby script.`, {
+    alias: `mruby_${phase}_handler`,
+  });
 
 const HandlerSessionSchema = v.strictObject(
   Object.fromEntries(PHASE_NAMES.map((phase) => [`${phase}_handler`, phaseFile(phase)])) as Record<

@@ -143,13 +143,18 @@ export function socketPath() {
   );
 }
 
-/** The path of a TypeScript module. That it exists and loads is for the loader to find out. */
+/** The path of a TypeScript module or a Ruby script. That it exists and loads is for the loader to find out. */
+export function handlerPath() {
+  return text("the path of a .ts or .rb file");
+}
+
+/** The path of a TypeScript module. */
 export function modulePath() {
   return v.pipe(
     text("the path of a .ts file"),
     v.check(
       (path) => !/\.rb$/i.test(path),
-      ({ input }: Refused) => `Ruby handlers are not supported, name a .ts file; got ${show(input)}`,
+      ({ input }: Refused) => `a filter is a .ts file; Ruby files belong in [handler.session]; got ${show(input)}`,
     ),
   );
 }

@@ -10,6 +10,16 @@ export interface Site {
 
 /** Frames of pmilter's own sources are passed over: they are below this folder, in the repository and in a binary. */
 const OWN_SOURCES = new URL("..", import.meta.url).pathname;
+/** What Ruby handlers run on; in a binary it lies among our own. */
+const OPAL = "/node_modules/opal-runtime/";
+
+/** Code that was made from another language, by the name that its frames have: where its places lie in the source. */
+const compiled = new Map<string, (line: number, column: number) => Site>();
+
+/** From now on, frames of `name` stand for what `locate` says. */
+export function placeCompiled(name: string, locate: (line: number, column: number) => Site): void {
+  compiled.set(name, locate);
+}
 
 /** Frames that are looked at. */
 const MAX_FRAMES = 50;
@@ -22,7 +32,9 @@ export function siteOf(error: unknown): Site | null {
     const match = /^ {4}at (?:.* \()?(?:file:\/\/)?(\/[^:]*):(\d+)(?::(\d+))?\)?$/.exec(line);
     if (match === null) continue;
     const file = match[1]!;
-    if (!file.startsWith(OWN_SOURCES)) return { file, line: Number(match[2]), column: Number(match[3] ?? 0) };
+    if (file.startsWith(OWN_SOURCES) || file.includes(OPAL)) continue;
+    const place = { file, line: Number(match[2]), column: Number(match[3] ?? 0) };
+    return compiled.get(file)?.(place.line, place.column) ?? place;
   }
   return null;
 }

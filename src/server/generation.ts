@@ -300,16 +300,8 @@ export class Generation {
       }),
     };
     this.#members[place] = member;
-    member.thread.post({
-      kind: "serve",
-      row,
-      config,
-      ledger: ledger.layout,
-      sources: this.#sources,
-      standIn,
-      // A start is not kept waiting for it: there is nobody who would be slowed down.
-      warmsUp: this.number > 1,
-    });
+    const isFirst = this.number === 1;
+    member.thread.post({ kind: "serve", row, config, ledger: ledger.layout, sources: this.#sources, isFirst, standIn });
     const timer = setTimeout(() => {
       this.#failLoading(member, `the handlers were not loaded after ${LOAD_TIMEOUT_MS / 1000} s`);
     }, LOAD_TIMEOUT_MS);

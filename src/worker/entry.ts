@@ -23,6 +23,7 @@ import { logLine } from "./log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "./messages.ts";
 import { Outbox } from "./outbox.ts";
 import { capturePrints } from "./print.ts";
+import { compileScripts } from "../ruby/scripts.ts";
 import { placeOfMissingExport, readSources, serveSources, type Sources } from "./sources.ts";
 import { warmUp } from "./warm-up.ts";
 
@@ -211,7 +212,7 @@ const SOCKET_HANDLERS = {
 
 function failureLog(what: string, failure: LoadFailure): FromWorker {
   const { file, line, message } = failure;
-  const place = line > 0 ? ` at=${file}:${line}` : "";
+  const place = file === "" ? "" : ` at=${file}${line > 0 ? `:${line}` : ""}`;
   const text = `${what}:${place} error=${JSON.stringify(message)}`;
   return { kind: "log", level: "error", text, fields: { file, line, error: message } };
 }
@@ -248,18 +249,22 @@ let server: Server | null = null;
 /** What the handlers are loaded from in this thread; null until they are. */
 let sources: Sources | null = null;
 
-async function load(config: Config, given: Sources | null): Promise<Chain> {
-  sources = given ?? readSources(entryFiles(config));
+async function load(config: Config, given: Sources | null, isFirst: boolean): Promise<Chain> {
+  sources = given ?? (await compileScripts(readSources(entryFiles(config)), isFirst));
   if (given === null) post({ kind: "sources", sources });
   if (sources.problem !== null) throw new LoadError(sources.problem, undefined);
+  if (given === null) {
+    for (const failure of Object.values(sources.broken)) post(failureLog("Ruby handler does not load", failure));
+  }
   serveSources(sources);
-  return loadChain(config);
+  return loadChain(config, sources);
 }
 
-async function serve({ config, ledger: layout, row, sources: given, standIn, warmsUp }: Assignment): Promise<void> {
+async function serve({ config, ledger: layout, row, sources: given, isFirst, standIn }: Assignment): Promise<void> {
   const ledger = new Ledger(layout);
-  const chain = standIn === null ? await load(config, given) : standInChain(standIn, config);
-  if (warmsUp) warmUp(config);
+  const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
+  // A start is not kept waiting for it: there is nobody who would be slowed down.
+  if (standIn === null && !isFirst) warmUp(config);
   const home = { folder: dirname(config.file) };
   for (const { loaded, files, options } of chain.filters) {
     try {
@@ -305,7 +310,7 @@ self.onmessage = ({ data: message }) => {
       serve(message).catch((error: unknown) => fail(error, message.config.file));
       return;
     case "check":
-      load(message.config, null).then(
+      load(message.config, null, false).then(
         (chain) => post({ kind: "ready", summary: summarize(chain) }),
         (error: unknown) => fail(error, message.config.file),
       );

@@ -8,6 +8,10 @@ import { Chain, type ChainFilter, type ChainPolicy } from "../handler/chain.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
 import { failureOf, LoadError, messageOf, unreadable } from "./load-failure.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
+import { brokenHandler } from "../ruby/broken.ts";
+import type { RubyRuntime } from "../ruby/run.ts";
+import { compileScripts } from "../ruby/scripts.ts";
+import { isRuby, readSources, type Sources } from "./sources.ts";
 
 /** The name of the filter that the phase files together are. */
 export const PHASE_FILES_NAME = "handler";
@@ -30,18 +34,37 @@ export function policyOf(config: Config): ChainPolicy {
   };
 }
 
+type RubyFiles = Pick<Sources, "scripts" | "broken">;
+const NO_RUBY: RubyFiles = { scripts: {}, broken: {} };
+
+/** Ruby in this thread; made when the first script is loaded. */
+let runtime: Promise<RubyRuntime> | null = null;
+
+function startRuby(): Promise<RubyRuntime> {
+  runtime ??= import("../ruby/run.ts").then(({ RubyRuntime }) => RubyRuntime.start());
+  return runtime;
+}
+
+async function loadRuby(file: string, phase: Phase, { broken, scripts }: RubyFiles): Promise<AnyHandler> {
+  const failure = broken[file];
+  return failure === undefined ? (await startRuby()).handler(scripts[file]!, phase) : brokenHandler(failure);
+}
+
 /**
  * Loads every handler of the configuration, in its order.
+ * @param ruby what its Ruby files became
  * @throws LoadError
  */
-export async function loadChain(config: Config): Promise<Chain> {
+export async function loadChain(config: Config, ruby: RubyFiles = NO_RUBY): Promise<Chain> {
   const filters: ChainFilter[] = [];
   if (config.server.handler) {
     const phaseFiles = Object.entries(config.handler.session) as [Phase, string][];
     if (phaseFiles.length > 0) {
       const handlers: Partial<Record<Phase, AnyHandler>> = {};
       for (const [phase, file] of phaseFiles) {
-        handlers[phase] = await load(file, (exported) => checkPhaseHandler(exported, phase));
+        handlers[phase] = isRuby(file)
+          ? await loadRuby(file, phase, ruby)
+          : await load(file, (exported) => checkPhaseHandler(exported, phase));
       }
       const loaded: LoadedFilter = {
         name: PHASE_FILES_NAME,
@@ -103,10 +126,15 @@ async function load<T>(file: string, check: (exported: unknown) => T): Promise<T
 }
 
 /**
- * Loads a module whose default export is a function without arguments.
+ * Loads a module whose default export is a function without arguments, or a Ruby script.
  * @throws LoadError
  */
 export async function loadModule(file: string): Promise<() => unknown> {
+  if (isRuby(file)) {
+    const { problem, scripts } = await compileScripts(readSources([file]), false);
+    if (problem !== null) throw new LoadError(problem, undefined);
+    return (await startRuby()).task(scripts[file]!);
+  }
   return load(file, (exported) => {
     if (typeof exported !== "function")
       throw new Error(`expected a function as the default export, got ${typeof exported}`);

@@ -43,10 +43,10 @@ export type ToWorker =
       readonly ledger: LedgerLayout;
       /** What to load the handlers from; null for the first worker of a generation, which reads them. */
       readonly sources: Sources | null;
+      /** The server starts: Ruby handlers that do not load are taken as in the original, see `compileScripts` in `src/ruby`. */
+      readonly isFirst: boolean;
       /** Not null: load no handler, and give every connection this. */
       readonly standIn: Outcome | null;
-      /** One of a reload, while others serve: it is to be as fast as they are from its first session on. */
-      readonly warmsUp: boolean;
     }
   /** Load the handlers and answer `ready` or `failed`, nothing else. */
   | { readonly kind: "check"; readonly config: Config }

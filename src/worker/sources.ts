@@ -6,13 +6,16 @@
 import { readFileSync, statSync } from "node:fs";
 import { dirname, extname, resolve } from "node:path";
 import { type DataLoader, dataModule } from "./data-module.ts";
+import type { RubyScript } from "../ruby/compile.ts";
 import { type LoadFailure, placeOfSpecifier, whyUnreadable } from "./load-failure.ts";
 
 type CodeLoader = "ts" | "tsx" | "js" | "jsx";
+/** Ruby imports nothing and is no module: see `src/ruby`. */
+type ScriptLoader = "ruby";
 
 export interface SourceFile {
   readonly path: string;
-  readonly loader: CodeLoader | DataLoader;
+  readonly loader: CodeLoader | DataLoader | ScriptLoader;
   readonly text: string;
 }
 
@@ -30,6 +33,10 @@ export interface Sources {
   readonly others: readonly OtherFile[];
   /** What an import led to, by the importing file and the specifier: see {@link importKey}. */
   readonly imports: Readonly<Record<string, string>>;
+  /** What the Ruby files became, by path. */
+  readonly scripts: Readonly<Record<string, RubyScript>>;
+  /** Ruby files that do not load, by path. */
+  readonly broken: Readonly<Record<string, LoadFailure>>;
   /** A file that is needed and cannot be read: then there is no use in loading the rest. */
   readonly problem: LoadFailure | null;
 }
@@ -51,12 +58,17 @@ const DATA: Readonly<Record<string, DataLoader>> = {
 };
 const DATA_LOADERS: readonly string[] = Object.values(DATA);
 
-function isCode(loader: SourceFile["loader"]): loader is CodeLoader {
+function isCode(loader: CodeLoader | DataLoader): loader is CodeLoader {
   return !DATA_LOADERS.includes(loader);
 }
 
 function importKey(importer: string, specifier: string): string {
   return `${importer}\0${specifier}`;
+}
+
+/** Whether a file is taken for Ruby. */
+export function isRuby(path: string): boolean {
+  return extname(path).toLowerCase() === ".rb";
 }
 
 /** A file still to be read, and where it is named. */
@@ -80,6 +92,7 @@ export function readSources(entries: readonly string[]): Sources {
   const files = new Map<string, SourceFile>();
   const others = new Map<string, OtherFile>();
   const imports: Record<string, string> = {};
+  const broken: Record<string, LoadFailure> = {};
   let problem: LoadFailure | null = null;
   const pending: Pending[] = entries.toReversed().map((path) => ({
     path,
@@ -89,13 +102,14 @@ export function readSources(entries: readonly string[]): Sources {
   for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
     const { path, as, failure } = next;
     if (files.has(path) || others.has(path)) continue;
-    const loader = as ?? CODE[extname(path)] ?? DATA[extname(path)];
+    const loader = as ?? CODE[extname(path)] ?? DATA[extname(path)] ?? (isRuby(path) ? "ruby" : undefined);
     const text = readText(path);
     if (text === null || loader === undefined) others.set(path, { path, stamp: stampOf(path) });
-    if (text === null) problem ??= failure;
+    if (text === null && failure !== null && isRuby(path)) broken[path] = failure;
+    else if (text === null) problem ??= failure;
     if (text === null || loader === undefined) continue;
-    if (DATA_LOADERS.includes(loader)) {
-      files.set(path, { path, loader: loader as DataLoader, text });
+    if (loader === "ruby" || DATA_LOADERS.includes(loader)) {
+      files.set(path, { path, loader: loader as DataLoader | ScriptLoader, text });
       continue;
     }
     const scanned = scan(loader as CodeLoader, text);
@@ -113,7 +127,7 @@ export function readSources(entries: readonly string[]): Sources {
       else pending.push({ path: target, as: attributeOf(text, specifier), failure: missing });
     }
   }
-  return { files: [...files.values()], others: [...others.values()], imports, problem };
+  return { files: [...files.values()], others: [...others.values()], imports, scripts: {}, broken, problem };
 }
 
 /** From now on, in this thread, the files of the snapshot are loaded from it. Call it before the first import. */
@@ -131,6 +145,7 @@ export function serveSources(sources: Sources): void {
       });
       build.onLoad({ filter: new RegExp(`^(?:${paths.join("|")})$`) }, ({ path }) => {
         const { loader, text } = files.get(path)!;
+        if (loader === "ruby") throw new SyntaxError("a Ruby file cannot be imported");
         if (isCode(loader)) return { contents: text, loader };
         return { exports: dataModule(path, loader, text), loader: "object" };
       });

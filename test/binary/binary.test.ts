@@ -5,6 +5,8 @@ import { join } from "node:path";
 import { close, dup } from "../../src/server/libc.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { VERSION } from "../../src/version.ts";
+import { ORIGINAL } from "../config/original.ts";
+import { HANDLERS } from "../ruby/original.ts";
 import { CONNECT, HELO, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT } from "../server/wire.ts";
 import { median } from "../reload/support.ts";
 import type { PmilterOptions } from "../support/pmilter.ts";
@@ -38,7 +40,7 @@ const serve = (options: PmilterOptions, where: { cwd?: string; env?: Record<stri
   serveBinary(binary, options, { cwd: where.cwd ?? elsewhere, env: { ...env, ...where.env } });
 
 async function ready(server: Served): Promise<string> {
-  const line = await server.log.next(/\bready: listening on /, { timeoutMs: 4000 });
+  const line = await server.log.next(/\bready: listening on /, { timeoutMs: 10_000 });
   return /listening on (.*?); /.exec(line)![1]!;
 }
 
@@ -120,7 +122,7 @@ describe("without Bun", () => {
       expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
       expect(stdout).toContain("Usage: pmilter");
     }
-    for (const command of ["serve", "check", "send", "status", "reload"]) {
+    for (const command of ["serve", "check", "send", "status", "reload", "convert"]) {
       expect((await run(command, "--help")).stdout).toContain(
         `Usage: pmilter ${command === "serve" ? "[serve]" : command}`,
       );
@@ -410,6 +412,44 @@ describe("sockets", () => {
     server.process.kill("SIGTERM");
     expect(await server.process.exited).toBe(0);
   });
+});
+
+describe("the original's Ruby handlers", () => {
+  const RUBY: PmilterOptions = {
+    server: { workers: 2, stop_timeout: 0.1 },
+    config: ORIGINAL.slice(ORIGINAL.indexOf("[handler]")),
+    files: HANDLERS,
+  };
+
+  test("check, serve and send; a refusal and an error are logged with their line; a saved script is in force", async () => {
+    await using server = await serve(RUBY);
+    const address = await ready(server);
+    expect((await run("check", "-c", server.configFile)).exitCode).toBe(0);
+    const sent = await run("send", "-c", server.configFile, "mail.eml", "--from", "from@example.com");
+    expect(sent.stdout).toMatch(/^ {2}addHeader X-Pmilter: Enable$/m);
+    await server.prints.next(/^reveive_time: \w{3} \w{3} \d\d \d\d:\d\d:\d\d \d{4}$/);
+    await run("send", "-c", server.configFile, "mail.eml", "--from", "spam-from@example.com");
+    expect(await server.log.next(/reject: /)).toMatch(/ at=handler\/mail_from\.rb:8$/);
+    await writeFile(join(server.dir, "handler/eom.rb"), "\n\nnil.oops\n");
+    await server.log.next(/reload: generation 2 serves/);
+    await using client = await MilterClient.connect(address, { as: "postfix" });
+    expect((await client.send({ eml: "A: b\n\nc\n" })).verdict).toBe("tempfail");
+    expect(await server.log.next(/handler failed: /)).toMatch(/ at=handler\/eom\.rb:3 error="NoMethodError: /);
+    await client.quit();
+    server.process.kill("SIGTERM");
+    expect(await server.process.exited).toBe(0);
+    await server.prints.next(/^master exit at exit phase$/);
+  }, 30_000);
+
+  test("convert", async () => {
+    await using server = await serve(RUBY);
+    const file = join(server.dir, "handler/mail_from.rb");
+    expect(await run("convert", file)).toEqual({
+      exitCode: 0,
+      stdout: `${file.replace(".rb", ".ts")}: written for envfrom\n`,
+      stderr: "",
+    });
+  }, 15_000);
 });
 
 test("from its start to the first answer", async () => {

@@ -173,10 +173,4 @@ describe("a configuration that is wrong: exit code 1, and all its faults on stan
     expect(exitCode).toBe(1);
     expect(stderr).toStartWith(`pmilter: ${dir}/life.ts:2:`);
   });
-
-  test("a Ruby handler of the original is a clear error", async () => {
-    const { exitCode, stderr } = await check({ config: '[handler.session]\nmruby_helo_handler = "helo.rb"\n' });
-    expect(exitCode).toBe(1);
-    expect(stderr).toMatch(/:6:1: handler\.session\.mruby_helo_handler: Ruby handlers are not supported.*"helo\.rb"/);
-  });
 });

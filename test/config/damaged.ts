@@ -16,7 +16,7 @@ packet = 1_048_576
 `;
 const VALUES = ["1", "-1", "1.5", "nan", "true", '""', '"x"', "[]", "[[]]", "[{}]", "{}", "1979-05-27", "'''\n'''", ""];
 
-const SOURCE = (ORIGINAL.replaceAll(".rb", ".ts") + FILTERS).split("\n").filter((line) => !/^\s*(#|$)/.test(line));
+const SOURCE = (ORIGINAL + FILTERS).split("\n").filter((line) => !/^\s*(#|$)/.test(line));
 
 /** One to three faults, each a slip of the hand: a line lost or doubled, a character lost or added, another value. */
 export function damagedConfig(random: Random): string {

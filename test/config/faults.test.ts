@@ -168,14 +168,12 @@ const VALUES: readonly [table: string, line: string, what: string][] = [
   ["limits", "recipients = 1.5", "got 1.5"],
   ["limits", "macros = -1", "got -1"],
   ["limits", "body = true", "got true"],
-  ["handler.config", 'postconfig_handler = "a.rb"', 'Ruby handlers are not supported, name a .ts file; got "a.rb"'],
-  ["handler.config", "master_exit_handler = 1", "expected the path of a .ts file, got 1"],
-  ["handler.session", 'connect_handler = "a.RB"', "Ruby handlers are not supported"],
-  ["handler.session", 'eom_handler = ""', 'expected the path of a .ts file, got ""'],
+  ["handler.config", "master_exit_handler = 1", "expected the path of a .ts or .rb file, got 1"],
+  ["handler.session", 'eom_handler = ""', 'expected the path of a .ts or .rb file, got ""'],
 ];
 
 const FILTER_VALUES: readonly [line: string, what: string][] = [
-  ['path = "a.rb"', "filter 1: path: Ruby handlers are not supported"],
+  ['path = "a.rb"', 'filter 1: path: a filter is a .ts file; Ruby files belong in [handler.session]; got "a.rb"'],
   ['path = "a.ts"\nname = ""', 'expected a name of one line, got ""'],
   ['path = "a.ts"\nname = "a\\nb"', 'expected a name of one line, got "a\\nb"'],
   ['path = "a.ts"\non_error = "no"', 'expected "tempfail", "reject", "accept" or "continue", got "no"'],

@@ -9,7 +9,7 @@ import { join } from "node:path";
 export const ROOT = join(import.meta.dir, "..", "..");
 
 /** Each language has a test file beside this one that runs all its blocks. */
-export const LANGUAGES = ["ini", "m4", "sh", "text", "toml", "ts"] as const;
+export const LANGUAGES = ["ini", "m4", "ruby", "sh", "text", "toml", "ts"] as const;
 export type Language = (typeof LANGUAGES)[number];
 
 export interface Block {

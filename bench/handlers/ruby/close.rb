@@ -1,0 +1,3 @@
+# close.ts in Ruby.
+s = Pmilter::Session.new
+$kept = ($kept || 0) + s.handler_phase_name.size

@@ -1,0 +1,249 @@
+/** Expressions of Ruby in TypeScript, and what they need around them. What is not sure is {@link Untranslated}. */
+import { isNode, type SyntaxNode } from "../opal.ts";
+import { type Role, sessionValue, type Value } from "./names.ts";
+import { inner, isConstant } from "./tree.ts";
+import { isLiteral, localName, negated, templateText, unwrapped } from "./typescript.ts";
+
+/** A piece of Ruby that is left to a person. */
+export class Untranslated extends Error {
+  /** "" if it is plain. */
+  readonly why: string;
+
+  constructor(why = "") {
+    super(why);
+    this.why = why;
+  }
+}
+
+/** What a local variable stands for, if it is no variable in TypeScript. */
+export type Alias = "session" | "headers";
+
+export class Expressions {
+  readonly role: Role;
+  /** Local variables that are the session or its headers. */
+  readonly aliases = new Map<string, Alias>();
+  /** The other ones. */
+  readonly locals = new Set<string>();
+  /** Names of {@link HELPERS} that are called. */
+  readonly helpers = new Set<string>();
+  /** Codes of the values of the session that are read. */
+  readonly used = new Set<string>();
+  /** Statements that an expression needs in front of its own. */
+  before: string[] = [];
+  /** Places that a person must look at. */
+  looks = 0;
+
+  constructor(role: Role) {
+    this.role = role;
+  }
+
+  global(name: string): string {
+    if (!/^\$\w+$/.test(name)) throw new Untranslated();
+    if (this.role === "postconfig" || this.role === "master_exit") throw new Untranslated("there is no session here");
+    return `session.state["${name.slice(1)}"]`;
+  }
+
+  print({ code, mayEndLine, type }: Value): string {
+    const shown = type === "unknown" ? `${code} ?? ""` : code;
+    if (type !== "unknown" && mayEndLine !== true) return `console.log(${code});`;
+    this.helpers.add("puts");
+    return `puts(String(${shown}));`.replace(/String\((`[^`]*`)\)/, "$1");
+  }
+
+  /** A change of the message, and what the Ruby expression gives; null if the call is none. */
+  change(node: SyntaxNode): { readonly call: string; readonly value: Value } | null {
+    const [receiver, name, first, second] = node.$children() as [unknown, string, unknown, unknown];
+    const object = isNode(receiver) ? this.objectOf(receiver) : null;
+    if (object === "headers" && name === "[]=") {
+      const [header, value] = [this.#text(first), this.#text(second)];
+      return { call: `session.message.addHeader(${header}, ${value})`, value: { code: value, type: "string" } };
+    }
+    const method = { change_envelope_from: "changeFrom", add_envelope_to: "addRecipient", add_rcpt_to: "addRecipient" }[
+      name
+    ];
+    if (object !== "session" || method === undefined) return null;
+    const params = isNode(second) ? `, ${this.#params(second)}` : "";
+    return { call: `session.message.${method}(${this.#text(first)}${params})`, value: { code: "0", type: "number" } };
+  }
+
+  #params(node: SyntaxNode): string {
+    if (node.$type() === "str") {
+      const words = String(node.$children()[0])
+        .split(" ")
+        .filter((word) => word !== "");
+      return JSON.stringify(words).replaceAll('","', '", "');
+    }
+    return `${this.#text(node)}.split(" ")`;
+  }
+
+  #text(node: unknown): string {
+    const value = this.value(node);
+    if (value.type !== "string") throw new Untranslated("this is perhaps no string");
+    return value.code;
+  }
+
+  /** A condition; only what is true or false: in Ruby every string is true. */
+  condition(node: unknown): string {
+    const value = this.value(node);
+    if (value.type !== "boolean") throw new Untranslated("in Ruby everything but nil and false is true");
+    return value.code;
+  }
+
+  value(node: unknown): Value {
+    if (!isNode(node)) throw new Untranslated();
+    const children = node.$children();
+    switch (node.$type()) {
+      case "str": {
+        const text = String(children[0]);
+        return { code: JSON.stringify(text), type: "string", mayEndLine: text.endsWith("\n") };
+      }
+      case "int":
+        return { code: String(children[0]), type: "number" };
+      case "true":
+      case "false":
+        return { code: node.$type(), type: "boolean" };
+      case "nil":
+        return { code: "undefined", type: "unknown" };
+      case "dstr":
+        return this.#template(children);
+      case "begin":
+        if (children.length !== 1) throw new Untranslated();
+        return this.value(children[0]);
+      case "lvar":
+        if (!this.locals.has(children[0] as string)) throw new Untranslated();
+        return { code: localName(children[0] as string), type: "unknown" };
+      case "gvar":
+        return { code: this.global(children[0] as string), type: "unknown" };
+      case "and":
+      case "or": {
+        const operator = node.$type() === "and" ? "&&" : "||";
+        const sides = children.map((side) => {
+          const code = this.condition(side);
+          const isMixed = isNode(side) && inner(side).$type() === (node.$type() === "and" ? "or" : "and");
+          return isMixed ? `(${code})` : code;
+        });
+        return { code: sides.join(` ${operator} `), type: "boolean" };
+      }
+      case "send":
+        return this.#sent(node);
+      default:
+        throw new Untranslated();
+    }
+  }
+
+  #template(parts: readonly unknown[]): Value {
+    let code = "";
+    let plain = "";
+    let isPlain = true;
+    let mayEndLine = false;
+    for (const part of parts as SyntaxNode[]) {
+      if (part.$type() === "str") {
+        const text = String(part.$children()[0]);
+        plain += text;
+        code += templateText(text);
+        mayEndLine = text.endsWith("\n");
+      } else {
+        const value = this.value(part);
+        const shown = unwrapped(value.code);
+        isPlain &&= isLiteral(value);
+        if (isLiteral(value)) {
+          plain += JSON.parse(shown) as string;
+          code += templateText(JSON.parse(shown) as string);
+        } else if (shown.startsWith("`")) code += shown.slice(1, -1);
+        else code += `\${${shown}${value.type === "unknown" ? ' ?? ""' : ""}}`;
+        mayEndLine = value.type === "unknown" || value.mayEndLine === true;
+      }
+    }
+    return { code: isPlain ? JSON.stringify(plain) : `\`${code}\``, type: "string", mayEndLine };
+  }
+
+  #sent(node: SyntaxNode): Value {
+    const [receiver, name, ...args] = node.$children() as [unknown, string, ...unknown[]];
+    if (!isNode(receiver)) throw new Untranslated();
+    if (isConstant(receiver, "Pmilter") && name === "name") return { code: '"pmilter"', type: "string" };
+    if (isConstant(receiver, "Time") && name === "at") return this.#time(args[0]);
+    const object = this.objectOf(receiver);
+    if (object === "headers" && name === "header" && this.role === "header") {
+      this.before.push("// Look here: mruby showed bytes that are not ASCII in octal");
+      this.looks += 1;
+      return { code: "`{${JSON.stringify(name)}=>${JSON.stringify(value)}}`", type: "string" };
+    }
+    const change = this.change(node);
+    if (change !== null) {
+      if (this.role === "eom") this.before.push(`${change.call};`);
+      return change.value;
+    }
+    if (object === "session" && args.length === 0) {
+      const value = sessionValue(name, this.role);
+      if (value === undefined) throw new Untranslated(`there is no ${name}`);
+      this.used.add(value.code);
+      if (value.look !== undefined) {
+        this.before.push(`// Look here: ${value.look}`);
+        this.looks += 1;
+      }
+      return value;
+    }
+    if (object !== null) throw new Untranslated();
+    return this.#operation(receiver, name, args);
+  }
+
+  #operation(receiver: SyntaxNode, name: string, args: readonly unknown[]): Value {
+    if (name === "!") return { code: negated(this.condition(receiver)), type: "boolean" };
+    const left = this.value(receiver);
+    if (name === "==" || name === "!=") {
+      const right = this.value(args[0]);
+      // TypeScript refuses a comparison whose outcome it knows.
+      if (isLiteral(left) && isLiteral(right))
+        return { code: String((left.code === right.code) === (name === "==")), type: "boolean" };
+      return { code: `${left.code} ${name}= ${right.code}`, type: "boolean" };
+    }
+    if (name === "nil?" && left.type === "unknown") return { code: `${left.code} === undefined`, type: "boolean" };
+    if (left.type !== "string") throw new Untranslated();
+    const [first] = args;
+    switch (name) {
+      case "+":
+        return { code: `${left.code} + ${this.#text(first)}`, type: "string", mayEndLine: true };
+      case "include?":
+        return { code: `${left.code}.includes(${this.#text(first)})`, type: "boolean" };
+      case "start_with?":
+        return this.#anyOf(args, (arg) => `${left.code}.startsWith(${arg})`);
+      case "end_with?":
+        return this.#anyOf(args, (arg) => `${left.code}.endsWith(${arg})`);
+      case "empty?":
+        return { code: `${left.code} === ""`, type: "boolean" };
+      case "downcase":
+        return { ...left, code: `${left.code}.toLowerCase()` };
+      case "upcase":
+        return { ...left, code: `${left.code}.toUpperCase()` };
+      case "to_s":
+        return left;
+      default:
+        throw new Untranslated();
+    }
+  }
+
+  #anyOf(args: readonly unknown[], test: (arg: string) => string): Value {
+    const tests = args.map((arg) => test(this.#text(arg)));
+    const code = tests.join(" || ");
+    return { code: tests.length > 1 ? `(${code})` : code, type: "boolean" };
+  }
+
+  /** A time as text: nothing else is done with one. */
+  #time(argument: unknown): Value {
+    const seconds = this.value(argument);
+    if (seconds.type !== "number") throw new Untranslated();
+    this.helpers.add("ctime");
+    const date = /^Math\.floor\((.*)\.getTime\(\) \/ 1000\)$/.exec(seconds.code)?.[1];
+    return { code: `ctime(${date ?? `new Date(${seconds.code} * 1000)`})`, type: "string" };
+  }
+
+  /** Whether an expression is the session or its headers, by their class or by a variable. */
+  objectOf(node: SyntaxNode): Alias | null {
+    if (node.$type() === "lvar") return this.aliases.get(node.$children()[0] as string) ?? null;
+    if (node.$type() !== "send") return null;
+    const [receiver, name] = node.$children();
+    if (name !== "new" || !isNode(receiver)) return null;
+    if (isConstant(receiver, "Pmilter", "Session")) return "session";
+    return isConstant(receiver, "Pmilter", "Session", "Headers") ? "headers" : null;
+  }
+}

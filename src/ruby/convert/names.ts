@@ -1,0 +1,104 @@
+/** What the names of `Pmilter::Session` are in TypeScript, phase by phase. */
+import type { Phase } from "../../protocol/phases.ts";
+
+/** What a script may be for: a phase, or one of the two handlers of the process's life. */
+export type Role = Phase | "postconfig" | "master_exit";
+
+/** The parameters of a phase's handler after `session`, with their types. */
+export const PARAMETERS: Readonly<Partial<Record<Role, readonly string[]>>> = {
+  helo: ["hostname: string"],
+  envfrom: ["sender: string"],
+  envrcpt: ["recipient: string"],
+  header: ["name: string", "value: string"],
+  body: ["chunk: Uint8Array"],
+};
+
+/** File names of the original's examples, and what they are for. */
+export const ROLE_OF_FILE: Readonly<Record<string, Role>> = { mail_from: "envfrom", rcpt_to: "envrcpt" };
+
+const macro = (name: string) => `(session.macros.get("{${name}}") ?? "")`;
+const BEFORE_HELO: ReadonlySet<Role> = new Set(["connect", "unknown"]);
+const WITH_MESSAGE: ReadonlySet<Role> = new Set<Role>([
+  "envfrom",
+  "envrcpt",
+  "data",
+  "header",
+  "eoh",
+  "body",
+  "eom",
+  "abort",
+]);
+
+/** A value in TypeScript. */
+export interface Value {
+  readonly code: string;
+  /** `unknown`: nil or of a type that only shows at run time. */
+  readonly type: "string" | "number" | "boolean" | "unknown";
+  /** It is a text that may end in a line end, which `puts` does not double. */
+  readonly mayEndLine?: boolean;
+  /** What a person must look at. */
+  readonly look?: string;
+}
+
+const text = (code: string): Value => ({ code, type: "string" });
+
+/** Undefined if there is no such method. */
+export function sessionValue(name: string, role: Role): Value | undefined {
+  switch (name) {
+    case "client_ipaddr":
+      return text("session.client.address");
+    case "client_hostname":
+      return text("session.client.hostname");
+    case "client_daemon":
+      return text("session.daemonName");
+    case "handler_phase_name":
+      return text(JSON.stringify(`mruby_${role}_handler`));
+    case "helo_hostname":
+      if (role === "helo") return text("hostname");
+      return text(BEFORE_HELO.has(role) ? '""' : "session.helo");
+    case "envelope_from":
+      return text(WITH_MESSAGE.has(role) ? "sender" : '""');
+    case "envelope_to":
+    case "rcpt_to":
+      if (role === "envrcpt") return text("recipient");
+      if (!WITH_MESSAGE.has(role) || role === "envfrom") return text('""');
+      return {
+        ...text('(session.message.recipients.at(-1)?.raw ?? "")'),
+        look: "this is the latest recipient, as in the original; session.message.recipients has them all",
+      };
+    case "receive_time":
+      return role === "eom"
+        ? { code: "Math.floor(session.message.receivedAt.getTime() / 1000)", type: "number" }
+        : { code: "0", type: "number" };
+    case "mail_addr":
+    case "rcpt_addr":
+      return text(macro(name));
+    case "body_chunk":
+      return { ...text(role === "body" ? "new TextDecoder().decode(chunk)" : '""'), mayEndLine: role === "body" };
+    case "myhostname":
+      return text("session.myHostname");
+    case "message_id":
+      return text("session.queueId");
+    case "cert_issuer":
+      return text(BEFORE_HELO.has(role) ? macro(name) : "session.tls.certIssuer");
+    case "cert_subject":
+      return text(BEFORE_HELO.has(role) ? macro(name) : "session.tls.certSubject");
+    case "cipher_bits":
+      return text(BEFORE_HELO.has(role) ? macro(name) : "session.tls.cipherBits");
+    case "cipher":
+      return text(BEFORE_HELO.has(role) ? macro(name) : "session.tls.cipher");
+    case "tls_version":
+      return text(BEFORE_HELO.has(role) ? macro(name) : "session.tls.version");
+    case "auth_type":
+    case "auth_authen":
+    case "auth_author":
+      return text(WITH_MESSAGE.has(role) ? `session.auth.${name.slice("auth_".length)}` : macro(name));
+    default:
+      return undefined;
+  }
+}
+
+/** The sender as the script began with it: what it changes itself it does not see. */
+export function senderDeclaration(role: Role): string | null {
+  return role !== "envfrom" && WITH_MESSAGE.has(role) ? "const sender = session.message.sender.raw;" : null;
+}

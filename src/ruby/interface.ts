@@ -1,0 +1,180 @@
+/**
+ * `Pmilter` as Ruby handlers know it, on top of the session that TypeScript handlers get. A method that asks for what
+ * the mail server has not sent gives an empty string.
+ */
+import { decodeText } from "../protocol/bytes.ts";
+import type { Phase } from "../protocol/phases.ts";
+import type { Session } from "../handler/types.ts";
+import { accept, discard, reject, skip, tempfail } from "../handler/verdict.ts";
+import type { Opal, RubyModule } from "./opal.ts";
+
+/** The session with what some phase has of it. */
+export type AnySession = Session<"eom"> & { readonly phase: Phase };
+
+/** The call of a script: what it is asked about, and what it has answered. */
+export interface Call {
+  readonly session: AnySession;
+  readonly phase: Phase;
+  /** What the phase brings besides the session: `PhaseArguments` in `types.ts`. */
+  readonly values: readonly unknown[];
+  /** The sender as it was before the script changed it, which is what scripts go on seeing. */
+  sender: string | null;
+  verdict: unknown;
+}
+
+/** What a name gives: by the methods of `Pmilter::Session`. */
+const READERS: Readonly<Record<string, (call: Call) => unknown>> = {
+  client_ipaddr: ({ session }) => session.client.address,
+  client_hostname: ({ session }) => session.client.hostname,
+  client_daemon: ({ session }) => session.daemonName,
+  handler_phase_name: ({ phase }) => `mruby_${phase}_handler`,
+  helo_hostname: ({ session }) => session.helo,
+  envelope_from: sender,
+  envelope_to: recipient,
+  rcpt_to: recipient,
+  receive_time: ({ session, phase }) => (phase === "eom" ? Math.floor(session.message.receivedAt.getTime() / 1000) : 0),
+  mail_addr: ({ session }) => session.macros.get("{mail_addr}") ?? "",
+  rcpt_addr: ({ session }) => session.macros.get("{rcpt_addr}") ?? "",
+  body_chunk: ({ phase, values }) => (phase === "body" ? decodeText(values[0] as Uint8Array) : ""),
+  myhostname: ({ session }) => session.myHostname,
+  message_id: ({ session }) => session.queueId,
+  auth_type: ({ session }) => session.auth.type,
+  auth_authen: ({ session }) => session.auth.authen,
+  auth_author: ({ session }) => session.auth.author,
+  cert_issuer: ({ session }) => session.tls.certIssuer,
+  cert_subject: ({ session }) => session.tls.certSubject,
+  cipher_bits: ({ session }) => session.tls.cipherBits,
+  cipher: ({ session }) => session.tls.cipher,
+  tls_version: ({ session }) => session.tls.version,
+};
+
+/** `SMFIS_` constants, by libmilter's numbers. */
+const STATUS = {
+  CONTINUE: 0,
+  REJECT: 1,
+  DISCARD: 2,
+  ACCEPT: 3,
+  TEMPFAIL: 4,
+  NOREPLY: 7,
+  SKIP: 8,
+  ALL_OPTS: 10,
+} as const;
+
+/** Whether libmilter lets a filter change the message: at no other phase does it do anything. */
+const mayChange = (phase: Phase) => phase === "eom";
+/** What libmilter's functions return. */
+const SUCCESS = 0;
+const FAILURE = -1;
+
+const MESSAGE_PHASES: ReadonlySet<Phase> = new Set([
+  "envfrom",
+  "envrcpt",
+  "data",
+  "header",
+  "eoh",
+  "body",
+  "eom",
+  "abort",
+]);
+const hasMessage = (phase: Phase) => MESSAGE_PHASES.has(phase);
+
+function sender(call: Call): string {
+  if (!hasMessage(call.phase)) return "";
+  return (call.sender ??= call.session.message.sender.raw);
+}
+
+/**
+ * The latest recipient, in brackets: it was the macro `{rcpt_addr}`, which the original's own test tool sent with brackets
+ * and mail servers send without; scripts were written for the former.
+ */
+function recipient({ session, phase, values }: Call): string {
+  const macro = session.macros.get("{rcpt_addr}") ?? (phase === "envrcpt" ? (values[0] as string) : "");
+  return macro === "" || macro.startsWith("<") ? macro : `<${macro}>`;
+}
+
+/**
+ * Defines `Pmilter`.
+ * @param current the call that runs; null while none does: then there is no session
+ */
+export function definePmilter(opal: Opal, current: () => Call | null): void {
+  const { nil, Object: top } = opal;
+  const Pmilter = opal.klass(top, top, "Pmilter");
+  const Session = opal.klass(Pmilter, top, "Session");
+  const Headers = opal.klass(Session, top, "Headers");
+  const raise = (kind: string, message: string): never => {
+    throw (top.$$const[kind] as RubyModule).$new(message);
+  };
+  const call = (): Call =>
+    current() ?? raise("RuntimeError", "there is no session here: Pmilter::Session is for handler.session");
+  const text = (value: unknown, what: string): string =>
+    (value as { readonly $$is_string?: boolean }).$$is_string === true
+      ? String(value)
+      : raise("TypeError", `expected String for ${what}`);
+  const params = (value: unknown) =>
+    value === undefined || value === nil
+      ? []
+      : text(value, "the ESMTP arguments")
+          .split(" ")
+          .filter((word) => word !== "");
+
+  for (const [name, value] of Object.entries(STATUS)) opal.const_set(Pmilter, `SMFIS_${name}`, value);
+  opal.defs(Pmilter, "$name", () => "pmilter");
+  opal.defs(Pmilter, "$status=", (status: unknown) => {
+    call().verdict = verdictOf(status, raise);
+    return status;
+  });
+
+  for (const [name, read] of Object.entries(READERS)) opal.defn(Session, `$${name}`, () => read(call()));
+  opal.defn(Session, "$change_envelope_from", (address: unknown, esmtp: unknown) => {
+    const now = call();
+    const checked = text(address, "the sender");
+    if (!mayChange(now.phase)) return FAILURE;
+    sender(now);
+    now.session.message.changeFrom(checked, params(esmtp));
+    return SUCCESS;
+  });
+  for (const name of ["$add_envelope_to", "$add_rcpt_to"]) {
+    opal.defn(Session, name, (address: unknown, esmtp: unknown) => {
+      const { session, phase } = call();
+      const checked = text(address, "the recipient");
+      if (!mayChange(phase)) return FAILURE;
+      session.message.addRecipient(checked, params(esmtp));
+      return SUCCESS;
+    });
+  }
+
+  opal.defn(Headers, "$header", () => {
+    const { phase, values } = call();
+    return opal.hash(phase === "header" ? { [values[0] as string]: values[1] } : {});
+  });
+  opal.defn(Headers, "$[]=", (name: unknown, value: unknown) => {
+    const { session, phase } = call();
+    const header = [text(name, "the name of a header"), text(value, "the value of a header")] as const;
+    if (mayChange(phase)) session.message.addHeader(...header);
+    return value;
+  });
+}
+
+/** SMFIS_NOREPLY continues: whether a reply is sent was agreed on before the phase, not by it. */
+function verdictOf(status: unknown, raise: (kind: string, message: string) => never): unknown {
+  switch (status) {
+    case STATUS.CONTINUE:
+    case STATUS.NOREPLY:
+      return undefined;
+    case STATUS.REJECT:
+      return reject();
+    case STATUS.DISCARD:
+      return discard();
+    case STATUS.ACCEPT:
+      return accept();
+    case STATUS.TEMPFAIL:
+      return tempfail();
+    case STATUS.SKIP:
+      return skip();
+    default:
+      return raise(
+        "ArgumentError",
+        `Pmilter.status takes SMFIS_CONTINUE, _REJECT, _DISCARD, _ACCEPT, _TEMPFAIL or _SKIP`,
+      );
+  }
+}

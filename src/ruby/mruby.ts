@@ -1,0 +1,63 @@
+/** Prints as mruby prints, where Opal's Ruby is another: handlers were written with that output in view. */
+import { encodeText } from "../protocol/bytes.ts";
+import type { Opal, RubyObject } from "./opal.ts";
+
+/** Makes `puts`, `print`, `p`, `printf` and what they show those of mruby 1.4 without UTF-8, as the original had it. */
+export function printLikeMruby(opal: Opal): void {
+  const { Kernel, nil, String: RubyString, Time } = opal;
+  const text = (value: unknown) => (value as RubyObject)["$to_s"]!() as string;
+  const write = (line: string) => void process.stdout.write(line);
+
+  // An array is one line, as `to_s` has it; a string that ends in a line end gets no other.
+  opal.defn(Kernel, "$puts", (...values: unknown[]) => {
+    const lines = values.map(text).map((line) => (line.endsWith("\n") ? line : `${line}\n`));
+    write(lines.length === 0 ? "\n" : lines.join(""));
+    return nil;
+  });
+  opal.defn(Kernel, "$print", (...values: unknown[]) => {
+    write(values.map(text).join(""));
+    return nil;
+  });
+  opal.defn(Kernel, "$p", (...values: unknown[]) => {
+    write(values.map((value) => `${(value as RubyObject)["$inspect"]!() as string}\n`).join(""));
+    return values[0] ?? nil;
+  });
+  opal.defn(Kernel, "$printf", function (this: RubyObject, ...values: unknown[]) {
+    write(this["$sprintf"]!(...values) as string);
+    return nil;
+  });
+
+  opal.defn(RubyString, "$inspect", function (this: string) {
+    return inspectString(String(this));
+  });
+  for (const name of ["$to_s", "$inspect", "$asctime", "$ctime"]) {
+    opal.defn(Time, name, function (this: RubyObject) {
+      const zone = this["$utc?"]!() === true ? "UTC " : "";
+      return this["$strftime"]!(`%a %b %d %H:%M:%S ${zone}%Y`);
+    });
+  }
+}
+
+const ESCAPES: Readonly<Record<string, string>> = {
+  '"': '\\"',
+  "\\": "\\\\",
+  "\n": "\\n",
+  "\r": "\\r",
+  "\t": "\\t",
+  "\f": "\\f",
+  "\v": "\\v",
+  "\b": "\\b",
+  "\x07": "\\a",
+  "\x1b": "\\e",
+};
+
+/** In quotes; `#` is escaped where it would begin an interpolation, and what is not ASCII as bytes in octal. */
+export function inspectString(text: string): string {
+  const shown = text.replace(/#(?=[{$@])|[^ !#-[\]-~]/gu, (char) => {
+    if (char === "#") return "\\#";
+    const known = ESCAPES[char];
+    if (known !== undefined) return known;
+    return [...encodeText(char)].map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
+  });
+  return `"${shown}"`;
+}

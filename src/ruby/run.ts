@@ -1,0 +1,158 @@
+/**
+ * Runs scripts as handlers. The original gave every connection an interpreter of its own; here all share Opal, and what
+ * a script leaves in global variables, constants and the instance variables of `self` is put in place for each call and
+ * taken out again.
+ */
+import { Script } from "node:vm";
+import type { AnyHandler } from "../handler/filter.ts";
+import { UsageError } from "../handler/errors.ts";
+import { placeCompiled } from "../handler/site.ts";
+import type { Phase } from "../protocol/phases.ts";
+import { type AnySession, type Call, definePmilter } from "./interface.ts";
+import type { RubyScript } from "./compile.ts";
+import { locate } from "./line-map.ts";
+import { printLikeMruby } from "./mruby.ts";
+import { loadRuntime, type Opal } from "./opal.ts";
+import { refuseMutation } from "./unsupported.ts";
+
+/** Special variables that Ruby itself sets. */
+const SPECIAL = ["~", "!", "_"];
+
+/** What a connection's scripts have set. */
+interface Slate {
+  readonly self: object;
+  readonly globals: Map<string, unknown>;
+  readonly constants: Map<string, unknown>;
+}
+
+/** All errors are that in Opal, its own and JavaScript's. */
+interface RubyException {
+  $class(): { $name(): string };
+  $message(): unknown;
+}
+
+/** What a script raised, with the places of the Ruby source. */
+class RubyError extends Error {
+  constructor(name: string, message: string, frames: readonly string[], cause: unknown) {
+    super(message, { cause });
+    this.name = name;
+    this.stack = [`${name}: ${message}`, ...frames.map((frame) => `    at ${frame}`)].join("\n");
+  }
+}
+
+/** The scripts of a generation in this thread. */
+export class RubyRuntime {
+  readonly #opal: Opal;
+  readonly #slates = new WeakMap<object, Slate>();
+  readonly #globals = new Map<string, unknown>();
+  readonly #constants = new Set<string>();
+  readonly #files = new Set<string>();
+  #call: Call | null = null;
+
+  private constructor(opal: Opal) {
+    this.#opal = opal;
+    definePmilter(opal, () => this.#call);
+    printLikeMruby(opal);
+    refuseMutation(opal);
+    for (const name of SPECIAL) this.#globals.set(name, opal.gvars[name]);
+  }
+
+  static async start(): Promise<RubyRuntime> {
+    return new RubyRuntime(await loadRuntime());
+  }
+
+  /** A phase's handler. */
+  handler(script: RubyScript, phase: Phase): AnyHandler {
+    const run = this.#prepare(script);
+    // What a message or a connection is answered with when it is over, nobody hears.
+    const isHeard = phase !== "abort" && phase !== "close";
+    return (session, ...values) => {
+      const call: Call = { session: session as AnySession, phase, values, sender: null, verdict: undefined };
+      this.#call = call;
+      try {
+        run(this.#slateOf(session as object));
+      } finally {
+        this.#call = null;
+      }
+      return isHeard ? call.verdict : undefined;
+    };
+  }
+
+  /** A script that runs without a session. */
+  task(script: RubyScript): () => void {
+    const run = this.#prepare(script);
+    return () => run(this.#newSlate());
+  }
+
+  #prepare({ calls, code, constants, globals, map, path }: RubyScript): (slate: Slate) => void {
+    const opal = this.#opal;
+    this.#files.add(path);
+    placeCompiled(path, (line, column) => ({ file: path, ...locate(map, line, column) }));
+    if (calls !== "") opal.add_stubs(calls);
+    for (const global of globals) if (!this.#globals.has(global)) this.#globals.set(global, opal.gvars[global]);
+    for (const constant of constants) if (!(constant in opal.Object.$$const)) this.#constants.add(constant);
+    const run = new Script(code, { filename: path }).runInThisContext() as (opal: Opal, self: object) => unknown;
+    return (slate) => {
+      this.#enter(slate);
+      try {
+        run(opal, slate.self);
+      } catch (error) {
+        if (error !== opal.t_eval_return) throw this.#shown(error);
+      } finally {
+        this.#leave(slate);
+      }
+    };
+  }
+
+  #slateOf(session: object): Slate {
+    let slate = this.#slates.get(session);
+    if (slate === undefined) this.#slates.set(session, (slate = this.#newSlate()));
+    return slate;
+  }
+
+  #newSlate(): Slate {
+    return { self: Object.create(this.#opal.top) as object, globals: new Map(), constants: new Map() };
+  }
+
+  #enter({ constants, globals, self }: Slate): void {
+    const opal = this.#opal;
+    for (const [name, value] of globals) opal.gvars[name] = value;
+    for (const [name, value] of constants) opal.const_set(opal.Object, name, value);
+    opal.top = self;
+  }
+
+  /** Classes stay: they are code, and the same for all connections. */
+  #leave({ constants, globals, self }: Slate): void {
+    const opal = this.#opal;
+    for (const [name, initial] of this.#globals) {
+      const value = opal.gvars[name];
+      if (value === initial) globals.delete(name);
+      else {
+        globals.set(name, value);
+        opal.gvars[name] = initial;
+      }
+    }
+    for (const name of this.#constants) {
+      const value = opal.Object.$$const[name];
+      if (value === undefined || value.$$is_a_module === true) continue;
+      constants.set(name, value);
+      opal.const_remove(opal.Object, name);
+    }
+    opal.top = Object.getPrototypeOf(self) as object;
+  }
+
+  /** An exception under the name of its class, with the frames of scripts alone. */
+  #shown(error: unknown): unknown {
+    if (!(error instanceof Error) || error instanceof UsageError) return error;
+    const exception = error as unknown as RubyException;
+    // The message may stand in front of the frames, and hold what a client sent.
+    const frames = [
+      ...String(error.stack)
+        .replace(error.message, "")
+        .matchAll(/(\/[^:\n()]*\.rb):\d+:\d+/gi),
+    ]
+      .filter(([, file]) => this.#files.has(file!))
+      .map(([frame]) => frame);
+    return new RubyError(exception.$class().$name(), String(exception.$message()), frames, error);
+  }
+}
