@@ -85,7 +85,7 @@ export function findUnsupported(tree: SyntaxNode): Unsupported | null {
   for (const node of nodesOf(tree)) if (DEFINITIONS.has(node.$type())) own.add(definedBy(node));
   for (const node of nodesOf(tree)) {
     const [first, name] = node.$children();
-    const isBare = !isNode(first) || first.$type() === "cbase" || first.$type() === "self";
+    const isBare = !isNode(first) || BARE.has(first.$type()) || first.$children()[1] === "Kernel";
     let found: [construct: string, way: string | undefined] | null = null;
     if (node.$type() === "xstr") found = ["a command in backticks", METHODS["system"]];
     else if (own.has(name) || !isBare || typeof name !== "string") continue;
@@ -96,6 +96,9 @@ export function findUnsupported(tree: SyntaxNode): Unsupported | null {
   }
   return null;
 }
+
+/** Receivers that are as good as none. */
+const BARE = new Set(["cbase", "self"]);
 
 const DEFINITIONS = new Set(["def", "defs", "class", "module", "casgn"]);
 
