@@ -89,12 +89,16 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   let replies: PlainVerdict[] = [];
   let isNew = false;
   let answersContext = false;
+  // The rest of a message that was decided without its mail server having been told, unless it is another's beginning.
+  const isRest = state === "decided" && firstOwed !== COMMAND.MAIL;
+  const withStanding = (fallback: Outcome) => (isRest ? stricter(standing, fallback) : fallback);
 
   const scope = call === null ? null : PHASES[call.phase].scope;
   const isOfConnection =
     call === null ? owed > 0 && (firstOwed === COMMAND.CONNECT || firstOwed === COMMAND.HELO) : scope === "connection";
   // The packets that began it were being worked on again, and had their replies before.
   const isBegun = record.isInContext && !record.answersContext;
+  const held = isBegun && state === "decided" ? standing : null;
   // Of a call for the connection: replies to the commands behind it.
   const behind = isBegun ? owed : Math.max(0, owed - 1);
   if (connection !== null) {
@@ -108,10 +112,10 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
     // It waited beside the one that failed: the next worker asks its handlers again, and answers.
     answersContext = owed > behind;
     if (behind > 0 || record.untaken > 0) {
-      message = common;
-      isNew = true;
-    }
-    replies = fill(behind, common);
+      message = withStanding(common);
+      isNew = message !== standing;
+    } else message = held;
+    replies = fill(behind, message ?? common);
   } else if (isOfConnection) {
     const lets = own === "accept" || own === "continue" || culprit?.isObserved === true || common === "continue";
     if (!lets) {
@@ -121,10 +125,11 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
       passedOver = [...passedOver, { filter: call.filter, isOver: own === "accept" }];
     }
     // Commands behind the one that was worked on are lost.
-    if (connection === null && (behind > 0 || record.untaken > 0)) message = common;
+    if (connection === null && (behind > 0 || record.untaken > 0)) message = withStanding(common);
+    else if (connection === null) message = held;
     const first = connection ?? "continue";
     replies = [...fill(owed - behind, first), ...fill(behind, message ?? first)];
-    isNew ||= message !== null;
+    isNew ||= message !== null && message !== standing;
   } else {
     const isUnknown = call?.phase === "unknown" || (call === null && firstOwed === COMMAND.UNKNOWN);
     // The message, or the session, is over when these run.
@@ -137,7 +142,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
       message = standing;
       isNew = state === "message";
     } else if (isOpen || isLostCommand || isCutMessage) {
-      message = own === "tempfail" || own === "reject" ? own : common;
+      message = withStanding(own === "tempfail" || own === "reject" ? own : common);
       isNew = true;
     }
     const first = isUnknown ? "continue" : (message ?? "continue");
@@ -179,6 +184,12 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
     verdict:
       isNew && verdict !== null ? { scope: decidedScope, outcome: verdict, isFallback: verdict !== standing } : null,
   };
+}
+
+/** What holds where a verdict stands, and what it stands on was lost in part: the fallback may not let pass what it refused. */
+function stricter(standing: PlainVerdict | null, fallback: Outcome): PlainVerdict {
+  const isRefusal = standing === "tempfail" || standing === "reject" || standing === "discard";
+  return isRefusal && fallback !== "tempfail" ? standing : fallback;
 }
 
 /** Whether the beginning of a MACRO packet is, or may be, of macros for a message. */

@@ -1,0 +1,60 @@
+/** A verdict that stands, and what it stands on, after a second loss, a move, or a loss within one read: no message passes by it. */
+import { expect, test } from "bun:test";
+import { BODY, DATA, EOH, EOM, HEADER, OPTNEG, packet, RawClient, RCPT } from "../server/wire.ts";
+import { begin, expectCodes, mail, pass, OPTNEG_DEFER, startFaulty } from "./support.ts";
+
+/** Loops at MAIL and UNKNOWN where they say so; its connect handler takes its time; tells who the message is from. */
+const SLOW = `
+import { defineFilter, reject } from "pmilter";
+const loop = (_, text) => { if (text.includes("loop")) for (;;) {} };
+export default defineFilter({
+  async connect() { await Bun.sleep(300); },
+  envfrom: loop,
+  unknown: loop,
+  header: (_, name, value) => (value.includes("spam") ? reject("550 5.7.1 spam") : undefined),
+  eoh() {},
+  body() {},
+  eom(session) { session.message.addHeader("X-Seen", session.helo + " " + session.message.sender.raw); },
+});
+`;
+
+/** Has the worker lost to another session. */
+async function lose(blocker: RawClient, code = "t"): Promise<void> {
+  expectCodes(await blocker.ask(mail("<loop@example.com>")), code);
+}
+
+/** Negotiated and nothing more: its MAIL is worked on at once. */
+async function negotiated(server: { addresses: readonly string[] }): Promise<RawClient> {
+  const client = await RawClient.connect(server.addresses[0]!);
+  expectCodes(await client.ask(OPTNEG), "O");
+  return client;
+}
+
+test("bystander: the verdict on its message stands through a second loss before the rest of it has come", async () => {
+  await using server = await startFaulty({ files: { "faulty.ts": SLOW } });
+  using session = await begin(server, { offer: OPTNEG_DEFER });
+  using first = await negotiated(server);
+  using second = await negotiated(server);
+  expectCodes(await session.ask(mail(), RCPT, DATA), "ccc");
+  await session.send(HEADER, EOH, BODY);
+  await lose(first);
+  await lose(second);
+  expect(await session.ask(BODY, EOM)).toBe("t");
+  await pass(session);
+});
+
+test("bystander: what a handler had decided stands through a second loss, however lenient the fallback", async () => {
+  await using server = await startFaulty({ server: { on_timeout: "accept" }, files: { "faulty.ts": SLOW } });
+  using session = await begin(server, { offer: OPTNEG_DEFER });
+  using other = await begin(server);
+  using first = await negotiated(server);
+  using second = await negotiated(server);
+  expectCodes(await session.ask(mail(), RCPT, DATA), "ccc");
+  await session.send(packet("L", "Subject\0 spam\0"), EOH, BODY);
+  await pass(other);
+  await lose(first, "c");
+  await session.send(BODY, EOM);
+  await lose(second, "c");
+  expect(await session.codes(1)).toBe("r");
+  await pass(session);
+});
