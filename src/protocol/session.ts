@@ -329,7 +329,8 @@ export class MilterSession {
 
   /** Between messages of a session that a new one may {@link resume}: neither refused, nor waiting for its first command. */
   get mayMove(): boolean {
-    return this.#ruling === null && !this.hasMacrosAhead && (this.#state === "connected" || this.#state === "decided");
+    const { resumableState } = this;
+    return !this.hasMacrosAhead && (resumableState === "connected" || resumableState === "decided");
   }
 
   /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */

@@ -202,11 +202,12 @@ function fill(count: number, verdict: PlainVerdict): PlainVerdict[] {
   return new Array<PlainVerdict>(count).fill(verdict);
 }
 
-/** A session between messages that goes on elsewhere as it is. */
+/** A session between messages that goes on elsewhere as it is: of a message that is decided the rest may be still to come. */
 export function handOver(
-  { actions, context, isAnew, protocol, version }: SlotRecord,
+  { actions, context, isAnew, protocol, standing, state, version }: SlotRecord,
   passedOver: readonly PassedOver[],
 ): ResumedSession {
+  const verdict = state === "decided" ? verdictOf(standing) : null;
   return {
     version,
     actions,
@@ -214,7 +215,7 @@ export function handOver(
     context: context ?? NOTHING,
     answersContext: false,
     waitedMs: 0,
-    ruling: null,
+    ruling: verdict === null ? null : { scope: "message", packet: PACKETS[verdict] },
     due: null,
     begun: NOTHING,
     lost: null,

@@ -1,7 +1,8 @@
 /** A verdict that stands, and what it stands on, after a second loss, a move, or a loss within one read: no message passes by it. */
 import { expect, test } from "bun:test";
 import { BODY, DATA, EOH, EOM, HEADER, OPTNEG, packet, RawClient, RCPT } from "../server/wire.ts";
-import { begin, expectCodes, mail, pass, OPTNEG_DEFER, startFaulty } from "./support.ts";
+import { waitFor } from "../support/temp.ts";
+import { begin, expectCodes, mail, pass, OPTNEG_DEFER, startFaulty, statusOf } from "./support.ts";
 
 /** Loops at MAIL and UNKNOWN where they say so; its connect handler takes its time; tells who the message is from. */
 const SLOW = `
@@ -17,6 +18,7 @@ export default defineFilter({
   eom(session) { session.message.addHeader("X-Seen", session.helo + " " + session.message.sender.raw); },
 });
 `;
+const QUICK = SLOW.replace("async connect() { await Bun.sleep(300); },", "");
 
 /** Has the worker lost to another session. */
 async function lose(blocker: RawClient, code = "t"): Promise<void> {
@@ -56,5 +58,22 @@ test("bystander: what a handler had decided stands through a second loss, howeve
   await session.send(BODY, EOM);
   await lose(second, "c");
   expect(await session.codes(1)).toBe("r");
+  await pass(session);
+});
+
+test("bystander: the verdict on its message stands where its session moves before the rest of it has come", async () => {
+  await using server = await startFaulty({ server: { drain_timeout: 0.1 }, files: { "faulty.ts": QUICK } });
+  using session = await begin(server, { offer: OPTNEG_DEFER });
+  using first = await negotiated(server);
+  expectCodes(await session.ask(mail(), RCPT, DATA), "ccc");
+  await session.send(HEADER, EOH, BODY);
+  await lose(first);
+  await session.send(BODY);
+  await first.send(packet("Q"));
+  const before = (await statusOf(server)).counters.sessionsMoved;
+  await Bun.write(`${server.dir}/faulty.ts`, `${QUICK}// Another version.\n`);
+  await server.log.next(/reload: generation 2 serves/);
+  await waitFor(async () => (await statusOf(server)).counters.sessionsMoved > before, { what: "the session to move" });
+  expect(await session.ask(EOM)).toBe("t");
   await pass(session);
 });
