@@ -247,13 +247,27 @@ export class Ledger {
     words[at + SLOT.FIRST_OWED] = owing === 0 ? framer.firstOwed : owing;
     words[at + SLOT.UNTAKEN] = untaken;
     words[at + SLOT.DUE] = framer.due;
-    const { begun } = framer;
+    const { begun, lostCode } = framer;
     words[at + SLOT.BEGUN] = begun;
+    if (lostCode !== null) {
+      this.#recordLost(at, lostCode);
+      return;
+    }
     if (begun === 0) return;
     framer.copyBegun(this.#bytes, at * 4 + HEAD_AT, Math.min(begun, BEGUN_BYTES));
     const fits = begun <= CONTEXT_BYTES - Math.max(0, words[at + SLOT.CONTEXT_LENGTH]!);
     words[at + SLOT.HAS_BEGUN] = fits ? 1 : 0;
     if (fits) framer.copyBegun(this.#bytes, at * 4 + SLOT_BYTES - begun, begun);
+  }
+
+  /** The packet that has begun is lost already, but for its code: it is known as one that was too long to be kept. */
+  #recordLost(at: number, code: number): void {
+    this.#words[at + SLOT.BEGUN] = BEGUN_BYTES;
+    this.#words[at + SLOT.HAS_BEGUN] = 0;
+    const head = at * 4 + HEAD_AT;
+    this.#bytes[head + LENGTH_BYTES] = code === 0 ? COMMAND.MACRO : code;
+    // What macros that are lost were for is settled: see `Resumption.due`.
+    this.#bytes[head + HEAD_BYTES] = COMMAND.UNKNOWN;
   }
 
   /** A handler begins to run. */

@@ -160,6 +160,7 @@ export class Framer {
     }
     const left = chunk.length - at;
     this.due = left > 0 ? LENGTH_BYTES - left : -left;
+    if (this.#lost > 0) this.due = this.#lost;
     if (left > 0) this.begun = left;
     else if (left === 0) this.begun = 0;
   }
@@ -205,9 +206,14 @@ export class Framer {
     return Buffer.concat([Buffer.from([0, 0, 0, 1, this.#lostCode]), rest]);
   }
 
-  /** True if a packet, or a part of one, has been pushed and not taken. */
+  /** The code that was given to {@link Framer.expectLost}, while some of the packet is still to come; else null. */
+  get lostCode(): number | null {
+    return this.#lost > 0 ? this.#lostCode : null;
+  }
+
+  /** True if a packet, or a part of one, has been pushed and not taken, or the end of a lost one is still to come. */
   get hasRest(): boolean {
-    return this.#carried > 0 || this.#at < this.#chunk.length;
+    return this.#carried > 0 || this.#at < this.#chunk.length || this.#lost > 0;
   }
 
   /** Bytes pushed and not taken. */

@@ -77,3 +77,22 @@ test("bystander: the verdict on its message stands where its session moves befor
   expect(await session.ask(EOM)).toBe("t");
   await pass(session);
 });
+
+test("bystander: two losses while a packet that is too large to be kept comes in", async () => {
+  await using server = await startFaulty({ files: { "faulty.ts": QUICK } });
+  using session = await begin(server, { offer: OPTNEG_DEFER });
+  using other = await begin(server);
+  using first = await negotiated(server);
+  using second = await negotiated(server);
+  expectCodes(await session.ask(mail(), RCPT, DATA), "ccc");
+  const large = packet("B", Buffer.alloc(6000));
+  await session.send(HEADER, EOH, large.subarray(0, 2000));
+  await pass(other);
+  await lose(first);
+  await session.send(large.subarray(2000, 4000));
+  await pass(other);
+  await lose(second);
+  await session.send(large.subarray(4000));
+  expect(await session.ask(EOM)).toBe("t");
+  await pass(session);
+});
