@@ -312,7 +312,10 @@ export class Connection implements ConversationHost {
     // A closed connection has given its slot back.
     if (this.#isClosed) return;
     const { ledger, row } = this.#home;
-    ledger.enter(row, this.slot, phase, filter.index, this.#conversation.session.untaken);
+    const { session, standing } = this.#conversation;
+    // Of the others the phase tells whether a message is open.
+    if (phase.scope === "none") ledger.setState(this.slot, session.resumableState, standing);
+    ledger.enter(row, this.slot, phase, filter.index, session.untaken);
   }
 
   suspended(alreadyMs: number | null): void {

@@ -1,8 +1,19 @@
 /** A verdict that stands, and what it stands on, after a second loss, a move, or a loss within one read: no message passes by it. */
 import { expect, test } from "bun:test";
-import { BODY, DATA, EOH, EOM, HEADER, OPTNEG, packet, RawClient, RCPT } from "../server/wire.ts";
+import { BODY, DATA, EOH, EOM, HEADER, OPTNEG, packet, RawClient, RCPT, words } from "../server/wire.ts";
 import { waitFor } from "../support/temp.ts";
-import { begin, expectCodes, mail, pass, OPTNEG_DEFER, startFaulty, statusOf } from "./support.ts";
+import {
+  begin,
+  connect,
+  expectCodes,
+  helo,
+  mail,
+  pass,
+  OPTNEG_DEFER,
+  startFaulty,
+  statusOf,
+  unknown,
+} from "./support.ts";
 
 /** Loops at MAIL and UNKNOWN where they say so; its connect handler takes its time; tells who the message is from. */
 const SLOW = `
@@ -95,4 +106,23 @@ test("bystander: two losses while a packet that is too large to be kept comes in
   await session.send(large.subarray(4000));
   expect(await session.ask(EOM)).toBe("t");
   await pass(session);
+});
+
+test("blocked: MAIL without a reply before an unknown command that does not return: its message does not lose its sender", async () => {
+  const code = `
+import { defineFilter } from "pmilter";
+export default defineFilter({
+  unknown(_, line) { if (line.includes("loop")) for (;;) {} },
+  envrcpt(session) { if (session.message.sender.raw === "") throw new Error("a message without a sender"); },
+});
+`;
+  await using server = await startFaulty({ files: { "faulty.ts": code } });
+  using session = await RawClient.connect(server.addresses[0]!);
+  expect(await session.ask(packet("O", words(6, 0x1ff, 0x1fffff)))).toBe("O");
+  await session.send(connect(), helo());
+  expect(await session.ask(unknown("WHO"))).toBe("c");
+  await session.send(Buffer.concat([mail(), unknown("loop")]));
+  expect(await session.codes(1)).toBe("c");
+  expect(await session.ask(RCPT)).toBe("t");
+  expect((await statusOf(server)).counters).toMatchObject({ blocked: 1, errors: 0 });
 });
