@@ -36,6 +36,8 @@ export class Framer {
   watched = 0;
   /** Found by {@link Framer.survey}: the code of the last of those when it looked. */
   lastCode = 0;
+  /** Found by {@link Framer.survey}: the first byte of that one's payload, 0 if it has none. */
+  lastFirst = 0;
   /** Found by {@link Framer.survey}: bytes that have arrived of the last packet, if it is not whole. */
   begun = 0;
 
@@ -145,17 +147,18 @@ export class Framer {
       }
       const head = Buffer.concat([
         this.#carry.subarray(0, this.#carried),
-        chunk.subarray(at, at + Math.max(0, missing) + 1),
+        chunk.subarray(at, at + Math.max(0, missing) + 2),
       ]);
       const length = readU32(head, 0);
       at += LENGTH_BYTES + length - this.#carried;
-      if (at <= chunk.length) this.#count(head[LENGTH_BYTES]!);
+      if (at <= chunk.length) this.#count(head, 0, length);
       else this.begun = this.#carried + left;
     }
     while (chunk.length - at >= LENGTH_BYTES) {
       const start = at;
-      at += LENGTH_BYTES + readU32(chunk, at);
-      if (at <= chunk.length) this.#count(chunk[start + LENGTH_BYTES]!);
+      const length = readU32(chunk, at);
+      at += LENGTH_BYTES + length;
+      if (at <= chunk.length) this.#count(chunk, start, length);
       else this.begun = chunk.length - start;
     }
     const left = chunk.length - at;
@@ -165,9 +168,11 @@ export class Framer {
     else if (left === 0) this.begun = 0;
   }
 
-  #count(code: number): void {
+  #count(bytes: Uint8Array, at: number, length: number): void {
+    const code = bytes[at + LENGTH_BYTES]!;
     this.untaken += 1;
     this.lastCode = code;
+    this.lastFirst = length > 1 ? bytes[at + LENGTH_BYTES + 1]! : 0;
     const owed = this.#isOwed[code]!;
     if (owed === 2) this.watched += 1;
     if (this.untaken <= this.#silent || owed === 0) return;

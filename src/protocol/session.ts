@@ -213,8 +213,12 @@ export class MilterSession {
   /** Macros of a message have come whose command has not: whoever goes on without them must not ask about that message. */
   get hasMacrosAhead(): boolean {
     if (this.#due !== null) return true;
-    if (this.#state === "message") return false;
-    if (this.untaken > 0 && this.#framer.lastCode === COMMAND.MACRO) return true;
+    const { lastCode, lastFirst } = this.#framer;
+    const areLast = this.untaken > 0 && lastCode === COMMAND.MACRO;
+    // An ABORT may come before them, however open the message at hand is.
+    if (areLast && lastFirst === COMMAND.MAIL) return true;
+    if (this.#state === "message") return this.macros.areOfMail;
+    if (areLast) return true;
     return this.#state === "decided" ? this.macros.areOfMail : this.macros.areOfMessage;
   }
 

@@ -9,6 +9,7 @@ import type { SlotRecord } from "../ledger.ts";
 import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
 import { PLAIN_REPLIES } from "../protocol/encode.ts";
 import { PHASES, PHASE_LIST } from "../protocol/phases.ts";
+import type { State } from "../protocol/state.ts";
 import type { ResumedSession } from "../worker/messages.ts";
 
 /** Why a worker was lost: it did not return to its event loop, ended by itself, or held too much memory. */
@@ -150,7 +151,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   }
 
   // Who asked without the macros might let a message pass that they would have had refused.
-  const areMacrosLost = record.hasMacrosAhead || (cut === COMMAND.MACRO && state !== "message" && isForMessage(begun));
+  const areMacrosLost = record.hasMacrosAhead || (cut === COMMAND.MACRO && isForMessage(begun, state));
   const next = areMacrosLost && connection === null ? ((message === null ? standing : null) ?? common) : null;
   isNew ||= next !== null && message === null && standing === null;
 
@@ -192,9 +193,10 @@ function stricter(standing: PlainVerdict | null, fallback: Outcome): PlainVerdic
   return isRefusal && fallback !== "tempfail" ? standing : fallback;
 }
 
-/** Whether the beginning of a MACRO packet is, or may be, of macros for a message. */
-function isForMessage(begun: Uint8Array): boolean {
+/** Whether the beginning of a MACRO packet is, or may be, of macros for another message than the one that is open. */
+function isForMessage(begun: Uint8Array, state: State): boolean {
   const command = begun[LENGTH_BYTES + 1];
+  if (state === "message") return command === undefined || command === COMMAND.MAIL;
   return command !== COMMAND.CONNECT && command !== COMMAND.HELO && command !== COMMAND.UNKNOWN;
 }
 

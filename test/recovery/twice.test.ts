@@ -1,6 +1,6 @@
 /** A verdict that stands, and what it stands on, after a second loss, a move, or a loss within one read: no message passes by it. */
 import { expect, test } from "bun:test";
-import { BODY, DATA, EOH, EOM, HEADER, OPTNEG, packet, RawClient, RCPT, words } from "../server/wire.ts";
+import { ABORT, BODY, DATA, EOH, EOM, HEADER, OPTNEG, packet, RawClient, RCPT, words } from "../server/wire.ts";
 import { waitFor } from "../support/temp.ts";
 import {
   begin,
@@ -125,4 +125,28 @@ export default defineFilter({
   expect(await session.codes(1)).toBe("c");
   expect(await session.ask(RCPT)).toBe("t");
   expect((await statusOf(server)).counters).toMatchObject({ blocked: 1, errors: 0 });
+});
+
+const AT_ABORT = `
+import { defineFilter, reject } from "pmilter";
+export default defineFilter({
+  envfrom(session, sender) {
+    if (sender.includes("loop")) for (;;) {}
+    if (session.helo !== "good") return reject("550 5.7.1 not good");
+    if (session.macros.get("{auth_authen}") === "spammer") return reject("550 5.7.1 refused");
+  },
+  abort(session) { if (session.message.sender.raw.includes("abort")) for (;;) {} },
+  eom() {},
+});
+`;
+
+test("blocked: the macros of the next MAIL come with an ABORT whose handler does not return: it gets the fallback", async () => {
+  await using server = await startFaulty({ files: { "faulty.ts": AT_ABORT } });
+  using session = await begin(server, { name: "good" });
+  expectCodes(await session.ask(mail("<abort@example.com>")), "c");
+  await session.send(Buffer.concat([ABORT, packet("D", "M{auth_authen}\0spammer\0")]));
+  await server.log.next(/handler did not return/);
+  expect(await session.ask(mail())).toBe("t");
+  await session.send(ABORT);
+  expect(await session.ask(mail())).toBe("c");
 });
