@@ -11,6 +11,11 @@ import { ProtocolError } from "./errors.ts";
 
 const MIN_CARRY_BYTES = 1024;
 
+/** What is looked for by {@link Framer.survey}: packets that get a reply, that end a message, that begin a session. */
+export const OWED = 1;
+export const END = 2;
+export const BEGINNING = 4;
+
 /**
  * Usage: `push` a read, then take packets with `next` until it gives false. After a `true`, `code` and
  * `bytes[start, end)` (the payload) describe the packet, until the next call of `next` or `push`. The bytes belong to
@@ -34,6 +39,8 @@ export class Framer {
   untaken = 0;
   /** Found by {@link Framer.survey}: how many of those are of the watched kind. */
   watched = 0;
+  /** Found by {@link Framer.survey}: how many of those are of the other watched kind, apart from the ones that get no reply. */
+  beginnings = 0;
   /** Found by {@link Framer.survey}: the code of the last of those when it looked. */
   lastCode = 0;
   /** Found by {@link Framer.survey}: the first byte of that one's payload, 0 if it has none. */
@@ -45,7 +52,7 @@ export class Framer {
   #chunk: Uint8Array = EMPTY;
   #isSurveyed = false;
   /** By code, as the last survey was told. */
-  #isOwed: Uint8Array = EMPTY;
+  #marks: Uint8Array = EMPTY;
   /** How many of the next packets get no reply whatever their code, as the last survey was told. */
   #silent = 0;
   /** Bytes to drop of what comes next: they end a packet whose beginning is lost, and whose code this is. */
@@ -86,11 +93,14 @@ export class Framer {
   next(): boolean {
     if (!this.#advance()) return false;
     if (this.#isSurveyed) {
-      const owed = this.#isOwed[this.code]!;
+      const marks = this.#marks[this.code]!;
       this.untaken -= 1;
-      if (owed === 2) this.watched -= 1;
+      if ((marks & END) !== 0) this.watched -= 1;
       if (this.#silent > 0) this.#silent -= 1;
-      else if (owed !== 0) this.owed -= 1;
+      else {
+        if ((marks & OWED) !== 0) this.owed -= 1;
+        if ((marks & BEGINNING) !== 0) this.beginnings -= 1;
+      }
     }
     return true;
   }
@@ -123,19 +133,20 @@ export class Framer {
    * another thread needs to answer for this connection and to find its next packet (design 2.2). Call it between packets;
    * once a push it looks, after that `owed`, `untaken` and `watched` are counted down as packets are taken.
    *
-   * @param isOwed by code byte, 1 if such a packet gets a reply, 2 if it is also watched for, else 0
+   * @param marks by code byte: {@link OWED}, {@link END} and {@link BEGINNING}, or'ed
    * @param silent how many packets from here on get none, whatever their code
    */
-  survey(isOwed: Uint8Array, silent = 0): void {
+  survey(marks: Uint8Array, silent = 0): void {
     if (this.#isSurveyed) return;
     this.#isSurveyed = true;
-    this.#isOwed = isOwed;
+    this.#marks = marks;
     this.#silent = silent;
     const chunk = this.#chunk;
     this.owed = 0;
     this.firstOwed = 0;
     this.untaken = 0;
     this.watched = 0;
+    this.beginnings = 0;
     let at = this.#at;
     if (this.#carried > 0) {
       const left = chunk.length - at;
@@ -173,9 +184,11 @@ export class Framer {
     this.untaken += 1;
     this.lastCode = code;
     this.lastFirst = length > 1 ? bytes[at + LENGTH_BYTES + 1]! : 0;
-    const owed = this.#isOwed[code]!;
-    if (owed === 2) this.watched += 1;
-    if (this.untaken <= this.#silent || owed === 0) return;
+    const marks = this.#marks[code]!;
+    if ((marks & END) !== 0) this.watched += 1;
+    if (this.untaken <= this.#silent) return;
+    if ((marks & BEGINNING) !== 0) this.beginnings += 1;
+    if ((marks & OWED) === 0) return;
     if (this.owed === 0) this.firstOwed = code;
     this.owed += 1;
   }

@@ -85,11 +85,12 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   const standing = verdictOf(record.standing);
   let passedOver = record.isAnew ? [] : circumstances.passedOver;
   // What was decided on the connection stays so; asking its handlers again might decide otherwise.
-  let connection: PlainVerdict | null = state === "refused" ? standing : null;
+  let connection: PlainVerdict | null = state === "refused" && !record.isBeginningAhead ? standing : null;
   let message: PlainVerdict | null = null;
   let replies: PlainVerdict[] = [];
   let isNew = false;
   let answersContext = false;
+  const anew = state === "refused" ? stricter(standing, common) : common;
   // The rest of a message that was decided without its mail server having been told, unless it is another's beginning.
   const isRest = state === "decided" && firstOwed !== COMMAND.MAIL;
   const withStanding = (fallback: Outcome) => (isRest ? stricter(standing, fallback) : fallback);
@@ -104,12 +105,18 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   const behind = isBegun ? owed : Math.max(0, owed - 1);
   if (connection !== null) {
     replies = fill(owed, connection);
-  } else if (record.context === null) {
+  } else if (record.context === null || (record.isBeginningAhead && !isOfConnection)) {
     // Without the packets that began it no handler can be asked again.
-    connection = common;
+    connection = anew;
     isNew = true;
     replies = fill(owed, connection);
-  } else if (isOfConnection && call !== null && !circumstances.isSuspect && (isBegun || record.untaken === 0)) {
+  } else if (
+    isOfConnection &&
+    call !== null &&
+    !circumstances.isSuspect &&
+    !record.isBeginningAhead &&
+    (isBegun || record.untaken === 0)
+  ) {
     // It waited beside the one that failed: the next worker asks its handlers again, and answers.
     answersContext = owed > behind;
     if (behind > 0 || record.untaken > 0) {
@@ -119,8 +126,8 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
     replies = fill(behind, message ?? common);
   } else if (isOfConnection) {
     const lets = own === "accept" || own === "continue" || culprit?.isObserved === true || common === "continue";
-    if (!lets) {
-      connection = own === "reject" ? own : common;
+    if (!lets || record.isBeginningAhead) {
+      connection = own === "reject" ? own : anew;
       isNew = true;
     } else if (call !== null && culprit !== undefined) {
       passedOver = [...passedOver, { filter: call.filter, isOver: own === "accept" }];

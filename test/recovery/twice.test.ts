@@ -150,3 +150,18 @@ test("blocked: the macros of the next MAIL come with an ABORT whose handler does
   await session.send(ABORT);
   expect(await session.ask(mail())).toBe("c");
 });
+
+test("blocked: another HELO comes with an ABORT whose handler does not return: nobody is asked with the one before", async () => {
+  await using server = await startFaulty({ files: { "faulty.ts": AT_ABORT } });
+  using session = await RawClient.connect(server.addresses[0]!);
+  // HELO without a reply.
+  expect(await session.ask(packet("O", words(6, 0x1ff, 0x100000 | 0x2000)))).toBe("O");
+  await session.ask(connect());
+  await session.send(helo("good"));
+  expectCodes(await session.ask(mail("<abort@example.com>")), "c");
+  await session.send(Buffer.concat([ABORT, helo("bad")]));
+  await server.log.next(/handler did not return/);
+  expect(await session.ask(mail())).not.toBe("c");
+  await session.send(ABORT);
+  expect(await session.ask(mail())).not.toBe("c");
+});

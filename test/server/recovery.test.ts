@@ -25,6 +25,7 @@ const RECORD: SlotRecord = {
   isHalfSent: false,
   isOver: false,
   hasMacrosAhead: false,
+  isBeginningAhead: false,
   isInContext: false,
   answersContext: false,
   isAnew: false,
@@ -286,6 +287,25 @@ describe("macros whose command has not come", () => {
   test("of a refused connection change nothing", () => {
     const refused = { hasMacrosAhead: true, state: "refused", standing: code("r") } as const;
     expect(due(refused)).toMatchObject({ ruling: "connection r", due: null });
+  });
+});
+
+describe("CONNECT or HELO that came behind and were not worked on", () => {
+  const ahead = { isBeginningAhead: true, untaken: 2, owed: 1, firstOwed: code("M") } as const;
+
+  test("nobody is asked about what follows with the client or the HELO before: the connection gets the fallback", () => {
+    const atAbort = { ...ahead, call: { phase: "abort", filter: 0 } } as const;
+    expect(recovered(atAbort)).toMatchObject({ replies: "t", ruling: "connection t", verdict: "connection tempfail" });
+    expect(recovered({ ...ahead, call: { phase: "body", filter: 0 }, state: "message" })).toMatchObject({
+      ruling: "connection t",
+    });
+  });
+
+  test("of a connection that was accepted, or refused: the fallback, which lets pass nothing that was refused", () => {
+    const lenient = { filters: [filter("continue")] };
+    const was = (letter: string) => ({ ...ahead, state: "refused", standing: code(letter) }) as const;
+    expect(recovered(was("a"))).toMatchObject({ replies: "t", ruling: "connection t" });
+    expect(recovered(was("r"), lenient)).toMatchObject({ replies: "r", ruling: "connection r" });
   });
 });
 
