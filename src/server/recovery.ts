@@ -232,6 +232,11 @@ export function handOver(
   };
 }
 
+/** A session that goes on in another generation: what failed were filters of the one before, which are others there. */
+export function forOthers(session: ResumedSession | null): ResumedSession | null {
+  return session === null || session.ruling?.scope === "connection" ? session : { ...session, passedOver: [] };
+}
+
 function end(reason: string): Recovery {
   return { kind: "end", reason, isFailure: true };
 }

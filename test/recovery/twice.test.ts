@@ -165,3 +165,27 @@ test("blocked: another HELO comes with an ABORT whose handler does not return: n
   await session.send(ABORT);
   expect(await session.ask(mail())).not.toBe("c");
 });
+
+test("blocked: a filter that was passed over does not have another passed over in the next generation", async () => {
+  const loops = `
+import { defineFilter } from "pmilter";
+export default defineFilter({ connect() { for (;;) {} }, envrcpt() {} });
+`;
+  const refuses = `
+import { defineFilter, reject } from "pmilter";
+export default defineFilter({ connect() {}, envrcpt: () => reject("550 5.7.1 refused") });
+`;
+  const other = 'import { defineFilter } from "pmilter";\nexport default defineFilter({ envrcpt() {} });\n';
+  await using server = await startFaulty({
+    server: { drain_timeout: 0.1, on_timeout: "accept" },
+    config: '[[filter]]\npath = "other.ts"\n',
+    files: { "faulty.ts": loops, "other.ts": other },
+  });
+  using session = await begin(server);
+  const before = (await statusOf(server)).counters.sessionsMoved;
+  await Bun.write(`${server.dir}/faulty.ts`, refuses);
+  await server.log.next(/reload: generation 2 serves/);
+  await waitFor(async () => (await statusOf(server)).counters.sessionsMoved > before, { what: "the session to move" });
+  expectCodes(await session.ask(mail()), "c");
+  expect(await session.ask(RCPT)).toBe("y");
+});
