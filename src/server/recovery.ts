@@ -77,6 +77,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   if (record.version === 0 && owed > 0) return end("its negotiation was lost");
 
   const cut = record.hasAllBegun || begun.length === 0 ? null : (begun[LENGTH_BYTES] ?? 0);
+  const isBeginningLost = record.isBeginningAhead || (cut === COMMAND.MACRO && isForBeginning(begun));
   const filters = circumstances.filters.filter(({ isObserved }) => !isObserved);
   const fallbackOf = ({ onError, onTimeout }: FilterPolicy) => (circumstances.cause === "died" ? onError : onTimeout);
   const common = strictest(filters.map(fallbackOf));
@@ -85,7 +86,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   const standing = verdictOf(record.standing);
   let passedOver = record.isAnew ? [] : circumstances.passedOver;
   // What was decided on the connection stays so; asking its handlers again might decide otherwise.
-  let connection: PlainVerdict | null = state === "refused" && !record.isBeginningAhead ? standing : null;
+  let connection: PlainVerdict | null = state === "refused" && !isBeginningLost ? standing : null;
   let message: PlainVerdict | null = null;
   let replies: PlainVerdict[] = [];
   let isNew = false;
@@ -105,7 +106,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   const behind = isBegun ? owed : Math.max(0, owed - 1);
   if (connection !== null) {
     replies = fill(owed, connection);
-  } else if (record.context === null || (record.isBeginningAhead && !isOfConnection)) {
+  } else if (record.context === null || (isBeginningLost && !isOfConnection)) {
     // Without the packets that began it no handler can be asked again.
     connection = anew;
     isNew = true;
@@ -114,7 +115,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
     isOfConnection &&
     call !== null &&
     !circumstances.isSuspect &&
-    !record.isBeginningAhead &&
+    !isBeginningLost &&
     (isBegun || record.untaken === 0)
   ) {
     // It waited beside the one that failed: the next worker asks its handlers again, and answers.
@@ -126,7 +127,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
     replies = fill(behind, message ?? common);
   } else if (isOfConnection) {
     const lets = own === "accept" || own === "continue" || culprit?.isObserved === true || common === "continue";
-    if (!lets || record.isBeginningAhead) {
+    if (!lets || isBeginningLost) {
       connection = own === "reject" ? own : anew;
       isNew = true;
     } else if (call !== null && culprit !== undefined) {
@@ -204,7 +205,13 @@ function stricter(standing: PlainVerdict | null, fallback: Outcome): PlainVerdic
 function isForMessage(begun: Uint8Array, state: State): boolean {
   const command = begun[LENGTH_BYTES + 1];
   if (state === "message") return command === undefined || command === COMMAND.MAIL;
-  return command !== COMMAND.CONNECT && command !== COMMAND.HELO && command !== COMMAND.UNKNOWN;
+  return !isForBeginning(begun) && command !== COMMAND.UNKNOWN;
+}
+
+/** Whether it is of macros for CONNECT or HELO. */
+function isForBeginning(begun: Uint8Array): boolean {
+  const command = begun[LENGTH_BYTES + 1];
+  return command === COMMAND.CONNECT || command === COMMAND.HELO;
 }
 
 function fill(count: number, verdict: PlainVerdict): PlainVerdict[] {
