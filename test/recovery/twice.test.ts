@@ -189,3 +189,18 @@ export default defineFilter({ connect() {}, envrcpt: () => reject("550 5.7.1 ref
   expectCodes(await session.ask(mail()), "c");
   expect(await session.ask(RCPT)).toBe("y");
 });
+
+test("blocked: the verdict on the message before one that was pipelined is given as it was found", async () => {
+  const code = `
+import { defineFilter, reject } from "pmilter";
+export default defineFilter({
+  envfrom(_, sender) { if (sender.includes("loop")) for (;;) {} },
+  eom: () => reject("550 5.7.1 refused"),
+});
+`;
+  await using server = await startFaulty({ server: { on_timeout: "accept" }, files: { "faulty.ts": code } });
+  using session = await begin(server);
+  expectCodes(await session.ask(mail(), RCPT, DATA), "ccc");
+  await session.send(Buffer.concat([EOM, mail("<loop@example.com>")]));
+  expect(await session.codes(2)).toBe("yc");
+});
