@@ -69,6 +69,7 @@ const MACROS_AHEAD = 4;
 const IN_CONTEXT = 8;
 const ANSWERS_CONTEXT = 16;
 const ANEW = 32;
+const BEGINNING_AHEAD = 64;
 
 /** Bytes per worker: words, then counters as 64 bit floats. */
 const ROW_BYTES = 256;
@@ -123,6 +124,8 @@ export interface SlotRecord {
   readonly isOver: boolean;
   /** Macros of a message have come whose command has not. */
   readonly hasMacrosAhead: boolean;
+  /** CONNECT or HELO, or macros of theirs, have come that were not worked on: `context` is not all that the session began with. */
+  readonly isBeginningAhead: boolean;
   /** The packets that began the session elsewhere are still being worked on; `untaken` does not count them. */
   readonly isInContext: boolean;
   /** The last of those gets a reply. */
@@ -242,13 +245,27 @@ export class Ledger {
     words[at + SLOT.FIRST_OWED] = owing === 0 ? framer.firstOwed : owing;
     words[at + SLOT.UNTAKEN] = untaken;
     words[at + SLOT.DUE] = framer.due;
-    const { begun } = framer;
+    const { begun, lostCode } = framer;
     words[at + SLOT.BEGUN] = begun;
+    if (lostCode !== null) {
+      this.#recordLost(at, lostCode);
+      return;
+    }
     if (begun === 0) return;
     framer.copyBegun(this.#bytes, at * 4 + HEAD_AT, Math.min(begun, BEGUN_BYTES));
     const fits = begun <= CONTEXT_BYTES - Math.max(0, words[at + SLOT.CONTEXT_LENGTH]!);
     words[at + SLOT.HAS_BEGUN] = fits ? 1 : 0;
     if (fits) framer.copyBegun(this.#bytes, at * 4 + SLOT_BYTES - begun, begun);
+  }
+
+  /** The packet that has begun is lost already, but for its code: it is known as one that was too long to be kept. */
+  #recordLost(at: number, code: number): void {
+    this.#words[at + SLOT.BEGUN] = BEGUN_BYTES;
+    this.#words[at + SLOT.HAS_BEGUN] = 0;
+    const head = at * 4 + HEAD_AT;
+    this.#bytes[head + LENGTH_BYTES] = code === 0 ? COMMAND.MACRO : code;
+    // What macros that are lost were for is settled: see `Resumption.due`.
+    this.#bytes[head + HEAD_BYTES] = COMMAND.UNKNOWN;
   }
 
   /** A handler begins to run. */
@@ -303,12 +320,19 @@ export class Ledger {
   }
 
   /** See {@link SlotRecord}. */
-  setAhead(slot: number, hasMacrosAhead: boolean, isInContext: boolean, answersContext: boolean): void {
+  setAhead(
+    slot: number,
+    hasMacrosAhead: boolean,
+    isBeginningAhead: boolean,
+    isInContext: boolean,
+    answersContext: boolean,
+  ): void {
     const at = this.#slotAt(slot);
-    const flags = this.#words[at + SLOT.FLAGS]! & ~(MACROS_AHEAD | IN_CONTEXT | ANSWERS_CONTEXT);
+    const flags = this.#words[at + SLOT.FLAGS]! & ~(MACROS_AHEAD | BEGINNING_AHEAD | IN_CONTEXT | ANSWERS_CONTEXT);
     this.#words[at + SLOT.FLAGS] =
       flags |
       (hasMacrosAhead ? MACROS_AHEAD : 0) |
+      (isBeginningAhead ? BEGINNING_AHEAD : 0) |
       (isInContext ? IN_CONTEXT : 0) |
       (answersContext ? ANSWERS_CONTEXT : 0);
   }
@@ -432,6 +456,7 @@ export class Ledger {
       isHalfSent: (flags & UNSENT) !== 0,
       isOver: (flags & OVER) !== 0,
       hasMacrosAhead: (flags & MACROS_AHEAD) !== 0,
+      isBeginningAhead: (flags & BEGINNING_AHEAD) !== 0,
       isInContext: (flags & IN_CONTEXT) !== 0,
       answersContext: (flags & ANSWERS_CONTEXT) !== 0,
       isAnew: (flags & ANEW) !== 0,

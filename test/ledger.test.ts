@@ -176,19 +176,21 @@ describe("Ledger", () => {
     ledger.setState(0, "message", 0x72);
     ledger.settle(0, true, 1, 0x43, 3, true);
     ledger.setOver(0);
-    ledger.setAhead(0, true, true, true);
+    ledger.setAhead(0, true, true, true, true);
     ledger.setAnew(0);
     expect(ledger.read(0)).toMatchObject({
       isOver: true,
       hasMacrosAhead: true,
+      isBeginningAhead: true,
       isInContext: true,
       answersContext: true,
       isAnew: true,
     });
-    ledger.setAhead(0, false, true, false);
+    ledger.setAhead(0, false, false, true, false);
     expect(ledger.read(0)).toMatchObject({
       isOver: true,
       hasMacrosAhead: false,
+      isBeginningAhead: false,
       isInContext: true,
       answersContext: false,
       isAnew: true,
@@ -212,6 +214,7 @@ describe("Ledger", () => {
       isHalfSent: false,
       isOver: false,
       hasMacrosAhead: false,
+      isBeginningAhead: false,
       isInContext: false,
       answersContext: false,
       isAnew: false,

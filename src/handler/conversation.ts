@@ -181,6 +181,9 @@ export class Conversation implements SessionSource, ReportSource {
       if (event === null) return false;
       this.#event = event;
       this.#enter(event);
+      // The verdict leaves before the next message's handlers run: should they be lost, it is given. Few mail servers pipeline.
+      const isDecided = event.scope === "message" && this.isBetweenMessages;
+      if (isDecided && this.session.untaken > 0) this.#host.flush();
     }
     return false;
   }

@@ -11,6 +11,11 @@ import { ProtocolError } from "./errors.ts";
 
 const MIN_CARRY_BYTES = 1024;
 
+/** What is looked for by {@link Framer.survey}: packets that get a reply, that end a message, that begin a session. */
+export const OWED = 1;
+export const END = 2;
+export const BEGINNING = 4;
+
 /**
  * Usage: `push` a read, then take packets with `next` until it gives false. After a `true`, `code` and
  * `bytes[start, end)` (the payload) describe the packet, until the next call of `next` or `push`. The bytes belong to
@@ -34,8 +39,12 @@ export class Framer {
   untaken = 0;
   /** Found by {@link Framer.survey}: how many of those are of the watched kind. */
   watched = 0;
+  /** Found by {@link Framer.survey}: how many of those are of the other watched kind, apart from the ones that get no reply. */
+  beginnings = 0;
   /** Found by {@link Framer.survey}: the code of the last of those when it looked. */
   lastCode = 0;
+  /** Found by {@link Framer.survey}: the first byte of that one's payload, 0 if it has none. */
+  lastFirst = 0;
   /** Found by {@link Framer.survey}: bytes that have arrived of the last packet, if it is not whole. */
   begun = 0;
 
@@ -43,7 +52,7 @@ export class Framer {
   #chunk: Uint8Array = EMPTY;
   #isSurveyed = false;
   /** By code, as the last survey was told. */
-  #isOwed: Uint8Array = EMPTY;
+  #marks: Uint8Array = EMPTY;
   /** How many of the next packets get no reply whatever their code, as the last survey was told. */
   #silent = 0;
   /** Bytes to drop of what comes next: they end a packet whose beginning is lost, and whose code this is. */
@@ -84,11 +93,14 @@ export class Framer {
   next(): boolean {
     if (!this.#advance()) return false;
     if (this.#isSurveyed) {
-      const owed = this.#isOwed[this.code]!;
+      const marks = this.#marks[this.code]!;
       this.untaken -= 1;
-      if (owed === 2) this.watched -= 1;
+      if ((marks & END) !== 0) this.watched -= 1;
       if (this.#silent > 0) this.#silent -= 1;
-      else if (owed !== 0) this.owed -= 1;
+      else {
+        if ((marks & OWED) !== 0) this.owed -= 1;
+        if ((marks & BEGINNING) !== 0) this.beginnings -= 1;
+      }
     }
     return true;
   }
@@ -121,19 +133,20 @@ export class Framer {
    * another thread needs to answer for this connection and to find its next packet (design 2.2). Call it between packets;
    * once a push it looks, after that `owed`, `untaken` and `watched` are counted down as packets are taken.
    *
-   * @param isOwed by code byte, 1 if such a packet gets a reply, 2 if it is also watched for, else 0
+   * @param marks by code byte: {@link OWED}, {@link END} and {@link BEGINNING}, or'ed
    * @param silent how many packets from here on get none, whatever their code
    */
-  survey(isOwed: Uint8Array, silent = 0): void {
+  survey(marks: Uint8Array, silent = 0): void {
     if (this.#isSurveyed) return;
     this.#isSurveyed = true;
-    this.#isOwed = isOwed;
+    this.#marks = marks;
     this.#silent = silent;
     const chunk = this.#chunk;
     this.owed = 0;
     this.firstOwed = 0;
     this.untaken = 0;
     this.watched = 0;
+    this.beginnings = 0;
     let at = this.#at;
     if (this.#carried > 0) {
       const left = chunk.length - at;
@@ -145,31 +158,37 @@ export class Framer {
       }
       const head = Buffer.concat([
         this.#carry.subarray(0, this.#carried),
-        chunk.subarray(at, at + Math.max(0, missing) + 1),
+        chunk.subarray(at, at + Math.max(0, missing) + 2),
       ]);
       const length = readU32(head, 0);
       at += LENGTH_BYTES + length - this.#carried;
-      if (at <= chunk.length) this.#count(head[LENGTH_BYTES]!);
+      if (at <= chunk.length) this.#count(head, 0, length);
       else this.begun = this.#carried + left;
     }
     while (chunk.length - at >= LENGTH_BYTES) {
       const start = at;
-      at += LENGTH_BYTES + readU32(chunk, at);
-      if (at <= chunk.length) this.#count(chunk[start + LENGTH_BYTES]!);
+      const length = readU32(chunk, at);
+      at += LENGTH_BYTES + length;
+      if (at <= chunk.length) this.#count(chunk, start, length);
       else this.begun = chunk.length - start;
     }
     const left = chunk.length - at;
     this.due = left > 0 ? LENGTH_BYTES - left : -left;
+    if (this.#lost > 0) this.due = this.#lost;
     if (left > 0) this.begun = left;
     else if (left === 0) this.begun = 0;
   }
 
-  #count(code: number): void {
+  #count(bytes: Uint8Array, at: number, length: number): void {
+    const code = bytes[at + LENGTH_BYTES]!;
     this.untaken += 1;
     this.lastCode = code;
-    const owed = this.#isOwed[code]!;
-    if (owed === 2) this.watched += 1;
-    if (this.untaken <= this.#silent || owed === 0) return;
+    this.lastFirst = length > 1 ? bytes[at + LENGTH_BYTES + 1]! : 0;
+    const marks = this.#marks[code]!;
+    if ((marks & END) !== 0) this.watched += 1;
+    if (this.untaken <= this.#silent) return;
+    if ((marks & BEGINNING) !== 0) this.beginnings += 1;
+    if ((marks & OWED) === 0) return;
     if (this.owed === 0) this.firstOwed = code;
     this.owed += 1;
   }
@@ -205,9 +224,14 @@ export class Framer {
     return Buffer.concat([Buffer.from([0, 0, 0, 1, this.#lostCode]), rest]);
   }
 
-  /** True if a packet, or a part of one, has been pushed and not taken. */
+  /** The code that was given to {@link Framer.expectLost}, while some of the packet is still to come; else null. */
+  get lostCode(): number | null {
+    return this.#lost > 0 ? this.#lostCode : null;
+  }
+
+  /** True if a packet, or a part of one, has been pushed and not taken, or the end of a lost one is still to come. */
   get hasRest(): boolean {
-    return this.#carried > 0 || this.#at < this.#chunk.length;
+    return this.#carried > 0 || this.#at < this.#chunk.length || this.#lost > 0;
   }
 
   /** Bytes pushed and not taken. */

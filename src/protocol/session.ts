@@ -11,7 +11,7 @@ import { type Client, readClient, UNKNOWN_CLIENT } from "./client.ts";
 import { COMMAND, type CommandName, LENGTH_BYTES, nameOf, PROTOCOL } from "./constants.ts";
 import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "./encode.ts";
 import { ProtocolError } from "./errors.ts";
-import { Framer } from "./framer.ts";
+import { BEGINNING, END, Framer, OWED } from "./framer.ts";
 import { Macros } from "./macros.ts";
 import { negotiate, type Options, readOffer, type Wants } from "./negotiate.ts";
 import { PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "./phases.ts";
@@ -64,11 +64,13 @@ for (const [name, code] of Object.entries(COMMAND) as [CommandName, number][]) {
   };
 }
 
-/** By code byte: commands that get a reply unless their NR flag was granted. */
+/** By code byte: commands that get a reply unless their NR flag was granted, and what else is looked for. */
 const ANSWERED = new Uint8Array(256);
-for (const phase of PHASE_LIST) if (phase !== PHASES.abort && phase !== PHASES.close) ANSWERED[phase.command] = 1;
-/** Watched for: once it is read, the mail server waits for the end of what lies before it as well. */
-ANSWERED[COMMAND.BODYEOB] = 2;
+for (const phase of PHASE_LIST) if (phase !== PHASES.abort && phase !== PHASES.close) ANSWERED[phase.command] = OWED;
+/** Once it is read, the mail server waits for the end of what lies before it as well. */
+ANSWERED[COMMAND.BODYEOB]! |= END;
+/** Whoever goes on without them would take the session for another. */
+for (const phase of [PHASES.connect, PHASES.helo]) ANSWERED[phase.command]! |= BEGINNING;
 
 const NR_FLAGS = PHASE_LIST.reduce((flags, phase) => flags | phase.nr, 0);
 const ANSWERED_UNDER = new Map<number, Uint8Array>();
@@ -79,7 +81,7 @@ function answeredUnder(protocol: number): Uint8Array {
   let answered = ANSWERED_UNDER.get(key);
   if (answered === undefined) {
     answered = ANSWERED.slice();
-    for (const phase of PHASE_LIST) if ((key & phase.nr) !== 0) answered[phase.command] = 0;
+    for (const phase of PHASE_LIST) if ((key & phase.nr) !== 0) answered[phase.command]! &= ~OWED;
     ANSWERED_UNDER.set(key, answered);
   }
   return answered;
@@ -135,7 +137,7 @@ export class MilterSession {
   #ruling: Resumption["ruling"] = null;
   /** The reply that ended the message or the connection early. */
   #final: Uint8Array = PLAIN_REPLIES.TEMPFAIL;
-  /** By code byte, 1 if such a command gets a reply; see `Framer.survey`. */
+  /** By code byte, what is to be known of such a command; see `Framer.survey`. */
   #owed: Uint8Array = ANSWERED;
 
   constructor(wants: Wants, limits: SessionLimits, writer: ReplyWriter) {
@@ -191,7 +193,7 @@ export class MilterSession {
   owing(isWaiting: boolean): number {
     const { code } = this.#framer;
     const isOwed = isWaiting && this.wantsReply;
-    const isOwedLater = this.#eomDue || (this.#again && !this.#isReplay && this.#owed[code] !== 0);
+    const isOwedLater = this.#eomDue || (this.#again && !this.#isReplay && (this.#owed[code]! & OWED) !== 0);
     return isOwed || isOwedLater ? code : 0;
   }
 
@@ -213,9 +215,21 @@ export class MilterSession {
   /** Macros of a message have come whose command has not: whoever goes on without them must not ask about that message. */
   get hasMacrosAhead(): boolean {
     if (this.#due !== null) return true;
-    if (this.#state === "message") return false;
-    if (this.untaken > 0 && this.#framer.lastCode === COMMAND.MACRO) return true;
+    const { lastCode, lastFirst } = this.#framer;
+    const areLast = this.untaken > 0 && lastCode === COMMAND.MACRO;
+    // An ABORT may come before them, however open the message at hand is.
+    if (areLast && lastFirst === COMMAND.MAIL) return true;
+    if (this.#state === "message") return this.macros.areOfMail;
+    if (areLast) return true;
     return this.#state === "decided" ? this.macros.areOfMail : this.macros.areOfMessage;
+  }
+
+  /** CONNECT or HELO, or macros of theirs, have come that are not dealt with, apart from those of {@link resume}. */
+  get isBeginningAhead(): boolean {
+    const { beginnings, lastCode, lastFirst } = this.#framer;
+    if (beginnings > (this.#answersContext && this.#contextLeft > 0 ? 1 : 0)) return true;
+    const areMacros = this.untaken > 0 && lastCode === COMMAND.MACRO;
+    return areMacros && (lastFirst === COMMAND.CONNECT || lastFirst === COMMAND.HELO);
   }
 
   /** The state to go on from elsewhere, should this session be taken over now. */
@@ -275,7 +289,7 @@ export class MilterSession {
       if (command === undefined) {
         throw new ProtocolError("PMILTER_ERR_COMMAND", `unknown command ${nameOf(COMMAND, code)}`);
       }
-      this.wantsReply = this.#owed[code] !== 0 && !this.#isReplay;
+      this.wantsReply = (this.#owed[code]! & OWED) !== 0 && !this.#isReplay;
       switch (command.steps[this.#state]) {
         case "take": {
           this.#commitMacros();
@@ -329,7 +343,8 @@ export class MilterSession {
 
   /** Between messages of a session that a new one may {@link resume}: neither refused, nor waiting for its first command. */
   get mayMove(): boolean {
-    return this.#ruling === null && !this.hasMacrosAhead && (this.#state === "connected" || this.#state === "decided");
+    const { resumableState } = this;
+    return !this.hasMacrosAhead && (resumableState === "connected" || resumableState === "decided");
   }
 
   /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */

@@ -16,7 +16,7 @@ import { close, dup, replaceDescriptor, send, shutdown } from "./libc.ts";
 import { codeOf, toError } from "./listen-error.ts";
 import { countersOf, lossLines } from "./loss-report.ts";
 import { UNPLACED_MS } from "./policy.ts";
-import { handOver, type LossCause, recover } from "./recovery.ts";
+import { forOthers, handOver, type LossCause, recover } from "./recovery.ts";
 
 export interface ConnectionsHost {
   log(level: LogLevel, text: string, fields?: LogFields): void;
@@ -31,6 +31,8 @@ interface Held {
   /** What the worker was given that has it: a duplicate of the descriptor, and how the session goes on. */
   descriptor: number;
   resume: ResumedSession | null;
+  /** Where that worker is; null before the first. */
+  generation: Generation | null;
 }
 
 /** A connection that no worker could take yet: the first is loading, or the last is being replaced. */
@@ -83,7 +85,7 @@ export class Connections {
   /** Takes a connection that was just accepted, and has it served. */
   add(fd: number, peer: PeerName): void {
     const slot = this.#freeSlots.pop() ?? this.#held.length;
-    this.#held[slot] = { fd, peer, descriptor: -1, resume: null };
+    this.#held[slot] = { fd, peer, descriptor: -1, resume: null, generation: null };
     this.#size += 1;
     this.#counters.count("connections");
     this.#place(slot, null, null);
@@ -108,9 +110,13 @@ export class Connections {
     if (held === undefined) return;
     try {
       const descriptor = dup(held.fd);
+      const to = generation ?? this.#generations().current;
       held.descriptor = descriptor;
-      held.resume = resume;
-      if ((generation ?? this.#generations().current)?.place(slot, descriptor, held.peer, resume) === true) return;
+      held.resume = held.generation === null || held.generation === to ? resume : forOthers(resume);
+      if (to?.place(slot, descriptor, held.peer, held.resume) === true) {
+        held.generation = to;
+        return;
+      }
       close(descriptor);
       this.#unplaced.push({ slot, resume, generation, since });
       generation?.revive();

@@ -9,6 +9,7 @@ import type { SlotRecord } from "../ledger.ts";
 import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
 import { PLAIN_REPLIES } from "../protocol/encode.ts";
 import { PHASES, PHASE_LIST } from "../protocol/phases.ts";
+import type { State } from "../protocol/state.ts";
 import type { ResumedSession } from "../worker/messages.ts";
 
 /** Why a worker was lost: it did not return to its event loop, ended by itself, or held too much memory. */
@@ -76,6 +77,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   if (record.version === 0 && owed > 0) return end("its negotiation was lost");
 
   const cut = record.hasAllBegun || begun.length === 0 ? null : (begun[LENGTH_BYTES] ?? 0);
+  const isBeginningLost = record.isBeginningAhead || (cut === COMMAND.MACRO && isForBeginning(begun));
   const filters = circumstances.filters.filter(({ isObserved }) => !isObserved);
   const fallbackOf = ({ onError, onTimeout }: FilterPolicy) => (circumstances.cause === "died" ? onError : onTimeout);
   const common = strictest(filters.map(fallbackOf));
@@ -84,47 +86,59 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   const standing = verdictOf(record.standing);
   let passedOver = record.isAnew ? [] : circumstances.passedOver;
   // What was decided on the connection stays so; asking its handlers again might decide otherwise.
-  let connection: PlainVerdict | null = state === "refused" ? standing : null;
+  let connection: PlainVerdict | null = state === "refused" && !isBeginningLost ? standing : null;
   let message: PlainVerdict | null = null;
   let replies: PlainVerdict[] = [];
   let isNew = false;
   let answersContext = false;
+  const anew = state === "refused" ? stricter(standing, common) : common;
+  // The rest of a message that was decided without its mail server having been told, unless it is another's beginning.
+  const isRest = state === "decided" && firstOwed !== COMMAND.MAIL;
+  const withStanding = (fallback: Outcome) => (isRest ? stricter(standing, fallback) : fallback);
 
   const scope = call === null ? null : PHASES[call.phase].scope;
   const isOfConnection =
     call === null ? owed > 0 && (firstOwed === COMMAND.CONNECT || firstOwed === COMMAND.HELO) : scope === "connection";
   // The packets that began it were being worked on again, and had their replies before.
   const isBegun = record.isInContext && !record.answersContext;
+  const held = isBegun && state === "decided" ? standing : null;
   // Of a call for the connection: replies to the commands behind it.
   const behind = isBegun ? owed : Math.max(0, owed - 1);
   if (connection !== null) {
     replies = fill(owed, connection);
-  } else if (record.context === null) {
+  } else if (record.context === null || (isBeginningLost && !isOfConnection)) {
     // Without the packets that began it no handler can be asked again.
-    connection = common;
+    connection = anew;
     isNew = true;
     replies = fill(owed, connection);
-  } else if (isOfConnection && call !== null && !circumstances.isSuspect && (isBegun || record.untaken === 0)) {
+  } else if (
+    isOfConnection &&
+    call !== null &&
+    !circumstances.isSuspect &&
+    !isBeginningLost &&
+    (isBegun || record.untaken === 0)
+  ) {
     // It waited beside the one that failed: the next worker asks its handlers again, and answers.
     answersContext = owed > behind;
     if (behind > 0 || record.untaken > 0) {
-      message = common;
-      isNew = true;
-    }
-    replies = fill(behind, common);
+      message = withStanding(common);
+      isNew = message !== standing;
+    } else message = held;
+    replies = fill(behind, message ?? common);
   } else if (isOfConnection) {
     const lets = own === "accept" || own === "continue" || culprit?.isObserved === true || common === "continue";
-    if (!lets) {
-      connection = own === "reject" ? own : common;
+    if (!lets || isBeginningLost) {
+      connection = own === "reject" ? own : anew;
       isNew = true;
     } else if (call !== null && culprit !== undefined) {
       passedOver = [...passedOver, { filter: call.filter, isOver: own === "accept" }];
     }
     // Commands behind the one that was worked on are lost.
-    if (connection === null && (behind > 0 || record.untaken > 0)) message = common;
+    if (connection === null && (behind > 0 || record.untaken > 0)) message = withStanding(common);
+    else if (connection === null) message = held;
     const first = connection ?? "continue";
     replies = [...fill(owed - behind, first), ...fill(behind, message ?? first)];
-    isNew ||= message !== null;
+    isNew ||= message !== null && message !== standing;
   } else {
     const isUnknown = call?.phase === "unknown" || (call === null && firstOwed === COMMAND.UNKNOWN);
     // The message, or the session, is over when these run.
@@ -137,7 +151,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
       message = standing;
       isNew = state === "message";
     } else if (isOpen || isLostCommand || isCutMessage) {
-      message = own === "tempfail" || own === "reject" ? own : common;
+      message = withStanding(own === "tempfail" || own === "reject" ? own : common);
       isNew = true;
     }
     const first = isUnknown ? "continue" : (message ?? "continue");
@@ -145,7 +159,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   }
 
   // Who asked without the macros might let a message pass that they would have had refused.
-  const areMacrosLost = record.hasMacrosAhead || (cut === COMMAND.MACRO && state !== "message" && isForMessage(begun));
+  const areMacrosLost = record.hasMacrosAhead || (cut === COMMAND.MACRO && isForMessage(begun, state));
   const next = areMacrosLost && connection === null ? ((message === null ? standing : null) ?? common) : null;
   isNew ||= next !== null && message === null && standing === null;
 
@@ -181,21 +195,35 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   };
 }
 
-/** Whether the beginning of a MACRO packet is, or may be, of macros for a message. */
-function isForMessage(begun: Uint8Array): boolean {
+/** What holds where a verdict stands, and what it stands on was lost in part: the fallback may not let pass what it refused. */
+function stricter(standing: PlainVerdict | null, fallback: Outcome): PlainVerdict {
+  const isRefusal = standing === "tempfail" || standing === "reject" || standing === "discard";
+  return isRefusal && fallback !== "tempfail" ? standing : fallback;
+}
+
+/** Whether the beginning of a MACRO packet is, or may be, of macros for another message than the one that is open. */
+function isForMessage(begun: Uint8Array, state: State): boolean {
   const command = begun[LENGTH_BYTES + 1];
-  return command !== COMMAND.CONNECT && command !== COMMAND.HELO && command !== COMMAND.UNKNOWN;
+  if (state === "message") return command === undefined || command === COMMAND.MAIL;
+  return !isForBeginning(begun) && command !== COMMAND.UNKNOWN;
+}
+
+/** Whether it is of macros for CONNECT or HELO. */
+function isForBeginning(begun: Uint8Array): boolean {
+  const command = begun[LENGTH_BYTES + 1];
+  return command === COMMAND.CONNECT || command === COMMAND.HELO;
 }
 
 function fill(count: number, verdict: PlainVerdict): PlainVerdict[] {
   return new Array<PlainVerdict>(count).fill(verdict);
 }
 
-/** A session between messages that goes on elsewhere as it is. */
+/** A session between messages that goes on elsewhere as it is: of a message that is decided the rest may be still to come. */
 export function handOver(
-  { actions, context, isAnew, protocol, version }: SlotRecord,
+  { actions, context, isAnew, protocol, standing, state, version }: SlotRecord,
   passedOver: readonly PassedOver[],
 ): ResumedSession {
+  const verdict = state === "decided" ? verdictOf(standing) : null;
   return {
     version,
     actions,
@@ -203,12 +231,17 @@ export function handOver(
     context: context ?? NOTHING,
     answersContext: false,
     waitedMs: 0,
-    ruling: null,
+    ruling: verdict === null ? null : { scope: "message", packet: PACKETS[verdict] },
     due: null,
     begun: NOTHING,
     lost: null,
     passedOver: isAnew ? [] : passedOver,
   };
+}
+
+/** A session that goes on in another generation: what failed were filters of the one before, which are others there. */
+export function forOthers(session: ResumedSession | null): ResumedSession | null {
+  return session === null || session.ruling?.scope === "connection" ? session : { ...session, passedOver: [] };
 }
 
 function end(reason: string): Recovery {

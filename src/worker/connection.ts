@@ -83,6 +83,8 @@ export class Connection implements ConversationHost {
   #hasHadItsTurn = false;
   /** When the peer last sent something, or a handler that it waited for was through; on the home's clock. */
   #lastActive: number;
+  /** As it is on record: see `MilterSession`. */
+  #isBeginningAhead = false;
   readonly reportsAccepted: boolean;
 
   /** @param resume what another worker left of the session, null for a new one */
@@ -310,7 +312,11 @@ export class Connection implements ConversationHost {
     // A closed connection has given its slot back.
     if (this.#isClosed) return;
     const { ledger, row } = this.#home;
-    ledger.enter(row, this.slot, phase, filter.index, this.#conversation.session.untaken);
+    const { session, standing } = this.#conversation;
+    if (this.#isBeginningAhead) this.#recordAhead();
+    // Of the others the phase tells whether a message is open.
+    if (phase.scope === "none") ledger.setState(this.slot, session.resumableState, standing);
+    ledger.enter(row, this.slot, phase, filter.index, session.untaken);
   }
 
   suspended(alreadyMs: number | null): void {
@@ -328,8 +334,9 @@ export class Connection implements ConversationHost {
   }
 
   #recordAhead(): void {
-    const { hasMacrosAhead, isInContext, answersContext } = this.#conversation.session;
-    this.#home.ledger.setAhead(this.slot, hasMacrosAhead, isInContext, answersContext);
+    const { hasMacrosAhead, isBeginningAhead, isInContext, answersContext } = this.#conversation.session;
+    this.#isBeginningAhead = isBeginningAhead;
+    this.#home.ledger.setAhead(this.slot, hasMacrosAhead, isBeginningAhead, isInContext, answersContext);
   }
 
   #stopIfClaimed(): void {

@@ -25,6 +25,7 @@ const RECORD: SlotRecord = {
   isHalfSent: false,
   isOver: false,
   hasMacrosAhead: false,
+  isBeginningAhead: false,
   isInContext: false,
   answersContext: false,
   isAnew: false,
@@ -129,7 +130,7 @@ describe("a packet that was half read", () => {
   });
 
   test("is dropped if it held macros", () => {
-    const begun = Buffer.from([0, 0, 255, 255, code("D"), code("H")]);
+    const begun = Buffer.from([0, 0, 255, 255, code("D"), code("U")]);
     expect(recovered({ begun, due: 9 })).toMatchObject({ ruling: null, session: { lost: { due: 9, code: 0 } } });
   });
 });
@@ -279,13 +280,32 @@ describe("macros whose command has not come", () => {
   test("that were cut count as well, unless they are of the connection or of the message that is open", () => {
     expect(due({ begun: CUT("M"), due: 900 })).toMatchObject({ due: "t" });
     expect(due({ begun: CUT("M").subarray(0, 5), due: 900 })).toMatchObject({ due: "t" });
-    expect(due({ begun: CUT("H"), due: 900 })).toMatchObject({ due: null });
+    expect(due({ begun: CUT("H"), due: 900 })).toMatchObject({ due: null, ruling: "connection t" });
     expect(due({ begun: CUT("R"), due: 900, state: "message" })).toMatchObject({ due: null, ruling: "message t" });
   });
 
   test("of a refused connection change nothing", () => {
     const refused = { hasMacrosAhead: true, state: "refused", standing: code("r") } as const;
     expect(due(refused)).toMatchObject({ ruling: "connection r", due: null });
+  });
+});
+
+describe("CONNECT or HELO that came behind and were not worked on", () => {
+  const ahead = { isBeginningAhead: true, untaken: 2, owed: 1, firstOwed: code("M") } as const;
+
+  test("nobody is asked about what follows with the client or the HELO before: the connection gets the fallback", () => {
+    const atAbort = { ...ahead, call: { phase: "abort", filter: 0 } } as const;
+    expect(recovered(atAbort)).toMatchObject({ replies: "t", ruling: "connection t", verdict: "connection tempfail" });
+    expect(recovered({ ...ahead, call: { phase: "body", filter: 0 }, state: "message" })).toMatchObject({
+      ruling: "connection t",
+    });
+  });
+
+  test("of a connection that was accepted, or refused: the fallback, which lets pass nothing that was refused", () => {
+    const lenient = { filters: [filter("continue")] };
+    const was = (letter: string) => ({ ...ahead, state: "refused", standing: code(letter) }) as const;
+    expect(recovered(was("a"))).toMatchObject({ replies: "t", ruling: "connection t" });
+    expect(recovered(was("r"), lenient)).toMatchObject({ replies: "r", ruling: "connection r" });
   });
 });
 
