@@ -216,11 +216,11 @@ export class MilterSession {
   get hasMacrosAhead(): boolean {
     if (this.#due !== null) return true;
     const { lastCode, lastFirst } = this.#framer;
-    const areLast = this.untaken > 0 && lastCode === COMMAND.MACRO;
-    // An ABORT may come before them, however open the message at hand is.
-    if (areLast && lastFirst === COMMAND.MAIL) return true;
+    if (this.untaken > 0) {
+      // Whatever came before the last command goes with it. An ABORT may come before the macros, however open the message is.
+      return lastCode === COMMAND.MACRO && (lastFirst === COMMAND.MAIL || this.#state !== "message");
+    }
     if (this.#state === "message") return this.macros.areOfMail;
-    if (areLast) return true;
     return this.#state === "decided" ? this.macros.areOfMail : this.macros.areOfMessage;
   }
 

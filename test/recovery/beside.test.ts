@@ -51,6 +51,18 @@ test.each([
   await pass(session);
 });
 
+test("blocked: macros in a read of their own went with the MAIL that was lost: the next message is asked about", async () => {
+  await using server = await startFaulty({ files: { "faulty.ts": BY_MACRO } });
+  using guilty = await begin(server);
+  using other = await begin(server);
+  await guilty.send(macros("M", { i: "4ZB1" }));
+  // As Sendmail writes them: they are read by then.
+  await pass(other);
+  await lose(guilty);
+  await guilty.send(ABORT);
+  await pass(guilty);
+});
+
 test("bystander: a session that is to be released keeps the macros of its MAIL", async () => {
   await using server = await startFaulty({ server: { drain_timeout: 0.1 }, files: { "faulty.ts": BY_MACRO } });
   using session = await begin(server);
