@@ -155,9 +155,12 @@ describeWith(outsideTool("sh"), "with few descriptors", () => {
         await log.next(patternsOf("no-descriptors")[0]!);
         const starved = await statusIn(dir.path);
         expect(starved).toMatchObject({ health: "degraded", problems: [expect.stringContaining("descriptors")] });
-        // They connect, and say nothing: as many as the queue takes.
+        // They connect, and say nothing: as many as the queue takes. For whom no descriptor is left is ended at once.
         for (let count = 0; count < 6; count++) {
-          silent.push(await Bun.connect({ unix: `${dir.path}/pmilter.ctl`, socket: { data() {} } }));
+          const socket = await Bun.connect({ unix: `${dir.path}/pmilter.ctl`, socket: { data() {} } }).catch(
+            () => null,
+          );
+          if (socket !== null) silent.push(socket);
         }
         await Bun.sleep(500);
         const before = cpuMs(child.pid);
