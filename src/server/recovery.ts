@@ -78,6 +78,8 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
 
   const cut = record.hasAllBegun || begun.length === 0 ? null : (begun[LENGTH_BYTES] ?? 0);
   const isBeginningLost = record.isBeginningAhead || (cut === COMMAND.MACRO && isForBeginning(begun));
+  // No verdict can be kept for a session whose CONNECT is still to come: that would begin it without what is lost.
+  if (isBeginningLost && state === "idle" && owed === 0) return end("macros of its next session were lost");
   const filters = circumstances.filters.filter(({ isObserved }) => !isObserved);
   const fallbackOf = ({ onError, onTimeout }: FilterPolicy) => (circumstances.cause === "died" ? onError : onTimeout);
   const common = strictest(filters.map(fallbackOf));

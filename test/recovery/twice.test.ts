@@ -204,3 +204,22 @@ export default defineFilter({
   await session.send(Buffer.concat([EOM, mail("<loop@example.com>")]));
   expect(await session.codes(2)).toBe("yc");
 });
+
+test("bystander: macros of its next session were lost behind a slow close handler: no session begins without them", async () => {
+  const code = `
+import { defineFilter, reject } from "pmilter";
+export default defineFilter({
+  connect: (session) => (session.daemonName === "closed" ? reject("550 5.7.1 refused") : undefined),
+  envfrom(_, sender) { if (sender.includes("loop")) for (;;) {} },
+  async close() { await Bun.sleep(500); },
+});
+`;
+  await using server = await startFaulty({ files: { "faulty.ts": code } });
+  using session = await begin(server);
+  using blocker = await negotiated(server);
+  await session.send(packet("K", ""), packet("D", "C{daemon_name}\0closed\0"));
+  await waitFor(async () => (await statusOf(server)).workers[0]!.connections === 2, { what: "both to be there" });
+  await lose(blocker);
+  await session.ended();
+  expect(server.log.text).toContain("macros of its next session were lost");
+});

@@ -301,6 +301,12 @@ describe("CONNECT or HELO that came behind and were not worked on", () => {
     });
   });
 
+  test("with the CONNECT of the next session still to come, the connection ends; with it lost, it gets the fallback", () => {
+    const idle = { state: "idle", call: { phase: "close", filter: 0 }, isBeginningAhead: true, untaken: 1 } as const;
+    expect(recovered(idle)).toMatchObject({ kind: "end", reason: "macros of its next session were lost" });
+    expect(recovered({ ...idle, untaken: 2, owed: 1, firstOwed: code("C") })).toMatchObject({ ruling: "connection t" });
+  });
+
   test("of a connection that was accepted, or refused: the fallback, which lets pass nothing that was refused", () => {
     const lenient = { filters: [filter("continue")] };
     const was = (letter: string) => ({ ...ahead, state: "refused", standing: code(letter) }) as const;
