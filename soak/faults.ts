@@ -1,5 +1,5 @@
 /** How a handler can fail here, and what is right then. One table: the plans choose from it, the judge looks it up. */
-import { PHASE_NAMES, PHASES, type Phase } from "../src/protocol/phases.ts";
+import { isOfMessage as isPhaseOfMessage, PHASE_NAMES, PHASES, type Phase } from "../src/protocol/phases.ts";
 import type { FaultSet } from "./args.ts";
 
 interface FaultInfo {
@@ -63,6 +63,5 @@ export function includesWorkers(set: FaultSet): boolean {
 
 /** A phase between the first and the last command of a message. */
 export function isOfMessage(phase: Phase): boolean {
-  const { scope } = PHASES[phase];
-  return scope === "message" || scope === "recipient";
+  return isPhaseOfMessage(PHASES[phase]);
 }

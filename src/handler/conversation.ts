@@ -9,7 +9,7 @@ import { decodeText } from "../protocol/bytes.ts";
 import type { WorkerCounter } from "../counters.ts";
 import { ACTION } from "../protocol/constants.ts";
 import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "../protocol/encode.ts";
-import { type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
+import { isOfMessage, type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
 import type { Client } from "../protocol/client.ts";
 import { type EventPhase, MilterSession, type Resumption } from "../protocol/session.ts";
 import type { Chain, ChainFilter, Step } from "./chain.ts";
@@ -228,8 +228,8 @@ export class Conversation implements SessionSource, ReportSource {
   /** Takes in what the event brings, and runs its handlers. */
   #enter(phase: EventPhase): void {
     const { session } = this;
-    const isOfMessage = phase.scope === "message" || phase.scope === "recipient";
-    if (this.#deferred !== null && isOfMessage) {
+    const concernsMessage = isOfMessage(phase);
+    if (this.#deferred !== null && concernsMessage) {
       // The verdict is known: it is given as soon as it can be (in a made-up session at eom, where all the message is
       // there), and nothing more of the message is looked at.
       const mayAnswer = phase === PHASES.eom || (phase.scope === "message" && !this.#isSimulated);
@@ -238,7 +238,7 @@ export class Conversation implements SessionSource, ReportSource {
       return;
     }
     // A mail server that left MAIL out, as it may have been told to, opens the message with what it sends.
-    if (isOfMessage) this.message ??= new ReceivedMessage();
+    if (concernsMessage) this.message ??= new ReceivedMessage();
     let problem: string | null = null;
     switch (phase) {
       case PHASES.connect:
@@ -256,7 +256,7 @@ export class Conversation implements SessionSource, ReportSource {
         this.message!.receivedAt = new Date();
         break;
       default:
-        if (isOfMessage) {
+        if (concernsMessage) {
           problem = takeIn(phase, session, this.message!, this.#chain.policy.limits, this.#chain.collectsBody);
         }
     }

@@ -158,3 +158,8 @@ export type VerdictOf<P extends Phase> = (typeof PHASES)[P]["verdicts"][number];
 /** The phases in protocol order. */
 export const PHASE_LIST: readonly (PhaseInfo & { readonly name: Phase })[] = Object.values(PHASES);
 export const PHASE_NAMES: readonly Phase[] = PHASE_LIST.map((phase) => phase.name);
+
+/** Whether a phase's verdict is about a message or one of its recipients. */
+export function isOfMessage({ scope }: PhaseInfo): boolean {
+  return scope === "message" || scope === "recipient";
+}

@@ -14,7 +14,7 @@ import { ProtocolError } from "./errors.ts";
 import { BEGINNING, END, Framer, OWED } from "./framer.ts";
 import { Macros } from "./macros.ts";
 import { negotiate, type Options, readOffer, type Wants } from "./negotiate.ts";
-import { PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "./phases.ts";
+import { isOfMessage, PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "./phases.ts";
 import { type Command, type State, type Step, TRANSITIONS } from "./state.ts";
 
 export interface SessionLimits {
@@ -220,8 +220,8 @@ export class MilterSession {
       // Whatever came before the last command goes with it. An ABORT may come before the macros, however open the message is.
       return lastCode === COMMAND.MACRO && (lastFirst === COMMAND.MAIL || this.#state !== "message");
     }
-    if (this.#state === "message") return this.macros.areOfMail;
-    return this.#state === "decided" ? this.macros.areOfMail : this.macros.areOfMessage;
+    const isOpen = this.#state === "message" || this.#state === "decided";
+    return isOpen ? this.macros.areOfMail : this.macros.areOfMessage;
   }
 
   /** CONNECT or HELO, or macros of theirs, have come that are not dealt with, apart from those of {@link resume}. */
@@ -544,10 +544,6 @@ export class MilterSession {
     this.#open = true;
     this.#owed = answeredUnder(options.protocol);
   }
-}
-
-function isOfMessage({ scope }: PhaseInfo): boolean {
-  return scope === "message" || scope === "recipient";
 }
 
 /** Checks that a payload ends with NUL. */

@@ -66,7 +66,8 @@ const mayChange = (phase: Phase) => phase === "eom";
 const SUCCESS = 0;
 const FAILURE = -1;
 
-const MESSAGE_PHASES: ReadonlySet<Phase> = new Set([
+/** The phases that have `session.message`. */
+export const MESSAGE_PHASES: ReadonlySet<string> = new Set<Phase>([
   "envfrom",
   "envrcpt",
   "data",

@@ -8,7 +8,7 @@ import type { PassedOver } from "../handler/conversation.ts";
 import type { SlotRecord } from "../ledger.ts";
 import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
 import { PLAIN_REPLIES } from "../protocol/encode.ts";
-import { PHASES, PHASE_LIST } from "../protocol/phases.ts";
+import { isOfMessage, PHASES, PHASE_LIST } from "../protocol/phases.ts";
 import type { State } from "../protocol/state.ts";
 import type { ResumedSession } from "../worker/messages.ts";
 
@@ -66,9 +66,7 @@ function verdictOf(code: number): PlainVerdict | null {
 }
 
 /** Commands of a message: one that was lost gets the message's verdict, whatever it said. */
-const MESSAGE_COMMANDS: ReadonlySet<number> = new Set(
-  PHASE_LIST.filter((phase) => phase.scope === "message" || phase.scope === "recipient").map((phase) => phase.command),
-);
+const MESSAGE_COMMANDS: ReadonlySet<number> = new Set(PHASE_LIST.filter(isOfMessage).map((phase) => phase.command));
 
 export function recover(record: SlotRecord, circumstances: Circumstances): Recovery {
   const { begun, call, due, firstOwed, owed, state } = record;

@@ -472,15 +472,13 @@ export class Connection implements ConversationHost {
         return;
       case COMMAND.MACRO:
         this.#keepQueueId(bytes, start, end);
-        ledger.keepContext(this.slot, code, bytes, start, end);
-        return;
+        break;
       case COMMAND.CONNECT:
         ledger.setAnew(this.slot);
-        ledger.keepContext(this.slot, code, bytes, start, end);
-        return;
+        break;
       default:
-        ledger.keepContext(this.slot, code, bytes, start, end);
     }
+    ledger.keepContext(this.slot, code, bytes, start, end);
   }
 
   /** Both mail servers name the queue id first: Sendmail from MAIL on, Postfix once it has accepted a recipient. */

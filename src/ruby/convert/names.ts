@@ -1,5 +1,6 @@
 /** What the names of `Pmilter::Session` are in TypeScript, phase by phase. */
 import type { Phase } from "../../protocol/phases.ts";
+import { MESSAGE_PHASES } from "../interface.ts";
 
 /** What a script may be for: a phase, or one of the two handlers of the process's life. */
 export type Role = Phase | "postconfig" | "master_exit";
@@ -18,16 +19,6 @@ export const ROLE_OF_FILE: Readonly<Record<string, Role>> = { mail_from: "envfro
 
 const macro = (name: string) => `(session.macros.get("{${name}}") ?? "")`;
 const BEFORE_HELO: ReadonlySet<Role> = new Set(["connect", "unknown"]);
-const WITH_MESSAGE: ReadonlySet<Role> = new Set<Role>([
-  "envfrom",
-  "envrcpt",
-  "data",
-  "header",
-  "eoh",
-  "body",
-  "eom",
-  "abort",
-]);
 
 /** A value in TypeScript. */
 export interface Value {
@@ -57,11 +48,11 @@ export function sessionValue(name: string, role: Role): Value | undefined {
       if (role === "helo") return text("hostname");
       return text(BEFORE_HELO.has(role) ? '""' : "session.helo");
     case "envelope_from":
-      return text(WITH_MESSAGE.has(role) ? "sender" : '""');
+      return text(MESSAGE_PHASES.has(role) ? "sender" : '""');
     case "envelope_to":
     case "rcpt_to":
       if (role === "envrcpt") return text("recipient");
-      if (!WITH_MESSAGE.has(role) || role === "envfrom") return text('""');
+      if (!MESSAGE_PHASES.has(role) || role === "envfrom") return text('""');
       return {
         ...text('(session.message.recipients.at(-1)?.raw ?? "")'),
         look: "this is the latest recipient, as in the original; session.message.recipients has them all",
@@ -92,7 +83,7 @@ export function sessionValue(name: string, role: Role): Value | undefined {
     case "auth_type":
     case "auth_authen":
     case "auth_author":
-      return text(WITH_MESSAGE.has(role) ? `session.auth.${name.slice("auth_".length)}` : macro(name));
+      return text(MESSAGE_PHASES.has(role) ? `session.auth.${name.slice("auth_".length)}` : macro(name));
     default:
       return undefined;
   }
@@ -100,5 +91,5 @@ export function sessionValue(name: string, role: Role): Value | undefined {
 
 /** The sender as the script began with it: what it changes itself it does not see. */
 export function senderDeclaration(role: Role): string | null {
-  return role !== "envfrom" && WITH_MESSAGE.has(role) ? "const sender = session.message.sender.raw;" : null;
+  return role !== "envfrom" && MESSAGE_PHASES.has(role) ? "const sender = session.message.sender.raw;" : null;
 }
