@@ -2,6 +2,8 @@
 
 /** Counted by the workers, each in its own row of the ledger. The order is that of the row. */
 export const WORKER_COUNTERS = [
+  /** Connections since the start, by who accepted them. */
+  "connections",
   /** Messages that got their verdict. Each is one of the five that follow. */
   "messages",
   "accepted",
@@ -33,8 +35,6 @@ export type WorkerCounter = (typeof WORKER_COUNTERS)[number];
 
 /** Counted by the main thread alone. */
 export const SERVER_COUNTERS = [
-  /** Accepted since the start. */
-  "connections",
   /** Workers taken from a handler that did not return. */
   "blocked",
   "workersDied",

@@ -11,7 +11,7 @@ import type { Socket } from "bun";
 import { parseConfig } from "../../src/config/load.ts";
 import { Ledger, type LedgerLayout } from "../../src/ledger.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
-import { dup } from "../../src/server/libc.ts";
+import { dup } from "../../src/net/libc.ts";
 import { Connection, type ConnectionHome } from "../../src/worker/connection.ts";
 import { loadChain } from "../../src/worker/loader.ts";
 import { HANDLER_SETS, type HandlerSet, handlerConfig } from "../support/servers.ts";

@@ -3,7 +3,7 @@
  * gone before the verdict is made, and no log line could say where it was written. An option switches that off, but it
  * is read once, when a process starts, from its environment; so the server starts itself anew, in the same process.
  */
-import { execve } from "../server/libc.ts";
+import { execve } from "../net/libc.ts";
 
 const OPTION = "BUN_JSC_useTailCalls";
 

@@ -1,18 +1,19 @@
 /**
- * The connections that the main thread holds: a descriptor of each, by slot, and where its session is served. It places a
- * duplicate with a worker, moves it between generations, and lets it go on when its worker is lost. Whether more are
- * accepted is the server's business.
+ * The connections as the main thread sees them: it goes on with those whose worker is lost, moves them between generations,
+ * and places those that no worker has accepted for itself. Whether any are accepted is the server's business.
  */
 import type { LogFields } from "../admin/log.ts";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { Counters } from "../counters.ts";
 import type { Ledger } from "../ledger.ts";
 import { suffices } from "../protocol/negotiate.ts";
-import type { PeerName, ResumedSession } from "../worker/messages.ts";
+import type { PeerName } from "../net/peer.ts";
+import type { Roster } from "../roster.ts";
+import type { ResumedSession } from "../worker/messages.ts";
 import { isSameFile } from "./descriptors.ts";
 import type { Generation, Loss, Release } from "./generation.ts";
 import type { Generations } from "./generations.ts";
-import { close, dup, replaceDescriptor, send, shutdown } from "./libc.ts";
+import { close, dup, replaceDescriptor, send, shutdown } from "../net/libc.ts";
 import { codeOf, toError } from "./listen-error.ts";
 import { countersOf, lossLines } from "./loss-report.ts";
 import { UNPLACED_MS } from "./policy.ts";
@@ -20,75 +21,103 @@ import { forOthers, handOver, type LossCause, recover } from "./recovery.ts";
 
 export interface ConnectionsHost {
   log(level: LogLevel, text: string, fields?: LogFields): void;
-  /** A connection has ended: there is room for another. */
+  /** A connection of the main thread has ended: there is room for another. */
   ended(): void;
 }
 
-/** The main thread's hold on a connection: it reads nothing and keeps the peer's session alive. */
-interface Held {
-  readonly fd: number;
+/** What a worker was given with a connection. */
+interface Given {
+  /** The use of the slot that it is about: of another connection it says nothing. */
+  readonly use: number;
+  readonly resume: ResumedSession | null;
+}
+
+/** A connection that was accepted while all slots were taken. */
+interface Surplus {
+  readonly held: number;
   readonly peer: PeerName;
-  /** What the worker was given that has it: a duplicate of the descriptor, and how the session goes on. */
-  descriptor: number;
-  resume: ResumedSession | null;
-  /** Where that worker is; null before the first. */
-  generation: Generation | null;
 }
 
 /** A connection that no worker could take yet: the first is loading, or the last is being replaced. */
 interface Unplaced {
   readonly slot: number;
   readonly resume: ResumedSession | null;
-  /** The one that it was negotiated for; null for a new session: whichever is current. */
-  readonly generation: Generation | null;
+  /** The one that it was with; null for a new session. */
+  readonly from: Generation | null;
+  /** The one that it is for; null: whichever is current. */
+  readonly to: Generation | null;
   /** Since when it waits, on the clock of `performance.now()`. */
   readonly since: number;
 }
 
+/** So many are given before it is looked which of them are over. */
+const MIN_GIVEN = 256;
+
 export class Connections {
   readonly #ledger: Ledger;
+  readonly #roster: Roster;
   readonly #generations: () => Generations;
   readonly #counters: Counters;
   /** What revoked descriptors become: a descriptor of nothing. */
   readonly #nothing: number;
   readonly #host: ConnectionsHost;
   /** By slot. */
-  readonly #held: (Held | undefined)[] = [];
-  readonly #freeSlots: number[] = [];
-  #size = 0;
+  readonly #given = new Map<number, Given>();
+  #sweepAt = MIN_GIVEN;
   #unplaced: Unplaced[] = [];
+  #surplus: Surplus[] = [];
   #isStopping = false;
 
   constructor(
     ledger: Ledger,
+    roster: Roster,
     generations: () => Generations,
     counters: Counters,
     nothing: number,
     host: ConnectionsHost,
   ) {
     this.#ledger = ledger;
+    this.#roster = roster;
     this.#generations = generations;
     this.#counters = counters;
     this.#nothing = nothing;
     this.#host = host;
   }
 
-  get size(): number {
-    return this.#size;
-  }
-
-  /** How many wait for a worker. */
+  /** How many wait for a worker, or for a slot. */
   get waiting(): number {
-    return this.#unplaced.length;
+    return this.#unplaced.length + this.#surplus.length;
   }
 
-  /** Takes a connection that was just accepted, and has it served. */
-  add(fd: number, peer: PeerName): void {
-    const slot = this.#freeSlots.pop() ?? this.#held.length;
-    this.#held[slot] = { fd, peer, descriptor: -1, resume: null, generation: null };
-    this.#size += 1;
+  /** Some wait for a slot. */
+  get hasSurplus(): boolean {
+    return this.#surplus.length > 0;
+  }
+
+  /** Takes a connection of which nothing has been read, and has it served once there is a slot and a worker for it. */
+  add(held: number, peer: PeerName): void {
+    const slot = this.#roster.reserve();
+    if (slot === -1) {
+      this.#surplus.push({ held, peer });
+      return;
+    }
+    this.#roster.enterOwn(slot, held, peer);
+    this.#begin(slot);
+  }
+
+  /** Takes one that a worker has accepted for others, and put into a slot. */
+  addGuest(slot: number): void {
+    if (this.#roster.takeGuest(slot)) this.#begin(slot);
+  }
+
+  #begin(slot: number): void {
     this.#counters.count("connections");
-    this.#place(slot, null, null);
+    this.#place({ slot, resume: null, from: null, to: null, since: performance.now() });
+  }
+
+  /** Slots may be free again. */
+  addSurplus(): void {
+    for (const { held, peer } of this.#surplus.splice(0)) this.add(held, peer);
   }
 
   /** From now on a session that loses its worker ends. */
@@ -96,38 +125,47 @@ export class Connections {
     this.#isStopping = true;
   }
 
-  /** Ends all of them. */
+  /** Ends all that no worker has. */
   endAll(): void {
-    for (const slot of this.#held.keys()) this.#endConnection(slot);
+    for (const { held } of this.#surplus.splice(0)) end(held);
+    for (const slot of this.#roster.ownSlots()) this.#endConnection(slot);
   }
 
-  /**
-   * Gives a duplicate of a connection to a generation, and there to the worker that has the fewest.
-   * @param generation null: the one that is current
-   */
-  #place(slot: number, resume: ResumedSession | null, generation: Generation | null, since = performance.now()): void {
-    const held = this.#held[slot];
-    if (held === undefined) return;
+  /** Gives a duplicate of a connection to a generation, and there to the worker that has the fewest. */
+  #place(waiting: Unplaced): void {
+    const { from, resume, slot, to } = waiting;
     try {
-      const descriptor = dup(held.fd);
-      const to = generation ?? this.#generations().current;
-      held.descriptor = descriptor;
-      held.resume = held.generation === null || held.generation === to ? resume : forOthers(resume);
-      if (to?.place(slot, descriptor, held.peer, held.resume) === true) {
-        held.generation = to;
+      const descriptor = dup(this.#roster.heldOf(slot));
+      const generation = to ?? this.#generations().current;
+      const given = from === null || from === generation ? resume : forOthers(resume);
+      if (generation?.place(slot, descriptor, this.#roster.peerOf(slot), given) === true) {
+        this.#given.set(slot, { use: this.#roster.useOf(slot), resume: given });
+        this.#sweepGiven();
         return;
       }
       close(descriptor);
-      this.#unplaced.push({ slot, resume, generation, since });
-      generation?.revive();
+      this.#unplaced.push(waiting);
+      to?.revive();
     } catch (error) {
       this.#loseConnection(slot, toError(error).message);
     }
   }
 
+  #sweepGiven(): void {
+    if (this.#given.size < this.#sweepAt) return;
+    for (const [of, { use }] of this.#given) if (use !== this.#roster.useOf(of)) this.#given.delete(of);
+    this.#sweepAt = Math.max(MIN_GIVEN, 2 * this.#given.size);
+  }
+
+  /** How the session was resumed, null if it began with the worker that has it. */
+  #resumeOf(slot: number): ResumedSession | null {
+    const given = this.#given.get(slot);
+    return given?.use === this.#roster.useOf(slot) ? given.resume : null;
+  }
+
   placeWaiting(): void {
-    for (const { generation, resume, since, slot } of this.#unplaced.splice(0)) {
-      this.#place(slot, resume, generation?.hasEnded === true ? null : generation, since);
+    for (const waiting of this.#unplaced.splice(0)) {
+      this.#place(waiting.to?.hasEnded === true ? { ...waiting, to: null } : waiting);
     }
     this.#generations().dismissStandIn();
   }
@@ -138,25 +176,23 @@ export class Connections {
    */
   moveOn(slot: number, release: Release): void {
     const record = this.#ledger.read(slot);
-    const held = this.#held[slot];
     // Its first packets were too long to be kept: a worker gives up no such session.
-    if (record.context === null || held === undefined) {
-      this.release(slot);
+    if (record.context === null) {
+      this.#endConnection(slot);
       release.done();
       return;
     }
-    const resume = handOver(record, held.resume?.passedOver ?? []);
+    const resume = handOver(record, this.#resumeOf(slot)?.passedOver ?? []);
     const { summary } = this.#generations().current!;
     if (suffices(resume, summary, summary)) {
       this.#counters.count("sessionsMoved");
-      this.#place(slot, resume, null);
+      this.#place({ slot, resume, from: release.generation, to: null, since: performance.now() });
       release.done();
       return;
     }
     try {
-      held.descriptor = dup(held.fd);
-      held.resume = resume;
-      release.back(held.descriptor, held.peer, resume);
+      release.back(dup(this.#roster.heldOf(slot)), this.#roster.peerOf(slot), resume);
+      this.#given.set(slot, { use: this.#roster.useOf(slot), resume });
     } catch (error) {
       this.#loseConnection(slot, toError(error).message);
       release.done();
@@ -164,17 +200,22 @@ export class Connections {
   }
 
   /**
-   * The worker's duplicates become descriptors of nothing. A thread that is ended goes on reading what its last poll found
-   * ready, and what it reads would be lost.
+   * Takes all connections of a worker. Its descriptors become descriptors of nothing: a thread that is ended goes on reading
+   * what its last poll found ready, and what it reads would be lost.
+   * @returns their slots
    */
-  revoke(slots: Iterable<number>): void {
+  revoke(row: number): number[] {
+    // What it has accepted for others, and could not tell any more.
+    for (const slot of this.#roster.guestSlots()) this.addGuest(slot);
+    const slots = this.#roster.slotsOf(row).filter((slot) => this.#roster.take(slot, row));
     for (const slot of slots) {
-      const held = this.#held[slot];
-      if (held === undefined || !this.#ledger.isAdopted(slot)) continue;
-      // A worker that has closed its duplicate, and could not tell any more, has given the number back: it may mean
-      // anything by now.
-      if (isSameFile(held.descriptor, held.fd)) replaceDescriptor(this.#nothing, held.descriptor);
+      const descriptor = this.#roster.descriptorOf(slot);
+      // A worker that has closed it, and could not tell any more, has given the number back: it may mean anything by now.
+      if (this.#ledger.isAdopted(slot) && isSameFile(descriptor, this.#roster.heldOf(slot))) {
+        replaceDescriptor(this.#nothing, descriptor);
+      }
     }
+    return slots;
   }
 
   /** Sessions have lost their worker: what the mail servers wait for is answered, and the sessions go on in others. */
@@ -189,11 +230,10 @@ export class Connections {
   }
 
   #recoverOne(generation: Generation, cause: LossCause, slot: number, busySlot: number | null): void {
-    const held = this.#held[slot];
-    if (held === undefined) return;
+    const resumed = this.#resumeOf(slot);
     if (!this.#ledger.isAdopted(slot)) {
-      close(held.descriptor);
-      this.#goOn(slot, held.resume, generation);
+      close(this.#roster.descriptorOf(slot));
+      this.#goOn(slot, resumed, generation);
       return;
     }
     const record = this.#ledger.read(slot);
@@ -202,18 +242,18 @@ export class Connections {
       cause,
       isSuspect,
       filters: generation.summary.filters,
-      passedOver: held.resume?.passedOver ?? [],
+      passedOver: resumed?.passedOver ?? [],
     });
     for (const line of lossLines(record, recovery, isSuspect, {
       cause,
       generation,
       isSure: busySlot !== null,
-      peer: held.peer,
+      peer: this.#roster.peerOf(slot),
     })) {
       this.#host.log(line.level, line.text, line.fields);
     }
     for (const counter of countersOf(recovery)) this.#counters.count(counter);
-    if (recovery.kind === "end" || !sendAll(held.fd, recovery.replies)) {
+    if (recovery.kind === "end" || !sendAll(this.#roster.heldOf(slot), recovery.replies)) {
       this.#endConnection(slot);
       return;
     }
@@ -228,7 +268,8 @@ export class Connections {
     }
     const { current } = this.#generations();
     const mayMove = resume === null || (current !== null && suffices(resume, generation.summary, current.summary));
-    this.#place(slot, resume, generation === current || mayMove ? null : generation);
+    const to = generation === current || mayMove ? null : generation;
+    this.#place({ slot, resume, from: generation, to, since: performance.now() });
   }
 
   /** Mail servers do not wait for ever: those that have waited long enough get the fallback. */
@@ -239,38 +280,29 @@ export class Connections {
     if (standIn === null) return;
     const waiting = this.#unplaced;
     this.#unplaced = waiting.filter(({ since }) => now - since <= UNPLACED_MS);
-    for (const { resume, since, slot } of waiting) {
-      if (now - since > UNPLACED_MS) this.#place(slot, resume, standIn, since);
-    }
+    for (const each of waiting) if (now - each.since > UNPLACED_MS) this.#place({ ...each, to: standIn });
   }
 
   /** A connection that cannot be served any more, whatever its peer does. */
   #loseConnection(slot: number, reason: string): void {
-    const held = this.#held[slot];
-    if (held === undefined) return;
-    this.#host.log("error", `${held.peer}: connection closed: ${reason}`);
+    this.#host.log("error", `${this.#roster.peerOf(slot)}: connection closed: ${reason}`);
     this.#counters.count("sessionsLost");
     this.#endConnection(slot);
   }
 
-  /** Ends a connection for its peer, whoever else holds a copy of it. */
+  /** Ends a connection of the main thread for its peer, whoever else holds a copy of it. */
   #endConnection(slot: number): void {
-    const held = this.#held[slot];
-    if (held === undefined) return;
-    shutdown(held.fd, "both");
-    this.release(slot);
-  }
-
-  /** Gives up the main thread's copy of a connection. */
-  release(slot: number): void {
-    const held = this.#held[slot];
-    if (held === undefined) return;
-    this.#held[slot] = undefined;
-    this.#freeSlots.push(slot);
-    this.#size -= 1;
-    close(held.fd);
+    const held = this.#roster.heldOf(slot);
+    if (!this.#roster.leaveOwn(slot)) return;
+    end(held);
     this.#host.ended();
   }
+}
+
+/** Ends a connection for its peer, whoever else has a descriptor of it. */
+function end(held: number): void {
+  shutdown(held, "both");
+  close(held);
 }
 
 /** @returns false if the peer is gone. Throws Error if it reads nothing, and its buffer is full of replies before these. */

@@ -3,7 +3,7 @@
  * in the server. Its file is 0600 from its first moment on: who may open it may command the server.
  */
 import type { Socket } from "bun";
-import { close, shutdown } from "./libc.ts";
+import { close, shutdown } from "../net/libc.ts";
 import { listen, type Listener } from "./listener.ts";
 import { Reachable } from "./reachable.ts";
 

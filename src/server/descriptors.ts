@@ -1,6 +1,6 @@
 /** The descriptors of this process: how many it may have, how many connections that leaves room for, which are the same. */
 import { fstatSync, readFileSync } from "node:fs";
-import { close, dup } from "./libc.ts";
+import { close, dup } from "../net/libc.ts";
 
 /** A connection takes two: the main thread's and the worker's. */
 const PER_CONNECTION = 2;

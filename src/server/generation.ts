@@ -1,7 +1,7 @@
 /**
  * A generation: the workers that run one version of the configuration and the code, from one snapshot of its sources. It
- * places connections with them, replaces those that die, and ends when it is told to. Listening and accepting is the
- * server's business.
+ * has them accept connections, places others with them, replaces those that die, and ends when it is told to. Who listens,
+ * and whether connections are accepted, is the server's business.
  */
 import type { LogFields } from "../admin/log.ts";
 import type { LogLevel } from "../admin/log-level.ts";
@@ -11,10 +11,24 @@ import { BEAT_MS, type Ledger } from "../ledger.ts";
 import type { Outcome } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { LoadError } from "../worker/load-failure.ts";
-import type { ChainSummary, FromWorker, PeerName, ResumedSession } from "../worker/messages.ts";
+import { close } from "../net/libc.ts";
+import type { PeerName } from "../net/peer.ts";
+import type { Roster } from "../roster.ts";
+import type { Door, Guest } from "../worker/acceptor.ts";
+import type { ChainSummary, FromWorker, ResumedSession } from "../worker/messages.ts";
 import type { Sources } from "../worker/sources.ts";
+import type { LendingListener } from "./listener.ts";
 import { leastLoaded } from "./placement.ts";
-import { LEAVING_MS, MAX_STUCK, NATIVE_MS, respawnDelay, SHORT_BLOCK_MS, STABLE_MS, STUCK_RETRY_MS } from "./policy.ts";
+import {
+  LEAVING_MS,
+  MAX_LISTENING,
+  MAX_STUCK,
+  NATIVE_MS,
+  respawnDelay,
+  SHORT_BLOCK_MS,
+  STABLE_MS,
+  STUCK_RETRY_MS,
+} from "./policy.ts";
 import type { LossCause } from "./recovery.ts";
 import type { Rows } from "./rows.ts";
 import { LOAD_TIMEOUT_MS } from "./tasks.ts";
@@ -27,13 +41,23 @@ export interface GenerationEvents {
   sources(): void;
   /** A worker can take connections, perhaps after none could. */
   ready(): void;
-  /** A worker's copy of a connection is closed: end the server's own. */
-  closed(slot: number): void;
-  /** A worker's copy is closed, and the session may go on in another generation. */
+  /** A worker that accepted connections does not any more: somebody else may have to. */
+  deaf(): void;
+  /** A worker that accepted connections has ceased to, by itself. */
+  paused(): void;
+  /** A worker has accepted this one for others. */
+  accepted(guest: Guest): void;
+  /** A slot is free that somebody waited for. */
+  room(): void;
+  /** A worker's descriptor of a connection is closed, and the session may go on in another generation. */
   released(slot: number, release: Release): void;
-  /** A worker is about to be ended: whatever it does on its way out, it must not reach these connections any more. */
-  revoke(slots: Iterable<number>): void;
-  /** Sessions have lost their worker; its copies are closed, or never to be used again. */
+  /**
+   * Takes all connections from a worker that is lost, and what it accepts by: whatever it does on its way out, it must not
+   * reach them any more.
+   * @returns their slots
+   */
+  revoke(row: number, doors: readonly number[]): number[];
+  /** Sessions have lost their worker; its descriptors are closed, or never to be used again. */
   orphaned(generation: Generation, loss: Loss): void;
   count(counter: ServerCounter): void;
   /** A worker is about to be started. @throws Error if that cannot be */
@@ -50,6 +74,8 @@ export interface Loss {
 
 /** A session that a worker has released. One of these is called. */
 export interface Release {
+  /** Where it was. */
+  readonly generation: Generation;
   /** It goes on elsewhere. */
   done(): void;
   /** It has to stay: the worker takes it again. The descriptor is a new duplicate. */
@@ -62,6 +88,7 @@ export interface GenerationOptions {
   readonly workerUrl: URL;
   readonly config: Config;
   readonly ledger: Ledger;
+  readonly roster: Roster;
   readonly workers: number;
   readonly rows: Rows;
   /** It runs no handler, and gives every connection this; null for one that does its work. */
@@ -74,7 +101,11 @@ interface Member {
   readonly thread: WorkerThread;
   /** Its row in the ledger. */
   readonly row: number;
-  readonly slots: Set<number>;
+  /** The descriptors that it accepts by; none while it does not. */
+  doors: readonly number[];
+  /** Slots that were taken from it, since it is lost or has ended. */
+  readonly taken: number[];
+  loss: Omit<Loss, "slots">;
   /** Settles its loading. */
   readonly loading: PromiseWithResolvers<ChainSummary>;
   /** `leaving`: it finishes its sessions and takes no more, since it holds too much memory. */
@@ -99,9 +130,23 @@ export interface WorkerStatus {
 
 const COUNTER_OF = { blocked: "blocked", died: "workersDied", memory: "workersRecycled" } as const;
 
-const connections = ({ slots }: Member) => `${slots.size} connection${slots.size === 1 ? "" : "s"}`;
+const connections = (count: number) => `${count} connection${count === 1 ? "" : "s"}`;
+
+function lendAll(listeners: readonly LendingListener[]): Door[] {
+  const doors: Door[] = [];
+  try {
+    for (const listener of listeners) doors.push(listener.lend());
+    return doors;
+  } catch (error) {
+    for (const { descriptor } of doors) close(descriptor);
+    throw error;
+  }
+}
 
 const megabytes = (bytes: number) => Math.round(bytes / 2 ** 20);
+
+/** A worker whose beat was not seen for so long does not return to its event loop. */
+const SILENT_MS = 2 * BEAT_MS;
 
 /** How long a worker may take to cut its sessions before it is terminated. */
 const CUT_TIMEOUT_MS = 2000;
@@ -119,6 +164,8 @@ export class Generation {
   /** What is left is cut, and none is replaced. */
   #isCut = false;
   #hasEnded = false;
+  /** Workers that are lost, and whose sessions do not go on yet. */
+  #lost = 0;
   /** Workers that died in a row, by place. */
   readonly #deaths: number[];
 
@@ -166,7 +213,7 @@ export class Generation {
 
   /** Connections by worker. */
   get loads(): number[] {
-    return this.#members.map((member) => member.slots.size);
+    return this.#members.map((member) => this.#countOf(member));
   }
 
   get workers(): WorkerStatus[] {
@@ -174,8 +221,8 @@ export class Generation {
     return all.flatMap((member) => {
       if (member.state === "over") return [];
       const heapBytes = this.#options.ledger.heapBytes(member.row);
-      const blockedMs = member.silentMs > 2 * BEAT_MS ? member.silentMs : 0;
-      return [{ state: member.state, connections: member.slots.size, heapBytes, blockedMs }];
+      const blockedMs = member.silentMs > SILENT_MS ? member.silentMs : 0;
+      return [{ state: member.state, connections: this.#countOf(member), heapBytes, blockedMs }];
     });
   }
 
@@ -186,11 +233,43 @@ export class Generation {
    * @returns false if no worker can take it now; the descriptor is still the caller's
    */
   place(slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): boolean {
-    const loads = this.#members.map(({ slots, state }) => (state === "ready" ? slots.size : null));
-    const member = this.#members[leastLoaded(loads)];
+    const ready = this.#members.filter(({ state }) => state === "ready");
+    const prompt = ready.filter(({ silentMs }) => silentMs <= SILENT_MS);
+    const members = prompt.length > 0 ? prompt : ready;
+    const member = members[leastLoaded(members.map((each) => this.#countOf(each)))];
     if (member === undefined) return false;
     this.#give(member, slot, descriptor, peer, resume);
     return true;
+  }
+
+  /**
+   * Has its workers accept connections for themselves.
+   * @returns false if none can now
+   * @throws LibcError (EMFILE)
+   */
+  listen(listeners: readonly LendingListener[]): boolean {
+    const ready = this.#members.filter(({ state }) => state === "ready");
+    const rows = ready.map(({ row }) => row);
+    // Each connection wakes all who listen.
+    const chosen = ready.slice(0, MAX_LISTENING);
+    for (const member of ready.slice(MAX_LISTENING)) this.#pause(member);
+    for (const member of chosen) {
+      const doors = member.doors.length > 0 ? null : lendAll(listeners);
+      if (doors !== null) member.doors = doors.map(({ descriptor }) => descriptor);
+      member.thread.post({ kind: "listen", doors, rows });
+    }
+    return chosen.length > 0;
+  }
+
+  /** Its workers accept no more. */
+  pause(): void {
+    for (const member of [...this.#members, ...this.#leaving]) this.#pause(member);
+  }
+
+  #pause(member: Member): void {
+    if (member.doors.length === 0) return;
+    member.doors = [];
+    member.thread.post({ kind: "pause" });
   }
 
   /** Some worker of it can take sessions. */
@@ -235,7 +314,7 @@ export class Generation {
   cut(): void {
     this.#isCut = true;
     const left = this.#serving();
-    const sessions = left.reduce((sum, member) => sum + member.slots.size, 0);
+    const sessions = left.reduce((sum, member) => sum + this.#countOf(member), 0);
     if (sessions > 0) this.#options.events.log("warn", `${sessions} sessions had not ended and are cut`);
     for (const member of left) {
       member.thread.post({ kind: "end", atOnce: true });
@@ -274,20 +353,27 @@ export class Generation {
     return [...this.#members, ...this.#leaving].filter(({ state }) => state === "ready" || state === "leaving");
   }
 
+  /** Of those that are lost, what they have is somebody else's. */
+  #countOf({ row, state }: Member): number {
+    return state === "over" ? 0 : this.#options.roster.countOf(row);
+  }
+
   #give(member: Member, slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): void {
-    member.slots.add(slot);
     this.#options.ledger.offer(slot);
+    this.#options.roster.give(slot, member.row, descriptor);
     member.thread.post({ kind: "adopt", slot, descriptor, peer, resume });
   }
 
   async #spawn(place: number): Promise<ChainSummary> {
-    const { config, events, ledger, rows, standIn, workerUrl } = this.#options;
+    const { config, events, ledger, roster, rows, standIn, workerUrl } = this.#options;
     events.starting();
     const row = rows.take();
     const member: Member = {
       place,
       row,
-      slots: new Set(),
+      doors: [],
+      taken: [],
+      loss: { cause: "died", busySlot: null },
       loading: Promise.withResolvers<ChainSummary>(),
       state: "loading",
       startedAt: performance.now(),
@@ -301,7 +387,17 @@ export class Generation {
     };
     this.#members[place] = member;
     const isFirst = this.number === 1;
-    member.thread.post({ kind: "serve", row, config, ledger: ledger.layout, sources: this.#sources, isFirst, standIn });
+    member.thread.post({
+      kind: "serve",
+      row,
+      generation: this.number,
+      config,
+      ledger: ledger.layout,
+      roster: roster.layout,
+      sources: this.#sources,
+      isFirst,
+      standIn,
+    });
     const timer = setTimeout(() => {
       this.#failLoading(member, `the handlers were not loaded after ${LOAD_TIMEOUT_MS / 1000} s`);
     }, LOAD_TIMEOUT_MS);
@@ -340,14 +436,19 @@ export class Generation {
       case "failed":
         member.loading.reject(new LoadError(message.failure, undefined));
         return;
-      case "closed":
-        // What a worker says of connections that were taken from it is out of date.
-        if (member.state === "over") return;
-        for (const slot of message.slots) if (member.slots.delete(slot)) events.closed(slot);
+      case "accepted":
+        events.accepted(message.guest);
+        return;
+      case "paused":
+        member.doors = [];
+        events.paused();
+        return;
+      case "room":
+        events.room();
         return;
       case "released":
-        if (member.state === "over") return;
-        if (member.slots.delete(message.slot)) this.#offer(member, message.slot);
+        // Else it was taken from that worker: what it says is out of date.
+        if (this.#options.roster.take(message.slot, member.row)) this.#offer(member, message.slot);
         return;
       case "log":
         events.log(message.level, message.text, message.fields);
@@ -360,8 +461,10 @@ export class Generation {
         return;
       case "ended":
         member.state = "over";
+        // One that it was given meanwhile it does not take any more.
+        this.#takeFrom(member);
         if (this.#leaving.has(member)) void member.thread.terminate();
-        this.#settleEnd();
+        this.#orphan(member);
         return;
       case "done":
         return;
@@ -372,6 +475,7 @@ export class Generation {
 
   #offer(member: Member, slot: number): void {
     this.#options.events.released(slot, {
+      generation: this,
       done: () => member.thread.post({ kind: "moved", slot }),
       back: (descriptor, peer, resume) => this.#give(member, slot, descriptor, peer, resume),
     });
@@ -392,6 +496,8 @@ export class Generation {
     member.state = "leaving";
     member.leavingSince = performance.now();
     this.#leaving.add(member);
+    this.#pause(member);
+    events.deaf();
     if (this.#ending !== null) return;
     this.#respawn(member.place, 0);
     member.thread.post({ kind: "release", wants: this.summary });
@@ -403,21 +509,37 @@ export class Generation {
     const { events, ledger } = this.#options;
     if (member.state === "over" || !ledger.claim(member.row)) return;
     const busySlot = ledger.busySlot(member.row);
-    events.count(COUNTER_OF[cause]);
-    events.log("crit", `a worker with ${connections(member)} ${reason}; another is started`);
     const wasLeaving = member.state === "leaving";
     member.state = "over";
-    events.revoke(member.slots);
-    void member.thread.terminate(NATIVE_MS).then(() => this.#orphan(member, cause, busySlot));
+    this.#takeFrom(member);
+    events.count(COUNTER_OF[cause]);
+    events.log("crit", `a worker with ${connections(member.taken.length)} ${reason}; another is started`);
+    member.loss = { cause, busySlot };
+    void member.thread.terminate(NATIVE_MS).then(() => this.#orphan(member));
     if (!wasLeaving && this.#ending === null) {
       this.#respawn(member.place, cause === "died" ? this.#delayAfterDeath(member, true) : 0);
     }
   }
 
-  #orphan(member: Member, cause: LossCause, busySlot: number | null): void {
-    const slots = [...member.slots];
-    member.slots.clear();
-    if (slots.length > 0) this.#options.events.orphaned(this, { cause, slots, busySlot });
+  #takeFrom(member: Member): void {
+    const { events } = this.#options;
+    this.#lost += 1;
+    member.taken.push(...events.revoke(member.row, this.#ownDoors(member)));
+    const wasListening = member.doors.length > 0;
+    member.doors = [];
+    if (wasListening) events.deaf();
+  }
+
+  /** A number that it has given back may be another's by now. */
+  #ownDoors(member: Member): number[] {
+    const others = new Set(this.#members.filter((other) => other !== member).flatMap(({ doors }) => doors));
+    return member.doors.filter((descriptor) => !others.has(descriptor));
+  }
+
+  #orphan(member: Member): void {
+    this.#lost -= 1;
+    const slots = member.taken.splice(0);
+    if (slots.length > 0) this.#options.events.orphaned(this, { ...member.loss, slots });
     this.#settleEnd();
   }
 
@@ -427,16 +549,22 @@ export class Generation {
     const busySlot = ledger.busySlot(member.row);
     const isMember = this.#members[member.place] === member;
     member.state = "over";
+    // Also what it accepted after it was found to be lost.
+    this.#takeFrom(member);
     rows.give(member.row);
     this.#leaving.delete(member);
     this.#failLoading(member, `a worker ended while it loaded the handlers: ${reason}`);
-    if (!wasServing) return;
+    if (!wasServing) {
+      this.#orphan(member);
+      return;
+    }
+    member.loss = { cause: "died", busySlot };
     if (!this.#isCut) {
       events.count(COUNTER_OF.died);
-      events.log("crit", `a worker with ${connections(member)} ended: ${reason}; another is started`);
+      events.log("crit", `a worker with ${connections(member.taken.length)} ended: ${reason}; another is started`);
     }
     if (isMember && this.#ending === null) this.#respawn(member.place, this.#delayAfterDeath(member, true));
-    this.#orphan(member, "died", busySlot);
+    this.#orphan(member);
   }
 
   #delayAfterDeath(member: Member, hasLoaded: boolean): number {
@@ -468,7 +596,7 @@ export class Generation {
   #settleEnd(): void {
     if (this.#ending === null) return;
     const all = [...this.#members, ...this.#leaving];
-    if (!all.every(({ slots, state }) => state === "over" && slots.size === 0)) return;
+    if (this.#lost > 0 || !all.every(({ state }) => state === "over")) return;
     this.#hasEnded = true;
     this.#ending.resolve();
   }

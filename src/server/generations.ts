@@ -5,6 +5,7 @@
 import type { Config } from "../config/config.ts";
 import { strictest } from "../handler/fallback.ts";
 import type { Ledger } from "../ledger.ts";
+import type { Roster } from "../roster.ts";
 import type { Sources } from "../worker/sources.ts";
 import { Generation, type GenerationEvents } from "./generation.ts";
 import type { Rows } from "./rows.ts";
@@ -13,6 +14,7 @@ import { MAX_GENERATIONS, MAX_WAITING_GENERATIONS, MIN_ROWS, STAND_IN_RETRY_MS }
 export class Generations {
   readonly #workerUrl: URL;
   readonly #ledger: Ledger;
+  readonly #roster: Roster;
   readonly #events: GenerationEvents;
   readonly #rows: Rows;
   #current: Generation | null = null;
@@ -29,9 +31,10 @@ export class Generations {
   #started = 0;
   #isStopping = false;
 
-  constructor(workerUrl: URL, ledger: Ledger, rows: Rows, events: GenerationEvents) {
+  constructor(workerUrl: URL, ledger: Ledger, roster: Roster, rows: Rows, events: GenerationEvents) {
     this.#workerUrl = workerUrl;
     this.#ledger = ledger;
+    this.#roster = roster;
     this.#rows = rows;
     this.#events = events;
   }
@@ -79,6 +82,7 @@ export class Generations {
       workerUrl: this.#workerUrl,
       config,
       ledger: this.#ledger,
+      roster: this.#roster,
       workers,
       rows: this.#rows,
       standIn: null,
@@ -101,6 +105,8 @@ export class Generations {
     this.#started += 1;
     const before = this.#current;
     this.#current = generation;
+    // From here on no other worker keeps what it accepts, whenever it hears of this.
+    this.#roster.current = generation.number;
     if (before !== null) this.#retire(before);
     // What was not enough for the generation before may do for this one, and the other way round.
     for (const moving of this.#moving) moving.release(generation.summary);
@@ -125,6 +131,7 @@ export class Generations {
       workerUrl: this.#workerUrl,
       config: current.config,
       ledger: this.#ledger,
+      roster: this.#roster,
       workers: 1,
       rows: this.#rows,
       standIn: outcome,
@@ -151,6 +158,7 @@ export class Generations {
   /** Ends all, within a bound. */
   async stop(timeoutMs: number): Promise<void> {
     this.#isStopping = true;
+    this.#roster.current = 0;
     for (const timer of this.#old.values()) clearTimeout(timer);
     await Promise.all(this.#everything().map((generation) => generation.end(timeoutMs)));
   }

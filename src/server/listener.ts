@@ -18,10 +18,12 @@ import {
   NO_HANDLERS,
   type SocketFile,
   takeDescriptor,
-} from "./bun-listen.ts";
-import { close, dup, isListening, listen as setBacklog, setCloseOnExec, shutdown } from "./libc.ts";
+} from "../net/bun-listen.ts";
+import { close, dup, isListening, listen as setBacklog, setCloseOnExec, shutdown } from "../net/libc.ts";
 import { codeOf, ListenError, reason, toError } from "./listen-error.ts";
-import { bindUnix, isSameFile, statOf } from "./unix-socket.ts";
+import type { Door } from "../worker/acceptor.ts";
+import { isSameFile } from "./descriptors.ts";
+import { bindUnix, isSameFile as isSamePath, statOf } from "./unix-socket.ts";
 
 /** An accepted connection, non-blocking. */
 export interface Accepted {
@@ -61,6 +63,14 @@ export interface Listener {
   close(options: { unlink: boolean }): void;
 }
 
+/** Workers can accept for themselves what comes to it. */
+export interface LendingListener extends Listener {
+  /** A duplicate of its socket. @throws LibcError (EMFILE) */
+  lend(): Door;
+  /** Whether a descriptor is such a duplicate. */
+  isLent(descriptor: number): boolean;
+}
+
 /**
  * Listens on `address` and starts accepting.
  *
@@ -72,7 +82,7 @@ export interface Listener {
  *
  * Throws ListenError.
  */
-export async function listen(address: ListenAddress, options: ListenerOptions): Promise<Listener> {
+export async function listen(address: ListenAddress, options: ListenerOptions): Promise<LendingListener> {
   const bound = await bind(address, options);
   const listener = new ActiveListener(bound, options);
   try {
@@ -84,7 +94,7 @@ export async function listen(address: ListenAddress, options: ListenerOptions): 
   return listener;
 }
 
-class ActiveListener implements Listener {
+class ActiveListener implements LendingListener {
   readonly address: ListenAddress;
   readonly #file: SocketFile | null;
   readonly #options: ListenerOptions;
@@ -130,6 +140,19 @@ class ActiveListener implements Listener {
     }
   }
 
+  lend(): Door {
+    return {
+      descriptor: dup(this.#fd!),
+      name: formatAddress(this.address),
+      isUnix: this.address.kind === "unix",
+      backlog: this.#options.backlog,
+    };
+  }
+
+  isLent(descriptor: number): boolean {
+    return this.#fd !== null && isSameFile(this.#fd, descriptor);
+  }
+
   close({ unlink }: { unlink: boolean }): void {
     if (this.#fd === null) return;
     this.pause();
@@ -141,7 +164,7 @@ class ActiveListener implements Listener {
 
   #unlink(file: SocketFile): void {
     try {
-      if (isSameFile(statOf(file.path), file)) unlinkSync(file.path);
+      if (isSamePath(statOf(file.path), file)) unlinkSync(file.path);
     } catch (cause) {
       this.#options.onError(
         new ListenError(`cannot remove the socket ${file.path}: ${reason(cause)}; the next start replaces it`, {

@@ -7,7 +7,7 @@ import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
 import { type Client, readClient } from "../protocol/client.ts";
 import { clientName } from "../handler/reporter.ts";
 import { formatSite, lineOf, type LogLine } from "../worker/log-lines.ts";
-import type { PeerName } from "../worker/messages.ts";
+import type { PeerName } from "../net/peer.ts";
 import type { Generation } from "./generation.ts";
 import type { LossCause, Recovery } from "./recovery.ts";
 

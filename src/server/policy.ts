@@ -26,6 +26,9 @@ export const MIN_ROWS = 4096;
 /** How many old ones may wait for their sessions to end until `drain_timeout`; older ones have them moved at once. */
 export const MAX_WAITING_GENERATIONS = 4;
 
+/** How many workers accept connections for themselves: each connection wakes all of them. They pass on what is not their share. */
+export const MAX_LISTENING = 4;
+
 /** Milliseconds between two looks at the workers. */
 export const WATCHDOG_MS = 100;
 /**

@@ -5,7 +5,7 @@
 import { openSync } from "node:fs";
 import { devNull } from "node:os";
 import { canOpen } from "./descriptors.ts";
-import { close, dup } from "./libc.ts";
+import { close, dup } from "../net/libc.ts";
 import type { Listener } from "./listener.ts";
 
 const LOOK_MS = 200;

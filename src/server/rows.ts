@@ -1,15 +1,18 @@
-/** The rows of the ledger: each worker has one, from its start until its thread is gone. */
+/** The rows of the ledger and the roster: each worker has one, from its start until its thread is gone. */
 import type { Ledger } from "../ledger.ts";
+import type { Roster } from "../roster.ts";
 
 export class Rows {
   readonly #ledger: Ledger;
+  readonly #roster: Roster;
   readonly #free: number[];
   readonly #taken = new Set<number>();
   readonly #onGone: (counters: readonly number[]) => void;
 
   /** @param onGone told what a worker had counted when its row is given back */
-  constructor(ledger: Ledger, onGone: (counters: readonly number[]) => void) {
+  constructor(ledger: Ledger, roster: Roster, onGone: (counters: readonly number[]) => void) {
     this.#ledger = ledger;
+    this.#roster = roster;
     this.#free = Array.from({ length: ledger.layout.workers }, (_, index) => ledger.layout.workers - 1 - index);
     this.#onGone = onGone;
   }
@@ -28,6 +31,7 @@ export class Rows {
     const row = this.#free.pop();
     if (row === undefined) throw new Error("no row is left for another worker: too many threads are stuck");
     this.#ledger.openRow(row);
+    this.#roster.openRow(row);
     this.#taken.add(row);
     return row;
   }

@@ -2,7 +2,7 @@
  * The main thread: binds, accepts, loads and reloads, looks after the workers, and stops. It runs no handler and parses no
  * mail.
  */
-import { BlockList } from "node:net";
+import type { BlockList } from "node:net";
 import { availableParallelism } from "node:os";
 import type { Log } from "../admin/log.ts";
 import type { Output } from "../admin/output.ts";
@@ -12,16 +12,19 @@ import { loadConfig } from "../config/load.ts";
 import { Counters, type Counts } from "../counters.ts";
 import { Ledger } from "../ledger.ts";
 import { residentBytes } from "../memory.ts";
-import type { ChainSummary, PeerName } from "../worker/messages.ts";
+import { allowedBy, isAllowed, type PeerName, tcpPeerName } from "../net/peer.ts";
+import { Roster } from "../roster.ts";
+import { refusal } from "../worker/acceptor.ts";
+import type { ChainSummary } from "../worker/messages.ts";
 import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { Connections } from "./connections.ts";
 import { listenForControl } from "./control.ts";
 import { connectionsThatFit, descriptorLimit, SpareDescriptors } from "./descriptors.ts";
 import type { Generation } from "./generation.ts";
 import { Generations } from "./generations.ts";
-import { close, deadSocket } from "./libc.ts";
+import { close, deadSocket, replaceDescriptor } from "../net/libc.ts";
 import { toError } from "./listen-error.ts";
-import { type Accepted, listen, type Listener } from "./listener.ts";
+import { type Accepted, type LendingListener, listen, type Listener } from "./listener.ts";
 import { WATCHDOG_MS } from "./policy.ts";
 import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
 import { Rows } from "./rows.ts";
@@ -53,10 +56,10 @@ export class FilterServer {
   readonly #rows: Rows;
   readonly #generations: Generations;
   readonly #watcher: FileWatcher;
-  readonly #maxConnections: number;
+  readonly #roster: Roster;
   readonly #connections: Connections;
   #allowed: BlockList | null;
-  #listeners: Listener[] = [];
+  #listeners: LendingListener[] = [];
   #control: Listener | null = null;
   readonly #counters = new Counters();
   readonly #watchdog: ReturnType<typeof setInterval>;
@@ -67,6 +70,10 @@ export class FilterServer {
   /** No descriptors are left: connections wait. */
   #isStarved = false;
   #isFull = false;
+  /** Whether it is to be looked again who accepts connections. */
+  #isUnsettled = false;
+  /** Why a listening socket could not be used when it was last tried; null if all could. */
+  #deafBecause: string | null = null;
   #isStopping = false;
   #reloading: Promise<ReloadResult> | null = null;
   #lastReload: ReloadResult | null = null;
@@ -74,26 +81,49 @@ export class FilterServer {
   private constructor(config: Config, options: ServerOptions, maxConnections: number) {
     this.#config = config;
     this.#options = options;
-    this.#maxConnections = maxConnections;
-    this.#ledger = Ledger.create(Generations.rowsFor(workersOf(config)), maxConnections);
+    const rows = Generations.rowsFor(workersOf(config));
+    this.#ledger = Ledger.create(rows, maxConnections);
+    this.#roster = Roster.create(rows, maxConnections);
     this.#allowed = allowedBy(config);
-    this.#rows = new Rows(this.#ledger, (counters) => this.#counters.add(counters));
-    this.#generations = new Generations(options.workerUrl, this.#ledger, this.#rows, {
+    this.#rows = new Rows(this.#ledger, this.#roster, (counters) => this.#counters.add(counters));
+    this.#generations = new Generations(options.workerUrl, this.#ledger, this.#roster, this.#rows, {
       log: (level, text, fields) => options.log.write(level, text, fields),
       print: (text) => options.prints.push(text),
       sources: () => this.#watch(),
-      ready: () => this.#connections.placeWaiting(),
-      closed: (slot) => this.#connections.release(slot),
+      ready: () => {
+        this.#connections.placeWaiting();
+        this.#settleListening();
+      },
+      deaf: () => this.#settleListening(),
+      paused: () => this.#settleRoom(),
+      accepted: ({ held, host, peer, slot }) => {
+        if (slot === -1) this.#admit(held, peer, host);
+        else this.#connections.addGuest(slot);
+      },
+      room: () => this.#settleRoom(),
       released: (slot, release) => this.#connections.moveOn(slot, release),
-      revoke: (slots) => this.#connections.revoke(slots),
+      revoke: (row, doors) => {
+        // First: what it accepts from now on nobody would know of.
+        for (const door of doors) {
+          if (this.#listeners.some((listener) => listener.isLent(door))) replaceDescriptor(this.#nothing, door);
+        }
+        return this.#connections.revoke(row);
+      },
       orphaned: (generation, loss) => this.#connections.recover(generation, loss),
       count: (counter) => this.#counters.count(counter),
       starting: () => this.#spare.release(),
     });
-    this.#connections = new Connections(this.#ledger, () => this.#generations, this.#counters, this.#nothing, {
-      log: (level, text, fields) => options.log.write(level, text, fields),
-      ended: () => this.#empty(),
-    });
+    this.#connections = new Connections(
+      this.#ledger,
+      this.#roster,
+      () => this.#generations,
+      this.#counters,
+      this.#nothing,
+      {
+        log: (level, text, fields) => options.log.write(level, text, fields),
+        ended: () => this.#settleRoom(),
+      },
+    );
     this.#watchdog = setInterval(() => this.#look(), WATCHDOG_MS);
     this.#watcher = new FileWatcher(() => void this.#reloadChanged());
   }
@@ -120,7 +150,6 @@ export class FilterServer {
         dropPrivileges({ user: config.server.user, group: config.server.group });
       }
       await server.#load(config);
-      server.#connections.placeWaiting();
       return server;
     } catch (error) {
       clearInterval(server.#watchdog);
@@ -138,7 +167,7 @@ export class FilterServer {
   }
 
   get connections(): number {
-    return this.#connections.size;
+    return this.#roster.total;
   }
 
   get generation(): Generation {
@@ -148,6 +177,7 @@ export class FilterServer {
   /** Why new connections are not accepted now, null if they are. */
   get closedBecause(): string | null {
     if (this.#isStarved) return "no file descriptors are left";
+    if (this.#deafBecause !== null) return this.#deafBecause;
     return this.#isFull ? "server.max_connections is reached" : null;
   }
 
@@ -181,6 +211,7 @@ export class FilterServer {
     this.#isStopping = true;
     this.#connections.stop();
     this.#watcher.close();
+    this.#settleListening();
     this.#closeListeners();
     this.#generations.loading?.abandon("the server stops");
     await this.#reloading;
@@ -214,6 +245,8 @@ export class FilterServer {
     });
     this.#config = config;
     this.#allowed = allowedBy(config);
+    this.#connections.placeWaiting();
+    this.#settleListening();
     this.#watch();
   }
 
@@ -285,7 +318,7 @@ export class FilterServer {
     const group = server.socketGroup === null ? null : resolveGroup(server.socketGroup);
     await this.#listenForControl(server.control);
     for (const address of server.listen) {
-      const listener: Listener = await listen(address, {
+      const listener = await listen(address, {
         mode: server.socketMode,
         uid: user?.uid ?? null,
         gid: group,
@@ -322,20 +355,24 @@ export class FilterServer {
     this.#control?.close({ unlink: true });
   }
 
-  #accept(accepted: Accepted, address: ListenAddress): void {
-    const { fd, remoteAddress } = accepted;
+  #accept({ fd, remoteAddress, remotePort }: Accepted, address: ListenAddress): void {
+    const isNamed = remoteAddress !== undefined && remotePort !== undefined;
+    this.#admit(fd, isNamed ? tcpPeerName(remoteAddress, remotePort) : formatAddress(address), remoteAddress);
+  }
+
+  /** @param host address of a TCP peer */
+  #admit(descriptor: number, peer: PeerName, host: string | undefined): void {
     if (this.#isStopping) {
-      close(fd);
+      close(descriptor);
       return;
     }
-    const peer = peerName(accepted, address);
-    if (this.#allowed !== null && address.kind !== "unix" && !isAllowed(this.#allowed, remoteAddress)) {
-      this.#options.log.write("warn", `${peer}: not in server.allow, connection refused`);
-      close(fd);
+    if (!isAllowed(this.#allowed, host)) {
+      this.#options.log.write("warn", refusal(peer));
+      close(descriptor);
       return;
     }
-    this.#connections.add(fd, peer);
-    if (this.#connections.size >= this.#maxConnections) this.#fill();
+    this.#connections.add(descriptor, peer);
+    if (this.#roster.isFull) this.#settleRoom();
   }
 
   /** Looks after the workers. */
@@ -352,6 +389,7 @@ export class FilterServer {
       return;
     }
     this.#lookAtDescriptors();
+    if (this.#isUnsettled) this.#settleRoom();
     const { all } = this.#generations;
     const bound = this.#config.limits.workerMemory * (1 + all.reduce((sum, { loads }) => sum + loads.length, 0));
     const isShort = residentBytes() > bound;
@@ -364,69 +402,55 @@ export class FilterServer {
     const isStarved = !this.#spare.look();
     if (isStarved === this.#isStarved) return;
     this.#isStarved = isStarved;
+    this.#roster.isStarved = isStarved;
     if (isStarved) {
       this.#options.log.write("crit", "no file descriptors are left: new connections wait until some are closed");
-      this.#pause();
+      this.#settleListening();
     } else {
       this.#options.log.write("notice", "there are file descriptors again");
-      this.#resume();
+      this.#settleListening();
       void this.#reloadChanged();
     }
   }
 
-  #fill(): void {
-    if (this.#isFull) return;
-    this.#isFull = true;
-    this.#options.log.write("warn", `${this.connections} connections (server.max_connections): further ones wait`);
-    this.#pause();
+  /** Whether there is a slot for another connection, and with that whether any is accepted. */
+  #settleRoom(): void {
+    // Those that were accepted nevertheless come first.
+    if (!this.#roster.isFull) this.#connections.addSurplus();
+    const isFull = this.#roster.isFull;
+    if (isFull && !this.#isFull) {
+      this.#options.log.write("warn", `${this.connections} connections (server.max_connections): further ones wait`);
+    }
+    this.#isFull = isFull;
+    this.#roster.isAwaited = isFull;
+    // One that became free before this was said is found by looking.
+    this.#isUnsettled = isFull;
+    this.#settleListening();
   }
 
-  #empty(): void {
-    if (!this.#isFull || this.connections >= this.#maxConnections) return;
-    this.#isFull = false;
-    this.#resume();
-  }
-
-  #pause(): void {
-    for (const listener of this.#listeners) listener.pause();
-  }
-
-  /** Accepts again, unless something else speaks against it. */
-  #resume(): void {
-    if (this.#isStopping || this.#isFull || this.#isStarved) return;
-    for (const listener of this.#listeners) {
-      try {
-        listener.resume();
-      } catch (error) {
-        // Still paused: the next connection that ends tries again.
-        this.#isFull = true;
-        this.#options.log.write("error", `${formatAddress(listener.address)}: ${toError(error).message}`);
+  /** Has connections accepted, by the workers if they can and else by this thread, or by nobody. */
+  #settleListening(): void {
+    const { all, current } = this.#generations;
+    const isOpen = !this.#isStopping && !this.#isFull && !this.#isStarved;
+    try {
+      const isHeard = isOpen && current?.listen(this.#listeners) === true;
+      for (const generation of all) if (!isHeard || generation !== current) generation.pause();
+      for (const listener of this.#listeners) {
+        if (isOpen && !isHeard) listener.resume();
+        else listener.pause();
       }
+      this.#deafBecause = null;
+    } catch (error) {
+      const reason = toError(error).message;
+      if (reason !== this.#deafBecause) this.#options.log.write("error", reason);
+      this.#deafBecause = reason;
+      this.#isUnsettled = true;
     }
   }
 }
 
-function peerName({ remoteAddress, remotePort }: Accepted, address: ListenAddress): PeerName {
-  if (remoteAddress === undefined || remotePort === undefined) return formatAddress(address);
-  return formatAddress({
-    kind: "tcp",
-    host: remoteAddress,
-    port: remotePort,
-    family: remoteAddress.includes(":") ? 6 : 4,
-  });
-}
-
 function workersOf({ server }: Config): number {
   return server.workers === "auto" ? availableParallelism() : server.workers;
-}
-
-function allowedBy({ server }: Config): BlockList | null {
-  if (server.allow === null) return null;
-  const list = new BlockList();
-  for (const { address, prefix, family } of server.allow) {
-    list.addSubnet(address, prefix, family === 4 ? "ipv4" : "ipv6");
-  }
-  return list;
 }
 
 /** Keys that only a start reads, by their names in the file. */
@@ -455,11 +479,4 @@ export function logNotices(log: Log, config: Config): void {
 /** The filters by name, as logs give them. */
 export function describeFilters({ filters }: ChainSummary): string {
   return filters.map(({ name, isObserved }) => name + (isObserved ? " (observe)" : "")).join(", ") || "no filters";
-}
-
-/** An inherited socket may be of both families: an IPv4 client then comes as `::ffff:192.0.2.1`. */
-function isAllowed(allowed: BlockList, remote: string | undefined): boolean {
-  if (remote === undefined) return true;
-  const address = remote.replace(/^::ffff:(?=\d+\.)/i, "");
-  return allowed.check(address, address.includes(":") ? "ipv6" : "ipv4");
 }

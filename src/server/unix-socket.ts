@@ -15,8 +15,8 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { formatAddress, type ListenAddress } from "../config/address.ts";
-import { type Bound, bunListen, NO_HANDLERS, type SocketFile, takeDescriptor } from "./bun-listen.ts";
-import { close, connectUnix, MAX_UNIX_PATH_BYTES } from "./libc.ts";
+import { type Bound, bunListen, NO_HANDLERS, type SocketFile, takeDescriptor } from "../net/bun-listen.ts";
+import { close, connectUnix, MAX_UNIX_PATH_BYTES } from "../net/libc.ts";
 import { codeOf, ListenError, reason } from "./listen-error.ts";
 import type { ListenerOptions } from "./listener.ts";
 import { ownSocket } from "./privileges.ts";

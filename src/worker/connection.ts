@@ -3,6 +3,7 @@
  * the record in shared memory; what the packets mean is not its business.
  */
 import type { Socket } from "bun";
+import type { LogLevel } from "../admin/log-level.ts";
 import type { WorkerCounter } from "../counters.ts";
 import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
@@ -14,7 +15,8 @@ import { suffices, type Wants } from "../protocol/negotiate.ts";
 import type { ReplyWriter } from "../protocol/encode.ts";
 import { ProtocolError } from "../protocol/errors.ts";
 import type { EventPhase } from "../protocol/session.ts";
-import type { PeerName, ResumedSession } from "./messages.ts";
+import type { PeerName } from "../net/peer.ts";
+import type { ResumedSession } from "./messages.ts";
 
 /** What connections share in their worker. */
 export interface ConnectionHome {
@@ -30,7 +32,7 @@ export interface ConnectionHome {
   /** Milliseconds on a clock that never goes back. */
   now(): number;
   report(report: Report): void;
-  log(level: "notice" | "debug" | "error", text: string): void;
+  log(level: LogLevel, text: string): void;
   /** The connection is closed on this side. */
   closed(connection: Connection): void;
   /** What another generation wants of its sessions, once this one is to give up its own; null until then. */

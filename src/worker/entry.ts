@@ -1,6 +1,6 @@
 /**
- * A worker thread: loads the handlers, adopts connections, runs them. It tells the main thread what happened and asks
- * it nothing.
+ * A worker thread: loads the handlers, accepts and adopts connections, runs them. It tells the main thread what happened
+ * and asks it nothing.
  */
 import { dirname } from "node:path";
 import type { Socket } from "bun";
@@ -15,6 +15,10 @@ import { heapBytes } from "../memory.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
+import { close } from "../net/libc.ts";
+import { allowedBy, type PeerName } from "../net/peer.ts";
+import { Roster } from "../roster.ts";
+import { Acceptor, type Door } from "./acceptor.ts";
 import { Connection, type ConnectionHome } from "./connection.ts";
 import { callModule, entryFiles, loadChain, loadModule } from "./loader.ts";
 import { standInChain } from "./stand-in.ts";
@@ -44,8 +48,6 @@ function post(message: FromWorker): void {
 const WRITER_BYTES = 64 * 1024;
 /** How long each filter's `stop()` may keep its worker from ending. */
 const STOP_TIMEOUT_MS = 5000;
-/** The main thread hears of connections that have ended after so long, of all at once: each message wakes it. */
-const CLOSED_MS = 5;
 /** A heap that is too large is collected at most so often: what is still there then is held. */
 const COLLECT_MS = 5000;
 /** Idle connections are looked for this often, at most. */
@@ -55,9 +57,6 @@ class Server {
   readonly #chain: Chain;
   readonly #home: ConnectionHome;
   readonly #connections = new Set<Connection>();
-  /** Slots of connections that have ended, of which the main thread was not told yet. */
-  #closed: number[] = [];
-  #telling: ReturnType<typeof setTimeout> | null = null;
   /** On the home's clock. */
   #collectedAt = Number.NEGATIVE_INFINITY;
   /** Slots of sessions that were released and may yet come back. */
@@ -67,12 +66,15 @@ class Server {
   #hasEnded = false;
 
   readonly #beat: ReturnType<typeof setInterval>;
+  readonly #roster: Roster;
+  readonly #acceptor: Acceptor;
 
-  constructor(row: number, config: Config, ledger: Ledger, chain: Chain) {
+  constructor(row: number, generation: number, config: Config, ledger: Ledger, roster: Roster, chain: Chain) {
     const { logLevel, debug, timeoutMs } = config.server;
     const folder = dirname(config.file);
     const logs = (level: LogLevel) => isLogged(level, logLevel);
     this.#chain = chain;
+    this.#roster = roster;
     this.#home = {
       row,
       chain,
@@ -91,8 +93,7 @@ class Server {
       },
       closed: (connection) => {
         this.#connections.delete(connection);
-        this.#closed.push(connection.slot);
-        this.#telling ??= setTimeout(() => this.#tellClosed(), CLOSED_MS);
+        this.#leave(connection.slot);
         this.#endIfIdle();
       },
       releaseFor: null,
@@ -102,6 +103,29 @@ class Server {
         post({ kind: "released", slot: connection.slot });
       },
     };
+    this.#acceptor = new Acceptor(
+      {
+        row,
+        roster,
+        allowed: allowedBy(config),
+        mayKeep: () => !this.#isEnding && roster.current === generation,
+        prepare(slot) {
+          ledger.offer(slot);
+          ledger.adopt(slot);
+        },
+        keep: (slot, peer, socket) => {
+          ledger.count(row, "connections");
+          const connection = new Connection(this.#home, slot, peer);
+          this.#connections.add(connection);
+          socket.data = connection;
+          connection.opened(socket);
+        },
+        pass: (guest) => post({ kind: "accepted", guest }),
+        stopped: () => post({ kind: "paused" }),
+        log: this.#home.log,
+      },
+      SOCKET_HANDLERS,
+    );
     const beat = () => ledger.beat(row, this.#heapBytes(config.limits.workerMemory));
     beat();
     this.#beat = setInterval(beat, BEAT_MS);
@@ -113,13 +137,23 @@ class Server {
     );
   }
 
-  adopt(slot: number, descriptor: number, peer: string, resume: ResumedSession | null): void {
+  listen(doors: readonly Door[] | null, rows: readonly number[]): void {
+    this.#acceptor.listen(doors, rows);
+  }
+
+  pause(): void {
+    this.#acceptor.pause();
+  }
+
+  adopt(slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): void {
+    // It was given while the end was being told of: the main thread finds it not adopted.
+    if (this.#hasEnded) return;
     this.#inTransit.delete(slot);
     // From here on the descriptor is this worker's: the main thread would close one that was not taken.
     this.#home.ledger.adopt(slot);
     const connection = new Connection(this.#home, slot, peer, resume);
     this.#connections.add(connection);
-    const options = { fd: descriptor, data: connection, socket: SOCKET_HANDLERS };
+    const options = { fd: descriptor, data: connection, socket: ADOPTED_HANDLERS };
     // The types lack this overload of Bun.connect; `test/server/bun-behaviour.test.ts` pins it down.
     (Bun.connect as unknown as (options: object) => Promise<unknown>)(options).catch((error: unknown) => {
       this.#home.log("notice", `${peer}: the connection was gone before it was taken over: ${String(error)}`);
@@ -139,6 +173,7 @@ class Server {
 
   end(atOnce: boolean): void {
     this.#isEnding = true;
+    this.#acceptor.close();
     if (atOnce) for (const connection of this.#connections) connection.cut("the server stops");
     this.#endIfIdle();
   }
@@ -158,12 +193,13 @@ class Server {
     return heapBytes();
   }
 
-  #tellClosed(): void {
-    if (this.#telling === null) return;
-    clearTimeout(this.#telling);
-    this.#telling = null;
-    post({ kind: "closed", slots: this.#closed });
-    this.#closed = [];
+  /** A connection has ended, on this side: nobody else needs its slot and the descriptor that was held. */
+  #leave(slot: number): void {
+    const held = this.#roster.heldOf(slot);
+    // Else it was taken from this worker, with its descriptor.
+    if (!this.#roster.leave(slot, this.#home.row)) return;
+    close(held);
+    if (this.#roster.isAwaited) post({ kind: "room" });
   }
 
   #endIfIdle(): void {
@@ -173,7 +209,6 @@ class Server {
   async #ended(): Promise<void> {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
-    this.#tellClosed();
     clearInterval(this.#sweep);
     for (const { loaded } of this.#chain.filters) {
       try {
@@ -202,13 +237,17 @@ async function inTime(promise: unknown, timeoutMs: number): Promise<void> {
 /** How each cause of a failure is counted. */
 const COUNTER_OF = { error: "errors", timeout: "timeouts", late: "late", limit: "limits" } as const;
 
+/** Without a connection: one that was accepted, and not kept. */
+type KeptSocket = Socket<Connection | undefined>;
+
 const SOCKET_HANDLERS = {
-  open: (socket: Socket<Connection>) => socket.data.opened(socket),
-  data: (socket: Socket<Connection>, chunk: Uint8Array) => socket.data.data(chunk),
-  drain: (socket: Socket<Connection>) => socket.data.drained(),
-  close: (socket: Socket<Connection>) => socket.data.disconnected(),
-  error: (socket: Socket<Connection>) => socket.data.disconnected(),
+  data: (socket: KeptSocket, chunk: Uint8Array) => socket.data?.data(chunk),
+  drain: (socket: KeptSocket) => socket.data?.drained(),
+  close: (socket: KeptSocket) => socket.data?.disconnected(),
+  error: (socket: KeptSocket) => socket.data?.disconnected(),
 };
+
+const ADOPTED_HANDLERS = { ...SOCKET_HANDLERS, open: (socket: Socket<Connection>) => socket.data.opened(socket) };
 
 function failureLog(what: string, failure: LoadFailure): FromWorker {
   const { file, line, message } = failure;
@@ -260,8 +299,9 @@ async function load(config: Config, given: Sources | null, isFirst: boolean): Pr
   return loadChain(config, sources);
 }
 
-async function serve({ config, ledger: layout, row, sources: given, isFirst, standIn }: Assignment): Promise<void> {
-  const ledger = new Ledger(layout);
+async function serve(assignment: Assignment): Promise<void> {
+  const { config, generation, row, sources: given, isFirst, standIn } = assignment;
+  const ledger = new Ledger(assignment.ledger);
   const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
   // A start is not kept waiting for it: there is nobody who would be slowed down.
   if (standIn === null && !isFirst) warmUp(config);
@@ -278,7 +318,7 @@ async function serve({ config, ledger: layout, row, sources: given, isFirst, sta
       );
     }
   }
-  server = new Server(row, config, ledger, chain);
+  server = new Server(row, generation, config, ledger, new Roster(assignment.roster), chain);
   holdExits(ledger, row);
   outbox.onDropped = () => ledger.count(row, "linesDropped");
   post({ kind: "ready", summary: summarize(chain) });
@@ -323,6 +363,12 @@ self.onmessage = ({ data: message }) => {
         },
         (error: unknown) => fail(error, message.file),
       );
+      return;
+    case "listen":
+      server?.listen(message.doors, message.rows);
+      return;
+    case "pause":
+      server?.pause();
       return;
     case "adopt":
       server?.adopt(message.slot, message.descriptor, message.peer, message.resume);

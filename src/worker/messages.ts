@@ -2,12 +2,15 @@
 import type { Config } from "../config/config.ts";
 import type { LedgerLayout } from "../ledger.ts";
 import type { LogLevel } from "../admin/log-level.ts";
+import type { PeerName } from "../net/peer.ts";
+import type { RosterLayout } from "../roster.ts";
 import type { Need } from "../handler/chain.ts";
 import type { PassedOver } from "../handler/conversation.ts";
 import type { Fallback, Outcome } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";
 import type { Resumption } from "../protocol/session.ts";
+import type { Door, Guest } from "./acceptor.ts";
 import type { LoadFailure } from "./load-failure.ts";
 import type { Sources } from "./sources.ts";
 
@@ -25,9 +28,6 @@ export interface ChainSummary extends Wants {
   readonly needs: Readonly<Record<Phase, Need>>;
 }
 
-/** A peer, for logs: `inet:127.0.0.1:40000`, or the socket's path. */
-export type PeerName = string;
-
 /** A session as another worker left it. */
 export interface ResumedSession extends Resumption {
   readonly passedOver: readonly PassedOver[];
@@ -37,10 +37,13 @@ export type ToWorker =
   /** Load the handlers, start the filters, and answer `ready` or `failed`. */
   | {
       readonly kind: "serve";
-      /** Its row in the ledger. */
+      /** Its row in the ledger and in the roster. */
       readonly row: number;
+      /** The generation that it belongs to. */
+      readonly generation: number;
       readonly config: Config;
       readonly ledger: LedgerLayout;
+      readonly roster: RosterLayout;
       /** What to load the handlers from; null for the first worker of a generation, which reads them. */
       readonly sources: Sources | null;
       /** The server starts: Ruby handlers that do not load are taken as in the original, see `compileScripts` in `src/ruby`. */
@@ -52,6 +55,10 @@ export type ToWorker =
   | { readonly kind: "check"; readonly config: Config }
   /** Load a module and call its default export (a dry run only loads it), and answer `done` or `failed`. */
   | { readonly kind: "call"; readonly file: string; readonly isDry: boolean }
+  /** Accept connections here, if `doors` is not null in place of where it accepts; all workers that do have these rows. */
+  | { readonly kind: "listen"; readonly doors: readonly Door[] | null; readonly rows: readonly number[] }
+  /** Accept no more, until told to. */
+  | { readonly kind: "pause" }
   /** Take over a connection; the descriptor is the worker's from now on. */
   | {
       readonly kind: "adopt";
@@ -79,10 +86,14 @@ export type FromWorker =
   | { readonly kind: "ready"; readonly summary: ChainSummary }
   | { readonly kind: "failed"; readonly failure: LoadFailure }
   | { readonly kind: "done" }
-  /** The worker's copy of a connection is closed, and the connection lives on: see {@link ToWorker} `release`. */
+  /** The worker's own descriptor of a connection is closed, and the connection lives on: see {@link ToWorker} `release`. */
   | { readonly kind: "released"; readonly slot: number }
-  /** The worker's copies of these connections are closed. */
-  | { readonly kind: "closed"; readonly slots: readonly number[] }
+  /** A connection that it accepted and may not keep, or that is more than its share. */
+  | { readonly kind: "accepted"; readonly guest: Guest }
+  /** It accepts no more, and was not told to pause. */
+  | { readonly kind: "paused" }
+  /** A slot is free that somebody waited for. */
+  | { readonly kind: "room" }
   | {
       readonly kind: "log";
       readonly level: LogLevel;

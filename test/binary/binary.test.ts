@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { close, dup } from "../../src/server/libc.ts";
+import { close, dup } from "../../src/net/libc.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { VERSION } from "../../src/version.ts";
 import { ORIGINAL } from "../config/original.ts";

@@ -4,7 +4,7 @@ import { lstatSync } from "node:fs";
 import { connect } from "node:net";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
-import { close, dup } from "../../src/server/libc.ts";
+import { close, dup } from "../../src/net/libc.ts";
 import { runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 import { CONNECT, MAIL, OPTNEG, QUIT, RawClient, UNKNOWN } from "./wire.ts";

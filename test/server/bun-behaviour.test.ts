@@ -5,7 +5,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync, renameSync } from "node:fs";
 import { join } from "node:path";
-import { close, connectUnix, dup, listen as setBacklog, shutdown } from "../../src/server/libc.ts";
+import { close, connectUnix, dup, listen as setBacklog, shutdown } from "../../src/net/libc.ts";
 import { Cleanup, Peer, recorder, turn } from "./sockets.ts";
 
 const cleanup = new Cleanup();

@@ -16,7 +16,7 @@ import {
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import type { ListenAddress } from "../../src/config/address.ts";
-import { close, connectUnix, dup, MAX_UNIX_PATH_BYTES, listen as setBacklog, shutdown } from "../../src/server/libc.ts";
+import { close, connectUnix, dup, MAX_UNIX_PATH_BYTES, listen as setBacklog, shutdown } from "../../src/net/libc.ts";
 import { ListenError } from "../../src/server/listen-error.ts";
 import { type Accepted, listen, type Listener, type ListenerOptions } from "../../src/server/listener.ts";
 import { Cleanup, openDescriptors, Peer, recorder, turn } from "./sockets.ts";
@@ -34,7 +34,7 @@ if (!hasIpv6) console.log("skipped: this machine has no ::1");
 const LOCAL: ListenAddress = { kind: "tcp", host: "127.0.0.1", port: 0, family: 4 };
 const LISTENER_MODULE = JSON.stringify(join(import.meta.dir, "../../src/server/listener.ts"));
 
-const LIBC_MODULE = JSON.stringify(join(import.meta.dir, "../../src/server/libc.ts"));
+const LIBC_MODULE = JSON.stringify(join(import.meta.dir, "../../src/net/libc.ts"));
 
 function unix(path: string): ListenAddress {
   return { kind: "unix", path };
@@ -155,7 +155,7 @@ describe("unix", () => {
         process.execPath,
         "-e",
         `process.setgroups([]); process.setgid(4712); process.setuid(4711);
-         const { connectUnix } = await import(${JSON.stringify(join(import.meta.dir, "../../src/server/libc.ts"))});
+         const { connectUnix } = await import(${JSON.stringify(join(import.meta.dir, "../../src/net/libc.ts"))});
          try { connectUnix(${JSON.stringify(path)}); console.log("connected"); } catch (e) { console.log(e.code); }`,
       ])
         .stdout.toString()

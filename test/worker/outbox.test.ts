@@ -22,7 +22,7 @@ test("text is sent up to the bound, and dropped and counted beyond it", () => {
 test("what is no text is always sent", () => {
   const { box, sent } = boxOf(1);
   box.post(print("1"));
-  box.post({ kind: "closed", slots: [7] });
+  box.post({ kind: "released", slot: 7 });
   box.post({ kind: "ended" });
   expect(sent).toHaveLength(3);
 });

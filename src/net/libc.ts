@@ -1,5 +1,5 @@
 /**
- * The few libc calls that the main thread needs and Bun has no function for: duplicating, closing and shutting down
+ * The few libc calls that are needed and Bun has no function for: duplicating, closing and shutting down
  * descriptors, setting a backlog, and connecting a unix socket with its true error. It is not a general binding: only
  * calls on plain integers and one address, nothing that keeps memory, nothing that may block.
  *

@@ -14,7 +14,7 @@ import {
   send,
   setCloseOnExec,
   shutdown,
-} from "../../src/server/libc.ts";
+} from "../../src/net/libc.ts";
 
 const BAD_FD = 1_000_000;
 const linux = process.platform === "linux";
@@ -81,7 +81,7 @@ describe.if(linux)("dup", () => {
         cmd: [
           process.execPath,
           "-e",
-          `import { setCloseOnExec } from ${JSON.stringify(join(import.meta.dir, "../../src/server/libc.ts"))};
+          `import { setCloseOnExec } from ${JSON.stringify(join(import.meta.dir, "../../src/net/libc.ts"))};
            import { readFileSync } from "node:fs";
            const flags = () => parseInt(/flags:\\s+(\\d+)/.exec(readFileSync("/proc/self/fdinfo/3", "utf8"))[1], 8) & 0o2000000;
            const before = flags(); setCloseOnExec(3); console.log(JSON.stringify([before, flags()]));`,

@@ -1,0 +1,32 @@
+/** Who is at the other end of a connection: its name in logs, and whether `server.allow` lets it in. */
+import { BlockList } from "node:net";
+import { formatAddress } from "../config/address.ts";
+import type { Config } from "../config/config.ts";
+
+/** A peer, for logs: `inet:127.0.0.1:40000`, or the path of the unix socket that it came to. */
+export type PeerName = string;
+
+/** The peer of an accepted TCP connection. */
+export function tcpPeerName(host: string, port: number): PeerName {
+  return formatAddress({ kind: "tcp", host, port, family: host.includes(":") ? 6 : 4 });
+}
+
+/** The networks of `server.allow`; null if everybody is let in. */
+export function allowedBy({ server }: Config): BlockList | null {
+  if (server.allow === null) return null;
+  const list = new BlockList();
+  for (const { address, prefix, family } of server.allow) {
+    list.addSubnet(address, prefix, family === 4 ? "ipv4" : "ipv6");
+  }
+  return list;
+}
+
+/**
+ * An inherited socket may be of both families: an IPv4 client then comes as `::ffff:192.0.2.1`.
+ * @param host undefined of a unix socket, whose file has a mode and an owner for that
+ */
+export function isAllowed(allowed: BlockList | null, host: string | undefined): boolean {
+  if (allowed === null || host === undefined) return true;
+  const address = host.replace(/^::ffff:(?=\d+\.)/i, "");
+  return allowed.check(address, address.includes(":") ? "ipv6" : "ipv4");
+}
