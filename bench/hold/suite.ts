@@ -1,6 +1,6 @@
 /**
- * What it costs that the main thread holds a paused copy of each connection and a worker adopts a duplicate
- * (docs/design.md), against workers that accept for themselves from a shared listening socket.
+ * What it costs that a connection can outlive its worker, and that each worker has its share (docs/design.md), against
+ * workers that only accept from a shared listening socket.
  */
 import { residentBytes, openFilesLimit } from "../support/process.ts";
 import { type RunningServer, type ServerOptions, startBare, startReal, startShared } from "../support/servers.ts";
@@ -14,7 +14,7 @@ interface Variant {
   readonly start: (options: ServerOptions) => Promise<RunningServer>;
 }
 
-const HOLD: Variant = { name: "hold and adopt (pmilter)", start: startReal };
+const HOLD: Variant = { name: "pmilter", start: startReal };
 const SHARED: Variant = { name: "shared listener", start: startShared };
 const BARE: Variant = { name: "bare loop", start: startBare };
 
@@ -110,7 +110,7 @@ function loadTable(title: string, unit: string, results: Map<Variant, Measuremen
     rows: [
       [HOLD.name, ...columns.map((key) => formatSpread(spreadOf(of(HOLD, key))))],
       [SHARED.name, ...columns.map((key) => formatSpread(spreadOf(of(SHARED, key))))],
-      ["hold / shared", ...columns.map((key) => formatSpread(ratioOf(of(HOLD, key), of(SHARED, key))))],
+      ["pmilter / shared", ...columns.map((key) => formatSpread(ratioOf(of(HOLD, key), of(SHARED, key))))],
     ],
   };
 }

@@ -1,6 +1,6 @@
 /**
- * What the server would be if its workers accepted for themselves from one shared listening socket: no paused copy in
- * the main thread, no placement, no way to outlive a worker. The workers run the same chain through the same
+ * What the server would be if its workers only accepted from one shared listening socket: no second descriptor of a
+ * connection, no even share, no way to outlive a worker. The workers run the same chain through the same
  * `src/worker/connection.ts`. For `bun run bench hold` only: nothing here is fit for use.
  *
  * Arguments: the socket's path, the set of handlers, the number of workers or `auto`.

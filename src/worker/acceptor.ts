@@ -49,8 +49,11 @@ export interface AcceptorHost {
   log(level: "warn" | "error", text: string): void;
 }
 
-/** A worker goes on taking connections while it has no more than the one with the fewest, and an eighth. */
-const share = (fewest: number) => fewest + (fewest >> 3);
+/**
+ * A worker keeps what it accepts while it has no more than the one with the fewest, and a sixteenth. To pass one on wakes two
+ * threads, so where there are many it need not be exact.
+ */
+const share = (fewest: number) => Math.round((fewest * 17) / 16);
 
 export class Acceptor {
   readonly #host: AcceptorHost;

@@ -424,7 +424,7 @@ export class Connection implements ConversationHost {
     }
   }
 
-  /** The main thread holds a copy of the descriptor, so closing alone would leave the peer waiting. */
+  /** There is a second descriptor of the connection, so closing alone would leave the peer waiting. */
   #end(): void {
     this.#isEnding = true;
     this.#home.ledger.setOver(this.slot);
