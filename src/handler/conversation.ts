@@ -62,6 +62,8 @@ export interface PassedOver {
   readonly isOver: boolean;
 }
 
+const NOBODY: readonly PassedOver[] = [];
+
 /** How each verdict on a message is counted. */
 const COUNTER_OF = {
   accept: "accepted",
@@ -104,13 +106,13 @@ export class Conversation implements SessionSource, ReportSource {
   /** The verdict on the message, where it could not be given when it was found. */
   #deferred: Ruling | null = null;
   #waiting: Waiting | null = null;
-  readonly #patience: Patience;
-  readonly #reporter: Reporter;
+  /** Made when a handler is first awaited. */
+  #patience: Patience | null = null;
   /** A limit was passed in this message: it is reported once. */
   #overLimit = false;
   #isHungUp = false;
   /** Filters that take no part in replayed packets. */
-  #passedOver: readonly PassedOver[] = [];
+  #passedOver: readonly PassedOver[] = NOBODY;
   /** What the mail server has waited elsewhere for the reply that is to be given first. */
   #waitedMs = 0;
 
@@ -120,8 +122,6 @@ export class Conversation implements SessionSource, ReportSource {
     this.#host = host;
     this.session = new MilterSession(chain.wants, chain.policy.limits, writer);
     this.#parts = new Array(chain.filters.length);
-    this.#patience = new Patience(host);
-    this.#reporter = new Reporter(this, (report) => host.report(report));
   }
 
   /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */
@@ -152,16 +152,18 @@ export class Conversation implements SessionSource, ReportSource {
    * before that nobody knows whether it has come, so what is queued has the time of one phase in all (Sendmail waits 10 s).
    */
   foresee(isReadingPaused: boolean): void {
-    if (this.#waiting === null || !this.#waiting.phase.content || this.session.wantsReply) return;
+    const patience = this.#patience;
+    if (this.#waiting === null || patience === null) return;
+    if (!this.#waiting.phase.content || this.session.wantsReply) return;
     const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
     const { hasEndRead } = this.session;
-    if (hasEndRead && this.#patience.endRead(eomTimeoutMs)) this.#keepProgress();
-    this.#patience.backlog(isReadingPaused && !hasEndRead ? handlerTimeoutMs : null);
+    if (hasEndRead && patience.endRead(eomTimeoutMs)) this.#keepProgress(patience);
+    patience.backlog(isReadingPaused && !hasEndRead ? handlerTimeoutMs : null);
   }
 
   /** All that was queued has been worked on, and reading goes on. */
   caughtUp(): void {
-    this.#patience.backlog(null);
+    this.#patience?.backlog(null);
   }
 
   /** No message is open: a stop costs the mail server nothing but a new connection. */
@@ -225,6 +227,10 @@ export class Conversation implements SessionSource, ReportSource {
     return this.changesBefore({ index: this.#parts.length });
   }
 
+  get #reporter(): Reporter {
+    return new Reporter(this, this.#host);
+  }
+
   /** Takes in what the event brings, and runs its handlers. */
   #enter(phase: EventPhase): void {
     const { session } = this;
@@ -248,6 +254,7 @@ export class Conversation implements SessionSource, ReportSource {
         break;
       case PHASES.helo:
         this.helo = decodeText(session.bytes, session.start, session.start + session.firstLength);
+        this.#values.text = this.helo;
         break;
       case PHASES.envfrom:
         this.message!.takeSender(session.bytes, session.start, session.end);
@@ -549,7 +556,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.message = null;
     this.#deferred = null;
     this.#overLimit = false;
-    this.#patience.endMessage();
+    this.#patience?.endMessage();
     this.#values.chunk = null;
     for (const part of this.#parts) part?.endMessage();
   }
@@ -572,15 +579,16 @@ export class Conversation implements SessionSource, ReportSource {
     const waiting: Waiting = { index, part, phase, subject: null };
     if (phase === PHASES.body) this.#chain.chunks.lend();
     this.#waiting = waiting;
-    const isFirst = this.#patience.isFresh;
+    const patience = (this.#patience ??= new Patience(this.#host));
+    const isFirst = patience.isFresh;
     const alreadyMs = this.session.isReplay ? 0 : this.#waitedMs;
     if (!this.session.isReplay) this.#waitedMs = 0;
     this.#host.suspended(isFirst ? alreadyMs : null);
     const budgetMs = (phase === PHASES.eom ? eomTimeoutMs : handlerTimeoutMs) - alreadyMs;
-    this.#patience.begin(Math.max(0, budgetMs), part.filter.timeoutMs, (ms) => {
+    patience.begin(Math.max(0, budgetMs), part.filter.timeoutMs, (ms) => {
       this.#settle(waiting, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
     });
-    if (phase === PHASES.eom) this.#keepProgress();
+    if (phase === PHASES.eom) this.#keepProgress(patience);
     // Any object with a `then` may be awaited; one that calls back at once must not do so within this phase.
     Promise.resolve(promise).then(
       (value) => this.#settle(waiting, "value", value),
@@ -596,26 +604,26 @@ export class Conversation implements SessionSource, ReportSource {
       return;
     }
     if (how === "timeout") waiting.subject = this.#reporter.subject();
-    this.#patience.pause();
+    this.#patience?.pause();
     this.#waiting = null;
     const isEnded =
       how === "value" ? value !== undefined && this.#apply(part, phase, value) : this.#fail(part, phase, how, value);
     if (!isEnded) this.#run(phase, index + 1);
     // Still in this phase if another handler is awaited now.
     if (this.isWaiting) return;
-    this.#patience.end();
+    this.#patience?.end();
     this.#host.resume();
   }
 
   #stopWaiting(): void {
     if (this.#waiting !== null) this.#waiting.subject = this.#reporter.subject();
     this.#waiting = null;
-    this.#patience.end();
-    this.#patience.endMessage();
+    this.#patience?.end();
+    this.#patience?.endMessage();
   }
 
-  #keepProgress(): void {
-    if (this.#mayProgress()) this.#patience.keepProgress(() => this.#sendProgress());
+  #keepProgress(patience: Patience): void {
+    if (this.#mayProgress()) patience.keepProgress(() => this.#sendProgress());
   }
 
   /** Servers older than PROGRESS would take it for an error; QUARANTINE came with the same release (Sendmail 8.13). */

@@ -104,7 +104,8 @@ export class FilterPart {
 
 /** The object that handlers get; its members are documented in `types.ts`. */
 export class FilterSession {
-  readonly state: State = {};
+  /** Most handlers keep nothing. */
+  #state: State | null = null;
   readonly #source: SessionSource;
   readonly #part: FilterPart;
 
@@ -113,6 +114,9 @@ export class FilterSession {
     this.#part = part;
   }
 
+  get state(): State {
+    return (this.#state ??= {});
+  }
   get client(): Client {
     return this.#source.client;
   }

@@ -82,7 +82,7 @@ export class ChunkCopies {
 
 /** What the handlers of a phase get besides the session, decoded once for all of them. */
 export class PhaseValues {
-  /** The first argument: a name, an address, a command line. */
+  /** The first argument: a name, an address, a command line. Of HELO the conversation has it anyway. */
   text = "";
   /** The value of a header. */
   value = "";
@@ -94,7 +94,6 @@ export class PhaseValues {
   read(phase: EventPhase, session: MilterSession, message: ReceivedMessage | null, copies: ChunkCopies): void {
     const { bytes, start, end } = session;
     switch (phase.name) {
-      case "helo":
       case "unknown":
         this.text = decodeText(bytes, start, start + session.firstLength);
         return;

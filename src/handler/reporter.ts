@@ -33,18 +33,24 @@ export interface Ruling {
   readonly origin: unknown;
 }
 
+/** Who takes them. */
+export interface ReportSink {
+  report(report: Report): void;
+}
+
+/** It keeps nothing: one is made for what is to be reported, since most connections report nothing. */
 export class Reporter {
   readonly #source: ReportSource;
-  readonly #report: (report: Report) => void;
+  readonly #sink: ReportSink;
 
-  constructor(source: ReportSource, report: (report: Report) => void) {
+  constructor(source: ReportSource, sink: ReportSink) {
     this.#source = source;
-    this.#report = report;
+    this.#sink = sink;
   }
 
   verdict({ decision, filter, phase, isFallback, origin }: Ruling, scope: VerdictReport["scope"]): void {
     if (decision.kind === "skip") return;
-    this.#report({
+    this.#sink.report({
       ...this.subject(),
       kind: "verdict",
       verdict: decision.kind,
@@ -67,7 +73,7 @@ export class Reporter {
    */
   accepted(filter: ChainFilter | null, changes: readonly FilterChanges[]): void {
     const quarantine = changes.findLast((layer) => layer.quarantine !== null)?.quarantine ?? null;
-    this.#report({
+    this.#sink.report({
       ...this.subject(),
       kind: "verdict",
       verdict: quarantine === null ? "accept" : "quarantine",
@@ -91,7 +97,7 @@ export class Reporter {
     fallback: FailureReport["fallback"],
     subject: Subject | null = null,
   ): void {
-    this.#report({
+    this.#sink.report({
       ...(subject ?? this.subject()),
       kind: "failure",
       cause,

@@ -45,17 +45,19 @@ interface Pairs {
 /** Of a stage that nothing was ever sent for: most connections know few stages. */
 const NO_PAIRS: Pairs = { bytes: NONE, count: 0, ends: [] };
 
+/** Where the sets begin that have arrived. */
+const ARRIVED = STAGES.length;
+const NO_SETS: readonly Pairs[] = Array.from({ length: 2 * STAGES.length }, () => NO_PAIRS);
+
 /**
  * A packet of macros goes before the command that it belongs to, and that command may first end the message or the
  * session before it. So what comes is held back until {@link Macros.commit}: what ends still sees its own values, and the
  * end does not take those of what begins.
  */
 export class Macros {
-  /** In force, per stage. */
-  #sets: Pairs[] = STAGES.map(() => NO_PAIRS);
-  /** Arrived since the last command, per stage. */
-  readonly #arrived: Pairs[] = STAGES.map(() => NO_PAIRS);
-  /** Stages that have something in `#arrived`, as bits. */
+  /** In force, per stage; then, from {@link ARRIVED} on, what has arrived since the last command. */
+  readonly #sets: Pairs[] = NO_SETS.slice();
+  /** Stages of which something has arrived, as bits. */
   #pending = 0;
 
   /**
@@ -76,8 +78,11 @@ export class Macros {
     const stage = STAGE_OF[bytes[start]!]!;
     if (stage === -1) return true;
     const length = end - start - 1;
-    if (this.#arrived[stage] === NO_PAIRS) this.#arrived[stage] = { bytes: NONE, count: 0, ends: [] };
-    const arrived = this.#arrived[stage]!;
+    let arrived = this.#sets[ARRIVED + stage]!;
+    if (arrived === NO_PAIRS) {
+      arrived = { bytes: NONE, count: 0, ends: [] };
+      this.#sets[ARRIVED + stage] = arrived;
+    }
     this.#pending |= 1 << stage;
     arrived.count = 0;
     if (length > limit) return false;
@@ -110,8 +115,8 @@ export class Macros {
     for (let stage = 0; stage < STAGES.length; stage++) {
       if ((this.#pending & (1 << stage)) === 0) continue;
       const before = this.#sets[stage]!;
-      this.#sets[stage] = this.#arrived[stage]!;
-      this.#arrived[stage] = before;
+      this.#sets[stage] = this.#sets[ARRIVED + stage]!;
+      this.#sets[ARRIVED + stage] = before;
     }
     this.#pending = 0;
   }

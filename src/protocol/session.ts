@@ -24,6 +24,11 @@ export interface SessionLimits {
   readonly macros: number;
 }
 
+export interface PacketTap {
+  /** The payload is `bytes[start, end)`. */
+  seen(code: number, bytes: Uint8Array, start: number, end: number): void;
+}
+
 export type EventPhase = PhaseInfo & { readonly name: Phase };
 
 /** How a session goes on that was negotiated and begun elsewhere. */
@@ -107,8 +112,8 @@ export class MilterSession {
   /** Of HEADER: bytes of the second string. */
   secondLength = 0;
 
-  /** Called with each packet of use that is in `tapped`, once it was taken: for the record in shared memory and for tracing. */
-  tap: ((code: number, bytes: Uint8Array, start: number, end: number) => void) | null = null;
+  /** Told of each packet of use that is in `tapped`, once it was taken: for the record in shared memory and for tracing. */
+  tap: PacketTap | null = null;
   /** By code byte, 1 for the packets that `tap` is told of. */
   tapped: Uint8Array = ALL_CODES;
 
@@ -422,7 +427,7 @@ export class MilterSession {
 
   #tell(code: number): void {
     if (this.tap !== null && this.tapped[code] === 1)
-      this.tap(code, this.#framer.bytes, this.#framer.start, this.#framer.end);
+      this.tap.seen(code, this.#framer.bytes, this.#framer.start, this.#framer.end);
   }
 
   #takeMacros(): void {

@@ -14,7 +14,7 @@ import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
 import { suffices, type Wants } from "../protocol/negotiate.ts";
 import type { ReplyWriter } from "../protocol/encode.ts";
 import { ProtocolError } from "../protocol/errors.ts";
-import type { EventPhase } from "../protocol/session.ts";
+import type { EventPhase, PacketTap } from "../protocol/session.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { ResumedSession } from "./messages.ts";
 
@@ -64,7 +64,7 @@ for (const name of ["OPTNEG", "QUIT", "QUIT_NC", "MACRO", "CONNECT", "HELO"] as 
 
 type MailSocket = Socket<Connection>;
 
-export class Connection implements ConversationHost {
+export class Connection implements ConversationHost, PacketTap {
   readonly slot: number;
   readonly #home: ConnectionHome;
   readonly #peer: PeerName;
@@ -98,7 +98,7 @@ export class Connection implements ConversationHost {
     this.#lastActive = home.now();
     this.#conversation = new Conversation(home.chain, home.writer, this);
     const { session } = this.#conversation;
-    session.tap = (code, bytes, start, end) => this.#seen(code, bytes, start, end);
+    session.tap = this;
     if (!home.tracesPackets) session.tapped = RECORDED;
     if (resume === null) return;
     // On record before anything is worked on: this worker may be lost as well.
@@ -446,7 +446,8 @@ export class Connection implements ConversationHost {
     this.#socket?.resume();
   }
 
-  #seen(code: number, bytes: Uint8Array, start: number, end: number): void {
+  /** See `PacketTap`. */
+  seen(code: number, bytes: Uint8Array, start: number, end: number): void {
     const { ledger } = this.#home;
     const { isInContext } = this.#conversation.session;
     if (this.#home.tracesPackets) {

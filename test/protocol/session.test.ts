@@ -403,8 +403,9 @@ describe("MilterSession", () => {
   test("tap sees each packet of use, with its payload", () => {
     const owner = new Owner();
     const seen: string[] = [];
-    owner.session.tap = (code, bytes, start, end) => {
-      seen.push(String.fromCharCode(code) + Buffer.from(bytes.subarray(start, end)).toString("latin1"));
+    owner.session.tap = {
+      seen: (code, bytes, start, end) =>
+        seen.push(String.fromCharCode(code) + Buffer.from(bytes.subarray(start, end)).toString("latin1")),
     };
     const sent = [
       cmd.optneg(),
