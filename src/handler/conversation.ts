@@ -557,7 +557,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#deferred = null;
     this.#overLimit = false;
     this.#patience?.endMessage();
-    this.#values.chunk = null;
+    this.#values.forget();
     for (const part of this.#parts) part?.endMessage();
   }
 

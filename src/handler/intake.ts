@@ -90,6 +90,14 @@ export class PhaseValues {
   params: readonly string[] = NONE;
   chunk: Uint8Array | null = null;
 
+  /** The message is over: nothing of it is held. */
+  forget(): void {
+    this.text = "";
+    this.value = "";
+    this.params = NONE;
+    this.chunk = null;
+  }
+
   /** @param message the message at hand, which has taken in what the event brought */
   read(phase: EventPhase, session: MilterSession, message: ReceivedMessage | null, copies: ChunkCopies): void {
     const { bytes, start, end } = session;

@@ -29,12 +29,13 @@ STAGES.forEach((stage, index) => {
 });
 
 const UNKNOWN_STAGE = STAGES.indexOf("UNKNOWN");
+const MAIL_STAGE = STAGES.indexOf("MAIL");
 /** Stages as bits: MAIL, and all of a message. */
-const OF_MAIL = 1 << STAGES.indexOf("MAIL");
+const OF_MAIL = 1 << MAIL_STAGE;
 const OF_MESSAGE = (1 << UNKNOWN_STAGE) - OF_MAIL;
 const NONE = Buffer.alloc(0);
 
-/** Pairs `name NUL value NUL …`, in a buffer that is reused. */
+/** Pairs `name NUL value NUL …`, in a buffer that may be larger. */
 interface Pairs {
   bytes: Uint8Array;
   count: number;
@@ -42,8 +43,31 @@ interface Pairs {
   readonly ends: number[];
 }
 
-/** Of a stage that nothing was ever sent for: most connections know few stages. */
+/** Of a stage that nothing was sent for. */
 const NO_PAIRS: Pairs = { bytes: NONE, count: 0, ends: [] };
+
+/**
+ * Those of messages that are over, for the next: an idle connection holds none, and what was used last is still in the
+ * processor's cache.
+ */
+const spare: Pairs[] = [];
+const MAX_SPARE = 256;
+/** Larger ones are not kept. */
+const MAX_SPARE_BYTES = 4096;
+const MIN_BYTES = 256;
+
+/** For so many bytes of a stage. What lives as long as its session takes what it needs, and no more. */
+function pairsFor(stage: number, length: number): Pairs {
+  if (stage < MAIL_STAGE) return { bytes: Buffer.allocUnsafeSlow(length), count: 0, ends: [] };
+  const pairs = spare.pop() ?? { bytes: NONE, count: 0, ends: [] };
+  if (pairs.bytes.length < length) pairs.bytes = Buffer.allocUnsafeSlow(Math.max(length, MIN_BYTES));
+  return pairs;
+}
+
+function giveBack(stage: number, pairs: Pairs): void {
+  if (stage < MAIL_STAGE) return;
+  if (spare.length < MAX_SPARE && pairs.bytes.length <= MAX_SPARE_BYTES) spare.push(pairs);
+}
 
 /** Where the sets begin that have arrived. */
 const ARRIVED = STAGES.length;
@@ -78,15 +102,11 @@ export class Macros {
     const stage = STAGE_OF[bytes[start]!]!;
     if (stage === -1) return true;
     const length = end - start - 1;
-    let arrived = this.#sets[ARRIVED + stage]!;
-    if (arrived === NO_PAIRS) {
-      arrived = { bytes: NONE, count: 0, ends: [] };
-      this.#sets[ARRIVED + stage] = arrived;
-    }
     this.#pending |= 1 << stage;
-    arrived.count = 0;
+    this.#drop(ARRIVED + stage, stage);
     if (length > limit) return false;
-    if (arrived.bytes.length < length) arrived.bytes = Buffer.allocUnsafeSlow(length);
+    const arrived = pairsFor(stage, length);
+    this.#sets[ARRIVED + stage] = arrived;
     const { bytes: pairs, ends } = arrived;
     let strings = 0;
     for (let index = 0; index < length; index++) {
@@ -110,13 +130,13 @@ export class Macros {
 
   /** A command is taken: what has arrived before it is in force, and the macros of an UNKNOWN before it are not. */
   commit(): void {
-    this.#sets[UNKNOWN_STAGE]!.count = 0;
+    this.#drop(UNKNOWN_STAGE, UNKNOWN_STAGE);
     if (this.#pending === 0) return;
     for (let stage = 0; stage < STAGES.length; stage++) {
       if ((this.#pending & (1 << stage)) === 0) continue;
-      const before = this.#sets[stage]!;
+      this.#drop(stage, stage);
       this.#sets[stage] = this.#sets[ARRIVED + stage]!;
-      this.#sets[ARRIVED + stage] = before;
+      this.#sets[ARRIVED + stage] = NO_PAIRS;
     }
     this.#pending = 0;
   }
@@ -144,7 +164,14 @@ export class Macros {
   }
 
   #clear(from: number): void {
-    for (let stage = from; stage < STAGES.length; stage++) this.#sets[stage]!.count = 0;
+    for (let stage = from; stage < STAGES.length; stage++) this.#drop(stage, stage);
+  }
+
+  #drop(at: number, stage: number): void {
+    const pairs = this.#sets[at]!;
+    if (pairs === NO_PAIRS) return;
+    this.#sets[at] = NO_PAIRS;
+    giveBack(stage, pairs);
   }
 
   #find(stage: number, name: string): string | undefined {
