@@ -18,7 +18,6 @@ import type { Door, Guest } from "../worker/acceptor.ts";
 import type { ChainSummary, FromWorker, ResumedSession } from "../worker/messages.ts";
 import type { Sources } from "../worker/sources.ts";
 import type { LendingListener } from "./listener.ts";
-import { leastLoaded } from "./placement.ts";
 import {
   LEAVING_MS,
   MAX_LISTENING,
@@ -236,7 +235,8 @@ export class Generation {
     const ready = this.#members.filter(({ state }) => state === "ready");
     const prompt = ready.filter(({ silentMs }) => silentMs <= SILENT_MS);
     const members = prompt.length > 0 ? prompt : ready;
-    const member = members[leastLoaded(members.map((each) => this.#countOf(each)))];
+    const counts = members.map((each) => this.#countOf(each));
+    const member = members[counts.indexOf(Math.min(...counts))];
     if (member === undefined) return false;
     this.#give(member, slot, descriptor, peer, resume);
     return true;

@@ -1,0 +1,247 @@
+/** What a worker does with a connection that it accepts: keeps it, passes it on, lets it wait, or refuses it. */
+import { afterEach, describe, expect, test } from "bun:test";
+import { BlockList } from "node:net";
+import { fstatSync, openSync } from "node:fs";
+import type { ListenAddress } from "../../src/config/address.ts";
+import { close } from "../../src/net/libc.ts";
+import { Roster } from "../../src/roster.ts";
+import { type LendingListener, listen } from "../../src/server/listener.ts";
+import { Acceptor, type AcceptorHost, type Guest } from "../../src/worker/acceptor.ts";
+import type { Connection } from "../../src/worker/connection.ts";
+import { Cleanup, Peer } from "../server/sockets.ts";
+
+const cleanup = new Cleanup();
+afterEach(() => cleanup.run());
+
+const ROW = 0;
+const OTHER_ROW = 1;
+
+interface Kept {
+  readonly slot: number;
+  readonly peer: string;
+  readonly socket: Bun.Socket<Connection>;
+}
+
+/** An acceptor on a listening socket of its own, and what it has done. */
+class Bench {
+  readonly roster: Roster;
+  readonly listener: LendingListener;
+  readonly acceptor: Acceptor;
+  readonly kept: Kept[] = [];
+  readonly guests: Guest[] = [];
+  readonly log: string[] = [];
+  readonly read: string[] = [];
+  stops = 0;
+  isCurrent = true;
+  #wake = Promise.withResolvers<void>();
+
+  private constructor(listener: LendingListener, slots: number, host: Partial<AcceptorHost>) {
+    this.listener = listener;
+    this.roster = Roster.create(2, slots);
+    this.acceptor = new Acceptor(
+      {
+        row: ROW,
+        roster: this.roster,
+        allowed: null,
+        mayKeep: () => this.isCurrent,
+        prepare: (slot) => expect(this.roster.slotsOf(ROW)).not.toContain(slot),
+        keep: (slot, peer, socket) => this.#note(() => this.kept.push({ slot, peer, socket })),
+        pass: (guest) => this.#note(() => this.guests.push(guest)),
+        stopped: () => this.#note(() => (this.stops += 1)),
+        log: (level, text) => this.#note(() => this.log.push(`${level}: ${text}`)),
+        ...host,
+      },
+      { data: (_, chunk) => this.#note(() => this.read.push(chunk.toString())), close() {}, error() {} },
+    );
+    cleanup.add(() => {
+      this.acceptor.pause();
+      for (const { slot, socket } of this.kept) {
+        socket.terminate();
+        close(this.roster.heldOf(slot));
+      }
+      for (const { held } of this.guests) close(held);
+      listener.close({ unlink: true });
+    });
+  }
+
+  static async open(slots = 8, host: Partial<AcceptorHost> = {}, address?: ListenAddress): Promise<Bench> {
+    const listener = await listen(address ?? { kind: "unix", path: `${cleanup.folder()}/s` }, {
+      mode: 0o600,
+      uid: null,
+      gid: null,
+      backlog: 64,
+      onConnection: () => expect.unreachable("the listener itself accepts nothing"),
+      onError: (error) => expect.unreachable(error.message),
+    });
+    listener.pause();
+    const bench = new Bench(listener, slots, host);
+    bench.listen();
+    return bench;
+  }
+
+  listen(): void {
+    this.acceptor.listen([this.listener.lend()], [ROW, OTHER_ROW]);
+  }
+
+  connect(): Promise<Peer> {
+    return Peer.connect(this.listener.address as ListenAddress & { kind: "unix" | "tcp" }, cleanup);
+  }
+
+  /** The other worker has so many more. */
+  fillOther(count: number): void {
+    for (let index = 0; index < count; index++) this.roster.enter(this.roster.reserve(), OTHER_ROW, -1, -1, "");
+  }
+
+  #note(step: () => unknown): void {
+    step();
+    this.#wake.resolve();
+    this.#wake = Promise.withResolvers();
+  }
+
+  async until(condition: () => boolean): Promise<void> {
+    while (!condition()) await this.#wake.promise;
+  }
+}
+
+const inode = (descriptor: number) => fstatSync(descriptor, { bigint: true }).ino;
+
+describe("Acceptor", () => {
+  test("keeps what it accepts: a slot, the descriptor that is read from, and a second one of the same socket", async () => {
+    const bench = await Bench.open();
+    const peer = await bench.connect();
+    await bench.until(() => bench.kept.length === 1);
+    const [kept] = bench.kept;
+    const { roster } = bench;
+    expect(roster.slotsOf(ROW)).toEqual([kept!.slot]);
+    expect(roster.peerOf(kept!.slot)).toMatch(/^unix:\//);
+    expect(kept!.peer).toBe(roster.peerOf(kept!.slot));
+    const descriptor = roster.descriptorOf(kept!.slot);
+    expect(descriptor).not.toBe(roster.heldOf(kept!.slot));
+    expect(inode(descriptor)).toBe(inode(roster.heldOf(kept!.slot)));
+    peer.socket.write("hello");
+    await bench.until(() => bench.read.length > 0);
+    expect(bench.read).toEqual(["hello"]);
+  });
+
+  test("a TCP peer is known by its address", async () => {
+    const bench = await Bench.open(8, {}, { kind: "tcp", host: "127.0.0.1", port: 0, family: 4 });
+    const peer = await bench.connect();
+    await bench.until(() => bench.kept.length === 1);
+    expect(bench.kept[0]!.peer).toBe(`inet:127.0.0.1:${peer.socket.localPort}`);
+  });
+
+  test("who is not in server.allow is refused", async () => {
+    const allowed = new BlockList();
+    allowed.addSubnet("192.0.2.0", 24, "ipv4");
+    const bench = await Bench.open(8, { allowed }, { kind: "tcp", host: "127.0.0.1", port: 0, family: 4 });
+    const peer = await bench.connect();
+    await peer.ended();
+    expect(bench.log).toEqual([expect.stringMatching(/^warn: inet:127\.0\.0\.1:\d+: not in server.allow/)]);
+    expect(bench.roster.total).toBe(0);
+  });
+
+  test.each<[string, (bench: Bench) => void]>([
+    ["of a generation that is not current any more", (bench) => (bench.isCurrent = false)],
+    [
+      "that is more than its share",
+      (bench) => {
+        // As if this worker had one more than the other.
+        bench.roster.enter(bench.roster.reserve(), ROW, -1, -1, "");
+      },
+    ],
+  ])("passes on one %s: it has its slot, its peer notices nothing, nothing is read from it", async (_, arrange) => {
+    const bench = await Bench.open();
+    arrange(bench);
+    const before = bench.roster.total;
+    const peer = await bench.connect();
+    peer.socket.write("hello");
+    await bench.until(() => bench.guests.length === 1);
+    const [{ held, slot }] = bench.guests as [Guest];
+    expect(bench.roster.guestSlots()).toEqual([slot]);
+    expect(bench.roster.heldOf(slot)).toBe(held);
+    expect(bench.roster.total).toBe(before + 1);
+    const adopted = await Peer.connect({ kind: "adopt", fd: held }, cleanup);
+    bench.guests.length = 0;
+    await adopted.until(({ received }) => received.toString() === "hello");
+    expect(peer.events).toEqual([]);
+    expect(bench.kept).toEqual([]);
+  });
+
+  test("its share grows with what the others have", async () => {
+    const bench = await Bench.open(64);
+    bench.fillOther(16);
+    for (let count = 1; count <= 18; count++) {
+      await bench.connect();
+      await bench.until(() => bench.kept.length === count);
+    }
+    await bench.connect();
+    await bench.until(() => bench.guests.length === 1);
+    expect(bench.roster.countOf(ROW)).toBe(18);
+  });
+
+  test("with the last slot it ceases to listen, at once: who comes then waits unaccepted, and is served once it listens again", async () => {
+    const bench = await Bench.open(4);
+    bench.fillOther(2);
+    const peers = await Promise.all(Array.from({ length: 20 }, () => bench.connect()));
+    await bench.until(() => bench.stops === 1);
+    expect(bench.kept).toHaveLength(2);
+    expect(bench.guests).toEqual([]);
+    expect(bench.roster.isAwaited).toBe(true);
+    for (const peer of peers) expect(peer.events).toEqual([]);
+    const [first] = bench.kept.splice(0, 1) as [Kept];
+    const held = bench.roster.heldOf(first.slot);
+    expect(bench.roster.leave(first.slot, ROW)).toBe(true);
+    close(held);
+    first.socket.terminate();
+    bench.listen();
+    await bench.until(() => bench.stops === 2);
+    expect(bench.kept).toHaveLength(2);
+    expect(bench.guests).toEqual([]);
+  });
+
+  test("full before it has accepted: it passes that one on without a slot, and ceases to listen", async () => {
+    const bench = await Bench.open(1);
+    bench.fillOther(1);
+    await Promise.all([bench.connect(), bench.connect()]);
+    await bench.until(() => bench.stops === 1);
+    expect(bench.guests).toMatchObject([{ slot: -1 }]);
+  });
+
+  test("while hardly any descriptors are left it reads nothing from what it has accepted, and takes it afterwards", async () => {
+    const bench = await Bench.open();
+    bench.roster.isStarved = true;
+    const peer = await bench.connect();
+    peer.socket.write("hello");
+    // That nothing happens has no event.
+    await Bun.sleep(50);
+    expect([bench.kept, bench.guests, bench.read]).toEqual([[], [], []]);
+    expect(peer.events).toEqual([]);
+    bench.roster.isStarved = false;
+    bench.acceptor.listen(null, [ROW, OTHER_ROW]);
+    expect(bench.kept).toHaveLength(1);
+    await bench.until(() => bench.read.length > 0);
+    expect(bench.read).toEqual(["hello"]);
+  });
+
+  test("what waits when it ends goes to others", async () => {
+    const bench = await Bench.open();
+    bench.roster.isStarved = true;
+    await bench.connect();
+    await Bun.sleep(50);
+    bench.roster.isStarved = false;
+    bench.isCurrent = false;
+    bench.acceptor.close();
+    expect(bench.guests).toHaveLength(1);
+  });
+
+  test("a listening socket that cannot be used is told of, and its descriptors are given back", async () => {
+    const bench = await Bench.open();
+    const lent = bench.listener.lend();
+    close(lent.descriptor);
+    const door = { ...lent, descriptor: openSync("/dev/null", "r") };
+    bench.acceptor.listen([door], [ROW]);
+    await bench.until(() => bench.log.length > 0 && bench.stops > 0);
+    expect(() => fstatSync(door.descriptor)).toThrow("EBADF");
+    expect(bench.log).toEqual([expect.stringMatching(/^error: a worker cannot accept connections: /)]);
+  });
+});
