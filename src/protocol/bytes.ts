@@ -10,6 +10,20 @@ import { ProtocolError } from "./errors.ts";
 
 export const EMPTY: Uint8Array = Buffer.alloc(0);
 
+/** Less than this the collector may take away when it likes. */
+const LARGE_BYTES = 16 * 1024;
+
+/**
+ * Gives the memory of bytes that nobody looks at any more back at once, if it is much: the collector would leave hundreds of
+ * reads lying. What they are a part of stays.
+ */
+export function discard(bytes: Uint8Array): void {
+  // Of a small one the buffer is made when somebody asks for it.
+  if (bytes.length < LARGE_BYTES) return;
+  const { buffer } = bytes;
+  if (buffer instanceof ArrayBuffer && buffer.byteLength === bytes.length) buffer.transfer(0);
+}
+
 /** The big-endian uint32 at `offset`; the caller has checked that four bytes are there. */
 export function readU32(bytes: Uint8Array, offset: number): number {
   return ((bytes[offset]! << 24) | (bytes[offset + 1]! << 16) | (bytes[offset + 2]! << 8) | bytes[offset + 3]!) >>> 0;

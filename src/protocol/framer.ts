@@ -5,7 +5,7 @@
  * Cost: O(1) and no allocation a packet that lies whole in its read; a straddling packet is copied into a buffer that
  * at most doubles what has really arrived of it, so a length field alone reserves nothing.
  */
-import { EMPTY, readU32 } from "./bytes.ts";
+import { discard, EMPTY, readU32 } from "./bytes.ts";
 import { LENGTH_BYTES } from "./constants.ts";
 import { ProtocolError } from "./errors.ts";
 
@@ -76,7 +76,9 @@ export class Framer {
   push(bytes: Uint8Array): void {
     const chunk = this.#lost > 0 ? this.#passLost(bytes) : bytes;
     if (this.#at < this.#chunk.length) {
-      this.#chunk = Buffer.concat([this.#chunk.subarray(this.#at), chunk]);
+      const before = this.#chunk;
+      this.#chunk = Buffer.concat([before.subarray(this.#at), chunk]);
+      if (this.#isOwn && this.bytes !== before) discard(before);
       this.#isOwn = true;
     } else {
       this.#chunk = chunk;
@@ -263,8 +265,14 @@ export class Framer {
     }
   }
 
+  /** Whether something of these pushed bytes may still be looked at. */
+  holds(bytes: Uint8Array): boolean {
+    return this.#chunk === bytes || this.bytes === bytes;
+  }
+
   /** Drops the references to what was pushed, so that an idle connection does not hold its last read. */
   #release(): void {
+    if (this.#isOwn) discard(this.#chunk);
     this.#chunk = EMPTY;
     this.#at = 0;
     this.bytes = EMPTY;

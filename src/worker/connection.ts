@@ -9,7 +9,7 @@ import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
 import type { Report } from "../handler/report.ts";
 import type { Ledger } from "../ledger.ts";
-import { excerpt } from "../protocol/bytes.ts";
+import { discard, excerpt } from "../protocol/bytes.ts";
 import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
 import { suffices, type Wants } from "../protocol/negotiate.ts";
 import type { ReplyWriter } from "../protocol/encode.ts";
@@ -125,6 +125,11 @@ export class Connection implements ConversationHost, PacketTap {
   /** A read. The bytes are not kept past this call: the socket may use them again. */
   data(chunk: Uint8Array): void {
     if (this.#isEnding || this.#isClosed || this.#isReleased) return;
+    this.#read(chunk);
+    if (!this.#conversation.session.framer.holds(chunk)) discard(chunk);
+  }
+
+  #read(chunk: Uint8Array): void {
     this.#lastActive = this.#home.now();
     const { session } = this.#conversation;
     session.push(chunk);

@@ -1,6 +1,6 @@
 /** Text and number fields: what is read and given back arrives byte for byte as it was sent. */
 import { describe, expect, test } from "bun:test";
-import { ByteWriter, decodeText, encodeText, excerpt, readU32, stringEnd } from "../../src/protocol/bytes.ts";
+import { ByteWriter, decodeText, discard, encodeText, excerpt, readU32, stringEnd } from "../../src/protocol/bytes.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { forSeeds, mustEqual, type Random } from "./random.ts";
 import { fromHex } from "./wire.ts";
@@ -112,6 +112,17 @@ describe("stringEnd", () => {
       expect((error as ProtocolError).code).toBe("PMILTER_ERR_MISSING_NUL");
       expect((error as ProtocolError).message).toStartWith("the name ");
     }
+  });
+});
+
+describe("discard", () => {
+  test("gives back the memory of large bytes, not of small ones, nor of a part of something", () => {
+    const [large, small] = [new Uint8Array(65_536), new Uint8Array(100)];
+    const whole = new Uint8Array(65_536);
+    for (const bytes of [large, small, whole.subarray(1), new Uint8Array(new SharedArrayBuffer(65_536))])
+      discard(bytes);
+    expect([large.length, small.length, whole.length]).toEqual([0, 100, 65_536]);
+    discard(large);
   });
 });
 

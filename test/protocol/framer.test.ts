@@ -1,5 +1,6 @@
 /** Framing: every split gives the same packets, lengths are never trusted, and kept bytes are independent. */
 import { describe, expect, spyOn, test } from "bun:test";
+import { discard } from "../../src/protocol/bytes.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { Framer } from "../../src/protocol/framer.ts";
 import { forSeeds, mustEqual, type Random } from "./random.ts";
@@ -187,11 +188,51 @@ describe("Framer", () => {
     });
   });
 
+  test("reads that are given back once they are not held do not change what is found, however large, kept or not", () => {
+    forSeeds(150, (random) => {
+      const packets = Array.from({ length: 1 + random.below(6) }, () =>
+        packet("B", random.bytes(64).toString("latin1").repeat(random.below(1200))),
+      );
+      const stream = Buffer.concat(packets);
+      const framer = new Framer(LIMIT);
+      const found: string[] = [];
+      for (let at = 0; at < stream.length;) {
+        const end = Math.min(stream.length, at + 1 + random.below(random.pick([20_000, 70_000, 300_000])));
+        // As the socket gives it: memory of its own.
+        const read = new Uint8Array(stream.subarray(at, end));
+        at = end;
+        framer.push(read);
+        const most = random.chance(0.5) ? Number.POSITIVE_INFINITY : random.below(3);
+        for (let count = 0; count < most && framer.next(); count++) found.push(payloadOf(framer));
+        if (framer.holds(read)) framer.keep();
+        mustEqual(framer.holds(read), false, "held");
+        discard(read);
+      }
+      while (framer.next()) found.push(payloadOf(framer));
+      mustEqual(
+        found,
+        packets.map((bytes) => bytes.toString("latin1", 4)),
+        "packets",
+      );
+    });
+  });
+
   test("holds no reference to a read once all of it was taken", () => {
     const framer = new Framer(LIMIT);
     framer.push(packet("T"));
     take(framer);
     expect([framer.bytes.length, framer.start, framer.end]).toEqual([0, 0, 0]);
+  });
+
+  test("gives back the large copies of its own that it needs no more", () => {
+    const framer = new Framer(LIMIT);
+    framer.push(packet("B", "x".repeat(50_000)));
+    framer.keep();
+    expect(framer.next()).toBe(true);
+    const copy = framer.bytes;
+    expect(copy.length).toBeGreaterThan(50_000);
+    expect(framer.next()).toBe(false);
+    expect(copy.length).toBe(0);
   });
 });
 
