@@ -89,11 +89,6 @@ export class Connections {
     return this.#unplaced.length + this.#surplus.length;
   }
 
-  /** Some wait for a slot. */
-  get hasSurplus(): boolean {
-    return this.#surplus.length > 0;
-  }
-
   /** Takes a connection of which nothing has been read, and has it served once there is a slot and a worker for it. */
   add(held: number, peer: PeerName): void {
     const slot = this.#roster.reserve();
@@ -111,6 +106,10 @@ export class Connections {
   }
 
   #begin(slot: number): void {
+    if (this.#isStopping) {
+      this.#endConnection(slot);
+      return;
+    }
     this.#counters.count("connections");
     this.#place({ slot, resume: null, from: null, to: null, since: performance.now() });
   }
@@ -120,7 +119,7 @@ export class Connections {
     for (const { held, peer } of this.#surplus.splice(0)) this.add(held, peer);
   }
 
-  /** From now on a session that loses its worker ends. */
+  /** From now on no session begins, and one that loses its worker ends. */
   stop(): void {
     this.#isStopping = true;
   }

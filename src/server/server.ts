@@ -121,7 +121,9 @@ export class FilterServer {
       this.#nothing,
       {
         log: (level, text, fields) => options.log.write(level, text, fields),
-        ended: () => this.#settleRoom(),
+        ended: () => {
+          if (this.#isFull) this.#settleRoom();
+        },
       },
     );
     this.#watchdog = setInterval(() => this.#look(), WATCHDOG_MS);
