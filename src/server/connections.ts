@@ -105,6 +105,11 @@ export class Connections {
     if (this.#roster.takeGuest(slot)) this.#begin(slot);
   }
 
+  /** One of those is not to be served. */
+  refuseGuest(slot: number): void {
+    if (this.#roster.takeGuest(slot)) this.#endConnection(slot);
+  }
+
   #begin(slot: number): void {
     if (this.#isStopping) {
       this.#endConnection(slot);

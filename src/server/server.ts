@@ -98,7 +98,8 @@ export class FilterServer {
       paused: () => this.#settleRoom(),
       accepted: ({ held, host, peer, slot }) => {
         if (slot === -1) this.#admit(held, peer, host);
-        else this.#connections.addGuest(slot);
+        else if (this.#isLetIn(peer, host)) this.#connections.addGuest(slot);
+        else this.#connections.refuseGuest(slot);
       },
       room: () => this.#settleRoom(),
       released: (slot, release) => this.#connections.moveOn(slot, release),
@@ -368,13 +369,19 @@ export class FilterServer {
       close(descriptor);
       return;
     }
-    if (!isAllowed(this.#allowed, host)) {
-      this.#options.log.write("warn", refusal(peer));
+    if (!this.#isLetIn(peer, host)) {
       close(descriptor);
       return;
     }
     this.#connections.add(descriptor, peer);
     if (this.#roster.isFull) this.#settleRoom();
+  }
+
+  /** By `server.allow` as it is now. One that is not is logged. */
+  #isLetIn(peer: PeerName, host: string | undefined): boolean {
+    if (isAllowed(this.#allowed, host)) return true;
+    this.#options.log.write("warn", refusal(peer));
+    return false;
   }
 
   /** Looks after the workers. */

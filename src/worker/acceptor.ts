@@ -155,14 +155,16 @@ export class Acceptor {
     const { remoteAddress: host, remotePort } = isUnix ? NOBODY : socket;
     const peer = host === undefined || remotePort === undefined ? name : tcpPeerName(host, remotePort);
     const { fd } = socket as unknown as { readonly fd: number };
-    if (!isAllowed(allowed, host)) {
+    const mayKeep = this.#host.mayKeep();
+    // Else its list may be out of date: the main thread has the one that counts.
+    if (mayKeep && !isAllowed(allowed, host)) {
       this.#host.log("warn", refusal(peer));
       socket.end();
       return;
     }
     const held = dup(fd);
     const slot = roster.reserve();
-    if (slot === -1 || !this.#host.mayKeep() || !this.#hasRoom()) {
+    if (slot === -1 || !mayKeep || !this.#hasRoom()) {
       if (slot !== -1) roster.enterGuest(slot, held, peer);
       this.#host.pass({ slot, held, peer, host });
       // Without a shutdown: the peer notices nothing as long as there is the other copy.

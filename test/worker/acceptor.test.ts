@@ -130,6 +130,17 @@ describe("Acceptor", () => {
     expect(bench.kept[0]!.peer).toBe(`inet:127.0.0.1:${peer.socket.localPort}`);
   });
 
+  test("once another generation is current, whose server.allow may be another, it refuses nobody itself", async () => {
+    const allowed = new BlockList();
+    allowed.addSubnet("192.0.2.0", 24, "ipv4");
+    const bench = await Bench.open(8, { allowed }, { kind: "tcp", host: "127.0.0.1", port: 0, family: 4 });
+    bench.isCurrent = false;
+    await bench.connect();
+    await bench.until(() => bench.guests.length + bench.log.length > 0);
+    expect(bench.log).toEqual([]);
+    expect(bench.guests).toMatchObject([{ slot: 0, host: "127.0.0.1" }]);
+  });
+
   test("who is not in server.allow is refused", async () => {
     const allowed = new BlockList();
     allowed.addSubnet("192.0.2.0", 24, "ipv4");
