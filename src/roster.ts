@@ -24,8 +24,11 @@ const HEAD = {
 } as const;
 const HEAD_WORDS = 16;
 
-/** A row's word is how many connections its worker has, or was given; each has a cache line of its own. */
-const ROW_WORDS = 16;
+/**
+ * A row's first word is how many connections its worker has, or was given; behind it are the descriptors that it accepts by,
+ * plus 1, one for each listening socket, 0 while it does not. Each row has cache lines of its own.
+ */
+const LINE_WORDS = 16;
 
 /** The words of a slot. Behind them the bytes of the peer's name. */
 const SLOT = {
@@ -55,20 +58,24 @@ export interface RosterLayout {
   readonly buffer: SharedArrayBuffer;
   readonly rows: number;
   readonly slots: number;
+  /** Listening sockets. */
+  readonly doors: number;
 }
 
 export class Roster {
   readonly layout: RosterLayout;
   readonly #words: Int32Array;
   readonly #bytes: Uint8Array;
+  readonly #rowWords: number;
 
-  static create(rows: number, slots: number): Roster {
-    const words = HEAD_WORDS + rows * ROW_WORDS + slots * SLOT_WORDS;
-    return new Roster({ buffer: new SharedArrayBuffer(words * 4), rows, slots });
+  static create(rows: number, slots: number, doors: number): Roster {
+    const words = HEAD_WORDS + rows * rowWords(doors) + slots * SLOT_WORDS;
+    return new Roster({ buffer: new SharedArrayBuffer(words * 4), rows, slots, doors });
   }
 
   constructor(layout: RosterLayout) {
     this.layout = layout;
+    this.#rowWords = rowWords(layout.doors);
     this.#words = new Int32Array(layout.buffer);
     this.#bytes = new Uint8Array(layout.buffer);
   }
@@ -113,6 +120,19 @@ export class Roster {
   /** A row is given to a new worker. */
   openRow(row: number): void {
     Atomics.store(this.#words, this.#rowAt(row), 0);
+    for (let door = 0; door < this.layout.doors; door++) this.setDoor(row, door, null);
+  }
+
+  /** What the worker accepts by at one of the listening sockets; null: it does not. */
+  setDoor(row: number, door: number, descriptor: number | null): void {
+    Atomics.store(this.#words, this.#rowAt(row) + 1 + door, descriptor === null ? 0 : descriptor + 1);
+  }
+
+  /** The descriptors that it accepts by. */
+  doorsOf(row: number): number[] {
+    const from = this.#rowAt(row) + 1;
+    const words = [...this.#words.subarray(from, from + this.layout.doors)];
+    return words.filter((word) => word !== 0).map((word) => word - 1);
   }
 
   /** How many connections a worker has, with those that it was given and has not adopted yet. */
@@ -247,12 +267,16 @@ export class Roster {
   }
 
   #rowAt(row: number): number {
-    return HEAD_WORDS + row * ROW_WORDS;
+    return HEAD_WORDS + row * this.#rowWords;
   }
 
   #slotAt(slot: number): number {
-    return HEAD_WORDS + this.layout.rows * ROW_WORDS + slot * SLOT_WORDS;
+    return HEAD_WORDS + this.layout.rows * this.#rowWords + slot * SLOT_WORDS;
   }
+}
+
+function rowWords(doors: number): number {
+  return Math.ceil((1 + doors) / LINE_WORDS) * LINE_WORDS;
 }
 
 const ENCODER = new TextEncoder();

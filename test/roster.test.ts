@@ -12,7 +12,7 @@ function enter(roster: Roster, row: number, held = 100): number {
 
 describe("Roster", () => {
   test("what one thread enters, another that maps the memory reads", () => {
-    const roster = Roster.create(2, 4);
+    const roster = Roster.create(2, 4, 1);
     const other = new Roster(roster.layout);
     const slot = roster.reserve();
     expect(roster.slotsOf(1)).toEqual([]);
@@ -25,7 +25,7 @@ describe("Roster", () => {
   });
 
   test("the longest names of peers are kept whole, and no longer one reaches into the next slot", () => {
-    const roster = Roster.create(1, 2);
+    const roster = Roster.create(1, 2, 1);
     const [first, second] = [roster.reserve(), roster.reserve()];
     const longest = `unix:/${"x".repeat(106)}`;
     roster.enterOwn(second, 8, "second");
@@ -38,7 +38,7 @@ describe("Roster", () => {
   });
 
   test("a full one has no slot, until one is left; then it is that one", () => {
-    const roster = Roster.create(1, 3);
+    const roster = Roster.create(1, 3, 1);
     const slots = [enter(roster, 0), enter(roster, 0), enter(roster, 0)];
     expect(slots).toEqual([0, 1, 2]);
     expect(roster.isFull).toBe(true);
@@ -50,7 +50,7 @@ describe("Roster", () => {
   });
 
   test("who has taken a slot has it alone: its former owner can neither leave nor take it", () => {
-    const roster = Roster.create(2, 2);
+    const roster = Roster.create(2, 2, 1);
     const slot = enter(roster, 0);
     expect(roster.take(slot, 1)).toBe(false);
     expect(roster.take(slot, 0)).toBe(true);
@@ -69,7 +69,7 @@ describe("Roster", () => {
   });
 
   test("a guest is taken once, whoever finds it", () => {
-    const roster = Roster.create(1, 2);
+    const roster = Roster.create(1, 2, 1);
     const slot = roster.reserve();
     roster.enterGuest(slot, 9, "inet:192.0.2.1:4000");
     expect(roster.guestSlots()).toEqual([slot]);
@@ -81,7 +81,7 @@ describe("Roster", () => {
   });
 
   test("the use of a slot differs from one connection to the next", () => {
-    const roster = Roster.create(1, 1);
+    const roster = Roster.create(1, 1, 1);
     enter(roster, 0);
     const use = roster.useOf(0);
     roster.take(0, 0);
@@ -92,7 +92,7 @@ describe("Roster", () => {
   });
 
   test("threads that come and go at once never have the same slot, and leave nothing behind", async () => {
-    const roster = Roster.create(3, 16);
+    const roster = Roster.create(3, 16, 1);
     const owners = new Int32Array(new SharedArrayBuffer(16 * 4));
     const work = (row: number) => {
       const { promise, reject, resolve } = Promise.withResolvers<Done>();

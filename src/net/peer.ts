@@ -22,11 +22,13 @@ export function allowedBy({ server }: Config): BlockList | null {
 }
 
 /**
- * An inherited socket may be of both families: an IPv4 client then comes as `::ffff:192.0.2.1`.
- * @param host undefined of a unix socket, whose file has a mode and an owner for that
+ * Who came to a unix socket always is: its file has a mode and an owner for that. An inherited socket may be of both
+ * families: an IPv4 client then comes as `::ffff:192.0.2.1`.
  */
-export function isAllowed(allowed: BlockList | null, host: string | undefined): boolean {
-  if (allowed === null || host === undefined) return true;
+export function isAllowed(allowed: BlockList | null, peer: PeerName): boolean {
+  if (allowed === null) return true;
+  const host = /^inet6?:\[?(.*?)\]?:\d+$/.exec(peer)?.[1];
+  if (host === undefined) return true;
   const address = host.replace(/^::ffff:(?=\d+\.)/i, "");
   return allowed.check(address, address.includes(":") ? "ipv6" : "ipv4");
 }

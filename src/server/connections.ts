@@ -21,6 +21,8 @@ import { forOthers, handOver, type LossCause, recover } from "./recovery.ts";
 
 export interface ConnectionsHost {
   log(level: LogLevel, text: string, fields?: LogFields): void;
+  /** By `server.allow` as it is now. One that is not is logged. */
+  isLetIn(peer: PeerName): boolean;
   /** A connection of the main thread has ended: there is room for another. */
   ended(): void;
 }
@@ -102,12 +104,9 @@ export class Connections {
 
   /** Takes one that a worker has accepted for others, and put into a slot. */
   addGuest(slot: number): void {
-    if (this.#roster.takeGuest(slot)) this.#begin(slot);
-  }
-
-  /** One of those is not to be served. */
-  refuseGuest(slot: number): void {
-    if (this.#roster.takeGuest(slot)) this.#endConnection(slot);
+    if (!this.#roster.takeGuest(slot)) return;
+    if (this.#host.isLetIn(this.#roster.peerOf(slot))) this.#begin(slot);
+    else this.#endConnection(slot);
   }
 
   #begin(slot: number): void {

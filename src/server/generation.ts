@@ -11,13 +11,11 @@ import { BEAT_MS, type Ledger } from "../ledger.ts";
 import type { Outcome } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { LoadError } from "../worker/load-failure.ts";
-import { close } from "../net/libc.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { Roster } from "../roster.ts";
 import type { Door, Guest } from "../worker/acceptor.ts";
 import type { ChainSummary, FromWorker, ResumedSession } from "../worker/messages.ts";
 import type { Sources } from "../worker/sources.ts";
-import type { LendingListener } from "./listener.ts";
 import {
   LEAVING_MS,
   MAX_LISTENING,
@@ -55,7 +53,7 @@ export interface GenerationEvents {
    * reach them any more.
    * @returns their slots
    */
-  revoke(row: number, doors: readonly number[]): number[];
+  revoke(row: number): number[];
   /** Sessions have lost their worker; its descriptors are closed, or never to be used again. */
   orphaned(generation: Generation, loss: Loss): void;
   count(counter: ServerCounter): void;
@@ -88,6 +86,7 @@ export interface GenerationOptions {
   readonly config: Config;
   readonly ledger: Ledger;
   readonly roster: Roster;
+  readonly doors: readonly Door[];
   readonly workers: number;
   readonly rows: Rows;
   /** It runs no handler, and gives every connection this; null for one that does its work. */
@@ -100,8 +99,10 @@ interface Member {
   readonly thread: WorkerThread;
   /** Its row in the ledger. */
   readonly row: number;
-  /** The descriptors that it accepts by; none while it does not. */
-  doors: readonly number[];
+  /** Whether it was last told to accept connections. */
+  isToListen: boolean;
+  /** Settles when it first does. */
+  readonly listening: PromiseWithResolvers<void>;
   /** Slots that were taken from it, since it is lost or has ended. */
   readonly taken: number[];
   loss: Omit<Loss, "slots">;
@@ -130,17 +131,6 @@ export interface WorkerStatus {
 const COUNTER_OF = { blocked: "blocked", died: "workersDied", memory: "workersRecycled" } as const;
 
 const connections = (count: number) => `${count} connection${count === 1 ? "" : "s"}`;
-
-function lendAll(listeners: readonly LendingListener[]): Door[] {
-  const doors: Door[] = [];
-  try {
-    for (const listener of listeners) doors.push(listener.lend());
-    return doors;
-  } catch (error) {
-    for (const { descriptor } of doors) close(descriptor);
-    throw error;
-  }
-}
 
 const megabytes = (bytes: number) => Math.round(bytes / 2 ** 20);
 
@@ -245,20 +235,27 @@ export class Generation {
   /**
    * Has its workers accept connections for themselves.
    * @returns false if none can now
-   * @throws LibcError (EMFILE)
    */
-  listen(listeners: readonly LendingListener[]): boolean {
+  listen(): boolean {
     const ready = this.#members.filter(({ state }) => state === "ready");
     const rows = ready.map(({ row }) => row);
     // Each connection wakes all who listen.
     const chosen = ready.slice(0, MAX_LISTENING);
     for (const member of ready.slice(MAX_LISTENING)) this.#pause(member);
     for (const member of chosen) {
-      const doors = member.doors.length > 0 ? null : lendAll(listeners);
-      if (doors !== null) member.doors = doors.map(({ descriptor }) => descriptor);
-      member.thread.post({ kind: "listen", doors, rows });
+      member.isToListen = true;
+      member.thread.post({ kind: "listen", rows });
     }
     return chosen.length > 0;
+  }
+
+  /** Settles when those that were told to {@link listen} do, or after `timeoutMs`. */
+  async listening(timeoutMs: number): Promise<void> {
+    const told = this.#members.filter(({ isToListen }) => isToListen);
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, timeoutMs);
+    await Promise.race([Promise.all(told.map(({ listening }) => listening.promise)), late]);
+    clearTimeout(timer);
   }
 
   /** Its workers accept no more. */
@@ -267,8 +264,8 @@ export class Generation {
   }
 
   #pause(member: Member): void {
-    if (member.doors.length === 0) return;
-    member.doors = [];
+    if (!member.isToListen) return;
+    member.isToListen = false;
     member.thread.post({ kind: "pause" });
   }
 
@@ -365,13 +362,14 @@ export class Generation {
   }
 
   async #spawn(place: number): Promise<ChainSummary> {
-    const { config, events, ledger, roster, rows, standIn, workerUrl } = this.#options;
+    const { config, doors, events, ledger, roster, rows, standIn, workerUrl } = this.#options;
     events.starting();
     const row = rows.take();
     const member: Member = {
       place,
       row,
-      doors: [],
+      isToListen: false,
+      listening: Promise.withResolvers<void>(),
       taken: [],
       loss: { cause: "died", busySlot: null },
       loading: Promise.withResolvers<ChainSummary>(),
@@ -394,6 +392,7 @@ export class Generation {
       config,
       ledger: ledger.layout,
       roster: roster.layout,
+      doors,
       sources: this.#sources,
       isFirst,
       standIn,
@@ -439,8 +438,10 @@ export class Generation {
       case "accepted":
         events.accepted(message.guest);
         return;
+      case "listening":
+        member.listening.resolve();
+        return;
       case "paused":
-        member.doors = [];
         events.paused();
         return;
       case "room":
@@ -524,16 +525,9 @@ export class Generation {
   #takeFrom(member: Member): void {
     const { events } = this.#options;
     this.#lost += 1;
-    member.taken.push(...events.revoke(member.row, this.#ownDoors(member)));
-    const wasListening = member.doors.length > 0;
-    member.doors = [];
-    if (wasListening) events.deaf();
-  }
-
-  /** A number that it has given back may be another's by now. */
-  #ownDoors(member: Member): number[] {
-    const others = new Set(this.#members.filter((other) => other !== member).flatMap(({ doors }) => doors));
-    return member.doors.filter((descriptor) => !others.has(descriptor));
+    member.taken.push(...events.revoke(member.row));
+    if (member.isToListen) events.deaf();
+    member.isToListen = false;
   }
 
   #orphan(member: Member): void {

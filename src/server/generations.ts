@@ -6,6 +6,7 @@ import type { Config } from "../config/config.ts";
 import { strictest } from "../handler/fallback.ts";
 import type { Ledger } from "../ledger.ts";
 import type { Roster } from "../roster.ts";
+import type { Door } from "../worker/acceptor.ts";
 import type { Sources } from "../worker/sources.ts";
 import { Generation, type GenerationEvents } from "./generation.ts";
 import type { Rows } from "./rows.ts";
@@ -15,6 +16,8 @@ export class Generations {
   readonly #workerUrl: URL;
   readonly #ledger: Ledger;
   readonly #roster: Roster;
+  /** Where workers accept connections. */
+  doors: readonly Door[] = [];
   readonly #events: GenerationEvents;
   readonly #rows: Rows;
   #current: Generation | null = null;
@@ -83,6 +86,7 @@ export class Generations {
       config,
       ledger: this.#ledger,
       roster: this.#roster,
+      doors: this.doors,
       workers,
       rows: this.#rows,
       standIn: null,
@@ -132,6 +136,7 @@ export class Generations {
       config: current.config,
       ledger: this.#ledger,
       roster: this.#roster,
+      doors: this.doors,
       workers: 1,
       rows: this.#rows,
       standIn: outcome,

@@ -64,11 +64,10 @@ export interface Listener {
 }
 
 /** Workers can accept for themselves what comes to it. */
-export interface LendingListener extends Listener {
-  /** A duplicate of its socket. @throws LibcError (EMFILE) */
-  lend(): Door;
-  /** Whether a descriptor is such a duplicate. */
-  isLent(descriptor: number): boolean;
+export interface SharedListener extends Listener {
+  readonly door: Door;
+  /** Whether a descriptor leads to its socket. */
+  isDoor(descriptor: number): boolean;
 }
 
 /**
@@ -82,7 +81,7 @@ export interface LendingListener extends Listener {
  *
  * Throws ListenError.
  */
-export async function listen(address: ListenAddress, options: ListenerOptions): Promise<LendingListener> {
+export async function listen(address: ListenAddress, options: ListenerOptions): Promise<SharedListener> {
   const bound = await bind(address, options);
   const listener = new ActiveListener(bound, options);
   try {
@@ -94,7 +93,7 @@ export async function listen(address: ListenAddress, options: ListenerOptions): 
   return listener;
 }
 
-class ActiveListener implements LendingListener {
+class ActiveListener implements SharedListener {
   readonly address: ListenAddress;
   readonly #file: SocketFile | null;
   readonly #options: ListenerOptions;
@@ -140,16 +139,16 @@ class ActiveListener implements LendingListener {
     }
   }
 
-  lend(): Door {
+  get door(): Door {
     return {
-      descriptor: dup(this.#fd!),
+      descriptor: this.#fd!,
       name: formatAddress(this.address),
       isUnix: this.address.kind === "unix",
       backlog: this.#options.backlog,
     };
   }
 
-  isLent(descriptor: number): boolean {
+  isDoor(descriptor: number): boolean {
     return this.#fd !== null && isSameFile(this.#fd, descriptor);
   }
 

@@ -29,6 +29,9 @@ export const MAX_WAITING_GENERATIONS = 4;
 /** How many workers accept connections for themselves: each connection wakes all of them. They pass on what is not their share. */
 export const MAX_LISTENING = 4;
 
+/** How long a start waits until its workers accept connections, in milliseconds: meanwhile they wait in the queue of the socket. */
+export const LISTENING_MS = 1000;
+
 /** Milliseconds between two looks at the workers. */
 export const WATCHDOG_MS = 100;
 /**

@@ -24,8 +24,8 @@ import type { Generation } from "./generation.ts";
 import { Generations } from "./generations.ts";
 import { close, deadSocket, replaceDescriptor } from "../net/libc.ts";
 import { toError } from "./listen-error.ts";
-import { type Accepted, type LendingListener, listen, type Listener } from "./listener.ts";
-import { WATCHDOG_MS } from "./policy.ts";
+import { type Accepted, type SharedListener, listen, type Listener } from "./listener.ts";
+import { LISTENING_MS, WATCHDOG_MS } from "./policy.ts";
 import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
 import { Rows } from "./rows.ts";
 import { statusOf } from "./status.ts";
@@ -59,7 +59,7 @@ export class FilterServer {
   readonly #roster: Roster;
   readonly #connections: Connections;
   #allowed: BlockList | null;
-  #listeners: LendingListener[] = [];
+  #listeners: SharedListener[] = [];
   #control: Listener | null = null;
   readonly #counters = new Counters();
   readonly #watchdog: ReturnType<typeof setInterval>;
@@ -83,7 +83,7 @@ export class FilterServer {
     this.#options = options;
     const rows = Generations.rowsFor(workersOf(config));
     this.#ledger = Ledger.create(rows, maxConnections);
-    this.#roster = Roster.create(rows, maxConnections);
+    this.#roster = Roster.create(rows, maxConnections, config.server.listen.length);
     this.#allowed = allowedBy(config);
     this.#rows = new Rows(this.#ledger, this.#roster, (counters) => this.#counters.add(counters));
     this.#generations = new Generations(options.workerUrl, this.#ledger, this.#roster, this.#rows, {
@@ -96,17 +96,16 @@ export class FilterServer {
       },
       deaf: () => this.#settleListening(),
       paused: () => this.#settleRoom(),
-      accepted: ({ held, host, peer, slot }) => {
-        if (slot === -1) this.#admit(held, peer, host);
-        else if (this.#isLetIn(peer, host)) this.#connections.addGuest(slot);
-        else this.#connections.refuseGuest(slot);
+      accepted: ({ held, peer, slot }) => {
+        if (slot === -1) this.#admit(held, peer);
+        else this.#connections.addGuest(slot);
       },
       room: () => this.#settleRoom(),
       released: (slot, release) => this.#connections.moveOn(slot, release),
-      revoke: (row, doors) => {
+      revoke: (row) => {
         // First: what it accepts from now on nobody would know of.
-        for (const door of doors) {
-          if (this.#listeners.some((listener) => listener.isLent(door))) replaceDescriptor(this.#nothing, door);
+        for (const door of this.#roster.doorsOf(row)) {
+          if (this.#listeners.some((listener) => listener.isDoor(door))) replaceDescriptor(this.#nothing, door);
         }
         return this.#connections.revoke(row);
       },
@@ -122,6 +121,7 @@ export class FilterServer {
       this.#nothing,
       {
         log: (level, text, fields) => options.log.write(level, text, fields),
+        isLetIn: (peer) => this.#isLetIn(peer),
         ended: () => {
           if (this.#isFull) this.#settleRoom();
         },
@@ -153,6 +153,7 @@ export class FilterServer {
         dropPrivileges({ user: config.server.user, group: config.server.group });
       }
       await server.#load(config);
+      await server.generation.listening(LISTENING_MS);
       return server;
     } catch (error) {
       clearInterval(server.#watchdog);
@@ -331,6 +332,7 @@ export class FilterServer {
       });
       this.#listeners.push(listener);
     }
+    this.#generations.doors = this.#listeners.map(({ door }) => door);
   }
 
   /** Without it nobody can ask how the server is; the mail goes on. */
@@ -360,16 +362,15 @@ export class FilterServer {
 
   #accept({ fd, remoteAddress, remotePort }: Accepted, address: ListenAddress): void {
     const isNamed = remoteAddress !== undefined && remotePort !== undefined;
-    this.#admit(fd, isNamed ? tcpPeerName(remoteAddress, remotePort) : formatAddress(address), remoteAddress);
+    this.#admit(fd, isNamed ? tcpPeerName(remoteAddress, remotePort) : formatAddress(address));
   }
 
-  /** @param host address of a TCP peer */
-  #admit(descriptor: number, peer: PeerName, host: string | undefined): void {
+  #admit(descriptor: number, peer: PeerName): void {
     if (this.#isStopping) {
       close(descriptor);
       return;
     }
-    if (!this.#isLetIn(peer, host)) {
+    if (!this.#isLetIn(peer)) {
       close(descriptor);
       return;
     }
@@ -377,9 +378,8 @@ export class FilterServer {
     if (this.#roster.isFull) this.#settleRoom();
   }
 
-  /** By `server.allow` as it is now. One that is not is logged. */
-  #isLetIn(peer: PeerName, host: string | undefined): boolean {
-    if (isAllowed(this.#allowed, host)) return true;
+  #isLetIn(peer: PeerName): boolean {
+    if (isAllowed(this.#allowed, peer)) return true;
     this.#options.log.write("warn", refusal(peer));
     return false;
   }
@@ -442,7 +442,7 @@ export class FilterServer {
     const { all, current } = this.#generations;
     const isOpen = !this.#isStopping && !this.#isFull && !this.#isStarved;
     try {
-      const isHeard = isOpen && current?.listen(this.#listeners) === true;
+      const isHeard = isOpen && current?.listen() === true;
       for (const generation of all) if (!isHeard || generation !== current) generation.pause();
       for (const listener of this.#listeners) {
         if (isOpen && !isHeard) listener.resume();

@@ -10,9 +10,9 @@ import { isAllowed, type PeerName, tcpPeerName } from "../net/peer.ts";
 import type { Roster } from "../roster.ts";
 import type { Connection } from "./connection.ts";
 
-/** A listening socket of the main thread, as it is lent to a worker. */
+/** A listening socket of the main thread, for workers to accept by. */
 export interface Door {
-  /** A duplicate, the worker's from now on. */
+  /** The main thread's own: it lives as long as connections are accepted. Who accepts by it makes a duplicate. */
   readonly descriptor: number;
   /** Where it listens, for logs. */
   readonly name: string;
@@ -28,13 +28,12 @@ export interface Guest {
   /** Whoever gets this has to close it. */
   readonly held: number;
   readonly peer: PeerName;
-  /** Address of a TCP peer. */
-  readonly host: string | undefined;
 }
 
 export interface AcceptorHost {
   readonly row: number;
   readonly roster: Roster;
+  readonly doors: readonly Door[];
   readonly allowed: BlockList | null;
   /** Whether sessions may begin in this worker, as things stand at this moment. */
   mayKeep(): boolean;
@@ -44,6 +43,8 @@ export interface AcceptorHost {
   keep(slot: number, peer: PeerName, socket: Socket<Connection>): void;
   /** It is not. */
   pass(guest: Guest): void;
+  /** It has begun to listen. */
+  listening(): void;
   /** It does not listen any more, and was not told to: no slot is free, or a listening socket cannot be used. */
   stopped(): void;
   log(level: "warn" | "error", text: string): void;
@@ -63,6 +64,7 @@ export class Acceptor {
   #listening: BoundListener[] = [];
   /** Accepted while no descriptor was left, or hardly any: nothing is read from them. */
   #waiting: { readonly socket: Socket<undefined>; readonly door: Door }[] = [];
+  #retry: ReturnType<typeof setTimeout> | null = null;
 
   /** @param handlers of the connections that it keeps, `data` of their sockets */
   constructor(host: AcceptorHost, handlers: Omit<Handlers, "open">) {
@@ -70,23 +72,14 @@ export class Acceptor {
     this.#handlers = handlers;
   }
 
-  /** @param doors in place of those that it has; null: it keeps them */
-  listen(doors: readonly Door[] | null, rows: readonly number[]): void {
+  /** @param rows of all workers that take sessions */
+  listen(rows: readonly number[]): void {
     this.#rows = rows;
-    this.#takeWaiting();
-    if (doors === null) return;
-    this.pause();
+    this.#takeWaiting((socket, door) => this.#opened(socket, door));
+    if (this.#listening.length > 0) return;
     try {
-      for (const [index, door] of doors.entries()) {
-        try {
-          this.#listening.push(bunListen({ fd: door.descriptor, socket: this.#handlersOf(door) }));
-        } catch (error) {
-          for (const { descriptor } of doors.slice(index)) close(descriptor);
-          throw error;
-        }
-        // Bun has just called listen() itself, with 512.
-        setBacklog(door.descriptor, door.backlog);
-      }
+      this.#host.doors.forEach((door, index) => this.#listenAt(door, index));
+      this.#host.listening();
     } catch (error) {
       this.#host.log("error", `a worker cannot accept connections: ${String(error)}`);
       this.pause();
@@ -94,21 +87,52 @@ export class Acceptor {
     }
   }
 
+  #listenAt(door: Door, index: number): void {
+    const { roster, row } = this.#host;
+    const descriptor = dup(door.descriptor);
+    try {
+      this.#listening.push(bunListen({ fd: descriptor, socket: this.#handlersOf(door) }));
+    } catch (error) {
+      close(descriptor);
+      throw error;
+    }
+    roster.setDoor(row, index, descriptor);
+    // Bun has just called listen() itself, with 512.
+    setBacklog(descriptor, door.backlog);
+  }
+
   /** Accepts no more; what comes waits for others that do. */
   pause(): void {
-    for (const listener of this.#listening.splice(0)) listener.stop();
+    const { roster, row } = this.#host;
+    for (const [index, listener] of this.#listening.splice(0).entries()) {
+      // First: the number may be another's afterwards.
+      roster.setDoor(row, index, null);
+      listener.stop();
+    }
   }
 
   /** Accepts no more, for good: those that wait here others are to have. */
   close(): void {
     this.pause();
-    this.#takeWaiting();
+    this.#takeWaiting((socket, door) => this.#open(socket, door));
   }
 
-  #takeWaiting(): void {
+  #takeWaiting(take: (socket: Socket<undefined>, door: Door) => void): void {
     for (const { door, socket } of this.#waiting.splice(0)) {
+      // Its peer may be gone.
+      if (descriptorOf(socket) === -1) continue;
       socket.resume();
-      this.#opened(socket, door);
+      this.#guard(socket, door, take);
+    }
+  }
+
+  /** Whatever goes wrong with one connection ends that one. */
+  #guard(socket: Socket<undefined>, door: Door, take: (socket: Socket<undefined>, door: Door) => void): void {
+    try {
+      take(socket, door);
+    } catch (error) {
+      socket.end();
+      this.#host.log("error", `${door.name}: ${String(error)}`);
     }
   }
 
@@ -119,7 +143,7 @@ export class Acceptor {
   }
 
   #handlersOf(door: Door): Handlers {
-    return { ...this.#handlers, open: (socket) => this.#opened(socket, door) };
+    return { ...this.#handlers, open: (socket) => this.#guard(socket, door, (taken) => this.#opened(taken, door)) };
   }
 
   #opened(socket: Socket<undefined>, door: Door): void {
@@ -133,47 +157,48 @@ export class Acceptor {
         this.#stop();
       }
     } catch (error) {
-      if ((error as { readonly code?: unknown }).code === "EMFILE") {
-        this.#wait(socket, door);
-        this.#stop();
-        return;
-      }
-      socket.end();
-      this.#host.log("error", `${door.name}: ${String(error)}`);
+      if ((error as { readonly code?: unknown }).code !== "EMFILE") throw error;
+      this.#wait(socket, door);
+      this.#stop();
     }
   }
 
-  /** Until it is to listen again. */
   #wait(socket: Socket<undefined>, door: Door): void {
     socket.pause();
     this.#waiting.push({ socket, door });
+    if (this.#retry !== null) return;
+    this.#retry = setTimeout(() => {
+      this.#retry = null;
+      this.#takeWaiting((each, at) => this.#opened(each, at));
+    }, RETRY_MS);
   }
 
   #open(socket: Socket<undefined>, { isUnix, name }: Door): void {
     const { allowed, roster, row } = this.#host;
     // Asking costs calls of the system, also where there is no answer.
-    const { remoteAddress: host, remotePort } = isUnix ? NOBODY : socket;
-    const peer = host === undefined || remotePort === undefined ? name : tcpPeerName(host, remotePort);
-    const { fd } = socket as unknown as { readonly fd: number };
+    const { remoteAddress, remotePort } = isUnix ? NOBODY : socket;
+    const isNamed = remoteAddress !== undefined && remotePort !== undefined;
+    const peer = isNamed ? tcpPeerName(remoteAddress, remotePort) : name;
     const mayKeep = this.#host.mayKeep();
     // Else its list may be out of date: the main thread has the one that counts.
-    if (mayKeep && !isAllowed(allowed, host)) {
+    if (mayKeep && !isAllowed(allowed, peer)) {
       this.#host.log("warn", refusal(peer));
       socket.end();
       return;
     }
-    const held = dup(fd);
+    const descriptor = descriptorOf(socket);
+    const held = dup(descriptor);
     const slot = roster.reserve();
     if (slot === -1 || !mayKeep || !this.#hasRoom()) {
       if (slot !== -1) roster.enterGuest(slot, held, peer);
-      this.#host.pass({ slot, held, peer, host });
+      this.#host.pass({ slot, held, peer });
       // Without a shutdown: the peer notices nothing as long as there is the other copy.
       socket.end();
       return;
     }
     // Before the slot is known to be this worker's: the main thread would take it from there.
     this.#host.prepare(slot);
-    roster.enter(slot, row, fd, held, peer);
+    roster.enter(slot, row, descriptor, held, peer);
     this.#host.keep(slot, peer, socket as unknown as Socket<Connection>);
   }
 
@@ -186,7 +211,12 @@ export class Acceptor {
   }
 }
 
-/** A listening socket that could not be used is tried again after so long. */
+/** What the types of Bun 1.4.5 leave out; -1 once it is closed. */
+function descriptorOf(socket: Socket<undefined>): number {
+  return (socket as unknown as { readonly fd: number }).fd;
+}
+
+/** What could not be done is tried again after so long. */
 const RETRY_MS = 1000;
 
 const NOBODY = { remoteAddress: undefined, remotePort: undefined };

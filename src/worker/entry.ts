@@ -18,7 +18,7 @@ import { ReplyWriter } from "../protocol/encode.ts";
 import { close } from "../net/libc.ts";
 import { allowedBy, type PeerName } from "../net/peer.ts";
 import { Roster } from "../roster.ts";
-import { Acceptor, type Door } from "./acceptor.ts";
+import { Acceptor } from "./acceptor.ts";
 import { Connection, type ConnectionHome } from "./connection.ts";
 import { callModule, entryFiles, loadChain, loadModule } from "./loader.ts";
 import { standInChain } from "./stand-in.ts";
@@ -69,7 +69,7 @@ class Server {
   readonly #roster: Roster;
   readonly #acceptor: Acceptor;
 
-  constructor(row: number, generation: number, config: Config, ledger: Ledger, roster: Roster, chain: Chain) {
+  constructor({ config, doors, generation, row }: Assignment, ledger: Ledger, roster: Roster, chain: Chain) {
     const { logLevel, debug, timeoutMs } = config.server;
     const folder = dirname(config.file);
     const logs = (level: LogLevel) => isLogged(level, logLevel);
@@ -107,6 +107,7 @@ class Server {
       {
         row,
         roster,
+        doors,
         allowed: allowedBy(config),
         mayKeep: () => !this.#isEnding && roster.current === generation,
         prepare(slot) {
@@ -121,6 +122,7 @@ class Server {
           connection.opened(socket);
         },
         pass: (guest) => post({ kind: "accepted", guest }),
+        listening: () => post({ kind: "listening" }),
         stopped: () => post({ kind: "paused" }),
         log: this.#home.log,
       },
@@ -137,8 +139,8 @@ class Server {
     );
   }
 
-  listen(doors: readonly Door[] | null, rows: readonly number[]): void {
-    this.#acceptor.listen(doors, rows);
+  listen(rows: readonly number[]): void {
+    this.#acceptor.listen(rows);
   }
 
   pause(): void {
@@ -300,7 +302,7 @@ async function load(config: Config, given: Sources | null, isFirst: boolean): Pr
 }
 
 async function serve(assignment: Assignment): Promise<void> {
-  const { config, generation, row, sources: given, isFirst, standIn } = assignment;
+  const { config, row, sources: given, isFirst, standIn } = assignment;
   const ledger = new Ledger(assignment.ledger);
   const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
   // A start is not kept waiting for it: there is nobody who would be slowed down.
@@ -318,7 +320,7 @@ async function serve(assignment: Assignment): Promise<void> {
       );
     }
   }
-  server = new Server(row, generation, config, ledger, new Roster(assignment.roster), chain);
+  server = new Server(assignment, ledger, new Roster(assignment.roster), chain);
   holdExits(ledger, row);
   outbox.onDropped = () => ledger.count(row, "linesDropped");
   post({ kind: "ready", summary: summarize(chain) });
@@ -365,7 +367,7 @@ self.onmessage = ({ data: message }) => {
       );
       return;
     case "listen":
-      server?.listen(message.doors, message.rows);
+      server?.listen(message.rows);
       return;
     case "pause":
       server?.pause();

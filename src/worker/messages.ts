@@ -44,6 +44,8 @@ export type ToWorker =
       readonly config: Config;
       readonly ledger: LedgerLayout;
       readonly roster: RosterLayout;
+      /** Where connections come in, for when it is told to listen. */
+      readonly doors: readonly Door[];
       /** What to load the handlers from; null for the first worker of a generation, which reads them. */
       readonly sources: Sources | null;
       /** The server starts: Ruby handlers that do not load are taken as in the original, see `compileScripts` in `src/ruby`. */
@@ -55,8 +57,8 @@ export type ToWorker =
   | { readonly kind: "check"; readonly config: Config }
   /** Load a module and call its default export (a dry run only loads it), and answer `done` or `failed`. */
   | { readonly kind: "call"; readonly file: string; readonly isDry: boolean }
-  /** Accept connections here, if `doors` is not null in place of where it accepts; all workers that do have these rows. */
-  | { readonly kind: "listen"; readonly doors: readonly Door[] | null; readonly rows: readonly number[] }
+  /** Accept connections; these are the rows of all workers that take sessions. */
+  | { readonly kind: "listen"; readonly rows: readonly number[] }
   /** Accept no more, until told to. */
   | { readonly kind: "pause" }
   /** Take over a connection; the descriptor is the worker's from now on. */
@@ -90,6 +92,8 @@ export type FromWorker =
   | { readonly kind: "released"; readonly slot: number }
   /** A connection that it accepted and may not keep, or that is more than its share. */
   | { readonly kind: "accepted"; readonly guest: Guest }
+  /** It accepts connections, as it was told to. */
+  | { readonly kind: "listening" }
   /** It accepts no more, and was not told to pause. */
   | { readonly kind: "paused" }
   /** A slot is free that somebody waited for. */

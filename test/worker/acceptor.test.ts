@@ -5,10 +5,10 @@ import { fstatSync, openSync } from "node:fs";
 import type { ListenAddress } from "../../src/config/address.ts";
 import { close } from "../../src/net/libc.ts";
 import { Roster } from "../../src/roster.ts";
-import { type LendingListener, listen } from "../../src/server/listener.ts";
+import { type SharedListener, listen } from "../../src/server/listener.ts";
 import { Acceptor, type AcceptorHost, type Guest } from "../../src/worker/acceptor.ts";
 import type { Connection } from "../../src/worker/connection.ts";
-import { Cleanup, Peer } from "../server/sockets.ts";
+import { Cleanup, openDescriptors, Peer } from "../server/sockets.ts";
 
 const cleanup = new Cleanup();
 afterEach(() => cleanup.run());
@@ -25,7 +25,7 @@ interface Kept {
 /** An acceptor on a listening socket of its own, and what it has done. */
 class Bench {
   readonly roster: Roster;
-  readonly listener: LendingListener;
+  readonly listener: SharedListener;
   readonly acceptor: Acceptor;
   readonly kept: Kept[] = [];
   readonly guests: Guest[] = [];
@@ -35,18 +35,20 @@ class Bench {
   isCurrent = true;
   #wake = Promise.withResolvers<void>();
 
-  private constructor(listener: LendingListener, slots: number, host: Partial<AcceptorHost>) {
+  private constructor(listener: SharedListener, slots: number, host: Partial<AcceptorHost>) {
     this.listener = listener;
-    this.roster = Roster.create(2, slots);
+    this.roster = Roster.create(2, slots, 1);
     this.acceptor = new Acceptor(
       {
         row: ROW,
         roster: this.roster,
+        doors: [listener.door],
         allowed: null,
         mayKeep: () => this.isCurrent,
         prepare: (slot) => expect(this.roster.slotsOf(ROW)).not.toContain(slot),
         keep: (slot, peer, socket) => this.#note(() => this.kept.push({ slot, peer, socket })),
         pass: (guest) => this.#note(() => this.guests.push(guest)),
+        listening() {},
         stopped: () => this.#note(() => (this.stops += 1)),
         log: (level, text) => this.#note(() => this.log.push(`${level}: ${text}`)),
         ...host,
@@ -80,7 +82,7 @@ class Bench {
   }
 
   listen(): void {
-    this.acceptor.listen([this.listener.lend()], [ROW, OTHER_ROW]);
+    this.acceptor.listen([ROW, OTHER_ROW]);
   }
 
   connect(): Promise<Peer> {
@@ -138,7 +140,7 @@ describe("Acceptor", () => {
     await bench.connect();
     await bench.until(() => bench.guests.length + bench.log.length > 0);
     expect(bench.log).toEqual([]);
-    expect(bench.guests).toMatchObject([{ slot: 0, host: "127.0.0.1" }]);
+    expect(bench.guests).toMatchObject([{ slot: 0, peer: expect.stringMatching(/^inet:127/) }]);
   });
 
   test("who is not in server.allow is refused", async () => {
@@ -228,7 +230,7 @@ describe("Acceptor", () => {
     expect([bench.kept, bench.guests, bench.read]).toEqual([[], [], []]);
     expect(peer.events).toEqual([]);
     bench.roster.isStarved = false;
-    bench.acceptor.listen(null, [ROW, OTHER_ROW]);
+    bench.listen();
     expect(bench.kept).toHaveLength(1);
     await bench.until(() => bench.read.length > 0);
     expect(bench.read).toEqual(["hello"]);
@@ -245,14 +247,31 @@ describe("Acceptor", () => {
     expect(bench.guests).toHaveLength(1);
   });
 
-  test("a listening socket that cannot be used is told of, and its descriptors are given back", async () => {
+  test("what it accepts by is in the roster while it listens", async () => {
     const bench = await Bench.open();
-    const lent = bench.listener.lend();
-    close(lent.descriptor);
-    const door = { ...lent, descriptor: openSync("/dev/null", "r") };
-    bench.acceptor.listen([door], [ROW]);
+    const { door } = bench.listener;
+    const [descriptor, ...rest] = bench.roster.doorsOf(ROW);
+    expect(rest).toEqual([]);
+    expect(descriptor).not.toBe(door.descriptor);
+    expect(bench.listener.isDoor(descriptor!)).toBe(true);
+    // Told once more, it goes on.
+    bench.listen();
+    expect(bench.roster.doorsOf(ROW)).toEqual([descriptor!]);
+    bench.acceptor.pause();
+    expect(bench.roster.doorsOf(ROW)).toEqual([]);
+    expect(() => fstatSync(descriptor!)).toThrow("EBADF");
+  });
+
+  test("a listening socket that cannot be used is told of, and nothing of it stays open", async () => {
+    const file = openSync("/dev/null", "r");
+    cleanup.add(() => close(file));
+    const door = { descriptor: file, name: "nowhere", isUnix: true, backlog: 1 };
+    const before = openDescriptors();
+    const bench = await Bench.open(8, { doors: [door] });
     await bench.until(() => bench.log.length > 0 && bench.stops > 0);
-    expect(() => fstatSync(door.descriptor)).toThrow("EBADF");
     expect(bench.log).toEqual([expect.stringMatching(/^error: a worker cannot accept connections: /)]);
+    expect(bench.roster.doorsOf(ROW)).toEqual([]);
+    // Those of its listener.
+    expect(openDescriptors() - before).toBeLessThanOrEqual(1);
   });
 });
