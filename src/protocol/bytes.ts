@@ -17,7 +17,7 @@ const LARGE_BYTES = 16 * 1024;
  * Gives the memory of bytes that nobody looks at any more back at once, if it is much: the collector would leave hundreds of
  * reads lying. What they are a part of stays.
  */
-export function discard(bytes: Uint8Array): void {
+export function freeBytes(bytes: Uint8Array): void {
   // Of a small one the buffer is made when somebody asks for it.
   if (bytes.length < LARGE_BYTES) return;
   const { buffer } = bytes;

@@ -5,7 +5,7 @@
  * Cost: O(1) and no allocation a packet that lies whole in its read; a straddling packet is copied into a buffer that
  * at most doubles what has really arrived of it, so a length field alone reserves nothing.
  */
-import { discard, EMPTY, readU32 } from "./bytes.ts";
+import { EMPTY, freeBytes, readU32 } from "./bytes.ts";
 import { LENGTH_BYTES } from "./constants.ts";
 import { ProtocolError } from "./errors.ts";
 
@@ -78,7 +78,7 @@ export class Framer {
     if (this.#at < this.#chunk.length) {
       const before = this.#chunk;
       this.#chunk = Buffer.concat([before.subarray(this.#at), chunk]);
-      if (this.#isOwn && this.bytes !== before) discard(before);
+      if (this.#isOwn && this.bytes !== before) freeBytes(before);
       this.#isOwn = true;
     } else {
       this.#chunk = chunk;
@@ -272,7 +272,7 @@ export class Framer {
 
   /** Drops the references to what was pushed, so that an idle connection does not hold its last read. */
   #release(): void {
-    if (this.#isOwn) discard(this.#chunk);
+    if (this.#isOwn) freeBytes(this.#chunk);
     this.#chunk = EMPTY;
     this.#at = 0;
     this.bytes = EMPTY;

@@ -9,7 +9,7 @@ import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
 import type { Report } from "../handler/report.ts";
 import type { Ledger } from "../ledger.ts";
-import { discard, excerpt } from "../protocol/bytes.ts";
+import { excerpt, freeBytes } from "../protocol/bytes.ts";
 import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
 import { suffices, type Wants } from "../protocol/negotiate.ts";
 import type { ReplyWriter } from "../protocol/encode.ts";
@@ -126,7 +126,7 @@ export class Connection implements ConversationHost, PacketTap {
   data(chunk: Uint8Array): void {
     if (this.#isEnding || this.#isClosed || this.#isReleased) return;
     this.#read(chunk);
-    if (!this.#conversation.session.framer.holds(chunk)) discard(chunk);
+    if (!this.#conversation.session.framer.holds(chunk)) freeBytes(chunk);
   }
 
   #read(chunk: Uint8Array): void {

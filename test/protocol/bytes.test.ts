@@ -1,6 +1,14 @@
 /** Text and number fields: what is read and given back arrives byte for byte as it was sent. */
 import { describe, expect, test } from "bun:test";
-import { ByteWriter, decodeText, discard, encodeText, excerpt, readU32, stringEnd } from "../../src/protocol/bytes.ts";
+import {
+  ByteWriter,
+  decodeText,
+  encodeText,
+  excerpt,
+  freeBytes,
+  readU32,
+  stringEnd,
+} from "../../src/protocol/bytes.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { forSeeds, mustEqual, type Random } from "./random.ts";
 import { fromHex } from "./wire.ts";
@@ -115,14 +123,14 @@ describe("stringEnd", () => {
   });
 });
 
-describe("discard", () => {
+describe("freeBytes", () => {
   test("gives back the memory of large bytes, not of small ones, nor of a part of something", () => {
     const [large, small] = [new Uint8Array(65_536), new Uint8Array(100)];
     const whole = new Uint8Array(65_536);
     for (const bytes of [large, small, whole.subarray(1), new Uint8Array(new SharedArrayBuffer(65_536))])
-      discard(bytes);
+      freeBytes(bytes);
     expect([large.length, small.length, whole.length]).toEqual([0, 100, 65_536]);
-    discard(large);
+    freeBytes(large);
   });
 });
 

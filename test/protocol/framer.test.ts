@@ -1,6 +1,6 @@
 /** Framing: every split gives the same packets, lengths are never trusted, and kept bytes are independent. */
 import { describe, expect, spyOn, test } from "bun:test";
-import { discard } from "../../src/protocol/bytes.ts";
+import { freeBytes } from "../../src/protocol/bytes.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { Framer } from "../../src/protocol/framer.ts";
 import { forSeeds, mustEqual, type Random } from "./random.ts";
@@ -206,7 +206,7 @@ describe("Framer", () => {
         for (let count = 0; count < most && framer.next(); count++) found.push(payloadOf(framer));
         if (framer.holds(read)) framer.keep();
         mustEqual(framer.holds(read), false, "held");
-        discard(read);
+        freeBytes(read);
       }
       while (framer.next()) found.push(payloadOf(framer));
       mustEqual(

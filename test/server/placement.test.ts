@@ -45,13 +45,13 @@ describe.skipIf(!HAS_PROC).each([2, 3, 4, 6])("placement over %d workers", (work
       config: '[[filter]]\npath = "who.ts"',
       files: { "who.ts": WHO },
     });
+    const before = descriptorsOf(server);
     const placed = await openAll(server, CONNECTIONS);
-    const all = descriptorsOf(server);
     expectEven(placed, workers);
 
     for (const { client } of placed.splice(0, CONNECTIONS / 2)) client.end();
     // Two descriptors each.
-    await descriptorsSettle(server, all - CONNECTIONS);
+    await descriptorsSettle(server, before + CONNECTIONS);
     expectEven([...placed, ...(await openAll(server, CONNECTIONS / 2))], workers);
   });
 });
@@ -62,11 +62,11 @@ test.skipIf(!HAS_PROC)("placement fills the emptiest worker after all connection
     config: '[[filter]]\npath = "who.ts"',
     files: { "who.ts": WHO },
   });
+  const before = descriptorsOf(server);
   const placed = await openAll(server, CONNECTIONS);
-  const all = descriptorsOf(server);
   const emptied = placed[0]!.worker;
   for (const { client, worker } of placed) if (worker === emptied) client.end();
-  await descriptorsSettle(server, all - CONNECTIONS);
+  await descriptorsSettle(server, before + CONNECTIONS);
 
   const next = await openAll(server, CONNECTIONS / 2);
   expect(new Set(next.map(({ worker }) => worker))).toEqual(new Set([emptied]));
