@@ -1,6 +1,7 @@
 /** Where connections go: evenly over the workers, and to the emptiest after others have ended. */
 import { describe, expect, test } from "bun:test";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
+import { waitFor } from "../support/temp.ts";
 import { descriptorsOf, descriptorsSettle, HAS_PROC, OPTNEG, RawClient, UNKNOWN } from "./wire.ts";
 
 const CONNECTIONS = 200;
@@ -30,6 +31,22 @@ function loadsOf(placed: readonly Placed[]): number[] {
   return Object.values(Object.groupBy(placed, ({ worker }) => worker)).map((group) => group!.length);
 }
 
+/** How many descriptors it has when it rests, once each worker has had connections: an event loop takes some at its first. */
+async function restingDescriptors(server: Pmilter, workers: number): Promise<number> {
+  for (const { client } of await openAll(server, 4 * workers)) client.end();
+  let [count, times] = [-1, 0];
+  await waitFor(
+    () => {
+      const now = descriptorsOf(server);
+      times = now === count ? times + 1 : 0;
+      count = now;
+      return times === 20;
+    },
+    { what: "descriptors at rest" },
+  );
+  return count;
+}
+
 function expectEven(placed: readonly Placed[], workers: number): void {
   const loads = loadsOf(placed);
   expect(loads).toHaveLength(workers);
@@ -45,7 +62,7 @@ describe.skipIf(!HAS_PROC).each([2, 3, 4, 6])("placement over %d workers", (work
       config: '[[filter]]\npath = "who.ts"',
       files: { "who.ts": WHO },
     });
-    const before = descriptorsOf(server);
+    const before = await restingDescriptors(server, workers);
     const placed = await openAll(server, CONNECTIONS);
     expectEven(placed, workers);
 
@@ -62,13 +79,16 @@ test.skipIf(!HAS_PROC)("placement fills the emptiest worker after all connection
     config: '[[filter]]\npath = "who.ts"',
     files: { "who.ts": WHO },
   });
-  const before = descriptorsOf(server);
+  const before = await restingDescriptors(server, 2);
   const placed = await openAll(server, CONNECTIONS);
   const emptied = placed[0]!.worker;
+  const left = placed.filter(({ worker }) => worker !== emptied);
   for (const { client, worker } of placed) if (worker === emptied) client.end();
-  await descriptorsSettle(server, before + CONNECTIONS);
+  await descriptorsSettle(server, before + 2 * left.length);
 
-  const next = await openAll(server, CONNECTIONS / 2);
-  expect(new Set(next.map(({ worker }) => worker))).toEqual(new Set([emptied]));
-  expectEven([...placed.filter(({ worker }) => worker !== emptied), ...next], 2);
+  const next = await openAll(server, left.length);
+  // Near the end the other may keep some: its share is not exact.
+  const elsewhere = next.filter(({ worker }) => worker !== emptied);
+  expect(elsewhere.length).toBeLessThan(left.length * 0.1);
+  expectEven([...left, ...next], 2);
 });
