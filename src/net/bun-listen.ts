@@ -1,6 +1,6 @@
 /** `Bun.listen` as it is, where its types leave something out, and descriptors that outlive the listener that made them. */
 import type { ListenAddress } from "../config/address.ts";
-import { dup } from "./libc.ts";
+import { close, dup, listen } from "./libc.ts";
 
 /** What the types of Bun 1.4.5 leave out: `fd` of a listener, and listening on a descriptor. */
 export type BoundListener = Bun.SocketListener<undefined> & { readonly fd: number; readonly port?: number };
@@ -10,6 +10,14 @@ export const bunListen = Bun.listen as unknown as (
     { fd: number } | { unix: string } | { hostname: string; port: number; ipv6Only: boolean }
   ),
 ) => BoundListener;
+
+/** Address and port of a peer; undefined for a unix socket. */
+export interface Remote {
+  readonly remoteAddress: string | undefined;
+  readonly remotePort: number | undefined;
+}
+
+const UNNAMED: Remote = { remoteAddress: undefined, remotePort: undefined };
 
 /** A socket file of ours, by identity: the path alone may lead to somebody else's by now. */
 export interface SocketFile {
@@ -23,6 +31,40 @@ export interface Bound {
   /** The listening descriptor that the listener keeps. */
   readonly fd: number;
   readonly file: SocketFile | null;
+}
+
+/**
+ * Accepts what comes to a listening descriptor, by a duplicate of it that is Bun's from then on.
+ * @param backlog connections that may wait to be accepted
+ * @throws LibcError (EMFILE), or what Bun throws; the duplicate is closed then
+ */
+export function acceptBy(descriptor: number, backlog: number, socket: Handlers): BoundListener {
+  const copy = dup(descriptor);
+  let bound: BoundListener;
+  try {
+    bound = bunListen({ fd: copy, socket });
+  } catch (error) {
+    close(copy);
+    throw error;
+  }
+  try {
+    // Bun has just called listen() itself, with 512.
+    listen(descriptor, backlog);
+  } catch (error) {
+    bound.stop();
+    throw error;
+  }
+  return bound;
+}
+
+/** What the types of Bun 1.4.5 leave out; -1 once the socket is closed. */
+export function descriptorOf(socket: Bun.Socket<undefined>): number {
+  return (socket as unknown as { readonly fd: number }).fd;
+}
+
+/** Where a connection comes from. Asking costs calls of the system, also of a unix socket, where there is no answer. */
+export function remoteOf(socket: Bun.Socket<undefined>, isUnix: boolean): Remote {
+  return isUnix ? UNNAMED : socket;
 }
 
 /** A descriptor of our own for what Bun listens on, and Bun's is given back. */

@@ -2,13 +2,20 @@
 import { BlockList } from "node:net";
 import { formatAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
+import type { Remote } from "./bun-listen.ts";
 
 /** A peer, for logs: `inet:127.0.0.1:40000`, or the path of the unix socket that it came to. */
 export type PeerName = string;
 
-/** The peer of an accepted TCP connection. */
-export function tcpPeerName(host: string, port: number): PeerName {
+/** @param listener where it came to, for a peer that has no address of its own */
+export function peerName({ remoteAddress: host, remotePort: port }: Remote, listener: string): PeerName {
+  if (host === undefined || port === undefined) return listener;
   return formatAddress({ kind: "tcp", host, port, family: host.includes(":") ? 6 : 4 });
+}
+
+/** What is logged of one that `server.allow` does not let in. */
+export function refusal(peer: PeerName): string {
+  return `${peer}: not in server.allow, connection refused`;
 }
 
 /** The networks of `server.allow`; null if everybody is let in. */

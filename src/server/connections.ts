@@ -142,8 +142,7 @@ export class Connections {
       const generation = to ?? this.#generations().current;
       const given = from === null || from === generation ? resume : forOthers(resume);
       if (generation?.place(slot, descriptor, this.#roster.peerOf(slot), given) === true) {
-        this.#given.set(slot, { use: this.#roster.useOf(slot), resume: given });
-        this.#sweepGiven();
+        this.#remember(slot, given);
         return;
       }
       close(descriptor);
@@ -154,7 +153,8 @@ export class Connections {
     }
   }
 
-  #sweepGiven(): void {
+  #remember(slot: number, resume: ResumedSession | null): void {
+    this.#given.set(slot, { use: this.#roster.useOf(slot), resume });
     if (this.#given.size < this.#sweepAt) return;
     for (const [of, { use }] of this.#given) if (use !== this.#roster.useOf(of)) this.#given.delete(of);
     this.#sweepAt = Math.max(MIN_GIVEN, 2 * this.#given.size);
@@ -195,7 +195,7 @@ export class Connections {
     }
     try {
       release.back(dup(this.#roster.heldOf(slot)), this.#roster.peerOf(slot), resume);
-      this.#given.set(slot, { use: this.#roster.useOf(slot), resume });
+      this.#remember(slot, resume);
     } catch (error) {
       this.#loseConnection(slot, toError(error).message);
       release.done();

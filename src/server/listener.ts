@@ -11,27 +11,28 @@ import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { formatAddress, type ListenAddress } from "../config/address.ts";
 import {
+  acceptBy,
   type Bound,
   type BoundListener,
   bunListen,
+  descriptorOf,
   type Handlers,
   NO_HANDLERS,
+  type Remote,
+  remoteOf,
   type SocketFile,
   takeDescriptor,
 } from "../net/bun-listen.ts";
-import { close, dup, isListening, listen as setBacklog, setCloseOnExec, shutdown } from "../net/libc.ts";
+import { close, dup, isListening, setCloseOnExec, shutdown } from "../net/libc.ts";
 import { codeOf, ListenError, reason, toError } from "./listen-error.ts";
 import type { Door } from "../worker/acceptor.ts";
 import { isSameFile } from "./descriptors.ts";
 import { bindUnix, isSameFile as isSamePath, statOf } from "./unix-socket.ts";
 
 /** An accepted connection, non-blocking. */
-export interface Accepted {
+export interface Accepted extends Remote {
   /** The owner's from now on: nobody else closes it. */
   readonly fd: number;
-  /** Address and port of the peer; undefined for a unix socket. */
-  readonly remoteAddress: string | undefined;
-  readonly remotePort: number | undefined;
 }
 
 export interface ListenerOptions {
@@ -125,16 +126,9 @@ class ActiveListener implements SharedListener {
 
   resume(): void {
     if (this.#fd === null || this.#accepting !== null) return;
-    let copy: number | null = null;
     try {
-      copy = dup(this.#fd);
-      this.#accepting = bunListen({ fd: copy, socket: this.#handlers });
-      copy = null;
-      // Bun has just called listen() itself, with 512.
-      setBacklog(this.#fd, this.#options.backlog);
+      this.#accepting = acceptBy(this.#fd, this.#options.backlog, this.#handlers);
     } catch (cause) {
-      if (copy !== null) close(copy);
-      this.pause();
       throw new ListenError(`cannot accept connections at ${formatAddress(this.address)}: ${reason(cause)}`, { cause });
     }
   }
@@ -177,10 +171,9 @@ class ActiveListener implements SharedListener {
 /** One object for all connections of a listener. */
 function handlersFor({ onConnection, onError, duplicate = dup }: ListenerOptions, isUnix: boolean): Handlers {
   const open = (socket: Bun.Socket<undefined>): void => {
-    const fd = duplicate((socket as unknown as { readonly fd: number }).fd);
+    const fd = duplicate(descriptorOf(socket));
     try {
-      // Asking costs calls of the system, also where there is no answer.
-      const { remoteAddress, remotePort } = isUnix ? UNNAMED : socket;
+      const { remoteAddress, remotePort } = remoteOf(socket, isUnix);
       onConnection({ fd, remoteAddress, remotePort });
     } catch (error) {
       // A duplicate may have been given away before: only a shutdown reaches that one, too.
@@ -204,8 +197,6 @@ function handlersFor({ onConnection, onError, duplicate = dup }: ListenerOptions
     data() {},
   };
 }
-
-const UNNAMED = { remoteAddress: undefined, remotePort: undefined };
 
 async function bind(address: ListenAddress, options: ListenerOptions): Promise<Bound> {
   switch (address.kind) {

@@ -12,9 +12,8 @@ import { loadConfig } from "../config/load.ts";
 import { Counters, type Counts } from "../counters.ts";
 import { Ledger } from "../ledger.ts";
 import { residentBytes } from "../memory.ts";
-import { allowedBy, isAllowed, type PeerName, tcpPeerName } from "../net/peer.ts";
+import { allowedBy, isAllowed, type PeerName, peerName, refusal } from "../net/peer.ts";
 import { Roster } from "../roster.ts";
-import { refusal } from "../worker/acceptor.ts";
 import type { ChainSummary } from "../worker/messages.ts";
 import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { Connections } from "./connections.ts";
@@ -24,7 +23,7 @@ import type { Generation } from "./generation.ts";
 import { Generations } from "./generations.ts";
 import { close, deadSocket, replaceDescriptor } from "../net/libc.ts";
 import { toError } from "./listen-error.ts";
-import { type Accepted, type SharedListener, listen, type Listener } from "./listener.ts";
+import { type SharedListener, listen, type Listener } from "./listener.ts";
 import { LISTENING_MS, WATCHDOG_MS } from "./policy.ts";
 import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
 import { Rows } from "./rows.ts";
@@ -67,8 +66,6 @@ export class FilterServer {
   /** What revoked descriptors become. Made beforehand: when it is needed there may be no descriptor left. */
   readonly #nothing = deadSocket();
   readonly #spare = new SpareDescriptors(this.#nothing);
-  /** No descriptors are left: connections wait. */
-  #isStarved = false;
   #isFull = false;
   /** Whether it is to be looked again who accepts connections. */
   #isUnsettled = false;
@@ -180,7 +177,7 @@ export class FilterServer {
 
   /** Why new connections are not accepted now, null if they are. */
   get closedBecause(): string | null {
-    if (this.#isStarved) return "no file descriptors are left";
+    if (this.#roster.isStarved) return "no file descriptors are left";
     if (this.#deafBecause !== null) return this.#deafBecause;
     return this.#isFull ? "server.max_connections is reached" : null;
   }
@@ -266,7 +263,7 @@ export class FilterServer {
   /** A file of the sources looks different: only if it says something else is there anything to do. */
   async #reloadChanged(): Promise<void> {
     // Without a descriptor no file can be read, which is no change of it.
-    if (this.#isStopping || this.#isStarved || !this.#spare.look()) return;
+    if (this.#isStopping || this.#roster.isStarved || !this.#spare.look()) return;
     const { loading } = this.#generations;
     if (loading?.sources != null && !isCurrent(loading.sources)) {
       // What is being loaded, or hangs, is out of date already: it must not keep the next version waiting.
@@ -327,7 +324,7 @@ export class FilterServer {
         uid: user?.uid ?? null,
         gid: group,
         backlog: server.listenBacklog,
-        onConnection: (accepted) => this.#accept(accepted, address),
+        onConnection: (accepted) => this.#admit(accepted.fd, peerName(accepted, formatAddress(address))),
         onError: (error) => this.#options.log.write("error", `${formatAddress(address)}: ${error.message}`),
       });
       this.#listeners.push(listener);
@@ -360,17 +357,8 @@ export class FilterServer {
     this.#control?.close({ unlink: true });
   }
 
-  #accept({ fd, remoteAddress, remotePort }: Accepted, address: ListenAddress): void {
-    const isNamed = remoteAddress !== undefined && remotePort !== undefined;
-    this.#admit(fd, isNamed ? tcpPeerName(remoteAddress, remotePort) : formatAddress(address));
-  }
-
   #admit(descriptor: number, peer: PeerName): void {
-    if (this.#isStopping) {
-      close(descriptor);
-      return;
-    }
-    if (!this.#isLetIn(peer)) {
+    if (this.#isStopping || !this.#isLetIn(peer)) {
       close(descriptor);
       return;
     }
@@ -409,8 +397,7 @@ export class FilterServer {
   /** Without a descriptor no connection can be accepted, and trying would take all of a core. */
   #lookAtDescriptors(): void {
     const isStarved = !this.#spare.look();
-    if (isStarved === this.#isStarved) return;
-    this.#isStarved = isStarved;
+    if (isStarved === this.#roster.isStarved) return;
     this.#roster.isStarved = isStarved;
     if (isStarved) {
       this.#options.log.write("crit", "no file descriptors are left: new connections wait until some are closed");
@@ -440,7 +427,7 @@ export class FilterServer {
   /** Has connections accepted, by the workers if they can and else by this thread, or by nobody. */
   #settleListening(): void {
     const { all, current } = this.#generations;
-    const isOpen = !this.#isStopping && !this.#isFull && !this.#isStarved;
+    const isOpen = !this.#isStopping && !this.#isFull && !this.#roster.isStarved;
     try {
       const isHeard = isOpen && current?.listen() === true;
       for (const generation of all) if (!isHeard || generation !== current) generation.pause();

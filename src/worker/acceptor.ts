@@ -4,9 +4,9 @@
  */
 import type { Socket } from "bun";
 import type { BlockList } from "node:net";
-import { type BoundListener, bunListen, type Handlers } from "../net/bun-listen.ts";
-import { close, dup, listen as setBacklog } from "../net/libc.ts";
-import { isAllowed, type PeerName, tcpPeerName } from "../net/peer.ts";
+import { acceptBy, type BoundListener, descriptorOf, type Handlers, remoteOf } from "../net/bun-listen.ts";
+import { dup } from "../net/libc.ts";
+import { isAllowed, type PeerName, peerName, refusal } from "../net/peer.ts";
 import type { Roster } from "../roster.ts";
 import type { Connection } from "./connection.ts";
 
@@ -65,6 +65,7 @@ export class Acceptor {
   /** Accepted while no descriptor was left, or hardly any: nothing is read from them. */
   #waiting: { readonly socket: Socket<undefined>; readonly door: Door }[] = [];
   #retry: ReturnType<typeof setTimeout> | null = null;
+  #isClosed = false;
 
   /** @param handlers of the connections that it keeps, `data` of their sockets */
   constructor(host: AcceptorHost, handlers: Omit<Handlers, "open">) {
@@ -75,7 +76,7 @@ export class Acceptor {
   /** @param rows of all workers that take sessions */
   listen(rows: readonly number[]): void {
     this.#rows = rows;
-    this.#takeWaiting((socket, door) => this.#opened(socket, door));
+    this.#takeWaiting();
     if (this.#listening.length > 0) return;
     try {
       this.#host.doors.forEach((door, index) => this.#listenAt(door, index));
@@ -89,16 +90,12 @@ export class Acceptor {
 
   #listenAt(door: Door, index: number): void {
     const { roster, row } = this.#host;
-    const descriptor = dup(door.descriptor);
-    try {
-      this.#listening.push(bunListen({ fd: descriptor, socket: this.#handlersOf(door) }));
-    } catch (error) {
-      close(descriptor);
-      throw error;
-    }
-    roster.setDoor(row, index, descriptor);
-    // Bun has just called listen() itself, with 512.
-    setBacklog(descriptor, door.backlog);
+    const listener = acceptBy(door.descriptor, door.backlog, {
+      ...this.#handlers,
+      open: (socket) => this.#opened(socket, door),
+    });
+    this.#listening.push(listener);
+    roster.setDoor(row, index, listener.fd);
   }
 
   /** Accepts no more; what comes waits for others that do. */
@@ -113,26 +110,17 @@ export class Acceptor {
 
   /** Accepts no more, for good: those that wait here others are to have. */
   close(): void {
+    this.#isClosed = true;
     this.pause();
-    this.#takeWaiting((socket, door) => this.#open(socket, door));
+    this.#takeWaiting();
   }
 
-  #takeWaiting(take: (socket: Socket<undefined>, door: Door) => void): void {
+  #takeWaiting(): void {
     for (const { door, socket } of this.#waiting.splice(0)) {
       // Its peer may be gone.
       if (descriptorOf(socket) === -1) continue;
       socket.resume();
-      this.#guard(socket, door, take);
-    }
-  }
-
-  /** Whatever goes wrong with one connection ends that one. */
-  #guard(socket: Socket<undefined>, door: Door, take: (socket: Socket<undefined>, door: Door) => void): void {
-    try {
-      take(socket, door);
-    } catch (error) {
-      socket.end();
-      this.#host.log("error", `${door.name}: ${String(error)}`);
+      this.#opened(socket, door);
     }
   }
 
@@ -142,14 +130,12 @@ export class Acceptor {
     this.#host.stopped();
   }
 
-  #handlersOf(door: Door): Handlers {
-    return { ...this.#handlers, open: (socket) => this.#guard(socket, door, (taken) => this.#opened(taken, door)) };
-  }
-
+  /** Whatever goes wrong with one connection ends that one. */
   #opened(socket: Socket<undefined>, door: Door): void {
     const { roster } = this.#host;
+    const mayWait = !this.#isClosed;
     try {
-      if (roster.isStarved) this.#wait(socket, door);
+      if (roster.isStarved && mayWait) this.#wait(socket, door);
       else this.#open(socket, door);
       // At once: otherwise it would go on with all that wait to be accepted.
       if (roster.isFull) {
@@ -157,9 +143,13 @@ export class Acceptor {
         this.#stop();
       }
     } catch (error) {
-      if ((error as { readonly code?: unknown }).code !== "EMFILE") throw error;
-      this.#wait(socket, door);
-      this.#stop();
+      if (mayWait && (error as { readonly code?: unknown }).code === "EMFILE") {
+        this.#wait(socket, door);
+        this.#stop();
+        return;
+      }
+      socket.end();
+      this.#host.log("error", `${door.name}: ${String(error)}`);
     }
   }
 
@@ -169,16 +159,13 @@ export class Acceptor {
     if (this.#retry !== null) return;
     this.#retry = setTimeout(() => {
       this.#retry = null;
-      this.#takeWaiting((each, at) => this.#opened(each, at));
+      this.#takeWaiting();
     }, RETRY_MS);
   }
 
   #open(socket: Socket<undefined>, { isUnix, name }: Door): void {
     const { allowed, roster, row } = this.#host;
-    // Asking costs calls of the system, also where there is no answer.
-    const { remoteAddress, remotePort } = isUnix ? NOBODY : socket;
-    const isNamed = remoteAddress !== undefined && remotePort !== undefined;
-    const peer = isNamed ? tcpPeerName(remoteAddress, remotePort) : name;
+    const peer = peerName(remoteOf(socket, isUnix), name);
     const mayKeep = this.#host.mayKeep();
     // Else its list may be out of date: the main thread has the one that counts.
     if (mayKeep && !isAllowed(allowed, peer)) {
@@ -211,16 +198,5 @@ export class Acceptor {
   }
 }
 
-/** What the types of Bun 1.4.5 leave out; -1 once it is closed. */
-function descriptorOf(socket: Socket<undefined>): number {
-  return (socket as unknown as { readonly fd: number }).fd;
-}
-
 /** What could not be done is tried again after so long. */
 const RETRY_MS = 1000;
-
-const NOBODY = { remoteAddress: undefined, remotePort: undefined };
-
-export function refusal(peer: PeerName): string {
-  return `${peer}: not in server.allow, connection refused`;
-}
