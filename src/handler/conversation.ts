@@ -183,9 +183,7 @@ export class Conversation implements SessionSource, ReportSource {
       if (event === null) return false;
       this.#event = event;
       this.#enter(event);
-      // The verdict leaves before the next message's handlers run: should they be lost, it is given. Few mail servers pipeline.
-      const isDecided = event.scope === "message" && this.isBetweenMessages;
-      if (isDecided && this.session.untaken > 0) this.#host.flush();
+      if (event.scope === "message" && this.isBetweenMessages) this.#letLeave();
     }
     return false;
   }
@@ -417,10 +415,19 @@ export class Conversation implements SessionSource, ReportSource {
       this.#count("recipientsRefused", ruling);
       this.session.answer(decision.packet);
       this.message!.dropRecipient();
+      this.#letLeave();
       return true;
     }
     this.#decideMessage(ruling, !ofRecipient);
     return true;
+  }
+
+  /**
+   * A verdict leaves before the handlers of what was read behind it run: should they be lost, it is given all the same. Few
+   * mail servers pipeline.
+   */
+  #letLeave(): void {
+    if (this.session.untaken > 0) this.#host.flush();
   }
 
   #refuseConnection(ruling: Ruling): void {

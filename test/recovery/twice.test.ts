@@ -10,6 +10,7 @@ import {
   mail,
   pass,
   OPTNEG_DEFER,
+  rcpt,
   startFaulty,
   statusOf,
   unknown,
@@ -202,6 +203,14 @@ export default defineFilter({
   using session = await begin(server);
   expectCodes(await session.ask(mail(), RCPT, DATA), "ccc");
   await session.send(Buffer.concat([EOM, mail("<loop@example.com>")]));
+  expect(await session.codes(2)).toBe("yc");
+});
+
+test("blocked: the verdict on the recipient before one that was pipelined is given as it was found", async () => {
+  await using server = await startFaulty({ server: { on_timeout: "accept" } });
+  using session = await begin(server);
+  expectCodes(await session.ask(mail()), "c");
+  await session.send(Buffer.concat([rcpt("<refuse@example.com>"), rcpt("<loop@example.com>")]));
   expect(await session.codes(2)).toBe("yc");
 });
 
