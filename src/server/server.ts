@@ -1,6 +1,5 @@
 /**
- * The main thread: binds, accepts, loads and reloads, looks after the workers, and stops. It runs no handler and parses no
- * mail.
+ * The main thread: starts, loads and reloads, looks after the workers, and stops. It runs no handler and parses no mail.
  */
 import type { BlockList } from "node:net";
 import { availableParallelism } from "node:os";
@@ -12,20 +11,21 @@ import { loadConfig } from "../config/load.ts";
 import { Counters, type Counts } from "../counters.ts";
 import { Ledger } from "../ledger.ts";
 import { residentBytes } from "../memory.ts";
-import { allowedBy, isAllowed, type PeerName, peerName, refusal } from "../net/peer.ts";
+import { allowedBy, isAllowed, type PeerName, refusal } from "../net/peer.ts";
 import { Roster } from "../roster.ts";
 import type { ChainSummary } from "../worker/messages.ts";
 import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { Connections } from "./connections.ts";
 import { listenForControl } from "./control.ts";
 import { connectionsThatFit, descriptorLimit, SpareDescriptors } from "./descriptors.ts";
+import { Doors } from "./doors.ts";
 import type { Generation } from "./generation.ts";
 import { Generations } from "./generations.ts";
-import { close, deadSocket, replaceDescriptor } from "../net/libc.ts";
+import { close, deadSocket } from "../net/libc.ts";
 import { toError } from "./listen-error.ts";
-import { type SharedListener, listen, type Listener } from "./listener.ts";
+import type { Listener } from "./listener.ts";
 import { LISTENING_MS, WATCHDOG_MS } from "./policy.ts";
-import { dropPrivileges, resolveGroup, resolveUser } from "./privileges.ts";
+import { dropPrivileges } from "./privileges.ts";
 import { Rows } from "./rows.ts";
 import { statusOf } from "./status.ts";
 import { callHandler, checkModule, EXIT_HANDLER_TIMEOUT_MS, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
@@ -58,7 +58,7 @@ export class FilterServer {
   readonly #roster: Roster;
   readonly #connections: Connections;
   #allowed: BlockList | null;
-  #listeners: SharedListener[] = [];
+  readonly #doors: Doors;
   #control: Listener | null = null;
   readonly #counters = new Counters();
   readonly #watchdog: ReturnType<typeof setInterval>;
@@ -66,11 +66,6 @@ export class FilterServer {
   /** What revoked descriptors become. Made beforehand: when it is needed there may be no descriptor left. */
   readonly #nothing = deadSocket();
   readonly #spare = new SpareDescriptors(this.#nothing);
-  #isFull = false;
-  /** Whether it is to be looked again who accepts connections. */
-  #isUnsettled = false;
-  /** Why a listening socket could not be used when it was last tried; null if all could. */
-  #deafBecause: string | null = null;
   #isStopping = false;
   #reloading: Promise<ReloadResult> | null = null;
   #lastReload: ReloadResult | null = null;
@@ -89,21 +84,19 @@ export class FilterServer {
       sources: () => this.#watch(),
       ready: () => {
         this.#connections.placeWaiting();
-        this.#settleListening();
+        this.#doors.settle();
       },
-      deaf: () => this.#settleListening(),
-      paused: () => this.#settleRoom(),
+      deaf: () => this.#doors.settle(),
+      paused: () => this.#doors.settleRoom(),
       accepted: ({ held, peer, slot }) => {
         if (slot === -1) this.#admit(held, peer);
         else this.#connections.addGuest(slot);
       },
-      room: () => this.#settleRoom(),
+      room: () => this.#doors.settleRoom(),
       released: (slot, release) => this.#connections.moveOn(slot, release),
       revoke: (row) => {
         // First: what it accepts from now on nobody would know of.
-        for (const door of this.#roster.doorsOf(row)) {
-          if (this.#listeners.some((listener) => listener.isDoor(door))) replaceDescriptor(this.#nothing, door);
-        }
+        this.#doors.revoke(row);
         return this.#connections.revoke(row);
       },
       orphaned: (generation, loss) => this.#connections.recover(generation, loss),
@@ -119,11 +112,14 @@ export class FilterServer {
       {
         log: (level, text, fields) => options.log.write(level, text, fields),
         isLetIn: (peer) => this.#isLetIn(peer),
-        ended: () => {
-          if (this.#isFull) this.#settleRoom();
-        },
+        ended: () => this.#doors.ended(),
       },
     );
+    this.#doors = new Doors(this.#roster, () => this.#generations, this.#nothing, {
+      log: (level, text) => options.log.write(level, text),
+      accepted: (descriptor, peer) => this.#admit(descriptor, peer),
+      addSurplus: () => this.#connections.addSurplus(),
+    });
     this.#watchdog = setInterval(() => this.#look(), WATCHDOG_MS);
     this.#watcher = new FileWatcher(() => void this.#reloadChanged());
   }
@@ -145,7 +141,8 @@ export class FilterServer {
     }
     const server = new FilterServer(config, options, maxConnections);
     try {
-      await server.#listen();
+      await server.#listenForControl(config.server.control);
+      await server.#doors.open(config.server);
       if (config.server.user !== null || config.server.group !== null) {
         dropPrivileges({ user: config.server.user, group: config.server.group });
       }
@@ -164,7 +161,7 @@ export class FilterServer {
 
   /** Where it listens, with the ports that the kernel chose. */
   get addresses(): ListenAddress[] {
-    return this.#listeners.map((listener) => listener.address);
+    return this.#doors.addresses;
   }
 
   get connections(): number {
@@ -177,9 +174,7 @@ export class FilterServer {
 
   /** Why new connections are not accepted now, null if they are. */
   get closedBecause(): string | null {
-    if (this.#roster.isStarved) return "no file descriptors are left";
-    if (this.#deafBecause !== null) return this.#deafBecause;
-    return this.#isFull ? "server.max_connections is reached" : null;
+    return this.#doors.closedBecause;
   }
 
   /** Connections that wait for a worker. */
@@ -212,7 +207,6 @@ export class FilterServer {
     this.#isStopping = true;
     this.#connections.stop();
     this.#watcher.close();
-    this.#settleListening();
     this.#closeListeners();
     this.#generations.loading?.abandon("the server stops");
     await this.#reloading;
@@ -247,7 +241,7 @@ export class FilterServer {
     this.#config = config;
     this.#allowed = allowedBy(config);
     this.#connections.placeWaiting();
-    this.#settleListening();
+    this.#doors.settle();
     this.#watch();
   }
 
@@ -313,25 +307,6 @@ export class FilterServer {
     else this.#options.log.write(message.level, message.text, message.fields);
   };
 
-  async #listen(): Promise<void> {
-    const { server } = this.#config;
-    const user = server.socketUser === null ? null : resolveUser(server.socketUser);
-    const group = server.socketGroup === null ? null : resolveGroup(server.socketGroup);
-    await this.#listenForControl(server.control);
-    for (const address of server.listen) {
-      const listener = await listen(address, {
-        mode: server.socketMode,
-        uid: user?.uid ?? null,
-        gid: group,
-        backlog: server.listenBacklog,
-        onConnection: (accepted) => this.#admit(accepted.fd, peerName(accepted, formatAddress(address))),
-        onError: (error) => this.#options.log.write("error", `${formatAddress(address)}: ${error.message}`),
-      });
-      this.#listeners.push(listener);
-    }
-    this.#generations.doors = this.#listeners.map(({ door }) => door);
-  }
-
   /** Without it nobody can ask how the server is; the mail goes on. */
   async #listenForControl(path: string): Promise<void> {
     const { log } = this.#options;
@@ -353,7 +328,7 @@ export class FilterServer {
   }
 
   #closeListeners(): void {
-    for (const listener of this.#listeners) listener.close({ unlink: true });
+    this.#doors.close();
     this.#control?.close({ unlink: true });
   }
 
@@ -363,7 +338,7 @@ export class FilterServer {
       return;
     }
     this.#connections.add(descriptor, peer);
-    if (this.#roster.isFull) this.#settleRoom();
+    if (this.#roster.isFull) this.#doors.settleRoom();
   }
 
   #isLetIn(peer: PeerName): boolean {
@@ -378,15 +353,15 @@ export class FilterServer {
     // A machine that was asleep, or this thread without a core, is no fault of the workers.
     const elapsed = Math.min(now - this.#lastLook, 2 * WATCHDOG_MS);
     this.#lastLook = now;
-    const lost = this.#isStopping ? undefined : this.#listeners.find((listener) => !listener.isAlive());
-    if (lost !== undefined) {
+    const lost = this.#isStopping ? null : this.#doors.lost;
+    if (lost !== null) {
       clearInterval(this.#watchdog);
-      const where = formatAddress(lost.address);
+      const where = formatAddress(lost);
       this.#options.onFatal(`the socket at ${where} was closed by something else in this process, such as a handler`);
       return;
     }
     this.#lookAtDescriptors();
-    if (this.#isUnsettled) this.#settleRoom();
+    this.#doors.look();
     const { all } = this.#generations;
     const bound = this.#config.limits.workerMemory * (1 + all.reduce((sum, { loads }) => sum + loads.length, 0));
     const isShort = residentBytes() > bound;
@@ -401,46 +376,11 @@ export class FilterServer {
     this.#roster.isStarved = isStarved;
     if (isStarved) {
       this.#options.log.write("crit", "no file descriptors are left: new connections wait until some are closed");
-      this.#settleListening();
+      this.#doors.settle();
     } else {
       this.#options.log.write("notice", "there are file descriptors again");
-      this.#settleListening();
+      this.#doors.settle();
       void this.#reloadChanged();
-    }
-  }
-
-  /** Whether there is a slot for another connection, and with that whether any is accepted. */
-  #settleRoom(): void {
-    // Those that were accepted nevertheless come first.
-    if (!this.#roster.isFull) this.#connections.addSurplus();
-    const isFull = this.#roster.isFull;
-    if (isFull && !this.#isFull) {
-      this.#options.log.write("warn", `${this.connections} connections (server.max_connections): further ones wait`);
-    }
-    this.#isFull = isFull;
-    this.#roster.isAwaited = isFull;
-    // One that became free before this was said is found by looking.
-    this.#isUnsettled = isFull;
-    this.#settleListening();
-  }
-
-  /** Has connections accepted, by the workers if they can and else by this thread, or by nobody. */
-  #settleListening(): void {
-    const { all, current } = this.#generations;
-    const isOpen = !this.#isStopping && !this.#isFull && !this.#roster.isStarved;
-    try {
-      const isHeard = isOpen && current?.listen() === true;
-      for (const generation of all) if (!isHeard || generation !== current) generation.pause();
-      for (const listener of this.#listeners) {
-        if (isOpen && !isHeard) listener.resume();
-        else listener.pause();
-      }
-      this.#deafBecause = null;
-    } catch (error) {
-      const reason = toError(error).message;
-      if (reason !== this.#deafBecause) this.#options.log.write("error", reason);
-      this.#deafBecause = reason;
-      this.#isUnsettled = true;
     }
   }
 }
