@@ -69,130 +69,203 @@ function verdictOf(code: number): PlainVerdict | null {
 const MESSAGE_COMMANDS: ReadonlySet<number> = new Set(PHASE_LIST.filter(isOfMessage).map((phase) => phase.command));
 
 export function recover(record: SlotRecord, circumstances: Circumstances): Recovery {
-  const { begun, call, due, firstOwed, owed, state } = record;
+  const { owed, state, version } = record;
   if (record.isOver) return { kind: "end", reason: "its session was over", isFailure: false };
   if (record.isHalfSent) return end("a reply had left in part");
-  if (record.version === 0 && owed > 0) return end("its negotiation was lost");
-
-  const cut = record.hasAllBegun || begun.length === 0 ? null : (begun[LENGTH_BYTES] ?? 0);
-  const isBeginningLost = record.isBeginningAhead || (cut === COMMAND.MACRO && isForBeginning(begun));
+  if (version === 0 && owed > 0) return end("its negotiation was lost");
+  const situation = situationOf(record, circumstances);
+  const { cut } = situation;
   // No verdict can be kept for a session whose CONNECT is still to come: that would begin it without what is lost.
-  if (isBeginningLost && state === "idle" && owed === 0) return end("macros of its next session were lost");
-  const filters = circumstances.filters.filter(({ isObserved }) => !isObserved);
-  const fallbackOf = ({ onError, onTimeout }: FilterPolicy) => (circumstances.cause === "died" ? onError : onTimeout);
-  const common = strictest(filters.map(fallbackOf));
-  const culprit = circumstances.isSuspect && call !== null ? circumstances.filters[call.filter] : undefined;
-  const own = culprit === undefined || culprit.isObserved ? null : fallbackOf(culprit);
-  const standing = verdictOf(record.standing);
-  let passedOver = record.isAnew ? [] : circumstances.passedOver;
-  // What was decided on the connection stays so; asking its handlers again might decide otherwise.
-  let connection: PlainVerdict | null = state === "refused" && !isBeginningLost ? standing : null;
-  let message: PlainVerdict | null = null;
-  let replies: PlainVerdict[] = [];
-  let isNew = false;
-  let answersContext = false;
-  const anew = state === "refused" ? stricter(standing, common) : common;
-  // The rest of a message that was decided without its mail server having been told, unless it is another's beginning.
-  const isRest = state === "decided" && firstOwed !== COMMAND.MAIL;
-  const withStanding = (fallback: Outcome) => (isRest ? stricter(standing, fallback) : fallback);
-
-  const scope = call === null ? null : PHASES[call.phase].scope;
-  const isOfConnection =
-    call === null ? owed > 0 && (firstOwed === COMMAND.CONNECT || firstOwed === COMMAND.HELO) : scope === "connection";
-  // The packets that began it were being worked on again, and had their replies before.
-  const isBegun = record.isInContext && !record.answersContext;
-  const held = isBegun && state === "decided" ? standing : null;
-  // Of a call for the connection: replies to the commands behind it.
-  const behind = isBegun ? owed : Math.max(0, owed - 1);
-  if (connection !== null) {
-    replies = fill(owed, connection);
-  } else if (record.context === null || (isBeginningLost && !isOfConnection)) {
-    // Without the packets that began it no handler can be asked again.
-    connection = anew;
-    isNew = true;
-    replies = fill(owed, connection);
-  } else if (
-    isOfConnection &&
-    call !== null &&
-    !circumstances.isSuspect &&
-    !isBeginningLost &&
-    (isBegun || record.untaken === 0)
-  ) {
-    // It waited beside the one that failed: the next worker asks its handlers again, and answers.
-    answersContext = owed > behind;
-    if (behind > 0 || record.untaken > 0) {
-      message = withStanding(common);
-      isNew = message !== standing;
-    } else message = held;
-    replies = fill(behind, message ?? common);
-  } else if (isOfConnection) {
-    const lets = own === "accept" || own === "continue" || culprit?.isObserved === true || common === "continue";
-    if (!lets || isBeginningLost) {
-      connection = own === "reject" ? own : anew;
-      isNew = true;
-    } else if (call !== null && culprit !== undefined) {
-      passedOver = [...passedOver, { filter: call.filter, isOver: own === "accept" }];
-    }
-    // Commands behind the one that was worked on are lost.
-    if (connection === null && (behind > 0 || record.untaken > 0)) message = withStanding(common);
-    else if (connection === null) message = held;
-    const first = connection ?? "continue";
-    replies = [...fill(owed - behind, first), ...fill(behind, message ?? first)];
-    isNew ||= message !== null && message !== standing;
-  } else {
-    const isUnknown = call?.phase === "unknown" || (call === null && firstOwed === COMMAND.UNKNOWN);
-    // The message, or the session, is over when these run.
-    const isAfter = call?.phase === "abort" || call?.phase === "close";
-    const isOpen =
-      !isAfter && (state === "message" || state === "decided" || scope === "message" || scope === "recipient");
-    const isLostCommand = record.untaken > 0 || owed > (isUnknown ? 1 : 0);
-    const isCutMessage = cut !== null && MESSAGE_COMMANDS.has(cut) && cut !== COMMAND.MAIL;
-    if (isOpen && standing !== null && !(state === "decided" && isLostCommand)) {
-      message = standing;
-      isNew = state === "message";
-    } else if (isOpen || isLostCommand || isCutMessage) {
-      message = withStanding(own === "tempfail" || own === "reject" ? own : common);
-      isNew = true;
-    }
-    const first = isUnknown ? "continue" : (message ?? "continue");
-    replies = [...fill(Math.min(owed, 1), first), ...fill(Math.max(0, owed - 1), message ?? "continue")];
-  }
-
-  // Who asked without the macros might let a message pass that they would have had refused.
-  const areMacrosLost = record.hasMacrosAhead || (cut === COMMAND.MACRO && isForMessage(begun, state));
-  const next = areMacrosLost && connection === null ? ((message === null ? standing : null) ?? common) : null;
-  isNew ||= next !== null && message === null && standing === null;
-
-  if (cut !== null) {
-    const isHarmless = cut === COMMAND.MACRO || connection !== null || (message !== null && MESSAGE_COMMANDS.has(cut));
-    if (!isHarmless || (cut === COMMAND.MAIL && connection === null) || due <= 0) {
-      return end("a packet of it was lost in part");
-    }
-  }
-  // Who is refused anyway is not asked about again: that may be what the worker was lost to.
-  if (connection !== null) passedOver = circumstances.filters.map((_, filter) => ({ filter, isOver: false }));
+  if (situation.isBeginningLost && state === "idle" && owed === 0) return end("macros of its next session were lost");
+  const ruling = rule(situation);
+  if (cut !== null && !mayPass(cut, record.due, ruling)) return end("a packet of it was lost in part");
+  const { connection, message } = ruling;
   const outcome = connection ?? message;
-  const verdict = outcome ?? next;
-  const decidedScope = connection === null ? "message" : "connection";
+  const due = dueVerdict(situation, ruling);
+  const verdict = outcome ?? due;
+  const isNew = ruling.isNew || (due !== null && outcome === null && situation.standing === null);
+  const scope = connection === null ? "message" : "connection";
   return {
     kind: "resume",
-    replies: replies.length === 0 ? NOTHING : Buffer.concat(replies.map((verdict) => PACKETS[verdict])),
+    replies: ruling.replies.length === 0 ? NOTHING : Buffer.concat(ruling.replies.map((reply) => PACKETS[reply])),
     session: {
-      version: record.version,
+      version,
       actions: record.actions,
       protocol: record.protocol,
       context: record.context ?? NOTHING,
-      answersContext,
+      answersContext: ruling.answersContext,
       waitedMs: record.waitedMs,
-      ruling: outcome === null ? null : { scope: decidedScope, packet: PACKETS[outcome] },
-      due: next === null || next === "continue" ? null : PACKETS[next],
-      begun: cut === null ? begun : NOTHING,
-      lost: cut === null ? null : { due, code: cut === COMMAND.MACRO ? 0 : cut },
-      passedOver,
+      ruling: outcome === null ? null : { scope, packet: PACKETS[outcome] },
+      due: due === null || due === "continue" ? null : PACKETS[due],
+      begun: cut === null ? record.begun : NOTHING,
+      lost: cut === null ? null : { due: record.due, code: cut === COMMAND.MACRO ? 0 : cut },
+      passedOver: ruling.passedOver,
     },
-    verdict:
-      isNew && verdict !== null ? { scope: decidedScope, outcome: verdict, isFallback: verdict !== standing } : null,
+    verdict: isNew && verdict !== null ? { scope, outcome: verdict, isFallback: verdict !== situation.standing } : null,
   };
+}
+
+/** A session that is to go on, and what follows from its record and the configuration before anything is decided. */
+interface Situation {
+  readonly record: SlotRecord;
+  readonly circumstances: Circumstances;
+  /** The code of the packet that has come in part and was not kept, 0 if that was lost as well; null if there is none. */
+  readonly cut: number | null;
+  /** CONNECT or HELO, or macros of theirs, are lost before any handler was asked about them. */
+  readonly isBeginningLost: boolean;
+  /** The packets that began it were being worked on again, and had their replies before. */
+  readonly isBegun: boolean;
+  readonly standing: PlainVerdict | null;
+  /** The strictest fallback of all filters. */
+  readonly common: Outcome;
+  /** The filter that the worker may have been lost to. */
+  readonly culprit: FilterPolicy | undefined;
+  /** Its fallback; null where it is not known, or is only observed. */
+  readonly own: Fallback | null;
+}
+
+function situationOf(record: SlotRecord, circumstances: Circumstances): Situation {
+  const { begun, call } = record;
+  const { cause, filters, isSuspect } = circumstances;
+  const fallbackOf = ({ onError, onTimeout }: FilterPolicy) => (cause === "died" ? onError : onTimeout);
+  const cut = record.hasAllBegun || begun.length === 0 ? null : (begun[LENGTH_BYTES] ?? 0);
+  const culprit = isSuspect && call !== null ? filters[call.filter] : undefined;
+  return {
+    record,
+    circumstances,
+    cut,
+    isBeginningLost: record.isBeginningAhead || (cut === COMMAND.MACRO && isForBeginning(begun)),
+    isBegun: record.isInContext && !record.answersContext,
+    standing: verdictOf(record.standing),
+    common: strictest(filters.filter(({ isObserved }) => !isObserved).map(fallbackOf)),
+    culprit,
+    own: culprit === undefined || culprit.isObserved ? null : fallbackOf(culprit),
+  };
+}
+
+/** What holds from now on, and what those commands are answered that wait. */
+interface Ruling {
+  /** On the connection; with it there is none on a message. */
+  readonly connection: PlainVerdict | null;
+  readonly message: PlainVerdict | null;
+  readonly replies: readonly PlainVerdict[];
+  /** It was not known before. */
+  readonly isNew: boolean;
+  /** The next worker asks the handlers of the connection again, and gives the reply that waits for them. */
+  readonly answersContext: boolean;
+  readonly passedOver: readonly PassedOver[];
+}
+
+function rule(situation: Situation): Ruling {
+  const { common, culprit, isBegun, isBeginningLost, own, record, standing } = situation;
+  const { call, firstOwed, owed, state } = record;
+  // What was decided on the connection stays so; asking its handlers again might decide otherwise.
+  if (state === "refused" && !isBeginningLost && standing !== null) return ofConnection(situation, standing, false);
+  const anew = state === "refused" ? stricter(standing, common) : common;
+  const isBeginning =
+    call === null
+      ? owed > 0 && (firstOwed === COMMAND.CONNECT || firstOwed === COMMAND.HELO)
+      : PHASES[call.phase].scope === "connection";
+  // Without the packets that began it no handler can be asked again.
+  if (record.context === null || (isBeginningLost && !isBeginning)) return ofConnection(situation, anew, true);
+  if (!isBeginning) return ofMessage(situation);
+  const passedOver = passedOverBefore(situation);
+  const { isSuspect } = situation.circumstances;
+  // It waited beside the one that failed: the next worker asks its handlers again, and answers.
+  if (call !== null && !isSuspect && !isBeginningLost && (isBegun || record.untaken === 0)) {
+    return ofBeginning(situation, true, passedOver);
+  }
+  const lets = own === "accept" || own === "continue" || culprit?.isObserved === true || common === "continue";
+  if (!lets || isBeginningLost) return ofConnection(situation, own === "reject" ? own : anew, true);
+  if (call === null || culprit === undefined) return ofBeginning(situation, false, passedOver);
+  return ofBeginning(situation, false, [...passedOver, { filter: call.filter, isOver: own === "accept" }]);
+}
+
+/** All that is owed, and all that comes, gets this. */
+function ofConnection({ circumstances, record }: Situation, connection: PlainVerdict, isNew: boolean): Ruling {
+  return {
+    connection,
+    message: null,
+    replies: fill(record.owed, connection),
+    isNew,
+    answersContext: false,
+    // Who is refused anyway is not asked about again: that may be what the worker was lost to.
+    passedOver: circumstances.filters.map((_, filter) => ({ filter, isOver: false })),
+  };
+}
+
+/** It was lost in what began the session, which goes on. Commands behind that are lost, and with them their message. */
+function ofBeginning(situation: Situation, isAskedAgain: boolean, passedOver: readonly PassedOver[]): Ruling {
+  const { common, isBegun, record, standing } = situation;
+  const { owed, state, untaken } = record;
+  const behind = isBegun ? owed : Math.max(0, owed - 1);
+  const held = isBegun && state === "decided" ? standing : null;
+  const message = behind > 0 || untaken > 0 ? withStanding(situation, common) : held;
+  return {
+    connection: null,
+    message,
+    replies: [...fill(isAskedAgain ? 0 : owed - behind, "continue"), ...fill(behind, message ?? "continue")],
+    isNew: message !== null && message !== standing,
+    answersContext: isAskedAgain && owed > behind,
+    passedOver,
+  };
+}
+
+/** It was lost in a message, between two, or in a command that is of none. */
+function ofMessage(situation: Situation): Ruling {
+  const { common, cut, own, record, standing } = situation;
+  const { call, firstOwed, owed, state, untaken } = record;
+  const scope = call === null ? null : PHASES[call.phase].scope;
+  const isUnknown = call?.phase === "unknown" || (call === null && firstOwed === COMMAND.UNKNOWN);
+  // The message, or the session, is over when these run.
+  const isAfter = call?.phase === "abort" || call?.phase === "close";
+  const isOpen =
+    !isAfter && (state === "message" || state === "decided" || scope === "message" || scope === "recipient");
+  const isLostCommand = untaken > 0 || owed > (isUnknown ? 1 : 0);
+  const isCutMessage = cut !== null && MESSAGE_COMMANDS.has(cut) && cut !== COMMAND.MAIL;
+  let message: PlainVerdict | null = null;
+  let isNew = false;
+  if (isOpen && standing !== null && !(state === "decided" && isLostCommand)) {
+    message = standing;
+    isNew = state === "message";
+  } else if (isOpen || isLostCommand || isCutMessage) {
+    message = withStanding(situation, own === "tempfail" || own === "reject" ? own : common);
+    isNew = true;
+  }
+  const first = isUnknown ? "continue" : (message ?? "continue");
+  return {
+    connection: null,
+    message,
+    replies: [...fill(Math.min(owed, 1), first), ...fill(Math.max(0, owed - 1), message ?? "continue")],
+    isNew,
+    answersContext: false,
+    passedOver: passedOverBefore(situation),
+  };
+}
+
+function passedOverBefore({ circumstances, record }: Situation): readonly PassedOver[] {
+  return record.isAnew ? [] : circumstances.passedOver;
+}
+
+/** The verdict on a message that begins, since macros for it are lost; null if none are. */
+function dueVerdict({ common, cut, record, standing }: Situation, ruling: Ruling): PlainVerdict | null {
+  // Who asked without the macros might let a message pass that they would have had refused.
+  const areLost = record.hasMacrosAhead || (cut === COMMAND.MACRO && isForMessage(record.begun, record.state));
+  if (!areLost || ruling.connection !== null) return null;
+  return (ruling.message === null ? standing : null) ?? common;
+}
+
+/** Whether the rest of a packet that was lost in part can be passed over, whatever it said. */
+function mayPass(cut: number, due: number, { connection, message }: Ruling): boolean {
+  if (due <= 0) return false;
+  if (connection !== null || cut === COMMAND.MACRO) return true;
+  return message !== null && MESSAGE_COMMANDS.has(cut) && cut !== COMMAND.MAIL;
+}
+
+/** A fallback, for the rest of a message that was decided without its mail server having been told: not for another's beginning. */
+function withStanding({ record, standing }: Situation, fallback: Outcome): PlainVerdict {
+  const isRest = record.state === "decided" && record.firstOwed !== COMMAND.MAIL;
+  return isRest ? stricter(standing, fallback) : fallback;
 }
 
 /** What holds where a verdict stands, and what it stands on was lost in part: the fallback may not let pass what it refused. */
