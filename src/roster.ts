@@ -21,6 +21,8 @@ const HEAD = {
   CURRENT: 3,
   /** 1 while hardly any file descriptors are left. */
   IS_STARVED: 4,
+  /** Of {@link ALL_SHARES} connections, how many the workers that accept pass on. */
+  PASSED: 5,
 } as const;
 const HEAD_WORDS = 16;
 
@@ -46,6 +48,9 @@ const PEER_AT = 5 * 4;
 /** `unix:` and the longest path of a unix socket; an address is shorter. */
 const PEER_BYTES = 112;
 const SLOT_WORDS = (PEER_AT + PEER_BYTES) / 4;
+
+/** What {@link Roster.passed} is a share of. */
+export const ALL_SHARES = 16;
 
 const FREE = 0;
 const RESERVED = -1;
@@ -115,6 +120,15 @@ export class Roster {
 
   set current(generation: number) {
     Atomics.store(this.#words, HEAD.CURRENT, generation);
+  }
+
+  /** Of {@link ALL_SHARES} connections, how many the workers that accept pass on: a generation begins, slowly. */
+  get passed(): number {
+    return Atomics.load(this.#words, HEAD.PASSED);
+  }
+
+  set passed(shares: number) {
+    Atomics.store(this.#words, HEAD.PASSED, shares);
   }
 
   /** A row is given to a new worker. */

@@ -139,7 +139,7 @@ export class Connections {
     const { from, resume, slot, to } = waiting;
     try {
       const descriptor = dup(this.#roster.heldOf(slot));
-      const generation = to ?? this.#generations().current;
+      const generation = to ?? (from === null ? this.#generations().forNew : this.#generations().current);
       const given = from === null || from === generation ? resume : forOthers(resume);
       if (generation?.place(slot, descriptor, this.#roster.peerOf(slot), given) === true) {
         this.#remember(slot, given);
@@ -269,8 +269,10 @@ export class Connections {
       this.#endConnection(slot);
       return;
     }
-    const { current } = this.#generations();
-    const mayMove = resume === null || (current !== null && suffices(resume, generation.summary, current.summary));
+    const { current, next } = this.#generations();
+    const isServed = resume === null || (current !== null && suffices(resume, generation.summary, current.summary));
+    // No session that began on new code goes on with old.
+    const mayMove = generation !== next && isServed;
     const to = generation === current || mayMove ? null : generation;
     this.#place({ slot, resume, from: generation, to, since: performance.now() });
   }

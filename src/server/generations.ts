@@ -10,7 +10,15 @@ import type { Door } from "../worker/acceptor.ts";
 import type { Sources } from "../worker/sources.ts";
 import { Generation, type GenerationEvents } from "./generation.ts";
 import type { Rows } from "./rows.ts";
-import { MAX_GENERATIONS, MAX_WAITING_GENERATIONS, MIN_ROWS, STAND_IN_RETRY_MS } from "./policy.ts";
+import {
+  MAX_GENERATIONS,
+  MAX_WAITING_GENERATIONS,
+  MIN_ROWS,
+  RELOAD_AGAIN_MS,
+  SLOW_START_MS,
+  STAND_IN_RETRY_MS,
+} from "./policy.ts";
+import { SlowStart } from "./slow-start.ts";
 
 export class Generations {
   readonly #workerUrl: URL;
@@ -21,12 +29,15 @@ export class Generations {
   readonly #events: GenerationEvents;
   readonly #rows: Rows;
   #current: Generation | null = null;
+  /** When it last replaced another, on the clock of `performance.now()`. */
+  #reloadedAt = Number.NEGATIVE_INFINITY;
   #loading: Generation | null = null;
   #failed: Sources | null = null;
   /** Oldest first; with the timer that has their sessions moved. */
   readonly #old = new Map<Generation, ReturnType<typeof setTimeout>>();
   /** Those of the old ones whose sessions are to move. */
   readonly #moving = new Set<Generation>();
+  #slowStart: SlowStart | null = null;
   #standIn: Generation | null = null;
   #standInTriedAt = Number.NEGATIVE_INFINITY;
   /** Stood in, and finish the sessions that they have. */
@@ -51,6 +62,16 @@ export class Generations {
     return this.#current;
   }
 
+  /** The one that takes over slowly. */
+  get next(): Generation | null {
+    return this.#slowStart?.generation ?? null;
+  }
+
+  /** The one that a session which begins now, and no worker has kept, is for. */
+  get forNew(): Generation | null {
+    return this.#slowStart?.wantsMore === true ? this.next : this.#current;
+  }
+
   /** Older ones that still have sessions. */
   get old(): readonly Generation[] {
     return [...this.#old.keys()];
@@ -58,7 +79,7 @@ export class Generations {
 
   /** All that run, oldest first. */
   get all(): readonly Generation[] {
-    return [...this.#old.keys(), ...(this.#current === null ? [] : [this.#current])];
+    return [...this.#old.keys(), this.#current, this.next].filter((generation) => generation !== null);
   }
 
   /** What the last load was made from if it failed, as far as that was read: a change of it may mend it. */
@@ -66,17 +87,18 @@ export class Generations {
     return this.#failed;
   }
 
-  /** The one that is being loaded. */
+  /** The one that is being loaded, or takes over slowly. */
   get loading(): Generation | null {
     return this.#loading;
   }
 
   /**
-   * Loads a new generation; it takes all sessions that begin from now on.
+   * Loads a new generation; it takes all sessions that begin once this has settled, and some of them before.
+   * @param until how long it may take over slowly, at the most, on the clock of `performance.now()`
    * @param confirm the last step before it serves; if it throws, the generation is ended again
    * @throws LoadError, or what `confirm` throws; the one before serves on
    */
-  async start(config: Config, workers: number, confirm: () => Promise<void>): Promise<Generation> {
+  async start(config: Config, workers: number, until: number, confirm: () => Promise<void>): Promise<Generation> {
     if (this.#old.size + 1 >= MAX_GENERATIONS || workers > this.#rows.free) {
       throw new Error(`${this.#old.size} older generations still have sessions; a further one has to wait for them`);
     }
@@ -99,6 +121,7 @@ export class Generations {
         await generation.end(null);
         throw error;
       });
+      await this.#startSlowly(generation, until);
     } catch (error) {
       this.#failed = generation.sources;
       throw error;
@@ -109,12 +132,29 @@ export class Generations {
     this.#started += 1;
     const before = this.#current;
     this.#current = generation;
+    if (before !== null) this.#reloadedAt = performance.now();
     // From here on no other worker keeps what it accepts, whenever it hears of this.
     this.#roster.current = generation.number;
     if (before !== null) this.#retire(before);
     // What was not enough for the generation before may do for this one, and the other way round.
     for (const moving of this.#moving) moving.release(generation.summary);
     return generation;
+  }
+
+  async #startSlowly(generation: Generation, until: number): Promise<void> {
+    const now = performance.now();
+    const ms = Math.min(SLOW_START_MS, until - now);
+    if (this.#current === null || this.#isStopping || ms <= 0 || now - this.#reloadedAt < RELOAD_AGAIN_MS) return;
+    this.#events.log("info", `generation ${generation.number} is loaded, and takes over within ${Math.round(ms)} ms`);
+    this.#slowStart = new SlowStart(generation, this.#roster);
+    await this.#slowStart.run(ms);
+    this.#slowStart = null;
+  }
+
+  /** The one that is being loaded is not wanted any more; one that takes over slowly does so at once. */
+  abandonLoading(reason: string): void {
+    if (this.#slowStart === null) this.#loading?.abandon(reason);
+    else this.#slowStart.cut();
   }
 
   /**

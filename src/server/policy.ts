@@ -32,6 +32,21 @@ export const MAX_LISTENING = 4;
 /** How long a start waits until its workers accept connections, in milliseconds: meanwhile they wait in the queue of the socket. */
 export const LISTENING_MS = 1000;
 
+/** How long after the last write what was saved is in force, at the most, in milliseconds: a promise. */
+export const SAVED_MS = 1000;
+/** What of that remains for loading and taking over: the last look noticed nothing new, the one before it the write. */
+export const LOADED_MS = SAVED_MS - 2 * WATCH_MS - 150;
+
+/** A server is busy that uses so much of a core, for so many connections at a time: a generation takes over slowly then. */
+export const BUSY_SHARE = 0.25;
+export const BUSY_CONNECTIONS = 10;
+/** How long that takes, in milliseconds; less after a save. */
+export const SLOW_START_MS = 2000;
+/** Its shares of the connections that begin meanwhile, in sixteenths, each for the same time. */
+export const SLOW_START_SHARES = [1, 2, 3, 4, 6, 8, 10, 13];
+/** Who reloads again within so many milliseconds is waiting for it: the generation takes over at once. */
+export const RELOAD_AGAIN_MS = 5000;
+
 /** Milliseconds between two looks at the workers. */
 export const WATCHDOG_MS = 100;
 /**

@@ -18,13 +18,14 @@ import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { Connections } from "./connections.ts";
 import { listenForControl } from "./control.ts";
 import { connectionsThatFit, descriptorLimit, SpareDescriptors } from "./descriptors.ts";
+import { CpuShare } from "./cpu-share.ts";
 import { Doors } from "./doors.ts";
 import type { Generation } from "./generation.ts";
 import { Generations } from "./generations.ts";
 import { close, deadSocket } from "../net/libc.ts";
 import { toError } from "./listen-error.ts";
 import type { Listener } from "./listener.ts";
-import { LISTENING_MS, WATCHDOG_MS } from "./policy.ts";
+import { BUSY_CONNECTIONS, BUSY_SHARE, LISTENING_MS, LOADED_MS, WATCHDOG_MS } from "./policy.ts";
 import { dropPrivileges } from "./privileges.ts";
 import { Rows } from "./rows.ts";
 import { statusOf } from "./status.ts";
@@ -63,6 +64,7 @@ export class FilterServer {
   readonly #counters = new Counters();
   readonly #watchdog: ReturnType<typeof setInterval>;
   #lastLook = performance.now();
+  readonly #cpu = new CpuShare();
   /** What revoked descriptors become. Made beforehand: when it is needed there may be no descriptor left. */
   readonly #nothing = deadSocket();
   readonly #spare = new SpareDescriptors(this.#nothing);
@@ -146,7 +148,7 @@ export class FilterServer {
       if (config.server.user !== null || config.server.group !== null) {
         dropPrivileges({ user: config.server.user, group: config.server.group });
       }
-      await server.#load(config);
+      await server.#load(config, 0);
       await server.generation.listening(LISTENING_MS);
       return server;
     } catch (error) {
@@ -188,6 +190,11 @@ export class FilterServer {
     return { ...totals, linesDropped: totals.linesDropped + log.dropped + prints.dropped };
   }
 
+  /** The one that takes over slowly, if there is one. */
+  get nextGeneration(): Generation | null {
+    return this.#generations.next;
+  }
+
   get oldGenerations(): readonly Generation[] {
     return this.#generations.old;
   }
@@ -199,7 +206,7 @@ export class FilterServer {
 
   /** Reads the configuration and the handlers anew; sessions that begin afterwards run on them. Never throws. */
   async reload(): Promise<ReloadResult> {
-    return this.#reload(() => loadConfig(this.#config.file));
+    return this.#reload(() => loadConfig(this.#config.file), Infinity);
   }
 
   /** Accepts no more, lets open sessions end within `stop_timeout`, runs `master_exit_handler`. */
@@ -208,7 +215,7 @@ export class FilterServer {
     this.#connections.stop();
     this.#watcher.close();
     this.#closeListeners();
-    this.#generations.loading?.abandon("the server stops");
+    this.#generations.abandonLoading("the server stops");
     await this.#reloading;
     await this.#generations.stop(this.#config.server.stopTimeoutMs);
     clearInterval(this.#watchdog);
@@ -228,14 +235,17 @@ export class FilterServer {
     this.#generations.cut();
   }
 
-  /** Loads a generation of this configuration; it takes the sessions that begin from now on. */
-  async #load(config: Config): Promise<void> {
+  /**
+   * Loads a generation of this configuration; it takes the sessions that begin from now on.
+   * @param until see `Generations.start`
+   */
+  async #load(config: Config, until: number): Promise<void> {
     const { workerUrl } = this.#options;
     const { masterExit, postconfig } = config.handler;
     // What runs at the end must not turn out to be wrong then.
     this.#spare.release();
     if (masterExit !== null) await checkModule(workerUrl, masterExit, this.#taskOutput);
-    await this.#generations.start(config, workersOf(config), async () => {
+    await this.#generations.start(config, workersOf(config), until, async () => {
       if (postconfig !== null) await callHandler(workerUrl, postconfig, LOAD_TIMEOUT_MS, this.#taskOutput);
     });
     this.#config = config;
@@ -261,25 +271,25 @@ export class FilterServer {
     const { loading } = this.#generations;
     if (loading?.sources != null && !isCurrent(loading.sources)) {
       // What is being loaded, or hangs, is out of date already: it must not keep the next version waiting.
-      loading.abandon("a file was changed while it was being loaded");
+      this.#generations.abandonLoading("a file was changed while it was being loaded");
     }
     await this.#reloading;
     const { current, failed } = this.#generations;
     const isKnown = [current?.sources, failed].some((sources) => sources != null && isCurrent(sources));
     if (this.#isStopping || isKnown) return;
-    await this.#reload(() => this.#config);
+    await this.#reload(() => this.#config, performance.now() + LOADED_MS);
   }
 
-  async #reload(configure: () => Config): Promise<ReloadResult> {
+  async #reload(configure: () => Config, until: number): Promise<ReloadResult> {
     // One at a time; who asks meanwhile gets one of his own, with what the files say then.
     while (this.#reloading !== null) await this.#reloading;
-    this.#reloading = this.#tryReload(configure);
+    this.#reloading = this.#tryReload(configure, until);
     const result = await this.#reloading;
     this.#reloading = null;
     return result;
   }
 
-  async #tryReload(configure: () => Config): Promise<ReloadResult> {
+  async #tryReload(configure: () => Config, until: number): Promise<ReloadResult> {
     const { log } = this.#options;
     const done = (ok: boolean, message: string): ReloadResult => {
       this.#lastReload = { ok, at: new Date(), message };
@@ -287,10 +297,11 @@ export class FilterServer {
       return this.#lastReload;
     };
     const before = this.#config;
+    const isBusy = this.#cpu.share > BUSY_SHARE && this.connections >= BUSY_CONNECTIONS;
     try {
       const config = configure();
       if (config !== before) logNotices(log, config);
-      await this.#load(config);
+      await this.#load(config, isBusy ? until : 0);
       log.configure(config.server.logLevel, config.server.logFormat);
       for (const key of needRestart(before, config))
         log.write("warn", `reload: ${key} has changed and needs a restart`);
@@ -360,6 +371,7 @@ export class FilterServer {
       this.#options.onFatal(`the socket at ${where} was closed by something else in this process, such as a handler`);
       return;
     }
+    this.#cpu.look();
     this.#lookAtDescriptors();
     this.#doors.look();
     const { all } = this.#generations;

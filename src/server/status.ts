@@ -43,6 +43,8 @@ export interface Status {
   readonly counters: Counts;
   /** The one that takes new sessions. */
   readonly generation: GenerationStatus;
+  /** One whose share of new sessions grows to all of them: a reload of a busy server that is under way; else null. */
+  readonly next: GenerationStatus | null;
   /** Those that finish theirs, oldest first. */
   readonly ending: readonly GenerationStatus[];
   readonly filters: readonly { readonly name: string; readonly phases: readonly Phase[]; readonly observed: boolean }[];
@@ -51,10 +53,9 @@ export interface Status {
 }
 
 export function statusOf(server: FilterServer): Status {
-  const { generation, lastReload } = server;
-  const workers = [...server.oldGenerations, generation].flatMap((each) =>
-    each.workers.map((worker) => ({ generation: each.number, ...worker })),
-  );
+  const { generation, lastReload, nextGeneration: next } = server;
+  const all = [...server.oldGenerations, generation, next].filter((each) => each !== null);
+  const workers = all.flatMap((each) => each.workers.map((worker) => ({ generation: each.number, ...worker })));
   const problems = problemsOf(server, workers);
   return {
     version: VERSION,
@@ -72,6 +73,7 @@ export function statusOf(server: FilterServer): Status {
     stuckThreads: WorkerThread.stuck,
     counters: server.counts,
     generation: generationStatus(generation),
+    next: next === null ? null : generationStatus(next),
     ending: server.oldGenerations.map(generationStatus),
     filters: generation.summary.filters.map(({ name, phases, isObserved }) => ({ name, phases, observed: isObserved })),
     reload: lastReload === null ? null : { ...lastReload, at: lastReload.at.toISOString() },
@@ -107,6 +109,7 @@ export function formatStatus(status: Status): string {
     `health         ${[status.health, ...status.problems].join("; ")}`,
     `connections    ${status.connections}${status.waiting > 0 ? `, of which ${status.waiting} wait` : ""}`,
     `generation     ${generation(status.generation)}`,
+    ...(status.next === null ? [] : [`next           ${generation(status.next)}`]),
     ...status.ending.map((ending) => `ending         ${generation(ending)}`),
     ...status.filters.map(
       ({ name, phases, observed }) => `filter         ${name}${observed ? " (observe)" : ""}: ${phases.join(" ")}`,

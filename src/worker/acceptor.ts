@@ -1,13 +1,14 @@
 /**
  * The accepting side of a worker: it listens on the sockets that the main thread has bound, and keeps what it accepts, so
- * that a connection wakes nobody else. What it may not keep, or is more than its share, the main thread gets and places.
+ * that a connection wakes nobody else. What it may not keep, is more than its share, or is for a generation that begins,
+ * the main thread gets and places.
  */
 import type { Socket } from "bun";
 import type { BlockList } from "node:net";
 import { acceptBy, type BoundListener, descriptorOf, type Handlers, remoteOf } from "../net/bun-listen.ts";
 import { dup } from "../net/libc.ts";
 import { isAllowed, type PeerName, peerName, refusal } from "../net/peer.ts";
-import type { Roster } from "../roster.ts";
+import { ALL_SHARES, type Roster } from "../roster.ts";
 import type { Connection } from "./connection.ts";
 
 /** A listening socket of the main thread, for workers to accept by. */
@@ -66,6 +67,8 @@ export class Acceptor {
   #waiting: { readonly socket: Socket<undefined>; readonly door: Door }[] = [];
   #retry: ReturnType<typeof setTimeout> | null = null;
   #isClosed = false;
+  /** Shares of connections that were to be passed on, below {@link ALL_SHARES}. */
+  #toPass = 0;
 
   /** @param handlers of the connections that it keeps, `data` of their sockets */
   constructor(host: AcceptorHost, handlers: Omit<Handlers, "open">) {
@@ -166,7 +169,7 @@ export class Acceptor {
   #open(socket: Socket<undefined>, { isUnix, name }: Door): void {
     const { allowed, roster, row } = this.#host;
     const peer = peerName(remoteOf(socket, isUnix), name);
-    const mayKeep = this.#host.mayKeep();
+    const mayKeep = this.#host.mayKeep() && !this.#isToPass();
     // Else its list may be out of date: the main thread has the one that counts.
     if (mayKeep && !isAllowed(allowed, peer)) {
       this.#host.log("warn", refusal(peer));
@@ -187,6 +190,14 @@ export class Acceptor {
     this.#host.prepare(slot);
     roster.enter(slot, row, descriptor, held, peer);
     this.#host.keep(slot, peer, socket as unknown as Socket<Connection>);
+  }
+
+  /** Every so many are for a generation that begins. */
+  #isToPass(): boolean {
+    this.#toPass += this.#host.roster.passed;
+    if (this.#toPass < ALL_SHARES) return false;
+    this.#toPass -= ALL_SHARES;
+    return true;
   }
 
   /** It has no more than its share: work is spread as evenly as connections are. */

@@ -29,7 +29,6 @@ import { Outbox } from "./outbox.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../ruby/scripts.ts";
 import { placeOfMissingExport, readSources, serveSources, type Sources } from "./sources.ts";
-import { warmUp } from "./warm-up.ts";
 
 /** The side of the thread that the main thread talks to. */
 interface WorkerScope {
@@ -305,8 +304,6 @@ async function serve(assignment: Assignment): Promise<void> {
   const { config, row, sources: given, isFirst, standIn } = assignment;
   const ledger = new Ledger(assignment.ledger);
   const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
-  // A start is not kept waiting for it: there is nobody who would be slowed down.
-  if (standIn === null && !isFirst) warmUp(config);
   const home = { folder: dirname(config.file) };
   for (const { loaded, files, options } of chain.filters) {
     try {

@@ -4,7 +4,7 @@ import { BlockList } from "node:net";
 import { fstatSync, openSync } from "node:fs";
 import type { ListenAddress } from "../../src/config/address.ts";
 import { close } from "../../src/net/libc.ts";
-import { Roster } from "../../src/roster.ts";
+import { ALL_SHARES, Roster } from "../../src/roster.ts";
 import { type SharedListener, listen } from "../../src/server/listener.ts";
 import { Acceptor, type AcceptorHost, type Guest } from "../../src/worker/acceptor.ts";
 import type { Connection } from "../../src/worker/connection.ts";
@@ -178,6 +178,21 @@ describe("Acceptor", () => {
     await adopted.until(({ received }) => received.toString() === "hello");
     expect(peer.events).toEqual([]);
     expect(bench.kept).toEqual([]);
+  });
+
+  test("while a generation begins, it passes on that one's share", async () => {
+    const bench = await Bench.open(64);
+    bench.fillOther(30);
+    bench.roster.passed = ALL_SHARES / 4;
+    const whose: string[] = [];
+    for (let count = 1; count <= 12; count++) {
+      const { length } = bench.guests;
+      await bench.connect();
+      await bench.until(() => bench.kept.length + bench.guests.length === count);
+      whose.push(bench.guests.length > length ? "passed" : "kept");
+    }
+    const each = ["kept", "kept", "kept", "passed"];
+    expect(whose).toEqual([...each, ...each, ...each]);
   });
 
   test("its share grows with what the others have", async () => {
