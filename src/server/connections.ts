@@ -11,11 +11,12 @@ import type { PeerName } from "../net/peer.ts";
 import type { Roster } from "../roster.ts";
 import type { ResumedSession } from "../worker/messages.ts";
 import { isSameFile } from "./descriptors.ts";
-import type { Generation, Loss, Release } from "./generation.ts";
+import type { Generation, Release } from "./generation.ts";
 import type { Generations } from "./generations.ts";
 import { close, dup, replaceDescriptor, send, shutdown } from "../net/libc.ts";
 import { codeOf, toError } from "./listen-error.ts";
 import { countersOf, lossLines } from "./loss-report.ts";
+import type { Loss } from "./member.ts";
 import { UNPLACED_MS } from "./policy.ts";
 import { forOthers, handOver, type LossCause, recover } from "./recovery.ts";
 

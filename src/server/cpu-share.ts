@@ -1,6 +1,6 @@
-/** How much of a core this process has used lately, by all its threads: 1 is one core at work all the time. */
+/** How much of a core this process has used lately, with all its threads: 1 is one core at work all the time. */
 export class CpuShare {
-  #used = process.cpuUsage();
+  #usedMs = usedMs();
   #lookedAt = performance.now();
   #share = 0;
 
@@ -11,15 +11,20 @@ export class CpuShare {
 
   /** To be called several times a second. */
   look(): void {
+    const used = usedMs();
     const now = performance.now();
     const elapsedMs = now - this.#lookedAt;
     if (elapsedMs <= 0) return;
-    const { system, user } = process.cpuUsage(this.#used);
-    const recent = (system + user) / 1000 / elapsedMs;
+    const recent = (used - this.#usedMs) / elapsedMs;
     this.#share += (recent - this.#share) * Math.min(1, elapsedMs / AVERAGE_MS);
-    this.#used = process.cpuUsage();
+    this.#usedMs = used;
     this.#lookedAt = now;
   }
 }
 
 const AVERAGE_MS = 500;
+
+function usedMs(): number {
+  const { system, user } = process.cpuUsage();
+  return (system + user) / 1000;
+}

@@ -26,6 +26,7 @@ import {
   STABLE_MS,
   STUCK_RETRY_MS,
 } from "./policy.ts";
+import { type Loss, Member, type WorkerStatus } from "./member.ts";
 import type { LossCause } from "./recovery.ts";
 import type { Rows } from "./rows.ts";
 import { LOAD_TIMEOUT_MS } from "./tasks.ts";
@@ -61,14 +62,6 @@ export interface GenerationEvents {
   starting(): void;
 }
 
-/** A worker that is lost, and what is known of why. */
-export interface Loss {
-  readonly cause: LossCause;
-  readonly slots: readonly number[];
-  /** The slot whose handler ran when it was lost, null if that is not known. */
-  readonly busySlot: number | null;
-}
-
 /** A session that a worker has released. One of these is called. */
 export interface Release {
   /** Where it was. */
@@ -94,48 +87,11 @@ export interface GenerationOptions {
   readonly events: GenerationEvents;
 }
 
-interface Member {
-  readonly place: number;
-  readonly thread: WorkerThread;
-  /** Its row in the ledger. */
-  readonly row: number;
-  /** Whether it was last told to accept connections. */
-  isToListen: boolean;
-  /** Settles when it first does. */
-  readonly listening: PromiseWithResolvers<void>;
-  /** Slots that were taken from it, since it is lost or has ended. */
-  readonly taken: number[];
-  loss: Omit<Loss, "slots">;
-  /** Settles its loading. */
-  readonly loading: PromiseWithResolvers<ChainSummary>;
-  /** `leaving`: it finishes its sessions and takes no more, since it holds too much memory. */
-  state: "loading" | "ready" | "leaving" | "over";
-  /** When it was started, on the clock of `performance.now()`. */
-  readonly startedAt: number;
-  /** The last beat that was seen, and for how many milliseconds no other has come. */
-  beat: number;
-  silentMs: number;
-  /** When it began to leave; 0 while it does not. */
-  leavingSince: number;
-}
-
-/** What `pmilter status` tells of a worker. */
-export interface WorkerStatus {
-  readonly state: "loading" | "ready" | "leaving";
-  readonly connections: number;
-  readonly heapBytes: number;
-  /** For so long it has not returned to its event loop; 0 if it does. */
-  readonly blockedMs: number;
-}
-
 const COUNTER_OF = { blocked: "blocked", died: "workersDied", memory: "workersRecycled" } as const;
 
 const connections = (count: number) => `${count} connection${count === 1 ? "" : "s"}`;
 
 const megabytes = (bytes: number) => Math.round(bytes / 2 ** 20);
-
-/** A worker whose beat was not seen for so long does not return to its event loop. */
-const SILENT_MS = 2 * BEAT_MS;
 
 /** How long a worker may take to cut its sessions before it is terminated. */
 const CUT_TIMEOUT_MS = 2000;
@@ -202,17 +158,11 @@ export class Generation {
 
   /** Connections by worker. */
   get loads(): number[] {
-    return this.#members.map((member) => this.#countOf(member));
+    return this.#members.map(({ connections }) => connections);
   }
 
   get workers(): WorkerStatus[] {
-    const all = [...this.#members, ...this.#leaving];
-    return all.flatMap((member) => {
-      if (member.state === "over") return [];
-      const heapBytes = this.#options.ledger.heapBytes(member.row);
-      const blockedMs = member.silentMs > SILENT_MS ? member.silentMs : 0;
-      return [{ state: member.state, connections: this.#countOf(member), heapBytes, blockedMs }];
-    });
+    return this.#everyone().flatMap(({ status }) => status ?? []);
   }
 
   /**
@@ -223,12 +173,12 @@ export class Generation {
    */
   place(slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): boolean {
     const ready = this.#members.filter(({ state }) => state === "ready");
-    const prompt = ready.filter(({ silentMs }) => silentMs <= SILENT_MS);
+    const prompt = ready.filter(({ isPrompt }) => isPrompt);
     const members = prompt.length > 0 ? prompt : ready;
-    const counts = members.map((each) => this.#countOf(each));
+    const counts = members.map((each) => each.connections);
     const member = members[counts.indexOf(Math.min(...counts))];
     if (member === undefined) return false;
-    this.#give(member, slot, descriptor, peer, resume);
+    member.give(slot, descriptor, peer, resume);
     return true;
   }
 
@@ -241,11 +191,8 @@ export class Generation {
     const rows = ready.map(({ row }) => row);
     // Each connection wakes all who listen.
     const chosen = ready.slice(0, MAX_LISTENING);
-    for (const member of ready.slice(MAX_LISTENING)) this.#pause(member);
-    for (const member of chosen) {
-      member.isToListen = true;
-      member.thread.post({ kind: "listen", rows });
-    }
+    for (const member of ready.slice(MAX_LISTENING)) member.pause();
+    for (const member of chosen) member.listen(rows);
     return chosen.length > 0;
   }
 
@@ -260,13 +207,7 @@ export class Generation {
 
   /** Its workers accept no more. */
   pause(): void {
-    for (const member of [...this.#members, ...this.#leaving]) this.#pause(member);
-  }
-
-  #pause(member: Member): void {
-    if (!member.isToListen) return;
-    member.isToListen = false;
-    member.thread.post({ kind: "pause" });
+    for (const member of this.#everyone()) member.pause();
   }
 
   /** Some worker of it can take sessions. */
@@ -304,14 +245,14 @@ export class Generation {
     const timer = timeoutMs === null ? undefined : setTimeout(() => this.cut(), timeoutMs);
     await this.#ending.promise;
     clearTimeout(timer);
-    await Promise.all([...this.#members, ...this.#leaving].map((member) => member.thread.terminate()));
+    await Promise.all(this.#everyone().map((member) => member.thread.terminate()));
   }
 
   /** Ends the sessions that are left; a worker that does not answer to it is terminated. */
   cut(): void {
     this.#isCut = true;
     const left = this.#serving();
-    const sessions = left.reduce((sum, member) => sum + this.#countOf(member), 0);
+    const sessions = left.reduce((sum, member) => sum + member.connections, 0);
     if (sessions > 0) this.#options.events.log("warn", `${sessions} sessions had not ended and are cut`);
     for (const member of left) {
       member.thread.post({ kind: "end", atOnce: true });
@@ -329,14 +270,12 @@ export class Generation {
    * @param isShort the process as a whole holds too much memory
    */
   watch(elapsedMs: number, isShort: boolean): void {
-    const { config, ledger } = this.#options;
+    const { config } = this.#options;
     for (const member of this.#serving()) {
-      const beat = ledger.beats(member.row);
-      member.silentMs = beat === member.beat ? member.silentMs + elapsedMs : 0;
-      member.beat = beat;
+      member.look(elapsedMs);
       const isBlocked = member.silentMs > config.server.blockTimeoutMs + BEAT_MS;
       const isEating = isShort && member.silentMs > SHORT_BLOCK_MS;
-      const heap = ledger.heapBytes(member.row);
+      const heap = member.heapBytes;
       if (isBlocked) {
         const seconds = (member.silentMs / 1000).toFixed(1);
         this.#takeOver(member, "blocked", `has not returned to its event loop for ${seconds} s`);
@@ -347,42 +286,21 @@ export class Generation {
   }
 
   #serving(): Member[] {
-    return [...this.#members, ...this.#leaving].filter(({ state }) => state === "ready" || state === "leaving");
+    return this.#everyone().filter(({ isServing }) => isServing);
   }
 
-  /** Of those that are lost, what they have is somebody else's. */
-  #countOf({ row, state }: Member): number {
-    return state === "over" ? 0 : this.#options.roster.countOf(row);
-  }
-
-  #give(member: Member, slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): void {
-    this.#options.ledger.offer(slot);
-    this.#options.roster.give(slot, member.row, descriptor);
-    member.thread.post({ kind: "adopt", slot, descriptor, peer, resume });
+  #everyone(): Member[] {
+    return [...this.#members, ...this.#leaving];
   }
 
   async #spawn(place: number): Promise<ChainSummary> {
     const { config, doors, events, ledger, roster, rows, standIn, workerUrl } = this.#options;
     events.starting();
     const row = rows.take();
-    const member: Member = {
-      place,
-      row,
-      isToListen: false,
-      listening: Promise.withResolvers<void>(),
-      taken: [],
-      loss: { cause: "died", busySlot: null },
-      loading: Promise.withResolvers<ChainSummary>(),
-      state: "loading",
-      startedAt: performance.now(),
-      beat: 0,
-      silentMs: 0,
-      leavingSince: 0,
-      thread: new WorkerThread(workerUrl, {
-        message: (message) => this.#receive(member, message),
-        gone: (reason) => this.#gone(member, reason),
-      }),
-    };
+    const member: Member = new Member(place, row, workerUrl, ledger, roster, {
+      message: (message) => this.#receive(member, message),
+      gone: (reason) => this.#gone(member, reason),
+    });
     this.#members[place] = member;
     const isFirst = this.number === 1;
     member.thread.post({
@@ -478,7 +396,7 @@ export class Generation {
     this.#options.events.released(slot, {
       generation: this,
       done: () => member.thread.post({ kind: "moved", slot }),
-      back: (descriptor, peer, resume) => this.#give(member, slot, descriptor, peer, resume),
+      back: (descriptor, peer, resume) => member.give(slot, descriptor, peer, resume),
     });
   }
 
@@ -487,17 +405,15 @@ export class Generation {
     const { events } = this.#options;
     const held = `${megabytes(heapBytes)} MiB, more than limits.worker_memory`;
     if (member.state === "leaving") {
-      if (performance.now() - member.leavingSince > LEAVING_MS) this.#takeOver(member, "memory", `still holds ${held}`);
+      if (member.leavingMs > LEAVING_MS) this.#takeOver(member, "memory", `still holds ${held}`);
       return;
     }
     // One that needs so much from the start is not helped by another start.
-    if (performance.now() - member.startedAt < STABLE_MS) return;
+    if (member.livedMs < STABLE_MS) return;
     events.count(COUNTER_OF.memory);
     events.log("warn", `a worker holds ${held}; another takes its place, and it finishes its sessions`);
-    member.state = "leaving";
-    member.leavingSince = performance.now();
+    member.leave();
     this.#leaving.add(member);
-    this.#pause(member);
     events.deaf();
     if (this.#ending !== null) return;
     this.#respawn(member.place, 0);
@@ -526,8 +442,7 @@ export class Generation {
     const { events } = this.#options;
     this.#lost += 1;
     member.taken.push(...events.revoke(member.row));
-    if (member.isToListen) events.deaf();
-    member.isToListen = false;
+    if (member.deafen()) events.deaf();
   }
 
   #orphan(member: Member): void {
@@ -539,7 +454,7 @@ export class Generation {
 
   #gone(member: Member, reason: string): void {
     const { events, ledger, rows } = this.#options;
-    const wasServing = member.state === "ready" || member.state === "leaving";
+    const wasServing = member.isServing;
     const busySlot = ledger.busySlot(member.row);
     const isMember = this.#members[member.place] === member;
     member.state = "over";
@@ -562,8 +477,7 @@ export class Generation {
   }
 
   #delayAfterDeath(member: Member, hasLoaded: boolean): number {
-    const lived = performance.now() - member.startedAt;
-    const deaths = lived < STABLE_MS ? this.#deaths[member.place]! + 1 : 1;
+    const deaths = member.livedMs < STABLE_MS ? this.#deaths[member.place]! + 1 : 1;
     this.#deaths[member.place] = deaths;
     return respawnDelay(deaths, hasLoaded);
   }
@@ -589,8 +503,7 @@ export class Generation {
 
   #settleEnd(): void {
     if (this.#ending === null) return;
-    const all = [...this.#members, ...this.#leaving];
-    if (this.#lost > 0 || !all.every(({ state }) => state === "over")) return;
+    if (this.#lost > 0 || !this.#everyone().every(({ state }) => state === "over")) return;
     this.#hasEnded = true;
     this.#ending.resolve();
   }

@@ -5,7 +5,8 @@ import { residentBytes } from "../memory.ts";
 import type { Counts } from "../counters.ts";
 import { VERSION } from "../version.ts";
 import { versionOf } from "../worker/sources.ts";
-import type { Generation, WorkerStatus } from "./generation.ts";
+import type { Generation } from "./generation.ts";
+import type { WorkerStatus } from "./member.ts";
 import { WorkerThread } from "./worker-thread.ts";
 import type { FilterServer } from "./server.ts";
 

@@ -52,10 +52,13 @@ export interface AcceptorHost {
 }
 
 /**
- * A worker keeps what it accepts while it has no more than the one with the fewest, and a sixteenth. To pass one on wakes two
- * threads, so where there are many it need not be exact.
+ * How many more than the one with the fewest a worker may have and still keep what it accepts. To pass one on wakes two
+ * threads: where there are many it need not be exact, and where they end as fast as they come an uneven moment is soon over.
  */
-const share = (fewest: number) => Math.round((fewest * 17) / 16);
+const slack = (fewest: number, isChurning: boolean) => Math.max(Math.round(fewest / 16), isChurning ? CHURN_SLACK : 0);
+const CHURN_SLACK = 8;
+/** Fewer than so many of the last connections tell whether they end as fast as they come. */
+const LAST = 64;
 
 export class Acceptor {
   readonly #host: AcceptorHost;
@@ -67,6 +70,9 @@ export class Acceptor {
   #waiting: { readonly socket: Socket<undefined>; readonly door: Door }[] = [];
   #retry: ReturnType<typeof setTimeout> | null = null;
   #isClosed = false;
+  /** Of the last connections, how many it kept, and how many of this worker's ended meanwhile: at most as many. */
+  #begun = 0;
+  #ended = 0;
   /** Shares of connections that were to be passed on, below {@link ALL_SHARES}. */
   #toPass = 0;
 
@@ -189,7 +195,21 @@ export class Acceptor {
     // Before the slot is known to be this worker's: the main thread would take it from there.
     this.#host.prepare(slot);
     roster.enter(slot, row, descriptor, held, peer);
+    this.#begun += 1;
+    if (this.#begun >= LAST) {
+      this.#begun >>= 1;
+      this.#ended >>= 1;
+    }
     this.#host.keep(slot, peer, socket as unknown as Socket<Connection>);
+  }
+
+  /** A connection of this worker has ended. */
+  ended(): void {
+    if (this.#ended < this.#begun) this.#ended += 1;
+  }
+
+  get #isChurning(): boolean {
+    return this.#begun > CHURN_SLACK && 2 * this.#ended >= this.#begun;
   }
 
   /** Every so many are for a generation that begins. */
@@ -203,9 +223,10 @@ export class Acceptor {
   /** It has no more than its share: work is spread as evenly as connections are. */
   #hasRoom(): boolean {
     const { roster, row } = this.#host;
-    let fewest = roster.countOf(row);
+    const count = roster.countOf(row);
+    let fewest = count;
     for (const other of this.#rows) fewest = Math.min(fewest, roster.countOf(other));
-    return roster.countOf(row) <= share(fewest);
+    return count <= fewest + slack(fewest, this.#isChurning);
   }
 }
 

@@ -199,6 +199,7 @@ class Server {
     const held = this.#roster.heldOf(slot);
     // Else it was taken from this worker, with its descriptor.
     if (!this.#roster.leave(slot, this.#home.row)) return;
+    this.#acceptor.ended();
     close(held);
     if (this.#roster.isAwaited) post({ kind: "room" });
   }

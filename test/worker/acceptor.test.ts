@@ -180,6 +180,27 @@ describe("Acceptor", () => {
     expect(bench.kept).toEqual([]);
   });
 
+  test("where connections end as fast as they come, it may have a few more", async () => {
+    const bench = await Bench.open(64);
+    const { roster } = bench;
+    for (let count = 1; count <= 12; count++) {
+      await bench.connect();
+      await bench.until(() => bench.kept.length === count);
+      const { slot } = bench.kept[count - 1]!;
+      close(roster.heldOf(slot));
+      roster.leave(slot, ROW);
+      bench.acceptor.ended();
+    }
+    for (const { socket } of bench.kept.splice(0)) socket.terminate();
+    for (let count = 1; count <= 9; count++) {
+      await bench.connect();
+      await bench.until(() => bench.kept.length === count);
+    }
+    await bench.connect();
+    await bench.until(() => bench.guests.length === 1);
+    expect(roster.countOf(ROW)).toBe(9);
+  });
+
   test("while a generation begins, it passes on that one's share", async () => {
     const bench = await Bench.open(64);
     bench.fillOther(30);
