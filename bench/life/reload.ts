@@ -11,7 +11,7 @@ const SECOND_MS = 1000;
 const BEFORE_MS = 300;
 /** Before a second that nothing disturbs: what a reload leaves behind is over, and another one is none of those again and again. */
 const REST_MS = RELOAD_AGAIN_MS;
-const PAIRS = 6;
+const PAIRS = 4;
 const QUICK_PAIRS = 1;
 const SATURATION_MS = 2000;
 const TARGET = 2;
