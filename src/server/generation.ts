@@ -30,6 +30,7 @@ import { type Loss, Member, type WorkerStatus } from "./member.ts";
 import type { LossCause } from "./recovery.ts";
 import type { Rows } from "./rows.ts";
 import { LOAD_TIMEOUT_MS } from "./tasks.ts";
+import { within } from "./within.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
 export interface GenerationEvents {
@@ -199,10 +200,7 @@ export class Generation {
   /** Settles when those that were told to {@link listen} do, or after `timeoutMs`. */
   async listening(timeoutMs: number): Promise<void> {
     const told = this.#members.filter(({ isToListen }) => isToListen);
-    const { promise: late, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, timeoutMs);
-    await Promise.race([Promise.all(told.map(({ listening }) => listening.promise)), late]);
-    clearTimeout(timer);
+    await within(Promise.all(told.map(({ listening }) => listening.promise)), timeoutMs);
   }
 
   /** Its workers accept no more. */

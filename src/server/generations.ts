@@ -132,10 +132,12 @@ export class Generations {
     this.#started += 1;
     const before = this.#current;
     this.#current = generation;
-    if (before !== null) this.#reloadedAt = performance.now();
     // From here on no other worker keeps what it accepts, whenever it hears of this.
     this.#roster.current = generation.number;
-    if (before !== null) this.#retire(before);
+    if (before !== null) {
+      this.#reloadedAt = performance.now();
+      this.#retire(before);
+    }
     // What was not enough for the generation before may do for this one, and the other way round.
     for (const moving of this.#moving) moving.release(generation.summary);
     return generation;

@@ -190,6 +190,11 @@ export class FilterServer {
     return { ...totals, linesDropped: totals.linesDropped + log.dropped + prints.dropped };
   }
 
+  /** All that run, oldest first. */
+  get generations(): readonly Generation[] {
+    return this.#generations.all;
+  }
+
   /** The one that takes over slowly, if there is one. */
   get nextGeneration(): Generation | null {
     return this.#generations.next;

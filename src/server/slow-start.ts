@@ -6,6 +6,7 @@
 import { ALL_SHARES, type Roster } from "../roster.ts";
 import type { Generation } from "./generation.ts";
 import { SLOW_START_SHARES } from "./policy.ts";
+import { within } from "./within.ts";
 
 export class SlowStart {
   readonly generation: Generation;
@@ -23,10 +24,7 @@ export class SlowStart {
     for (const share of SLOW_START_SHARES) {
       if (this.#isCut) break;
       this.#roster.passed = share;
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const timer = setTimeout(resolve, ms / SLOW_START_SHARES.length);
-      await Promise.race([promise, this.#cut.promise]);
-      clearTimeout(timer);
+      await within(this.#cut.promise, ms / SLOW_START_SHARES.length);
     }
     this.#roster.passed = 0;
   }

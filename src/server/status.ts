@@ -55,8 +55,9 @@ export interface Status {
 
 export function statusOf(server: FilterServer): Status {
   const { generation, lastReload, nextGeneration: next } = server;
-  const all = [...server.oldGenerations, generation, next].filter((each) => each !== null);
-  const workers = all.flatMap((each) => each.workers.map((worker) => ({ generation: each.number, ...worker })));
+  const workers = server.generations.flatMap((each) =>
+    each.workers.map((worker) => ({ generation: each.number, ...worker })),
+  );
   const problems = problemsOf(server, workers);
   return {
     version: VERSION,

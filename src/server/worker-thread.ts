@@ -4,6 +4,7 @@
  */
 import type { FromWorker, ToWorker } from "../worker/messages.ts";
 import { sizeOf } from "../worker/outbox.ts";
+import { within } from "./within.ts";
 
 export interface WorkerEvents {
   message(message: FromWorker): void;
@@ -67,10 +68,7 @@ export class WorkerThread {
     this.#isEnding = true;
     // Its promise settles before the thread is gone and has been seen to hang: the close event is what counts.
     this.#worker.terminate();
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, timeoutMs);
-    await Promise.race([this.#gone.promise, promise]);
-    clearTimeout(timer);
+    await within(this.#gone.promise, timeoutMs);
     if (this.#isGone) return;
     this.#isStuck = true;
     WorkerThread.stuck += 1;

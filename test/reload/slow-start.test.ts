@@ -1,13 +1,14 @@
 /** A reload of a busy server: the new version takes over step by step, and nobody notices but by the version. */
 import { expect, test } from "bun:test";
 import { connect, helo, mail } from "../recovery/support.ts";
-import { OPTNEG, QUIT, RawClient } from "../server/wire.ts";
+import { QUIT, type RawClient } from "../server/wire.ts";
 import type { Pmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
 import {
   askReload,
   askStatus,
   logged,
+  negotiated,
   newVersion,
   PROMISED_MS,
   reloadLines,
@@ -155,8 +156,7 @@ test("a worker of it that is lost meanwhile: its sessions go on", async () => {
 /** One that runs this version: some do. */
 async function newSession(server: Pmilter, version: string): Promise<RawClient> {
   for (;;) {
-    const client = await RawClient.connect(server.addresses[0]!);
-    if ((await client.ask(OPTNEG)) !== "O") throw new Error("no negotiation");
+    const client = await negotiated(server);
     if ((await versionOf(client)) === version) return client;
     await client.send(QUIT);
     await client.ended();

@@ -47,12 +47,18 @@ export async function versionOf(client: RawClient): Promise<string> {
 
 /** The version that a session runs which begins now. */
 export async function newVersion(server: Pmilter): Promise<string> {
-  using client = await RawClient.connect(server.addresses[0]!);
-  if ((await client.ask(OPTNEG)) !== "O") throw new Error("no negotiation");
+  using client = await negotiated(server);
   const version = await versionOf(client);
   await client.send(QUIT);
   await client.ended();
   return version;
+}
+
+/** A session that begins now. */
+export async function negotiated(server: Pmilter): Promise<RawClient> {
+  const client = await RawClient.connect(server.addresses[0]!);
+  if ((await client.ask(OPTNEG)) !== "O") throw new Error("no negotiation");
+  return client;
 }
 
 /** Begins sessions, one after the other, until one runs `version`; gives the milliseconds that it took. */
