@@ -79,6 +79,7 @@ function planOf(args: BenchArguments, signal: AbortSignal): Plan {
     isQuick,
     rounds: roundsOf(args),
     warmMs: isQuick ? 200 : 1000,
+    settleMs: isQuick ? 0 : 4000,
     measureMs: isQuick ? 500 : 3000,
     connections: args.connections ?? CONNECTIONS,
     points: pointsOf(args),

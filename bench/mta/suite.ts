@@ -15,7 +15,7 @@ import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";
 import type { Table } from "../support/table.ts";
 import type { Target } from "../support/target.ts";
 import { startGenerators } from "../wire/load.ts";
-import { BARE_EOM, BARE_TEN, EOM_ONLY, peerVariant, TEN, type Variant } from "../wire/variants.ts";
+import { BARE_EOM, BARE_TEN, EOM_ONLY, peerVariant, TEN, type Variant, warmUpOf } from "../wire/variants.ts";
 import { DISK, MailServer, memoryPlace, type Place } from "./mail-server.ts";
 import { BODY_BYTES, postal, postalSender, type Sender, smtpSource, smtpSourceOf } from "./senders.ts";
 
@@ -44,7 +44,6 @@ const FULL_SESSIONS = 10;
 /** The other tables take fewer rounds, so that all of them fit into minutes; those of postal differ hardly. */
 const MOST_ROUNDS = 3;
 const POSTAL_ROUNDS = 2;
-/** Code that was compiled before, or is only interpreted, has settled by then. */
 const PEER_WARM_MS = 300;
 /** Connections that bring a filter to its speed before Postfix comes. */
 const WARM_CONNECTIONS = 10;
@@ -179,12 +178,15 @@ async function measureScene(
   });
 }
 
-/** A server that runs for days has its code compiled; Postfix would take minutes to bring a fresh one there. */
+/**
+ * A server that runs for days has its code compiled; Postfix would take minutes to bring a fresh one there. As from Postfix,
+ * each message has a connection of its own.
+ */
 async function warmUp(plan: Plan, { changes, isCompiling }: Variant, server: RunningServer): Promise<void> {
-  const warmMs = isCompiling ? plan.warmMs : Math.min(plan.warmMs, PEER_WARM_MS);
-  await using _ = await startGenerators({ ...plan, warmMs }, server, {
+  await using _ = await startGenerators({ ...plan, ...warmUpOf(plan, isCompiling, PEER_WARM_MS) }, server, {
     kind: "mail",
     connections: WARM_CONNECTIONS,
+    messagesPerConnection: 1,
     changes,
   });
 }

@@ -68,6 +68,7 @@ export async function runScale(plan: Plan): Promise<SuiteResult> {
     ...plan,
     rounds: Math.min(plan.rounds, MOST_ROUNDS),
     warmMs: Math.min(plan.warmMs, WARM_MS),
+    settleMs: 0,
     measureMs: Math.min(plan.measureMs, MEASURE_MS),
   };
   raiseOpenFilesLimit(PER_CONNECTION * CONNECTIONS.sizes.at(-1)! + OTHER_DESCRIPTORS);

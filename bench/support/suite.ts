@@ -17,8 +17,10 @@ export interface Plan {
   /** `memory` sends a million messages, not a hundred thousand. */
   readonly isLong: boolean;
   readonly rounds: number;
-  /** Load before anything is measured: the JIT compilers settle. */
+  /** Load before anything is measured. */
   readonly warmMs: number;
+  /** After that, how long the compilers of a server may take to come to rest, at the most; 0: they are not waited for. */
+  readonly settleMs: number;
   readonly measureMs: number;
   /** Connections that the load generators hold together. */
   readonly connections: number;

@@ -1,6 +1,7 @@
 /** Puts a server under the load of generator processes and gives one measurement. */
 import { join } from "node:path";
 import { BenchChild } from "../support/child.ts";
+import { compilersRest } from "../support/compilers.ts";
 import type { RunningServer } from "../support/servers.ts";
 import type { Plan } from "../support/suite.ts";
 import { type MailShape, ORDINARY_MAIL } from "../support/traffic.ts";
@@ -81,7 +82,7 @@ export interface Generators extends AsyncDisposable {
   readonly children: readonly BenchChild<ToGenerator, FromGenerator>[];
 }
 
-/** Starts the load and waits until it is warm; of `idle`, until all connections are open. */
+/** Starts the load and waits until the server is warm; of `idle`, until all connections are open. */
 export async function startGenerators(plan: Plan, server: RunningServer, load: Load): Promise<Generators> {
   await using stack = new AsyncDisposableStack();
   const count = Math.min(plan.generators, load.connections);
@@ -107,6 +108,7 @@ export async function startGenerators(plan: Plan, server: RunningServer, load: L
     });
   });
   for (const child of children) await nextOf(child, plan.warmMs);
+  if (load.kind !== "idle") await compilersRest(server.pid, plan.settleMs, plan.signal);
   const owned = stack.move();
   return { children, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }

@@ -9,22 +9,18 @@ import { measureLoad, MESSAGES_PER_CONNECTION } from "./load.ts";
 import { mixedMail } from "./mixed-mail.ts";
 import { loadTable, mainTables, plotsOf } from "./tables.ts";
 import { targetsOf } from "./targets.ts";
-import { BARE_TEN, OURS, peerVariant, TEN, type Variant } from "./variants.ts";
+import { BARE_TEN, OURS, peerVariant, TEN, type Variant, warmUpOf } from "./variants.ts";
 
 /** How long and how often one load is measured, at most: there are many of them, and all take ten minutes. */
 interface Effort {
   readonly rounds: number;
-  readonly warmMs: number;
   readonly peerWarmMs: number;
   readonly measureMs: number;
 }
 
-/**
- * Peers warm up for less: code that was compiled before, or is only interpreted, has settled by then. A step of the
- * processor's clock is below half a percent of what a server spends in the time measured of the main load.
- */
-const MAIN: Effort = { rounds: Number.POSITIVE_INFINITY, warmMs: 1000, peerWarmMs: 300, measureMs: 2500 };
-const FURTHER: Effort = { rounds: 3, warmMs: 1000, peerWarmMs: 200, measureMs: 1000 };
+/** A step of the processor's clock is below half a percent of what a server spends in the time measured of the main load. */
+const MAIN: Effort = { rounds: Number.POSITIVE_INFINITY, peerWarmMs: 300, measureMs: 2500 };
+const FURTHER: Effort = { rounds: 3, peerWarmMs: 200, measureMs: 1000 };
 
 export async function runWire(plan: Plan): Promise<SuiteResult> {
   await using folder = await tempDir("bench-peers");
@@ -98,7 +94,7 @@ async function measureAll(
 function timed(plan: Plan, effort: Effort, { isCompiling }: Variant): Plan {
   return {
     ...plan,
-    warmMs: Math.min(plan.warmMs, isCompiling ? effort.warmMs : effort.peerWarmMs),
+    ...warmUpOf(plan, isCompiling, effort.peerWarmMs),
     measureMs: Math.min(plan.measureMs, effort.measureMs),
   };
 }

@@ -9,7 +9,7 @@ export interface Variant {
   readonly start: (plan: Plan) => Promise<RunningServer>;
   /** Changes that it makes to each message. */
   readonly changes: number;
-  /** Its code is compiled while it runs: it needs the whole time before a measurement. */
+  /** Its code is compiled while it runs. */
   readonly isCompiling: boolean;
   /** The name of the variant that it is compared with: the bare loop of the same negotiation. */
   readonly limit: string | null;
@@ -50,4 +50,10 @@ export function peerVariant({ title, isLimit, start }: Peer): Variant {
     isCompiling: false,
     limit: null,
   };
+}
+
+/** Before a measurement: code that was compiled before, or is only interpreted, has settled after `peerMs`. */
+export function warmUpOf(plan: Plan, isCompiling: boolean, peerMs: number): Pick<Plan, "warmMs" | "settleMs"> {
+  const { settleMs, warmMs } = plan;
+  return isCompiling ? { warmMs, settleMs } : { warmMs: Math.min(warmMs, peerMs), settleMs: 0 };
 }

@@ -12,6 +12,7 @@ const PLAN: Plan = {
   isLong: false,
   rounds: 1,
   warmMs: 1,
+  settleMs: 0,
   measureMs: 1,
   connections: 1,
   points: [],

@@ -10,6 +10,7 @@ const PLAN: Plan = {
   isLong: false,
   rounds: 1,
   warmMs: 50,
+  settleMs: 0,
   measureMs: 300,
   connections: 4,
   points: [],

@@ -1,0 +1,27 @@
+/** Waits until a server's code is compiled, as that of a server that runs for days is. Linux only. */
+import { threadsOf } from "./threads.ts";
+
+/** What Bun calls the threads that compile. */
+const COMPILER = "JITWorker";
+const LOOK_MS = 250;
+/** They rest when they have used less than this share of a core in so many looks, one after the other. */
+const RESTING_SHARE = 0.05;
+const RESTING_LOOKS = 2;
+
+/**
+ * Settles when the compilers of a server under load have come to rest, or after `timeoutMs`: some go on for long with the little
+ * that is left.
+ */
+export async function compilersRest(pid: number, timeoutMs: number, signal: AbortSignal): Promise<void> {
+  let threads = threadsOf(pid);
+  let resting = 0;
+  for (let ms = 0; ms < timeoutMs && resting < RESTING_LOOKS; ms += LOOK_MS) {
+    await Bun.sleep(LOOK_MS);
+    signal.throwIfAborted();
+    const used = threadsOf(pid, threads)
+      .filter(({ name }) => name === COMPILER)
+      .reduce((sum, { cpuMicros }) => sum + cpuMicros, 0);
+    threads = threadsOf(pid);
+    resting = used < RESTING_SHARE * LOOK_MS * 1000 ? resting + 1 : 0;
+  }
+}
