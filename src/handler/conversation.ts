@@ -101,6 +101,8 @@ export class Conversation implements SessionSource, ReportSource {
   #isSimulated = false;
   /** The recipient at hand was rejected by the mail server itself. */
   #isRejectedRecipient = false;
+  /** Found when a message is first changed. */
+  #isSendmail: boolean | null = null;
   /** The recipient at hand is not kept past its phase: it was rejected, or is one too many. */
   #isPassingRecipient = false;
   /** The verdict on the message, where it could not be given when it was found. */
@@ -258,7 +260,7 @@ export class Conversation implements SessionSource, ReportSource {
         this.message!.takeSender(session.bytes, session.start, session.end);
         break;
       case PHASES.eom:
-        this.message!.receivedAt = new Date();
+        this.message!.endsNow();
         break;
       default:
         if (concernsMessage) {
@@ -539,17 +541,27 @@ export class Conversation implements SessionSource, ReportSource {
     const layers = this.allChanges();
     if (layers.length > 0) {
       // Postfix says `Postfix 3.7.11`, Sendmail its bare version; what says nothing is taken for neither.
-      const isSendmail = /^\d/.test(session.macros.get("v") ?? "");
-      sendChanges(this.#writer, this.message!, layers, { keepsLeadingSpace: session.keepsLeadingSpace, isSendmail });
+      this.#isSendmail ??= /^\d/.test(session.macros.get("v") ?? "");
+      sendChanges(this.#writer, this.message!, layers, {
+        keepsLeadingSpace: session.keepsLeadingSpace,
+        isSendmail: this.#isSendmail,
+      });
     }
     this.#reportObserved();
-    const holder = this.#parts.findLast((part) => part?.changes?.quarantine && !part.filter.isObserved);
+    const holder = this.#findHolder();
     if (holder !== undefined || this.#host.reportsAccepted) this.#reporter.accepted(holder?.filter ?? null, layers);
     this.#host.count("messages");
     this.#host.count(holder === undefined ? "accepted" : "quarantined");
     session.proceed();
     session.endMessage();
     this.#forgetMessage();
+  }
+
+  /** The filter that holds the message: of several the last. */
+  #findHolder(): FilterPart | undefined {
+    let holder: FilterPart | undefined;
+    for (const part of this.#parts) if (part?.changes?.quarantine && !part.filter.isObserved) holder = part;
+    return holder;
   }
 
   /** What filters in observe mode would have changed. */
@@ -572,6 +584,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#forgetMessage();
     this.#parts = new Array(this.#chain.filters.length);
     this.#someAccepted = false;
+    this.#isSendmail = null;
     this.helo = "";
   }
 

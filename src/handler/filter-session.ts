@@ -8,7 +8,7 @@ import type { ChainFilter } from "./chain.ts";
 import { FilterChanges } from "./changes.ts";
 import { UsageError } from "./errors.ts";
 import type { ReceivedMessage } from "./message.ts";
-import { MessageView, type ViewContext } from "./message-view.ts";
+import { MessageView, type ViewOwner } from "./message-view.ts";
 import type { Auth, MacroLookup, State, Tls } from "./types.ts";
 
 /** What sessions read of their conversation. */
@@ -22,8 +22,8 @@ export interface SessionSource {
   readonly actions: number;
   /** Whether the mail server sends the headers. */
   readonly hasHeaders: boolean;
-  /** Changes of the filters before this one that count, in chain order. */
-  changesBefore(filter: { readonly index: number }): readonly FilterChanges[];
+  /** Changes of the filters before this one that count, in chain order: a list of the caller's own. */
+  changesBefore(filter: { readonly index: number }): FilterChanges[];
   /** Counts the headers that filters added. */
   addedHeaders: number;
 }
@@ -32,7 +32,7 @@ export interface SessionSource {
 export type Done = "no" | "message" | "connection";
 
 /** One filter's part in one connection. */
-export class FilterPart {
+export class FilterPart implements ViewOwner {
   readonly filter: ChainFilter;
   readonly session: FilterSession;
   done: Done = "no";
@@ -64,6 +64,35 @@ export class FilterPart {
     this.changes = null;
   }
 
+  // What views ask for: see `ViewOwner`.
+  get actions(): number {
+    return this.#source.actions;
+  }
+  get hasHeaders(): boolean {
+    return this.#source.hasHeaders;
+  }
+  get collectsBody(): boolean {
+    return this.filter.loaded.collectBody;
+  }
+
+  changesOf(received: ReceivedMessage): readonly FilterChanges[] {
+    if (this.#source.message !== received) return [];
+    const layers = this.#source.changesBefore(this.filter);
+    if (this.changes !== null) layers.push(this.changes);
+    return layers;
+  }
+
+  change(received: ReceivedMessage): FilterChanges {
+    if (this.#source.message !== received || this.done !== "no") {
+      throw new UsageError("PMILTER_ERR_OVER", "the message is over for this filter, it cannot be changed any more");
+    }
+    return (this.changes ??= new FilterChanges());
+  }
+
+  newHeaderId(): number {
+    return -++this.#source.addedHeaders;
+  }
+
   message(): MessageView {
     const received = this.#source.message;
     if (received === null) {
@@ -71,34 +100,9 @@ export class FilterPart {
     }
     if (this.#view === null || this.#viewed !== received) {
       this.#viewed = received;
-      this.#view = new MessageView(received, this.#contextOf(received));
+      this.#view = new MessageView(received, this);
     }
     return this.#view;
-  }
-
-  /** A view that a handler keeps past its message must not reach the next one through this part. */
-  #contextOf(received: ReceivedMessage): ViewContext {
-    const source = this.#source;
-    const { filter } = this;
-    const isCurrent = () => source.message === received;
-    return {
-      collectsBody: filter.loaded.collectBody,
-      actions: () => source.actions,
-      hasHeaders: () => source.hasHeaders,
-      own: () => (isCurrent() ? this.changes : null),
-      before: () => (isCurrent() ? source.changesBefore(filter) : []),
-      newHeaderId: () => -++source.addedHeaders,
-      change: () => {
-        if (!isCurrent() || this.done !== "no") {
-          throw new UsageError(
-            "PMILTER_ERR_OVER",
-            "the message is over for this filter, it cannot be changed any more",
-          );
-        }
-        this.changes ??= new FilterChanges();
-        return this.changes;
-      },
-    };
   }
 }
 

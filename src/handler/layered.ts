@@ -3,33 +3,41 @@
  * are applied to it. Only a change that belongs before one already applied has it made anew.
  */
 import type { FilterChanges } from "./changes.ts";
+import type { ReceivedMessage } from "./message.ts";
 
 interface Applies<C> {
   apply(change: C): void;
 }
 
+/** What a list is of. */
+export interface ListKind<L extends Applies<C>, C> {
+  /** As it was received. */
+  make(received: ReceivedMessage): L;
+  changesOf(layer: FilterChanges): readonly C[];
+}
+
 export class Layered<L extends Applies<C>, C> {
-  readonly #make: () => L;
-  readonly #changesOf: (layer: FilterChanges) => readonly C[];
+  readonly #received: ReceivedMessage;
+  readonly #kind: ListKind<L, C>;
   #list: L | null = null;
   #layers: readonly FilterChanges[] = [];
   /** How many changes of each layer are in the list. */
   #applied: number[] = [];
 
-  constructor(make: () => L, changesOf: (layer: FilterChanges) => readonly C[]) {
-    this.#make = make;
-    this.#changesOf = changesOf;
+  constructor(received: ReceivedMessage, kind: ListKind<L, C>) {
+    this.#received = received;
+    this.#kind = kind;
   }
 
   /** @param layers the changes that count, in chain order */
   under(layers: readonly FilterChanges[]): L {
     if (this.#list === null || !this.#mayGoOn(layers)) {
-      this.#list = this.#make();
+      this.#list = this.#kind.make(this.#received);
       this.#applied = [];
     }
     this.#layers = layers;
     for (const [index, layer] of layers.entries()) {
-      const changes = this.#changesOf(layer);
+      const changes = this.#kind.changesOf(layer);
       for (let at = this.#applied[index] ?? 0; at < changes.length; at++) this.#list.apply(changes[at]!);
       this.#applied[index] = changes.length;
     }
@@ -42,7 +50,7 @@ export class Layered<L extends Applies<C>, C> {
     for (const [index, layer] of layers.entries()) {
       const applied = this.#applied[index] ?? 0;
       if (applied > 0 && (hasGrown || this.#layers[index] !== layer)) return false;
-      if (this.#changesOf(layer).length > applied) hasGrown = true;
+      if (this.#kind.changesOf(layer).length > applied) hasGrown = true;
     }
     return this.#applied.slice(layers.length).every((applied) => applied === 0);
   }

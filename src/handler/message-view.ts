@@ -16,50 +16,58 @@ import {
 } from "./changes.ts";
 import { UsageError } from "./errors.ts";
 import { type HeaderChange, HeaderList } from "./header-list.ts";
-import { Layered } from "./layered.ts";
+import { Layered, type ListKind } from "./layered.ts";
 import type { ReceivedMessage } from "./message.ts";
 import { givenAddress, RecipientList } from "./recipient-list.ts";
 import type { Address, Changes, Headers } from "./types.ts";
 
-/** What a view needs to know beyond the message. */
-export interface ViewContext {
+/**
+ * The filter whose view it is. A handler may keep a view past its message: that one then has no changes any more, and
+ * nothing of it reaches the next.
+ */
+export interface ViewOwner {
   /** Granted actions, see `ACTION`. */
-  actions(): number;
+  readonly actions: number;
   /** Whether the mail server sends the headers. */
-  hasHeaders(): boolean;
+  readonly hasHeaders: boolean;
   readonly collectsBody: boolean;
-  /** The changes that count before this filter's own, in chain order. */
-  before(): readonly FilterChanges[];
-  /** This filter's own changes; throws UsageError PMILTER_ERR_OVER if it may not change the message any more. */
-  change(): FilterChanges;
-  /** The same for reading, null without any. */
-  own(): FilterChanges | null;
+  /** The changes of a message that count, in chain order: those of the filters before, and the filter's own. */
+  changesOf(received: ReceivedMessage): readonly FilterChanges[];
+  /** The filter's own changes; throws UsageError PMILTER_ERR_OVER if it may not change that message any more. */
+  change(received: ReceivedMessage): FilterChanges;
   /** An id for an added header, unique in the message. */
   newHeaderId(): number;
 }
 
+const HEADERS: ListKind<HeaderList, HeaderChange> = {
+  make: (received) => new HeaderList(received),
+  changesOf: (changes) => changes.headers,
+};
+const RECIPIENTS: ListKind<RecipientList, RecipientChange> = {
+  make: (received) => new RecipientList(received),
+  changesOf: (changes) => changes.recipients,
+};
+
 export class MessageView implements Changes {
   readonly #received: ReceivedMessage;
-  readonly #context: ViewContext;
-  readonly #headers: Layered<HeaderList, HeaderChange>;
-  readonly #recipients: Layered<RecipientList, RecipientChange>;
+  readonly #owner: ViewOwner;
+  /** Made when somebody looks at them. */
+  #headers: Layered<HeaderList, HeaderChange> | null = null;
+  #recipients: Layered<RecipientList, RecipientChange> | null = null;
 
-  constructor(received: ReceivedMessage, context: ViewContext) {
+  constructor(received: ReceivedMessage, owner: ViewOwner) {
     this.#received = received;
-    this.#context = context;
-    this.#headers = layeredHeaders(received);
-    this.#recipients = layeredRecipients(received);
+    this.#owner = owner;
   }
 
   get sender(): Address {
-    for (const changes of this.#layers().reverse()) {
-      if (changes.sender !== null) return givenAddress(changes.sender.address, changes.sender.params);
-    }
-    return this.#received.sender;
+    const changed = this.#layers.findLast(({ sender }) => sender !== null)?.sender;
+    return changed ? givenAddress(changed.address, changed.params) : this.#received.sender;
   }
 
   get recipients(): readonly Address[] {
-    return this.#recipients.under(this.#layers()).all;
+    this.#recipients ??= new Layered(this.#received, RECIPIENTS);
+    return this.#recipients.under(this.#layers).all;
   }
 
   get headers(): Headers {
@@ -67,33 +75,35 @@ export class MessageView implements Changes {
   }
 
   get receivedAt(): Date {
-    if (this.#received.receivedAt === null) {
-      throw new UsageError("PMILTER_ERR_NOT_HERE", "message.receivedAt is there from eom on");
-    }
-    return this.#received.receivedAt;
+    const { receivedAt } = this.#received;
+    if (receivedAt === null) throw new UsageError("PMILTER_ERR_NOT_HERE", "message.receivedAt is there from eom on");
+    return receivedAt;
   }
 
   body(): Uint8Array {
-    for (const changes of this.#layers().reverse()) if (changes.body !== null) return changes.body;
-    if (!this.#context.collectsBody) {
+    const replaced = this.#layers.findLast(({ body }) => body !== null)?.body;
+    if (replaced) return replaced;
+    if (!this.#owner.collectsBody) {
       throw new UsageError("PMILTER_ERR_NOT_HERE", "message.body() needs collectBody: true in the filter");
     }
     return this.#received.body();
   }
 
   addHeader(name: string, value: string): void {
-    const change = { name: checkHeaderName(name), value: checkHeaderValue(value) };
+    checkHeaderName(name);
+    const checked = checkHeaderValue(value);
     this.#require("ADDHDRS", "addHeader");
-    this.#changeHeader({ kind: "add", id: this.#context.newHeaderId(), ...change });
+    this.#changeHeader({ kind: "add", id: this.#owner.newHeaderId(), name, value: checked });
   }
 
   insertHeader(index: number, name: string, value: string): void {
     checkIndex(index, 0);
-    const change = { name: checkHeaderName(name), value: checkHeaderValue(value) };
+    checkHeaderName(name);
+    const checked = checkHeaderValue(value);
     this.#require("ADDHDRS", "insertHeader");
     if (index > 0) this.#requireHeaders("insertHeader below the top");
     const before = index === 0 ? "top" : (this.#list().live()[index]?.id ?? "end");
-    this.#changeHeader({ kind: "insert", id: this.#context.newHeaderId(), ...change, before });
+    this.#changeHeader({ kind: "insert", id: this.#owner.newHeaderId(), name, value: checked, before });
   }
 
   changeHeader(name: string, value: string, index = 1): void {
@@ -130,7 +140,7 @@ export class MessageView implements Changes {
   changeFrom(address: string, params?: readonly string[]): void {
     const checked = { address: checkAddress(address, "the sender", true), params: checkParams(params, "the sender") };
     this.#require("CHGFROM", "changeFrom");
-    this.#context.change().sender = checked;
+    this.#change.sender = checked;
   }
 
   addRecipient(address: string, params?: readonly string[]): void {
@@ -140,43 +150,47 @@ export class MessageView implements Changes {
     };
     if (checked.params.length === 0) this.#require("ADDRCPT", "addRecipient");
     else this.#require("ADDRCPT_PAR", "addRecipient with ESMTP arguments");
-    this.#context.change().recipients.push({ kind: "add", ...checked });
+    this.#change.recipients.push({ kind: "add", ...checked });
   }
 
   deleteRecipient(address: string): void {
     const checked = checkAddress(address, "a recipient", false);
     this.#require("DELRCPT", "deleteRecipient");
-    this.#context.change().recipients.push({ kind: "delete", address: checked });
+    this.#change.recipients.push({ kind: "delete", address: checked });
   }
 
   replaceBody(body: string | Uint8Array): void {
     const checked = checkBody(body);
     this.#require("CHGBODY", "replaceBody");
-    this.#context.change().body = checked;
+    this.#change.body = checked;
   }
 
   quarantine(reason: string): void {
     const checked = checkReason(reason);
     this.#require("QUARANTINE", "quarantine");
-    this.#context.change().quarantine = { reason: checked, origin: new Error() };
+    this.#change.quarantine = { reason: checked, origin: new Error() };
   }
 
-  #layers(): FilterChanges[] {
-    const own = this.#context.own();
-    return own === null ? [...this.#context.before()] : [...this.#context.before(), own];
+  get #layers(): readonly FilterChanges[] {
+    return this.#owner.changesOf(this.#received);
+  }
+
+  get #change(): FilterChanges {
+    return this.#owner.change(this.#received);
   }
 
   #list(): HeaderList {
-    return this.#headers.under(this.#layers());
+    this.#headers ??= new Layered(this.#received, HEADERS);
+    return this.#headers.under(this.#layers);
   }
 
   #changeHeader(change: HeaderChange): void {
-    this.#context.change().headers.push(change);
+    this.#change.headers.push(change);
   }
 
   /** Only events that some handler reads are asked for; a change to headers that never come would be lost in silence. */
   #requireHeaders(method: string): void {
-    if (this.#context.hasHeaders()) return;
+    if (this.#owner.hasHeaders) return;
     throw new UsageError(
       "PMILTER_ERR_NOT_HERE",
       `${method} needs the headers, and no filter has a handler that has them sent: add one at eoh or eom`,
@@ -184,7 +198,7 @@ export class MessageView implements Changes {
   }
 
   #require(action: ActionName, method: string): void {
-    if ((this.#context.actions() & ACTION[action]) === 0) {
+    if ((this.#owner.actions & ACTION[action]) === 0) {
       throw new UsageError(
         "PMILTER_ERR_NOT_GRANTED",
         `${method} needs the action ${action}, which the mail server did not grant`,
@@ -193,26 +207,12 @@ export class MessageView implements Changes {
   }
 }
 
-function layeredHeaders(received: ReceivedMessage): Layered<HeaderList, HeaderChange> {
-  return new Layered(
-    () => new HeaderList(received),
-    (changes) => changes.headers,
-  );
-}
-
-function layeredRecipients(received: ReceivedMessage): Layered<RecipientList, RecipientChange> {
-  return new Layered(
-    () => new RecipientList(received),
-    (changes) => changes.recipients,
-  );
-}
-
 /** The headers of a message under the changes of some filters. */
 export function headersUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): HeaderList {
-  return layeredHeaders(received).under(layers);
+  return new Layered(received, HEADERS).under(layers);
 }
 
 /** The recipients of a message under the changes of some filters. */
 export function recipientsUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): readonly Address[] {
-  return layeredRecipients(received).under(layers).all;
+  return new Layered(received, RECIPIENTS).under(layers).all;
 }

@@ -2,14 +2,15 @@
  * A message as the mail server sends it: envelope, headers, and the body if someone collects it. Kept as bytes of its
  * own (the reads they came in are not kept), decoded when someone reads them. What handlers change is not here.
  */
-import { decodeText } from "../protocol/bytes.ts";
+import { decodeText, EMPTY } from "../protocol/bytes.ts";
 import type { Address } from "./types.ts";
 
-const INITIAL_BYTES = 1024;
+/** Enough for most envelopes with their headers; up to here a buffer lies in the collector's heap, and costs half as much. */
+const INITIAL_BYTES = 1000;
 
 /** Bytes appended one behind the other. */
 class Arena {
-  #bytes: Buffer = Buffer.alloc(0);
+  #bytes: Uint8Array = EMPTY;
   #used = 0;
 
   get used(): number {
@@ -22,7 +23,7 @@ class Arena {
     const needed = offset + end - start;
     if (needed > this.#bytes.length) {
       const larger = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#bytes.length, INITIAL_BYTES));
-      this.#bytes.copy(larger, 0, 0, offset);
+      larger.set(this.#bytes);
       this.#bytes = larger;
     }
     // The same as `set(bytes.subarray(start, end))`, without the view.
@@ -38,6 +39,10 @@ class Arena {
 
   text(start: number, end: number): string {
     return decodeText(this.#bytes, start, end);
+  }
+
+  byteAt(at: number): number {
+    return this.#bytes[at]!;
   }
 
   indexOf(byte: number, from: number): number {
@@ -101,12 +106,15 @@ export function withoutBrackets(address: string): string {
 /** A sender that was not sent: the mail server was told not to, or left MAIL out. */
 const NO_ADDRESS: Address = { raw: "", address: "", params: [] };
 
-/** Numbers kept for each header: start of the name, end of the name, start of the value, end of the value. */
-const HEADER_FIELDS = 4;
+/** Numbers kept for each header: where its name begins, and where it ends. A NUL, its value and another NUL follow. */
+const HEADER_FIELDS = 2;
+const SPACE = 0x20;
 
 export class ReceivedMessage {
   readonly #arena = new Arena();
   readonly #headers: number[] = [];
+  /** Values lie there as they followed the colon. */
+  #hasSpaces = false;
   #body: Arena | null = null;
   sender: Address = NO_ADDRESS;
   /** Accepted recipients; while one is being decided, that one last. */
@@ -117,8 +125,20 @@ export class ReceivedMessage {
   hasAllHeaders = true;
   /** False once a limit kept a piece of a body to collect out. */
   hasAllBody = true;
-  /** Set when the end of the message comes. */
-  receivedAt: Date | null = null;
+  /** In milliseconds since 1970; null until the end of the message comes. */
+  #endedAt: number | null = null;
+  #receivedAt: Date | null = null;
+
+  /** The end of the message has come. */
+  endsNow(): void {
+    this.#endedAt = Date.now();
+  }
+
+  /** When that was; null before. */
+  get receivedAt(): Date | null {
+    if (this.#endedAt !== null) this.#receivedAt ??= new Date(this.#endedAt);
+    return this.#receivedAt;
+  }
 
   /** Takes the payload of MAIL: strings, checked to end with NUL. */
   takeSender(bytes: Uint8Array, start: number, end: number): void {
@@ -151,9 +171,8 @@ export class ReceivedMessage {
   takeHeader(bytes: Uint8Array, start: number, nameLength: number, valueLength: number, dropSpace: boolean): void {
     const length = nameLength + 1 + valueLength + 1;
     const at = this.#arena.append(bytes, start, start + length);
-    const nameEnd = at + nameLength;
-    const space = dropSpace && bytes[start + nameLength + 1] === 0x20 ? 1 : 0;
-    this.#headers.push(at, nameEnd, nameEnd + 1 + space, nameEnd + 1 + valueLength);
+    this.#headers.push(at, at + nameLength);
+    this.#hasSpaces = dropSpace;
     this.headerBytes += length;
   }
 
@@ -184,12 +203,15 @@ export class ReceivedMessage {
 
   /** Whether a space followed the colon, and was dropped; without HDR_LEADSPC the mail server has dropped it. */
   headerHasSpace(index: number): boolean {
-    const at = index * HEADER_FIELDS;
-    return this.#headers[at + 2] !== this.#headers[at + 1]! + 1;
+    return this.#hasSpaces && this.#arena.byteAt(this.#valueAt(index)) === SPACE;
   }
 
   headerValue(index: number): string {
-    const at = index * HEADER_FIELDS;
-    return this.#arena.text(this.#headers[at + 2]!, this.#headers[at + 3]!);
+    const at = this.#valueAt(index);
+    return this.#arena.text(this.headerHasSpace(index) ? at + 1 : at, this.#arena.indexOf(0, at));
+  }
+
+  #valueAt(index: number): number {
+    return this.#headers[index * HEADER_FIELDS + 1]! + 1;
   }
 }

@@ -6,7 +6,7 @@
 import { encodeText } from "../protocol/bytes.ts";
 import { encodeAddress, type ReplyWriter } from "../protocol/encode.ts";
 import type { FilterChanges } from "./changes.ts";
-import type { HeaderChange, HeaderEntry, HeaderList } from "./header-list.ts";
+import type { HeaderEntry, HeaderList } from "./header-list.ts";
 import type { ReceivedMessage } from "./message.ts";
 import { headersUnder } from "./message-view.ts";
 import { mailboxKey } from "./recipient-list.ts";
@@ -26,14 +26,22 @@ export function sendChanges(
   layers: readonly FilterChanges[],
   dialect: Dialect,
 ): void {
-  const sender = layers.findLast((changes) => changes.sender !== null)?.sender;
-  if (sender) writer.changeFrom(encodeAddress(sender.address), sender.params.join(" "));
-  sendRecipients(writer, received, layers);
+  // Of each the last one counts. Loops: this runs for every message that is changed.
+  let sender: FilterChanges["sender"] = null;
+  let body: FilterChanges["body"] = null;
+  let quarantine: FilterChanges["quarantine"] = null;
+  let recipients = 0;
+  for (const layer of layers) {
+    sender = layer.sender ?? sender;
+    body = layer.body ?? body;
+    quarantine = layer.quarantine ?? quarantine;
+    recipients += layer.recipients.length;
+  }
+  if (sender !== null) writer.changeFrom(encodeAddress(sender.address), sender.params.join(" "));
+  if (recipients > 0) sendRecipients(writer, received, layers);
   sendHeaders(writer, received, layers, dialect);
-  const body = layers.findLast((changes) => changes.body !== null)?.body;
-  if (body) writer.replaceBody(body);
-  const quarantine = layers.findLast((changes) => changes.quarantine !== null)?.quarantine;
-  if (quarantine) writer.quarantine(quarantine.reason);
+  if (body !== null) writer.replaceBody(body);
+  if (quarantine !== null) writer.quarantine(quarantine.reason);
 }
 
 /**
@@ -43,7 +51,6 @@ export function sendChanges(
  */
 function sendRecipients(writer: ReplyWriter, received: ReceivedMessage, layers: readonly FilterChanges[]): void {
   const changes = layers.flatMap((layer) => layer.recipients);
-  if (changes.length === 0) return;
   const sent = Map.groupBy(received.recipients, (recipient) => mailboxKey(recipient.address));
   const deleted = new Map<string, string>();
   const added = new Map<string, { address: string; params: readonly string[] }>();
@@ -78,10 +85,7 @@ function sendHeaders(
   { keepsLeadingSpace, isSendmail }: Dialect,
 ): void {
   const space = keepsLeadingSpace ? " " : "";
-  // What most filters do is to add a header: then nobody needs to know those that were received.
-  const isSimple = (change: HeaderChange): boolean =>
-    change.kind === "add" && !(isSendmail && SENDMAIL_DEFAULTS.has(change.name.toLowerCase()));
-  if (!layers.every((changes) => changes.headers.every(isSimple))) {
+  if (!areAllAppended(layers, isSendmail)) {
     new HeaderSender(writer, headersUnder(received, layers), space, isSendmail).send();
     return;
   }
@@ -92,6 +96,17 @@ function sendHeaders(
       else writer.addHeader(change.name, space + change.value);
     }
   }
+}
+
+/** What most filters do is to add a header: then nobody needs to know those that were received. */
+function areAllAppended(layers: readonly FilterChanges[], isSendmail: boolean): boolean {
+  for (const { headers } of layers) {
+    for (const change of headers) {
+      if (change.kind !== "add") return false;
+      if (isSendmail && SENDMAIL_DEFAULTS.has(change.name.toLowerCase())) return false;
+    }
+  }
+  return true;
 }
 
 /** The difference between the headers as received and as they shall be. */

@@ -186,17 +186,19 @@ export class Macros {
   }
 }
 
+/** The length of a one-letter name with braces. */
+const BRACED = 3;
+
 function isName(bytes: Uint8Array, start: number, end: number, name: string): boolean {
   const length = end - start;
   if (length === name.length) {
     for (let index = 0; index < length; index++) if (bytes[start + index] !== name.charCodeAt(index)) return false;
     return true;
   }
-  const isBraced = (text: number, from: number) => text === from + 2;
-  if (name.length === 1 && isBraced(length, 1)) {
+  if (name.length === 1 && length === BRACED) {
     return bytes[start] === 0x7b && bytes[start + 1] === name.charCodeAt(0) && bytes[start + 2] === 0x7d;
   }
-  if (length === 1 && isBraced(name.length, 1)) {
+  if (length === 1 && name.length === BRACED) {
     return name[0] === "{" && name[2] === "}" && bytes[start] === name.charCodeAt(1);
   }
   return false;

@@ -53,9 +53,11 @@ export interface AcceptorHost {
 
 /**
  * How many more than the one with the fewest a worker may have and still keep what it accepts. To pass one on wakes two
- * threads: where there are many it need not be exact, and where they end as fast as they come an uneven moment is soon over.
+ * threads: where there are many it need not be exact, and where they end as fast as they come an uneven moment is soon over,
+ * so there it may have twice as many.
  */
-const slack = (fewest: number, isChurning: boolean) => Math.max(Math.round(fewest / 16), isChurning ? CHURN_SLACK : 0);
+const slack = (fewest: number, isChurning: boolean) =>
+  isChurning ? Math.max(CHURN_SLACK, fewest) : Math.round(fewest / 16);
 const CHURN_SLACK = 8;
 /** Fewer than so many of the last connections tell whether they end as fast as they come. */
 const LAST = 64;

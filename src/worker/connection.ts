@@ -55,8 +55,9 @@ const QUEUE_ID_MACRO = 0x69;
  * shows that it is alive. A handler may be slow, and one read may bring thousands of packets.
  */
 const TURN_MS = 20;
-/** The clock is looked at for each so many events: a power of two. */
-const EVENTS_PER_LOOK = 4;
+/** The clock is looked at after so many events; where none of them took a millisecond, after more; else after each. */
+const FIRST_LOOK = 4;
+const QUICK_EVENTS = 16;
 
 /** By code byte, 1 for the packets that the record in shared memory knows of. */
 const RECORDED = new Uint8Array(256);
@@ -82,6 +83,8 @@ export class Connection implements ConversationHost, PacketTap {
   #isWaitingItsTurn = false;
   #turnSince = 0;
   #events = 0;
+  #lookAfter = 0;
+  #lookedAt = 0;
   #hasHadItsTurn = false;
   /** When the peer last sent something, or a handler that it waited for was through; on the home's clock. */
   #lastActive: number;
@@ -130,7 +133,8 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   #read(chunk: Uint8Array): void {
-    this.#lastActive = this.#home.now();
+    const now = this.#home.now();
+    this.#lastActive = now;
     const { session } = this.#conversation;
     session.push(chunk);
     this.#recordRead();
@@ -142,7 +146,7 @@ export class Connection implements ConversationHost, PacketTap {
       this.#conversation.foresee(this.#isPaused);
       return;
     }
-    this.#work();
+    this.#work(now);
   }
 
   /** The socket takes more. */
@@ -294,8 +298,15 @@ export class Connection implements ConversationHost, PacketTap {
 
   get isTurnOver(): boolean {
     this.#events += 1;
-    if (this.#events % EVENTS_PER_LOOK === 0) this.#hasHadItsTurn = this.#home.now() - this.#turnSince >= TURN_MS;
+    if (this.#events === this.#lookAfter) this.#lookAtClock();
     return this.#hasHadItsTurn || this.#home.writer.length > MAX_REPLY_BYTES;
+  }
+
+  #lookAtClock(): void {
+    const now = this.#home.now();
+    this.#lookAfter = this.#events + (now === this.#lookedAt ? QUICK_EVENTS : 1);
+    this.#lookedAt = now;
+    this.#hasHadItsTurn = now - this.#turnSince >= TURN_MS;
   }
 
   after(ms: number, callback: () => void): () => void {
@@ -352,12 +363,15 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   /** Works on what was read until bytes are missing, a handler is awaited, or the replies do not leave. */
-  #work(): void {
+  #work(now = this.#home.now()): void {
     const conversation = this.#conversation;
     const { session } = conversation;
     let problem: unknown = null;
     let isInterrupted = false;
-    this.#turnSince = this.#home.now();
+    this.#turnSince = now;
+    this.#lookedAt = now;
+    this.#events = 0;
+    this.#lookAfter = FIRST_LOOK;
     this.#hasHadItsTurn = false;
     try {
       // What one read makes us write leaves in pieces, and no further than the peer takes them.
