@@ -79,7 +79,7 @@ function planOf(args: BenchArguments, signal: AbortSignal): Plan {
     isQuick,
     rounds: roundsOf(args),
     warmMs: isQuick ? 200 : 1000,
-    settleMs: isQuick ? 0 : 4000,
+    settleMs: isQuick ? 0 : 6000,
     measureMs: isQuick ? 500 : 3000,
     connections: args.connections ?? CONNECTIONS,
     points: pointsOf(args),
@@ -132,7 +132,9 @@ async function measure(args: BenchArguments, plan: Plan, machine: Machine): Prom
   const began = performance.now();
   const results: Partial<Record<SuiteName, SuiteResult>> = {};
   for (const name of args.suites) {
+    const suiteBegan = performance.now();
     const result = await RUN[name](plan);
+    plan.note(`${name}: ${Math.round((performance.now() - suiteBegan) / 1000)} s`);
     results[name] = result;
     print(name, result);
   }

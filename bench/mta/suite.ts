@@ -28,6 +28,7 @@ interface Scene {
   readonly place: Place;
   readonly filters: readonly Filter[];
   readonly rounds: number;
+  readonly measureMs: number;
   readonly notes: readonly string[];
 }
 
@@ -41,8 +42,9 @@ interface Measurement {
 const SESSIONS = [1, 10, 50];
 /** The one that all variants are compared with. */
 const FULL_SESSIONS = 10;
-/** The other tables take fewer rounds, so that all of them fit into minutes; those of postal differ hardly. */
+/** The other tables take fewer and shorter rounds, so that all of them fit into minutes; those of postal differ hardly. */
 const MOST_ROUNDS = 3;
+const MOST_MS = 2000;
 const POSTAL_ROUNDS = 2;
 const PEER_WARM_MS = 300;
 /** Connections that bring a filter to its speed before Postfix comes. */
@@ -71,13 +73,14 @@ export async function runMta(plan: Plan): Promise<SuiteResult> {
 
   const places = typeof memory === "string" ? [DISK] : [memory, DISK];
   const rounds = Math.min(plan.rounds, MOST_ROUNDS);
+  const measureMs = Math.min(plan.measureMs, MOST_MS);
   const scenes = places.flatMap((place) =>
     SESSIONS.map((sessions): Scene => {
       const isFull = place === places[0] && sessions === FULL_SESSIONS;
       const sender = smtpSourceOf(sessions);
       return isFull
-        ? { sender, place, filters: all, rounds: plan.rounds, notes: skipped }
-        : { sender, place, filters: some, rounds, notes: [] };
+        ? { sender, place, filters: all, rounds: plan.rounds, measureMs: plan.measureMs, notes: skipped }
+        : { sender, place, filters: some, rounds, measureMs, notes: [] };
     }),
   );
   if (postal.available) {
@@ -86,6 +89,7 @@ export async function runMta(plan: Plan): Promise<SuiteResult> {
       place: DISK,
       filters: some,
       rounds: Math.min(rounds, POSTAL_ROUNDS),
+      measureMs,
       notes: [
         "postal writes a message in three pieces, and TCP keeps the last back until the first is acknowledged, about 42 ms",
         "later, for each message: it hides most of what a filter costs",
@@ -146,7 +150,7 @@ function nameOf(filter: Filter): string {
 
 async function measureScene(
   plan: Plan,
-  { sender, place, filters, rounds }: Scene,
+  { sender, place, filters, rounds, measureMs }: Scene,
   commands: Set<string>,
 ): Promise<Map<Filter, Measurement[]>> {
   await using mail = await MailServer.start(place);
@@ -167,9 +171,9 @@ async function measureScene(
       await mail.filterBy(server.socket);
     }
     const port = server === null ? mail.port : mail.filteredPort;
-    await send(port, plan.measureMs / 5);
+    await send(port, measureMs / 5);
     const before = server === null ? 0 : cpuMicros(server.pid);
-    const { messages, perSecond } = await send(port, plan.measureMs);
+    const { messages, perSecond } = await send(port, measureMs);
     const cpu = server === null ? 0 : cpuMicros(server.pid) - before;
     plan.note(
       `mta ${round + 1}/${rounds} ${sender.name}, ${place.name}, ${nameOf(filter)}: ${formatNumber(perSecond)} messages/s`,

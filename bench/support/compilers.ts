@@ -6,7 +6,7 @@ const COMPILER = "JITWorker";
 const LOOK_MS = 250;
 /** They rest when they have used less than this share of a core in so many looks, one after the other. */
 const RESTING_SHARE = 0.05;
-const RESTING_LOOKS = 2;
+const RESTING_LOOKS = 4;
 
 /**
  * Settles when the compilers of a server under load have come to rest, or after `timeoutMs`: some go on for long with the little

@@ -19,7 +19,7 @@ interface Effort {
 }
 
 /** A step of the processor's clock is below half a percent of what a server spends in the time measured of the main load. */
-const MAIN: Effort = { rounds: Number.POSITIVE_INFINITY, peerWarmMs: 300, measureMs: 2500 };
+const MAIN: Effort = { rounds: Number.POSITIVE_INFINITY, peerWarmMs: 300, measureMs: 2000 };
 const FURTHER: Effort = { rounds: 3, peerWarmMs: 200, measureMs: 1000 };
 
 export async function runWire(plan: Plan): Promise<SuiteResult> {

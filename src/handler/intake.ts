@@ -69,9 +69,8 @@ export class ChunkCopies {
   copy(bytes: Uint8Array, start: number, end: number): Uint8Array {
     const length = end - start;
     if (this.#buffer.length < length) this.#buffer = new Uint8Array(length);
-    const chunk = this.#buffer.subarray(0, length);
-    chunk.set(bytes.subarray(start, end));
-    return chunk;
+    Buffer.prototype.copy.call(bytes, this.#buffer, 0, start, end);
+    return this.#buffer.subarray(0, length);
   }
 
   /** A handler is awaited that has the copy: it keeps it, the next one is made elsewhere. */

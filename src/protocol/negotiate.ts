@@ -98,10 +98,22 @@ export function negotiate(offer: Options, wants: Wants): Answer {
   const version = Math.min(offer.version, VERSION);
   const offeredActions = (offer.actions === 0 ? VERSION_1_ACTIONS : offer.actions) & actionsOf(version);
   const offeredProtocol = (offer.protocol === 0 ? VERSION_1_PROTOCOL : offer.protocol) & protocolOf(version);
-  const lists = (offeredActions & ACTION.SETSYMLIST) === 0 ? [] : macroLists(wants.macros);
+  const lists = (offeredActions & ACTION.SETSYMLIST) === 0 ? [] : listsOf(wants.macros);
   let actions = wants.actions & offeredActions & ~ACTION.SETSYMLIST;
   if (lists.length > 0) actions |= ACTION.SETSYMLIST;
   return { version, actions, protocol: wants.protocol & offeredProtocol, lists };
+}
+
+/** All sessions of a chain ask for the same: what they ask for is put together once. */
+const known = new WeakMap<Wants["macros"], readonly MacroList[]>();
+
+function listsOf(macros: Wants["macros"]): readonly MacroList[] {
+  let lists = known.get(macros);
+  if (lists === undefined) {
+    lists = macroLists(macros);
+    known.set(macros, lists);
+  }
+  return lists;
 }
 
 /**
