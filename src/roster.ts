@@ -9,28 +9,25 @@
  */
 import type { PeerName } from "./net/peer.ts";
 
-/** The words of the whole. */
+/** Words of a line of the processor's cache. */
+const LINE_WORDS = 16;
+
+/** The words of the whole: in the first line those that are written for each connection, in the second those that are only read. */
 const HEAD = {
   /** Slots that are taken. */
   TOTAL: 0,
   /** No slot below this is free. A hint: who looks from here has to look at all of them. */
   LOWEST: 1,
   /** 1 while somebody waits for a slot to become free. */
-  IS_AWAITED: 2,
+  IS_AWAITED: LINE_WORDS,
   /** The generation that takes new sessions; 0: none does. */
-  CURRENT: 3,
+  CURRENT: LINE_WORDS + 1,
   /** 1 while hardly any file descriptors are left. */
-  IS_STARVED: 4,
+  IS_STARVED: LINE_WORDS + 2,
   /** Of {@link ALL_SHARES} connections, how many the workers that accept pass on. */
-  PASSED: 5,
+  PASSED: LINE_WORDS + 3,
 } as const;
-const HEAD_WORDS = 16;
-
-/**
- * A row's first word is how many connections its worker has, or was given; behind it are the descriptors that it accepts by,
- * plus 1, one for each listening socket, 0 while it does not. Each row has cache lines of its own.
- */
-const LINE_WORDS = 16;
+const HEAD_WORDS = 2 * LINE_WORDS;
 
 /** The words of a slot. Behind them the bytes of the peer's name. */
 const SLOT = {
@@ -70,7 +67,7 @@ export interface RosterLayout {
 export class Roster {
   readonly layout: RosterLayout;
   readonly #words: Int32Array;
-  readonly #bytes: Uint8Array;
+  readonly #bytes: Buffer;
   readonly #rowWords: number;
 
   static create(rows: number, slots: number, doors: number): Roster {
@@ -82,7 +79,7 @@ export class Roster {
     this.layout = layout;
     this.#rowWords = rowWords(layout.doors);
     this.#words = new Int32Array(layout.buffer);
-    this.#bytes = new Uint8Array(layout.buffer);
+    this.#bytes = Buffer.from(layout.buffer);
   }
 
   /** Connections of all owners. */
@@ -254,7 +251,7 @@ export class Roster {
   peerOf(slot: number): PeerName {
     const at = this.#slotAt(slot);
     const from = at * 4 + PEER_AT;
-    return Buffer.from(this.#bytes.slice(from, from + this.#words[at + SLOT.PEER_LENGTH]!)).toString();
+    return this.#bytes.toString("utf8", from, from + this.#words[at + SLOT.PEER_LENGTH]!);
   }
 
   #describe(slot: number, descriptor: number, held: number, peer: PeerName): void {
@@ -263,8 +260,7 @@ export class Roster {
     words[at + SLOT.DESCRIPTOR] = descriptor;
     words[at + SLOT.HELD] = held;
     words[at + SLOT.USE]! += 1;
-    const from = at * 4 + PEER_AT;
-    words[at + SLOT.PEER_LENGTH] = ENCODER.encodeInto(peer, this.#bytes.subarray(from, from + PEER_BYTES)).written;
+    words[at + SLOT.PEER_LENGTH] = this.#bytes.write(peer, at * 4 + PEER_AT, PEER_BYTES);
   }
 
   #freed(slot: number): void {
@@ -289,8 +285,10 @@ export class Roster {
   }
 }
 
+/**
+ * A row's first word is how many connections its worker has, or was given; behind it are the descriptors that it accepts by,
+ * plus 1, one for each listening socket, 0 while it does not. Each row has cache lines of its own.
+ */
 function rowWords(doors: number): number {
   return Math.ceil((1 + doors) / LINE_WORDS) * LINE_WORDS;
 }
-
-const ENCODER = new TextEncoder();

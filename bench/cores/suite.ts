@@ -143,7 +143,9 @@ async function measureScaling(plan: Plan): Promise<SuiteResult> {
     await using server = await startReal({ handlers: "ten", workers, signal: plan.signal });
     commands.add(server.command);
     const generatorsPlan = isApart ? { ...plan, generators: Math.min(plan.generators, apart.length) } : plan;
-    await using generators = await startGenerators(generatorsPlan, server, LONG_MAIL);
+    // As much for each worker: one that has less to do sleeps more often, and to be woken costs as well.
+    const load = { ...LONG_MAIL, connections: workers * LONG_MAIL.connections };
+    await using generators = await startGenerators(generatorsPlan, server, load);
     const { children } = generators;
     // Where there is no core for the generator it keeps off the first, as long as one worker has that for itself.
     if (isApart || workers === 1) {
@@ -187,7 +189,7 @@ function scalingTable(isApart: boolean, results: ReadonlyMap<1 | 2, readonly Sca
   const twice = ratioOf(of(1, "workerMicros"), of(2, "workerMicros"));
   const byCpu: Spread = { ...twice, median: 2 * twice.median, min: 2 * twice.min, max: 2 * twice.max };
   return {
-    title: "cores: one worker and two, pinned, 20 long connections, ten handlers",
+    title: `cores: one worker and two, pinned, ${LONG_MAIL.connections} long connections each, ten handlers`,
     columns: ["workers", "messages/s", "worker CPU µs/message", "generator"],
     rows: [
       row(1),

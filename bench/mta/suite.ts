@@ -42,10 +42,9 @@ interface Measurement {
 const SESSIONS = [1, 10, 50];
 /** The one that all variants are compared with. */
 const FULL_SESSIONS = 10;
-/** The other tables take fewer and shorter rounds, so that all of them fit into minutes; those of postal differ hardly. */
-const MOST_ROUNDS = 3;
+/** The other tables take fewer and shorter rounds, so that all of them fit into minutes. */
+const MOST_ROUNDS = 2;
 const MOST_MS = 2000;
-const POSTAL_ROUNDS = 2;
 const PEER_WARM_MS = 300;
 /** Connections that bring a filter to its speed before Postfix comes. */
 const WARM_CONNECTIONS = 10;
@@ -88,7 +87,7 @@ export async function runMta(plan: Plan): Promise<SuiteResult> {
       sender: postalSender,
       place: DISK,
       filters: some,
-      rounds: Math.min(rounds, POSTAL_ROUNDS),
+      rounds,
       measureMs,
       notes: [
         "postal writes a message in three pieces, and TCP keeps the last back until the first is acknowledged, about 42 ms",
