@@ -22,7 +22,7 @@ const VARIANTS: readonly Variant[] = [
 ];
 /** Samples a second: no divisor of what timers of the server go by. */
 const FREQUENCY = 1997;
-const MAX_ROUNDS = 3;
+const MAX_ROUNDS = 2;
 
 /** Microseconds of processor time a message, by place. */
 type Profile = Readonly<Record<Place, number>>;

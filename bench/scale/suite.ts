@@ -53,7 +53,7 @@ const CONNECTIONS: Sweep = {
 };
 
 /** So that all the points fit into minutes. */
-const MOST_ROUNDS = 3;
+const MOST_ROUNDS = 2;
 const WARM_MS = 700;
 const MEASURE_MS = 800;
 /** More for each connection: thousands take turns, and each is to send some messages. */

@@ -14,13 +14,19 @@ import { BARE_TEN, OURS, peerVariant, TEN, type Variant, warmUpOf } from "./vari
 /** How long and how often one load is measured, at most: there are many of them, and all take ten minutes. */
 interface Effort {
   readonly rounds: number;
+  readonly settleMs: number;
   readonly peerWarmMs: number;
   readonly measureMs: number;
 }
 
 /** A step of the processor's clock is below half a percent of what a server spends in the time measured of the main load. */
-const MAIN: Effort = { rounds: Number.POSITIVE_INFINITY, peerWarmMs: 300, measureMs: 2000 };
-const FURTHER: Effort = { rounds: 3, peerWarmMs: 200, measureMs: 1000 };
+const MAIN: Effort = {
+  rounds: Number.POSITIVE_INFINITY,
+  settleMs: Number.POSITIVE_INFINITY,
+  peerWarmMs: 300,
+  measureMs: 2000,
+};
+const FURTHER: Effort = { rounds: 3, settleMs: 3000, peerWarmMs: 200, measureMs: 1000 };
 
 export async function runWire(plan: Plan): Promise<SuiteResult> {
   await using folder = await tempDir("bench-peers");
@@ -94,7 +100,7 @@ async function measureAll(
 function timed(plan: Plan, effort: Effort, { isCompiling }: Variant): Plan {
   return {
     ...plan,
-    ...warmUpOf(plan, isCompiling, effort.peerWarmMs),
+    ...warmUpOf({ ...plan, settleMs: Math.min(plan.settleMs, effort.settleMs) }, isCompiling, effort.peerWarmMs),
     measureMs: Math.min(plan.measureMs, effort.measureMs),
   };
 }

@@ -58,9 +58,9 @@ export interface AcceptorHost {
  */
 const slack = (fewest: number, isChurning: boolean) =>
   isChurning ? Math.max(CHURN_SLACK, fewest) : Math.round(fewest / 16);
-const CHURN_SLACK = 16;
+export const CHURN_SLACK = 16;
 /** Fewer than so many of the last connections tell whether they end as fast as they come. */
-const LAST = 64;
+const LAST = 256;
 
 export class Acceptor {
   readonly #host: AcceptorHost;
@@ -211,7 +211,7 @@ export class Acceptor {
   }
 
   get #isChurning(): boolean {
-    return this.#begun > CHURN_SLACK && 2 * this.#ended >= this.#begun;
+    return this.#begun > CHURN_SLACK && 4 * this.#ended >= 3 * this.#begun;
   }
 
   /** Every so many are for a generation that begins. */

@@ -6,7 +6,7 @@ import type { ListenAddress } from "../../src/config/address.ts";
 import { close } from "../../src/net/libc.ts";
 import { ALL_SHARES, Roster } from "../../src/roster.ts";
 import { type SharedListener, listen } from "../../src/server/listener.ts";
-import { Acceptor, type AcceptorHost, type Guest } from "../../src/worker/acceptor.ts";
+import { Acceptor, type AcceptorHost, CHURN_SLACK, type Guest } from "../../src/worker/acceptor.ts";
 import type { Connection } from "../../src/worker/connection.ts";
 import { Cleanup, openDescriptors, Peer } from "../server/sockets.ts";
 
@@ -87,6 +87,23 @@ class Bench {
 
   connect(): Promise<Peer> {
     return Peer.connect(this.listener.address as ListenAddress & { kind: "unix" | "tcp" }, cleanup);
+  }
+
+  /** One more that it keeps. */
+  async keepOne(): Promise<void> {
+    const { length } = this.kept;
+    await this.connect();
+    await this.until(() => this.kept.length > length);
+  }
+
+  /** One that it keeps, and that ends. */
+  async visit(): Promise<void> {
+    await this.keepOne();
+    const { slot, socket } = this.kept.pop()!;
+    close(this.roster.heldOf(slot));
+    this.roster.leave(slot, ROW);
+    this.acceptor.ended();
+    socket.terminate();
   }
 
   /** The other worker has so many more. */
@@ -180,25 +197,38 @@ describe("Acceptor", () => {
     expect(bench.kept).toEqual([]);
   });
 
-  test("where connections end as fast as they come, it may have a few more", async () => {
-    const bench = await Bench.open(64);
-    const { roster } = bench;
-    for (let count = 1; count <= 12; count++) {
+  test.each([
+    { others: 0, most: CHURN_SLACK + 1 },
+    { others: 2 * CHURN_SLACK, most: 4 * CHURN_SLACK + 1 },
+  ])(
+    "where connections end as fast as they come, it may have $most while the other has $others",
+    async ({ others, most }) => {
+      const bench = await Bench.open(128);
+      bench.fillOther(others);
+      for (let count = 1; count <= 2 * CHURN_SLACK; count++) await bench.visit();
+      for (let count = 1; count <= most; count++) {
+        for (let visit = 1; visit <= 4; visit++) await bench.visit();
+        await bench.keepOne();
+      }
+      expect(bench.guests).toEqual([]);
       await bench.connect();
-      await bench.until(() => bench.kept.length === count);
-      const { slot } = bench.kept[count - 1]!;
-      close(roster.heldOf(slot));
-      roster.leave(slot, ROW);
-      bench.acceptor.ended();
+      await bench.until(() => bench.guests.length === 1);
+      expect(bench.roster.countOf(ROW)).toBe(most);
+    },
+  );
+
+  test("where half of them have ended, it may not: those that come now may stay", async () => {
+    const bench = await Bench.open(128);
+    for (let count = 1; count <= 2 * CHURN_SLACK; count++) {
+      bench.fillOther(1);
+      await bench.keepOne();
+      await bench.visit();
     }
-    for (const { socket } of bench.kept.splice(0)) socket.terminate();
-    for (let count = 1; count <= 9; count++) {
-      await bench.connect();
-      await bench.until(() => bench.kept.length === count);
-    }
+    // A sixteenth more than the other, and one.
+    for (let count = 1; count <= 3; count++) await bench.keepOne();
     await bench.connect();
     await bench.until(() => bench.guests.length === 1);
-    expect(roster.countOf(ROW)).toBe(9);
+    expect(bench.roster.countOf(ROW)).toBe(2 * CHURN_SLACK + 3);
   });
 
   test("while a generation begins, it passes on that one's share", async () => {
