@@ -5,6 +5,8 @@
  *
  * Arguments: the socket's path, and the OPTNEG answer to give, a whole packet in hex.
  */
+import { renameSync } from "node:fs";
+
 const [path, hex] = process.argv.slice(2);
 if (path === undefined || hex === undefined) {
   console.error("usage: bun bench/peers/bare.ts SOCKET ANSWER");
@@ -38,8 +40,10 @@ const QUIT = 0x51;
 
 const out = Buffer.alloc(256 * 1024);
 
+// Whoever waits for the path finds a socket that listens: between binding and listening it would refuse.
+const temporary = `${path}.new`;
 Bun.listen<{ rest: Buffer | null }>({
-  unix: path,
+  unix: temporary,
   socket: {
     open(socket) {
       socket.data = { rest: null };
@@ -68,6 +72,7 @@ Bun.listen<{ rest: Buffer | null }>({
     },
   },
 });
+renameSync(temporary, path);
 
 process.on("disconnect", () => process.exit(0));
 process.send?.("ready");
