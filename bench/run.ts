@@ -134,13 +134,13 @@ async function measure(args: BenchArguments, plan: Plan, machine: Machine): Prom
   for (const name of args.suites) {
     const suiteBegan = performance.now();
     const result = await RUN[name](plan);
-    plan.note(`${name}: ${Math.round((performance.now() - suiteBegan) / 1000)} s`);
+    plan.note(`${name}: ${secondsSince(suiteBegan)} s`);
     results[name] = result;
     print(name, result);
   }
   const targets = Object.values(results).flatMap((result) => result.targets ?? []);
   if (targets.length > 0) process.stdout.write(`${formatTable(targetTable(targets))}\n`);
-  const seconds = Math.round((performance.now() - began) / 1000);
+  const seconds = secondsSince(began);
   if (args.isQuick) process.stdout.write("--quick: this shows that everything runs; the figures mean little.\n");
   process.stdout.write(`${seconds} s\n`);
   const { isQuick } = plan;
@@ -154,6 +154,8 @@ async function measure(args: BenchArguments, plan: Plan, machine: Machine): Prom
     process.stdout.write(`written: ${page}\n`);
   }
 }
+
+const secondsSince = (began: number) => Math.round((performance.now() - began) / 1000);
 
 /** @returns the exit code */
 async function compareWith(revision: string, args: BenchArguments, plan: Plan, machine: Machine): Promise<number> {

@@ -12,7 +12,7 @@ import type { PeerName } from "./net/peer.ts";
 /** Words of a line of the processor's cache. */
 const LINE_WORDS = 16;
 
-/** The words of the whole: in the first line those that are written for each connection, in the second those that are only read. */
+/** The words of the whole: in the first line those that are written for each connection, in the second those that are read for each. */
 const HEAD = {
   /** Slots that are taken. */
   TOTAL: 0,

@@ -10,10 +10,15 @@ import { formatNumber, formatSpread, ratioOf, type Spread, spreadOf } from "../s
 import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";
 import type { Table } from "../support/table.ts";
 import { pin, type Thread, threadsOf, whyNotPinned, WORKER } from "../support/threads.ts";
-import { type Generators, type Load, measureGenerators, type Measurement, startGenerators } from "../wire/load.ts";
+import {
+  type Generators,
+  type Load,
+  LONG,
+  measureGenerators,
+  type Measurement,
+  startGenerators,
+} from "../wire/load.ts";
 
-/** Messages on a long connection: it is not renewed while it is measured. */
-const LONG = 1_000_000_000;
 const SPREAD_CONNECTIONS = 200;
 const SPREAD_WORKERS = 4;
 const MAX_ROUNDS = 3;

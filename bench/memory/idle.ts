@@ -3,7 +3,7 @@ import { openFilesLimit } from "../support/process.ts";
 import { type RunningServer, type ServerOptions, startBare, startReal, startShared } from "../support/servers.ts";
 import { formatNumber, formatSpread, ratioOf, spreadOf } from "../support/stats.ts";
 import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";
-import { sendRound, startGenerators } from "../wire/load.ts";
+import { LONG, sendRound, startGenerators } from "../wire/load.ts";
 import { settledBytes } from "./settle.ts";
 
 interface Variant {
@@ -25,8 +25,6 @@ const CONNECTIONS = 9000;
 const QUICK_CONNECTIONS = 1000;
 /** Two descriptors each in the server, and some for everything else. */
 const SPARE_DESCRIPTORS = 500;
-/** Messages that a connection may have. */
-const LONG = 1_000_000_000;
 /** Before the memory is looked at, so many connections come, have a message, and go: code is compiled by then. */
 const WARM_CONNECTIONS = 500;
 const MAX_ROUNDS = 3;

@@ -185,12 +185,12 @@ async function measureScene(
  * A server that runs for days has its code compiled; Postfix would take minutes to bring a fresh one there. As from Postfix,
  * each message has a connection of its own.
  */
-async function warmUp(plan: Plan, { changes, isCompiling }: Variant, server: RunningServer): Promise<void> {
-  await using _ = await startGenerators({ ...plan, ...warmUpOf(plan, isCompiling, PEER_WARM_MS) }, server, {
+async function warmUp(plan: Plan, filter: Variant, server: RunningServer): Promise<void> {
+  await using _ = await startGenerators({ ...plan, ...warmUpOf(plan, filter, PEER_WARM_MS) }, server, {
     kind: "mail",
     connections: WARM_CONNECTIONS,
     messagesPerConnection: 1,
-    changes,
+    changes: filter.changes,
   });
 }
 

@@ -13,15 +13,20 @@ const RESTING_LOOKS = 4;
  * that is left.
  */
 export async function compilersRest(pid: number, timeoutMs: number, signal: AbortSignal): Promise<void> {
-  let threads = threadsOf(pid);
+  let before = compilerMicros(pid);
   let resting = 0;
   for (let ms = 0; ms < timeoutMs && resting < RESTING_LOOKS; ms += LOOK_MS) {
     await Bun.sleep(LOOK_MS);
     signal.throwIfAborted();
-    const used = threadsOf(pid, threads)
-      .filter(({ name }) => name === COMPILER)
-      .reduce((sum, { cpuMicros }) => sum + cpuMicros, 0);
-    threads = threadsOf(pid);
-    resting = used < RESTING_SHARE * LOOK_MS * 1000 ? resting + 1 : 0;
+    const now = compilerMicros(pid);
+    resting = now - before < RESTING_SHARE * LOOK_MS * 1000 ? resting + 1 : 0;
+    before = now;
   }
+}
+
+/** Of those that run: one that has rested for long ends. */
+function compilerMicros(pid: number): number {
+  return threadsOf(pid)
+    .filter(({ name }) => name === COMPILER)
+    .reduce((sum, { cpuMicros }) => sum + cpuMicros, 0);
 }

@@ -97,10 +97,11 @@ async function measureAll(
   return [...results].map(([{ variant, load }, rounds]) => ({ variant, load, rounds }));
 }
 
-function timed(plan: Plan, effort: Effort, { isCompiling }: Variant): Plan {
-  return {
+function timed(plan: Plan, effort: Effort, variant: Variant): Plan {
+  const bounded = {
     ...plan,
-    ...warmUpOf({ ...plan, settleMs: Math.min(plan.settleMs, effort.settleMs) }, isCompiling, effort.peerWarmMs),
+    settleMs: Math.min(plan.settleMs, effort.settleMs),
     measureMs: Math.min(plan.measureMs, effort.measureMs),
   };
+  return { ...bounded, ...warmUpOf(bounded, variant, effort.peerWarmMs) };
 }

@@ -53,7 +53,10 @@ export function peerVariant({ title, isLimit, start }: Peer): Variant {
 }
 
 /** Before a measurement: code that was compiled before, or is only interpreted, has settled after `peerMs`. */
-export function warmUpOf(plan: Plan, isCompiling: boolean, peerMs: number): Pick<Plan, "warmMs" | "settleMs"> {
-  const { settleMs, warmMs } = plan;
+export function warmUpOf(
+  { settleMs, warmMs }: Plan,
+  { isCompiling }: Variant,
+  peerMs: number,
+): Pick<Plan, "warmMs" | "settleMs"> {
   return isCompiling ? { warmMs, settleMs } : { warmMs: Math.min(warmMs, peerMs), settleMs: 0 };
 }

@@ -34,11 +34,10 @@ function quote(value: unknown): string {
 }
 
 /** A header name: printable ASCII without a colon (RFC 5322 3.6.8). */
-export function checkHeaderName(name: unknown): string {
+export function checkHeaderName(name: unknown): void {
   if (typeof name !== "string" || !/^[!-9;-~]+$/.test(name)) {
     wrong(`a header name is printable ASCII without space and colon, got ${quote(name)}`);
   }
-  return name;
 }
 
 /**

@@ -260,7 +260,7 @@ export class Conversation implements SessionSource, ReportSource {
         this.message!.takeSender(session.bytes, session.start, session.end);
         break;
       case PHASES.eom:
-        this.message!.endsNow();
+        this.message!.receivedAt = new Date();
         break;
       default:
         if (concernsMessage) {

@@ -125,20 +125,8 @@ export class ReceivedMessage {
   hasAllHeaders = true;
   /** False once a limit kept a piece of a body to collect out. */
   hasAllBody = true;
-  /** In milliseconds since 1970; null until the end of the message comes. */
-  #endedAt: number | null = null;
-  #receivedAt: Date | null = null;
-
-  /** The end of the message has come. */
-  endsNow(): void {
-    this.#endedAt = Date.now();
-  }
-
-  /** When that was; null before. */
-  get receivedAt(): Date | null {
-    if (this.#endedAt !== null) this.#receivedAt ??= new Date(this.#endedAt);
-    return this.#receivedAt;
-  }
+  /** Set when the end of the message comes. */
+  receivedAt: Date | null = null;
 
   /** Takes the payload of MAIL: strings, checked to end with NUL. */
   takeSender(bytes: Uint8Array, start: number, end: number): void {

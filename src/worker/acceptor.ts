@@ -58,6 +58,7 @@ export interface AcceptorHost {
  */
 const slack = (fewest: number, isChurning: boolean) =>
   isChurning ? Math.max(CHURN_SLACK, fewest) : Math.round(fewest / 16);
+/** At the least, where they do. */
 export const CHURN_SLACK = 16;
 /** Fewer than so many of the last connections tell whether they end as fast as they come. */
 const LAST = 256;

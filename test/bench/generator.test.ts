@@ -5,24 +5,10 @@ import type { Status } from "../../src/server/status.ts";
 import { startBare, startReal } from "../../bench/support/servers.ts";
 import type { Plan } from "../../bench/support/suite.ts";
 import { measureGenerators, sendRound, startGenerators } from "../../bench/wire/load.ts";
+import { PLAN as SMALLEST } from "./plan.ts";
 
-const { signal } = new AbortController();
-const PLAN: Plan = {
-  isQuick: true,
-  isLong: false,
-  rounds: 1,
-  warmMs: 1,
-  settleMs: 0,
-  measureMs: 1,
-  connections: 1,
-  points: [],
-  seed: 1,
-  generators: 2,
-  workers: 1,
-  peers: [],
-  signal,
-  note() {},
-};
+const PLAN: Plan = { ...SMALLEST, generators: 2 };
+const { signal } = PLAN;
 const IS_LINUX = process.platform === "linux";
 
 test.skipIf(!IS_LINUX)("idle: each round is a message on each connection, however many there are", async () => {

@@ -4,23 +4,9 @@ import { join } from "node:path";
 import { type Load, measureLoad } from "../../bench/wire/load.ts";
 import type { Plan } from "../../bench/support/suite.ts";
 import { startPmilter } from "../support/pmilter.ts";
+import { PLAN as SMALLEST } from "./plan.ts";
 
-const PLAN: Plan = {
-  isQuick: true,
-  isLong: false,
-  rounds: 1,
-  warmMs: 50,
-  settleMs: 0,
-  measureMs: 300,
-  connections: 4,
-  points: [],
-  seed: 1,
-  generators: 1,
-  workers: 1,
-  peers: [],
-  signal: new AbortController().signal,
-  note() {},
-};
+const PLAN: Plan = { ...SMALLEST, warmMs: 50, measureMs: 300, connections: 4 };
 
 /** Takes mail of one size only. */
 const COUNTING = `import { defineFilter, reject } from "pmilter";
