@@ -10,7 +10,6 @@ export type PeerName = (typeof PEERS)[number];
 export interface BenchArguments {
   readonly suites: readonly SuiteName[];
   readonly isQuick: boolean;
-  readonly isLong: boolean;
   readonly json: string | null;
   /** The file of the results page; null for none, or for the default of a full run. */
   readonly results: string | null;
@@ -38,7 +37,7 @@ Measures pmilter and prints tables; without a name, everything. See bench/README
 
   micro   packet reader, reply writer, a whole message in memory: time and allocation
   wire    messages per second over a unix socket, against the server process
-  hold    what it costs that the main thread holds a copy of each connection
+  hold    what it costs that a connection outlives its worker, and that each worker has its share
   skip    a body of 50 MB for a filter that skips it, with its verdict deferred and at once
   memory  idle connections, a message of 50 MB, and many messages one after the other
   life    from start to first answer, and what a reload costs those who wait for a reply
@@ -49,7 +48,6 @@ Measures pmilter and prints tables; without a name, everything. See bench/README
 
 Options:
   --quick            everything once and shortly, within 3 minutes: a smoke test, not a measurement
-  --long             memory: a million messages instead of a hundred thousand, some minutes more
   --json FILE        also write every measurement to FILE
   --results FILE     write the results page to FILE, its plots into results/ beside it (a full run writes
                      bench/RESULTS.md without being told)
@@ -86,7 +84,6 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
   const suites = new Set<SuiteName>();
   const numbers: Partial<Record<(typeof NUMBERS)[keyof typeof NUMBERS]["key"], number>> = {};
   let isQuick = false;
-  let isLong = false;
   let isHelp = false;
   let isAuto = false;
   let failsOnSlower = false;
@@ -112,7 +109,6 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
       else numbers[key] = wholeNumber(name, text, most);
     } else if (attached !== undefined) throw new BenchUsageError(unknown(args[at]!));
     else if (name === "--quick") isQuick = true;
-    else if (name === "--long") isLong = true;
     else if (name === "--fail-on-slower") failsOnSlower = true;
     else if (name === "--help" || name === "-h") isHelp = true;
     else throw new BenchUsageError(unknown(name));
@@ -123,7 +119,6 @@ export function parseBenchArguments(args: readonly string[]): BenchArguments {
   return {
     suites: suites.size === 0 ? (compare === null ? SUITES : COMPARED) : SUITES.filter((suite) => suites.has(suite)),
     isQuick,
-    isLong,
     json,
     results,
     compare,

@@ -88,7 +88,6 @@ function planOf(args: BenchArguments, signal: AbortSignal): Plan {
     generators: args.generators ?? Math.max(1, Math.min(MAX_GENERATORS, availableParallelism() >> 1)),
     workers: args.workers ?? "auto",
     peers: args.peers,
-    isLong: args.isLong,
     signal,
     note: (text) => void process.stderr.write(`  ${text}\n`),
   };

@@ -2,12 +2,11 @@
  * What it costs that a connection can outlive its worker, and that each worker has its share (docs/design.md), against
  * workers that only accept from a shared listening socket.
  */
-import { residentBytes, openFilesLimit } from "../support/process.ts";
-import { type RunningServer, type ServerOptions, startBare, startReal, startShared } from "../support/servers.ts";
+import { type RunningServer, type ServerOptions, startReal, startShared } from "../support/servers.ts";
 import { formatNumber, formatSpread, ratioOf, spreadOf } from "../support/stats.ts";
 import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";
 import type { Table } from "../support/table.ts";
-import { type Load, LONG, measureLoad, type Measurement, startGenerators } from "../wire/load.ts";
+import { type Load, LONG, measureLoad, type Measurement } from "../wire/load.ts";
 
 interface Variant {
   readonly name: string;
@@ -16,12 +15,6 @@ interface Variant {
 
 const HOLD: Variant = { name: "pmilter", start: startReal };
 const SHARED: Variant = { name: "shared listener", start: startShared };
-const BARE: Variant = { name: "bare loop", start: startBare };
-
-/** Before the memory is looked at, so many connections come and go: code is compiled, buffers have their size. */
-const WARM_CONNECTIONS = 500;
-/** The garbage collector gets this long after connections have come or gone. */
-const REST_MS = 1000;
 
 const MAX_ROUNDS = 3;
 
@@ -70,32 +63,13 @@ export async function runHold(whole: Plan): Promise<SuiteResult> {
     plan.workers,
   );
 
-  const connections = Math.min(plan.isQuick ? 1000 : 4000, Math.floor((openFilesLimit() - 500) / 2));
-  const memory = await interleave(plan, [HOLD, SHARED, BARE], async (variant, round) => {
-    await using server = await start(variant, plan.workers);
-    const bytes = await bytesPerConnection(plan, server, connections);
-    plan.note(`hold memory ${round + 1}/${plan.rounds} ${variant.name}: ${formatNumber(bytes)} bytes/connection`);
-    return bytes;
-  });
-
   return {
     commands: [...commands],
-    tables: [
-      long.table,
-      single.table,
-      visits.table,
-      {
-        title: `hold: memory of ${connections} idle connections after HELO`,
-        columns: ["server", "resident bytes/connection"],
-        rows: [...memory].map(([{ name }, bytes]) => [name, formatSpread(spreadOf(bytes))]),
-        notes: ["shared memory included: 1 KiB of ledger a connection, which the bare loop has not"],
-      },
-    ],
+    tables: [long.table, single.table, visits.table],
     raw: {
       long: rawOf(long.results),
       longOneWorker: rawOf(single.results),
       visits: rawOf(visits.results),
-      memory: { connections, bytesPerConnection: rawOf(memory) },
     },
   };
 }
@@ -116,15 +90,4 @@ function loadTable(title: string, unit: string, results: Map<Variant, Measuremen
       ["pmilter / shared", ...columns.map((key) => formatSpread(ratioOf(of(HOLD, key), of(SHARED, key))))],
     ],
   };
-}
-
-async function bytesPerConnection(plan: Plan, server: RunningServer, connections: number): Promise<number> {
-  {
-    await using _ = await startGenerators(plan, server, { kind: "idle", connections: WARM_CONNECTIONS, changes: 0 });
-  }
-  await Bun.sleep(REST_MS);
-  const before = residentBytes(server.pid);
-  await using _ = await startGenerators(plan, server, { kind: "idle", connections, changes: 0 });
-  await Bun.sleep(REST_MS);
-  return (residentBytes(server.pid) - before) / connections;
 }

@@ -5,8 +5,7 @@ import { formatNumber } from "../support/stats.ts";
 import type { Plan, SuiteResult } from "../support/suite.ts";
 import { measureGenerators, startGenerators } from "../wire/load.ts";
 
-const MESSAGES = 100_000;
-const LONG_MESSAGES = 1_000_000;
+const MESSAGES = 1_000_000;
 const QUICK_MESSAGES = 10_000;
 const POINTS = 10;
 /** So long is counted at a time. */
@@ -21,7 +20,7 @@ interface Point {
 }
 
 export async function measureSteady(plan: Plan): Promise<SuiteResult> {
-  const messages = plan.isQuick ? QUICK_MESSAGES : plan.isLong ? LONG_MESSAGES : MESSAGES;
+  const messages = plan.isQuick ? QUICK_MESSAGES : MESSAGES;
   await using server = await startReal({ handlers: "ten", workers: plan.workers, signal: plan.signal });
   await using generators = await startGenerators(plan, server, {
     kind: "mail",

@@ -14,8 +14,6 @@ export interface LoadPoint {
 export interface Plan {
   /** The smoke test: everything once, shortly. The figures mean little. */
   readonly isQuick: boolean;
-  /** `memory` sends a million messages, not a hundred thousand. */
-  readonly isLong: boolean;
   readonly rounds: number;
   /** Load before anything is measured. */
   readonly warmMs: number;

@@ -1,4 +1,4 @@
-/** The benchmark's own command line: peers, a long run, the results page, comparisons. */
+/** The benchmark's own command line: peers, the results page, comparisons. */
 import { expect, test } from "bun:test";
 import { BenchUsageError, COMPARED, HELP, parseBenchArguments, PEERS, SUITES } from "../../bench/args.ts";
 
@@ -6,11 +6,6 @@ test("--peers: all that can be had by default, some, or none; in the order of th
   expect(parseBenchArguments([]).peers).toBeNull();
   expect(parseBenchArguments(["--peers", "go,libmilter"]).peers).toEqual(["libmilter", "go"]);
   expect(parseBenchArguments(["wire", "--peers=none"]).peers).toEqual([]);
-});
-
-test("--long: a million messages only when it is asked for", () => {
-  expect(parseBenchArguments([]).isLong).toBe(false);
-  expect(parseBenchArguments(["memory", "--long"])).toMatchObject({ isLong: true, suites: ["memory"] });
 });
 
 test.each([

@@ -3,7 +3,6 @@ import type { Plan } from "../../bench/support/suite.ts";
 
 export const PLAN: Plan = {
   isQuick: true,
-  isLong: false,
   rounds: 1,
   warmMs: 1,
   settleMs: 0,
