@@ -2,12 +2,11 @@
  * SMTP sessions in all their shapes: which handlers run, in which order and how often.
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { describeWith } from "../support/available.ts";
-import { postfixTool } from "../support/postfix.ts";
-import { connectSmtp, type SmtpClient } from "../support/smtp-client.ts";
-import { clientName, fieldsOf, FROM, MESSAGE, oneFilter, type Site, startSite, TO } from "./support.ts";
+import { describeBehindEach } from "./mail-servers.ts";
+import { FROM, type MailSite, MESSAGE, TO } from "./site.ts";
+import { oneFilter } from "./support.ts";
 
-// A busy machine starts a Postfix and several servers slowly.
+// A busy machine starts a mail server and several filters slowly.
 setDefaultTimeout(30_000);
 
 /** Prints `CLIENT PHASE ARGUMENT…`; accepts at the phase that the client's name gives: `accept-PHASE…`. */
@@ -48,29 +47,20 @@ export default defineFilter({
 `;
 const OTHER = 'export default { eom: ({ message }) => message.addHeader("X-Other", "1") };';
 
-describeWith(postfixTool, "SMTP sessions", () => {
-  let site: Site;
+describeBehindEach("SMTP sessions", (server) => {
+  const { fieldsOf, ownFields } = server;
+  let site: MailSite;
   beforeAll(async () => {
-    site = await startSite({
-      filters: {
-        trace: oneFilter(TRACE),
-        pair: {
-          server: { workers: 1 },
-          config: '[[filter]]\npath = "filter.ts"\n[[filter]]\npath = "other.ts"\n',
-          files: { "filter.ts": TRACE, "other.ts": OTHER },
-        },
+    site = await server.startSite({
+      trace: oneFilter(TRACE),
+      pair: {
+        server: { workers: 1 },
+        config: '[[filter]]\npath = "filter.ts"\n[[filter]]\npath = "other.ts"\n',
+        files: { "filter.ts": TRACE, "other.ts": OTHER },
       },
     });
   });
   afterAll(async () => await site?.[Symbol.asyncDispose]());
-
-  async function open(as: string, service = "trace"): Promise<SmtpClient> {
-    const client = await connectSmtp({ port: site.port(service) });
-    await client.ehlo("first.test");
-    await client.xclient({ name: clientName(as) });
-    await client.ehlo("a.test");
-    return client;
-  }
 
   /** What the session's handlers printed, up to its close. */
   async function traced(as: string, service = "trace"): Promise<string[]> {
@@ -85,7 +75,7 @@ describeWith(postfixTool, "SMTP sessions", () => {
   const ONE = ["data", "header Subject", "header From", "eoh", "body 6"];
 
   test("several messages on one connection share the session and nothing of the message", async () => {
-    await using client = await open("several");
+    await using client = await site.connect("several");
     const ids = [];
     for (const [from, to, subject] of [
       ["one@example.test", [TO], "hello"],
@@ -127,7 +117,7 @@ describeWith(postfixTool, "SMTP sessions", () => {
   });
 
   test("RSET and EHLO in mid-message abort once; between messages they do not", async () => {
-    await using client = await open("resets");
+    await using client = await site.connect("resets");
     await client.rset();
     await client.mail(FROM);
     await client.rset();
@@ -159,7 +149,7 @@ describeWith(postfixTool, "SMTP sessions", () => {
 
   test.each(["before DATA", "in DATA"])("a client that vanishes %s: abort once, close once", async (when) => {
     const as = when.replace(/ .*/, "-vanished");
-    const client = await open(as);
+    const client = await site.connect(as);
     await client.mail(FROM);
     await client.rcpt(TO);
     if (when === "in DATA") {
@@ -173,19 +163,38 @@ describeWith(postfixTool, "SMTP sessions", () => {
   });
 
   test("a session without a message, and one that ends before HELO", async () => {
-    await using client = await open("empty");
+    await using client = await site.connect("empty");
     await client.quit();
     expect(await traced("empty")).toEqual(["connect", "helo a.test", "close"]);
-    await using silent = await connectSmtp({ port: site.port() });
-    await silent.ehlo("a.test");
-    await silent.xclient({ name: clientName("silent") });
+    await using silent = await site.connect("silent", { helo: false });
     await silent.close();
     expect(await traced("silent")).toEqual(["connect", "close"]);
   });
 
+  test("commands in one write (PIPELINING)", async () => {
+    await using client = await site.connect("pipelined");
+    client.write(`MAIL FROM:<${FROM}>\r\nRCPT TO:<${TO}>\r\nRCPT TO:<no@example.org>\r\nDATA\r\n`);
+    const codes = [];
+    for (let n = 0; n < 4; n++) codes.push((await client.read()).code);
+    expect(codes).toEqual([250, 250, 550, 354]);
+    await site.delivered(await client.content(MESSAGE));
+    await client.quit();
+    expect(await traced("pipelined")).toEqual([
+      "connect",
+      "helo a.test",
+      "envfrom <alice@example.test>",
+      "envrcpt <bob@example.org>",
+      "envrcpt <no@example.org>",
+      ...ONE,
+      "eom 1 3 1",
+      "close",
+    ]);
+  });
+
   test("async handlers of each phase are awaited in order", async () => {
     const delivered = await site.deliver({ as: "async-all", to: [TO, "c@example.org"] });
-    expect(fieldsOf(delivered).slice(1)).toEqual([
+    expect(fieldsOf(delivered)).toEqual([
+      ...ownFields,
       "Subject: hello",
       "From: <alice@example.test>",
       `X-Message: 1 <${FROM}>`,
@@ -221,13 +230,13 @@ describeWith(postfixTool, "SMTP sessions", () => {
     const as = `accept-${phase}`;
     const own = phase.startsWith("env") ? ["X-Message: 1 <alice@example.test>"] : [];
     const alone = await site.deliver({ as, to: [TO, "c@example.org"] });
-    expect(fieldsOf(alone)).toEqual(["RECEIVED", "Subject: hello", "From: <alice@example.test>", ...own]);
+    expect(fieldsOf(alone)).toEqual([...ownFields, "Subject: hello", "From: <alice@example.test>", ...own]);
     expect(alone.to).toHaveLength(2);
     expect(await traced(as)).toEqual(["connect", ...seen, "close"]);
 
     const paired = await site.deliver({ as, service: "pair" });
     expect(fieldsOf(paired)).toEqual([
-      "RECEIVED",
+      ...ownFields,
       "Subject: hello",
       "From: <alice@example.test>",
       ...own,
@@ -238,7 +247,7 @@ describeWith(postfixTool, "SMTP sessions", () => {
 
   test.each(["connect", "helo", "envfrom"])("accept() at %s and the next message of the session", async (phase) => {
     const as = `accept-${phase}-twice`;
-    await using client = await open(as);
+    await using client = await site.connect(as);
     for (const from of ["one@example.test", "two@example.test"]) {
       await client.mail(from);
       await client.rcpt(TO);

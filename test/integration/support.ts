@@ -5,73 +5,67 @@
 import * as api from "../../src/index.ts";
 import type { Filter } from "../../src/index.ts";
 import { PHASE_NAMES } from "../../src/protocol/phases.ts";
-import { type Pmilter, type PmilterOptions, startPmilter } from "../support/pmilter.ts";
+import type { PmilterOptions } from "../support/pmilter.ts";
 import { type Postfix, type PostfixOptions, queueIdOf, startPostfix } from "../support/postfix.ts";
-import { type Reply, sendMail, type SendMailOptions, type SendMailResult } from "../support/smtp-client.ts";
-import { type SinkMessage, type SmtpSink, startSmtpSink } from "../support/smtp-sink.ts";
+import { connectSmtp, type Reply, sendMail, type SendMailResult, type SmtpClient } from "../support/smtp-client.ts";
+import type { SinkMessage } from "../support/smtp-sink.ts";
+import {
+  buildSite,
+  type ConnectOptions,
+  FROM,
+  type KeptMessage,
+  type MailOptions,
+  MailSite,
+  MESSAGE,
+  type SiteFilters,
+  type SiteParts,
+  TO,
+} from "./site.ts";
 
-export const FROM = "alice@example.test";
-export const TO = "bob@example.org";
-export const MESSAGE = "Subject: hello\r\nFrom: <alice@example.test>\r\n\r\nbody\r\n";
+export { FROM, MESSAGE, TO };
 
 export interface SiteOptions {
-  /** By name: each is a pmilter of its own, and an smtpd service of that name that asks it alone. */
-  readonly filters: Readonly<Record<string, PmilterOptions>>;
+  readonly filters: SiteFilters;
   /** More of Postfix; `milters` are the addresses of the filters by name. */
   readonly postfix?: (milters: Readonly<Record<string, string>>) => Omit<PostfixOptions, "sinkPort">;
 }
 
-export interface MailOptions extends Partial<Omit<SendMailOptions, "port" | "xclient">> {
-  /** The filter of this name is asked; default: the first. */
-  readonly service?: string;
-  /** The behaviour of {@link scripted}: the client calls itself `AS.client.test`. */
-  readonly as?: string;
-}
-
 /** Starts all of it. The first filter's service is the default of `send`. */
 export async function startSite({ filters, postfix = () => ({}) }: SiteOptions): Promise<Site> {
-  await using stack = new AsyncDisposableStack();
-  const names = Object.keys(filters);
-  const sink = stack.use(await startSmtpSink());
-  const started = await Promise.all(names.map((name) => startPmilter(filters[name])));
-  for (const pmilter of started) stack.use(pmilter);
-  const milters = Object.fromEntries(names.map((name, index) => [name, started[index]!.addresses[0]!]));
-  const services = Object.entries(milters).map(([name, address]) => ({ name, milters: address }));
-  const more = postfix(milters);
-  const mta = stack.use(
-    await startPostfix({ ...more, sinkPort: sink.port, services: [...services, ...(more.services ?? [])] }),
+  return await buildSite(
+    filters,
+    async (milters, sinkPort) => {
+      const services = Object.entries(milters).map(([name, address]) => ({ name, milters: address }));
+      const more = postfix(milters);
+      return await startPostfix({ ...more, sinkPort, services: [...services, ...(more.services ?? [])] });
+    },
+    (server, shared) => new Site(server, shared),
   );
-  const pmilters = new Map(names.map((name, index) => [name, started[index]!]));
-  return new Site(sink, mta, pmilters, stack.move());
 }
 
-export class Site implements AsyncDisposable {
-  readonly sink: SmtpSink;
+export class Site extends MailSite {
   readonly postfix: Postfix;
-  readonly #pmilters: ReadonlyMap<string, Pmilter>;
-  readonly #owned: AsyncDisposableStack;
   #arrival: Promise<unknown> | undefined;
 
-  constructor(sink: SmtpSink, postfix: Postfix, pmilters: ReadonlyMap<string, Pmilter>, owned: AsyncDisposableStack) {
-    this.sink = sink;
+  constructor(postfix: Postfix, shared: SiteParts) {
+    super(shared);
     this.postfix = postfix;
-    this.#pmilters = pmilters;
-    this.#owned = owned;
   }
 
-  get #first(): string {
-    return this.#pmilters.keys().next().value!;
-  }
-
-  pmilter(name = this.#first): Pmilter {
-    return this.#pmilters.get(name)!;
-  }
-
-  port(name = this.#first): number {
+  port(name = this.first): number {
     return this.postfix.port(name);
   }
 
-  /** One message on one connection, up to the step that is refused. */
+  async connect(as?: string, { service, helo = true }: ConnectOptions = {}): Promise<SmtpClient> {
+    const client = await connectSmtp({ port: this.port(service) });
+    if (as !== undefined) {
+      await client.ehlo("first.test");
+      await client.xclient({ name: clientName(as) });
+    }
+    if (helo) await client.ehlo("a.test");
+    return client;
+  }
+
   async send({ service, as, ...options }: MailOptions = {}): Promise<SendMailResult> {
     return await sendMail({
       from: FROM,
@@ -83,13 +77,6 @@ export class Site implements AsyncDisposable {
     });
   }
 
-  /** The same for a message that must be accepted: what the sink got of it. */
-  async deliver(options: MailOptions = {}): Promise<SinkMessage> {
-    const { last } = await this.send(options);
-    return await this.delivered(last);
-  }
-
-  /** What the sink got of the message that this reply accepted. */
   async delivered(reply: Reply): Promise<SinkMessage> {
     const id = queueIdOf(reply);
     for (;;) {
@@ -102,13 +89,12 @@ export class Site implements AsyncDisposable {
     }
   }
 
-  /** What the sink got so far with this queue id in Postfix's Received header. */
-  deliveriesOf(queueId: string): SinkMessage[] {
-    return this.sink.messages.filter(({ text }) => new RegExp(`^\\tby mx\\.\\S+ .* id ${queueId}\\b`, "m").test(text));
+  async queueIds(): Promise<string[]> {
+    return (await this.postfix.queue()).map(({ id }) => id);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#owned.disposeAsync();
+  async kept(queueId: string): Promise<KeptMessage> {
+    return await this.postfix.heldMessage(queueId);
   }
 }
 

@@ -3,18 +3,22 @@
  * them, a sink that gets the mail), with Sendmail for Postfix. Filters choose their behaviour by the client's host name
  * here, too.
  */
-import { clientName, FROM, MESSAGE, parts, TO } from "../integration/support.ts";
-import { type Pmilter, type PmilterOptions, startPmilter } from "../support/pmilter.ts";
-import { queueIdOf, type Sendmail, type SendmailOptions, startSendmail } from "../support/sendmail.ts";
 import {
-  connectSmtp,
-  type Reply,
-  sendMail,
-  type SendMailOptions,
-  type SendMailResult,
-  type SmtpClient,
-} from "../support/smtp-client.ts";
-import { type SinkMessage, type SmtpSink, startSmtpSink } from "../support/smtp-sink.ts";
+  buildSite,
+  type ConnectOptions,
+  FROM,
+  type KeptMessage,
+  type MailOptions,
+  MailSite,
+  MESSAGE,
+  type SiteFilters,
+  type SiteParts,
+  TO,
+} from "../integration/site.ts";
+import { clientName, parts } from "../integration/support.ts";
+import { queueIdOf, type Sendmail, type SendmailOptions, startSendmail } from "../support/sendmail.ts";
+import { connectSmtp, type Reply, sendMail, type SendMailResult, type SmtpClient } from "../support/smtp-client.ts";
+import type { SinkMessage } from "../support/smtp-sink.ts";
 
 export const REJECTED = "550 5.7.1 Command rejected";
 export const REJECTED_AT_END = "554 5.7.1 Command rejected";
@@ -24,97 +28,65 @@ export const NO_GREETING = "554 mx.example.test ESMTP not accepting messages";
 export const NO_COMMAND = "550 5.0.0 Command rejected";
 
 export interface SiteOptions {
-  /** By name: each is a pmilter of its own, and a service of that name that asks it alone, with F=T. */
-  readonly filters: Readonly<Record<string, PmilterOptions>>;
+  /** Their services have F=T. */
+  readonly filters: SiteFilters;
   /** More of Sendmail; `milters` are the addresses of the filters by name. */
   readonly sendmail?: (milters: Readonly<Record<string, string>>) => Omit<SendmailOptions, "sinkPort">;
 }
 
-export interface MailOptions extends Partial<Omit<SendMailOptions, "port" | "xclient">> {
-  /** The filter of this name is asked; default: the first. "smtp" asks none. */
-  readonly service?: string;
-  /** The behaviour: the client's host name is `AS.client.test`. */
-  readonly as?: string;
-}
-
 /** Starts all of it. The first filter's service is the default of `send`. */
 export async function startSite({ filters, sendmail = () => ({}) }: SiteOptions): Promise<Site> {
-  await using stack = new AsyncDisposableStack();
-  const names = Object.keys(filters);
-  const sink = stack.use(await startSmtpSink());
-  const started = await Promise.all(names.map((name) => startPmilter(filters[name])));
-  for (const pmilter of started) stack.use(pmilter);
-  const milters = Object.fromEntries(names.map((name, index) => [name, started[index]!.addresses[0]!]));
-  const services = Object.entries(milters).map(([name, address]) => ({
-    name,
-    milters: { address, failure: "T" as const },
-  }));
-  const more = sendmail(milters);
-  const mta = stack.use(
-    await startSendmail({ ...more, sinkPort: sink.port, services: [...services, ...(more.services ?? [])] }),
+  return await buildSite(
+    filters,
+    async (milters, sinkPort) => {
+      const services = Object.entries(milters).map(([name, address]) => ({
+        name,
+        milters: { address, failure: "T" as const },
+      }));
+      const more = sendmail(milters);
+      return await startSendmail({ ...more, sinkPort, services: [...services, ...(more.services ?? [])] });
+    },
+    (server, shared) => new Site(server, shared),
   );
-  const pmilters = new Map(names.map((name, index) => [name, started[index]!]));
-  return new Site(sink, mta, pmilters, stack.move());
 }
 
-export class Site implements AsyncDisposable {
-  readonly sink: SmtpSink;
+export class Site extends MailSite {
   readonly sendmail: Sendmail;
-  readonly #pmilters: ReadonlyMap<string, Pmilter>;
-  readonly #owned: AsyncDisposableStack;
 
-  constructor(sink: SmtpSink, sendmail: Sendmail, pmilters: ReadonlyMap<string, Pmilter>, owned: AsyncDisposableStack) {
-    this.sink = sink;
+  constructor(sendmail: Sendmail, shared: SiteParts) {
+    super(shared);
     this.sendmail = sendmail;
-    this.#pmilters = pmilters;
-    this.#owned = owned;
-  }
-
-  get #first(): string {
-    return this.#pmilters.keys().next().value!;
-  }
-
-  pmilter(name = this.#first): Pmilter {
-    return this.#pmilters.get(name)!;
   }
 
   /** The port of a service for a client of that behaviour. */
-  async port(as?: string, service = this.#first): Promise<number> {
+  async port(as?: string, service = this.first): Promise<number> {
     return as === undefined ? this.sendmail.port(service) : await this.sendmail.portFor(clientName(as), service);
   }
 
-  /** A connection of a client of that behaviour; `helo: false` leaves EHLO to the caller. */
-  async connect(as?: string, { service, helo = true }: { service?: string; helo?: boolean } = {}): Promise<SmtpClient> {
+  async connect(as?: string, { service, helo = true }: ConnectOptions = {}): Promise<SmtpClient> {
     const client = await connectSmtp({ port: await this.port(as, service) });
     if (helo) await client.ehlo("a.test");
     return client;
   }
 
-  /** One message on one connection, up to the step that is refused. */
   async send({ service, as, ...options }: MailOptions = {}): Promise<SendMailResult> {
     return await sendMail({ from: FROM, to: TO, message: MESSAGE, ...options, port: await this.port(as, service) });
   }
 
-  /** The same for a message that must be accepted: what the sink got of it. */
-  async deliver(options: MailOptions = {}): Promise<SinkMessage> {
-    const { last } = await this.send(options);
-    return this.delivered(last);
-  }
-
-  /** What the sink got of the message that this reply accepted: Sendmail delivers before it replies. */
+  /** Sendmail delivers before it replies. */
   delivered(reply: Reply): SinkMessage {
     const found = this.deliveriesOf(queueIdOf(reply))[0];
     if (found === undefined) throw new Error(`was not delivered: ${reply.text}`);
     return found;
   }
 
-  /** What the sink got so far with this queue id in Sendmail's Received header. */
-  deliveriesOf(queueId: string): SinkMessage[] {
-    return this.sink.messages.filter(({ text }) => new RegExp(`^\\tby mx\\.\\S+ .* id ${queueId}\\b`, "m").test(text));
+  async queueIds(): Promise<string[]> {
+    return await this.sendmail.queue();
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#owned.disposeAsync();
+  async kept(queueId: string): Promise<KeptMessage> {
+    const { sender, headers, body } = await this.sendmail.queued(queueId);
+    return { sender, content: `${headers.join("\n")}\n\n${body}` };
   }
 }
 
