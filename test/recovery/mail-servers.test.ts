@@ -1,11 +1,9 @@
 /** A worker that is lost, as the clients of a real Postfix and a real Sendmail see it. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { oneFilter, said, startSite as startPostfixSite, TO } from "../integration/support.ts";
-import { startSite as startSendmailSite, TRY_LATER } from "../sendmail/support.ts";
-import { describeWith } from "../support/available.ts";
-import { postfixTool } from "../support/postfix.ts";
-import { sendmailTool } from "../support/sendmail.ts";
-import { connectSmtp, type SmtpClient } from "../support/smtp-client.ts";
+import { describeBehindEach } from "../integration/mail-servers.ts";
+import { TO } from "../integration/site.ts";
+import { oneFilter, said } from "../integration/support.ts";
+import type { SmtpClient } from "../support/smtp-client.ts";
 import { waitFor } from "../support/temp.ts";
 import { BLOCK_S } from "./support.ts";
 
@@ -55,77 +53,54 @@ async function sendOn(client: SmtpClient, from: string): Promise<string> {
   return said(await client.data(MESSAGE));
 }
 
-const SERVERS = [
-  {
-    name: "Postfix",
-    tool: postfixTool,
-    tryLater: "451 4.7.1 Service unavailable - try again later",
-    async start() {
-      const site = await startPostfixSite({ filters: FILTERS });
-      return { site, connect: (service: string) => connectSmtp({ port: site.port(service) }) };
-    },
-  },
-  {
-    name: "Sendmail",
-    tool: sendmailTool,
-    tryLater: TRY_LATER,
-    async start() {
-      const site = await startSendmailSite({ filters: FILTERS });
-      return { site, connect: (service: string) => site.connect(undefined, { service, helo: false }) };
-    },
-  },
-];
+describeBehindEach("a worker that is lost", (server) => {
+  test.each(WAYS)(
+    "a handler that fails by %s, at each phase: its message is tried later, no session ends",
+    async (way) => {
+      await using site = await server.startSite(FILTERS);
+      const connect = (service: string) => site.connect(undefined, { service, helo: false });
+      for (const [service, phases] of Object.entries(PHASES)) {
+        await using between = await connect(service);
+        await between.ehlo("between.test");
+        for (const phase of phases) {
+          await using within = await connect(service);
+          await within.ehlo("within.test");
+          await within.mail("within@example.test");
+          await using guilty = await connect(service);
+          await guilty.ehlo("guilty.test");
 
-for (const server of SERVERS) {
-  describeWith(server.tool, server.name, () => {
-    test.each(WAYS)(
-      "a handler that fails by %s, at each phase: its message is tried later, no session ends",
-      async (way) => {
-        const { connect, site } = await server.start();
-        await using _site = site;
-        for (const [service, phases] of Object.entries(PHASES)) {
-          await using between = await connect(service);
-          await between.ehlo("between.test");
-          for (const phase of phases) {
-            await using within = await connect(service);
-            await within.ehlo("within.test");
-            await within.mail("within@example.test");
-            await using guilty = await connect(service);
-            await guilty.ehlo("guilty.test");
+          const before = performance.now();
+          const reply = await sendOn(guilty, `${way}-${phase}@example.test`);
+          expect(performance.now() - before, phase).toBeLessThan((BLOCK_S + 1) * 1000 + 1000);
+          expect(reply, phase).toBe(server.tryLater);
 
-            const before = performance.now();
-            const reply = await sendOn(guilty, `${way}-${phase}@example.test`);
-            expect(performance.now() - before, phase).toBeLessThan((BLOCK_S + 1) * 1000 + 1000);
-            expect(reply, phase).toBe(server.tryLater);
-
-            expect(await sendOn(between, "between@example.test"), phase).toStartWith("250 ");
-            const rcpt = await within.rcpt(TO);
-            expect(said(rcpt), phase).toBe(server.tryLater);
-            await within.rset();
-            expect(await sendOn(within, "again@example.test"), phase).toStartWith("250 ");
-            await guilty.rset();
-            expect(await sendOn(guilty, "guilty@example.test"), phase).toStartWith("250 ");
-            await guilty.quit();
-            await within.quit();
-          }
-          await between.quit();
+          expect(await sendOn(between, "between@example.test"), phase).toStartWith("250 ");
+          const rcpt = await within.rcpt(TO);
+          expect(said(rcpt), phase).toBe(server.tryLater);
+          await within.rset();
+          expect(await sendOn(within, "again@example.test"), phase).toStartWith("250 ");
+          await guilty.rset();
+          expect(await sendOn(guilty, "guilty@example.test"), phase).toStartWith("250 ");
+          await guilty.quit();
+          await within.quit();
         }
-        const expected = Object.values(PHASES)
-          .flat()
-          .flatMap(() => [
-            "true between.test <between@example.test>",
-            "true guilty.test <guilty@example.test>",
-            "true within.test <again@example.test>",
-          ])
-          .sort();
-        // Postfix delivers when it has said yes.
-        await waitFor(() => site.sink.messages.length === expected.length, { what: "all mail in the sink" });
-        const seen = site.sink.messages.flatMap(({ text }) => /^X-Context: (.*)\r$/m.exec(text)?.[1] ?? []).sort();
-        expect(seen).toEqual(expected);
-        for (const service of Object.keys(PHASES)) {
-          expect(site.pmilter(service).log.text).not.toContain("connection closed");
-        }
-      },
-    );
-  });
-}
+        await between.quit();
+      }
+      const expected = Object.values(PHASES)
+        .flat()
+        .flatMap(() => [
+          "true between.test <between@example.test>",
+          "true guilty.test <guilty@example.test>",
+          "true within.test <again@example.test>",
+        ])
+        .sort();
+      // Postfix delivers when it has said yes.
+      await waitFor(() => site.sink.messages.length === expected.length, { what: "all mail in the sink" });
+      const seen = site.sink.messages.flatMap(({ text }) => /^X-Context: (.*)\r$/m.exec(text)?.[1] ?? []).sort();
+      expect(seen).toEqual(expected);
+      for (const service of Object.keys(PHASES)) {
+        expect(site.pmilter(service).log.text).not.toContain("connection closed");
+      }
+    },
+  );
+});
