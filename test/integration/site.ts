@@ -27,6 +27,7 @@ export interface ConnectOptions {
 export interface KeptMessage {
   /** "" is the null sender. */
   readonly sender: string;
+  readonly recipients: readonly string[];
   /** Headers, the mail server's own among them, and body, with LF lines, one character per byte. */
   readonly content: string;
 }

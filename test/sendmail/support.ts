@@ -85,8 +85,8 @@ export class Site extends MailSite {
   }
 
   async kept(queueId: string): Promise<KeptMessage> {
-    const { sender, headers, body } = await this.sendmail.queued(queueId);
-    return { sender, content: `${headers.join("\n")}\n\n${body}` };
+    const { sender, recipients, headers, body } = await this.sendmail.queued(queueId);
+    return { sender, recipients, content: `${headers.join("\n")}\n\n${body}` };
   }
 }
 
