@@ -27,7 +27,7 @@ const QUICK_CONNECTIONS = 1000;
 const SPARE_DESCRIPTORS = 500;
 /** Before the memory is looked at, so many connections come, have a message, and go: code is compiled by then. */
 const WARM_CONNECTIONS = 500;
-const MAX_ROUNDS = 3;
+const MAX_ROUNDS = 2;
 const TARGET = "at most 4,000 bytes a connection more than the bare loop";
 
 export async function measureIdle(plan: Plan): Promise<SuiteResult> {
@@ -36,7 +36,7 @@ export async function measureIdle(plan: Plan): Promise<SuiteResult> {
     Math.floor((openFilesLimit() - SPARE_DESCRIPTORS) / 2),
   );
   const commands = new Set<string>();
-  // Memory is noisy by its steps only: three rounds show it.
+  // Memory is noisy by its steps only: two rounds show it.
   const rounds = { ...plan, rounds: Math.min(plan.rounds, MAX_ROUNDS) };
   const results = await interleave(rounds, [OURS, SHARED, BARE], async (variant, round) => {
     await using server = await variant.start({ handlers: "ten", workers: plan.workers, signal: plan.signal });

@@ -18,7 +18,7 @@ const QUICK_BYTES = 10_000_000;
 /** Messages before, of a size that exercises everything: code is compiled, buffers have their size. */
 const WARM_MESSAGES = 50;
 const WARM_BYTES = 500_000;
-const MAX_ROUNDS = 3;
+const MAX_ROUNDS = 2;
 
 const filter = (file: string) => `[[filter]]\npath = ${JSON.stringify(join(FILTERS, file))}`;
 const real = (config: string) => (plan: Plan) =>
