@@ -4,7 +4,7 @@
  * a reply, which only progress at the end of the message extends.
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { startSite as startSendmailSite } from "../sendmail/support.ts";
+import { NO_COMMAND, REJECTED, startSite as startSendmailSite } from "../sendmail/support.ts";
 import { describeBehindEach, type MailServer } from "./mail-servers.ts";
 import { FROM, type MailSite, MESSAGE, type SiteFilters, TO } from "./site.ts";
 import { clientName, oneFilter, outcome, said, startSite as startPostfixSite } from "./support.ts";
@@ -63,35 +63,25 @@ const STEPS = {
 type Phase = keyof typeof STEPS;
 const PHASES = Object.keys(STEPS) as Phase[];
 
-/** Where they have words of their own. */
-const OWN: Readonly<
-  Record<MailServer["name"], { readonly refusals: Partial<Record<Phase, string>>; readonly unknown: string }>
-> = {
-  Postfix: {
-    // XCLIENT, which names the client here, greets anew.
-    refusals: { connect: "xclient: 554 mx.example.test ESMTP not accepting connections" },
-    unknown: "500 5.5.2 Error: command not recognized",
-  },
-  Sendmail: {
-    refusals: {
-      connect: "greeting: 554 mx.example.test ESMTP not accepting messages",
-      helo: "mail: 550 5.0.0 Command rejected",
-      data: "data: 550 5.7.1 Command rejected",
-    },
-    unknown: '500 5.5.1 Command unrecognized: "FROBNICATE"',
-  },
-};
+/** Where Sendmail refuses in words of its own. */
+const SENDMAIL_REFUSALS: Partial<Record<Phase, string>> = { helo: `mail: ${NO_COMMAND}`, data: `data: ${REJECTED}` };
+
+function refusal(server: MailServer, phase: Phase): string {
+  const step = STEPS[phase];
+  // XCLIENT, which names the client behind Postfix, greets anew.
+  if (phase === "connect") return `${server.name === "Postfix" ? "xclient" : "greeting"}: ${server.noGreeting}`;
+  if (step === "end") return `${step}: ${server.rejectedAtEnd}`;
+  const own = server.name === "Sendmail" ? SENDMAIL_REFUSALS[phase] : undefined;
+  return own ?? `${step}: ${server.rejected(step === "rcpt" ? TO : FROM)}`;
+}
 
 /** The outcome, or for an accepted message the headers it was delivered with. */
 function expected(server: MailServer, phase: Phase, fallback: Fallback): string {
-  const step = STEPS[phase];
   switch (fallback) {
     case "tempfail":
-      return `${step}: ${server.tryLater}`;
-    case "reject": {
-      const rejected = step === "end" ? server.rejectedAtEnd : server.rejected(step === "rcpt" ? TO : FROM);
-      return OWN[server.name].refusals[phase] ?? `${step}: ${rejected}`;
-    }
+      return `${STEPS[phase]}: ${server.tryLater}`;
+    case "reject":
+      return refusal(server, phase);
     case "accept":
       return "delivered with Subject From";
     case "continue": {
@@ -185,7 +175,7 @@ describeBehindEach("handlers that fail", (server) => {
           );
         for (const phase of ["unknown", "abort", "close"]) {
           await using client = await site.connect(`${phase}-${way}-${fallback}`);
-          expect(said(await client.command("FROBNICATE"))).toBe(OWN[server.name].unknown);
+          expect(said(await client.command("FROBNICATE"))).toBe(server.unrecognized);
           await client.mail(FROM);
           await client.rset();
           await client.mail(FROM);

@@ -8,7 +8,7 @@ import { startSendmail } from "../support/sendmail.ts";
 import { connectSmtp, type Reply, sendMail, type SendMailResult, type SmtpClient } from "../support/smtp-client.ts";
 import { type SmtpSink, startSmtpSink } from "../support/smtp-sink.ts";
 import { freePort, type TempDir, tempDir, waitFor } from "../support/temp.ts";
-import { describeBehindEach, type MailServer } from "./mail-servers.ts";
+import { describeBehindEach, type MailServer, type Services } from "./mail-servers.ts";
 import { FROM, MESSAGE, TO } from "./site.ts";
 import { outcome, said } from "./support.ts";
 
@@ -38,31 +38,18 @@ interface Way {
 }
 
 interface Told {
-  readonly ways: readonly Way[];
+  ways(server: MailServer): readonly Way[];
   /** With the services `unix-WAY` and `inet-WAY` for each of the ways. */
-  start(
-    listen: Readonly<Record<Kind, string>>,
-    sinkPort: number,
-  ): Promise<AsyncDisposable & { port(name: string): number }>;
-  /** The reply to a message that is accepted. */
-  readonly accepted: string;
+  start(listen: Readonly<Record<Kind, string>>, sinkPort: number): Promise<Services>;
 }
 
 const TOLD: Readonly<Record<MailServer["name"], Told>> = {
   // Without a default_action Postfix takes it for tempfail.
   Postfix: {
-    ways: [
-      {
-        name: "tempfail",
-        absent: "mail: 451 4.7.1 Service unavailable - try again later",
-        cut: "451 4.7.1 Service unavailable - try again later",
-      },
+    ways: ({ noGreeting, tryLater }) => [
+      { name: "tempfail", absent: `mail: ${tryLater}`, cut: tryLater },
       { name: "accept" },
-      {
-        name: "reject",
-        absent: "greeting: 554 mx.example.test ESMTP not accepting connections",
-        cut: "550 5.5.0 Service unavailable",
-      },
+      { name: "reject", absent: `greeting: ${noGreeting}`, cut: "550 5.5.0 Service unavailable" },
     ],
     start: (listen, sinkPort) =>
       startPostfix({
@@ -73,27 +60,14 @@ const TOLD: Readonly<Record<MailServer["name"], Told>> = {
           { name: `${kind}-reject`, milters: `{ ${address}, default_action=reject }` },
         ]),
       }),
-    accepted: "250 2.0.0 Ok: queued as ID",
   },
   // Without an F= Sendmail goes on without the filter.
   Sendmail: {
-    ways: [
+    ways: ({ closing, noGreeting, rejectedAtEnd, tryLater }) => [
       { name: "accept" },
-      {
-        name: "tempfail",
-        absent: "mail: 451 4.3.2 Please try again later",
-        cut: "451 4.3.2 Please try again later",
-      },
-      {
-        name: "reject",
-        absent: "greeting: 554 mx.example.test ESMTP not accepting messages",
-        cut: "554 5.7.1 Command rejected",
-      },
-      {
-        name: "hang up",
-        absent: "greeting: 421 4.7.0 mx.example.test closing connection",
-        cut: "421 4.7.0 mx.example.test closing connection",
-      },
+      { name: "tempfail", absent: `mail: ${tryLater}`, cut: tryLater },
+      { name: "reject", absent: `greeting: ${noGreeting}`, cut: rejectedAtEnd },
+      { name: "hang up", absent: `greeting: ${closing}`, cut: closing },
     ],
     start: (listen, sinkPort) =>
       startSendmail({
@@ -105,16 +79,16 @@ const TOLD: Readonly<Record<MailServer["name"], Told>> = {
           { name: `${kind}-hang up`, milters: { address, failure: "4" as const } },
         ]),
       }),
-    accepted: "250 2.0.0 ID Message accepted for delivery",
   },
 };
 
 describeBehindEach("stop and start", (server) => {
   const { fieldsOf, ownFields, tryLater } = server;
   const told = TOLD[server.name];
+  const ways = told.ways(server);
   let dir: TempDir;
   let sink: SmtpSink;
-  let running: Awaited<ReturnType<Told["start"]>>;
+  let running: Services;
   let listen: Record<Kind, string>;
   let stack: AsyncDisposableStack;
 
@@ -142,7 +116,7 @@ describeBehindEach("stop and start", (server) => {
 
   /** What the filter added to the message that this reply accepted, and the sink got next. */
   async function passed(reply: Reply): Promise<string[]> {
-    expect(`${reply.code} ${reply.text.replace(server.queueIdOf(reply), "ID")}`).toBe(told.accepted);
+    expect(said(reply).replace(server.queueIdOf(reply), "ID")).toBe(server.accepted);
     return fieldsOf(await sink.next()).slice(ownFields.length + 2);
   }
 
@@ -159,13 +133,13 @@ describeBehindEach("stop and start", (server) => {
     "without pmilter the mail server does what it is told to, and mail flows again with it (%s)",
     async (kind) => {
       for (const run of [1, 2]) {
-        for (const { name, absent } of told.ways) {
+        for (const { name, absent } of ways) {
           const result = await send(`${kind}-${name}`);
           if (absent === undefined) expect(await passed(result.last)).toEqual([]);
           else expect(outcome(result), name).toBe(absent);
         }
         await using pmilter = await start(kind, run);
-        for (const { name } of told.ways) {
+        for (const { name } of ways) {
           expect(await passed((await send(`${kind}-${name}`)).last)).toEqual([`X-Pass: ${run}`]);
         }
         expect(await pmilter.stop()).toBe(0);
@@ -205,7 +179,7 @@ describeBehindEach("stop and start", (server) => {
     expect(await pmilter.process.exited).toBe(0);
   });
 
-  test.each(told.ways)(
+  test.each(ways)(
     "a session that outlasts stop_timeout is cut, and the mail server does what it is told to ($name)",
     async ({ name, cut }) => {
       await using pmilter = await start("unix", 5, { stop_timeout: 0.2 });

@@ -6,7 +6,8 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { describeWith } from "../support/available.ts";
 import { postfixTool } from "../support/postfix.ts";
 import { waitFor } from "../support/temp.ts";
-import { fieldsOf, oneFilter, outcome, parts, type Site, startSite, TO } from "./support.ts";
+import { TO } from "./site.ts";
+import { fieldsOf, oneFilter, outcome, parts, type Site, startSite } from "./support.ts";
 
 // A busy machine starts a Postfix and several servers slowly.
 setDefaultTimeout(30_000);

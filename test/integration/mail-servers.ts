@@ -4,6 +4,7 @@
  */
 import {
   fieldsOf as sendmailFields,
+  NO_GREETING,
   OWN_FIELDS,
   REJECTED_AT_END,
   startSite as startSendmailSite,
@@ -17,6 +18,11 @@ import type { SinkMessage } from "../support/smtp-sink.ts";
 import type { MailSite, SiteFilters } from "./site.ts";
 import { fieldsOf as postfixFields, startSite as startPostfixSite, withoutReceived } from "./support.ts";
 
+/** A running mail server. */
+export interface Services extends AsyncDisposable {
+  port(name: string): number;
+}
+
 export interface MailServer {
   readonly name: "Postfix" | "Sendmail";
   readonly tool: OutsideTool;
@@ -25,7 +31,7 @@ export interface MailServer {
   startServices(
     services: readonly { readonly name: string; readonly milters: string }[],
     sinkPort: number,
-  ): Promise<AsyncDisposable & { port(name: string): number }>;
+  ): Promise<Services>;
   /** The queue id in the reply to an accepted message. */
   queueIdOf(reply: { readonly text: string }): string;
   /** The fields that the mail server puts in front of a message itself, as {@link fieldsOf} names them. */
@@ -40,6 +46,14 @@ export interface MailServer {
   readonly rejectedAtEnd: string;
   /** When a filter wants the client to come again, without a text. */
   readonly tryLater: string;
+  /** The end of a message that is accepted, with ID for its queue id; see `said`. */
+  readonly accepted: string;
+  /** Instead of a greeting, to a client that a filter refused at connect. */
+  readonly noGreeting: string;
+  /** Instead of a greeting, when the connection is closed with 421. */
+  readonly closing: string;
+  /** To the command FROBNICATE. */
+  readonly unrecognized: string;
 }
 
 const POSTFIX: MailServer = {
@@ -58,6 +72,10 @@ const POSTFIX: MailServer = {
   rejected: () => "550 5.7.1 Command rejected",
   rejectedAtEnd: "550 5.7.1 Command rejected",
   tryLater: "451 4.7.1 Service unavailable - try again later",
+  accepted: "250 2.0.0 Ok: queued",
+  noGreeting: "554 mx.example.test ESMTP not accepting connections",
+  closing: "421 mx.example.test Service unavailable - try again later",
+  unrecognized: "500 5.5.2 Error: command not recognized",
 };
 
 const SENDMAIL: MailServer = {
@@ -72,6 +90,10 @@ const SENDMAIL: MailServer = {
   rejected: (address) => `550 5.7.1 <${address}>... Command rejected`,
   rejectedAtEnd: REJECTED_AT_END,
   tryLater: TRY_LATER,
+  accepted: "250 2.0.0 ID Message accepted for delivery",
+  noGreeting: NO_GREETING,
+  closing: "421 4.7.0 mx.example.test closing connection",
+  unrecognized: '500 5.5.1 Command unrecognized: "FROBNICATE"',
 };
 
 /** `describe` once for each mail server: the suite is skipped, or fails in CI, where it is not installed. */

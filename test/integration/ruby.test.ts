@@ -93,6 +93,7 @@ describeBehindEach("the original's Ruby handlers", (server) => {
         ? ["client hostname [127.0.0.1]", "client daemon mx.example.test"]
         : ["client hostname localhost", "client daemon ruby"]),
     ]);
+    expect(prints).toContain('header: {"Subject"=>"hello"}');
     expect(lines[0]!.at(-1)).toBe("master exit at exit phase");
   });
 });

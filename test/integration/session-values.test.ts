@@ -3,7 +3,8 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { describeWith } from "../support/available.ts";
 import { postfixTool } from "../support/postfix.ts";
 import { connectSmtp } from "../support/smtp-client.ts";
-import { clientName, FROM, MESSAGE, oneFilter, said, scripted, type Site, startSite, TO } from "./support.ts";
+import { FROM, MESSAGE, TO } from "./site.ts";
+import { clientName, oneFilter, said, scripted, type Site, startSite } from "./support.ts";
 
 // A busy machine starts a Postfix and several servers slowly.
 setDefaultTimeout(30_000);

@@ -1,6 +1,13 @@
 /** What sites with either mail server have in common: pmilter processes, a mail server that asks them, a sink. */
 import { type Pmilter, type PmilterOptions, startPmilter } from "../support/pmilter.ts";
-import type { Reply, SendMailOptions, SendMailResult, SmtpClient } from "../support/smtp-client.ts";
+import {
+  connectSmtp,
+  type Reply,
+  sendMail,
+  type SendMailOptions,
+  type SendMailResult,
+  type SmtpClient,
+} from "../support/smtp-client.ts";
 import { type SinkMessage, type SmtpSink, startSmtpSink } from "../support/smtp-sink.ts";
 
 export const FROM = "alice@example.test";
@@ -23,6 +30,9 @@ export interface ConnectOptions {
   readonly helo?: boolean;
 }
 
+/** How a client comes to a service: where it connects to, and what it says it is. */
+export type Route = Pick<SendMailOptions, "port" | "xclient">;
+
 /** What a mail server keeps instead of delivering it. */
 export interface KeptMessage {
   /** "" is the null sender. */
@@ -30,6 +40,8 @@ export interface KeptMessage {
   readonly recipients: readonly string[];
   /** Headers, the mail server's own among them, and body, with LF lines, one character per byte. */
   readonly content: string;
+  /** Why it is kept, where the mail server remembers that. */
+  readonly quarantine?: string | undefined;
 }
 
 export interface SiteParts {
@@ -66,10 +78,8 @@ export abstract class MailSite implements AsyncDisposable {
     this.#owned = owned;
   }
 
-  /** A connection of a client of that behaviour. */
-  abstract connect(as?: string, options?: ConnectOptions): Promise<SmtpClient>;
-  /** One message on one connection, up to the step that is refused. */
-  abstract send(options?: MailOptions): Promise<SendMailResult>;
+  /** For a client of that behaviour; without one, for any. */
+  protected abstract route(as: string | undefined, service: string | undefined): Route | Promise<Route>;
   /** What the sink got of the message that this reply accepted. */
   abstract delivered(reply: Reply): SinkMessage | Promise<SinkMessage>;
   /** The ids of what has been taken and not delivered. */
@@ -83,6 +93,23 @@ export abstract class MailSite implements AsyncDisposable {
 
   pmilter(name = this.first): Pmilter {
     return this.#pmilters.get(name)!;
+  }
+
+  /** A connection of a client of that behaviour. */
+  async connect(as?: string, { service, helo = true }: ConnectOptions = {}): Promise<SmtpClient> {
+    const { port, xclient } = await this.route(as, service);
+    const client = await connectSmtp({ port });
+    if (xclient !== undefined) {
+      await client.ehlo("first.test");
+      await client.xclient(xclient);
+    }
+    if (helo) await client.ehlo("a.test");
+    return client;
+  }
+
+  /** One message on one connection, up to the step that is refused. */
+  async send({ service, as, ...options }: MailOptions = {}): Promise<SendMailResult> {
+    return await sendMail({ from: FROM, to: TO, message: MESSAGE, ...options, ...(await this.route(as, service)) });
   }
 
   /** The same as `send` for a message that must be accepted: what the sink got of it. */

@@ -7,22 +7,9 @@ import type { Filter } from "../../src/index.ts";
 import { PHASE_NAMES } from "../../src/protocol/phases.ts";
 import type { PmilterOptions } from "../support/pmilter.ts";
 import { type Postfix, type PostfixOptions, queueIdOf, startPostfix } from "../support/postfix.ts";
-import { connectSmtp, type Reply, sendMail, type SendMailResult, type SmtpClient } from "../support/smtp-client.ts";
+import type { Reply, SendMailResult } from "../support/smtp-client.ts";
 import type { SinkMessage } from "../support/smtp-sink.ts";
-import {
-  buildSite,
-  type ConnectOptions,
-  FROM,
-  type KeptMessage,
-  type MailOptions,
-  MailSite,
-  MESSAGE,
-  type SiteFilters,
-  type SiteParts,
-  TO,
-} from "./site.ts";
-
-export { FROM, MESSAGE, TO };
+import { buildSite, type KeptMessage, MailSite, type Route, type SiteFilters, type SiteParts } from "./site.ts";
 
 export interface SiteOptions {
   readonly filters: SiteFilters;
@@ -56,25 +43,8 @@ export class Site extends MailSite {
     return this.postfix.port(name);
   }
 
-  async connect(as?: string, { service, helo = true }: ConnectOptions = {}): Promise<SmtpClient> {
-    const client = await connectSmtp({ port: this.port(service) });
-    if (as !== undefined) {
-      await client.ehlo("first.test");
-      await client.xclient({ name: clientName(as) });
-    }
-    if (helo) await client.ehlo("a.test");
-    return client;
-  }
-
-  async send({ service, as, ...options }: MailOptions = {}): Promise<SendMailResult> {
-    return await sendMail({
-      from: FROM,
-      to: TO,
-      message: MESSAGE,
-      ...options,
-      ...(as !== undefined && { xclient: { name: clientName(as) } }),
-      port: this.port(service),
-    });
+  protected route(as: string | undefined, service: string | undefined): Route {
+    return { port: this.port(service), ...(as !== undefined && { xclient: { name: clientName(as) } }) };
   }
 
   async delivered(reply: Reply): Promise<SinkMessage> {

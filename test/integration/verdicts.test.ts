@@ -3,7 +3,7 @@
  * content verdicts given where they are found or at the end of the message, which the client must not notice.
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { NO_COMMAND, NO_GREETING } from "../sendmail/support.ts";
+import { NO_COMMAND } from "../sendmail/support.ts";
 import type { SmtpClient } from "../support/smtp-client.ts";
 import { waitFor } from "../support/temp.ts";
 import { describeBehindEach, type MailServer } from "./mail-servers.ts";
@@ -56,14 +56,7 @@ const ADDRESSES: Readonly<Record<string, string>> = { envfrom: FROM, envrcpt: TO
 /** What the two say differently, beside what every test may ask `server` for. */
 interface Words {
   readonly greeting: string;
-  /** To a client that a filter refused at connect. */
-  readonly noGreeting: string;
-  /** Instead of a greeting when a filter said 421 at connect. */
-  readonly closing: string;
   readonly rejectedAtHelo: string;
-  /** At the end of a message with the queue id ID. */
-  readonly taken: string;
-  readonly unrecognized: string;
   /** A filter's text that is not ASCII. */
   readonly bytes: string;
   /** The ways whose reply to MAIL and RCPT has the address in front of the text. */
@@ -72,21 +65,13 @@ interface Words {
 const WORDS: Readonly<Record<MailServer["name"], Words>> = {
   Postfix: {
     greeting: "220 mx.example.test ESMTP Postfix",
-    noGreeting: "554 mx.example.test ESMTP not accepting connections",
-    closing: "421 mx.example.test Service unavailable - try again later",
     rejectedAtHelo: REJECTED,
-    taken: "250 2.0.0 Ok: queued",
-    unrecognized: "500 5.5.2 Error: command not recognized",
     bytes: "550 5.7.1 Grüße 日本",
     withAddress: [],
   },
   Sendmail: {
     greeting: "220 mx.example.test ESMTP Sendmail",
-    noGreeting: NO_GREETING,
-    closing: "421 4.7.0 mx.example.test closing connection",
     rejectedAtHelo: NO_COMMAND,
-    taken: "250 2.0.0 ID Message accepted for delivery",
-    unrecognized: '500 5.5.1 Command unrecognized: "FROBNICATE"',
     // It cuts off the eighth bit of what it says to the client.
     bytes: "550 5.7.1 GrC<C\u001fe f\u0017%f\u001c,",
     // In front of the first line, where it does not repeat the code: not for 421, 451 of its own, and 551, 552, 554.
@@ -140,7 +125,7 @@ describeBehindEach("verdicts at each phase", (server) => {
     for (const service of ["deferred", "immediate"]) {
       const result = await site.send({ as: `${phase}-discard`, service });
       const id = server.queueIdOf(result.last);
-      expect(outcome(result).replace(id, "ID")).toBe(`end: ${words.taken}`);
+      expect(outcome(result).replace(id, "ID")).toBe(`end: ${server.accepted}`);
       if (site instanceof PostfixSite)
         await site.postfix.waitForLog(new RegExp(`milter-discard: .* from ${phase}-discard\\.client\\.test`));
       expect(site.deliveriesOf(id)).toEqual([]);
@@ -150,17 +135,17 @@ describeBehindEach("verdicts at each phase", (server) => {
 
   const connectTable: Record<MailServer["name"], [way: string, greeting: string, reply: string][]> = {
     Postfix: [
-      ["reject", words.noGreeting, REJECTED],
-      ["text", words.noGreeting, TEXT],
-      ["named", words.noGreeting, NAMED],
+      ["reject", server.noGreeting, REJECTED],
+      ["text", server.noGreeting, TEXT],
+      ["named", server.noGreeting, NAMED],
       ["tempfail", words.greeting, tryLater],
       ["later", words.greeting, LATER],
     ],
     // The text is not used at connect: only its class is.
     Sendmail: [
-      ["reject", words.noGreeting, NO_COMMAND],
-      ["text", words.noGreeting, NO_COMMAND],
-      ["named", words.noGreeting, NO_COMMAND],
+      ["reject", server.noGreeting, NO_COMMAND],
+      ["text", server.noGreeting, NO_COMMAND],
+      ["named", server.noGreeting, NO_COMMAND],
       ["tempfail", words.greeting, tryLater],
       ["later", words.greeting, tryLater],
       // Sendmail looks for "421 ", which the first of several lines does not have.
@@ -197,7 +182,7 @@ describeBehindEach("verdicts at each phase", (server) => {
     // Of several lines at connect Sendmail makes a reply to MAIL, as above.
     for (const way of isPostfix ? ["close", "close1"] : ["close1"]) {
       await using atConnect = await arrive(`connect-${way}`);
-      expect(atConnect.greeting).toBe(words.closing);
+      expect(atConnect.greeting).toBe(server.closing);
       expect((await atConnect.client.ehlo("a.test")).code).toBe(0);
     }
     await using atHelo = await arrive("helo-close");
@@ -232,7 +217,7 @@ describeBehindEach("verdicts at each phase", (server) => {
 
   test("unknown without a verdict: the mail server's own words", async () => {
     await using client = await site.connect("nothing-special");
-    expect(said(await client.command("FROBNICATE"))).toBe(words.unrecognized);
+    expect(said(await client.command("FROBNICATE"))).toBe(server.unrecognized);
   });
 
   test("a text longer than a line, and one that is not ASCII", async () => {

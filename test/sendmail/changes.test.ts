@@ -66,7 +66,6 @@ describeWith(sendmailTool, "changes to a message: what Sendmail alone does", () 
         for (const { address } of message.recipients) message.deleteRecipient(address);
       },
       sender: (message) => message.changeFrom("all@example.net"),
-      quarantine: (message) => message.quarantine("looks odd, 100%"),
     });
     site = await startSite({ filters: { main: filter } });
   });
@@ -87,10 +86,5 @@ describeWith(sendmailTool, "changes to a message: what Sendmail alone does", () 
     const id = queueIdOf((await site.send({ as: "none", to: [TO, "c@example.org"] })).last);
     expect(site.deliveriesOf(id)).toEqual([]);
     expect(await site.sendmail.queue()).not.toContain(id);
-  });
-
-  test("quarantine is told its reason", async () => {
-    const id = queueIdOf((await site.send({ as: "quarantine", message: ORIGINAL })).last);
-    expect(await site.sendmail.queued(id)).toMatchObject({ quarantine: "looks odd, 100%" });
   });
 });

@@ -3,7 +3,8 @@
  * replies it takes at which phase.
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { FROM, MESSAGE, oneFilter, outcome, said, TO } from "../integration/support.ts";
+import { FROM, MESSAGE, TO } from "../integration/site.ts";
+import { oneFilter, outcome, said } from "../integration/support.ts";
 import { describeWith } from "../support/available.ts";
 import { queueIdOf, sendmailTool } from "../support/sendmail.ts";
 import { connectSmtp, sendMail } from "../support/smtp-client.ts";

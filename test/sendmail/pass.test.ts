@@ -1,6 +1,7 @@
 /** Messages that Sendmail itself does not take, once it has all of them: the filter sees none of their content. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { MESSAGE, oneFilter, said } from "../integration/support.ts";
+import { MESSAGE } from "../integration/site.ts";
+import { oneFilter, said } from "../integration/support.ts";
 import { describeWith } from "../support/available.ts";
 import { sendmailTool } from "../support/sendmail.ts";
 import { type Site, startSite, TRY_LATER } from "./support.ts";

@@ -5,19 +5,15 @@
  */
 import {
   buildSite,
-  type ConnectOptions,
-  FROM,
   type KeptMessage,
-  type MailOptions,
   MailSite,
-  MESSAGE,
+  type Route,
   type SiteFilters,
   type SiteParts,
-  TO,
 } from "../integration/site.ts";
 import { clientName, parts } from "../integration/support.ts";
 import { queueIdOf, type Sendmail, type SendmailOptions, startSendmail } from "../support/sendmail.ts";
-import { connectSmtp, type Reply, sendMail, type SendMailResult, type SmtpClient } from "../support/smtp-client.ts";
+import type { Reply } from "../support/smtp-client.ts";
 import type { SinkMessage } from "../support/smtp-sink.ts";
 
 export const REJECTED = "550 5.7.1 Command rejected";
@@ -63,14 +59,8 @@ export class Site extends MailSite {
     return as === undefined ? this.sendmail.port(service) : await this.sendmail.portFor(clientName(as), service);
   }
 
-  async connect(as?: string, { service, helo = true }: ConnectOptions = {}): Promise<SmtpClient> {
-    const client = await connectSmtp({ port: await this.port(as, service) });
-    if (helo) await client.ehlo("a.test");
-    return client;
-  }
-
-  async send({ service, as, ...options }: MailOptions = {}): Promise<SendMailResult> {
-    return await sendMail({ from: FROM, to: TO, message: MESSAGE, ...options, port: await this.port(as, service) });
+  protected async route(as: string | undefined, service: string | undefined): Promise<Route> {
+    return { port: await this.port(as, service) };
   }
 
   /** Sendmail delivers before it replies. */
@@ -85,8 +75,8 @@ export class Site extends MailSite {
   }
 
   async kept(queueId: string): Promise<KeptMessage> {
-    const { sender, recipients, headers, body } = await this.sendmail.queued(queueId);
-    return { sender, recipients, content: `${headers.join("\n")}\n\n${body}` };
+    const { sender, recipients, headers, body, quarantine } = await this.sendmail.queued(queueId);
+    return { sender, recipients, quarantine, content: `${headers.join("\n")}\n\n${body}` };
   }
 }
 
