@@ -1,6 +1,7 @@
 /** A reload of a busy server: the new version takes over step by step, and nobody notices but by the version. */
 import { expect, test } from "bun:test";
 import { connect, helo, mail } from "../recovery/support.ts";
+import { BUSY_CONNECTIONS } from "../../src/server/policy.ts";
 import { QUIT, type RawClient } from "../server/wire.ts";
 import type { Pmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
@@ -27,14 +28,19 @@ interface Seen {
   readonly at: number;
 }
 
-/** Sessions that begin and end, one after the other in each of some loops: enough for a server to be busy after a second. */
+/**
+ * Sessions that begin and end, one after the other in each of some loops: enough for a server to be busy after a second. Of
+ * those hardly any may be open in the moment of a reload, so some more stay, as many as a busy server has.
+ */
 class Traffic implements AsyncDisposable {
   readonly seen: Seen[] = [];
   readonly #loops: Promise<void>[];
+  readonly #held: Promise<RawClient[]>;
   #isOver = false;
 
   constructor(server: Pmilter) {
     this.#loops = Array.from({ length: LOOPS }, () => this.#loop(server));
+    this.#held = Promise.all(Array.from({ length: BUSY_CONNECTIONS }, () => negotiated(server)));
   }
 
   async #loop(server: Pmilter): Promise<void> {
@@ -52,6 +58,7 @@ class Traffic implements AsyncDisposable {
 
   /** Long enough for the server to find that it is busy, which it does not tell. */
   async keepBusy(): Promise<void> {
+    await this.#held;
     await Bun.sleep(1000);
     await this.more(100);
   }
@@ -65,6 +72,7 @@ class Traffic implements AsyncDisposable {
   async end(): Promise<void> {
     this.#isOver = true;
     await Promise.all(this.#loops);
+    for (const client of await this.#held) client[Symbol.dispose]();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -165,7 +173,7 @@ async function newSession(server: Pmilter, version: string): Promise<RawClient> 
 
 test("a stop does not wait for it", async () => {
   await using server = await start();
-  const traffic = new Traffic(server);
+  await using traffic = new Traffic(server);
   await traffic.keepBusy();
   const asked = askReload(server).catch(() => null);
   await logged(server, TAKES_OVER);
