@@ -11,6 +11,9 @@ export function messagePlayer(handlers: "ten" | "eom"): () => void {
   const conversation = new Conversation(chainOf(handlers), writer, {
     resume() {},
     flush() {},
+    failed: (error) => {
+      throw error;
+    },
     after: () => () => {},
     now: () => 0,
     report: (report) => {

@@ -14,7 +14,6 @@ import type { Client } from "../protocol/client.ts";
 import { type EventPhase, MilterSession, type Resumption } from "../protocol/session.ts";
 import type { Chain, ChainFilter, Step } from "./chain.ts";
 import type { FilterChanges } from "./changes.ts";
-import { UsageError } from "./errors.ts";
 import type { Fallback } from "./fallback.ts";
 import { FilterPart, type SessionSource } from "./filter-session.ts";
 import { PhaseValues, takeIn } from "./intake.ts";
@@ -23,7 +22,7 @@ import { type Clock, Patience } from "./patience.ts";
 import type { Report, Subject } from "./report.ts";
 import { Reporter, type ReportSource, type Ruling } from "./reporter.ts";
 import { sendChanges } from "./send-changes.ts";
-import { type Decision, decisionOf, plainDecision } from "./verdict.ts";
+import { type Decision, plainDecision, verdictIn } from "./verdict.ts";
 
 /** What a conversation needs from whoever owns its socket. */
 export interface ConversationHost extends Clock {
@@ -31,6 +30,8 @@ export interface ConversationHost extends Clock {
   resume(): void;
   /** Send what the writer holds: progress, while a handler works. */
   flush(): void;
+  /** A mistake of ours, outside of `pump` and `hangUp`: the connection has to be ended. It must not throw. */
+  failed(error: unknown): void;
   report(report: Report): void;
   /** Something happened that is counted. */
   count(counter: WorkerCounter): void;
@@ -290,18 +291,20 @@ export class Conversation implements SessionSource, ReportSource {
       if (this.session.isReplay && this.#isPassedOver(part)) continue;
       this.#host.calling(phase, step.filter);
       let result: unknown;
+      let decision: Decision | null = null;
       try {
         result = this.#call(step, part.session, phase);
+        if (result === undefined) continue;
+        if (!isPromise(result)) decision = verdictIn(result, phase);
       } catch (error) {
         if (this.#fail(part, phase, "error", error)) return;
         continue;
       }
-      if (result === undefined) continue;
-      if (isPromise(result)) {
+      if (decision === null) {
         this.#wait(index, part, phase, result);
         return;
       }
-      if (this.#apply(part, phase, result)) return;
+      if (this.#apply(part, phase, decision)) return;
     }
     this.#finish(phase);
   }
@@ -347,25 +350,10 @@ export class Conversation implements SessionSource, ReportSource {
     }
   }
 
-  /** Applies what a handler returned; true if that ends the phase. */
-  #apply(part: FilterPart, phase: EventPhase, value: unknown): boolean {
-    const decision = decisionOf(value);
-    const problem =
-      decision === null
-        ? `the ${phase.name} handler returned ${typeof value}, expected nothing or a verdict such as reject()`
-        : phase.verdicts.includes(decision.kind)
-          ? null
-          : `${decision.kind}() is no verdict of phase ${phase.name}; it has ${phase.verdicts.join(", ") || "none"}`;
-    if (problem !== null) {
-      const error = new UsageError("PMILTER_ERR_VERDICT", problem);
-      if (decision?.origin) Object.defineProperty(error, "stack", { value: decision.origin.stack });
-      return this.#fail(part, phase, "error", error);
-    }
-    return this.#decide(
-      { decision: decision!, filter: part.filter, phase: phase.name, isFallback: false, origin: decision!.origin },
-      part,
-      phase,
-    );
+  /** Applies the verdict of a handler, which its phase has; true if that ends the phase. */
+  #apply(part: FilterPart, phase: EventPhase, decision: Decision): boolean {
+    const { origin } = decision;
+    return this.#decide({ decision, filter: part.filter, phase: phase.name, isFallback: false, origin }, part, phase);
   }
 
   /** A handler failed: its changes are dropped, and the configured fallback is its verdict. True if that ends the phase. */
@@ -594,7 +582,7 @@ export class Conversation implements SessionSource, ReportSource {
     return macros.get("i") !== undefined && (macros.get("v") ?? "").startsWith("Postfix");
   }
 
-  #wait(index: number, part: FilterPart, phase: EventPhase, promise: PromiseLike<unknown>): void {
+  #wait(index: number, part: FilterPart, phase: EventPhase, promise: unknown): void {
     const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
     const waiting: Waiting = { index, part, phase, subject: null };
     if (phase === PHASES.body) this.#chain.chunks.lend();
@@ -609,14 +597,24 @@ export class Conversation implements SessionSource, ReportSource {
       this.#settle(waiting, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
     });
     if (phase === PHASES.eom) this.#keepProgress(patience);
-    // Any object with a `then` may be awaited; one that calls back at once must not do so within this phase.
-    Promise.resolve(promise).then(
+    // Any object with a `then` may be awaited. A promise that is resolved with it takes in what it throws, and asks it to
+    // call back only once this phase has been left; Promise.resolve() and await run code of its own here.
+    new Promise((resolve) => resolve(promise)).then(
       (value) => this.#settle(waiting, "value", value),
       (error: unknown) => this.#settle(waiting, "error", error),
     );
   }
 
+  /** A handler that was awaited is through, or its time is: nobody is there to catch what is thrown here. */
   #settle(waiting: Waiting, how: "value" | "error" | "timeout", value: unknown): void {
+    try {
+      this.#goOn(waiting, how, value);
+    } catch (error) {
+      this.#host.failed(error);
+    }
+  }
+
+  #goOn(waiting: Waiting, how: "value" | "error" | "timeout", value: unknown): void {
     const { part, phase, index } = waiting;
     if (this.#waiting !== waiting) {
       // Its time was over, or the connection: what it says now changes nothing.
@@ -626,13 +624,24 @@ export class Conversation implements SessionSource, ReportSource {
     if (how === "timeout") waiting.subject = this.#reporter.subject();
     this.#patience?.pause();
     this.#waiting = null;
-    const isEnded =
-      how === "value" ? value !== undefined && this.#apply(part, phase, value) : this.#fail(part, phase, how, value);
+    const isEnded = how === "value" ? this.#take(part, phase, value) : this.#fail(part, phase, how, value);
     if (!isEnded) this.#run(phase, index + 1);
     // Still in this phase if another handler is awaited now.
     if (this.isWaiting) return;
     this.#patience?.end();
     this.#host.resume();
+  }
+
+  /** Takes what a handler has given in the end; true if that ends the phase. */
+  #take(part: FilterPart, phase: EventPhase, value: unknown): boolean {
+    if (value === undefined) return false;
+    let decision: Decision;
+    try {
+      decision = verdictIn(value, phase);
+    } catch (error) {
+      return this.#fail(part, phase, "error", error);
+    }
+    return this.#apply(part, phase, decision);
   }
 
   #stopWaiting(): void {
@@ -653,11 +662,16 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   #sendProgress(): void {
-    this.#writer.packet(PLAIN_REPLIES.PROGRESS);
-    this.#host.flush();
+    try {
+      this.#writer.packet(PLAIN_REPLIES.PROGRESS);
+      this.#host.flush();
+    } catch (error) {
+      this.#host.failed(error);
+    }
   }
 }
 
-function isPromise(value: unknown): value is PromiseLike<unknown> {
+/** Whether it is to be awaited. Reading it may run code of the handler's, and throw. */
+function isPromise(value: unknown): boolean {
   return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }

@@ -3,7 +3,7 @@
  * message.
  */
 import { encodeReplyCode, PLAIN_REPLIES, type PlainReply } from "../protocol/encode.ts";
-import type { VerdictKind } from "../protocol/phases.ts";
+import type { PhaseInfo, VerdictKind } from "../protocol/phases.ts";
 import { formatReplyText, parseReplyText, type ReplyText } from "../protocol/reply-text.ts";
 import { UsageError } from "./errors.ts";
 
@@ -39,6 +39,9 @@ export interface Decision {
 
 class DecisionValue implements Decision {
   readonly [BRAND] = true;
+  /** Only a value that this module made has it: no proxy and no heir of one. */
+  // oxlint-disable-next-line no-unused-private-class-members -- `#isOurs in value` is its use
+  readonly #isOurs = true;
   readonly kind: VerdictKind;
   readonly reply: ReplyText | null;
   readonly packet: Uint8Array;
@@ -49,12 +52,49 @@ class DecisionValue implements Decision {
     this.reply = reply;
     this.packet = reply === null ? PLAIN_REPLIES[PLAIN[kind]] : encodeReplyCode(formatReplyText(reply));
     this.origin = origin;
+    Object.freeze(this);
+  }
+
+  static isOurs(value: object): value is DecisionValue {
+    return #isOurs in value;
   }
 }
 
-/** The decision behind a value that a handler returned, or null if the value is no verdict. */
-export function decisionOf(value: unknown): Decision | null {
-  return typeof value === "object" && value !== null && BRAND in value ? (value as unknown as Decision) : null;
+/**
+ * The verdict that a handler returned. Reading a value that this module did not make may run code of the handler's, so
+ * whatever is thrown here is a failure of the handler.
+ *
+ * @throws UsageError PMILTER_ERR_VERDICT for a value that is no verdict, and for one that the phase does not have
+ */
+export function verdictIn(value: unknown, phase: PhaseInfo): Decision {
+  const decision = typeof value === "object" && value !== null ? decisionOf(value) : null;
+  if (decision === null) {
+    const expected = "expected nothing or a verdict such as reject()";
+    throw new UsageError("PMILTER_ERR_VERDICT", `the ${phase.name} handler returned ${typeof value}, ${expected}`);
+  }
+  if (phase.verdicts.includes(decision.kind)) return decision;
+  const error = new UsageError(
+    "PMILTER_ERR_VERDICT",
+    `${decision.kind}() is no verdict of phase ${phase.name}; it has ${phase.verdicts.join(", ") || "none"}`,
+  );
+  if (decision.origin !== null) Object.defineProperty(error, "stack", { value: decision.origin.stack });
+  throw error;
+}
+
+/** Null if the value is no verdict. */
+function decisionOf(value: object): Decision | null {
+  if (DecisionValue.isOurs(value)) return value;
+  return BRAND in value ? copyOf(value as Partial<Decision>) : null;
+}
+
+/** A verdict of another copy of this module: its members are read once and checked as if they were written here. */
+function copyOf({ kind, origin, reply }: Partial<Decision>): Decision {
+  if (kind === undefined || !Object.hasOwn(PLAIN, kind)) {
+    throw new UsageError("PMILTER_ERR_VERDICT", "the handler returned a verdict of a kind that is not known");
+  }
+  const text =
+    reply == null ? undefined : [`${reply.code} ${reply.enhanced} ${reply.lines[0]}`, ...reply.lines.slice(1)];
+  return decide(kind, text?.join("\n"), origin instanceof Error ? origin : null);
 }
 
 /** The plain decision of a fallback: no text, no place in a handler. */
@@ -63,6 +103,11 @@ export function plainDecision(kind: VerdictKind): Decision {
 }
 
 function make<K extends VerdictKind>(kind: K, text: string | undefined, origin: Error | null): Verdict<K> {
+  return decide(kind, text, origin) as unknown as Verdict<K>;
+}
+
+/** @throws UsageError PMILTER_ERR_REPLY_TEXT */
+function decide(kind: VerdictKind, text: string | undefined, origin: Error | null): Decision {
   let reply: ReplyText | null = null;
   if (text !== undefined) {
     if (typeof text !== "string") {
@@ -74,7 +119,7 @@ function make<K extends VerdictKind>(kind: K, text: string | undefined, origin: 
       throw new UsageError("PMILTER_ERR_REPLY_TEXT", error instanceof Error ? error.message : String(error));
     }
   }
-  return new DecisionValue(kind, reply, origin) as unknown as Verdict<K>;
+  return new DecisionValue(kind, reply, origin);
 }
 
 const ACCEPT = make("accept", undefined, null);

@@ -114,6 +114,7 @@ export function connectInMemory(chain: Chain, report: (report: Report) => void):
   const conversation = new Conversation(chain, writer, {
     resume: () => (isClosed ? conversation.pump() : work()),
     flush,
+    failed: (error) => close(error instanceof Error ? error : new Error(String(error))),
     after(ms, callback) {
       const timer = setTimeout(callback, ms);
       return () => clearTimeout(timer);

@@ -8,6 +8,7 @@ import type { WorkerCounter } from "../counters.ts";
 import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
 import type { Report } from "../handler/report.ts";
+import { describeThrown } from "../handler/site.ts";
 import type { Ledger } from "../ledger.ts";
 import { excerpt, freeBytes } from "../protocol/bytes.ts";
 import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
@@ -121,14 +122,26 @@ export class Connection implements ConversationHost, PacketTap {
 
   opened(socket: MailSocket): void {
     this.#socket = socket;
-    // The packets that began a resumed session, if there are any, run through the handlers before anything is read.
-    this.#work();
+    if (this.#isEnding) {
+      this.#end();
+      return;
+    }
+    try {
+      // The packets that began a resumed session, if there are any, run through the handlers before anything is read.
+      this.#work();
+    } catch (error) {
+      this.failed(error);
+    }
   }
 
   /** A read. The bytes are not kept past this call: the socket may use them again. */
   data(chunk: Uint8Array): void {
     if (this.#isEnding || this.#isClosed || this.#isReleased) return;
-    this.#read(chunk);
+    try {
+      this.#read(chunk);
+    } catch (error) {
+      this.failed(error);
+    }
     if (!this.#conversation.session.framer.holds(chunk)) freeBytes(chunk);
   }
 
@@ -152,17 +165,27 @@ export class Connection implements ConversationHost, PacketTap {
   /** The socket takes more. */
   drained(): void {
     if (this.#unsent === null || this.#socket === null) return;
+    try {
+      this.#sendRest(this.#socket, this.#unsent);
+    } catch (error) {
+      this.failed(error);
+    }
+  }
+
+  #sendRest(socket: MailSocket, unsent: Uint8Array): void {
     const { ledger, row } = this.#home;
     if (!ledger.lock(row)) ledger.park(row);
-    const taken = this.#socket.write(this.#unsent, this.#sent, this.#unsent.length - this.#sent);
-    if (taken >= 0) {
-      this.#sent += taken;
-      if (this.#sent === this.#unsent.length) {
+    let taken: number;
+    try {
+      taken = socket.write(unsent, this.#sent, unsent.length - this.#sent);
+      this.#sent += Math.max(0, taken);
+      if (this.#sent === unsent.length) {
         this.#unsent = null;
         ledger.setSent(this.slot);
       }
+    } finally {
+      ledger.unlock(row);
     }
-    ledger.unlock(row);
     if (taken < 0) {
       this.#lost();
       return;
@@ -185,14 +208,16 @@ export class Connection implements ConversationHost, PacketTap {
       return;
     }
     if (this.#isClosed) return;
-    this.#home.ledger.setOver(this.slot);
-    this.#unsent = null;
     try {
+      this.#home.ledger.setOver(this.slot);
+      this.#unsent = null;
       this.#conversation.hangUp();
+    } catch (error) {
+      this.#complain(error);
     } finally {
       this.#isClosed = true;
       this.#home.ledger.leave(this.#home.row);
-      // Whatever goes wrong in there: the slot and the main thread's copy have to be given back.
+      // Whatever went wrong: the slot and the main thread's copy have to be given back.
       this.#home.writer.clear();
       this.#home.closed(this);
     }
@@ -223,7 +248,6 @@ export class Connection implements ConversationHost, PacketTap {
     // A released one is no longer this worker's to end: `shutdown` would reach the peer through every copy.
     if (this.#isClosed || this.#isReleased) return;
     this.#home.log("notice", `${this.#peer}: ${reason}, connection closed`);
-    this.#unsent = null;
     this.#hangUp();
   }
 
@@ -255,21 +279,26 @@ export class Connection implements ConversationHost, PacketTap {
       return;
     }
     if (!ledger.lock(row)) ledger.park(row);
-    const isGone = writer.length > 0 && !this.#write();
-    const { isWaiting, session, standing } = this.#conversation;
-    const { framer } = session;
-    const owing = session.owing(isWaiting);
-    ledger.setState(this.slot, session.resumableState, standing);
-    this.#recordAhead();
-    ledger.settle(
-      this.slot,
-      isWaiting,
-      framer.owed + (owing === 0 ? 0 : 1),
-      owing,
-      session.untaken,
-      this.#unsent !== null,
-    );
-    ledger.unlock(row);
+    let isGone: boolean;
+    try {
+      isGone = writer.length > 0 && !this.#write();
+      const { isWaiting, session, standing } = this.#conversation;
+      const { framer } = session;
+      const owing = session.owing(isWaiting);
+      ledger.setState(this.slot, session.resumableState, standing);
+      this.#recordAhead();
+      ledger.settle(
+        this.slot,
+        isWaiting,
+        framer.owed + (owing === 0 ? 0 : 1),
+        owing,
+        session.untaken,
+        this.#unsent !== null,
+      );
+    } finally {
+      // A lock that stays would keep the main thread from ever taking this worker's connections.
+      ledger.unlock(row);
+    }
     if (isGone) this.#lost();
   }
 
@@ -393,7 +422,7 @@ export class Connection implements ConversationHost, PacketTap {
     }
     if (isWaiting) conversation.foresee(this.#isPaused);
     if (problem !== null) {
-      this.#failed(problem);
+      this.failed(problem);
       return;
     }
     if (conversation.isOver) {
@@ -409,7 +438,12 @@ export class Connection implements ConversationHost, PacketTap {
     this.#isWaitingItsTurn = true;
     setImmediate(() => {
       this.#isWaitingItsTurn = false;
-      if (!this.#isClosed && !this.#isEnding && !this.#isReleased && this.#unsent === null) this.#work();
+      if (this.#isClosed || this.#isEnding || this.#isReleased || this.#unsent !== null) return;
+      try {
+        this.#work();
+      } catch (error) {
+        this.failed(error);
+      }
     });
   }
 
@@ -420,22 +454,38 @@ export class Connection implements ConversationHost, PacketTap {
     socket?.terminate();
   }
 
-  #failed(problem: unknown): void {
-    this.count(problem instanceof ProtocolError ? "protocolErrors" : "internalErrors");
-    if (problem instanceof ProtocolError) {
-      this.#home.log("notice", `${this.#peer}: ${problem.message} (${problem.code}), connection closed`);
-    } else {
-      // A mistake of ours: the mail server applies its own policy to this connection, and no other is concerned.
-      const stack = problem instanceof Error ? problem.stack : String(problem);
-      this.#home.log("error", `${this.#peer}: internal error, connection closed: ${stack}`);
+  /**
+   * The peer broke the protocol, or we made a mistake: the mail server applies its own policy to this connection, and no
+   * other is concerned. Nothing that goes wrong here keeps the connection from being ended.
+   */
+  failed(problem: unknown): void {
+    this.#complain(problem);
+    if (this.#isClosed) {
+      // An `abort` or `close` handler of a connection that is gone.
+      this.#home.writer.clear();
+      return;
     }
     this.#hangUp();
   }
 
+  #complain(problem: unknown): void {
+    if (problem instanceof ProtocolError) {
+      this.count("protocolErrors");
+      this.#home.log("notice", `${this.#peer}: ${problem.message} (${problem.code}), connection closed`);
+      return;
+    }
+    this.count("internalErrors");
+    const stack = problem instanceof Error ? problem.stack : describeThrown(problem);
+    this.#home.log("error", `${this.#peer}: internal error, connection closed: ${stack}`);
+  }
+
   #hangUp(): void {
-    this.#home.ledger.setOver(this.slot);
     try {
+      this.#unsent = null;
+      this.#home.ledger.setOver(this.slot);
       this.#conversation.hangUp();
+    } catch (error) {
+      this.#complain(error);
     } finally {
       this.#home.ledger.leave(this.#home.row);
       this.#home.writer.clear();
@@ -446,11 +496,15 @@ export class Connection implements ConversationHost, PacketTap {
   /** There is a second descriptor of the connection, so closing alone would leave the peer waiting. */
   #end(): void {
     this.#isEnding = true;
-    this.#home.ledger.setOver(this.slot);
     const socket = this.#socket;
-    if (socket === null) return;
-    socket.shutdown();
-    socket.end();
+    try {
+      this.#home.ledger.setOver(this.slot);
+      socket?.shutdown();
+      socket?.end();
+    } catch (error) {
+      this.#complain(error);
+      socket?.terminate();
+    }
   }
 
   #pause(): void {

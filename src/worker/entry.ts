@@ -15,7 +15,7 @@ import { heapBytes } from "../memory.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
-import { close } from "../net/libc.ts";
+import { close, shutdown } from "../net/libc.ts";
 import { allowedBy, type PeerName } from "../net/peer.ts";
 import { Roster } from "../roster.ts";
 import { Acceptor } from "./acceptor.ts";
@@ -115,8 +115,11 @@ class Server {
         },
         keep: (slot, peer, socket) => {
           ledger.count(row, "connections");
-          const connection = new Connection(this.#home, slot, peer);
-          this.#connections.add(connection);
+          const connection = this.#begin(slot, peer, null);
+          if (connection === null) {
+            socket.end();
+            return;
+          }
           socket.data = connection;
           connection.opened(socket);
         },
@@ -152,14 +155,33 @@ class Server {
     this.#inTransit.delete(slot);
     // From here on the descriptor is this worker's: the main thread would close one that was not taken.
     this.#home.ledger.adopt(slot);
-    const connection = new Connection(this.#home, slot, peer, resume);
-    this.#connections.add(connection);
+    const connection = this.#begin(slot, peer, resume);
+    if (connection === null) {
+      close(descriptor);
+      return;
+    }
     const options = { fd: descriptor, data: connection, socket: ADOPTED_HANDLERS };
     // The types lack this overload of Bun.connect; `test/server/bun-behaviour.test.ts` pins it down.
     (Bun.connect as unknown as (options: object) => Promise<unknown>)(options).catch((error: unknown) => {
       this.#home.log("notice", `${peer}: the connection was gone before it was taken over: ${String(error)}`);
       connection.disconnected();
     });
+  }
+
+  /** The connection of a slot that is this worker's. Null if it cannot be made: then it has been ended for its peer. */
+  #begin(slot: number, peer: PeerName, resume: ResumedSession | null): Connection | null {
+    try {
+      const connection = new Connection(this.#home, slot, peer, resume);
+      this.#connections.add(connection);
+      return connection;
+    } catch (error) {
+      this.count("internalErrors");
+      this.#home.log("error", `${peer}: internal error, connection closed: ${describeThrown(error)}`);
+      shutdown(this.#roster.heldOf(slot), "both");
+      this.#leave(slot);
+      this.#endIfIdle();
+      return null;
+    }
   }
 
   count(counter: WorkerCounter): void {

@@ -214,10 +214,12 @@ describe("Conversation, progress", () => {
     const line = Line.to([at("eom", held().handler)]);
     line.send(cmd.mail(), cmd.eom());
     line.replies();
+    let isFlushed = false;
     line.host.flush = () => {
-      throw new Error("flushed");
+      isFlushed = true;
     };
-    expect(() => line.host.advance(3000)).toThrow("flushed");
+    line.host.advance(3000);
+    expect(isFlushed).toBe(true);
   });
 
   test.each([

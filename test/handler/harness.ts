@@ -85,6 +85,8 @@ export class FakeHost implements ConversationHost {
   readonly isTurnOver = false;
   time = 1000;
   readonly reports: Report[] = [];
+  /** Mistakes of ours, each of which would end the connection. */
+  readonly mistakes: unknown[] = [];
   readonly counts: Partial<Record<WorkerCounter, number>> = {};
   readonly reportsAccepted: boolean;
   timers: Timer[] = [];
@@ -113,6 +115,10 @@ export class FakeHost implements ConversationHost {
 
   count(counter: WorkerCounter): void {
     this.counts[counter] = (this.counts[counter] ?? 0) + 1;
+  }
+
+  failed(error: unknown): void {
+    this.mistakes.push(error);
   }
 
   calling(): void {}

@@ -183,6 +183,9 @@ export const conversationTarget: Target = {
       flush();
     };
     host.flush = flush;
+    host.failed = (error) => {
+      problem = error;
+    };
     host.resume = () => {
       if (problem === null) work();
     };
