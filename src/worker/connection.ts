@@ -139,10 +139,10 @@ export class Connection implements ConversationHost, PacketTap {
     if (this.#isEnding || this.#isClosed || this.#isReleased) return;
     try {
       this.#read(chunk);
+      if (!this.#conversation.session.framer.holds(chunk)) freeBytes(chunk);
     } catch (error) {
       this.failed(error);
     }
-    if (!this.#conversation.session.framer.holds(chunk)) freeBytes(chunk);
   }
 
   #read(chunk: Uint8Array): void {
@@ -200,15 +200,11 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** The peer is gone, or an error ended the connection. */
   disconnected(): void {
-    // It may be the descriptor that was taken from this worker, and not the peer that is gone.
-    this.#stopIfClaimed();
-    if (this.#isReleased) {
-      if (!this.#isClosed) this.#home.released(this);
-      this.#isClosed = true;
-      return;
-    }
     if (this.#isClosed) return;
     try {
+      // It may be the descriptor that was taken from this worker, and not the peer that is gone.
+      this.#stopIfClaimed();
+      if (this.#isReleased) return;
       this.#home.ledger.setOver(this.slot);
       this.#unsent = null;
       this.#conversation.hangUp();
@@ -219,7 +215,8 @@ export class Connection implements ConversationHost, PacketTap {
       this.#home.ledger.leave(this.#home.row);
       // Whatever went wrong: the slot and the main thread's copy have to be given back.
       this.#home.writer.clear();
-      this.#home.closed(this);
+      if (this.#isReleased) this.#home.released(this);
+      else this.#home.closed(this);
     }
   }
 
