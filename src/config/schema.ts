@@ -155,7 +155,7 @@ const LimitsSchema = v.strictObject({
   worker_memory: key(
     whole(64 * MiB, 2 ** 40, "bytes"),
     1024 * MiB,
-    "The heap of one worker; one over it is replaced and finishes its sessions, one over twice as much is ended.",
+    "The heap of one worker; one that stays over it is replaced and finishes its sessions, one that stays over twice as much is ended.",
     { unit: "bytes" },
   ),
 });

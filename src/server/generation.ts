@@ -16,16 +16,7 @@ import type { Roster } from "../roster.ts";
 import type { Door, Guest } from "../worker/acceptor.ts";
 import type { ChainSummary, FromWorker, ResumedSession } from "../worker/messages.ts";
 import type { Sources } from "../worker/sources.ts";
-import {
-  LEAVING_MS,
-  MAX_LISTENING,
-  MAX_STUCK,
-  NATIVE_MS,
-  respawnDelay,
-  SHORT_BLOCK_MS,
-  STABLE_MS,
-  STUCK_RETRY_MS,
-} from "./policy.ts";
+import { LEAVING_MS, MAX_LISTENING, MAX_STUCK, NATIVE_MS, respawnDelay, STABLE_MS, STUCK_RETRY_MS } from "./policy.ts";
 import { type Loss, Member, type WorkerStatus } from "./member.ts";
 import type { LossCause } from "./recovery.ts";
 import type { Rows } from "./rows.ts";
@@ -265,22 +256,30 @@ export class Generation {
    * Looks after the workers: takes the connections of one that does not return to its event loop, and has one replaced
    * that holds too much memory.
    * @param elapsedMs since the last look
-   * @param isShort the process as a whole holds too much memory
+   * @param residentBytes of the process
+   * @param isShort that is more than all workers together may hold
    */
-  watch(elapsedMs: number, isShort: boolean): void {
-    const { config } = this.#options;
-    for (const member of this.#serving()) {
-      member.look(elapsedMs);
-      const isBlocked = member.silentMs > config.server.blockTimeoutMs + BEAT_MS;
-      const isEating = isShort && member.silentMs > SHORT_BLOCK_MS;
-      const heap = member.heapBytes;
-      if (isBlocked) {
+  watch(elapsedMs: number, residentBytes: number, isShort: boolean): void {
+    const { blockTimeoutMs } = this.config.server;
+    const serving = this.#serving();
+    for (const member of serving) {
+      member.look(elapsedMs, { residentBytes, isShort, limit: this.config.limits.workerMemory });
+    }
+    // The process grows for each that is silent: only one is ended for it at a time.
+    let eater: Member | null = null;
+    for (const member of serving) {
+      if (member.silentMs > blockTimeoutMs + BEAT_MS) {
         const seconds = (member.silentMs / 1000).toFixed(1);
         this.#takeOver(member, "blocked", `has not returned to its event loop for ${seconds} s`);
-      } else if (isEating || heap > 2 * config.limits.workerMemory) {
-        this.#takeOver(member, "memory", `holds too much memory (${megabytes(heap)} MiB when it last said)`);
-      } else if (heap > config.limits.workerMemory) this.#recycle(member, heap);
+      } else if (member.memory.isTooMuch) {
+        if (eater === null || member.knownBytes > eater.knownBytes) eater = member;
+      } else if (member.memory.isMuch) this.#recycle(member, member.heapBytes);
     }
+    if (eater === null) return;
+    const { heapBytes, memory } = eater;
+    const since = memory.grownBytes > 0 ? `, and the process ${megabytes(memory.grownBytes)} MiB more since then` : "";
+    this.#takeOver(eater, "memory", `holds too much memory (${megabytes(heapBytes)} MiB when it last said${since})`);
+    for (const member of serving) member.memory.lookAgain();
   }
 
   #serving(): Member[] {

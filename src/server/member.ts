@@ -3,6 +3,7 @@ import { BEAT_MS, type Ledger } from "../ledger.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { Roster } from "../roster.ts";
 import type { ChainSummary, ResumedSession } from "../worker/messages.ts";
+import { HeldMemory, type MemoryLook } from "./held-memory.ts";
 import type { LossCause } from "./recovery.ts";
 import { type WorkerEvents, WorkerThread } from "./worker-thread.ts";
 
@@ -40,6 +41,7 @@ export class Member {
   /** Slots that were taken from it, since it is lost or has ended. */
   readonly taken: number[] = [];
   loss: Omit<Loss, "slots"> = { cause: "died", busySlot: null };
+  readonly memory = new HeldMemory();
   readonly #ledger: Ledger;
   readonly #roster: Roster;
   readonly #startedAt = performance.now();
@@ -81,6 +83,11 @@ export class Member {
   /** As it said last. */
   get heapBytes(): number {
     return this.#ledger.heapBytes(this.row);
+  }
+
+  /** What it said last, and what the process has grown by since: that may have been others. */
+  get knownBytes(): number {
+    return this.heapBytes + this.memory.grownBytes;
   }
 
   /** Whether it was last told to accept connections. */
@@ -138,9 +145,11 @@ export class Member {
   }
 
   /** @param elapsedMs since the last look */
-  look(elapsedMs: number): void {
+  look(elapsedMs: number, process: Pick<MemoryLook, "residentBytes" | "isShort" | "limit">): void {
     const beat = this.#ledger.beats(this.row);
-    this.#silentMs = beat === this.#beat ? this.#silentMs + elapsedMs : 0;
+    const hasReturned = beat !== this.#beat;
+    this.#silentMs = hasReturned ? 0 : this.#silentMs + elapsedMs;
     this.#beat = beat;
+    this.memory.look({ ...process, elapsedMs, hasReturned, isSilent: !this.isPrompt, heapBytes: this.heapBytes });
   }
 }

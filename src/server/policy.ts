@@ -54,8 +54,13 @@ export const WATCHDOG_MS = 100;
  * within a few, a blocking native call whenever it returns.
  */
 export const NATIVE_MS = 300;
-/** While memory is short, a worker that has not returned to its event loop for so long is taken for what eats it. */
-export const SHORT_BLOCK_MS = 500;
+/**
+ * A worker over `limits.worker_memory`, or over twice as much, has to say so for so many milliseconds before anything is done
+ * about it. What a handler needs for one message is gone again by then, on a slow machine too.
+ */
+export const MEMORY_MS = 2000;
+/** Over this many times `limits.worker_memory` a worker is ended as soon as a second look finds the same. */
+export const MEMORY_AT_MOST = 4;
 /** How long a worker that holds too much memory may finish its sessions, before they are taken from it. */
 export const LEAVING_MS = 30_000;
 /** How long a connection may wait for a worker before it gets the fallback: Sendmail waits 10 s for each reply. */

@@ -381,8 +381,8 @@ export class FilterServer {
     this.#doors.look();
     const { all } = this.#generations;
     const bound = this.#config.limits.workerMemory * (1 + all.reduce((sum, { loads }) => sum + loads.length, 0));
-    const isShort = residentBytes() > bound;
-    for (const generation of all) generation.watch(elapsed, isShort);
+    const resident = residentBytes();
+    for (const generation of all) generation.watch(elapsed, resident, resident > bound);
     this.#connections.standIn(now);
   }
 

@@ -47,7 +47,7 @@ function post(message: FromWorker): void {
 const WRITER_BYTES = 64 * 1024;
 /** How long each filter's `stop()` may keep its worker from ending. */
 const STOP_TIMEOUT_MS = 5000;
-/** A heap that is too large is collected at most so often: what is still there then is held. */
+/** A heap that is too large is collected at most so often, unless it has doubled: what is still there then is held. */
 const COLLECT_MS = 5000;
 /** Idle connections are looked for this often, at most. */
 const MAX_SWEEP_MS = 30_000;
@@ -56,8 +56,9 @@ class Server {
   readonly #chain: Chain;
   readonly #home: ConnectionHome;
   readonly #connections = new Set<Connection>();
-  /** On the home's clock. */
+  /** When the heap was last collected for its size, on the home's clock, and what was held then. */
   #collectedAt = Number.NEGATIVE_INFINITY;
+  #heldBytes = 0;
   /** Slots of sessions that were released and may yet come back. */
   readonly #inTransit = new Set<number>();
   readonly #sweep: ReturnType<typeof setInterval>;
@@ -207,13 +208,20 @@ class Server {
     this.#endIfIdle();
   }
 
-  /** Before its worker is replaced for it, the collector takes away what nobody holds: left alone it waits. */
+  /**
+   * What counts is what is held: a heap over the limit is collected before anybody hears of it, since the collector, left
+   * alone, waits. Between two collections what the last one left stands.
+   */
   #heapBytes(limit: number): number {
     const bytes = heapBytes();
-    if (bytes <= limit || this.#home.now() - this.#collectedAt < COLLECT_MS) return bytes;
-    this.#collectedAt = this.#home.now();
-    Bun.gc(true);
-    return heapBytes();
+    if (bytes <= limit) return bytes;
+    const isDue = this.#home.now() - this.#collectedAt >= COLLECT_MS || bytes > 2 * this.#heldBytes;
+    if (isDue) {
+      Bun.gc(true);
+      this.#heldBytes = heapBytes();
+      this.#collectedAt = this.#home.now();
+    }
+    return this.#heldBytes;
   }
 
   /** A connection has ended, on this side: nobody else needs its slot and the descriptor that was held. */

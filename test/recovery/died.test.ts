@@ -1,5 +1,6 @@
 /** A worker that ends by itself, or eats memory: its sessions go on in another. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { MEMORY_MS } from "../../src/server/policy.ts";
 import { waitFor } from "../support/temp.ts";
 import {
   ABORT,
@@ -23,6 +24,8 @@ import {
   startFaulty,
   statusOf,
 } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 describe("exit: a handler that ends its worker", () => {
   test("the fallback for its message; who shares the worker goes on", async () => {
@@ -101,6 +104,7 @@ export default defineFilter({
   envfrom(_, sender) {
     const megabytes = Number(/^<(\\d+)@/.exec(sender)?.[1] ?? 0);
     for (let count = 0; count < megabytes; count++) kept.push(new Uint8Array(2 ** 20).fill(1));
+    if (sender.includes("slow")) Bun.sleepSync(1200);
     if (sender.includes("waste")) kept.length = 20;
     if (sender.startsWith("<all@")) for (;;) kept.push(new Uint8Array(2 ** 20).fill(1));
   },
@@ -109,10 +113,15 @@ export default defineFilter({
 `;
 
 describe("a handler that holds memory", () => {
-  const start = (server: Record<string, unknown> = {}) =>
-    startFaulty({ server, config: "[limits]\nworker_memory = 67108864\n", files: { "faulty.ts": EATING } });
+  // How long it takes to fill memory is the machine's business: nobody here is to be lost for it.
+  const start = () =>
+    startFaulty({
+      server: { block_timeout: 30 },
+      config: "[limits]\nworker_memory = 67108864\n",
+      files: { "faulty.ts": EATING },
+    });
 
-  test("eats-memory: over twice the bound its worker is ended at once, and its sessions go on in another", async () => {
+  test("eats-memory: over twice the bound its worker is ended, and its sessions go on in another", async () => {
     await using server = await start();
     using between = await begin(server, { name: "between.example.net" });
     using session = await begin(server);
@@ -130,11 +139,21 @@ describe("a handler that holds memory", () => {
   test("what nobody holds any more is collected first, and costs no worker", async () => {
     await using server = await start();
     using session = await begin(server);
+    // One message after the other, for longer than a worker may be over its bound.
+    for (const until = performance.now() + 2 * MEMORY_MS; performance.now() < until;) {
+      expectCodes(await session.ask(mail("<150@waste.example.com>"), RCPT), "cc");
+      await session.send(ABORT);
+    }
     const heapOf = async () => (await statusOf(server)).workers[0]!.heapBytes;
-    const before = await heapOf();
-    expectCodes(await session.ask(mail("<150@waste.example.com>")), "c");
-    await waitFor(async () => (await heapOf()) !== before, { what: "the worker to say what it holds" });
-    expectCodes(await session.ask(RCPT, DATA, HEADER, EOH, BODY), "ccccc");
+    await waitFor(async () => (await heapOf()) < 67_108_864, { what: "the worker to say what it holds" });
+    await pass(session);
+    expect((await statusOf(server)).counters).toMatchObject({ workersRecycled: 0, tempfailed: 0 });
+  });
+
+  test("what a handler needs for one message costs no worker, however slowly it is filled", async () => {
+    await using server = await start();
+    using session = await begin(server);
+    expectCodes(await session.ask(mail("<200@slow-waste.example.com>"), RCPT), "cc");
     await session.send(ABORT);
     await pass(session);
     expect((await statusOf(server)).counters).toMatchObject({ workersRecycled: 0, tempfailed: 0 });
@@ -155,14 +174,14 @@ describe("a handler that holds memory", () => {
     await pass(session);
     await waitFor(async () => (await statusOf(server)).workers.length === 1, { what: "the old worker to end" });
     expect((await statusOf(server)).counters).toMatchObject({ workersRecycled: 1, sessionsLost: 0, tempfailed: 0 });
-  }, 25_000);
+  });
 
   test("eats-memory: in a loop that does not return, before the process dies of it", async () => {
-    await using server = await start({ block_timeout: 30 });
+    await using server = await start();
     using session = await begin(server);
-    const before = performance.now();
+    // Before block_timeout by far: the client waits for its reply for less.
     expectCodes(await session.ask(mail("<all@example.com>")), "t");
-    expect(performance.now() - before).toBeLessThan(8000);
+    expect(await server.log.next(/holds too much memory/)).toContain("MiB more since then");
     await pass(session);
     expect((await statusOf(server)).counters).toMatchObject({ workersRecycled: 1, sessionsLost: 0 });
   });
