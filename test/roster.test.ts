@@ -1,7 +1,9 @@
 /** Who has which connection: one owner at a time, whatever the threads do at once. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Roster } from "../src/roster.ts";
 import type { Done, Order } from "./support/roster-worker.ts";
+
+setDefaultTimeout(60_000);
 
 /** A connection of a worker. @returns its slot */
 function enter(roster: Roster, row: number, held = 100): number {

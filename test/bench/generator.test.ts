@@ -1,11 +1,13 @@
 /** The load generator: a message on each connection that rests, and messages at a pace. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { askServer } from "../../src/server/control.ts";
 import type { Status } from "../../src/server/status.ts";
 import { startBare, startReal } from "../../bench/support/servers.ts";
 import type { Plan } from "../../bench/support/suite.ts";
 import { measureGenerators, sendRound, startGenerators } from "../../bench/wire/load.ts";
 import { PLAN as SMALLEST } from "./plan.ts";
+
+setDefaultTimeout(60_000);
 
 const PLAN: Plan = { ...SMALLEST, generators: 2 };
 const { signal } = PLAN;

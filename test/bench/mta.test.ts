@@ -1,11 +1,13 @@
 /** The Postfix of the benchmark, and the programs that send mail to it. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { DISK, MailServer, memoryPlace } from "../../bench/mta/mail-server.ts";
 import { smtpSource, smtpSourceOf } from "../../bench/mta/senders.ts";
 import { startReal } from "../../bench/support/servers.ts";
 import { describeWith } from "../support/available.ts";
 import { postfixTool } from "../support/postfix.ts";
 import { tempDir } from "../support/temp.ts";
+
+setDefaultTimeout(60_000);
 
 const { signal } = new AbortController();
 
@@ -28,7 +30,7 @@ describeWith([postfixTool, smtpSource], "a Postfix whose filter can be exchanged
     await send(mail.filteredPort);
     await mail.emptied();
     expect(await mail.taken()).toBe(300);
-  }, 30_000);
+  });
 });
 
 test("a folder that is not in memory, or not there, is no place for a queue in memory", async () => {

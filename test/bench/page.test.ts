@@ -1,5 +1,5 @@
 /** The results page is made of what suites give, whatever they measured. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { drawPlot } from "../../bench/page/draw.ts";
@@ -7,6 +7,8 @@ import { pageOf, type Run, writePage } from "../../bench/page/page.ts";
 import type { Plot } from "../../bench/support/plot.ts";
 import { spreadOf } from "../../bench/support/stats.ts";
 import { tempDir } from "../support/temp.ts";
+
+setDefaultTimeout(60_000);
 
 const BARS: Plot = {
   name: "engine-cpu",

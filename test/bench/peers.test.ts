@@ -2,13 +2,15 @@
  * The peers of the benchmark that this machine has: each is a filter that does what it is compared for. One that cannot
  * be had is skipped with its reason, in CI too: a benchmark must not need them.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { PEERS } from "../../bench/args.ts";
 import { preparePeers } from "../../bench/support/peers.ts";
 import { type Exchange, trafficFor } from "../../bench/support/traffic.ts";
 import { answerOf } from "../../bench/support/servers.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { tempDir } from "../support/temp.ts";
+
+setDefaultTimeout(60_000);
 
 const folder = await tempDir("peers");
 afterAll(() => folder[Symbol.asyncDispose]());

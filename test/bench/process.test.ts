@@ -1,7 +1,9 @@
 /** Processor time and memory of a process with those it started: what a forking peer costs must not be lost. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { cpuMicros, peakBytes } from "../../bench/support/process.ts";
+
+setDefaultTimeout(60_000);
 
 /** About a tenth of a second of a shell, and well above the clock's step of 10 ms. */
 const WORK = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";

@@ -1,5 +1,5 @@
 /** Another revision for a comparison: what was committed, not what lies there, and nothing stays. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -7,6 +7,8 @@ import { BenchUsageError } from "../../bench/args.ts";
 import { checkOut } from "../../bench/compare/revision.ts";
 import { describeWith, outsideTool } from "../support/available.ts";
 import { tempDir } from "../support/temp.ts";
+
+setDefaultTimeout(60_000);
 
 const git = outsideTool("git");
 const { signal } = new AbortController();

@@ -1,8 +1,10 @@
 /** Threads by name and processor time, where they may run, and the peak of a process's memory. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { growthBytes, residentBytes, startPeak } from "../../bench/support/process.ts";
 import { pin, threadsOf, whyNotPinned, WORKER } from "../../bench/support/threads.ts";
+
+setDefaultTimeout(60_000);
 
 const IS_LINUX = process.platform === "linux";
 

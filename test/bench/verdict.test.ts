@@ -1,7 +1,9 @@
 /** Faster, slower, or no difference seen: what the test of a comparison says, and what it does not. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { type Figure, holm, judgeAll, roundsNeeded, signedRankP } from "../../bench/compare/verdict.ts";
 import { Random } from "../protocol/random.ts";
+
+setDefaultTimeout(60_000);
 
 const ROUNDS = 12;
 

@@ -1,5 +1,5 @@
 /** The compiled binary: every command, from another folder, on a machine that has no Bun; handlers are read from disk. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { close, dup } from "../../src/net/libc.ts";
@@ -12,6 +12,8 @@ import { median } from "../reload/support.ts";
 import type { PmilterOptions } from "../support/pmilter.ts";
 import { type TempDir, tempDir, waitFor } from "../support/temp.ts";
 import { bareEnv, build, run as runBinary, type Served, serve as serveBinary } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 let folder: TempDir;
 let binary: string;
@@ -30,7 +32,7 @@ beforeAll(async () => {
   await Bun.write(join(folder.path, "empty", ".keep"), "");
   env = bareEnv(join(folder.path, "empty"));
   await build(binary);
-}, 60_000);
+});
 
 afterAll(() => folder[Symbol.asyncDispose]());
 
@@ -215,7 +217,7 @@ describe("handlers on disk, from another folder", () => {
       reload: { ok: true },
     });
     expect(await stampOf(server)).toStartWith("accept handler mended");
-  }, 15_000);
+  });
 
   test("a handler that does not return: the fallback from outside, and the session goes on", async () => {
     await using server = await serve({
@@ -439,7 +441,7 @@ describe("the original's Ruby handlers", () => {
     server.process.kill("SIGTERM");
     expect(await server.process.exited).toBe(0);
     await server.prints.next(/^master exit at exit phase$/);
-  }, 30_000);
+  });
 
   test("convert", async () => {
     await using server = await serve(RUBY);
@@ -449,7 +451,7 @@ describe("the original's Ruby handlers", () => {
       stdout: `${file.replace(".rb", ".ts")}: written for envfrom\n`,
       stderr: "",
     });
-  }, 15_000);
+  });
 });
 
 test("from its start to the first answer", async () => {
@@ -473,4 +475,4 @@ test("from its start to the first answer", async () => {
     `the binary's start to its first answer: median ${median(times).toFixed(0)} ms, worst ${Math.max(...times).toFixed(0)} ms of ${times.length}`,
   );
   expect(median(times)).toBeLessThan(2000);
-}, 30_000);
+});

@@ -1,8 +1,10 @@
 /** `pmilter check`: what it prints of a configuration that is right, and its exit codes for those that are not. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { type PmilterOptions, runPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
+
+setDefaultTimeout(60_000);
 
 async function check(options: PmilterOptions) {
   await using dir = await tempDir("check");

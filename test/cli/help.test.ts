@@ -1,9 +1,11 @@
 /** Help, version and wrong usage: where the texts go, and the exit codes. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { COMMAND_NAMES } from "../../src/cli/args.ts";
 import { helpText } from "../../src/cli/help.ts";
 import { VERSION } from "../../src/version.ts";
 import { runPmilter } from "../support/pmilter.ts";
+
+setDefaultTimeout(60_000);
 
 describe("helpText", () => {
   const texts = [null, ...COMMAND_NAMES].map(helpText);

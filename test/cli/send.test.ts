@@ -1,9 +1,11 @@
 /** `pmilter send` against the running server: its options, both outputs, and its exit codes. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import type { Outcome } from "../../src/testing/index.ts";
 import { type Pmilter, runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
+
+setDefaultTimeout(60_000);
 
 const EML =
   "From: Header From <hf@example.com>\r\nTo: ht1@example.com, ht2@example.com\r\nSubject: Hi\r\n\r\nHello\r\n";

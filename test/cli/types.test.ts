@@ -2,7 +2,7 @@
  * `pmilter types`: what it writes and what it leaves alone; that its declarations are `src/index.ts`, no more and no
  * less, as the compiler sees them; and that the server takes no notice of them. From the sources and from a binary.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cp, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as api from "../../src/index.ts";
@@ -11,6 +11,8 @@ import { MilterClient } from "../../src/testing/index.ts";
 import manifest from "../../package.json" with { type: "json" };
 import { runPmilter, startPmilter } from "../support/pmilter.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
+
+setDefaultTimeout(60_000);
 
 const ROOT = join(import.meta.dir, "..", "..");
 const CHECK_TIMEOUT_MS = 30_000;
@@ -318,5 +320,5 @@ describe("a binary, its sources gone", () => {
     for (const file of ["pmilter.d.ts", "tsconfig.json"]) {
       expect(await readFile(join(theirs, file), "utf8")).toBe(await readFile(join(ours, file), "utf8"));
     }
-  }, 60_000);
+  });
 });

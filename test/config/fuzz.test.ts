@@ -1,9 +1,11 @@
 /** Damaged configurations: whatever a text holds, it gives a Config or a ConfigError that points into it. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { ConfigError } from "../../src/config/errors.ts";
 import { parseConfig } from "../../src/config/load.ts";
 import { forSeeds } from "../protocol/random.ts";
 import { damagedConfig } from "./damaged.ts";
+
+setDefaultTimeout(60_000);
 
 test("parseConfig gives a Config or a ConfigError with its place, for 3000 damaged files", () => {
   let good = 0;

@@ -1,7 +1,9 @@
 /** Places of keys: hand-written shapes with their lines, and random documents against a writer that noted the places. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { parse } from "smol-toml";
 import { type KeyPath, locate, locator } from "../../src/config/locate.ts";
+
+setDefaultTimeout(60_000);
 
 const DOCUMENT = `# listen = "in a comment"
 [server]

@@ -5,7 +5,7 @@
  *
  * `PMILTER_SEED` gives other streams, `PMILTER_DIFFERENTIAL_SESSIONS` more or fewer.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Random } from "../protocol/random.ts";
 import { page, tableRows } from "../docs/blocks.ts";
 import { describeWith } from "../support/available.ts";
@@ -30,6 +30,8 @@ import {
 } from "./run.ts";
 import { anyOffer, EVERYTHING, type Offer, offerOf, optneg } from "./streams.ts";
 import { recordedStreams } from "./transcripts.ts";
+
+setDefaultTimeout(60_000);
 
 const SESSIONS = Number(Bun.env["PMILTER_DIFFERENTIAL_SESSIONS"] ?? 12_000);
 /** Below this some of the rarer differences are not to be expected. */

@@ -2,12 +2,14 @@
  * The `sh` blocks of the pages, run as they are in a fresh copy of the repository, in the order of the page. Changed are
  * only the port in the copy's pmilter.toml, and folders of the system.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { MilterClient } from "../../src/testing/index.ts";
 import { blockOf, blocksOf, PAGES } from "./blocks.ts";
 import { freshCopy, type Running, type Terminal } from "./terminal.ts";
+
+setDefaultTimeout(60_000);
 
 /** A new install, or a slow npx. */
 const TIMEOUT_MS = 60_000;

@@ -1,9 +1,11 @@
 /** The `text` blocks of the pages: lines that the real program writes, but for the time. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { MilterClient } from "../../src/testing/index.ts";
 import { runPmilter, startPmilter } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 import { type Block, blockOf, blocksOf, placeOf } from "./blocks.ts";
+
+setDefaultTimeout(60_000);
 
 const STAMP = blockOf("ts", "README.md").text;
 const PATTERNS = {

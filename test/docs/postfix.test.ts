@@ -2,7 +2,7 @@
  * The `ini` blocks of the pages, which are Postfix's main.cf, in a private Postfix: mail passes through pmilter and is
  * stamped. Only addresses are replaced.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { parse } from "smol-toml";
@@ -12,6 +12,8 @@ import { type Postfix, postfixTool, startPostfix } from "../support/postfix.ts";
 import { sendMail } from "../support/smtp-client.ts";
 import { startSmtpSink } from "../support/smtp-sink.ts";
 import { type Block, blockOf, blocksOf } from "./blocks.ts";
+
+setDefaultTimeout(60_000);
 
 const MESSAGE = "From: <a@example.test>\r\nSubject: hello\r\n\r\nbody\r\n";
 const STAMP = {
@@ -71,30 +73,26 @@ describeWith(postfixTool, "README.md: main.cf", () => {
     expect((await mail(postfix)).last.code).toBe(451);
     expect((await mail(lenient)).last.code).toBe(250);
     expect((await sink.next()).text).not.toContain("X-Filtered-By");
-  }, 30_000);
+  });
 
   const install = outsideTool("install");
   describeWith(install, "a socket below the queue folder", () => {
     test.each([
       ["smtpd and cleanup not chrooted", false],
       ["smtpd and cleanup chrooted", true],
-    ])(
-      "%s",
-      async (_, chroot) => {
-        const block = blockOf("ini", "README.md", 1);
-        await using sink = await startSmtpSink();
-        await using postfix = await startPostfix({ mainCf: parametersOf(block), chroot, sinkPort: sink.port });
-        await using pmilter = await serveBelow(join(postfix.dir, "spool"));
-        const folder = await stat(join(postfix.dir, "spool/pmilter"));
-        const socket = await stat(join(postfix.dir, "spool/pmilter/pmilter.sock"));
-        const gid = Number(Bun.spawnSync(["getent", "group", "postfix"]).stdout.toString().split(":")[2]);
-        expect([folder.uid, folder.gid, folder.mode & 0o777]).toEqual([0, gid, 0o750]);
-        expect([socket.uid, socket.gid, socket.mode & 0o777]).toEqual([0, gid, 0o660]);
-        await expectStamps(postfix, sink);
-        expect(await pmilter.stop()).toBe(0);
-      },
-      30_000,
-    );
+    ])("%s", async (_, chroot) => {
+      const block = blockOf("ini", "README.md", 1);
+      await using sink = await startSmtpSink();
+      await using postfix = await startPostfix({ mainCf: parametersOf(block), chroot, sinkPort: sink.port });
+      await using pmilter = await serveBelow(join(postfix.dir, "spool"));
+      const folder = await stat(join(postfix.dir, "spool/pmilter"));
+      const socket = await stat(join(postfix.dir, "spool/pmilter/pmilter.sock"));
+      const gid = Number(Bun.spawnSync(["getent", "group", "postfix"]).stdout.toString().split(":")[2]);
+      expect([folder.uid, folder.gid, folder.mode & 0o777]).toEqual([0, gid, 0o750]);
+      expect([socket.uid, socket.gid, socket.mode & 0o777]).toEqual([0, gid, 0o660]);
+      await expectStamps(postfix, sink);
+      expect(await pmilter.stop()).toBe(0);
+    });
   });
 });
 

@@ -1,10 +1,12 @@
 /** The `ruby` blocks of the pages: each is converted to the `ts` block behind it, and both decide the same. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { MilterClient } from "../../src/testing/index.ts";
 import { runPmilter, startPmilter } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 import { blocksOf, placeOf } from "./blocks.ts";
+
+setDefaultTimeout(60_000);
 
 const BLOCKS = blocksOf("ruby");
 
@@ -23,7 +25,7 @@ describe.each(BLOCKS.map((block) => [placeOf(block), block] as const))("%s", (_,
     const { exitCode, stderr } = await runPmilter(["convert", file, "--phase", phase]);
     expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
     expect(await Bun.file(join(dir.path, "script.ts")).text()).toBe(typescript.text);
-  }, 15_000);
+  });
 
   test("decides as that does", async () => {
     const answers: unknown[] = [];
@@ -42,5 +44,5 @@ describe.each(BLOCKS.map((block) => [placeOf(block), block] as const))("%s", (_,
       answers.push({ recipients, verdict });
     }
     expect(answers[0]).toEqual(answers[1]);
-  }, 30_000);
+  });
 });

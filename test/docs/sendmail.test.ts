@@ -1,11 +1,13 @@
 /** The `m4` blocks of the pages, which are lines of sendmail.mc, in a real Sendmail: mail passes through pmilter. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { describeWith } from "../support/available.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import { sendmailTool, startSendmail } from "../support/sendmail.ts";
 import { sendMail } from "../support/smtp-client.ts";
 import { startSmtpSink } from "../support/smtp-sink.ts";
 import { blockOf, blocksOf } from "./blocks.ts";
+
+setDefaultTimeout(60_000);
 
 describeWith(sendmailTool, "docs/sendmail.md", () => {
   test("INPUT_MAIL_FILTER: mail is stamped; while pmilter is gone, it is refused for now", async () => {

@@ -1,11 +1,13 @@
 /** The `toml` blocks of the pages: each is a configuration that is read without a remark, and that `check` passes. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cp, mkdir, symlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { parseConfig } from "../../src/config/load.ts";
 import { runPmilter } from "../support/pmilter.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
 import { type Block, blocksOf, placeOf, ROOT } from "./blocks.ts";
+
+setDefaultTimeout(60_000);
 
 let dir: TempDir;
 beforeAll(async () => {

@@ -1,11 +1,13 @@
 /** The `ts` blocks of the pages, in a fresh copy of the repository: type-checked together, loaded, and run. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { defineFilter, type Filter, type Handler } from "../../src/index.ts";
 import { runFilter } from "../../src/testing/index.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import { type Block, blockOf, blocksOf, placeOf } from "./blocks.ts";
 import { freshCopy, type Terminal } from "./terminal.ts";
+
+setDefaultTimeout(60_000);
 
 const BLOCKS = blocksOf("ts");
 const FOLDER = "blocks";
@@ -23,7 +25,7 @@ beforeAll(async () => {
   await terminal.write(`${FOLDER}/tsconfig.json`, JSON.stringify({ extends: "../tsconfig.json", include: ["."] }));
   await terminal.write(`${FOLDER}/stamp.ts`, blockOf("ts", "README.md").text);
   for (const block of BLOCKS) await terminal.write(`${FOLDER}/${nameOf(block)}`, block.text);
-}, 60_000);
+});
 afterAll(async () => await terminal?.[Symbol.asyncDispose]());
 
 /** What a block exports. */
@@ -43,7 +45,7 @@ test("all blocks together have no type error", async () => {
   const errors = `${stdout}${stderr}`.split("\n").filter((line) => line.includes("error TS"));
   expect(errors.filter((line) => line.includes(FOLDER))).toEqual([]);
   expect(stderr).toMatch(/checked \d+ files|No type errors/);
-}, 30_000);
+});
 
 test("a block with a type error would be found: a verdict that the phase lacks", async () => {
   const wrong = find("README.md", /envfrom/)
@@ -54,7 +56,7 @@ test("a block with a type error would be found: a verdict that the phase lacks",
   await terminal.run(`rm ${FOLDER}/wrong.ts`);
   expect(exitCode).toBe(1);
   expect(`${stdout}${stderr}`).toMatch(/wrong\.ts\(\d+,\d+\): error TS/);
-}, 30_000);
+});
 
 describe("pmilter check loads", () => {
   for (const block of BLOCKS.filter(({ text }) => text.includes("export default"))) {
@@ -137,7 +139,7 @@ describe("docs/testing.md", () => {
     const { exitCode, stderr } = await terminal.run(`cd ${FOLDER} && bun test`);
     expect(stderr).toContain("\n 2 pass\n 0 fail\n");
     expect(exitCode).toBe(0);
-  }, 30_000);
+  });
 
   test("the members of runFilter's outcome are those of the table", async () => {
     const { default: stamp } = await load(find("README.md", /stamp/));

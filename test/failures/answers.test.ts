@@ -1,7 +1,9 @@
 /** docs/failures.md, "Handlers that fail": odd values, odd answers, a filter among others, and what comes too late. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { ABORT, CONNECT, EOM, MAIL, OPTNEG, packet, RawClient, RCPT, UNKNOWN } from "../server/wire.ts";
 import { expectCounters, expectLogged, expectLoggedTimes, start } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 const ODD = [
   "undefined",
@@ -116,4 +118,4 @@ test("never-settles: at eom progress until eom_timeout, then the fallback", asyn
   await expectLogged(server, "never-settles");
   expect(await client.ask(MAIL, RCPT, EOM)).toBe("ccc");
   await expectCounters(server, { timeouts: 1, fallbacks: 1, rejected: 1, accepted: 1 });
-}, 10_000);
+});

@@ -1,8 +1,10 @@
 /** Handlers that fail without harm to their worker, in the running server: rows of docs/failures.md. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { ABORT, BODY, DATA, EOH, EOM, HEADER, OPTNEG, OPTNEG_DEFER, QUIT, RawClient, RCPT } from "../server/wire.ts";
 import { connect, expectCodes, header, helo, mail, rcpt, statusOf, unknown } from "../recovery/support.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
+
+setDefaultTimeout(60_000);
 
 /** Fails at the phase that the HELO name says (at connect and helo: their own argument), in the way that it says. */
 const SOURCE = `import { defineFilter, reject } from "pmilter";

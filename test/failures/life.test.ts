@@ -1,5 +1,5 @@
 /** docs/failures.md, "Start and stop": open messages are finished, what is cut is said, and no live socket is taken. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { lstatSync } from "node:fs";
 import { join } from "node:path";
 import { askReload, save, untilMoved, versioned } from "../reload/support.ts";
@@ -7,6 +7,8 @@ import { CONNECT, EOM, HELO, MAIL, OPTNEG, QUIT, RawClient, RCPT, UNKNOWN } from
 import { MAIN, Lines, startPmilter } from "../support/pmilter.ts";
 import { freePort } from "../support/temp.ts";
 import { complaints, expectCounters, expectLogged, start, USE_FILTER } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 const FILTER = 'unknown() {}, envfrom() {}, envrcpt() {}, eom({ message }) { message.addHeader("X-Seen", "1"); }';
 

@@ -1,8 +1,10 @@
 /** The limits of the configuration in the running server, each at one below, at, and one above: rows of docs/failures.md. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { BODY, DATA, EOH, EOM, OFFERS, OPTNEG, packet, RawClient } from "../server/wire.ts";
 import { connect, expectCodes, helo, mail, rcpt, statusOf } from "../recovery/support.ts";
 import { startPmilter } from "../support/pmilter.ts";
+
+setDefaultTimeout(60_000);
 
 const SOURCE = `import { defineFilter } from "pmilter";
 export default defineFilter({ collectBody: true, envfrom() {}, envrcpt() {}, data() {}, header() {}, eoh() {}, eom() {} });

@@ -1,5 +1,5 @@
 /** docs/failures.md, "Loading": code or a configuration that is wrong changes nothing but the log. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { rename, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { newVersion, quiet, reloadLines, save, saveByRename, untilVersion, versioned } from "../reload/support.ts";
@@ -7,6 +7,8 @@ import { spawnServer } from "../server/spawned.ts";
 import { CONNECT, EOM, MAIL, OPTNEG, RawClient, RCPT } from "../server/wire.ts";
 import { type Pmilter, runPmilter, startPmilter } from "../support/pmilter.ts";
 import { expectCounters, expectLogged, patternsOf, USE_FILTER } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 /** What the row says of a reload, and of a start. */
 const [AT_RELOAD, AT_START] = patternsOf("broken-config") as [RegExp, RegExp];

@@ -1,5 +1,5 @@
 /** docs/failures.md: what the machine may lack (permissions, descriptors, room, a reader of the output), at a start and later. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Fifo } from "../admin/fifo.ts";
@@ -8,6 +8,8 @@ import { describeWith, outsideTool } from "../support/available.ts";
 import { Lines, MAIN, type PmilterOptions, writeProject } from "../support/pmilter.ts";
 import { type TempDir, tempDir, waitFor } from "../support/temp.ts";
 import { cpuMs, expectLogged, filter, patternsOf, start, statusIn, USE_FILTER } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 const ENV = { ...process.env, XDG_RUNTIME_DIR: "" };
 const isRoot = process.geteuid?.() === 0;
@@ -175,7 +177,6 @@ describeWith(outsideTool("sh"), "with few descriptors", () => {
         await child.exited;
       }
     },
-    15_000,
   );
 });
 
@@ -252,7 +253,7 @@ test("log-reader-stalls: nobody waits for it, what is dropped is counted, and sa
   };
   expect(await until(server.err, ofLog)).toBeGreaterThan(0);
   expect(await until(server.out, ofPrints)).toBeGreaterThan(0);
-}, 60_000);
+});
 
 test("log-reader-gone: the mail goes on, and whoever reads next is told of what was lost", async () => {
   await using dir = await tempDir("gone");

@@ -1,5 +1,5 @@
 /** docs/failures.md, "The mail server": what a peer does wrong costs its own connection, and one line at most. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Counts } from "../../src/counters.ts";
 import type { Pmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
@@ -27,6 +27,8 @@ import {
   words,
 } from "../server/wire.ts";
 import { complaints, countersOf, cpuMs, expectCounters, expectLogged, expectLoggedTimes, start } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 const FILTER = `connect() {}, helo() {}, envrcpt() {},
 envfrom(_, sender) { if (sender === "<refused@example.com>") return reject("550 5.7.1 refused"); }, header() {}, body() {}, unknown() {},
@@ -232,7 +234,7 @@ test("never-reads: the server reads no more of it, its memory stays, others are 
   expect(await client.codes(whole)).toBe("c".repeat(whole));
   await expectUndisturbed();
   await expectCounters(server, { sessionsLost: 0, protocolErrors: 0 }, before);
-}, 15_000);
+});
 
 test("never-reads: one that goes on so is given up after server.timeout", async () => {
   await using short = await start("envrcpt() {}, envfrom() {}", { server: { timeout: 0.3 } });

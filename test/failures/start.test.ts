@@ -1,5 +1,5 @@
 /** What can be wrong with the system, at the start and while the server runs: rows of docs/failures.md. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { OPTNEG, RawClient } from "../server/wire.ts";
@@ -8,6 +8,8 @@ import { MAIN, type PmilterOptions, writeProject } from "../support/pmilter.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
 import { statusIn } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 /** A start that is expected to fail. */
 async function fails(options: PmilterOptions, expected: RegExp): Promise<void> {

@@ -1,11 +1,13 @@
 /** The rows of docs/failures.md and the tests that show them are the same. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Glob } from "bun";
 import { SERVER_COUNTERS, WORKER_COUNTERS } from "../../src/counters.ts";
 import { ROOT } from "../docs/blocks.ts";
 import { ROWS } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 const IDS = ROWS.map(({ id }) => id);
 

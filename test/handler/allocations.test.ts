@@ -1,6 +1,8 @@
 /** What a message with synchronous handlers costs in objects: no closure, no promise, no timer. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
+
+setDefaultTimeout(60_000);
 
 const MESSAGES = 200;
 

@@ -2,7 +2,7 @@
  * Changes to a message: what a handler sees after them is what the mail server makes of the packets that are sent. The
  * mail server is `src/testing/apply.ts`.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { UsageError } from "../../src/index.ts";
 import type { Session } from "../../src/handler/types.ts";
 import { decodeReply, type ModificationReply } from "../../src/protocol/replies.ts";
@@ -10,6 +10,8 @@ import { applyModifications, type Message } from "../../src/testing/apply.ts";
 import { forSeeds, mustEqual, type Random } from "../protocol/random.ts";
 import { ALL, cmd, LEADSPC } from "../protocol/wire.ts";
 import { type AnyFilter, Line } from "./harness.ts";
+
+setDefaultTimeout(60_000);
 
 type Eom = Session<"eom">;
 

@@ -2,10 +2,12 @@
  * Which packets of content are answered, for everything that a mail server may offer, and that the end of the message is
  * the same whatever it offers: with all, some and none of NR_HDR, NR_EOH and NR_BODY, deferral on and off.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { accept, discard, reject, skip, tempfail } from "../../src/index.ts";
 import { NR, SKIP } from "../protocol/wire.ts";
 import { type AnyFilter, Line, NO_NR, play, type StepName } from "./harness.ts";
+
+setDefaultTimeout(60_000);
 
 type Content = "header" | "eoh" | "body";
 const CONTENT: readonly Content[] = ["header", "eoh", "body"];

@@ -2,10 +2,12 @@
  * Reads that are overwritten as soon as their callback is over, as the harness does with every read: whatever handlers
  * were given stays right, also for handlers that look at it later, whatever the cuts.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cmd } from "../protocol/wire.ts";
 import { forSeedsAsync, mustEqual } from "../protocol/random.ts";
 import { type AnyFilter, Line, settled } from "./harness.ts";
+
+setDefaultTimeout(60_000);
 
 const PACKETS = [
   cmd.macro("C", { j: "mx.test", v: "Postfix 3.10.2", _: "c.test [192.0.2.7]" }),

@@ -2,7 +2,7 @@
  * Whole conversations under any split, and under garbage: the same events and replies whatever the reads; random bytes
  * give events or a ProtocolError and nothing else, and the next connection works.
  */
-import { describe, expect, spyOn, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { reject, skip, tempfail } from "../../src/index.ts";
 import { CommandWriter } from "../../src/protocol/commands.ts";
 import { COMMAND, FAMILY } from "../../src/protocol/constants.ts";
@@ -10,6 +10,8 @@ import { ProtocolError } from "../../src/protocol/errors.ts";
 import { forSeeds, mustEqual, type Random } from "../protocol/random.ts";
 import { ALL, cmd, packet } from "../protocol/wire.ts";
 import { type AnyFilter, chainOf, Line, NO_NR } from "./harness.ts";
+
+setDefaultTimeout(60_000);
 
 /** A filter that notes all it is given, refuses some of it, and changes messages. */
 function noting(log: string[]): AnyFilter {

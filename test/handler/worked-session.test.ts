@@ -2,10 +2,12 @@
  * The worked session of the protocol document (section 15) by a filter: the chain is made to negotiate as there, and up
  * to the end of the message each reply is the one of the document. The end's changes come in our own order.
  */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { reject, skip } from "../../src/index.ts";
 import { fromHex, packetsOf } from "../protocol/wire.ts";
 import { type AnyFilter, chainOf, Line, settled } from "./harness.ts";
+
+setDefaultTimeout(60_000);
 
 const filter: AnyFilter = {
   connect: () => undefined,

@@ -1,5 +1,5 @@
 /** access-lists: what entries match, what wrong lists say, and reloading, in memory and in the real server. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { rename, rm, utimes } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,6 +11,8 @@ import { reject, tempfail } from "../../src/index.ts";
 import { MilterClient, runFilter } from "../../src/testing/index.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
+
+setDefaultTimeout(60_000);
 
 const ROOT = join(import.meta.dir, "..", "..");
 

@@ -1,9 +1,11 @@
 /** attachments: what is found by name, type, size and number, in archives and forwarded mail, and what is said of it. */
-import { describe, expect, spyOn, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { crc32, deflateRawSync, gzipSync } from "node:zlib";
 import attachments from "../../handlers/attachments.ts";
 import { matches, plainName, printable } from "../../handlers/lib/file-names.ts";
 import { runFilter } from "../../src/testing/index.ts";
+
+setDefaultTimeout(60_000);
 
 const EXE = Buffer.concat([Buffer.from("MZ\x90\0", "latin1"), Buffer.alloc(600)]);
 const ELF = Buffer.concat([Buffer.from("\x7fELF\x02\x01\x01\0", "latin1"), Buffer.alloc(600)]);

@@ -2,7 +2,7 @@
  * Every filter in handlers/ over thousands of real mails: none may fail. What the disclaimer makes of them is read again
  * and compared with what came in.
  */
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { Glob } from "bun";
@@ -17,6 +17,8 @@ import { type FilterOutcome, parseMail, runFilter } from "../../src/testing/inde
 import { describeWith } from "../support/available.ts";
 import { type CorpusMail, corpusMails, corpusTool } from "../support/corpus.ts";
 import { tempDir, type TempDir } from "../support/temp.ts";
+
+setDefaultTimeout(60_000);
 
 const HANDLERS = join(import.meta.dir, "..", "..", "handlers");
 const MAILS = 6046;

@@ -1,5 +1,5 @@
 /** disclaimer: which messages and parts get it, in which bytes, and that all other bytes stay. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import iconv from "iconv-lite";
@@ -7,6 +7,8 @@ import { decode as decodeQuotedPrintable, encode as encodeQuotedPrintable, wrap 
 import disclaimer from "../../handlers/disclaimer.ts";
 import { runFilter } from "../../src/testing/index.ts";
 import { tempDir } from "../support/temp.ts";
+
+setDefaultTimeout(60_000);
 
 const FROM = "alice@example.com";
 const TO = ["bob@example.net"];

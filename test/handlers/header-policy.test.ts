@@ -1,11 +1,13 @@
 /** header-policy: each rule and action, the syntax it judges by, and values that nobody should send. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import headerPolicy from "../../handlers/header-policy.ts";
 import { RULES } from "../../handlers/lib/header-rules.ts";
 import { authservId, formatDate, isMessageId, parseDate } from "../../handlers/lib/header-syntax.ts";
 import { runFilter } from "../../src/testing/index.ts";
+
+setDefaultTimeout(60_000);
 
 type Rule = Record<string, unknown>;
 

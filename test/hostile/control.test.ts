@@ -2,13 +2,15 @@
  * The control socket and the files beside it: who may open it may command the server, and nobody else may put himself
  * in its place. Requests that are none are answered, and cost nobody anything.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, lstatSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { askServer } from "../../src/server/control.ts";
 import { type Pmilter, runPmilter, startPmilter } from "../support/pmilter.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
 import { CONNECT, descriptorsOf, descriptorsSettle, HAS_PROC, OPTNEG, RawClient, UNKNOWN } from "../server/wire.ts";
+
+setDefaultTimeout(60_000);
 
 const FILES = { "filter.ts": "export default { unknown() {}, connect() {} };" };
 const SETTING = {

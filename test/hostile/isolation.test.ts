@@ -2,7 +2,7 @@
  * What one session or message leaves behind for another: nothing. And what a handler copies from a client into a reply
  * or a header is that reply or that header, whatever the client wrote.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { accept, reject, tempfail } from "../../src/index.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import { type AnyFilter, Line, NO_NR, settled } from "../handler/harness.ts";
@@ -10,6 +10,8 @@ import { cmd, packet as naive } from "../protocol/wire.ts";
 import { encodeText } from "../../src/protocol/bytes.ts";
 import { CONNECT, EOM, HELO, MAIL, OPTNEG, packet, RawClient, RCPT, UNKNOWN } from "../server/wire.ts";
 import { evilTexts } from "./measure.ts";
+
+setDefaultTimeout(60_000);
 
 const bytesOf = (text: string): string => Buffer.from(encodeText(text)).toString("latin1");
 

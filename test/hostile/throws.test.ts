@@ -2,7 +2,7 @@
  * Handlers that throw what nobody can print: values with no text, errors whose members are no strings or throw
  * themselves. Some are what JSON in a mail is parsed to. Each is a failed call like any other (design 2.2).
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { type AnyFilter, Line, settled } from "../handler/harness.ts";
 import { cmd } from "../protocol/wire.ts";
@@ -17,6 +17,8 @@ import {
   RawClient,
   UNKNOWN,
 } from "../server/wire.ts";
+
+setDefaultTimeout(60_000);
 
 function withMember(name: string, descriptor: PropertyDescriptor): Error {
   return Object.defineProperty(new Error("x"), name, descriptor);

@@ -13,7 +13,7 @@ import { FROM, MESSAGE, TO } from "./site.ts";
 import { outcome, said } from "./support.ts";
 
 // A busy machine starts a mail server and several filters slowly.
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const FILTER = `
 import { defineFilter } from "pmilter";

@@ -1,5 +1,5 @@
 /** The libc calls do what the listener needs, with the system's own error names. */
-import { afterAll, afterEach, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -15,6 +15,8 @@ import {
   setCloseOnExec,
   shutdown,
 } from "../../src/net/libc.ts";
+
+setDefaultTimeout(60_000);
 
 const BAD_FD = 1_000_000;
 const linux = process.platform === "linux";

@@ -1,5 +1,5 @@
 /** Text and number fields: what is read and given back arrives byte for byte as it was sent. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   ByteWriter,
   decodeText,
@@ -12,6 +12,8 @@ import {
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { forSeeds, mustEqual, type Random } from "./random.ts";
 import { fromHex } from "./wire.ts";
+
+setDefaultTimeout(60_000);
 
 /** Bytes that are partly valid UTF-8: whole sequences, broken ones, and noise between them. */
 function mixedBytes(random: Random): Buffer {

@@ -1,9 +1,11 @@
 /** Replies in hex: the worked session of the protocol document (section 15) and its "More single packets". */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { decodeText } from "../../src/protocol/bytes.ts";
 import { encodeAddress, encodeReplyCode, PLAIN_REPLIES, ReplyWriter } from "../../src/protocol/encode.ts";
 import { forSeeds, mustEqual } from "./random.ts";
 import { fromHex, packet, packetsOf } from "./wire.ts";
+
+setDefaultTimeout(60_000);
 
 function hexOf(write: (writer: ReplyWriter) => void): string {
   const writer = new ReplyWriter(4);

@@ -1,10 +1,12 @@
 /** Framing: every split gives the same packets, lengths are never trusted, and kept bytes are independent. */
-import { describe, expect, spyOn, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { freeBytes } from "../../src/protocol/bytes.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { Framer } from "../../src/protocol/framer.ts";
 import { forSeeds, mustEqual, type Random } from "./random.ts";
 import { fromHex, packet } from "./wire.ts";
+
+setDefaultTimeout(60_000);
 
 const LIMIT = 1 << 20;
 

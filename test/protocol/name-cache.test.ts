@@ -1,8 +1,10 @@
 /** Names that are decoded once: always what decodeText gives, whatever was there before. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { decodeText } from "../../src/protocol/bytes.ts";
 import { NameCache } from "../../src/protocol/name-cache.ts";
 import { Random } from "./random.ts";
+
+setDefaultTimeout(60_000);
 
 const bytesOf = (text: string) => Buffer.from(text, "latin1");
 

@@ -1,7 +1,9 @@
 /** Reply packets in hex, most from the worked session of the protocol document (section 15), to values. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { decodeReply, parseSmtpReply, type Reply } from "../../src/protocol/replies.ts";
+
+setDefaultTimeout(60_000);
 
 /** Decodes a whole packet that lies inside other bytes, none of which may be looked at. */
 function decode(hex: string): Reply {

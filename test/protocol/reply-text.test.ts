@@ -1,8 +1,10 @@
 /** Reply texts: the rules of design 1.3 and of the protocol document, section 9. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { formatReplyText, parseReplyText } from "../../src/protocol/reply-text.ts";
 import { parseSmtpReply } from "../../src/protocol/replies.ts";
 import { forSeeds, mustEqual } from "./random.ts";
+
+setDefaultTimeout(60_000);
 
 function problemOf(text: string, digit: 4 | 5): string {
   try {

@@ -2,13 +2,15 @@
  * `MilterSession`: the worked session of the protocol document (section 15) byte for byte, and what one connection
  * lives through: several messages, several sessions, odd packets, an end anywhere.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { UNKNOWN_CLIENT } from "../../src/protocol/client.ts";
 import { encodeReplyCode, PLAIN_REPLIES, ReplyWriter } from "../../src/protocol/encode.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import type { Wants } from "../../src/protocol/negotiate.ts";
 import { type EventPhase, MilterSession } from "../../src/protocol/session.ts";
 import { ALL_NR, cmd, fromHex, packet, packetsOf } from "./wire.ts";
+
+setDefaultTimeout(60_000);
 
 const LIMITS = { packet: 1 << 20, macros: 4096 };
 const NOTHING: Wants = { actions: 0, protocol: 0, macros: {} };

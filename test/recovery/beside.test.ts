@@ -1,8 +1,10 @@
 /** Sessions that lose their worker to another's handler at odd moments: each still gets its own right answers, or the fallback. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { ABORT, OPTNEG, packet, RawClient } from "../server/wire.ts";
 import { waitFor } from "../support/temp.ts";
 import { begin, connect, expectCodes, helo, mail, pass, startFaulty, statusOf } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 const macros = (command: string, pairs: Readonly<Record<string, string>>) =>
   packet(

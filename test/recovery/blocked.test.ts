@@ -1,5 +1,5 @@
 /** A handler that does not return, at each phase: the answer comes from outside, and nobody else loses anything. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { waitFor } from "../support/temp.ts";
 import {
   ABORT,
@@ -30,6 +30,8 @@ import {
   unknown,
   words,
 } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 /** `block_timeout` and one second: the bound that is promised. */
 const LIMIT_MS = (BLOCK_S + 1) * 1000;
@@ -357,7 +359,7 @@ test("stuck-threads: threads that stay stuck are bounded: with too many, connect
   expect(stuckThreads).toBeLessThanOrEqual(32);
   expect(counters).toMatchObject({ sessionsLost: 0, connections: 40 });
   for (const session of sessions) session[Symbol.dispose]();
-}, 30_000);
+});
 
 describe("blocked: the fallback for a handler that does not return", () => {
   const ALL = [mail("<loop@example.com>"), RCPT, DATA, HEADER, EOH, BODY, EOM];

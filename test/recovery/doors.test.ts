@@ -1,9 +1,11 @@
 /** While a worker is blocked others fill the server and free it: what it is told meanwhile must not take descriptors. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { CONNECT, HAS_PROC, HELO, OPTNEG, RawClient } from "../server/wire.ts";
 import { startPmilter } from "../support/pmilter.ts";
+
+setDefaultTimeout(60_000);
 
 const CYCLES = 300;
 /** Those that the server keeps back for the start of a worker come and go. */

@@ -1,7 +1,9 @@
 /** What one process cannot hold back: it ends, and the next start serves again. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { startPmilter } from "../support/pmilter.ts";
 import { begin, mail, pass, startFaulty } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 const ENDING = (body: string) => `
 import { closeSync } from "node:fs";

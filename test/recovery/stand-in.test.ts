@@ -1,5 +1,5 @@
 /** While no worker can take sessions, mail servers still get an answer, and in time. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import {
@@ -16,6 +16,8 @@ import {
   startFaulty,
   statusOf,
 } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 /** Sendmail waits so long for a reply. */
 const SENDMAIL_MS = 10_000;
@@ -65,7 +67,7 @@ test("no-worker: a worker that cannot be replaced: connections get the fallback 
   expect((await statusOf(server)).health).toBe("ok");
   // Whoever was refused stays so for that connection.
   expectCodes(await between.ask(mail(), RCPT), "tt");
-}, 40_000);
+});
 
 test("no-worker: with a fallback that lets pass, it does", async () => {
   await using server = await startFaulty({ files: { "faulty.ts": FRAGILE }, server: { on_error: "continue" } });
@@ -74,4 +76,4 @@ test("no-worker: with a fallback that lets pass, it does", async () => {
   using fresh = await RawClient.connect(server.addresses[0]!);
   expectCodes(await fresh.ask(OPTNEG), "O");
   expectCodes(await fresh.ask(connect(), helo(), mail()), "ccc");
-}, 20_000);
+});

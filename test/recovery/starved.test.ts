@@ -1,5 +1,5 @@
 /** A process without a descriptor left: it goes on with what it has, says so, and recovers by itself. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { describeWith, outsideTool } from "../support/available.ts";
@@ -7,6 +7,8 @@ import { Lines, MAIN, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 import { HAS_PROC } from "../server/wire.ts";
 import { connect, expectCodes, helo, OPTNEG, RawClient, unknown } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 /** Opens all that it can, and closes it when it is told to. */
 const LEAKING = `
@@ -71,7 +73,6 @@ describeWith(outsideTool("sh"), "without descriptors", () => {
         await reading;
       }
     },
-    20_000,
   );
 });
 

@@ -1,5 +1,5 @@
 /** A verdict that stands, and what it stands on, after a second loss, a move, or a loss within one read: no message passes by it. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { ABORT, BODY, DATA, EOH, EOM, HEADER, OPTNEG, packet, RawClient, RCPT, words } from "../server/wire.ts";
 import { waitFor } from "../support/temp.ts";
 import {
@@ -15,6 +15,8 @@ import {
   statusOf,
   unknown,
 } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 /** Loops at MAIL and UNKNOWN where they say so; its connect handler takes its time; tells who the message is from. */
 const SLOW = `

@@ -1,5 +1,5 @@
 /** Code that does not load: the old code serves on, the log says where and what, and mending it takes effect. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { runPmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
 import { CONNECT, EOM, HELO, MAIL, OPTNEG, RawClient, RCPT } from "../server/wire.ts";
@@ -19,6 +19,8 @@ import {
   versioned,
   versionOf,
 } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 const FILES = {
   "filter.ts": `import { defineFilter, reject } from "pmilter";

@@ -1,5 +1,5 @@
 /** SIGHUP and `pmilter reload`: the configuration is read anew, too, and it is said whether it took. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { OPTNEG, RawClient, UNKNOWN } from "../server/wire.ts";
@@ -18,6 +18,8 @@ import {
   USE_FILTER,
   versioned,
 } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 /** Changes the text of the configuration on disk. */
 async function configure(server: Pmilter, change: (text: string) => string): Promise<void> {
@@ -137,7 +139,7 @@ describe("SIGHUP reads the configuration anew", () => {
     await configure(server, withKeys({ workers: 40 }));
     expect(await hangUpSignal(server)).toContain("generation 2 serves: filter");
     expect((await askStatus(server)).generation.workers).toHaveLength(40);
-  }, 15_000);
+  });
 
   test("keys that need a restart are named, and nothing of them is done", async () => {
     await using server = await startVersioned();
@@ -261,7 +263,7 @@ describe("pmilter reload", () => {
     }
     for (const answer of await Promise.all(asked)) expect(answer).toMatchObject({ ok: true });
     expect(await newVersion(server)).toBe("v8");
-  }, 15_000);
+  });
 });
 
 describe("postconfig_handler", () => {

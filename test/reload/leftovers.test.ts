@@ -1,5 +1,5 @@
 /** A generation that ends leaves nothing behind: no thread, no descriptor, no memory, no timer of its handlers. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { CONNECT, HAS_PROC, HELO, MAIL, OPTNEG, QUIT, RawClient } from "../server/wire.ts";
 import { runPmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
@@ -17,6 +17,8 @@ import {
   versioned,
   versionOf,
 } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 /** More text than a handler has, and something that runs on. */
 function heavy(version: string): string {
@@ -56,7 +58,6 @@ test.skipIf(!HAS_PROC)(
     // One generation that stayed costs more than 3 MiB; what is left here is the allocator's.
     expectSameFootprint(before, after, 40);
   },
-  60_000,
 );
 
 describe("the end of a generation", () => {

@@ -1,9 +1,11 @@
 /** A worker that ends is replaced by one with its generation's code, whatever has become of the files on disk. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFile, writeFile } from "node:fs/promises";
 import { CONNECT, HELO, OPTNEG, packet, RawClient } from "../server/wire.ts";
 import type { Pmilter } from "../support/pmilter.ts";
 import { askReload, logged, newVersion, remove, save, startVersioned, untilVersion } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 const FILES = {
   "handlers/filter.ts": `import { defineFilter, reject } from "pmilter";
@@ -64,21 +66,17 @@ const MISHAPS: readonly [string, (server: Pmilter) => Promise<void>][] = [
 ];
 
 describe("with server.watch = false", () => {
-  test.each(MISHAPS)(
-    "%s: the worker comes back as it was",
-    async (_, mishap) => {
-      await using server = await startVersioned({ config, files: FILES, server: { watch: false } });
-      expect(await newVersion(server)).toBe(ALL);
-      await mishap(server);
-      await endWorker(server);
-      expect(await newVersion(server)).toBe(ALL);
-      // And again, now that it is a replaced one.
-      await endWorker(server);
-      expect(await newVersion(server)).toBe(ALL);
-      expect(server.log.text).not.toContain("could not be replaced");
-    },
-    10_000,
-  );
+  test.each(MISHAPS)("%s: the worker comes back as it was", async (_, mishap) => {
+    await using server = await startVersioned({ config, files: FILES, server: { watch: false } });
+    expect(await newVersion(server)).toBe(ALL);
+    await mishap(server);
+    await endWorker(server);
+    expect(await newVersion(server)).toBe(ALL);
+    // And again, now that it is a replaced one.
+    await endWorker(server);
+    expect(await newVersion(server)).toBe(ALL);
+    expect(server.log.text).not.toContain("could not be replaced");
+  });
 
   test("the configuration says something else: the options are the generation's", async () => {
     await using server = await startVersioned({ config, files: FILES, server: { watch: false } });
@@ -100,7 +98,7 @@ test("while the watched files are broken: what is served is the generation befor
   await untilVersion(server, ALL.replace("module", "mended"));
   await endWorker(server);
   expect(await newVersion(server)).toBe(ALL.replace("module", "mended"));
-}, 15_000);
+});
 
 test("after a reload it comes back with the code of the new generation", async () => {
   await using server = await startVersioned({ config, files: FILES, server: { watch: false } });

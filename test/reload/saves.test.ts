@@ -1,5 +1,5 @@
 /** Files that are saved while the server runs: what takes effect, when, for whom, and with how many reloads. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdir, rename, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { spawnServer } from "../server/spawned.ts";
@@ -22,6 +22,8 @@ import {
   versioned,
   versionOf,
 } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 /** A filter whose version is put together from everything that it imports. */
 const FROM_FILES = {
@@ -58,7 +60,7 @@ test("from the last write to the first session on the new code", async () => {
   );
   expect(worst).toBeLessThan(PROMISED_MS);
   expect(reloadLines(server)).toHaveLength(20);
-}, 30_000);
+});
 
 describe("a start that takes long", () => {
   /** Longer than the sources have to be quiet. */
@@ -336,7 +338,7 @@ describe("half-written: one reload of whole files", () => {
     await save(server, "data.json", FROM_FILES["data.json"]);
     await quiet();
     expect(reloadLines(server)).toHaveLength(2);
-  }, 15_000);
+  });
 
   test("changed and changed back at once: none", async () => {
     await using server = await startVersioned();

@@ -1,5 +1,5 @@
 /** A reload of a busy server: the new version takes over step by step, and nobody notices but by the version. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { connect, helo, mail } from "../recovery/support.ts";
 import { BUSY_CONNECTIONS } from "../../src/server/policy.ts";
 import { QUIT, type RawClient } from "../server/wire.ts";
@@ -18,6 +18,8 @@ import {
   versioned,
   versionOf,
 } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 const LOOPS = 24;
 const TAKES_OVER = /generation 2 is loaded, and takes over within \d+ ms/;

@@ -2,7 +2,7 @@
  * The main one: reloads as fast as they are taken while mail servers send. No session fails, no connection is dropped,
  * every message is on exactly one version, and nothing is left over.
  */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { setTimeout as pause } from "node:timers/promises";
 import { MilterClient, type Outcome } from "../../src/testing/index.ts";
 import { HAS_PROC } from "../server/wire.ts";
@@ -16,6 +16,8 @@ import {
   save,
   startVersioned,
 } from "./support.ts";
+
+setDefaultTimeout(60_000);
 
 const CLIENTS = 20;
 /** Of them, those that keep one connection to the end: they have to be moved again and again. */

@@ -9,7 +9,7 @@ import { type Pmilter, type PmilterOptions, runPmilter, startPmilter, writeProje
 import { tempDir } from "../support/temp.ts";
 import { CHANGES, HANDLERS } from "./original.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const MAIL = { eml: "Subject: a\r\n\r\nb\r\n", to: ["a@b.c"] };
 

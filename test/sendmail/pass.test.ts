@@ -7,7 +7,7 @@ import { sendmailTool } from "../support/sendmail.ts";
 import { type Site, startSite, TRY_LATER } from "./support.ts";
 
 // A busy machine starts several servers slowly.
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const PRINTING = `
 const print = ({ phase }) => console.log(phase);

@@ -1,5 +1,5 @@
 /** Where the running server listens, whom it admits, and how many at once. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { lstatSync } from "node:fs";
 import { connect } from "node:net";
 import { networkInterfaces } from "node:os";
@@ -8,6 +8,8 @@ import { close, dup } from "../../src/net/libc.ts";
 import { runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 import { CONNECT, MAIL, OPTNEG, QUIT, RawClient, UNKNOWN } from "./wire.ts";
+
+setDefaultTimeout(60_000);
 
 const isRoot = process.geteuid?.() === 0;
 const hasIpv6 = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === "::1"));

@@ -2,11 +2,13 @@
  * What the server leans on and Bun does not promise. One test per fact: if one fails under a later Bun, read what it
  * says and look for the code that believes it.
  */
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { close, connectUnix, dup, listen as setBacklog, shutdown } from "../../src/net/libc.ts";
 import { Cleanup, Peer, recorder, turn } from "./sockets.ts";
+
+setDefaultTimeout(60_000);
 
 const cleanup = new Cleanup();
 afterEach(() => cleanup.run());
@@ -196,7 +198,7 @@ describe.each(KINDS)("a %s connection with two holders", (kind) => {
     }
     await read;
     expect(Buffer.concat(client.chunks).equals(bytes)).toBe(true);
-  }, 20_000);
+  });
 
   test("each chunk has a buffer of its own, exact in size, that is not overwritten later", async () => {
     const { client, adopted } = await heldTwice(kind);

@@ -1,5 +1,5 @@
 /** No descriptor and no memory is left over in the server, however connections end. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { connectionsThatFit } from "../../src/server/descriptors.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import {
@@ -17,6 +17,8 @@ import {
   RCPT,
   residentBytes,
 } from "./wire.ts";
+
+setDefaultTimeout(60_000);
 
 describe("connectionsThatFit", () => {
   test.each<[number, number | null, number]>([
@@ -69,36 +71,32 @@ const ENDINGS: readonly ((client: RawClient) => Promise<unknown>)[] = [
 
 const BATCH = 100;
 
-test.skipIf(!HAS_PROC)(
-  "10,000 connections, over unix and TCP, leave no descriptor and little memory",
-  async () => {
-    await using server = await startPmilter({
-      listen: ["unix:pmilter.sock", "inet:127.0.0.1:0"],
-      server: { workers: 2 },
-      config: '[[filter]]\npath = "filter.ts"',
-      files: { "filter.ts": FILTER },
-    });
-    const run = async (connections: number) => {
-      for (let done = 0; done < connections; done += BATCH) {
-        await Promise.all(
-          Array.from({ length: BATCH }, async (_, index) => {
-            using client = await RawClient.connect(server.addresses[(done / BATCH) % 2]!);
-            await ENDINGS[index % ENDINGS.length]!(client);
-          }),
-        );
-      }
-    };
-    const before = descriptorsOf(server);
-    await run(1000);
-    await descriptorsSettle(server, before);
-    const resident = residentBytes(server);
-    await run(9000);
-    await descriptorsSettle(server, before);
-    expect(residentBytes(server) - resident).toBeLessThan(96 * 1024 * 1024);
-    expect(await server.stop()).toBe(0);
-  },
-  30_000,
-);
+test.skipIf(!HAS_PROC)("10,000 connections, over unix and TCP, leave no descriptor and little memory", async () => {
+  await using server = await startPmilter({
+    listen: ["unix:pmilter.sock", "inet:127.0.0.1:0"],
+    server: { workers: 2 },
+    config: '[[filter]]\npath = "filter.ts"',
+    files: { "filter.ts": FILTER },
+  });
+  const run = async (connections: number) => {
+    for (let done = 0; done < connections; done += BATCH) {
+      await Promise.all(
+        Array.from({ length: BATCH }, async (_, index) => {
+          using client = await RawClient.connect(server.addresses[(done / BATCH) % 2]!);
+          await ENDINGS[index % ENDINGS.length]!(client);
+        }),
+      );
+    }
+  };
+  const before = descriptorsOf(server);
+  await run(1000);
+  await descriptorsSettle(server, before);
+  const resident = residentBytes(server);
+  await run(9000);
+  await descriptorsSettle(server, before);
+  expect(residentBytes(server) - resident).toBeLessThan(96 * 1024 * 1024);
+  expect(await server.stop()).toBe(0);
+});
 
 describe.skipIf(!HAS_PROC).each(["unix:pmilter.sock", "inet:127.0.0.1:0"])("a peer that never closes, %s", (listen) => {
   test("a connection that the server ends takes no descriptor any longer", async () => {

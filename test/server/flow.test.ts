@@ -1,5 +1,5 @@
 /** Much at once, and peers that are slow: nothing is lost, nothing grows without bound, nobody idle stays for ever. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { startPmilter } from "../support/pmilter.ts";
 import {
   ABORT,
@@ -20,6 +20,8 @@ import {
   residentBytes,
   UNKNOWN,
 } from "./wire.ts";
+
+setDefaultTimeout(60_000);
 
 const QUICK = { workers: 1, stop_timeout: 0.1 };
 const config = '[[filter]]\npath = "filter.ts"\n';
@@ -48,7 +50,6 @@ describe.each(LISTENS)("pipelining, %s", (listen) => {
       );
       expect(await client.codes(count + 4)).toBe(`O${"c".repeat(count + 3)}`);
     },
-    15_000,
   );
 
   test("a connection with much to do lets others have their turn, and its worker is not taken for stuck", async () => {
@@ -81,7 +82,7 @@ describe.each(LISTENS)("pipelining, %s", (listen) => {
     busy.end();
     expect(await other.ask(UNKNOWN)).toBe("c");
     expect(server.log.text).not.toMatch(/\[(error|crit)\]/);
-  }, 15_000);
+  });
 
   test("replies keep the order of their packets", async () => {
     await using server = await startPmilter({
@@ -140,7 +141,7 @@ describe.each(LISTENS)("a slow reader, %s", (listen) => {
     const period = Uint8Array.from({ length: 251 }, (_, at) => at);
     expect(whole.equals(Buffer.alloc(size, period))).toBe(true);
     expect(replies.slice(-2).map(({ code }) => code)).toEqual(["c", "c"]);
-  }, 20_000);
+  });
 
   test.skipIf(!HAS_PROC)(
     "never-reads: one that never reads: the server stops reading, and its memory stays",
@@ -174,7 +175,6 @@ describe.each(LISTENS)("a slow reader, %s", (listen) => {
       const whole = Math.floor(sent / RCPT.length);
       expect(await client.codes(whole)).toBe("c".repeat(whole));
     },
-    20_000,
   );
 
   test("a peer that sends much while a handler is awaited is stopped, and read on afterwards", async () => {
@@ -191,7 +191,7 @@ describe.each(LISTENS)("a slow reader, %s", (listen) => {
     const count = 200_000;
     await client.send(Buffer.concat(Array.from({ length: count }, () => UNKNOWN)));
     expect(await client.codes(count + 1)).toBe("c".repeat(count + 1));
-  }, 20_000);
+  });
 
   test("vanishes: a peer that goes while a handler is awaited, with more unread, is let go", async () => {
     await using server = await startPmilter({
@@ -212,7 +212,7 @@ describe.each(LISTENS)("a slow reader, %s", (listen) => {
     await server.prints.next(/closed/, { timeoutMs: 2000 });
     expect(await server.stop()).toBe(0);
     expect(server.log.text).not.toContain("are cut");
-  }, 10_000);
+  });
 });
 
 /** Waits at the first chunk until it is told to go on, and a moment at each other; says how many came in order. */
@@ -273,7 +273,6 @@ describe.each(LISTENS)("a body without replies, %s", (listen) => {
       // What the garbage collector lets lie of chunks that are over; it is the same for 400 MB.
       expect(most - before).toBeLessThan(80 * 2 ** 20);
     },
-    60_000,
   );
 });
 

@@ -1,7 +1,9 @@
 /** Peers that break the protocol: each costs its own connection and one line of the log, and nobody else anything. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { BODY, CONNECT, EOM, HELO, MAIL, OPTNEG, packet, RawClient, RCPT, UNKNOWN, words } from "./wire.ts";
+
+setDefaultTimeout(60_000);
 
 const FILTER = `import { defineFilter } from "pmilter";
 export default defineFilter({

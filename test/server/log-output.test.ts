@@ -1,8 +1,10 @@
 /** What the running server logs: the original's shape, JSON, and the trace of packets. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { VERSION } from "../../src/version.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import { CONNECT, EOM, HELO, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT } from "./wire.ts";
+
+setDefaultTimeout(60_000);
 
 const config = '[[filter]]\npath = "filter.ts"\n';
 const files = {

@@ -1,8 +1,10 @@
 /** Where connections go: evenly over the workers, and to the emptiest after others have ended. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
 import { descriptorsOf, descriptorsSettle, HAS_PROC, OPTNEG, RawClient, UNKNOWN } from "./wire.ts";
+
+setDefaultTimeout(60_000);
 
 const CONNECTIONS = 200;
 

@@ -1,5 +1,5 @@
 /** The life of the server process: start, signals, open sessions at its end, and the handlers of its life. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { callHandler, EXIT_HANDLER_TIMEOUT_MS } from "../../src/server/tasks.ts";
@@ -8,6 +8,8 @@ import { type Pmilter, runPmilter, startPmilter, writeProject } from "../support
 import { tempDir, waitFor } from "../support/temp.ts";
 import { spawnServer } from "./spawned.ts";
 import { BODY, CONNECT, DATA, EOH, EOM, HEADER, HELO, MAIL, OPTNEG, QUIT, RawClient, RCPT, UNKNOWN } from "./wire.ts";
+
+setDefaultTimeout(60_000);
 
 /** Takes part in everything, and changes what it sees. */
 const FILTER = `import { defineFilter } from "pmilter";

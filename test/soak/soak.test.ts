@@ -1,5 +1,5 @@
 /** The soak itself: a short run of it, and that its books tell what is wrong. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { Account } from "../../soak/account.ts";
@@ -11,6 +11,8 @@ import { leftOver, soak, type SoakOptions } from "../../soak/run.ts";
 import type { Target } from "../../soak/transport.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
 import { Versions } from "../../soak/versions.ts";
+
+setDefaultTimeout(60_000);
 
 const ROOT = join(import.meta.dir, "..", "..");
 const NO_PROBLEM = { dropped: 0, wrong: 0, "accepted against a rule": 0, late: 0, server: 0 };
@@ -48,7 +50,7 @@ describe("what is planted is found", () => {
     expect(problems.wrong).toBeGreaterThan(0);
     const mixed = examples.find(({ kind }) => kind === "wrong");
     expect(mixed?.text).toMatch(/: stamped sender=.*, expected sender=/);
-  }, 60_000);
+  });
 
   test("connections that are closed without a reason", async () => {
     await using stack = new AsyncDisposableStack();
@@ -57,7 +59,7 @@ describe("what is planted is found", () => {
     });
     expect(problems.dropped).toBeGreaterThan(0);
     expect(examples.find(({ kind }) => kind === "dropped")?.conversation.at(-1)).toContain("(closed)");
-  }, 60_000);
+  });
 });
 
 /** Passes everything on, but closes each twentieth connection in the middle. */
@@ -234,5 +236,5 @@ describe("bun run soak", () => {
     expect(await child.exited).toBe(130);
     expect(await new Response(child.stderr).text()).toContain("interrupted by SIGTERM");
     expect(readdirSync(folder.path).filter((name) => name.startsWith("pmilter-soak-"))).toEqual([]);
-  }, 60_000);
+  });
 });

@@ -2,7 +2,7 @@
  * The harness itself: the SMTP client and sink against each other, then a private Postfix between them. The milter here
  * is a stand-in that only shows that Postfix talks to one; nothing of pmilter is under test.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmod, readFile, stat } from "node:fs/promises";
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -11,6 +11,8 @@ import { postfixTool, queueIdOf, startPostfix } from "./postfix.ts";
 import { connectSmtp, sendMail } from "./smtp-client.ts";
 import { startSmtpSink } from "./smtp-sink.ts";
 import { freePort, tempDir, waitFor } from "./temp.ts";
+
+setDefaultTimeout(60_000);
 
 const MESSAGE = "Subject: dots\r\nX-Raw: \xe9\xff\r\n\r\n.\r\n..two\r\na.b\r\n\r\n.last\r\n";
 const FROM = "alice@example.test";
@@ -166,7 +168,7 @@ describeWith(postfixTool, "Postfix", () => {
     const received = withoutReceived((await sink.next()).text);
     expect(received.length).toBe(message.length);
     expect(received === message).toBe(true);
-  }, 20_000);
+  });
 
   test("submit sends through the sendmail command and nonSmtpdMilters", async () => {
     await using dir = await tempDir("milter");

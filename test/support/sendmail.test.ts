@@ -2,7 +2,7 @@
  * The harness itself: a private Sendmail between the SMTP client and the sink. The milter here is a stand-in that only
  * shows that Sendmail talks to one; nothing of pmilter is under test.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmod, readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { describeWith } from "./available.ts";
@@ -10,6 +10,8 @@ import { queueIdOf, sendmailTool, startSendmail } from "./sendmail.ts";
 import { connectSmtp, sendMail } from "./smtp-client.ts";
 import { startSmtpSink } from "./smtp-sink.ts";
 import { tempDir } from "./temp.ts";
+
+setDefaultTimeout(60_000);
 
 const MESSAGE =
   "From: <alice@example.test>\r\nSubject: dots\r\nX-Raw: \xe9\xff\r\n\r\n.\r\n..two\r\na.b\r\n\r\n.last\r\n";

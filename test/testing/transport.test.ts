@@ -1,11 +1,13 @@
 /** The socket transport, over a unix socket and over TCP, against a filter that is a plain socket. */
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MilterClient } from "../../src/testing/client.ts";
 import { connectTransport, type FilterAddress } from "../../src/testing/transport.ts";
 import { CONTINUE, optneg, packet } from "./fake-filter.ts";
+
+setDefaultTimeout(60_000);
 
 const cleanups: (() => void)[] = [];
 afterEach(() => {

@@ -1,5 +1,5 @@
 /** What a worker does with a connection that it accepts: keeps it, passes it on, lets it wait, or refuses it. */
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { BlockList } from "node:net";
 import { fstatSync, openSync } from "node:fs";
 import type { ListenAddress } from "../../src/config/address.ts";
@@ -9,6 +9,8 @@ import { type SharedListener, listen } from "../../src/server/listener.ts";
 import { Acceptor, type AcceptorHost, CHURN_SLACK, type Guest } from "../../src/worker/acceptor.ts";
 import type { Connection } from "../../src/worker/connection.ts";
 import { Cleanup, openDescriptors, Peer } from "../server/sockets.ts";
+
+setDefaultTimeout(60_000);
 
 const cleanup = new Cleanup();
 afterEach(() => cleanup.run());

@@ -1,5 +1,5 @@
 /** Handlers that fail outside of their calls, or end their worker: what is logged, and that the service goes on. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { MilterClient } from "../../src/testing/index.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import {
@@ -13,6 +13,8 @@ import {
   RawClient,
   UNKNOWN,
 } from "../server/wire.ts";
+
+setDefaultTimeout(60_000);
 
 function start(filter: string, server: Record<string, unknown> = {}): Promise<Pmilter> {
   return startPmilter({
@@ -155,25 +157,21 @@ describe("process.exit in a handler", () => {
     expect(other.isEnded).toBe(false);
   });
 
-  test.skipIf(!HAS_PROC)(
-    "again and again: always replaced, and no descriptor is left over",
-    async () => {
-      await using server = await start(EXITING);
-      const crash = async () => {
-        const from = server.log.all.length;
-        using client = await RawClient.connect(server.addresses[0]!);
-        expect(await client.ask(OPTNEG, CONNECT)).toBe("Oc");
-        expect(await client.ask(MAIL)).toBe("t");
-        await server.log.next(/a worker with \d connections? ended/, { from });
-        // Served again once its successor is there.
-        expect(await client.ask(UNKNOWN)).toBe("y");
-      };
-      const before = descriptorsOf(server);
-      for (let round = 0; round < 4; round++) await crash();
-      await descriptorsSettle(server, before);
-    },
-    15_000,
-  );
+  test.skipIf(!HAS_PROC)("again and again: always replaced, and no descriptor is left over", async () => {
+    await using server = await start(EXITING);
+    const crash = async () => {
+      const from = server.log.all.length;
+      using client = await RawClient.connect(server.addresses[0]!);
+      expect(await client.ask(OPTNEG, CONNECT)).toBe("Oc");
+      expect(await client.ask(MAIL)).toBe("t");
+      await server.log.next(/a worker with \d connections? ended/, { from });
+      // Served again once its successor is there.
+      expect(await client.ask(UNKNOWN)).toBe("y");
+    };
+    const before = descriptorsOf(server);
+    for (let round = 0; round < 4; round++) await crash();
+    await descriptorsSettle(server, before);
+  });
 
   test("the exit code of the server is none of a handler's business", async () => {
     await using server = await start(EXITING.replace("process.exit(3)", "process.exitCode = 7"));

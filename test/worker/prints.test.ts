@@ -1,8 +1,10 @@
 /** What handlers print: on the server's standard output, unchanged, whole lines, in order. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { formatLine } from "../../src/worker/print.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { CONNECT, MAIL, OPTNEG, QUIT, RawClient, UNKNOWN } from "../server/wire.ts";
+
+setDefaultTimeout(60_000);
 
 describe("formatLine", () => {
   test.each<[unknown[], string]>([
