@@ -35,7 +35,7 @@ export async function serve(configFile: string, workerUrl: URL, incomplete: stri
   const flush = () => Promise.all([errors.flush(FLUSH_TIMEOUT_MS), prints.flush(FLUSH_TIMEOUT_MS)]);
 
   log.write("notice", `pmilter/${VERSION} starting (using Bun ${Bun.version})`);
-  if (incomplete !== null) log.write("info", `the lines of verdicts are not logged: ${incomplete}`);
+  if (incomplete !== null) log.write("warn", `the lines of verdicts are not logged: ${incomplete}`);
   logNotices(log, config);
   if (process.getuid?.() === 0 && config.server.user === null) {
     log.write("warn", "running as root: set server.user, so that handlers have no more rights than they need");

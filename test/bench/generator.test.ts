@@ -1,5 +1,6 @@
 /** The load generator: a message on each connection that rests, and messages at a pace. */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { IS_LINUX } from "../support/available.ts";
 import { askServer } from "../../src/server/control.ts";
 import type { Status } from "../../src/server/status.ts";
 import { startBare, startReal } from "../../bench/support/servers.ts";
@@ -11,7 +12,6 @@ setDefaultTimeout(60_000);
 
 const PLAN: Plan = { ...SMALLEST, generators: 2 };
 const { signal } = PLAN;
-const IS_LINUX = process.platform === "linux";
 
 test.skipIf(!IS_LINUX)("idle: each round is a message on each connection, however many there are", async () => {
   await using server = await startReal({ handlers: "ten", workers: 1, signal });

@@ -1,12 +1,11 @@
 /** Threads by name and processor time, where they may run, and the peak of a process's memory. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
+import { given, IS_LINUX } from "../support/available.ts";
 import { growthBytes, residentBytes, startPeak } from "../../bench/support/process.ts";
 import { pin, threadsOf, whyNotPinned, WORKER } from "../../bench/support/threads.ts";
 
 setDefaultTimeout(60_000);
-
-const IS_LINUX = process.platform === "linux";
 
 /** A process with one worker, which computes when it is told to; then it says so. */
 const PROGRAM = `
@@ -54,19 +53,22 @@ test.skipIf(!IS_LINUX)("threadsOf: what each thread has used since an earlier lo
   });
 });
 
-test.skipIf(!IS_LINUX || whyNotPinned() !== null)("pin: one thread, or all of a process", async () => {
-  const coresOf = (pid: number, id: number) =>
-    /^Cpus_allowed_list:\s+(.*)$/m.exec(readFileSync(`/proc/${pid}/task/${id}/status`, "utf8"))![1];
-  await withProgram(async (pid) => {
-    const [main, worker] = [pid, threadsOf(pid).find(({ name }) => name === WORKER)!.id];
-    const all = coresOf(pid, main);
-    pin(worker, 0);
-    expect([coresOf(pid, main), coresOf(pid, worker)]).toEqual([all, "0"]);
-    pin(pid, 0, true);
-    expect(threadsOf(pid).map(({ id }) => coresOf(pid, id))).toEqual(threadsOf(pid).map(() => "0"));
-  });
-  expect(() => pin(2 ** 30, 0)).toThrow("taskset: ");
-});
+test.skipIf(!given(whyNotPinned() === null, `pin: ${whyNotPinned()}`))(
+  "pin: one thread, or all of a process",
+  async () => {
+    const coresOf = (pid: number, id: number) =>
+      /^Cpus_allowed_list:\s+(.*)$/m.exec(readFileSync(`/proc/${pid}/task/${id}/status`, "utf8"))![1];
+    await withProgram(async (pid) => {
+      const [main, worker] = [pid, threadsOf(pid).find(({ name }) => name === WORKER)!.id];
+      const all = coresOf(pid, main);
+      pin(worker, 0);
+      expect([coresOf(pid, main), coresOf(pid, worker)]).toEqual([all, "0"]);
+      pin(pid, 0, true);
+      expect(threadsOf(pid).map(({ id }) => coresOf(pid, id))).toEqual(threadsOf(pid).map(() => "0"));
+    });
+    expect(() => pin(2 ** 30, 0)).toThrow("taskset: ");
+  },
+);
 
 test.skipIf(!IS_LINUX)("growthBytes: the peak since it was begun anew, not an earlier one", async () => {
   const LARGE = 50 * 2 ** 20;

@@ -114,7 +114,7 @@ export class Terminal implements AsyncDisposable {
       },
     };
     try {
-      await log.next(/: ready: listening on /, { timeoutMs: 30_000 });
+      await log.next(/: ready: listening on /);
     } catch (error) {
       await running[Symbol.asyncDispose]();
       throw error;

@@ -1,5 +1,6 @@
 /** docs/failures.md, "The mail server": what a peer does wrong costs its own connection, and one line at most. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { IS_LINUX } from "../support/available.ts";
 import type { Counts } from "../../src/counters.ts";
 import type { Pmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
@@ -12,7 +13,6 @@ import {
   descriptorsSettle,
   EOH,
   EOM,
-  HAS_PROC,
   HEADER,
   HELO,
   MAIL,
@@ -51,7 +51,7 @@ beforeAll(async () => {
   server = await start(FILTER);
   bystander = await RawClient.connect(server.addresses[0]!);
   expect(await bystander.ask(OPTNEG, CONNECT, HELO)).toBe("Occ");
-  if (HAS_PROC) descriptors = descriptorsOf(server);
+  if (IS_LINUX) descriptors = descriptorsOf(server);
 });
 
 afterAll(async () => {
@@ -116,11 +116,11 @@ describe("what breaks the protocol", () => {
   ])("garbage: %s", (_, sent, replies, reason) => expectClosed(sent, replies, reason));
 
   test("garbage: length 0xFFFFFFFF, of which nothing is reserved", async () => {
-    const resident = HAS_PROC ? residentBytes(server) : 0;
+    const resident = IS_LINUX ? residentBytes(server) : 0;
     for (let count = 0; count < 20; count++) {
       await expectClosed([OPTNEG, words(0xffff_ffff)], "O", /packet of 4294967295 bytes/);
     }
-    if (HAS_PROC) expect(residentBytes(server) - resident).toBeLessThan(32 * MiB);
+    if (IS_LINUX) expect(residentBytes(server) - resident).toBeLessThan(32 * MiB);
   });
 
   test("version-99: is served as version 6", async () => {
@@ -154,9 +154,9 @@ test("vanishes: in the middle of a command, orderly or by a reset: abort and clo
     }
   }
   await expectUndisturbed();
-  if (HAS_PROC) {
+  if (IS_LINUX) {
     const what = "the descriptors of connections that are gone";
-    await waitFor(() => descriptorsOf(server) <= descriptors, { what, timeoutMs: 3000 });
+    await waitFor(() => descriptorsOf(server) <= descriptors, { what });
   }
   expect(server.log.all.slice(from)).toEqual([]);
   await expectCounters(server, { protocolErrors: 0, sessionsLost: 0 }, before);
@@ -202,12 +202,12 @@ test("pipelines: 10,000 packets in one write get 10,000 replies in order, in bou
   await note();
   using client = await RawClient.connect(server.addresses[0]!);
   await client.ask(OPTNEG, CONNECT);
-  const resident = HAS_PROC ? residentBytes(server) : 0;
+  const resident = IS_LINUX ? residentBytes(server) : 0;
   const spam = packet("M", "<spam@example.com>\0");
   const packets = Array.from({ length: 2500 }, () => [spam, RCPT, EOM, UNKNOWN]).flat();
   await client.send(Buffer.concat(packets));
   expect(await client.codes(10_000)).toBe("ccyc".repeat(2500));
-  if (HAS_PROC) expect(residentBytes(server) - resident).toBeLessThan(64 * MiB);
+  if (IS_LINUX) expect(residentBytes(server) - resident).toBeLessThan(64 * MiB);
   expect(await client.ask(MAIL, RCPT, EOM)).toBe("ccc");
   await expectUndisturbed();
   await expectCounters(server, { rejected: 2500, accepted: 2, internalErrors: 0 }, before);
@@ -218,11 +218,11 @@ test("never-reads: the server reads no more of it, its memory stays, others are 
   using client = await RawClient.connect(server.addresses[0]!);
   await client.ask(OPTNEG, CONNECT, MAIL);
   client.pause();
-  const resident = HAS_PROC ? residentBytes(server) : 0;
+  const resident = IS_LINUX ? residentBytes(server) : 0;
   // What gets into the sockets' buffers; the bystander's answers are the clock.
   const sent = await client.stuff(UNKNOWN, async () => expect(await bystander.ask(UNKNOWN)).toBe("c"));
   expect(sent).toBeLessThan(64 * MiB);
-  if (HAS_PROC) {
+  if (IS_LINUX) {
     expect(residentBytes(server) - resident).toBeLessThan(64 * MiB);
     const cpu = cpuMs(server.process.pid);
     await Bun.sleep(300);
@@ -238,19 +238,19 @@ test("never-reads: the server reads no more of it, its memory stays, others are 
 
 test("never-reads: one that goes on so is given up after server.timeout", async () => {
   await using short = await start("envrcpt() {}, envfrom() {}", { server: { timeout: 0.3 } });
-  const open = HAS_PROC ? descriptorsOf(short) : 0;
+  const open = IS_LINUX ? descriptorsOf(short) : 0;
   using client = await RawClient.connect(short.addresses[0]!);
   await client.ask(OPTNEG, CONNECT, MAIL);
   client.pause();
   await client.stuff(UNKNOWN, () => new Promise(setImmediate));
   await expectLogged(short, "never-reads");
-  if (HAS_PROC) await descriptorsSettle(short, open, 3000);
+  if (IS_LINUX) await descriptorsSettle(short, open, 3000);
 });
 
 /** One that says no more is cut after `server.timeout`, and an active one beside it is not. */
 async function expectCut(id: string, sent: readonly Uint8Array[], replies: string): Promise<void> {
   await using short = await start(FILTER, { server: { timeout: 0.4 } });
-  const open = HAS_PROC ? descriptorsOf(short) : 0;
+  const open = IS_LINUX ? descriptorsOf(short) : 0;
   using active = await RawClient.connect(short.addresses[0]!);
   await active.ask(OPTNEG);
   const asking = setInterval(() => void active.send(UNKNOWN), 100);
@@ -263,7 +263,7 @@ async function expectCut(id: string, sent: readonly Uint8Array[], replies: strin
   expect(active.isEnded).toBe(false);
   await active.send(QUIT);
   await active.ended();
-  if (HAS_PROC) await descriptorsSettle(short, open, 3000);
+  if (IS_LINUX) await descriptorsSettle(short, open, 3000);
   await expectCounters(short, { protocolErrors: 0, sessionsLost: 0 });
 }
 

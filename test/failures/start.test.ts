@@ -1,13 +1,14 @@
 /** What can be wrong with the system, at the start and while the server runs: rows of docs/failures.md. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdir } from "node:fs/promises";
+import { constants } from "node:fs";
+import { copyFile, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { OPTNEG, RawClient } from "../server/wire.ts";
 import { connect, expectCodes, helo, mail, unknown } from "../recovery/support.ts";
-import { MAIN, type PmilterOptions, writeProject } from "../support/pmilter.ts";
+import { Lines, MAIN, type PmilterOptions, writeProject } from "../support/pmilter.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
-import { statusIn } from "./support.ts";
+import { expectLogged, statusIn } from "./support.ts";
 
 setDefaultTimeout(60_000);
 
@@ -121,4 +122,29 @@ test("stale-socket: after SIGKILL the next start takes the socket that is left",
   await using second = await startPmilter({ ...FILTER, listen });
   using session = await RawClient.connect(second.addresses[0]!);
   expectCodes(await session.ask(OPTNEG, unknown("WHO")), "Oc");
+});
+
+test("no-second-start: the server serves, and says what its log lacks", async () => {
+  await using dir = await tempDir("gone");
+  const configFile = await writeProject(dir.path, FILTER);
+  const bun = join(dir.path, "bun");
+  await copyFile(process.execPath, bun, constants.COPYFILE_FICLONE);
+  const gone = join(dir.path, "gone.ts");
+  await writeFile(gone, 'import { unlinkSync } from "node:fs";\nunlinkSync(process.execPath);\n');
+  const child = Bun.spawn([bun, "--preload", gone, MAIN, "-c", configFile], {
+    stdio: ["ignore", "ignore", "pipe"],
+    env: { ...process.env, XDG_RUNTIME_DIR: "" },
+  });
+  try {
+    const log = new Lines();
+    void log.read(child.stderr);
+    await log.next(/ready: listening/);
+    const [line] = await expectLogged({ log }, "no-second-start");
+    expect(line).toContain("ENOENT");
+    using session = await RawClient.connect(`unix:${dir.path}/pmilter.sock`);
+    expectCodes(await session.ask(OPTNEG, unknown("WHO")), "Oc");
+  } finally {
+    child.kill("SIGTERM");
+    await child.exited;
+  }
 });

@@ -64,7 +64,7 @@ export async function expectLogged(
   { from = 0, patterns = patternsOf(id) } = {},
 ): Promise<string[]> {
   if (patterns.length === 0) throw new Error(`the row ${id} names no line`);
-  return await Promise.all(patterns.map((pattern) => log.next(pattern, { from, timeoutMs: 5000 })));
+  return await Promise.all(patterns.map((pattern) => log.next(pattern, { from })));
 }
 
 /** Waits until a line of the row stands so often in the log; no more often, once everything so far is answered. */

@@ -1,21 +1,11 @@
 /** Peers that try to make the server's memory grow: each may hold what the limits say, and no more. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { IS_LINUX } from "../support/available.ts";
 import { reject } from "../../src/index.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { type AnyFilter, Line } from "../handler/harness.ts";
 import { cmd } from "../protocol/wire.ts";
-import {
-  CONNECT,
-  EOM,
-  HAS_PROC,
-  HELO,
-  MAIL,
-  OPTNEG,
-  packet,
-  RawClient,
-  residentBytes,
-  UNKNOWN,
-} from "../server/wire.ts";
+import { CONNECT, EOM, HELO, MAIL, OPTNEG, packet, RawClient, residentBytes, UNKNOWN } from "../server/wire.ts";
 
 setDefaultTimeout(60_000);
 
@@ -67,7 +57,7 @@ describe("refused recipients", () => {
   });
 });
 
-describe.skipIf(!HAS_PROC)("one peer of a server", () => {
+describe.skipIf(!IS_LINUX)("one peer of a server", () => {
   let server: Pmilter;
   let bystander: RawClient;
 

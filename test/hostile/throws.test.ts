@@ -3,20 +3,11 @@
  * themselves. Some are what JSON in a mail is parsed to. Each is a failed call like any other (design 2.2).
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { IS_LINUX } from "../support/available.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { type AnyFilter, Line, settled } from "../handler/harness.ts";
 import { cmd } from "../protocol/wire.ts";
-import {
-  CONNECT,
-  descriptorsOf,
-  descriptorsSettle,
-  HAS_PROC,
-  MAIL,
-  OPTNEG,
-  packet,
-  RawClient,
-  UNKNOWN,
-} from "../server/wire.ts";
+import { CONNECT, descriptorsOf, descriptorsSettle, MAIL, OPTNEG, packet, RawClient, UNKNOWN } from "../server/wire.ts";
 
 setDefaultTimeout(60_000);
 
@@ -126,7 +117,7 @@ export default defineFilter({
     expect(server.log.text).not.toContain("[crit]");
   });
 
-  test.skipIf(!HAS_PROC)(
+  test.skipIf(!IS_LINUX)(
     "awaited, and at the end of a connection: it is answered, and nothing of it stays",
     async () => {
       await using server = await start();

@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { givenIpv6 } from "../support/available.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { sendMail } from "../support/smtp-client.ts";
 import { type SmtpSink, startSmtpSink } from "../support/smtp-sink.ts";
@@ -29,9 +30,8 @@ const FILES = Object.fromEntries(
     .map(({ name }) => [`handlers/${name}`, readFileSync(join(ROOT, "handlers", name), "utf8")]),
 );
 
-const hasInet6 = canListen("::1");
+const hasInet6 = givenIpv6();
 const kinds = KINDS.filter((kind) => kind !== "inet6" || hasInet6);
-if (!hasInet6) console.warn('skipped, "the shipped handlers over inet6": this machine has no ::1');
 
 describeBehindEach("the shipped handlers", (server) => {
   let stack: AsyncDisposableStack;
@@ -137,12 +137,3 @@ describeBehindEach("the shipped handlers", (server) => {
     expect(pmilter.log.text).not.toContain("[error]");
   });
 });
-
-function canListen(hostname: string): boolean {
-  try {
-    Bun.listen({ hostname, port: 0, socket: { data() {} } }).stop(true);
-    return true;
-  } catch {
-    return false;
-  }
-}

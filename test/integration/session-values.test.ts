@@ -124,7 +124,7 @@ describeWith(postfixTool, "what handlers are told", () => {
         expect.stringContaining("554 5.7.1 <no@example.org>: Recipient address rejected"),
       ]);
       // Not `delivered` first: a message that was discarded would be waited for in vain.
-      await prints.next(/^some eom/, { from, timeoutMs: 2000 });
+      await prints.next(/^some eom/, { from });
       expect(prints.all.slice(from)).toEqual([
         "all <no@example.org> 5.7.1",
         "all <bob@example.org> accepted",

@@ -3,6 +3,7 @@ import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "
 import { mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { IS_LINUX } from "../support/available.ts";
 import {
   close,
   connectUnix,
@@ -19,8 +20,6 @@ import {
 setDefaultTimeout(60_000);
 
 const BAD_FD = 1_000_000;
-const linux = process.platform === "linux";
-if (!linux) console.log("skipped: descriptor flags are read from /proc, which only Linux has");
 
 const folder = mkdtempSync(join(tmpdir(), "libc-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -64,7 +63,7 @@ describe("errors", () => {
   });
 });
 
-describe.if(linux)("dup", () => {
+describe.if(IS_LINUX)("dup", () => {
   test("dup gives a close-on-exec copy, which a started program does not inherit", () => {
     const source = openSync(import.meta.path, "r");
     const copy = dup(source);
@@ -104,7 +103,7 @@ describe("sockets", () => {
     const first = connectUnix(path);
     cleanups.push(() => close(first));
     expect(isListening(first)).toBe(false);
-    if (linux) {
+    if (IS_LINUX) {
       listen(listener.fd, 0);
       // Bun accepts only when this function has returned, so the queue stays full.
       expect(codeOf(() => connectUnix(path))).toBe("connect EAGAIN");

@@ -2,7 +2,8 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { CONNECT, HAS_PROC, HELO, OPTNEG, RawClient } from "../server/wire.ts";
+import { IS_LINUX } from "../support/available.ts";
+import { CONNECT, HELO, OPTNEG, RawClient } from "../server/wire.ts";
 import { startPmilter } from "../support/pmilter.ts";
 
 setDefaultTimeout(60_000);
@@ -17,7 +18,7 @@ import { defineFilter } from "pmilter";
 export default defineFilter({ helo() { while (!existsSync(join(import.meta.dir, "go"))); } });
 `;
 
-test.if(HAS_PROC)(
+test.if(IS_LINUX)(
   "a server that is filled and freed time and again takes no descriptors for a blocked worker",
   async () => {
     await using server = await startPmilter({

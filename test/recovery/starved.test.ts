@@ -2,10 +2,9 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { describeWith, outsideTool } from "../support/available.ts";
+import { describeWith, IS_LINUX, outsideTool } from "../support/available.ts";
 import { Lines, MAIN, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
-import { HAS_PROC } from "../server/wire.ts";
 import { connect, expectCodes, helo, OPTNEG, RawClient, unknown } from "./support.ts";
 
 setDefaultTimeout(60_000);
@@ -26,7 +25,7 @@ export default defineFilter({
 const LIMIT = 300;
 
 describeWith(outsideTool("sh"), "without descriptors", () => {
-  test.skipIf(!HAS_PROC)(
+  test.skipIf(!IS_LINUX)(
     "no-descriptors: sessions go on, new connections wait without using up a core, nothing is reloaded, and all comes back",
     async () => {
       await using dir = await tempDir("starved");

@@ -241,7 +241,7 @@ describe("hangs-at-import: a handler that hangs at import", () => {
     await server.prints.next(/loading/);
     server.process.kill("SIGTERM");
     try {
-      await waitFor(() => server.process.exitCode !== null, { what: "the end of the server", timeoutMs: 3000 });
+      await waitFor(() => server.process.exitCode !== null, { what: "the end of the server" });
     } finally {
       if (server.process.exitCode === null) server.process.kill("SIGKILL");
       await server.process.exited;

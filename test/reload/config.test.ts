@@ -280,7 +280,7 @@ describe("postconfig_handler", () => {
     await save(server, "word.ts", 'export const word = "two";\n');
     await save(server, "filter.ts", versioned("v2"));
     await untilVersion(server, "v2");
-    await server.prints.next(/two/, { timeoutMs: 3000 });
+    await server.prints.next(/two/);
     expect(server.prints.all).toEqual(["postconfig one", "postconfig one", "postconfig two"]);
   });
 

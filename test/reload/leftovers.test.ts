@@ -1,6 +1,7 @@
 /** A generation that ends leaves nothing behind: no thread, no descriptor, no memory, no timer of its handlers. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { CONNECT, HAS_PROC, HELO, MAIL, OPTNEG, QUIT, RawClient } from "../server/wire.ts";
+import { IS_LINUX } from "../support/available.ts";
+import { CONNECT, HELO, MAIL, OPTNEG, QUIT, RawClient } from "../server/wire.ts";
 import { runPmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
 import {
@@ -29,7 +30,7 @@ new (await import("node:events")).EventEmitter().on("x", () => table);
 `;
 }
 
-test.skipIf(!HAS_PROC)(
+test.skipIf(!IS_LINUX)(
   "100 reloads, some of them failing, with a session each: threads, descriptors and memory as before",
   async () => {
     await using server = await startVersioned({

@@ -201,7 +201,7 @@ describe("what is saved", () => {
       await client.ask(OPTNEG);
       return await versionOf(client);
     };
-    await waitFor(async () => (await version()) === "v2", { what: "the saved code", timeoutMs: 2000 });
+    await waitFor(async () => (await version()) === "v2", { what: "the saved code" });
   });
 
   test("changed-meanwhile: a change while a reload is under way is not lost, also of a file that is new to it", async () => {

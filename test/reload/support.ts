@@ -10,7 +10,7 @@ import { askServer } from "../../src/server/control.ts";
 import type { Status } from "../../src/server/status.ts";
 import { descriptorsOf, OPTNEG, QUIT, RawClient, residentBytes, UNKNOWN } from "../server/wire.ts";
 import { type Pmilter, type PmilterOptions, startPmilter } from "../support/pmilter.ts";
-import { waitFor } from "../support/temp.ts";
+import { PATIENCE_MS, waitFor } from "../support/temp.ts";
 
 /** The contract: a save is in force for sessions that begin later than this after the last write. */
 export const PROMISED_MS = 1000;
@@ -62,7 +62,7 @@ export async function negotiated(server: Pmilter): Promise<RawClient> {
 }
 
 /** Begins sessions, one after the other, until one runs `version`; gives the milliseconds that it took. */
-export async function untilVersion(server: Pmilter, version: string, timeoutMs = 2500): Promise<number> {
+export async function untilVersion(server: Pmilter, version: string, timeoutMs = PATIENCE_MS): Promise<number> {
   const since = performance.now();
   for (;;) {
     const found = await newVersion(server);
@@ -75,7 +75,7 @@ export async function untilVersion(server: Pmilter, version: string, timeoutMs =
 }
 
 /** Asks a session again and again until it runs `version`. */
-export async function untilMoved(client: RawClient, version: string, timeoutMs = 2500): Promise<void> {
+export async function untilMoved(client: RawClient, version: string, timeoutMs = PATIENCE_MS): Promise<void> {
   const since = performance.now();
   for (;;) {
     const found = await versionOf(client);
@@ -106,7 +106,7 @@ export async function remove(server: Pmilter, name: string): Promise<void> {
 
 /** The first log line from `from` on that matches, now or soon. */
 export function logged(server: Pmilter, pattern: RegExp, from = 0): Promise<string> {
-  return server.log.next(pattern, { from, timeoutMs: 3000 });
+  return server.log.next(pattern, { from });
 }
 
 /** The log lines about reloads that came to an end. */
@@ -158,7 +158,7 @@ export async function footprint(server: Pmilter): Promise<Footprint> {
   const names = () => readdirSync(folder).map((task) => nameOfTask(join(folder, task)));
   const workers = () => names().filter((name) => name === "Worker").length;
   // A thread is gone a little after its generation.
-  await waitFor(() => workers() <= expected, { what: "the end of old threads", timeoutMs: 2000 }).catch(() => {});
+  await waitFor(() => workers() <= expected, { what: "the end of old threads" });
   return {
     threads: names().length,
     workers: workers(),

@@ -4,8 +4,8 @@
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { setTimeout as pause } from "node:timers/promises";
+import { IS_LINUX } from "../support/available.ts";
 import { MilterClient, type Outcome } from "../../src/testing/index.ts";
-import { HAS_PROC } from "../server/wire.ts";
 import type { Pmilter } from "../support/pmilter.ts";
 import {
   askReload,
@@ -119,7 +119,7 @@ async function sendOn(server: Pmilter, index: number, state: { isOver: boolean; 
   }
 }
 
-test.skipIf(!HAS_PROC)(
+test.skipIf(!IS_LINUX)(
   `${RELOADS} reloads while ${CLIENTS} clients send`,
   async () => {
     await using server = await startVersioned({

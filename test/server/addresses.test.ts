@@ -2,8 +2,8 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { lstatSync } from "node:fs";
 import { connect } from "node:net";
-import { networkInterfaces } from "node:os";
 import { join } from "node:path";
+import { givenIpv6, givenRoot } from "../support/available.ts";
 import { close, dup } from "../../src/net/libc.ts";
 import { runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
@@ -11,10 +11,8 @@ import { CONNECT, MAIL, OPTNEG, QUIT, RawClient, UNKNOWN } from "./wire.ts";
 
 setDefaultTimeout(60_000);
 
-const isRoot = process.geteuid?.() === 0;
-const hasIpv6 = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === "::1"));
-if (!isRoot) console.log("skipped: the owner of the socket is tested as root");
-if (!hasIpv6) console.log("skipped: this machine has no ::1");
+const IS_ROOT = givenRoot("the owner of the socket");
+const HAS_IPV6 = givenIpv6();
 
 const config = '[[filter]]\npath = "filter.ts"\n';
 const files = {
@@ -39,7 +37,7 @@ async function isServed(address: string): Promise<boolean> {
 }
 
 describe("server.listen", () => {
-  test.skipIf(!hasIpv6)("several at once: unix, inet, inet6 and an inherited descriptor", async () => {
+  test.skipIf(!HAS_IPV6)("several at once: unix, inet, inet6 and an inherited descriptor", async () => {
     using inherited = inheritable();
     await using server = await startPmilter({
       listen: ["unix:a.sock", "./b.sock", "inet:127.0.0.1:0", "inet6:[::1]:0", "fd:3"],
@@ -82,7 +80,7 @@ describe("server.listen", () => {
     expect(lstatSync(join(server.dir, "pmilter.sock")).mode & 0o7777).toBe(0o620);
   });
 
-  test.skipIf(!isRoot)("a unix socket has the owner of socket_user and socket_group", async () => {
+  test.skipIf(!IS_ROOT)("a unix socket has the owner of socket_user and socket_group", async () => {
     await using server = await startPmilter({ server: { ...QUICK, socket_user: "nobody", socket_group: "12345" } });
     const { uid, gid } = lstatSync(join(server.dir, "pmilter.sock"));
     expect([uid, gid]).toEqual([65534, 12345]);
@@ -234,7 +232,7 @@ describe("server.allow", () => {
     expect(await isServed(server.addresses[1]!)).toBe(true);
   });
 
-  test.skipIf(!hasIpv6)("knows IPv6", async () => {
+  test.skipIf(!HAS_IPV6)("knows IPv6", async () => {
     await using server = await startPmilter({
       ...options,
       listen: ["inet:127.0.0.1:0", "inet6:[::1]:0"],

@@ -5,6 +5,7 @@
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, renameSync } from "node:fs";
 import { join } from "node:path";
+import { IS_LINUX } from "../support/available.ts";
 import { close, connectUnix, dup, listen as setBacklog, shutdown } from "../../src/net/libc.ts";
 import { Cleanup, Peer, recorder, turn } from "./sockets.ts";
 
@@ -12,9 +13,6 @@ setDefaultTimeout(60_000);
 
 const cleanup = new Cleanup();
 afterEach(() => cleanup.run());
-
-const linux = process.platform === "linux";
-if (!linux) console.log("skipped: a full queue is told only by Linux");
 
 type Socket = Bun.Socket & { readonly fd: number };
 type BoundListener = { readonly fd: number; readonly port: number; stop(force?: boolean): void };
@@ -74,7 +72,7 @@ function fillQueue(path: string, most: number): number {
 }
 
 describe("listening", () => {
-  test.if(linux)("Bun.listen ignores backlog, and libc's listen sets it", () => {
+  test.if(IS_LINUX)("Bun.listen ignores backlog, and libc's listen sets it", () => {
     const path = join(cleanup.folder(), "s");
     const { listener } = listenPaused({ unix: path, backlog: 2 });
     expect(fillQueue(path, 20)).toBe(20);
@@ -85,7 +83,7 @@ describe("listening", () => {
     listener.stop();
   });
 
-  test.if(linux)("Bun.listen({ fd }) sets the backlog back to its own", () => {
+  test.if(IS_LINUX)("Bun.listen({ fd }) sets the backlog back to its own", () => {
     const path = join(cleanup.folder(), "s");
     const { listener } = listenPaused({ unix: path });
     const fd = dup(listener.fd);
@@ -96,7 +94,7 @@ describe("listening", () => {
     expect(fillQueue(`${path}2`, 20)).toBe(20);
   });
 
-  test.if(linux)("Bun.connect calls a full unix queue ECONNREFUSED, like a stale socket", async () => {
+  test.if(IS_LINUX)("Bun.connect calls a full unix queue ECONNREFUSED, like a stale socket", async () => {
     const path = join(cleanup.folder(), "s");
     const { listener } = listenPaused({ unix: path });
     const fd = dup(listener.fd);

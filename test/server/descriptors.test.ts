@@ -1,5 +1,6 @@
 /** No descriptor and no memory is left over in the server, however connections end. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { IS_LINUX } from "../support/available.ts";
 import { connectionsThatFit } from "../../src/server/descriptors.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import {
@@ -8,7 +9,6 @@ import {
   descriptorsOf,
   descriptorsSettle,
   EOM,
-  HAS_PROC,
   HELO,
   MAIL,
   OPTNEG,
@@ -71,7 +71,7 @@ const ENDINGS: readonly ((client: RawClient) => Promise<unknown>)[] = [
 
 const BATCH = 100;
 
-test.skipIf(!HAS_PROC)("10,000 connections, over unix and TCP, leave no descriptor and little memory", async () => {
+test.skipIf(!IS_LINUX)("10,000 connections, over unix and TCP, leave no descriptor and little memory", async () => {
   await using server = await startPmilter({
     listen: ["unix:pmilter.sock", "inet:127.0.0.1:0"],
     server: { workers: 2 },
@@ -98,7 +98,7 @@ test.skipIf(!HAS_PROC)("10,000 connections, over unix and TCP, leave no descript
   expect(await server.stop()).toBe(0);
 });
 
-describe.skipIf(!HAS_PROC).each(["unix:pmilter.sock", "inet:127.0.0.1:0"])("a peer that never closes, %s", (listen) => {
+describe.skipIf(!IS_LINUX).each(["unix:pmilter.sock", "inet:127.0.0.1:0"])("a peer that never closes, %s", (listen) => {
   test("a connection that the server ends takes no descriptor any longer", async () => {
     await using server = await startPmilter({
       listen,
@@ -135,7 +135,7 @@ describe.skipIf(!HAS_PROC).each(["unix:pmilter.sock", "inet:127.0.0.1:0"])("a pe
   });
 });
 
-test.skipIf(!HAS_PROC)("a connection that server.allow refuses takes no descriptor", async () => {
+test.skipIf(!IS_LINUX)("a connection that server.allow refuses takes no descriptor", async () => {
   await using server = await startPmilter({
     listen: "inet:127.0.0.1:0",
     server: { workers: 1, allow: ["192.0.2.0/24"] },

@@ -13,8 +13,8 @@ import {
   unlinkSync,
   writeFileSync,
 } from "node:fs";
-import { networkInterfaces } from "node:os";
 import { join } from "node:path";
+import { givenIpv6, givenRoot, IS_LINUX } from "../support/available.ts";
 import type { ListenAddress } from "../../src/config/address.ts";
 import { close, connectUnix, dup, MAX_UNIX_PATH_BYTES, listen as setBacklog, shutdown } from "../../src/net/libc.ts";
 import { ListenError } from "../../src/server/listen-error.ts";
@@ -26,12 +26,8 @@ setDefaultTimeout(60_000);
 const cleanup = new Cleanup();
 afterEach(() => cleanup.run());
 
-const linux = process.platform === "linux";
-const isRoot = process.geteuid?.() === 0;
-const hasIpv6 = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === "::1"));
-if (!linux) console.log("skipped: counting descriptors needs /proc");
-if (!isRoot) console.log("skipped: owners of sockets are tested as root");
-if (!hasIpv6) console.log("skipped: this machine has no ::1");
+const IS_ROOT = givenRoot("what is owned by somebody else");
+const HAS_IPV6 = givenIpv6();
 
 const LOCAL: ListenAddress = { kind: "tcp", host: "127.0.0.1", port: 0, family: 4 };
 const LISTENER_MODULE = JSON.stringify(join(import.meta.dir, "../../src/server/listener.ts"));
@@ -110,7 +106,7 @@ describe("unix", () => {
     expect(lstatSync(path).isSocket()).toBe(true);
   });
 
-  test.if(isRoot && linux)("listen sets mode and owner before the socket is at its path", async () => {
+  test.if(IS_ROOT && IS_LINUX)("listen sets mode and owner before the socket is at its path", async () => {
     const folder = cleanup.folder();
     chmodSync(folder, 0o755);
     const path = join(folder, "s");
@@ -147,7 +143,7 @@ describe("unix", () => {
     expect(JSON.parse((await lines.read()).value ?? "")).toEqual(["660 4711 4712"]);
   });
 
-  test.if(isRoot && linux)("another user cannot connect before the mode allows it", async () => {
+  test.if(IS_ROOT && IS_LINUX)("another user cannot connect before the mode allows it", async () => {
     const folder = cleanup.folder();
     chmodSync(folder, 0o755);
     const path = join(folder, "s");
@@ -156,8 +152,8 @@ describe("unix", () => {
       Bun.spawnSync([
         process.execPath,
         "-e",
-        `process.setgroups([]); process.setgid(4712); process.setuid(4711);
-         const { connectUnix } = await import(${JSON.stringify(join(import.meta.dir, "../../src/net/libc.ts"))});
+        `const { connectUnix } = await import(${JSON.stringify(join(import.meta.dir, "../../src/net/libc.ts"))});
+         process.setgroups([]); process.setgid(4712); process.setuid(4711);
          try { connectUnix(${JSON.stringify(path)}); console.log("connected"); } catch (e) { console.log(e.code); }`,
       ])
         .stdout.toString()
@@ -188,7 +184,7 @@ describe("unix", () => {
     expect(readdirSync(folder)).toEqual(["s"]);
   });
 
-  test.if(linux)("listen leaves a server alone whose queue is full", async () => {
+  test.if(IS_LINUX)("listen leaves a server alone whose queue is full", async () => {
     const path = join(cleanup.folder(), "s");
     const { listener } = await open(unix(path), { backlog: 1 });
     listener.pause();
@@ -224,7 +220,7 @@ describe("unix", () => {
     );
   });
 
-  test.if(linux)("listen needs no room beside a long folder for its temporary name", async () => {
+  test.if(IS_LINUX)("listen needs no room beside a long folder for its temporary name", async () => {
     const folder = join(cleanup.folder(), "d".repeat(40), "e".repeat(30));
     const deep = join(folder, "f".repeat(MAX_UNIX_PATH_BYTES - folder.length - 3));
     mkdirSync(deep, { recursive: true });
@@ -239,14 +235,14 @@ describe("unix", () => {
     expect(cause).toMatchObject({ code: "ENOENT" });
   });
 
-  test.if(isRoot)("listen names the folder that may not be written", async () => {
+  test.if(IS_ROOT)("listen names the folder that may not be written", async () => {
     const folder = cleanup.folder();
     chmodSync(folder, 0o755);
     const { stdout } = Bun.spawnSync([
       process.execPath,
       "-e",
-      `process.setgroups([]); process.setgid(4712); process.setuid(4711);
-       const { listen } = await import(${LISTENER_MODULE});
+      `const { listen } = await import(${LISTENER_MODULE});
+       process.setgroups([]); process.setgid(4712); process.setuid(4711);
        await listen({ kind: "unix", path: ${JSON.stringify(join(folder, "s"))} }, { mode: 0o660, uid: null, gid: null, backlog: 1 })
          .catch((e) => console.log(e.code, e.message));`,
     ]);
@@ -255,14 +251,14 @@ describe("unix", () => {
     );
   });
 
-  test.if(isRoot)("listen leaves nothing behind when the owner cannot be set", async () => {
+  test.if(IS_ROOT)("listen leaves nothing behind when the owner cannot be set", async () => {
     const folder = cleanup.folder();
     chmodSync(folder, 0o777);
     const { stdout } = Bun.spawnSync([
       process.execPath,
       "-e",
-      `process.setgroups([]); process.setgid(4712); process.setuid(4711);
-       const { listen } = await import(${LISTENER_MODULE});
+      `const { listen } = await import(${LISTENER_MODULE});
+       process.setgroups([]); process.setgid(4712); process.setuid(4711);
        await listen({ kind: "unix", path: ${JSON.stringify(join(folder, "s"))} }, { mode: 0o660, uid: null, gid: 5555, backlog: 1 })
          .catch((e) => console.log(e.message));`,
     ]);
@@ -316,7 +312,7 @@ describe("tcp", () => {
     await servesTcp({ kind: "tcp", host: "localhost", port: 0, family: 4 });
   });
 
-  test.if(hasIpv6)("listen at :: takes IPv6 only, so that 0.0.0.0 may have the same port", async () => {
+  test.if(HAS_IPV6)("listen at :: takes IPv6 only, so that 0.0.0.0 may have the same port", async () => {
     const { address } = await servesTcp({ kind: "tcp", host: "::", port: 0, family: 6 });
     if (address.kind !== "tcp") throw new Error("not tcp");
     await open({ kind: "tcp", host: "0.0.0.0", port: address.port, family: 4 });
@@ -340,7 +336,7 @@ describe("tcp", () => {
     expect(message).toContain("127.0.0.1 has no IPv6 address");
   });
 
-  test.if(linux)("listen says that no descriptors are left", () => {
+  test.if(IS_LINUX)("listen says that no descriptors are left", () => {
     const { stdout } = Bun.spawnSync([
       "sh",
       "-c",
@@ -356,7 +352,7 @@ describe("tcp", () => {
     expect(stdout.toString()).toContain("no file descriptors are left; expected a higher limit of open files");
   });
 
-  test.if(isRoot && linux)("listen says that the port needs permission", async () => {
+  test.if(IS_ROOT && IS_LINUX)("listen says that the port needs permission", async () => {
     if (Number(readFileSync("/proc/sys/net/ipv4/ip_unprivileged_port_start", "utf8")) <= 1) {
       console.log("skipped: here every user may bind any port");
       return;
@@ -364,8 +360,8 @@ describe("tcp", () => {
     const { stdout } = Bun.spawnSync([
       process.execPath,
       "-e",
-      `process.setgroups([]); process.setgid(4712); process.setuid(4711);
-       const { listen } = await import(${LISTENER_MODULE});
+      `const { listen } = await import(${LISTENER_MODULE});
+       process.setgroups([]); process.setgid(4712); process.setuid(4711);
        await listen({ kind: "tcp", host: "127.0.0.1", port: 1, family: 4 }, { backlog: 1 }).catch((e) => console.log(e.message));`,
     ]);
     expect(stdout.toString()).toContain("no permission for port 1; ports below 1024 need root");
@@ -462,7 +458,7 @@ describe("connections", () => {
     await first.until(({ received }) => received.toString() === "still here");
   });
 
-  test.if(linux)("the backlog is the one asked for, again after resume", async () => {
+  test.if(IS_LINUX)("the backlog is the one asked for, again after resume", async () => {
     const path = join(cleanup.folder(), "s");
     const { listener } = await open(unix(path), { backlog: 3 });
     listener.pause();
@@ -501,7 +497,7 @@ describe("connections", () => {
     close(fd);
   });
 
-  test.if(linux)("2,000 connections leave no descriptor", async () => {
+  test.if(IS_LINUX)("2,000 connections leave no descriptor", async () => {
     const before = openDescriptors();
     const { listener } = await open(LOCAL, {
       onConnection({ fd }) {
@@ -525,7 +521,7 @@ describe("connections", () => {
     expect(openDescriptors()).toBeLessThanOrEqual(before);
   });
 
-  test.if(linux)("a failed listen leaves no descriptor", async () => {
+  test.if(IS_LINUX)("a failed listen leaves no descriptor", async () => {
     const folder = cleanup.folder();
     writeFileSync(join(folder, "f"), "");
     const { listener } = await open(unix(join(folder, "live")));

@@ -1,8 +1,9 @@
 /** Where connections go: evenly over the workers, and to the emptiest after others have ended. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { IS_LINUX } from "../support/available.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
-import { descriptorsOf, descriptorsSettle, HAS_PROC, OPTNEG, RawClient, UNKNOWN } from "./wire.ts";
+import { descriptorsOf, descriptorsSettle, OPTNEG, RawClient, UNKNOWN } from "./wire.ts";
 
 setDefaultTimeout(60_000);
 
@@ -57,7 +58,7 @@ function expectEven(placed: readonly Placed[], workers: number): void {
 }
 
 // With six not all of them listen.
-describe.skipIf(!HAS_PROC).each([2, 3, 4, 6])("placement over %d workers", (workers) => {
+describe.skipIf(!IS_LINUX).each([2, 3, 4, 6])("placement over %d workers", (workers) => {
   test("a burst is spread evenly, and again after half have closed", async () => {
     await using server = await startPmilter({
       server: { workers, listen_backlog: 512, stop_timeout: 0.1 },
@@ -75,7 +76,7 @@ describe.skipIf(!HAS_PROC).each([2, 3, 4, 6])("placement over %d workers", (work
   });
 });
 
-test.skipIf(!HAS_PROC)("placement fills the emptiest worker after all connections of one have closed", async () => {
+test.skipIf(!IS_LINUX)("placement fills the emptiest worker after all connections of one have closed", async () => {
   await using server = await startPmilter({
     server: { workers: 2, listen_backlog: 512, stop_timeout: 0.1 },
     config: '[[filter]]\npath = "who.ts"',

@@ -3,6 +3,7 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, lstatSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { givenRoot, IS_LINUX, isRoot } from "../support/available.ts";
 import { groupsOf, ownSocket, PrivilegeError, resolveGroup, resolveUser } from "../../src/server/privileges.ts";
 
 setDefaultTimeout(60_000);
@@ -18,9 +19,7 @@ writeFileSync(
 );
 writeFileSync(files.group, "root:x:0:\npmilter:x:4712:\npostfix:x:4713:mail,pmilter\nother:x:4714:pmilterx\n");
 
-const isRoot = process.geteuid?.() === 0;
-const canDrop = isRoot && process.platform === "linux";
-if (!canDrop) console.log("skipped: dropPrivileges needs root on Linux");
+const CAN_DROP = givenRoot("dropPrivileges") && IS_LINUX;
 const MODULE = JSON.stringify(join(import.meta.dir, "../../src/server/privileges.ts"));
 
 /** Runs a piece of code in a process of its own and gives the JSON that it prints. */
@@ -84,7 +83,7 @@ describe("ownSocket", () => {
   });
 });
 
-describe.if(canDrop)("dropPrivileges", () => {
+describe.if(CAN_DROP)("dropPrivileges", () => {
   test("dropPrivileges becomes the user with its supplementary groups, in every thread, for good", () => {
     expect(inSubprocess(`dropPrivileges({ user: "pmilter", group: null }, files); ${REPORT}`)).toEqual({
       threads: ["4711 4711 4711 4711|4712 4712 4712 4712|4712 4713"],

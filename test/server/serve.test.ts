@@ -210,7 +210,7 @@ export default defineFilter({ unknown() { process.exit(1); } });
     await server.log.next(/a worker with 1 connection ended/);
     server.process.kill("SIGTERM");
     try {
-      await waitFor(() => !isRunning(server), { what: "the end of the server", timeoutMs: 4000 });
+      await waitFor(() => !isRunning(server), { what: "the end of the server" });
     } finally {
       if (isRunning(server)) server.process.kill("SIGKILL");
     }

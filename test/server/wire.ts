@@ -5,7 +5,7 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { parseAddress } from "../../src/config/address.ts";
 import type { Pmilter } from "../support/pmilter.ts";
-import { waitFor } from "../support/temp.ts";
+import { PATIENCE_MS, waitFor } from "../support/temp.ts";
 
 /** A packet: its length, the code, and the payload. */
 export function packet(code: string, payload: string | Uint8Array = ""): Buffer {
@@ -48,8 +48,6 @@ export interface Reply {
   readonly code: string;
   readonly payload: Buffer;
 }
-
-const TIMEOUT_MS = 10_000;
 
 export class RawClient implements Disposable {
   /** All replies so far; `reply` gives them one by one. */
@@ -133,7 +131,7 @@ export class RawClient implements Disposable {
   }
 
   /** The next reply. */
-  async reply(timeoutMs = TIMEOUT_MS): Promise<Reply> {
+  async reply(timeoutMs = PATIENCE_MS): Promise<Reply> {
     await this.#until(() => this.replies.length > this.#taken, "a reply", timeoutMs);
     const reply = this.replies[this.#taken];
     if (reply === undefined) throw new Error("the server ended the connection, expected a reply");
@@ -164,7 +162,7 @@ export class RawClient implements Disposable {
   }
 
   /** Settles when the server has ended the connection. */
-  async ended(timeoutMs = TIMEOUT_MS): Promise<void> {
+  async ended(timeoutMs = PATIENCE_MS): Promise<void> {
     await this.#until(() => this.isEnded, "the end of the connection", timeoutMs);
   }
 
@@ -229,10 +227,6 @@ export class RawClient implements Disposable {
   }
 }
 
-/** What /proc tells of the server is all there is to see of it from outside. */
-export const HAS_PROC = process.platform === "linux";
-if (!HAS_PROC) console.log("skipped: looking at the server process from outside needs /proc");
-
 /** As many the server keeps back for a worker's start, all duplicates of one socket; meanwhile they are gone. */
 const SPARE = 32;
 
@@ -258,7 +252,7 @@ function targetOf(link: string): string | null {
 }
 
 /** Waits until the server has this many descriptors open. */
-export async function descriptorsSettle(server: Pmilter, expected: number, timeoutMs = 10_000): Promise<void> {
+export async function descriptorsSettle(server: Pmilter, expected: number, timeoutMs = PATIENCE_MS): Promise<void> {
   let count = 0;
   try {
     await waitFor(() => (count = descriptorsOf(server)) === expected, { what: "descriptors", timeoutMs });

@@ -5,7 +5,7 @@
 import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Subprocess } from "bun";
-import { tempDir } from "./temp.ts";
+import { PATIENCE_MS, tempDir } from "./temp.ts";
 
 const ROOT = join(import.meta.dir, "..", "..");
 export const MAIN = join(ROOT, "src", "main.ts");
@@ -52,7 +52,7 @@ export class Lines {
   }
 
   /** The first line from `from` on that matches, now or later. */
-  async next(pattern: RegExp, { from = 0, timeoutMs = 15_000 } = {}): Promise<string> {
+  async next(pattern: RegExp, { from = 0, timeoutMs = PATIENCE_MS } = {}): Promise<string> {
     const deadline = Date.now() + timeoutMs;
     for (let at = from; ;) {
       for (; at < this.all.length; at++) if (pattern.test(this.all[at]!)) return this.all[at]!;

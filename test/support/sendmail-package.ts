@@ -5,7 +5,7 @@
 import { chmodSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type OutsideTool, outsideTool } from "./available.ts";
+import { type OutsideTool, isRoot, outsideTool } from "./available.ts";
 
 export interface UnpackedSendmail {
   readonly tool: OutsideTool;
@@ -23,14 +23,14 @@ const DONE = "unpacked";
 
 /** Looks for it in the cache, else gets it there; where it cannot be had, the tool says why. */
 export function unpackSendmail(): UnpackedSendmail {
-  const nothing = (reason: string): UnpackedSendmail => ({
-    tool: { name: "sendmail", available: false, path: "", reason: `Sendmail: ${reason}` },
+  const nothing = (reason: string, wantsRoot = false): UnpackedSendmail => ({
+    tool: { name: "sendmail", available: false, path: "", reason: `Sendmail: ${reason}`, wantsRoot },
     libraries: "",
     cf: "",
     m4: "",
   });
   if (process.platform !== "linux") return nothing("runs in namespaces of Linux");
-  if (process.getuid?.() !== 0) return nothing("needs root");
+  if (!isRoot) return nothing("needs root", true);
   const unshare = outsideTool("unshare");
   if (!unshare.available) return nothing(unshare.reason);
   if (run(["unshare", "-u", "-m", "-p", "--fork", "true"]).exitCode !== 0) {

@@ -3,6 +3,7 @@
  * AUTH, no retries, no fixing of what it is given. A refusal is a returned reply; only a broken server or a timeout
  * throws.
  */
+import { PATIENCE_MS } from "./temp.ts";
 
 export interface Reply {
   /** 0 when the server closed the connection without a reply. */
@@ -31,7 +32,7 @@ export interface XclientAttributes {
 
 /** Connects and reads the greeting (`client.greeting`), whatever its code. Throws when nobody listens. */
 export async function connectSmtp(options: SmtpClientOptions): Promise<SmtpClient> {
-  const wire = new Wire(options.timeoutMs ?? 20_000);
+  const wire = new Wire(options.timeoutMs ?? PATIENCE_MS);
   await Bun.connect({
     hostname: options.host ?? "127.0.0.1",
     port: options.port,

@@ -3,6 +3,7 @@
  * but commands out of order, knows no TLS, and is not for use as a relay or under load: messages stay in memory.
  */
 import { createServer, type AddressInfo, type Socket } from "node:net";
+import { PATIENCE_MS } from "./temp.ts";
 
 export interface SinkRecipient {
   /** Without angle brackets. */
@@ -64,7 +65,7 @@ export async function startSmtpSink(): Promise<SmtpSink> {
   return {
     port: (server.address() as AddressInfo).port,
     messages,
-    async next({ timeoutMs = 20_000 } = {}) {
+    async next({ timeoutMs = PATIENCE_MS } = {}) {
       const ready = messages[returned];
       if (ready !== undefined) {
         returned++;

@@ -46,10 +46,16 @@ export async function freePorts(count: number): Promise<number[]> {
   return ports;
 }
 
+/**
+ * How long a test waits for something that is to come, in milliseconds: longer than it takes on a machine with much else to
+ * do, and shorter than a test may take, so that a failure says what was waited for.
+ */
+export const PATIENCE_MS = 40_000;
+
 export interface WaitOptions {
   /** Completes "timed out waiting for …". */
   readonly what: string;
-  /** Default 10 000. */
+  /** Default: {@link PATIENCE_MS}. */
   readonly timeoutMs?: number;
   /** Default 20. */
   readonly intervalMs?: number;
@@ -63,7 +69,7 @@ type Falsy = false | 0 | "" | null | undefined;
  */
 export async function waitFor<T>(
   probe: () => T | Promise<T>,
-  { what, timeoutMs = 10_000, intervalMs = 20 }: WaitOptions,
+  { what, timeoutMs = PATIENCE_MS, intervalMs = 20 }: WaitOptions,
 ): Promise<Exclude<T, Falsy>> {
   const deadline = performance.now() + timeoutMs;
   for (;;) {

@@ -1,18 +1,9 @@
 /** Handlers that fail outside of their calls, or end their worker: what is logged, and that the service goes on. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { IS_LINUX } from "../support/available.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
-import {
-  CONNECT,
-  descriptorsOf,
-  descriptorsSettle,
-  HAS_PROC,
-  MAIL,
-  OPTNEG,
-  QUIT,
-  RawClient,
-  UNKNOWN,
-} from "../server/wire.ts";
+import { CONNECT, descriptorsOf, descriptorsSettle, MAIL, OPTNEG, QUIT, RawClient, UNKNOWN } from "../server/wire.ts";
 
 setDefaultTimeout(60_000);
 
@@ -157,7 +148,7 @@ describe("process.exit in a handler", () => {
     expect(other.isEnded).toBe(false);
   });
 
-  test.skipIf(!HAS_PROC)("again and again: always replaced, and no descriptor is left over", async () => {
+  test.skipIf(!IS_LINUX)("again and again: always replaced, and no descriptor is left over", async () => {
     await using server = await start(EXITING);
     const crash = async () => {
       const from = server.log.all.length;
