@@ -59,6 +59,7 @@ const SYMBOLS = {
   fcntl: { args: ["int", "int", "int"], returns: "int" },
   ioctl: { args: ["int", "u64"], returns: "int" },
   execve: { args: ["ptr", "ptr", "ptr"], returns: "int" },
+  setenv: { args: ["ptr", "ptr", "int"], returns: "int" },
 } as const;
 
 // musl answers to any name that begins with "libc.", also to glibc's; its own names are for loaders that do not.
@@ -223,6 +224,16 @@ export function connectUnix(path: string): number {
     throw new LibcError("connect", errno);
   }
   return fd;
+}
+
+/**
+ * Sets a variable of the process itself, which `process.env` is a copy of. Other threads may read it meanwhile: only for
+ * the time before there are any of ours. Throws LibcError (ENOMEM).
+ */
+export function setVariable(name: string, value: string): void {
+  const c = libc();
+  const [nameText, valueText] = [Buffer.from(`${name}\0`), Buffer.from(`${value}\0`)];
+  check(c, "setenv", c.calls.setenv(ptr(nameText), ptr(valueText), 1));
 }
 
 /** Replaces the program of this process, which keeps its id and its descriptors. Returns only by throwing LibcError. */

@@ -1,12 +1,13 @@
 /**
  * Who the server is: names to ids, the owner of a unix socket, and giving up root after binding. It is not a sandbox:
- * it changes user and groups of the process, nothing else.
+ * it changes user and groups of the process, and the variables that say whose it is, nothing else.
  *
  * Names are looked up in /etc/passwd and /etc/group. Accounts that live elsewhere (LDAP, systemd's dynamic users,
  * macOS's directory) are given by number.
  */
 import { chmodSync, lchownSync, readFileSync } from "node:fs";
 import { PlainError } from "../plain-error.ts";
+import { type Account, enterAccount } from "./account-environment.ts";
 
 /** A user or group is unknown, or the process may not become it. The message says what was expected. */
 export class PrivilegeError extends PlainError {
@@ -77,8 +78,8 @@ export function ownSocket(path: string, mode: number, user: number | null, group
 
 /**
  * Becomes `user` with all groups that it belongs to (a pmilter user in group postfix keeps that), or with `group` as
- * primary group instead of its own. Call it after binding and before the first worker or handler. Root cannot be
- * regained afterwards; that is verified. Both null: nothing happens. Throws PrivilegeError, also when the process was
+ * primary group instead of its own. HOME and its kind become those of `user`. Call it after binding and before the first
+ * worker or handler. Root cannot be regained afterwards; that is verified. Both null: nothing happens. Throws PrivilegeError, also when the process was
  * not started as root and is not that user already.
  */
 export function dropPrivileges(
@@ -88,6 +89,8 @@ export function dropPrivileges(
   if (user === null && group === null) return;
   const ids = user === null ? null : resolveUser(user, files);
   const gid = group === null ? (ids?.gid ?? null) : resolveGroup(group, files);
+  // Before rights are given up: they may be needed to read the file.
+  const account = ids?.name == null ? null : accountOf(ids.name, files);
   const { geteuid, getegid, setgid, setuid, setgroups } = posix();
 
   if (geteuid() !== 0) {
@@ -120,6 +123,12 @@ export function dropPrivileges(
     });
   }
   verify(ids?.uid ?? 0, gid);
+  if (ids !== null) enterAccount(account);
+}
+
+function accountOf(user: string, { passwd }: AccountFiles): Account | null {
+  const row = readRows(passwd).find(([name]) => name === user);
+  return row === undefined ? null : { name: user, home: row[5] ?? "", shell: row[6] ?? "" };
 }
 
 /** initgroups(3) also knows accounts outside /etc/group; where it fails or is absent, the file is read. */

@@ -68,6 +68,8 @@ export class FilterServer {
   /** What revoked descriptors become. Made beforehand: when it is needed there may be no descriptor left. */
   readonly #nothing = deadSocket();
   readonly #spare = new SpareDescriptors(this.#nothing);
+  /** As it was at the start: giving up rights changes it, and the configuration's defaults must not change with it. */
+  readonly #environment = { ...process.env };
   #isStopping = false;
   #reloading: Promise<ReloadResult> | null = null;
   #lastReload: ReloadResult | null = null;
@@ -211,7 +213,7 @@ export class FilterServer {
 
   /** Reads the configuration and the handlers anew; sessions that begin afterwards run on them. Never throws. */
   async reload(): Promise<ReloadResult> {
-    return this.#reload(() => loadConfig(this.#config.file), Infinity);
+    return this.#reload(() => loadConfig(this.#config.file, this.#environment), Infinity);
   }
 
   /** Accepts no more, lets open sessions end within `stop_timeout`, runs `master_exit_handler`. */

@@ -1,10 +1,11 @@
 /** Names to ids, and giving up root, which a subprocess does since there is no way back. */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, lstatSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { givenRoot, IS_LINUX, isRoot } from "../support/available.ts";
 import { groupsOf, ownSocket, PrivilegeError, resolveGroup, resolveUser } from "../../src/server/privileges.ts";
+import { MAIN, startPmilter } from "../support/pmilter.ts";
 
 setDefaultTimeout(60_000);
 
@@ -130,4 +131,124 @@ describe.if(CAN_DROP)("dropPrivileges", () => {
   test("dropPrivileges does nothing when neither is given", () => {
     expect(inSubprocess(`dropPrivileges({ user: null, group: null }); console.log(process.getuid())`)).toBe(0);
   });
+});
+
+/** The variables that tell a user's own folders and session, as code and programs in a worker find them. */
+const SEEN = `import os from "node:os";
+import { spawnSync } from "node:child_process";
+const command = ["/bin/sh", "-c", 'echo "$HOME|$USER|$LOGNAME|$SHELL|$XDG_CACHE_HOME|$XDG_DATA_DIRS|$MAIL"'];
+const { HOME, USER, LOGNAME, SHELL, XDG_CACHE_HOME, XDG_DATA_DIRS, MAIL } = process.env;
+const seen = {
+  env: { HOME, USER, LOGNAME, SHELL, XDG_CACHE_HOME, XDG_DATA_DIRS, MAIL },
+  home: os.homedir(),
+  programs: [Bun.spawnSync(command).stdout.toString().trim(), spawnSync(command[0], command.slice(1)).stdout.toString().trim()],
+};
+`;
+
+const ROOTS = {
+  HOME: "/root",
+  USER: "root",
+  LOGNAME: "root",
+  SHELL: "/bin/bash",
+  XDG_CACHE_HOME: "/root/.cache",
+  XDG_RUNTIME_DIR: "",
+  XDG_DATA_DIRS: "/usr/share",
+  MAIL: "/var/mail/root",
+};
+
+describe.if(canDrop)("dropPrivileges and the environment", () => {
+  /** What a worker sees that is started after rights were given up to this user. */
+  function seenAs(
+    user: string | null,
+    group: string | null,
+    env: Readonly<Record<string, string>> = {},
+    cwd = "/",
+  ): unknown {
+    const worker = `data:text/javascript,${encodeURIComponent(`${SEEN} postMessage({ ...seen, cwd: process.cwd(), tmp: process.env.TMPDIR });`)}`;
+    const code = `import { dropPrivileges } from ${MODULE};
+      dropPrivileges(${JSON.stringify({ user, group })}, ${JSON.stringify(files)});
+      const worker = new Worker(${JSON.stringify(worker)}, { env: { ...process.env } });
+      worker.onmessage = ({ data }) => { console.log(JSON.stringify(data)); process.exit(); };`;
+    const result = Bun.spawnSync([process.execPath, "-e", code], { env: { ...process.env, ...ROOTS, ...env }, cwd });
+    if (result.exitCode !== 0) throw new Error(result.stderr.toString());
+    return JSON.parse(result.stdout.toString());
+  }
+
+  test("dropPrivileges: home, names and shell are the user's; root's session is not handed on", () => {
+    for (const user of ["pmilter", "4711"]) {
+      expect(seenAs(user, null)).toMatchObject({
+        env: { HOME: "/", USER: "pmilter", LOGNAME: "pmilter", SHELL: "/bin/false", XDG_DATA_DIRS: "/usr/share" },
+        home: "/",
+        programs: ["/|pmilter|pmilter|/bin/false||/usr/share|", "/|pmilter|pmilter|/bin/false||/usr/share|"],
+      });
+    }
+  });
+
+  test("dropPrivileges: a number that no account has gets no name, and no home but the root folder", () => {
+    const seen = seenAs("5000", "5001");
+    expect(seen).toEqual({
+      env: { HOME: "/", XDG_DATA_DIRS: "/usr/share" },
+      home: "/",
+      programs: ["/|||||/usr/share|", "/|||||/usr/share|"],
+      cwd: "/",
+      ...(process.env["TMPDIR"] === undefined ? {} : { tmp: process.env["TMPDIR"] }),
+    });
+  });
+
+  test("dropPrivileges: a folder that the user may not enter is neither the working folder nor the one for temporary files", () => {
+    const closed = join(folder, "closed");
+    const open = join(folder, "open");
+    for (const [path, mode] of [
+      [closed, 0o700],
+      [open, 0o1777],
+    ] as const) {
+      mkdirSync(path);
+      chmodSync(path, mode);
+    }
+    const inClosed = seenAs("pmilter", null, { TMPDIR: closed }, closed) as { tmp?: string };
+    expect(inClosed).toMatchObject({ cwd: "/" });
+    expect(inClosed.tmp).toBeUndefined();
+    expect(seenAs("pmilter", null, { TMPDIR: open }, open)).toMatchObject({ cwd: open, tmp: open });
+  });
+
+  test("dropPrivileges: with a group alone the process stays root's, with its environment", () => {
+    const { env } = seenAs(null, "other") as { env: unknown };
+    expect(env).toEqual({
+      HOME: "/root",
+      USER: "root",
+      LOGNAME: "root",
+      SHELL: "/bin/bash",
+      XDG_CACHE_HOME: "/root/.cache",
+      XDG_DATA_DIRS: "/usr/share",
+      MAIL: "/var/mail/root",
+    });
+  });
+
+  const isReadable =
+    canDrop &&
+    inSubprocess(
+      `import { accessSync } from "node:fs"; dropPrivileges({ user: "nobody", group: null });
+       try { accessSync(${JSON.stringify(MAIN)}); console.log(true); } catch { console.log(false); }`,
+    ) === true;
+  if (canDrop && !isReadable) console.log("skipped: the user nobody may not read this tree");
+  test.if(isReadable)(
+    "a server's handlers see the home of server.user, a reload the defaults of the start",
+    async () => {
+      const runtime = join(folder, "runtime");
+      mkdirSync(runtime);
+      await using server = await startPmilter({
+        config: '[[filter]]\npath = "filter.ts"\n',
+        server: { workers: 1, user: "nobody", watch: false },
+        files: { "filter.ts": `${SEEN}export default { eom() {}, start() { console.log(JSON.stringify(seen)); } };\n` },
+        env: { ...ROOTS, XDG_RUNTIME_DIR: runtime },
+      });
+      const home = /^nobody:.*$/m.exec(readFileSync("/etc/passwd", "utf8"))![0].split(":")[5]!;
+      const expected = { env: { HOME: home, USER: "nobody", LOGNAME: "nobody" }, home };
+      expect(JSON.parse(await server.prints.next(/^\{/))).toMatchObject(expected);
+      server.process.kill("SIGHUP");
+      await server.log.next(/generation 2 serves/);
+      expect(server.log.text).not.toContain("needs a restart");
+      expect(JSON.parse(await server.prints.next(/^\{/, { from: 1 }))).toMatchObject(expected);
+    },
+  );
 });
