@@ -1,6 +1,6 @@
 /**
  * The few libc calls that are needed and Bun has no function for: duplicating, closing and shutting down
- * descriptors, setting a backlog, and connecting a unix socket with its true error. It is not a general binding: only
+ * descriptors, setting a backlog, connecting a unix socket with its true error, locks, and variables of the process. It is not a general binding: only
  * calls on plain integers and one address, nothing that keeps memory, nothing that may block.
  *
  * It works with glibc, musl and macOS. Variadic functions need care, because bun:ffi calls everything as if it had a
@@ -44,6 +44,8 @@ const F_DUPFD_CLOEXEC_LINUX = 1030;
 const MSG_NOSIGNAL = IS_MACOS ? 0 : 0x4000;
 const SOL_SOCKET = IS_MACOS ? 0xffff : 1;
 const SO_ACCEPTCONN = IS_MACOS ? 2 : 30;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
 const FIOCLEX = IS_MACOS ? 0x20006601 : 0x5451;
 
 const SYMBOLS = {
@@ -59,6 +61,7 @@ const SYMBOLS = {
   fcntl: { args: ["int", "int", "int"], returns: "int" },
   ioctl: { args: ["int", "u64"], returns: "int" },
   execve: { args: ["ptr", "ptr", "ptr"], returns: "int" },
+  flock: { args: ["int", "int"], returns: "int" },
   setenv: { args: ["ptr", "ptr", "int"], returns: "int" },
 } as const;
 
@@ -150,6 +153,18 @@ export function replaceDescriptor(fd: number, target: number): void {
   const c = libc();
   check(c, "dup2", c.calls.dup2(fd, target));
   setCloseOnExec(target);
+}
+
+/**
+ * Locks the file or folder behind `fd` against every other descriptor that locks it, until `fd` is closed or its process
+ * ends. Returns false if another has the lock. Throws LibcError (EBADF on file systems that cannot lock a folder).
+ */
+export function tryLock(fd: number): boolean {
+  const c = libc();
+  if (c.calls.flock(fd, LOCK_EX | LOCK_NB) !== -1) return true;
+  const errno = lastErrno(c);
+  if (errno === constants.errno.EWOULDBLOCK || errno === constants.errno.EINTR) return false;
+  throw new LibcError("flock", errno);
 }
 
 /** Programs started from now on do not inherit `fd`. Throws LibcError (EBADF). */

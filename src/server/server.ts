@@ -145,8 +145,9 @@ export class FilterServer {
     }
     const server = new FilterServer(config, options, maxConnections);
     try {
-      await server.#listenForControl(config.server.control);
+      // In this order: of two servers that start at once, the one that gets the address has the control socket as well.
       await server.#doors.open(config.server);
+      await server.#listenForControl(config.server.control);
       if (config.server.user !== null || config.server.group !== null) {
         dropPrivileges({ user: config.server.user, group: config.server.group });
       }
@@ -346,8 +347,9 @@ export class FilterServer {
   }
 
   #closeListeners(): void {
-    this.#doors.close();
+    // In this order: a server that takes over the address finds no control socket in its way.
     this.#control?.close({ unlink: true });
+    this.#doors.close();
   }
 
   #admit(descriptor: number, peer: PeerName): void {

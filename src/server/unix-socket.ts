@@ -16,10 +16,14 @@ import {
 import { dirname, join } from "node:path";
 import { formatAddress, type ListenAddress } from "../config/address.ts";
 import { type Bound, bunListen, NO_HANDLERS, type SocketFile, takeDescriptor } from "../net/bun-listen.ts";
-import { close, connectUnix, MAX_UNIX_PATH_BYTES } from "../net/libc.ts";
+import { close, connectUnix, MAX_UNIX_PATH_BYTES, tryLock } from "../net/libc.ts";
 import { codeOf, ListenError, reason } from "./listen-error.ts";
 import type { ListenerOptions } from "./listener.ts";
 import { ownSocket } from "./privileges.ts";
+
+/** Another server that starts has the folder locked for a few milliseconds. */
+const LOCK_WAIT_MS = 2000;
+const LOCK_RETRY_MS = 5;
 
 /**
  * Binds inside a private folder (0700, unpredictable name) beside the final path, sets mode and owner there, and then
@@ -32,7 +36,7 @@ export function bindUnix(address: ListenAddress & { kind: "unix" }, options: Lis
   const { path } = address;
   const name = formatAddress(address);
   checkLength(name, Buffer.byteLength(path));
-  const before = inspect(path, name);
+  inspect(path, name);
 
   const folder = dirname(path);
   let privateFolder: string;
@@ -56,10 +60,11 @@ export function bindUnix(address: ListenAddress & { kind: "unix" }, options: Lis
       ownSocket(temporary, options.mode, options.uid, options.gid);
       const { dev, ino } = lstatSync(temporary, { bigint: true });
       file = { path, dev, ino };
-      // Again, directly before: another server may have started meanwhile.
-      const now = statOf(path);
-      if (now !== null && (before === null || !isSameFile(now, before))) inspect(path, name);
-      renameSync(temporary, path);
+      whileAlone(folder, () => {
+        // Again: another server may have started meanwhile.
+        inspect(path, name);
+        renameSync(temporary, path);
+      });
     } catch (error) {
       bound.stop();
       throw error;
@@ -79,15 +84,36 @@ export function bindUnix(address: ListenAddress & { kind: "unix" }, options: Lis
   }
 }
 
-/** What is at `path` now, if it may be replaced; null if nothing is. Throws ListenError if it may not. */
-function inspect(path: string, name: string): BigIntStats | null {
+/**
+ * Runs while no other server that starts is between its look at what is there and its replacement: two that both found a
+ * stale socket would replace each other's. The lock is on the folder itself, so that nothing remains on disk, and ends with
+ * the process. Where the folder cannot be locked, or something else keeps it locked, it runs without.
+ */
+function whileAlone(folder: string, run: () => void): void {
+  let fd: number | null = null;
+  try {
+    fd = openSync(folder, fsConstants.O_RDONLY | fsConstants.O_DIRECTORY);
+    const deadline = performance.now() + LOCK_WAIT_MS;
+    while (!tryLock(fd) && performance.now() < deadline) Bun.sleepSync(LOCK_RETRY_MS);
+  } catch {
+    // It may not be read, or its file system has no locks for folders.
+  }
+  try {
+    run();
+  } finally {
+    if (fd !== null) closeSync(fd);
+  }
+}
+
+/** Throws ListenError if what is at `path` now may not be replaced. */
+function inspect(path: string, name: string): void {
   let found: BigIntStats | null;
   try {
     found = statOf(path);
   } catch (cause) {
     throw new ListenError(`cannot listen at ${name}: ${folderReason(cause, dirname(path))}`, { cause });
   }
-  if (found === null) return null;
+  if (found === null) return;
   if (!found.isSocket()) {
     throw new ListenError(
       `cannot listen at ${name}: ${path} is ${kindOf(found)}, not a socket, and is not replaced; expected another path or its removal`,
@@ -97,8 +123,7 @@ function inspect(path: string, name: string): BigIntStats | null {
     close(connectUnix(path));
   } catch (cause) {
     const { code } = cause as { code?: unknown };
-    if (code === "ECONNREFUSED") return found;
-    if (code === "ENOENT") return null;
+    if (code === "ECONNREFUSED" || code === "ENOENT") return;
     // A full queue has somebody behind it.
     if (code !== "EAGAIN") {
       throw new ListenError(

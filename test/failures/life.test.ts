@@ -145,6 +145,23 @@ test("live-socket: a second server ends, and the first one serves on", async () 
   await expectCounters(server, { connectionsRefused: 0 });
 });
 
+test("live-socket: three servers started at once on what a killed one left: one serves and can be asked, the others end", async () => {
+  await using server = await start(FILTER);
+  server.process.kill("SIGKILL");
+  await server.process.exited;
+  const servers = await Promise.all([again(server.dir), again(server.dir), again(server.dir)]);
+  try {
+    const failed = servers.filter(({ exitCode }) => exitCode !== null);
+    expect(failed.map(({ exitCode }) => exitCode)).toEqual([1, 1]);
+    for (const each of failed) await expectLogged(each, "live-socket");
+    using client = await RawClient.connect(server.addresses[0]!);
+    expect(await client.ask(OPTNEG, UNKNOWN)).toBe("Oc");
+    await expectCounters(server, { connectionsRefused: 0 });
+  } finally {
+    await Promise.all(servers.map((each) => each.stop()));
+  }
+});
+
 test("stop-fails: a stop() or master_exit_handler that fails is logged, and the exit code is 0", async () => {
   await using server = await start('unknown() {}, stop() { throw new Error("untidy"); }', {
     config: `[handler.config]\nmaster_exit_handler = "exit.ts"\n${USE_FILTER}`,

@@ -156,7 +156,7 @@ const ROOTS = {
   MAIL: "/var/mail/root",
 };
 
-describe.if(canDrop)("dropPrivileges and the environment", () => {
+describe.if(CAN_DROP)("dropPrivileges and the environment", () => {
   /** What a worker sees that is started after rights were given up to this user. */
   function seenAs(
     user: string | null,
@@ -225,12 +225,12 @@ describe.if(canDrop)("dropPrivileges and the environment", () => {
   });
 
   const isReadable =
-    canDrop &&
+    CAN_DROP &&
     inSubprocess(
       `import { accessSync } from "node:fs"; dropPrivileges({ user: "nobody", group: null });
        try { accessSync(${JSON.stringify(MAIN)}); console.log(true); } catch { console.log(false); }`,
     ) === true;
-  if (canDrop && !isReadable) console.log("skipped: the user nobody may not read this tree");
+  if (CAN_DROP && !isReadable) console.log("skipped: the user nobody may not read this tree");
   test.if(isReadable)(
     "a server's handlers see the home of server.user, a reload the defaults of the start",
     async () => {
