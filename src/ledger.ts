@@ -70,6 +70,7 @@ const IN_CONTEXT = 8;
 const ANSWERS_CONTEXT = 16;
 const ANEW = 32;
 const BEGINNING_AHEAD = 64;
+const READ = 128;
 
 /** Bytes per worker: words, then counters as 64 bit floats. */
 const ROW_BYTES = 256;
@@ -132,6 +133,8 @@ export interface SlotRecord {
   readonly answersContext: boolean;
   /** The session began anew on this connection: what was known of the one before is over. */
   readonly isAnew: boolean;
+  /** The worker has read from the connection. */
+  readonly hasRead: boolean;
   readonly queueId: string;
 }
 
@@ -337,6 +340,11 @@ export class Ledger {
       (answersContext ? ANSWERS_CONTEXT : 0);
   }
 
+  /** The worker has read from the connection. */
+  setRead(slot: number): void {
+    this.#flag(this.#slotAt(slot), READ, true);
+  }
+
   /** A session begins on a connection that had one before. */
   setAnew(slot: number): void {
     this.#flag(this.#slotAt(slot), ANEW, true);
@@ -460,6 +468,7 @@ export class Ledger {
       isInContext: (flags & IN_CONTEXT) !== 0,
       answersContext: (flags & ANSWERS_CONTEXT) !== 0,
       isAnew: (flags & ANEW) !== 0,
+      hasRead: (flags & READ) !== 0,
       queueId: Buffer.from(this.#bytes.slice(idAt, idAt + words[at + SLOT.QUEUE_ID_LENGTH]!)).toString("latin1"),
     };
   }

@@ -26,6 +26,8 @@ const HEAD = {
   IS_STARVED: LINE_WORDS + 2,
   /** Of {@link ALL_SHARES} connections, how many the workers that accept pass on. */
   PASSED: LINE_WORDS + 3,
+  /** How many slots may be taken. */
+  ROOM: LINE_WORDS + 4,
 } as const;
 const HEAD_WORDS = 2 * LINE_WORDS;
 
@@ -72,7 +74,9 @@ export class Roster {
 
   static create(rows: number, slots: number, doors: number): Roster {
     const words = HEAD_WORDS + rows * rowWords(doors) + slots * SLOT_WORDS;
-    return new Roster({ buffer: new SharedArrayBuffer(words * 4), rows, slots, doors });
+    const roster = new Roster({ buffer: new SharedArrayBuffer(words * 4), rows, slots, doors });
+    roster.room = slots;
+    return roster;
   }
 
   constructor(layout: RosterLayout) {
@@ -87,9 +91,18 @@ export class Roster {
     return Atomics.load(this.#words, HEAD.TOTAL);
   }
 
-  /** No slot is free. */
+  /** How many connections there may be: at most the number of slots. Those that are open beyond it stay open. */
+  get room(): number {
+    return Atomics.load(this.#words, HEAD.ROOM);
+  }
+
+  set room(room: number) {
+    Atomics.store(this.#words, HEAD.ROOM, Math.min(room, this.layout.slots));
+  }
+
+  /** No further connection is to be taken. */
   get isFull(): boolean {
-    return this.total >= this.layout.slots;
+    return this.total >= this.room;
   }
 
   /** Somebody waits for a slot: whoever frees one says so. */
@@ -169,7 +182,7 @@ export class Roster {
   reserve(): number {
     const words = this.#words;
     const { slots } = this.layout;
-    if (Atomics.add(words, HEAD.TOTAL, 1) >= slots) {
+    if (Atomics.add(words, HEAD.TOTAL, 1) >= this.room) {
       Atomics.sub(words, HEAD.TOTAL, 1);
       return -1;
     }

@@ -178,6 +178,7 @@ describe("Ledger", () => {
     ledger.setOver(0);
     ledger.setAhead(0, true, true, true, true);
     ledger.setAnew(0);
+    ledger.setRead(0);
     expect(ledger.read(0)).toMatchObject({
       isOver: true,
       hasMacrosAhead: true,
@@ -185,6 +186,7 @@ describe("Ledger", () => {
       isInContext: true,
       answersContext: true,
       isAnew: true,
+      hasRead: true,
     });
     ledger.setAhead(0, false, false, true, false);
     expect(ledger.read(0)).toMatchObject({
@@ -218,6 +220,7 @@ describe("Ledger", () => {
       isInContext: false,
       answersContext: false,
       isAnew: false,
+      hasRead: false,
       queueId: "",
     });
     expect(ledger.isAdopted(0)).toBe(false);

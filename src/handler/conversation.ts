@@ -55,7 +55,7 @@ const FALLBACK_DECISIONS: Readonly<Record<Exclude<Fallback, "continue">, Decisio
   tempfail: plainDecision("tempfail"),
 };
 
-/** A filter that failed in the packets that began a session: they come again without it. */
+/** A filter that failed in the packets that began a session, which come again without it, or whose part is over. */
 export interface PassedOver {
   /** Its index. */
   readonly filter: number;
@@ -251,6 +251,7 @@ export class Conversation implements SessionSource, ReportSource {
       case PHASES.connect:
         // An UNKNOWN command may have come before: a filter's state is empty at connect.
         if (this.#parts.some((part) => part !== undefined)) this.#forgetSession();
+        if (session.isReplay) this.#endParts();
         this.#isSimulated = this.#detectSimulated();
         break;
       case PHASES.helo:
@@ -313,13 +314,17 @@ export class Conversation implements SessionSource, ReportSource {
     return (this.#parts[filter.index] ??= new FilterPart(filter, this));
   }
 
-  #isPassedOver(part: FilterPart): boolean {
-    const passed = this.#passedOver.find(({ filter }) => filter === part.filter.index);
-    if (passed?.isOver === true) {
-      part.done = "connection";
+  /** Filters whose part was over before the session came here. */
+  #endParts(): void {
+    for (const { filter, isOver } of this.#passedOver) {
+      if (!isOver) continue;
+      this.#partOf(this.#chain.filters[filter]!).done = "connection";
       this.#someAccepted = true;
     }
-    return passed !== undefined;
+  }
+
+  #isPassedOver(part: FilterPart): boolean {
+    return this.#passedOver.some(({ filter }) => filter === part.filter.index);
   }
 
   #takesPart(part: FilterPart, phase: EventPhase): boolean {

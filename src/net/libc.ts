@@ -47,6 +47,8 @@ const SO_ACCEPTCONN = IS_MACOS ? 2 : 30;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const FIOCLEX = IS_MACOS ? 0x20006601 : 0x5451;
+const MSG_PEEK = 2;
+const MSG_DONTWAIT = IS_MACOS ? 0x80 : 0x40;
 
 const SYMBOLS = {
   dup: { args: ["int"], returns: "int" },
@@ -54,6 +56,7 @@ const SYMBOLS = {
   close: { args: ["int"], returns: "int" },
   shutdown: { args: ["int", "int"], returns: "int" },
   send: { args: ["int", "ptr", "u64", "int"], returns: "i64" },
+  recv: { args: ["int", "ptr", "u64", "int"], returns: "i64" },
   listen: { args: ["int", "int"], returns: "int" },
   socket: { args: ["int", "int", "int"], returns: "int" },
   getsockopt: { args: ["int", "int", "int", "ptr", "ptr"], returns: "int" },
@@ -197,6 +200,14 @@ export function shutdown(fd: number, direction: keyof typeof SHUTDOWN): void {
 export function send(fd: number, bytes: Uint8Array): number {
   const c = libc();
   return check(c, "send", Number(c.calls.send(fd, ptr(bytes), bytes.length, MSG_NOSIGNAL)));
+}
+
+/** Whether a connection has something to read: bytes, which stay unread, or its end. */
+export function isReadable(fd: number): boolean {
+  const c = libc();
+  const byte = new Uint8Array(1);
+  if (Number(c.calls.recv(fd, ptr(byte), byte.length, MSG_PEEK | MSG_DONTWAIT)) !== -1) return true;
+  return lastErrno(c) !== constants.errno.EAGAIN;
 }
 
 /**

@@ -13,12 +13,12 @@ import type { ResumedSession } from "../worker/messages.ts";
 import { isSameFile } from "./descriptors.ts";
 import type { Generation, Release } from "./generation.ts";
 import type { Generations } from "./generations.ts";
-import { close, dup, replaceDescriptor, send, shutdown } from "../net/libc.ts";
+import { close, dup, isReadable, replaceDescriptor, send, shutdown } from "../net/libc.ts";
 import { codeOf, toError } from "./listen-error.ts";
 import { countersOf, lossLines } from "./loss-report.ts";
 import type { Loss } from "./member.ts";
-import { UNPLACED_MS } from "./policy.ts";
-import { forOthers, handOver, type LossCause, recover } from "./recovery.ts";
+import { ANSWERED_MS, LATEST_MS, MAX_COST, UNPLACED_MS } from "./policy.ts";
+import { forOthers, handOver, recover } from "./recovery.ts";
 
 export interface ConnectionsHost {
   log(level: LogLevel, text: string, fields?: LogFields): void;
@@ -28,11 +28,20 @@ export interface ConnectionsHost {
   ended(): void;
 }
 
-/** What a worker was given with a connection. */
-interface Given {
+/** What is remembered of a connection from one worker to the next. */
+interface History {
+  /** How its session goes on, null if it begins. */
+  readonly resume: ResumedSession | null;
+  /** Since when its peer may have waited for a reply, on the clock of `performance.now()`. */
+  readonly since: number;
+  /** Workers that were lost to its handlers. */
+  readonly cost: number;
+}
+
+/** The history that a worker was given with a connection. */
+interface Given extends History {
   /** The use of the slot that it is about: of another connection it says nothing. */
   readonly use: number;
-  readonly resume: ResumedSession | null;
 }
 
 /** A connection that was accepted while all slots were taken. */
@@ -42,15 +51,12 @@ interface Surplus {
 }
 
 /** A connection that no worker could take yet: the first is loading, or the last is being replaced. */
-interface Unplaced {
+interface Unplaced extends History {
   readonly slot: number;
-  readonly resume: ResumedSession | null;
   /** The one that it was with; null for a new session. */
   readonly from: Generation | null;
   /** The one that it is for; null: whichever is current. */
   readonly to: Generation | null;
-  /** Since when it waits, on the clock of `performance.now()`. */
-  readonly since: number;
 }
 
 /** So many are given before it is looked which of them are over. */
@@ -69,6 +75,8 @@ export class Connections {
   #sweepAt = MIN_GIVEN;
   #unplaced: Unplaced[] = [];
   #surplus: Surplus[] = [];
+  /** Some of the unplaced wait for a descriptor. */
+  #lacksDescriptors = false;
   #isStopping = false;
 
   constructor(
@@ -116,7 +124,7 @@ export class Connections {
       return;
     }
     this.#counters.count("connections");
-    this.#place({ slot, resume: null, from: null, to: null, since: performance.now() });
+    this.#place({ slot, resume: null, from: null, to: null, since: performance.now(), cost: 0 });
   }
 
   /** Slots may be free again. */
@@ -139,11 +147,16 @@ export class Connections {
   #place(waiting: Unplaced): void {
     const { from, resume, slot, to } = waiting;
     try {
-      const descriptor = dup(this.#roster.heldOf(slot));
+      const descriptor = this.#duplicate(slot);
+      if (descriptor === null) {
+        this.#lacksDescriptors = true;
+        this.#unplaced.push(waiting);
+        return;
+      }
       const generation = to ?? (from === null ? this.#generations().forNew : this.#generations().current);
       const given = from === null || from === generation ? resume : forOthers(resume);
       if (generation?.place(slot, descriptor, this.#roster.peerOf(slot), given) === true) {
-        this.#remember(slot, given);
+        this.#remember(slot, { ...waiting, resume: given });
         return;
       }
       close(descriptor);
@@ -154,21 +167,33 @@ export class Connections {
     }
   }
 
-  #remember(slot: number, resume: ResumedSession | null): void {
-    this.#given.set(slot, { use: this.#roster.useOf(slot), resume });
+  /** A descriptor for a worker; null while none is left: the connection waits. */
+  #duplicate(slot: number): number | null {
+    try {
+      return dup(this.#roster.heldOf(slot));
+    } catch (error) {
+      if (codeOf(error) === "EMFILE") return null;
+      throw error;
+    }
+  }
+
+  #remember(slot: number, { cost, resume, since }: History): void {
+    this.#given.set(slot, { use: this.#roster.useOf(slot), cost, resume, since });
     if (this.#given.size < this.#sweepAt) return;
     for (const [of, { use }] of this.#given) if (use !== this.#roster.useOf(of)) this.#given.delete(of);
     this.#sweepAt = Math.max(MIN_GIVEN, 2 * this.#given.size);
   }
 
-  /** How the session was resumed, null if it began with the worker that has it. */
-  #resumeOf(slot: number): ResumedSession | null {
+  /** Null for a connection that its worker has accepted for itself. */
+  #historyOf(slot: number): History | null {
     const given = this.#given.get(slot);
-    return given?.use === this.#roster.useOf(slot) ? given.resume : null;
+    return given?.use === this.#roster.useOf(slot) ? given : null;
   }
 
   placeWaiting(): void {
-    for (const waiting of this.#unplaced.splice(0)) {
+    this.#lacksDescriptors = false;
+    // The one that has waited longest comes first: there may not be a place for all.
+    for (const waiting of this.#unplaced.splice(0).sort((a, b) => a.since - b.since)) {
       this.#place(waiting.to?.hasEnded === true ? { ...waiting, to: null } : waiting);
     }
     this.#generations().dismissStandIn();
@@ -186,17 +211,19 @@ export class Connections {
       release.done();
       return;
     }
-    const resume = handOver(record, this.#resumeOf(slot)?.passedOver ?? []);
+    const before = this.#historyOf(slot);
+    const resume = handOver(record, before?.resume?.passedOver ?? []);
+    const history = { resume, since: performance.now(), cost: before?.cost ?? 0 };
     const { summary } = this.#generations().current!;
     if (suffices(resume, summary, summary)) {
       this.#counters.count("sessionsMoved");
-      this.#place({ slot, resume, from: release.generation, to: null, since: performance.now() });
+      this.#place({ ...history, slot, from: release.generation, to: null });
       release.done();
       return;
     }
     try {
       release.back(dup(this.#roster.heldOf(slot)), this.#roster.peerOf(slot), resume);
-      this.#remember(slot, resume);
+      this.#remember(slot, history);
     } catch (error) {
       this.#loseConnection(slot, toError(error).message);
       release.done();
@@ -223,30 +250,39 @@ export class Connections {
   }
 
   /** Sessions have lost their worker: what the mail servers wait for is answered, and the sessions go on in others. */
-  recover(generation: Generation, { busySlot, cause, slots }: Loss): void {
+  recover(generation: Generation, { slots, ...loss }: Loss): void {
     for (const slot of slots) {
       try {
-        this.#recoverOne(generation, cause, slot, busySlot);
+        this.#recoverOne(generation, slot, loss);
       } catch (error) {
         this.#loseConnection(slot, `its worker was lost, and it could not go on: ${toError(error).message}`);
       }
     }
   }
 
-  #recoverOne(generation: Generation, cause: LossCause, slot: number, busySlot: number | null): void {
-    const resumed = this.#resumeOf(slot);
+  #recoverOne(
+    generation: Generation,
+    slot: number,
+    { busySlot, cause, since: silentSince }: Omit<Loss, "slots">,
+  ): void {
+    const since = Math.min(silentSince, performance.now());
+    const before = this.#historyOf(slot);
     if (!this.#ledger.isAdopted(slot)) {
       close(this.#roster.descriptorOf(slot));
-      this.#goOn(slot, resumed, generation);
+      this.#goOn(slot, before ?? { resume: null, since, cost: 0 }, generation);
       return;
     }
     const record = this.#ledger.read(slot);
     const isSuspect = busySlot === null ? record.call !== null : slot === busySlot;
+    // Memory may be held by anybody.
+    const isCulprit = slot === busySlot && cause !== "memory";
+    const cost = (record.isAnew || before === null ? 0 : before.cost) + (isCulprit ? 1 : 0);
     const recovery = recover(record, {
       cause,
       isSuspect,
       filters: generation.summary.filters,
-      passedOver: resumed?.passedOver ?? [],
+      passedOver: before?.resume?.passedOver ?? [],
+      isOffender: isCulprit && cost > MAX_COST,
     });
     for (const line of lossLines(record, recovery, isSuspect, {
       cause,
@@ -261,32 +297,55 @@ export class Connections {
       this.#endConnection(slot);
       return;
     }
-    this.#goOn(slot, recovery.session, generation);
+    const waitsSince = before === null || record.hasRead ? since : Math.min(before.since, since);
+    // Whatever was read has been answered: only what was not may have been waiting.
+    const isWaiting = isReadable(this.#roster.heldOf(slot));
+    const session = { resume: recovery.session, since: isWaiting ? waitsSince : performance.now(), cost };
+    this.#goOn(slot, session, generation);
   }
 
   /** A session that was with a generation goes on there, or in the current one if the other is ending and this one serves it. */
-  #goOn(slot: number, resume: ResumedSession | null, generation: Generation): void {
+  #goOn(slot: number, history: History, generation: Generation): void {
     if (this.#isStopping) {
       this.#endConnection(slot);
       return;
     }
+    const { resume, since } = history;
     const { current, next } = this.#generations();
     const isServed = resume === null || (current !== null && suffices(resume, generation.summary, current.summary));
     // No session that began on new code goes on with old.
     const mayMove = generation !== next && isServed;
     const to = generation === current || mayMove ? null : generation;
-    this.#place({ slot, resume, from: generation, to, since: performance.now() });
+    const waiting = { ...history, slot, from: generation, to };
+    // One more worker that is lost with it, and its peer would have given up.
+    const mayWaitMs = LATEST_MS - generation.config.server.blockTimeoutMs - ANSWERED_MS;
+    if (performance.now() - since > Math.max(UNPLACED_MS, mayWaitMs)) this.#unplaced.push(waiting);
+    else this.#place(waiting);
+  }
+
+  /** For how long the peer that has waited longest for a worker has, in milliseconds; 0 if none waits. */
+  waitedMs(now: number): number {
+    const waiting = this.#unplaced.filter(({ slot }) => isReadable(this.#roster.heldOf(slot)));
+    return waiting.reduce((longest, { since }) => Math.max(longest, now - since), 0);
   }
 
   /** Mail servers do not wait for ever: those that have waited long enough get the fallback. */
   standIn(now: number): void {
-    const [longest] = this.#unplaced;
-    if (longest === undefined || now - longest.since <= UNPLACED_MS) return;
-    const standIn = this.#generations().standIn();
-    if (standIn === null) return;
-    const waiting = this.#unplaced;
-    this.#unplaced = waiting.filter(({ since }) => now - since <= UNPLACED_MS);
-    for (const each of waiting) if (now - each.since > UNPLACED_MS) this.#place({ ...each, to: standIn });
+    if (this.#lacksDescriptors) this.placeWaiting();
+    // A session whose peer says nothing waits for nothing.
+    const late = new Set(
+      this.#unplaced.filter(({ since, slot }) => now - since > UNPLACED_MS && isReadable(this.#roster.heldOf(slot))),
+    );
+    const generations = this.#generations();
+    // Where workers are being lost it is there before it is needed: to start one takes a while on a busy machine.
+    const isWanted = late.size > 0 || generations.current?.isBesieged === true;
+    const standIn = isWanted ? generations.standIn() : null;
+    if (standIn === null || late.size === 0) {
+      generations.dismissStandIn();
+      return;
+    }
+    this.#unplaced = this.#unplaced.filter((each) => !late.has(each));
+    for (const each of late) this.#place({ ...each, to: standIn });
   }
 
   /** A connection that cannot be served any more, whatever its peer does. */

@@ -34,6 +34,42 @@ export function connectionsThatFit(wanted: number, limit: number | null): number
   return Math.max(1, Math.min(wanted, Math.floor((limit - RESERVED) / PER_CONNECTION)));
 }
 
+/**
+ * How many connections there is room for: those that were asked for, less what threads that do not end keep. A lost worker
+ * keeps a number for each connection that it had until its thread is gone, and a thread in a native call may never be.
+ */
+export class ConnectionRoom {
+  readonly #wanted: number;
+  readonly #limit: number | null;
+  /** Descriptors by the row of the worker that keeps them. */
+  readonly #kept = new Map<number, number>();
+
+  /** @param wanted as many as fit while no thread keeps any */
+  constructor(wanted: number, limit: number | null) {
+    this.#wanted = wanted;
+    this.#limit = limit;
+  }
+
+  /** A lost worker keeps so many descriptors, besides those that it was known to. */
+  keep(row: number, count: number): void {
+    if (count > 0) this.#kept.set(row, (this.#kept.get(row) ?? 0) + count);
+  }
+
+  /** Its thread is gone, and they are closed. */
+  giveBack(row: number): void {
+    this.#kept.delete(row);
+  }
+
+  /** Descriptors that lost workers keep. */
+  get kept(): number {
+    return this.#kept.values().reduce((sum, count) => sum + count, 0);
+  }
+
+  get connections(): number {
+    return connectionsThatFit(this.#wanted, this.#limit === null ? null : this.#limit - this.kept);
+  }
+}
+
 /** Whether two descriptors are open and lead to the same socket or file. */
 export function isSameFile(first: number, second: number): boolean {
   try {

@@ -91,7 +91,15 @@ export class Doors {
   get closedBecause(): string | null {
     if (this.#roster.isStarved) return "no file descriptors are left";
     if (this.#deafBecause !== null) return this.#deafBecause;
-    return this.#isFull ? "server.max_connections is reached" : null;
+    return this.#isFull ? `${this.#limit} is reached` : null;
+  }
+
+  /** What bounds the number of connections. */
+  get #limit(): string {
+    const { layout, room } = this.#roster;
+    return room < layout.slots
+      ? "the limit of file descriptors, some of which threads keep that do not end"
+      : "server.max_connections";
   }
 
   /** A worker is lost: it accepts no more, whatever it does on its way out. */
@@ -117,7 +125,7 @@ export class Doors {
     if (!this.#roster.isFull) this.#host.addSurplus();
     const { isFull, total } = this.#roster;
     if (isFull && !this.#isFull) {
-      this.#host.log("warn", `${total} connections (server.max_connections): further ones wait`);
+      this.#host.log("warn", `${total} connections (${this.#limit}): further ones wait`);
     }
     this.#isFull = isFull;
     this.#roster.isAwaited = isFull;

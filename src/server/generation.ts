@@ -16,7 +16,18 @@ import type { Roster } from "../roster.ts";
 import type { Door, Guest } from "../worker/acceptor.ts";
 import type { ChainSummary, FromWorker, ResumedSession } from "../worker/messages.ts";
 import type { Sources } from "../worker/sources.ts";
-import { LEAVING_MS, MAX_LISTENING, MAX_STUCK, NATIVE_MS, respawnDelay, STABLE_MS, STUCK_RETRY_MS } from "./policy.ts";
+import {
+  CALM_MS,
+  EARLY_MS,
+  LEAVING_MS,
+  MAX_EXTRA,
+  MAX_LISTENING,
+  MAX_STUCK,
+  NATIVE_MS,
+  respawnDelay,
+  STABLE_MS,
+  STUCK_RETRY_MS,
+} from "./policy.ts";
 import { type Loss, Member, type WorkerStatus } from "./member.ts";
 import type { LossCause } from "./recovery.ts";
 import type { Rows } from "./rows.ts";
@@ -105,6 +116,10 @@ export class Generation {
   #lost = 0;
   /** Workers that died in a row, by place. */
   readonly #deaths: number[];
+  /** When a worker was last lost to a handler, on the clock of `performance.now()`. */
+  #blockedAt = Number.NEGATIVE_INFINITY;
+  /** When a worker beside those that were asked for may be started. */
+  #reinforceAt = 0;
 
   /** Nothing runs yet: see {@link load}. */
   constructor(options: GenerationOptions) {
@@ -181,9 +196,11 @@ export class Generation {
   listen(): boolean {
     const ready = this.#members.filter(({ state }) => state === "ready");
     const rows = ready.map(({ row }) => row);
+    // One that is silent accepts nothing for now.
+    const byUse = [...ready].sort((a, b) => Number(b.isPrompt) - Number(a.isPrompt));
     // Each connection wakes all who listen.
-    const chosen = ready.slice(0, MAX_LISTENING);
-    for (const member of ready.slice(MAX_LISTENING)) member.pause();
+    const chosen = byUse.slice(0, MAX_LISTENING);
+    for (const member of byUse.slice(MAX_LISTENING)) member.pause();
     for (const member of chosen) member.listen(rows);
     return chosen.length > 0;
   }
@@ -202,6 +219,11 @@ export class Generation {
   /** Some worker of it can take sessions. */
   get isReady(): boolean {
     return this.#members.some(({ state }) => state === "ready");
+  }
+
+  /** A worker was lost to a handler not long ago: others are likely to be. */
+  get isBesieged(): boolean {
+    return performance.now() - this.#blockedAt < CALM_MS;
   }
 
   /** All is over: it can take nothing any more. */
@@ -275,6 +297,7 @@ export class Generation {
         if (eater === null || member.knownBytes > eater.knownBytes) eater = member;
       } else if (member.memory.isMuch) this.#recycle(member, member.heapBytes);
     }
+    this.#reinforce();
     if (eater === null) return;
     const { heapBytes, memory } = eater;
     const since = memory.grownBytes > 0 ? `, and the process ${megabytes(memory.grownBytes)} MiB more since then` : "";
@@ -282,12 +305,54 @@ export class Generation {
     for (const member of serving) member.memory.lookAgain();
   }
 
+  /**
+   * While workers are silent, and for a while after some were lost to that, others are there beside them: most sessions are
+   * with a worker that answers, whoever sends what blocks the next.
+   */
+  #reinforce(): void {
+    if (this.#ending !== null) return;
+    const now = performance.now();
+    const { blockTimeoutMs } = this.config.server;
+    const { isBesieged } = this;
+    const silentMs = isBesieged ? Math.min(EARLY_MS, blockTimeoutMs / 2) : blockTimeoutMs / 2;
+    const left = this.#members.filter(({ state }) => state !== "over");
+    const silent = left.filter((member) => member.isServing && member.silentMs > silentMs).length;
+    const extra = Math.min(MAX_EXTRA, silent + (isBesieged ? 1 : 0));
+    const { workers } = this.#options;
+    if (left.length < workers + extra && now > this.#reinforceAt) this.#addExtra(now);
+    else if (extra === 0) for (const member of left) if (member.place >= workers) this.#dismiss(member);
+  }
+
+  #addExtra(now: number): void {
+    const { workers } = this.#options;
+    if (WorkerThread.ending >= MAX_STUCK) return;
+    let place = workers;
+    while (this.#members[place] !== undefined && this.#members[place]!.state !== "over") place++;
+    this.#reinforceAt = now;
+    this.#spawn(place).catch((error: unknown) => {
+      this.#reinforceAt = performance.now() + STUCK_RETRY_MS;
+      if (!this.#isCut && !this.#hasEnded) {
+        this.#options.events.log("error", `a further worker could not be started: ${String(error)}`);
+      }
+    });
+  }
+
+  /** It takes no more sessions, and ends with those that it has; they may go on in others. */
+  #dismiss(member: Member): void {
+    if (member.state !== "ready") return;
+    member.leave();
+    this.#leaving.add(member);
+    this.#options.events.deaf();
+    member.thread.post({ kind: "release", wants: this.summary });
+    member.thread.post({ kind: "end", atOnce: false });
+  }
+
   #serving(): Member[] {
     return this.#everyone().filter(({ isServing }) => isServing);
   }
 
   #everyone(): Member[] {
-    return [...this.#members, ...this.#leaving];
+    return [...new Set([...this.#members, ...this.#leaving])];
   }
 
   async #spawn(place: number): Promise<ChainSummary> {
@@ -409,13 +474,8 @@ export class Generation {
     if (member.livedMs < STABLE_MS) return;
     events.count(COUNTER_OF.memory);
     events.log("warn", `a worker holds ${held}; another takes its place, and it finishes its sessions`);
-    member.leave();
-    this.#leaving.add(member);
-    events.deaf();
-    if (this.#ending !== null) return;
-    this.#respawn(member.place, 0);
-    member.thread.post({ kind: "release", wants: this.summary });
-    member.thread.post({ kind: "end", atOnce: false });
+    this.#dismiss(member);
+    if (this.#ending === null) this.#respawn(member.place, 0);
   }
 
   /** Its connections go on elsewhere, and it is ended: from here on it can reach none of them. */
@@ -428,7 +488,8 @@ export class Generation {
     this.#takeFrom(member);
     events.count(COUNTER_OF[cause]);
     events.log("crit", `a worker with ${connections(member.taken.length)} ${reason}; another is started`);
-    member.loss = { cause, busySlot };
+    if (cause !== "memory") this.#blockedAt = performance.now();
+    member.loss = { cause, busySlot, since: performance.now() - member.silentMs };
     void member.thread.terminate(NATIVE_MS).then(() => this.#orphan(member));
     if (!wasLeaving && this.#ending === null) {
       this.#respawn(member.place, cause === "died" ? this.#delayAfterDeath(member, true) : 0);
@@ -464,7 +525,7 @@ export class Generation {
       this.#orphan(member);
       return;
     }
-    member.loss = { cause: "died", busySlot };
+    member.loss = { cause: "died", busySlot, since: performance.now() - member.silentMs };
     if (!this.#isCut) {
       events.count(COUNTER_OF.died);
       events.log("crit", `a worker with ${connections(member.taken.length)} ended: ${reason}; another is started`);
@@ -480,6 +541,8 @@ export class Generation {
   }
 
   #respawn(place: number, delayMs: number): void {
+    // Those beside the ones that were asked for are started when they are needed.
+    if (place >= this.#options.workers) return;
     const spawn = () => {
       if (this.#isCut || this.#hasEnded) return;
       if (WorkerThread.ending >= MAX_STUCK) {

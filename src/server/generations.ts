@@ -171,7 +171,14 @@ export class Generations {
     const outcome = strictest(
       current.summary.filters.filter(({ isObserved }) => !isObserved).map(({ onError }) => onError),
     );
-    this.#events.log("crit", `no worker can take sessions; until one can, connections get the fallback: ${outcome}`);
+    if (current.isReady) {
+      this.#events.log(
+        "warn",
+        `workers are being lost; connections that wait for one too long get the fallback: ${outcome}`,
+      );
+    } else {
+      this.#events.log("crit", `no worker can take sessions; until one can, connections get the fallback: ${outcome}`);
+    }
     const standIn = new Generation({
       number: 0,
       workerUrl: this.#workerUrl,
@@ -196,6 +203,7 @@ export class Generations {
   dismissStandIn(): void {
     const standIn = this.#standIn;
     if (standIn === null || this.#current?.isReady !== true || !standIn.isReady) return;
+    if (this.#current.isBesieged) return;
     this.#standIn = null;
     this.#dismissed.add(standIn);
     this.#events.log("notice", "workers take sessions again");

@@ -13,6 +13,8 @@ export interface Loss {
   readonly slots: readonly number[];
   /** The slot whose handler ran when it was lost, null if that is not known. */
   readonly busySlot: number | null;
+  /** Since when it has answered nobody, on the clock of `performance.now()`; infinity if it was never silent. */
+  readonly since: number;
 }
 
 /** What `pmilter status` tells of a worker. */
@@ -40,7 +42,7 @@ export class Member {
   state: "loading" | "ready" | "leaving" | "over" = "loading";
   /** Slots that were taken from it, since it is lost or has ended. */
   readonly taken: number[] = [];
-  loss: Omit<Loss, "slots"> = { cause: "died", busySlot: null };
+  loss: Omit<Loss, "slots"> = { cause: "died", busySlot: null, since: Number.POSITIVE_INFINITY };
   readonly memory = new HeldMemory();
   readonly #ledger: Ledger;
   readonly #roster: Roster;

@@ -63,8 +63,27 @@ export const MEMORY_MS = 2000;
 export const MEMORY_AT_MOST = 4;
 /** How long a worker that holds too much memory may finish its sessions, before they are taken from it. */
 export const LEAVING_MS = 30_000;
+/** Workers that are there at the most beside those that were asked for, while others are silent or were lost a moment ago. */
+export const MAX_EXTRA = 8;
+/** After a worker was lost to a handler, one that is silent for so long, in milliseconds, is likely to be the next. */
+export const EARLY_MS = 300;
+/** So long after the last one was lost, in milliseconds, nobody is said to send what blocks workers any more. */
+export const CALM_MS = 60_000;
 /** How long a connection may wait for a worker before it gets the fallback: Sendmail waits 10 s for each reply. */
 export const UNPLACED_MS = 4000;
+
+/**
+ * No reply is later than this, in milliseconds, whatever workers are lost while it is waited for: Sendmail gives up after 10 s.
+ * A session that might be later if it lost another worker gets the fallback from the stand-in.
+ */
+export const LATEST_MS = 9000;
+/** What it takes, in milliseconds, from the end of `block_timeout` to the answers and to another worker. */
+export const ANSWERED_MS = 2500;
+/** Workers that the handlers of one session may cost. With one more the rest of the session gets the fallback. */
+export const MAX_COST = 1;
+
+/** After so long without a worker that takes sessions, in milliseconds, the process ends. */
+export const NO_WORKER_MS = 30_000;
 
 /** Threads that may be stuck in native calls at a time: with so many, workers wait for one to return before they are replaced. */
 export const MAX_STUCK = 32;

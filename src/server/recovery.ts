@@ -29,6 +29,8 @@ export interface Circumstances {
   readonly filters: readonly FilterPolicy[];
   /** From earlier losses: filters that failed in the packets which began the session. */
   readonly passedOver: readonly PassedOver[];
+  /** Its handlers have cost more workers than one session may: the rest of it gets the fallback. */
+  readonly isOffender: boolean;
 }
 
 /** A decision as the wire has it, without a text of its own. */
@@ -168,6 +170,7 @@ function rule(situation: Situation): Ruling {
       : PHASES[call.phase].scope === "connection";
   // Without the packets that began it no handler can be asked again.
   if (record.context === null || (isBeginningLost && !isBeginning)) return ofConnection(situation, anew, true);
+  if (situation.circumstances.isOffender) return ofOffender(situation);
   if (!isBeginning) return ofMessage(situation);
   const passedOver = passedOverBefore(situation);
   const { isSuspect } = situation.circumstances;
@@ -179,6 +182,21 @@ function rule(situation: Situation): Ruling {
   if (!lets || isBeginningLost) return ofConnection(situation, own === "reject" ? own : anew, true);
   if (call === null || culprit === undefined) return ofBeginning(situation, false, passedOver);
   return ofBeginning(situation, false, [...passedOver, { filter: call.filter, isOver: own === "accept" }]);
+}
+
+/**
+ * A session that goes on costing workers: it gets the fallback of the filter that they were lost to. A refusal is for the
+ * connection. A fallback that lets pass ends that filter's part, and the others go on with the session.
+ */
+function ofOffender(situation: Situation): Ruling {
+  const { common, own, record, standing } = situation;
+  const fallback = own ?? common;
+  if (fallback === "tempfail" || fallback === "reject") {
+    return ofConnection(situation, stricter(standing, fallback), true);
+  }
+  const ruling = ofMessage(situation);
+  if (record.call === null) return ruling;
+  return { ...ruling, passedOver: [...ruling.passedOver, { filter: record.call.filter, isOver: true }] };
 }
 
 /** All that is owed, and all that comes, gets this. */

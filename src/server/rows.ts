@@ -7,10 +7,10 @@ export class Rows {
   readonly #roster: Roster;
   readonly #free: number[];
   readonly #taken = new Set<number>();
-  readonly #onGone: (counters: readonly number[]) => void;
+  readonly #onGone: (row: number, counters: readonly number[]) => void;
 
   /** @param onGone told what a worker had counted when its row is given back */
-  constructor(ledger: Ledger, roster: Roster, onGone: (counters: readonly number[]) => void) {
+  constructor(ledger: Ledger, roster: Roster, onGone: (row: number, counters: readonly number[]) => void) {
     this.#ledger = ledger;
     this.#roster = roster;
     this.#free = Array.from({ length: ledger.layout.workers }, (_, index) => ledger.layout.workers - 1 - index);
@@ -37,7 +37,7 @@ export class Rows {
   }
 
   give(row: number): void {
-    this.#onGone(this.#ledger.counters(row));
+    this.#onGone(row, this.#ledger.counters(row));
     this.#taken.delete(row);
     this.#free.push(row);
   }

@@ -17,7 +17,7 @@ import type { ChainSummary } from "../worker/messages.ts";
 import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { Connections } from "./connections.ts";
 import { listenForControl } from "./control.ts";
-import { connectionsThatFit, descriptorLimit, SpareDescriptors } from "./descriptors.ts";
+import { ConnectionRoom, connectionsThatFit, descriptorLimit, SpareDescriptors } from "./descriptors.ts";
 import { CpuShare } from "./cpu-share.ts";
 import { Doors } from "./doors.ts";
 import type { Generation } from "./generation.ts";
@@ -25,12 +25,13 @@ import { Generations } from "./generations.ts";
 import { close, deadSocket } from "../net/libc.ts";
 import { toError } from "./listen-error.ts";
 import type { Listener } from "./listener.ts";
-import { BUSY_CONNECTIONS, BUSY_SHARE, LISTENING_MS, LOADED_MS, WATCHDOG_MS } from "./policy.ts";
+import { BUSY_CONNECTIONS, BUSY_SHARE, LISTENING_MS, LOADED_MS, NO_WORKER_MS, WATCHDOG_MS } from "./policy.ts";
 import { dropPrivileges } from "./privileges.ts";
 import { Rows } from "./rows.ts";
 import { statusOf } from "./status.ts";
 import { callHandler, checkModule, EXIT_HANDLER_TIMEOUT_MS, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
 import { FileWatcher } from "./watch.ts";
+import { WorkerThread } from "./worker-thread.ts";
 
 export interface ServerOptions {
   readonly workerUrl: URL;
@@ -68,6 +69,8 @@ export class FilterServer {
   /** What revoked descriptors become. Made beforehand: when it is needed there may be no descriptor left. */
   readonly #nothing = deadSocket();
   readonly #spare = new SpareDescriptors(this.#nothing);
+  readonly #room: ConnectionRoom;
+  #withoutWorkerMs = 0;
   /** As it was at the start: giving up rights changes it, and the configuration's defaults must not change with it. */
   readonly #environment = { ...process.env };
   #isStopping = false;
@@ -81,7 +84,12 @@ export class FilterServer {
     this.#ledger = Ledger.create(rows, maxConnections);
     this.#roster = Roster.create(rows, maxConnections, config.server.listen.length);
     this.#allowed = allowedBy(config);
-    this.#rows = new Rows(this.#ledger, this.#roster, (counters) => this.#counters.add(counters));
+    this.#room = new ConnectionRoom(maxConnections, descriptorLimit());
+    this.#rows = new Rows(this.#ledger, this.#roster, (row, counters) => {
+      this.#counters.add(counters);
+      this.#room.giveBack(row);
+      this.#fitRoom();
+    });
     this.#generations = new Generations(options.workerUrl, this.#ledger, this.#roster, this.#rows, {
       log: (level, text, fields) => options.log.write(level, text, fields),
       print: (text) => options.prints.push(text),
@@ -101,7 +109,10 @@ export class FilterServer {
       revoke: (row) => {
         // First: what it accepts from now on nobody would know of.
         this.#doors.revoke(row);
-        return this.#connections.revoke(row);
+        const slots = this.#connections.revoke(row);
+        this.#room.keep(row, slots.length);
+        this.#fitRoom();
+        return slots;
       },
       orphaned: (generation, loss) => this.#connections.recover(generation, loss),
       count: (counter) => this.#counters.count(counter),
@@ -361,6 +372,14 @@ export class FilterServer {
     if (this.#roster.isFull) this.#doors.settleRoom();
   }
 
+  /** Threads that do not end keep descriptors: there is room for fewer connections, until they do. */
+  #fitRoom(): void {
+    const { connections } = this.#room;
+    if (connections === this.#roster.room) return;
+    this.#roster.room = connections;
+    this.#doors.settleRoom();
+  }
+
   #isLetIn(peer: PeerName): boolean {
     if (isAllowed(this.#allowed, peer)) return true;
     this.#options.log.write("warn", refusal(peer));
@@ -371,7 +390,7 @@ export class FilterServer {
   #look(): void {
     const now = performance.now();
     // A machine that was asleep, or this thread without a core, is no fault of the workers.
-    const elapsed = Math.min(now - this.#lastLook, 2 * WATCHDOG_MS);
+    const elapsed = Math.min(now - this.#lastLook, Math.max(2 * WATCHDOG_MS, this.#config.server.blockTimeoutMs / 4));
     this.#lastLook = now;
     const lost = this.#isStopping ? null : this.#doors.lost;
     if (lost !== null) {
@@ -388,6 +407,17 @@ export class FilterServer {
     const resident = residentBytes();
     for (const generation of all) generation.watch(elapsed, resident, resident > bound);
     this.#connections.standIn(now);
+    this.#lookForWorkers(now, elapsed);
+  }
+
+  /** Without a worker nothing can be decided any more: a supervisor that starts the process again may help, waiting does not. */
+  #lookForWorkers(now: number, elapsedMs: number): void {
+    const { current } = this.#generations;
+    this.#withoutWorkerMs = current === null || current.isReady ? 0 : this.#withoutWorkerMs + elapsedMs;
+    if (this.#isStopping || Math.max(this.#withoutWorkerMs, this.#connections.waitedMs(now)) <= NO_WORKER_MS) return;
+    clearInterval(this.#watchdog);
+    const stuck = WorkerThread.stuck === 0 ? "" : ` (${WorkerThread.stuck} threads do not end)`;
+    this.#options.onFatal(`no worker could take sessions for ${NO_WORKER_MS / 1000} s${stuck}`);
   }
 
   /** Without a descriptor no connection can be accepted, and trying would take all of a core. */

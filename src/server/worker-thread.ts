@@ -69,7 +69,8 @@ export class WorkerThread {
     // Its promise settles before the thread is gone and has been seen to hang: the close event is what counts.
     this.#worker.terminate();
     await within(this.#gone.promise, timeoutMs);
-    if (this.#isGone) return;
+    // Another call may have waited for the same end.
+    if (this.#isGone || this.#isStuck) return;
     this.#isStuck = true;
     WorkerThread.stuck += 1;
   }

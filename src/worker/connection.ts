@@ -151,6 +151,7 @@ export class Connection implements ConversationHost, PacketTap {
     const { session } = this.#conversation;
     session.push(chunk);
     this.#recordRead();
+    this.#home.ledger.setRead(this.slot);
     // On record first: if the connection was taken from this worker meanwhile, this read is not lost.
     this.#stopIfClaimed();
     if (this.#conversation.isWaiting || this.#unsent !== null || this.#isWaitingItsTurn) {

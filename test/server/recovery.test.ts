@@ -29,6 +29,7 @@ const RECORD: SlotRecord = {
   isInContext: false,
   answersContext: false,
   isAnew: false,
+  hasRead: true,
   queueId: "",
 };
 
@@ -39,7 +40,7 @@ const filter = (onTimeout: "tempfail" | "reject" | "accept" | "continue", isObse
 function recovered(record: Partial<SlotRecord>, circumstances: Partial<Circumstances> = {}) {
   const result = recover(
     { ...RECORD, ...record },
-    { cause: "blocked", isSuspect: false, filters: [TEMPFAIL], passedOver: [], ...circumstances },
+    { cause: "blocked", isSuspect: false, filters: [TEMPFAIL], passedOver: [], isOffender: false, ...circumstances },
   );
   if (result.kind === "end") return result;
   const { replies, session, verdict } = result;
