@@ -73,6 +73,7 @@ async function serve({ worker, descriptor, handlers, ledger }: Assignment): Prom
     log: (_, text) => fail(text),
     closed: (connection) => freeSlots.push(connection.slot),
     releaseFor: null,
+    isStandIn: false,
     released: () => fail("a connection was released, and there is nowhere to go"),
   };
   listenOn({

@@ -18,7 +18,7 @@ import { codeOf, toError } from "./listen-error.ts";
 import { countersOf, lossLines } from "./loss-report.ts";
 import type { Loss } from "./member.ts";
 import { ANSWERED_MS, LATEST_MS, MAX_COST, UNPLACED_MS } from "./policy.ts";
-import { forOthers, handOver, recover } from "./recovery.ts";
+import { forOthers, forStandIn, handOver, recover } from "./recovery.ts";
 
 export interface ConnectionsHost {
   log(level: LogLevel, text: string, fields?: LogFields): void;
@@ -154,7 +154,7 @@ export class Connections {
         return;
       }
       const generation = to ?? (from === null ? this.#generations().forNew : this.#generations().current);
-      const given = from === null || from === generation ? resume : forOthers(resume);
+      const given = givenTo(generation, from, resume);
       if (generation?.place(slot, descriptor, this.#roster.peerOf(slot), given) === true) {
         this.#remember(slot, { ...waiting, resume: given });
         return;
@@ -286,6 +286,7 @@ export class Connections {
     });
     for (const line of lossLines(record, recovery, isSuspect, {
       cause,
+      cost,
       generation,
       isSure: busySlot !== null,
       peer: this.#roster.peerOf(slot),
@@ -362,6 +363,16 @@ export class Connections {
     end(held);
     this.#host.ended();
   }
+}
+
+/** How a session is resumed in a generation that may not be the one that it was with. */
+function givenTo(
+  generation: Generation | null,
+  from: Generation | null,
+  resume: ResumedSession | null,
+): ResumedSession | null {
+  if (generation?.isStandIn === true) return forStandIn(resume);
+  return from === null || from === generation ? resume : forOthers(resume);
 }
 
 /** Ends a connection for its peer, whoever else has a descriptor of it. */

@@ -22,8 +22,10 @@ import {
   LEAVING_MS,
   MAX_EXTRA,
   MAX_LISTENING,
+  MAX_LOADING,
   MAX_STUCK,
   NATIVE_MS,
+  RESERVE,
   respawnDelay,
   STABLE_MS,
   STUCK_RETRY_MS,
@@ -118,6 +120,8 @@ export class Generation {
   readonly #deaths: number[];
   /** When a worker was last lost to a handler, on the clock of `performance.now()`. */
   #blockedAt = Number.NEGATIVE_INFINITY;
+  /** Workers that did not return to their event loop when it was last looked. */
+  #silent = 0;
   /** When a worker beside those that were asked for may be started. */
   #reinforceAt = 0;
 
@@ -152,6 +156,11 @@ export class Generation {
 
   get config(): Config {
     return this.#options.config;
+  }
+
+  /** It runs no handler, and gives the fallback. */
+  get isStandIn(): boolean {
+    return this.#options.standIn !== null;
   }
 
   get summary(): ChainSummary {
@@ -317,9 +326,13 @@ export class Generation {
     const silentMs = isBesieged ? Math.min(EARLY_MS, blockTimeoutMs / 2) : blockTimeoutMs / 2;
     const left = this.#members.filter(({ state }) => state !== "over");
     const silent = left.filter((member) => member.isServing && member.silentMs > silentMs).length;
-    const extra = Math.min(MAX_EXTRA, silent + (isBesieged ? 1 : 0));
+    // Those that accept connections may be the silent ones.
+    if (silent > this.#silent) this.#options.events.deaf();
+    this.#silent = silent;
+    const extra = Math.min(MAX_EXTRA, silent + (isBesieged ? RESERVE : 0));
     const { workers } = this.#options;
-    if (left.length < workers + extra && now > this.#reinforceAt) this.#addExtra(now);
+    const loading = left.filter(({ state }) => state === "loading").length;
+    if (left.length < workers + extra && loading < MAX_LOADING && now > this.#reinforceAt) this.#addExtra(now);
     else if (extra === 0) for (const member of left) if (member.place >= workers) this.#dismiss(member);
   }
 

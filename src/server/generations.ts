@@ -192,10 +192,15 @@ export class Generations {
       events: this.#events,
     });
     this.#standIn = standIn;
-    standIn.load().catch((error: unknown) => {
-      this.#standIn = null;
-      this.#events.log("crit", `the fallback could not be given: ${String(error)}`);
-    });
+    standIn.load().then(
+      () => {
+        if (this.#current?.isReady === true) standIn.release(this.#current.summary);
+      },
+      (error: unknown) => {
+        this.#standIn = null;
+        this.#events.log("crit", `the fallback could not be given: ${String(error)}`);
+      },
+    );
     return null;
   }
 
@@ -206,6 +211,7 @@ export class Generations {
     if (this.#current.isBesieged) return;
     this.#standIn = null;
     this.#dismissed.add(standIn);
+    standIn.release(this.#current.summary);
     this.#events.log("notice", "workers take sessions again");
     void standIn.end(null).then(() => this.#dismissed.delete(standIn));
   }

@@ -28,6 +28,15 @@ const COUNTER_OF = {
   discard: "discarded",
 } as const;
 
+export interface LossContext {
+  readonly cause: LossCause;
+  /** Workers that the handlers of the session have cost so far, with this one. */
+  readonly cost: number;
+  readonly generation: Generation;
+  readonly isSure: boolean;
+  readonly peer: PeerName;
+}
+
 /**
  * @param isSuspect (and `isSure`, that it was no other) the handler on record may be what the worker was lost to
  */
@@ -35,7 +44,7 @@ export function lossLines(
   record: SlotRecord,
   recovery: Recovery,
   isSuspect: boolean,
-  { cause, generation, isSure, peer }: { cause: LossCause; generation: Generation; isSure: boolean; peer: PeerName },
+  { cause, cost, generation, isSure, peer }: LossContext,
 ): LogLine[] {
   const { call, context, queueId } = record;
   const client = context === null ? null : clientOf(context);
@@ -64,7 +73,9 @@ export function lossLines(
   }
   if (recovery.kind === "resume" && recovery.verdict !== null) {
     const { isFallback, outcome, scope } = recovery.verdict;
-    const why = isFallback ? { fallback: true, reason: "its worker was lost" } : {};
+    const reason =
+      scope === "connection" && cost > 1 ? `its handlers have cost ${cost} workers` : "its worker was lost";
+    const why = isFallback ? { fallback: true, reason } : {};
     const fields = { verdict: outcome, scope, ...subject, ...why };
     lines.push(lineOf("notice", scope === "message" ? outcome : `${outcome} ${scope}`, fields));
   }

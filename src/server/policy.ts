@@ -65,10 +65,14 @@ export const MEMORY_AT_MOST = 4;
 export const LEAVING_MS = 30_000;
 /** Workers that are there at the most beside those that were asked for, while others are silent or were lost a moment ago. */
 export const MAX_EXTRA = 8;
+/** So many of them are started at a time: they share the processors with the handlers that do not return. */
+export const MAX_LOADING = 2;
+/** So many more than are silent, after a worker was lost to a handler: the next message that blocks meets a part of the sessions. */
+export const RESERVE = 3;
 /** After a worker was lost to a handler, one that is silent for so long, in milliseconds, is likely to be the next. */
-export const EARLY_MS = 300;
+export const EARLY_MS = 250;
 /** So long after the last one was lost, in milliseconds, nobody is said to send what blocks workers any more. */
-export const CALM_MS = 60_000;
+export const CALM_MS = 20_000;
 /** How long a connection may wait for a worker before it gets the fallback: Sendmail waits 10 s for each reply. */
 export const UNPLACED_MS = 4000;
 

@@ -330,6 +330,11 @@ export function handOver(
   };
 }
 
+/** A session that goes on with the stand-in: what it began with was answered elsewhere, and is not refused now. */
+export function forStandIn(session: ResumedSession | null): ResumedSession | null {
+  return session === null ? null : { ...session, passedOver: [{ filter: 0, isOver: false }] };
+}
+
 /** A session that goes on in another generation: what failed were filters of the one before, which are others there. */
 export function forOthers(session: ResumedSession | null): ResumedSession | null {
   return session === null || session.ruling?.scope === "connection" ? session : { ...session, passedOver: [] };

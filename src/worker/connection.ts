@@ -38,6 +38,8 @@ export interface ConnectionHome {
   closed(connection: Connection): void;
   /** What another generation wants of its sessions, once this one is to give up its own; null until then. */
   releaseFor: Wants | null;
+  /** A session stays until it was answered here. */
+  readonly isStandIn: boolean;
   /** It is closed on this side and goes on elsewhere. */
   released(connection: Connection): void;
 }
@@ -87,6 +89,8 @@ export class Connection implements ConversationHost, PacketTap {
   #lookAfter = 0;
   #lookedAt = 0;
   #hasHadItsTurn = false;
+  /** The peer has sent something to this worker. */
+  #hasRead = false;
   /** When the peer last sent something, or a handler that it waited for was through; on the home's clock. */
   #lastActive: number;
   /** As it is on record: see `MilterSession`. */
@@ -151,7 +155,10 @@ export class Connection implements ConversationHost, PacketTap {
     const { session } = this.#conversation;
     session.push(chunk);
     this.#recordRead();
-    this.#home.ledger.setRead(this.slot);
+    if (!this.#hasRead) {
+      this.#hasRead = true;
+      this.#home.ledger.setRead(this.slot);
+    }
     // On record first: if the connection was taken from this worker meanwhile, this read is not lost.
     this.#stopIfClaimed();
     if (this.#conversation.isWaiting || this.#unsent !== null || this.#isWaitingItsTurn) {
@@ -227,6 +234,7 @@ export class Connection implements ConversationHost, PacketTap {
     const { chain, ledger, releaseFor } = this.#home;
     if (releaseFor === null || this.#socket === null) return;
     if (this.#isReleased || this.#isEnding || this.#isClosed) return;
+    if (this.#home.isStandIn && !this.#hasRead) return;
     if (!this.isBetweenMessages || session.framer.hasRest || !session.mayMove) return;
     if (!suffices(session.options, chain.wants, releaseFor) || !ledger.mayResume(this.slot)) return;
     this.#isReleased = true;

@@ -69,7 +69,7 @@ class Server {
   readonly #roster: Roster;
   readonly #acceptor: Acceptor;
 
-  constructor({ config, doors, generation, row }: Assignment, ledger: Ledger, roster: Roster, chain: Chain) {
+  constructor({ config, doors, generation, row, standIn }: Assignment, ledger: Ledger, roster: Roster, chain: Chain) {
     const { logLevel, debug, timeoutMs } = config.server;
     const folder = dirname(config.file);
     const logs = (level: LogLevel) => isLogged(level, logLevel);
@@ -97,6 +97,7 @@ class Server {
         this.#endIfIdle();
       },
       releaseFor: null,
+      isStandIn: standIn !== null,
       released: (connection) => {
         this.#connections.delete(connection);
         this.#inTransit.add(connection.slot);

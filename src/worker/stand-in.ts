@@ -1,6 +1,6 @@
 /**
- * The chain of a worker that stands in while no other can take sessions: it runs no handler of the configuration, and
- * gives every connection the fallback.
+ * The chain of a worker that stands in while no other can take sessions: it runs no handler of the configuration. It gives
+ * the fallback to each connection that begins with it, and to each message of a session that began elsewhere.
  */
 import type { Config } from "../config/config.ts";
 import { Chain } from "../handler/chain.ts";
@@ -15,10 +15,10 @@ export function standInChain(outcome: Outcome, config: Config): Chain {
   const policy = policyOf(config);
   // What is let pass needs no filter, and is not even sent here.
   if (outcome === "continue") return new Chain([], policy);
-  const connect = outcome === "reject" ? () => reject() : () => tempfail();
+  const verdict = outcome === "reject" ? () => reject() : () => tempfail();
   const filter = {
     index: 0,
-    loaded: checkFilter({ name: NAME, connect }, NAME),
+    loaded: checkFilter({ name: NAME, connect: verdict, envfrom: verdict }, NAME),
     onError: outcome,
     onTimeout: outcome,
     timeoutMs: null,

@@ -283,6 +283,7 @@ async function play({ at, handlers, socket }: Setting, onPlace: Probe): Promise<
     report: () => undefined,
     log: (_: string, text: string) => void logged.push(text),
     releaseFor: null,
+    isStandIn: false,
     released: () => undefined,
   };
   const trial = new Trial(modules, home, 0, socket === "takes little");
