@@ -29,7 +29,10 @@ const REQUEST_TIMEOUT_MS = 10_000;
 /** The conversation on one control connection. */
 interface Exchange {
   text: string;
-  isAnswered: boolean;
+  /** The request is complete; its answer may take its time. */
+  isAsked: boolean;
+  /** Ends the connection. */
+  end(): void;
 }
 
 /** @throws ListenError */
@@ -41,11 +44,11 @@ export async function listenForControl(
   const handlers = {
     data(socket: Socket<Exchange>, chunk: Uint8Array) {
       const exchange = socket.data;
-      if (exchange.isAnswered) return;
+      if (exchange.isAsked) return;
       exchange.text += Buffer.from(chunk).toString("utf8");
       const end = exchange.text.indexOf("\n");
       if (end === -1 && exchange.text.length < MAX_REQUEST_BYTES) return;
-      exchange.isAnswered = true;
+      exchange.isAsked = true;
       void answer(exchange.text.slice(0, end === -1 ? undefined : end), handle).then((reply) => {
         // A status fits into the buffer of a socket that nothing was written to before.
         socket.write(`${JSON.stringify(reply)}\n`);
@@ -57,8 +60,8 @@ export async function listenForControl(
     },
     drain() {},
   };
-  /** End the connections that are open, oldest first. */
-  const open = new Set<() => void>();
+  /** Those that are open, oldest first. */
+  const open = new Set<Exchange>();
   // Without a descriptor left is when somebody asks.
   const reachable = new Reachable();
   const listener = await listen(
@@ -72,21 +75,20 @@ export async function listenForControl(
       duplicate: (fd) => reachable.dup(fd),
       onConnection({ fd }) {
         // Who says nothing is not waited for, and keeps nobody out: descriptors are for mail.
-        const end = () => shutdown(fd, "both");
-        const [oldest] = open;
-        if (open.size >= MAX_OPEN && oldest !== undefined) {
-          open.delete(oldest);
-          oldest();
+        if (open.size >= MAX_OPEN) {
+          const [oldest] = [...open].toSorted((a, b) => Number(a.isAsked) - Number(b.isAsked));
+          open.delete(oldest!);
+          oldest!.end();
         }
-        const data: Exchange = { text: "", isAnswered: false };
-        open.add(end);
+        const data: Exchange = { text: "", isAsked: false, end: () => shutdown(fd, "both") };
+        open.add(data);
         const timer = setTimeout(() => {
-          if (!data.isAnswered) end();
+          if (!data.isAsked) data.end();
         }, REQUEST_TIMEOUT_MS);
         // Once it is closed, its number may be another descriptor's.
         const forget = () => {
           clearTimeout(timer);
-          open.delete(end);
+          open.delete(data);
         };
         const connect = Bun.connect as unknown as (options: object) => Promise<unknown>;
         connect({
@@ -136,17 +138,15 @@ const ANSWER_TIMEOUT_MS = 60_000;
 export async function askServer(path: string, request: ControlRequest): Promise<unknown> {
   const answered = Promise.withResolvers<string>();
   let text = "";
-  const timer = setTimeout(
-    () => answered.reject(new Error(`${path}: no answer within ${ANSWER_TIMEOUT_MS / 1000} s`)),
-    ANSWER_TIMEOUT_MS,
-  );
+  const fail = (what: string, cause?: unknown) => answered.reject(new Error(`${path}: ${what}`, { cause }));
+  const timer = setTimeout(() => fail(`no answer within ${ANSWER_TIMEOUT_MS / 1000} s`), ANSWER_TIMEOUT_MS);
   try {
     const socket = await Bun.connect({
       unix: path,
       socket: {
         data: (_, chunk) => void (text += Buffer.from(chunk).toString("utf8")),
         close: () => answered.resolve(text),
-        error: (_, error) => answered.reject(error),
+        error: (_, error) => fail(`the connection broke: ${error.message}`, error),
       },
     });
     socket.write(`${JSON.stringify(request)}\n`);
@@ -156,10 +156,25 @@ export async function askServer(path: string, request: ControlRequest): Promise<
     throw new Error(`no server answers at ${path} (server.control): ${reason}`, { cause: error });
   }
   try {
-    const reply: unknown = JSON.parse(await answered.promise);
-    if (typeof reply === "object" && reply !== null && "error" in reply) throw new Error(String(reply.error));
-    return reply;
+    return readAnswer(path, await answered.promise);
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** @throws Error if it is none, or says that something went wrong */
+function readAnswer(path: string, text: string): object {
+  if (text === "") throw new Error(`${path}: the server ended the connection without an answer: it may have stopped`);
+  if (!text.endsWith("\n")) throw new Error(`${path}: the answer was cut short: the server may have stopped`);
+  let reply: unknown;
+  try {
+    reply = JSON.parse(text);
+  } catch {
+    // As for JSON of another kind.
+  }
+  if (typeof reply !== "object" || reply === null) {
+    throw new Error(`${path}: expected a line of JSON, got ${JSON.stringify(text.slice(0, 80))}: this is no pmilter`);
+  }
+  if ("error" in reply) throw new Error(String(reply.error));
+  return reply;
 }
