@@ -168,11 +168,6 @@ export class Roster {
     return this.#slotsOf(row + 1);
   }
 
-  /** Those of the main thread. */
-  ownSlots(): number[] {
-    return this.#slotsOf(MAIN);
-  }
-
   /** Those that workers have accepted for others. */
   guestSlots(): number[] {
     return this.#slotsOf(GUEST);

@@ -39,7 +39,8 @@ It listens where server.listen says and serves until it is told to stop. The log
 what handlers print goes to standard output.
 
   SIGTERM, SIGINT     accept no more, let open sessions end (at most server.stop_timeout seconds), run
-                      master_exit_handler, remove the socket, exit 0; a second one does not wait
+                      master_exit_handler, remove the socket, exit 0; a second one does not wait.
+                      During a start: end at once, exit 0
   SIGHUP              read the configuration and the handlers anew, as pmilter reload does
 
 A handler, or a file it imports, that is saved is loaded at once, for the sessions that begin afterwards;

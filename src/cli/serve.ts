@@ -40,44 +40,56 @@ export async function serve(configFile: string, workerUrl: URL, incomplete: stri
   if (process.getuid?.() === 0 && config.server.user === null) {
     log.write("warn", "running as root: set server.user, so that handlers have no more rights than they need");
   }
-  const stopping = Promise.withResolvers<string>();
-  let server: FilterServer | null = null;
-  let stoppingSince = 0;
-  const onSignal = (signal: string) => {
-    const now = performance.now();
-    if (stoppingSince === 0) stoppingSince = now;
-    // `bun run` passes on a signal that the terminal has sent to both: that is one Ctrl-C, not impatience.
-    else if (now - stoppingSince > SAME_SIGNAL_MS && server !== null) {
-      log.write("warn", `${signal} again: open sessions are cut`);
-      server.cut();
-    }
-    stopping.resolve(signal);
-  };
   const onFatal = (reason: string) => {
     log.write("emerg", `${reason}; the server ends`);
     void flush().then(() => process.exit(EXIT_FATAL));
   };
-  process.on("SIGTERM", onSignal);
-  process.on("SIGINT", onSignal);
-  // Until there is something to reload: the default would end the process.
-  process.on("SIGHUP", () => {});
-  // A reader of our output that goes away must not end the server.
-  process.on("SIGPIPE", () => {});
-
   try {
-    server = await FilterServer.start(config, { workerUrl, log, prints, onFatal });
-    const { summary, loads } = server.generation;
-    log.write(
-      "notice",
-      `ready: listening on ${server.addresses.map(formatAddress).join(", ")}; ${loads.length} workers; filters: ${describeFilters(summary)}`,
-    );
-    process.on("SIGHUP", () => void server?.reload());
-    const signal = await stopping.promise;
-    log.write("notice", `${signal}: stopping, ${server.connections} connections open`);
+    const server = new FilterServer(config, { workerUrl, log, prints, onFatal });
+    const stopping = untilSignal(server, log);
+    // Until there is something to reload it waits: the default would end the process.
+    process.on("SIGHUP", () => void server.reload());
+    // A reader of our output that goes away must not end the server.
+    process.on("SIGPIPE", () => {});
+
+    const starting = server.start();
+    const early = await Promise.race([stopping, starting]);
+    if (early !== undefined) {
+      log.write("notice", `${early}: the start is abandoned, ${server.connections} connections open`);
+      // What becomes of it is of no interest any more: it was told to end.
+      starting.catch(() => {});
+    } else {
+      const { summary, loads } = server.generation;
+      log.write(
+        "notice",
+        `ready: listening on ${server.addresses.map(formatAddress).join(", ")}; ${loads.length} workers; filters: ${describeFilters(summary)}`,
+      );
+      log.write("notice", `${await stopping}: stopping, ${server.connections} connections open`);
+    }
     await server.stop();
     log.write("notice", "stopped");
     return 0;
   } finally {
     await flush();
   }
+}
+
+/** Settles with the first signal that asks the server to stop; the next one has it wait no longer. */
+function untilSignal(server: FilterServer, log: Log): Promise<string> {
+  const first = Promise.withResolvers<string>();
+  let since: number | null = null;
+  const onSignal = (signal: string) => {
+    const now = performance.now();
+    if (since === null) {
+      since = now;
+      first.resolve(signal);
+    } else if (now - since > SAME_SIGNAL_MS) {
+      // `bun run` passes on a signal that the terminal has sent to both: that is one Ctrl-C, not impatience.
+      log.write("warn", `${signal} again: open sessions are cut`);
+      server.cut();
+    }
+  };
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  return first.promise;
 }

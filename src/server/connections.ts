@@ -132,15 +132,11 @@ export class Connections {
     for (const { held, peer } of this.#surplus.splice(0)) this.add(held, peer);
   }
 
-  /** From now on no session begins, and one that loses its worker ends. */
+  /** From now on no session begins, one that loses its worker ends, and those end that wait for one. */
   stop(): void {
     this.#isStopping = true;
-  }
-
-  /** Ends all that no worker has. */
-  endAll(): void {
     for (const { held } of this.#surplus.splice(0)) end(held);
-    for (const slot of this.#roster.ownSlots()) this.#endConnection(slot);
+    for (const { slot } of this.#unplaced.splice(0)) this.#endConnection(slot);
   }
 
   /** Gives a duplicate of a connection to a generation, and there to the worker that has the fewest. */
@@ -160,6 +156,10 @@ export class Connections {
         return;
       }
       close(descriptor);
+      if (this.#isStopping) {
+        this.#endConnection(slot);
+        return;
+      }
       this.#unplaced.push(waiting);
       to?.revive();
     } catch (error) {

@@ -65,6 +65,10 @@ export class Doors {
         onConnection: (accepted) => this.#host.accepted(accepted.fd, peerName(accepted, name)),
         onError: (error) => this.#host.log("error", `${name}: ${error.message}`),
       });
+      if (this.#isClosed) {
+        listener.close({ unlink: true });
+        return;
+      }
       this.#listeners.push(listener);
     }
     this.#generations().doors = this.#listeners.map(({ door }) => door);

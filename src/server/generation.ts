@@ -19,12 +19,12 @@ import type { Sources } from "../worker/sources.ts";
 import {
   CALM_MS,
   EARLY_MS,
+  CUT_MS,
   LEAVING_MS,
   MAX_EXTRA,
   MAX_LISTENING,
   MAX_LOADING,
   MAX_STUCK,
-  NATIVE_MS,
   RESERVE,
   respawnDelay,
   STABLE_MS,
@@ -98,8 +98,8 @@ const connections = (count: number) => `${count} connection${count === 1 ? "" : 
 
 const megabytes = (bytes: number) => Math.round(bytes / 2 ** 20);
 
-/** How long a worker may take to cut its sessions before it is terminated. */
-const CUT_TIMEOUT_MS = 2000;
+/** A worker is writing its record: it is looked again after so long. */
+const CLAIM_RETRY_MS = 10;
 
 export class Generation {
   readonly number: number;
@@ -111,8 +111,12 @@ export class Generation {
   #summary: ChainSummary | null = null;
   #sources: Sources | null = null;
   #ending: PromiseWithResolvers<void> | null = null;
+  /** The server stops: no worker is replaced. */
+  #isStopping = false;
   /** What is left is cut, and none is replaced. */
   #isCut = false;
+  /** Settles when the sources are read, and are such that they can be loaded. */
+  readonly #areRead = Promise.withResolvers<void>();
   #hasEnded = false;
   /** Workers that are lost, and whose sessions do not go on yet. */
   #lost = 0;
@@ -134,19 +138,26 @@ export class Generation {
 
   /**
    * Starts the workers; settles when all have loaded their handlers and started their filters. The first reads the
-   * sources, the others load what it read.
+   * sources, the others load what it read while it loads that itself.
    * @throws LoadError none of the workers is left then
    */
   async load(): Promise<void> {
     try {
-      this.#summary = await this.#spawn(0);
-      await Promise.all(Array.from({ length: this.#options.workers - 1 }, (_, index) => this.#spawn(index + 1)));
+      [this.#summary] = await Promise.all([this.#spawn(0), this.#loadOthers()]);
     } catch (error) {
-      this.#ending = Promise.withResolvers();
+      this.#ending ??= Promise.withResolvers();
       this.#isCut = true;
       await Promise.all(this.#members.map((member) => member.thread.terminate()));
       throw error;
     }
+  }
+
+  async #loadOthers(): Promise<void> {
+    const others = Array.from({ length: this.#options.workers - 1 }, (_, index) => index + 1);
+    if (others.length === 0) return;
+    await this.#areRead.promise;
+    // The first one may have failed since.
+    if (!this.#isCut) await Promise.all(others.map((place) => this.#spawn(place)));
   }
 
   /** It is not wanted any more while it loads: {@link load} throws this message. */
@@ -242,7 +253,7 @@ export class Generation {
 
   /** Sessions of it wait for a worker: if none is left, or about to be, one is started. */
   revive(): void {
-    if (this.#isCut || this.#hasEnded || this.#members.some(({ state }) => state !== "over")) return;
+    if (this.#isOver || this.#members.some(({ state }) => state !== "over")) return;
     this.#respawn(0, 0);
   }
 
@@ -253,9 +264,13 @@ export class Generation {
 
   /**
    * Takes no more connections, lets the sessions end, then stops the filters and the workers.
-   * @param timeoutMs what is left then is cut; null: never
+   * @param timeoutMs the server stops: what is left then is cut, and a worker that loads is not waited for; null: it goes on
    */
   async end(timeoutMs: number | null): Promise<void> {
+    if (timeoutMs !== null) {
+      this.#isStopping = true;
+      this.abandon("the server stops");
+    }
     if (this.#ending === null) {
       this.#ending = Promise.withResolvers();
       for (const member of this.#serving()) member.thread.post({ kind: "end", atOnce: false });
@@ -268,19 +283,36 @@ export class Generation {
     await Promise.all(this.#everyone().map((member) => member.thread.terminate()));
   }
 
-  /** Ends the sessions that are left; a worker that does not answer to it is terminated. */
-  cut(): void {
+  /**
+   * Ends the sessions that are left.
+   * @param graceMs a worker that has not done so by then, and stopped its filters, is ended itself
+   */
+  cut(graceMs = CUT_MS): void {
+    const isFirst = !this.#isCut;
     this.#isCut = true;
     const left = this.#serving();
     const sessions = left.reduce((sum, member) => sum + member.connections, 0);
-    if (sessions > 0) this.#options.events.log("warn", `${sessions} sessions had not ended and are cut`);
-    for (const member of left) {
-      member.thread.post({ kind: "end", atOnce: true });
-      setTimeout(() => {
-        if (member.state !== "over") void member.thread.terminate();
-      }, CUT_TIMEOUT_MS);
-    }
+    if (sessions > 0 && isFirst) this.#options.events.log("warn", `${sessions} sessions had not ended and are cut`);
+    for (const member of left) member.thread.post({ kind: "end", atOnce: true });
+    setTimeout(() => {
+      for (const member of left) this.#giveUp(member);
+    }, graceMs);
     this.#settleEnd();
+  }
+
+  /** Ends a worker that does not end, whatever it is doing. */
+  #giveUp(member: Member): void {
+    const { ledger } = this.#options;
+    if (member.state === "over") return;
+    if (!ledger.claim(member.row)) {
+      setTimeout(() => this.#giveUp(member), CLAIM_RETRY_MS);
+      return;
+    }
+    const busySlot = ledger.busySlot(member.row);
+    member.state = "over";
+    this.#takeFrom(member);
+    member.loss = { cause: "blocked", busySlot, since: performance.now() - member.silentMs };
+    void member.thread.terminate().then(() => this.#orphan(member));
   }
 
   /**
@@ -420,6 +452,7 @@ export class Generation {
     switch (message.kind) {
       case "sources":
         this.#sources = message.sources;
+        if (message.sources.problem === null) this.#areRead.resolve();
         events.sources();
         return;
       case "ready":
@@ -503,7 +536,7 @@ export class Generation {
     events.log("crit", `a worker with ${connections(member.taken.length)} ${reason}; another is started`);
     if (cause !== "memory") this.#blockedAt = performance.now();
     member.loss = { cause, busySlot, since: performance.now() - member.silentMs };
-    void member.thread.terminate(NATIVE_MS).then(() => this.#orphan(member));
+    void member.thread.terminate().then(() => this.#orphan(member));
     if (!wasLeaving && this.#ending === null) {
       this.#respawn(member.place, cause === "died" ? this.#delayAfterDeath(member, true) : 0);
     }
@@ -553,11 +586,16 @@ export class Generation {
     return respawnDelay(deaths, hasLoaded);
   }
 
+  /** No worker is started any more. */
+  get #isOver(): boolean {
+    return this.#isStopping || this.#isCut || this.#hasEnded;
+  }
+
   #respawn(place: number, delayMs: number): void {
     // Those beside the ones that were asked for are started when they are needed.
     if (place >= this.#options.workers) return;
     const spawn = () => {
-      if (this.#isCut || this.#hasEnded) return;
+      if (this.#isOver) return;
       if (WorkerThread.ending >= MAX_STUCK) {
         const held = `${WorkerThread.ending} threads do not end`;
         this.#options.events.log("crit", `a worker is not replaced while ${held}: each takes memory`);
@@ -565,7 +603,7 @@ export class Generation {
         return;
       }
       this.#spawn(place).catch((error: unknown) => {
-        if (this.#isCut || this.#hasEnded) return;
+        if (this.#isOver) return;
         this.#options.events.log("crit", `a worker could not be replaced: ${String(error)}`);
         this.#respawn(place, this.#delayAfterDeath(this.#members[place]!, false));
       });

@@ -3,7 +3,7 @@
  * stop are this one mechanism. A generation that does not load changes nothing.
  */
 import type { Config } from "../config/config.ts";
-import { strictest } from "../handler/fallback.ts";
+import { type Outcome, strictest } from "../handler/fallback.ts";
 import type { Ledger } from "../ledger.ts";
 import type { Roster } from "../roster.ts";
 import type { Door } from "../worker/acceptor.ts";
@@ -22,6 +22,7 @@ import { SlowStart } from "./slow-start.ts";
 
 export class Generations {
   readonly #workerUrl: URL;
+  readonly #firstConfig: Config;
   readonly #ledger: Ledger;
   readonly #roster: Roster;
   /** Where workers accept connections. */
@@ -40,13 +41,15 @@ export class Generations {
   #slowStart: SlowStart | null = null;
   #standIn: Generation | null = null;
   #standInTriedAt = Number.NEGATIVE_INFINITY;
-  /** Stood in, and finish the sessions that they have. */
+  /** Stood in, and finish the sessions that they have; or were loaded, and are not wanted. */
   readonly #dismissed = new Set<Generation>();
   #started = 0;
   #isStopping = false;
 
-  constructor(workerUrl: URL, ledger: Ledger, roster: Roster, rows: Rows, events: GenerationEvents) {
+  /** @param config of the first generation: what stands in for it while it loads */
+  constructor(workerUrl: URL, config: Config, ledger: Ledger, roster: Roster, rows: Rows, events: GenerationEvents) {
     this.#workerUrl = workerUrl;
+    this.#firstConfig = config;
     this.#ledger = ledger;
     this.#roster = roster;
     this.#rows = rows;
@@ -117,8 +120,8 @@ export class Generations {
     this.#loading = generation;
     try {
       await generation.load();
-      await confirm().catch(async (error: unknown) => {
-        await generation.end(null);
+      await confirm().catch((error: unknown) => {
+        this.#dismiss(generation);
         throw error;
       });
       await this.#startSlowly(generation, until);
@@ -165,13 +168,17 @@ export class Generations {
    */
   standIn(): Generation | null {
     const { current } = this;
-    if (this.#standIn !== null || current === null) return this.#standIn?.isReady === true ? this.#standIn : null;
-    if (performance.now() - this.#standInTriedAt < STAND_IN_RETRY_MS) return null;
+    if (this.#standIn !== null) return this.#standIn.isReady ? this.#standIn : null;
+    if (this.#isStopping || performance.now() - this.#standInTriedAt < STAND_IN_RETRY_MS) return null;
     this.#standInTriedAt = performance.now();
-    const outcome = strictest(
-      current.summary.filters.filter(({ isObserved }) => !isObserved).map(({ onError }) => onError),
-    );
-    if (current.isReady) {
+    const config = current?.config ?? this.#firstConfig;
+    const outcome = fallbackOf(config);
+    if (current === null) {
+      this.#events.log(
+        "warn",
+        `the handlers are still loading; until they are, connections get the fallback: ${outcome}`,
+      );
+    } else if (current.isReady) {
       this.#events.log(
         "warn",
         `workers are being lost; connections that wait for one too long get the fallback: ${outcome}`,
@@ -182,7 +189,7 @@ export class Generations {
     const standIn = new Generation({
       number: 0,
       workerUrl: this.#workerUrl,
-      config: current.config,
+      config,
       ledger: this.#ledger,
       roster: this.#roster,
       doors: this.doors,
@@ -198,7 +205,7 @@ export class Generations {
       },
       (error: unknown) => {
         this.#standIn = null;
-        this.#events.log("crit", `the fallback could not be given: ${String(error)}`);
+        if (!this.#isStopping) this.#events.log("crit", `the fallback could not be given: ${String(error)}`);
       },
     );
     return null;
@@ -210,10 +217,15 @@ export class Generations {
     if (standIn === null || this.#current?.isReady !== true || !standIn.isReady) return;
     if (this.#current.isBesieged) return;
     this.#standIn = null;
-    this.#dismissed.add(standIn);
     standIn.release(this.#current.summary);
     this.#events.log("notice", "workers take sessions again");
-    void standIn.end(null).then(() => this.#dismissed.delete(standIn));
+    this.#dismiss(standIn);
+  }
+
+  /** Lets one that serves no new sessions end. */
+  #dismiss(generation: Generation): void {
+    this.#dismissed.add(generation);
+    void generation.end(null).then(() => this.#dismissed.delete(generation));
   }
 
   /** Ends all, within a bound. */
@@ -224,8 +236,9 @@ export class Generations {
     await Promise.all(this.#everything().map((generation) => generation.end(timeoutMs)));
   }
 
-  cut(): void {
-    for (const generation of this.#everything()) generation.cut();
+  /** While they are ended: what is left is cut. @param graceMs see `Generation.cut` */
+  cut(graceMs: number): void {
+    for (const generation of this.#everything()) generation.cut(graceMs);
   }
 
   #everything(): Generation[] {
@@ -251,4 +264,12 @@ export class Generations {
     this.#moving.add(generation);
     generation.release(this.#current.summary);
   }
+}
+
+/** What connections get that no worker can take: the strictest fallback of the filters that this configuration has. */
+function fallbackOf({ filters, handler, server }: Config): Outcome {
+  if (!server.handler) return strictest([]);
+  const phaseFiles = Object.keys(handler.session).length > 0 ? [server.onError] : [];
+  const enforced = filters.filter(({ mode }) => mode !== "observe");
+  return strictest([...phaseFiles, ...enforced.map(({ onError }) => onError ?? server.onError)]);
 }

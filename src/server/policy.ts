@@ -88,6 +88,11 @@ export const MAX_COST = 1;
 
 /** After so long without a worker that takes sessions, in milliseconds, the process ends. */
 export const NO_WORKER_MS = 30_000;
+/** How long a worker may take to cut its sessions and stop its filters, in milliseconds, before it is ended. */
+export const CUT_MS = 2000;
+/** How long `master_exit_handler` may keep the process from ending, in milliseconds; and once a second signal has come. */
+export const EXIT_HANDLER_MS = 5000;
+export const HURRIED_EXIT_HANDLER_MS = 1000;
 
 /** Threads that may be stuck in native calls at a time: with so many, workers wait for one to return before they are replaced. */
 export const MAX_STUCK = 32;

@@ -13,6 +13,7 @@ import { Ledger } from "../ledger.ts";
 import { residentBytes } from "../memory.ts";
 import { allowedBy, isAllowed, type PeerName, refusal } from "../net/peer.ts";
 import { Roster } from "../roster.ts";
+import { LoadError } from "../worker/load-failure.ts";
 import type { ChainSummary } from "../worker/messages.ts";
 import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { Connections } from "./connections.ts";
@@ -25,12 +26,23 @@ import { Generations } from "./generations.ts";
 import { close, deadSocket } from "../net/libc.ts";
 import { toError } from "./listen-error.ts";
 import type { Listener } from "./listener.ts";
-import { BUSY_CONNECTIONS, BUSY_SHARE, LISTENING_MS, LOADED_MS, NO_WORKER_MS, WATCHDOG_MS } from "./policy.ts";
+import {
+  BUSY_CONNECTIONS,
+  BUSY_SHARE,
+  EXIT_HANDLER_MS,
+  HURRIED_EXIT_HANDLER_MS,
+  LISTENING_MS,
+  LOADED_MS,
+  NATIVE_MS,
+  NO_WORKER_MS,
+  WATCHDOG_MS,
+} from "./policy.ts";
 import { dropPrivileges } from "./privileges.ts";
 import { Rows } from "./rows.ts";
 import { statusOf } from "./status.ts";
-import { callHandler, checkModule, EXIT_HANDLER_TIMEOUT_MS, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
+import { callHandler, checkModule, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
 import { FileWatcher } from "./watch.ts";
+import { unlessAborted } from "./within.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
 export interface ServerOptions {
@@ -73,13 +85,20 @@ export class FilterServer {
   #withoutWorkerMs = 0;
   /** As it was at the start: giving up rights changes it, and the configuration's defaults must not change with it. */
   readonly #environment = { ...process.env };
-  #isStopping = false;
-  #reloading: Promise<ReloadResult> | null = null;
+  /** A start or a reload that is under way; settles whatever becomes of it. */
+  #loading: Promise<unknown> | null = null;
+  /** Ends what a start or a reload waits for besides a generation. */
+  #abandoning = new AbortController();
   #lastReload: ReloadResult | null = null;
+  #stopped: Promise<void> | null = null;
+  /** While it stops, a second signal has come: ends what is still waited for. */
+  readonly #hurry = new AbortController();
 
-  private constructor(config: Config, options: ServerOptions, maxConnections: number) {
+  /** Nothing is bound or loaded yet: see {@link start}. */
+  constructor(config: Config, options: ServerOptions) {
     this.#config = config;
     this.#options = options;
+    const maxConnections = fittingConnections(config, options.log);
     const rows = Generations.rowsFor(workersOf(config));
     this.#ledger = Ledger.create(rows, maxConnections);
     this.#roster = Roster.create(rows, maxConnections, config.server.listen.length);
@@ -90,7 +109,7 @@ export class FilterServer {
       this.#room.giveBack(row);
       this.#fitRoom();
     });
-    this.#generations = new Generations(options.workerUrl, this.#ledger, this.#roster, this.#rows, {
+    this.#generations = new Generations(options.workerUrl, config, this.#ledger, this.#roster, this.#rows, {
       log: (level, text, fields) => options.log.write(level, text, fields),
       print: (text) => options.prints.push(text),
       sources: () => this.#watch(),
@@ -140,39 +159,32 @@ export class FilterServer {
   }
 
   /**
-   * Binds, gives up root if so configured, loads the handlers and serves. Connections that come meanwhile wait.
-   * @throws ListenError, PrivilegeError, LoadError
+   * Binds, gives up root if so configured, loads the handlers and serves. Connections that come meanwhile wait, and get the
+   * fallback if that takes long. Also throws if it is stopped meanwhile.
+   * @throws ListenError, PrivilegeError, LoadError; nothing is left then
    */
-  static async start(config: Config, options: ServerOptions): Promise<FilterServer> {
-    const { log } = options;
-    const wanted = config.server.maxConnections;
-    const limit = descriptorLimit();
-    const maxConnections = connectionsThatFit(wanted, limit);
-    if (maxConnections < wanted) {
-      log.write(
-        "warn",
-        `server.max_connections is lowered from ${wanted} to ${maxConnections}: the limit of open files is ${limit} and each takes two`,
-      );
-    }
-    const server = new FilterServer(config, options, maxConnections);
+  async start(): Promise<void> {
+    const starting = this.#start(this.#config);
+    // A reload that is wanted meanwhile waits until this is over.
+    this.#loading = starting.catch(() => {});
     try {
-      // In this order: of two servers that start at once, the one that gets the address has the control socket as well.
-      await server.#doors.open(config.server);
-      await server.#listenForControl(config.server.control);
-      if (config.server.user !== null || config.server.group !== null) {
-        dropPrivileges({ user: config.server.user, group: config.server.group });
-      }
-      await server.#load(config, 0);
-      await server.generation.listening(LISTENING_MS);
-      return server;
+      await starting;
+      this.#loading = null;
     } catch (error) {
-      clearInterval(server.#watchdog);
-      server.#spare.close();
-      close(server.#nothing);
-      server.#closeListeners();
-      server.#connections.endAll();
+      this.#loading = null;
+      await this.stop();
       throw error;
     }
+    await this.generation.listening(LISTENING_MS);
+  }
+
+  async #start(config: Config): Promise<void> {
+    const { group, user } = config.server;
+    // In this order: of two servers that start at once, the one that gets the address has the control socket as well.
+    await unlessAborted(this.#doors.open(config.server), this.#abandoning.signal);
+    await unlessAborted(this.#listenForControl(config.server.control), this.#abandoning.signal);
+    if (user !== null || group !== null) dropPrivileges({ user, group });
+    await this.#load(config, 0);
   }
 
   /** Where it listens, with the ports that the kernel chose. */
@@ -186,6 +198,19 @@ export class FilterServer {
 
   get generation(): Generation {
     return this.#generations.current!;
+  }
+
+  /** The first generation is not loaded yet: connections wait, or get the fallback. */
+  get isStarting(): boolean {
+    return this.#generations.current === null;
+  }
+
+  get isStopping(): boolean {
+    return this.#stopped !== null;
+  }
+
+  get config(): Config {
+    return this.#config;
   }
 
   /** Why new connections are not accepted now, null if they are. */
@@ -223,35 +248,61 @@ export class FilterServer {
     return this.#lastReload;
   }
 
-  /** Reads the configuration and the handlers anew; sessions that begin afterwards run on them. Never throws. */
+  /**
+   * Reads the configuration and the handlers anew; sessions that begin afterwards run on them. During a start it waits for
+   * that. Never throws.
+   */
   async reload(): Promise<ReloadResult> {
     return this.#reload(() => loadConfig(this.#config.file, this.#environment), Infinity);
   }
 
-  /** Accepts no more, lets open sessions end within `stop_timeout`, runs `master_exit_handler`. */
-  async stop(): Promise<void> {
-    this.#isStopping = true;
+  /**
+   * Accepts no more, lets open sessions end within `stop_timeout`, runs `master_exit_handler`. A start or a reload that is
+   * under way is abandoned; a server that was not ready has no sessions to wait for, and runs no handler.
+   */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #stop(): Promise<void> {
     this.#connections.stop();
     this.#watcher.close();
     this.#closeListeners();
-    this.#generations.abandonLoading("the server stops");
-    await this.#reloading;
-    await this.#generations.stop(this.#config.server.stopTimeoutMs);
+    this.#abandonLoading("the server stops");
+    await this.#loading;
+    const wasReady = !this.isStarting;
+    await this.#generations.stop(wasReady && !this.#hurry.signal.aborted ? this.#config.server.stopTimeoutMs : 0);
     clearInterval(this.#watchdog);
     this.#spare.close();
     close(this.#nothing);
     const { masterExit } = this.#config.handler;
-    if (masterExit === null) return;
+    if (masterExit !== null && wasReady) await this.#callExitHandler(masterExit);
+  }
+
+  async #callExitHandler(file: string): Promise<void> {
+    const { log, workerUrl } = this.#options;
+    const isHurried = this.#hurry.signal.aborted;
+    const limits = isHurried
+      ? { timeoutMs: HURRIED_EXIT_HANDLER_MS }
+      : { timeoutMs: EXIT_HANDLER_MS, signal: this.#hurry.signal };
     try {
-      await callHandler(this.#options.workerUrl, masterExit, EXIT_HANDLER_TIMEOUT_MS, this.#taskOutput);
+      await callHandler(workerUrl, file, limits, this.#taskOutput);
     } catch (error) {
-      this.#options.log.write("error", `master_exit_handler: ${toError(error).message}`);
+      log.write("error", `master_exit_handler: ${toError(error).message}`);
     }
   }
 
   /** While it stops: waits no longer. */
   cut(): void {
-    this.#generations.cut();
+    this.#hurry.abort(new Error("it was not through at the second signal"));
+    this.#generations.cut(NATIVE_MS);
+  }
+
+  /** What a start or a reload is loading is not wanted; one that takes over slowly does so at once. */
+  #abandonLoading(reason: string): void {
+    this.#abandoning.abort(new LoadError({ file: this.#config.file, line: 0, column: 0, message: reason }, undefined));
+    this.#generations.abandonLoading(reason);
   }
 
   /**
@@ -261,11 +312,13 @@ export class FilterServer {
   async #load(config: Config, until: number): Promise<void> {
     const { workerUrl } = this.#options;
     const { masterExit, postconfig } = config.handler;
-    // What runs at the end must not turn out to be wrong then.
     this.#spare.release();
-    if (masterExit !== null) await checkModule(workerUrl, masterExit, this.#taskOutput);
+    const limits = { timeoutMs: LOAD_TIMEOUT_MS, signal: this.#abandoning.signal };
+    // What runs at the end must not turn out to be wrong then.
+    if (masterExit !== null) await checkModule(workerUrl, masterExit, limits, this.#taskOutput);
+    limits.signal.throwIfAborted();
     await this.#generations.start(config, workersOf(config), until, async () => {
-      if (postconfig !== null) await callHandler(workerUrl, postconfig, LOAD_TIMEOUT_MS, this.#taskOutput);
+      if (postconfig !== null) await callHandler(workerUrl, postconfig, limits, this.#taskOutput);
     });
     this.#config = config;
     this.#allowed = allowedBy(config);
@@ -286,25 +339,28 @@ export class FilterServer {
   /** A file of the sources looks different: only if it says something else is there anything to do. */
   async #reloadChanged(): Promise<void> {
     // Without a descriptor no file can be read, which is no change of it.
-    if (this.#isStopping || this.#roster.isStarved || !this.#spare.look()) return;
+    if (this.isStopping || this.#roster.isStarved || !this.#spare.look()) return;
     const { loading } = this.#generations;
     if (loading?.sources != null && !isCurrent(loading.sources)) {
       // What is being loaded, or hangs, is out of date already: it must not keep the next version waiting.
-      this.#generations.abandonLoading("a file was changed while it was being loaded");
+      this.#abandonLoading("a file was changed while it was being loaded");
     }
-    await this.#reloading;
+    await this.#loading;
     const { current, failed } = this.#generations;
     const isKnown = [current?.sources, failed].some((sources) => sources != null && isCurrent(sources));
-    if (this.#isStopping || isKnown) return;
+    if (this.isStopping || isKnown) return;
     await this.#reload(() => this.#config, performance.now() + LOADED_MS);
   }
 
   async #reload(configure: () => Config, until: number): Promise<ReloadResult> {
-    // One at a time; who asks meanwhile gets one of his own, with what the files say then.
-    while (this.#reloading !== null) await this.#reloading;
-    this.#reloading = this.#tryReload(configure, until);
-    const result = await this.#reloading;
-    this.#reloading = null;
+    // Reloads run one at a time. A request that arrives meanwhile has its own afterwards, with the files as they are then.
+    while (this.#loading !== null) await this.#loading;
+    if (this.isStopping) return { ok: false, at: new Date(), message: "the server stops" };
+    this.#abandoning = new AbortController();
+    const reloading = this.#tryReload(configure, until);
+    this.#loading = reloading;
+    const result = await reloading;
+    this.#loading = null;
     return result;
   }
 
@@ -344,7 +400,6 @@ export class FilterServer {
       this.#control = await listenForControl(
         path,
         ({ command }) => {
-          if (this.#generations.current === null) throw new Error("the server is starting");
           return command === "status" ? statusOf(this) : this.reload();
         },
         (error) => log.write("warn", `server.control: ${error.message}`),
@@ -364,7 +419,7 @@ export class FilterServer {
   }
 
   #admit(descriptor: number, peer: PeerName): void {
-    if (this.#isStopping || !this.#isLetIn(peer)) {
+    if (this.isStopping || !this.#isLetIn(peer)) {
       close(descriptor);
       return;
     }
@@ -392,7 +447,7 @@ export class FilterServer {
     // A machine that was asleep, or this thread without a core, is no fault of the workers.
     const elapsed = Math.min(now - this.#lastLook, Math.max(2 * WATCHDOG_MS, this.#config.server.blockTimeoutMs / 4));
     this.#lastLook = now;
-    const lost = this.#isStopping ? null : this.#doors.lost;
+    const lost = this.isStopping ? null : this.#doors.lost;
     if (lost !== null) {
       clearInterval(this.#watchdog);
       const where = formatAddress(lost);
@@ -414,7 +469,7 @@ export class FilterServer {
   #lookForWorkers(now: number, elapsedMs: number): void {
     const { current } = this.#generations;
     this.#withoutWorkerMs = current === null || current.isReady ? 0 : this.#withoutWorkerMs + elapsedMs;
-    if (this.#isStopping || Math.max(this.#withoutWorkerMs, this.#connections.waitedMs(now)) <= NO_WORKER_MS) return;
+    if (this.isStopping || Math.max(this.#withoutWorkerMs, this.#connections.waitedMs(now)) <= NO_WORKER_MS) return;
     clearInterval(this.#watchdog);
     const stuck = WorkerThread.stuck === 0 ? "" : ` (${WorkerThread.stuck} threads do not end)`;
     this.#options.onFatal(`no worker could take sessions for ${NO_WORKER_MS / 1000} s${stuck}`);
@@ -434,6 +489,19 @@ export class FilterServer {
       void this.#reloadChanged();
     }
   }
+}
+
+/** `server.max_connections`, or what the limit of open files leaves room for. */
+function fittingConnections({ server }: Config, log: Log): number {
+  const limit = descriptorLimit();
+  const fitting = connectionsThatFit(server.maxConnections, limit);
+  if (fitting < server.maxConnections) {
+    log.write(
+      "warn",
+      `server.max_connections is lowered from ${server.maxConnections} to ${fitting}: the limit of open files is ${limit} and each takes two`,
+    );
+  }
+  return fitting;
 }
 
 function workersOf({ server }: Config): number {

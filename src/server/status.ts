@@ -30,8 +30,11 @@ export interface Status {
   readonly uptimeSeconds: number;
   readonly config: string;
   readonly addresses: readonly string[];
-  /** `degraded`: at this moment not all mail is served as it should be; `problems` says why. */
-  readonly health: "ok" | "degraded";
+  /**
+   * `degraded`: at this moment not all mail is served as it should be; `problems` says why. `starting`: no handler is loaded
+   * yet, so none is.
+   */
+  readonly health: "ok" | "degraded" | "starting";
   /** For people, one line each. */
   readonly problems: readonly string[];
   readonly connections: number;
@@ -42,7 +45,7 @@ export interface Status {
   /** Threads that were told to end and are in a native call that has not returned. */
   readonly stuckThreads: number;
   readonly counters: Counts;
-  /** The one that takes new sessions. */
+  /** The one that takes new sessions; number 0 while the first one loads. */
   readonly generation: GenerationStatus;
   /** One whose share of new sessions grows to all of them: a reload of a busy server that is under way; else null. */
   readonly next: GenerationStatus | null;
@@ -53,8 +56,10 @@ export interface Status {
   readonly reload: { readonly ok: boolean; readonly at: string; readonly message: string } | null;
 }
 
+const NO_GENERATION: GenerationStatus = { number: 0, version: "", workers: [] };
+
 export function statusOf(server: FilterServer): Status {
-  const { generation, lastReload, nextGeneration: next } = server;
+  const { isStarting, lastReload, nextGeneration: next } = server;
   const workers = server.generations.flatMap((each) =>
     each.workers.map((worker) => ({ generation: each.number, ...worker })),
   );
@@ -64,9 +69,9 @@ export function statusOf(server: FilterServer): Status {
     bun: Bun.version,
     pid: process.pid,
     uptimeSeconds: Math.round(process.uptime()),
-    config: generation.config.file,
+    config: server.config.file,
     addresses: server.addresses.map(formatAddress),
-    health: problems.length === 0 ? "ok" : "degraded",
+    health: isStarting ? "starting" : problems.length === 0 ? "ok" : "degraded",
     problems,
     connections: server.connections,
     waiting: server.waiting,
@@ -74,10 +79,16 @@ export function statusOf(server: FilterServer): Status {
     workers,
     stuckThreads: WorkerThread.stuck,
     counters: server.counts,
-    generation: generationStatus(generation),
+    generation: isStarting ? NO_GENERATION : generationStatus(server.generation),
     next: next === null ? null : generationStatus(next),
     ending: server.oldGenerations.map(generationStatus),
-    filters: generation.summary.filters.map(({ name, phases, isObserved }) => ({ name, phases, observed: isObserved })),
+    filters: isStarting
+      ? []
+      : server.generation.summary.filters.map(({ name, phases, isObserved }) => ({
+          name,
+          phases,
+          observed: isObserved,
+        })),
     reload: lastReload === null ? null : { ...lastReload, at: lastReload.at.toISOString() },
   };
 }
@@ -89,9 +100,12 @@ function generationStatus({ loads, number, sources }: Generation): GenerationSta
 
 function problemsOf(server: FilterServer, workers: readonly WorkerEntry[]): string[] {
   const problems: string[] = [];
-  const ready = workers.filter(({ generation, state }) => generation === server.generation.number && state === "ready");
+  const current = server.isStarting ? NO_GENERATION.number : server.generation.number;
+  const ready = workers.filter(({ generation, state }) => generation === current && state === "ready");
   const blocked = workers.filter(({ blockedMs }) => blockedMs > 0);
-  if (ready.length === 0) problems.push("no worker can take sessions");
+  if (server.isStarting) problems.push("the handlers are still loading");
+  else if (ready.length === 0) problems.push("no worker can take sessions");
+  if (server.isStopping) problems.push("the server stops");
   if (server.closedBecause !== null) problems.push(`new connections wait: ${server.closedBecause}`);
   if (server.waiting > 0) problems.push(`connections that wait for a worker: ${server.waiting}`);
   if (blocked.length > 0) problems.push(`workers that have not returned to their event loop: ${blocked.length}`);

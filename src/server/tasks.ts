@@ -2,15 +2,21 @@
 import type { Config } from "../config/config.ts";
 import { LoadError, type LoadFailure } from "../worker/load-failure.ts";
 import type { ChainSummary, FromWorker, ToWorker } from "../worker/messages.ts";
+import { unlessAborted } from "./within.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
-/** Seconds that loading and starting the handlers may take, before it counts as hung. */
+/** How long loading and starting the handlers may take, before it counts as hung. */
 export const LOAD_TIMEOUT_MS = 30_000;
-/** How long `master_exit_handler` may keep the process from ending. */
-export const EXIT_HANDLER_TIMEOUT_MS = 5000;
 
 /** What a task tells while it runs: log lines and what handlers print. */
 export type TaskOutput = (message: Extract<FromWorker, { kind: "log" | "print" }>) => void;
+
+/** How a task ends that does not end by itself. */
+export interface TaskLimits {
+  readonly timeoutMs: number;
+  /** Aborted when its result is not wanted any more: the task is ended, and fails with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
 
 /**
  * Loads every handler of a configuration in workers, starts and calls none.
@@ -18,10 +24,11 @@ export type TaskOutput = (message: Extract<FromWorker, { kind: "log" | "print" }
  */
 export async function checkHandlers(workerUrl: URL, config: Config, output: TaskOutput): Promise<ChainSummary> {
   const { postconfig, masterExit } = config.handler;
+  const limits = { timeoutMs: LOAD_TIMEOUT_MS };
   for (const file of [postconfig, masterExit]) {
-    if (file !== null) await checkModule(workerUrl, file, output);
+    if (file !== null) await checkModule(workerUrl, file, limits, output);
   }
-  const answer = await runTask(workerUrl, { kind: "check", config }, config.file, LOAD_TIMEOUT_MS, output);
+  const answer = await runTask(workerUrl, { kind: "check", config }, config.file, limits, output);
   if (answer.kind !== "ready") throw new Error(`a check was answered with ${answer.kind}`);
   return answer.summary;
 }
@@ -30,23 +37,23 @@ export async function checkHandlers(workerUrl: URL, config: Config, output: Task
  * Calls the default export of a module.
  * @throws LoadError also if it takes longer than `timeoutMs`
  */
-export async function callHandler(workerUrl: URL, file: string, timeoutMs: number, output: TaskOutput): Promise<void> {
-  await runTask(workerUrl, { kind: "call", file, isDry: false }, file, timeoutMs, output);
+export async function callHandler(workerUrl: URL, file: string, limits: TaskLimits, output: TaskOutput): Promise<void> {
+  await runTask(workerUrl, { kind: "call", file, isDry: false }, file, limits, output);
 }
 
 /**
  * Loads such a module without calling it.
  * @throws LoadError
  */
-export async function checkModule(workerUrl: URL, file: string, output: TaskOutput): Promise<void> {
-  await runTask(workerUrl, { kind: "call", file, isDry: true }, file, LOAD_TIMEOUT_MS, output);
+export async function checkModule(workerUrl: URL, file: string, limits: TaskLimits, output: TaskOutput): Promise<void> {
+  await runTask(workerUrl, { kind: "call", file, isDry: true }, file, limits, output);
 }
 
 async function runTask(
   workerUrl: URL,
   task: ToWorker,
   file: string,
-  timeoutMs: number,
+  { signal, timeoutMs }: TaskLimits,
   output: TaskOutput,
 ): Promise<Extract<FromWorker, { kind: "ready" | "done" }>> {
   const answer = Promise.withResolvers<Extract<FromWorker, { kind: "ready" | "done" }>>();
@@ -64,7 +71,7 @@ async function runTask(
   }, timeoutMs);
   thread.post(task);
   try {
-    return await answer.promise;
+    return await (signal === undefined ? answer.promise : unlessAborted(answer.promise, signal));
   } finally {
     clearTimeout(timer);
     await thread.terminate();

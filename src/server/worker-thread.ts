@@ -4,6 +4,7 @@
  */
 import type { FromWorker, ToWorker } from "../worker/messages.ts";
 import { sizeOf } from "../worker/outbox.ts";
+import { NATIVE_MS } from "./policy.ts";
 import { within } from "./within.ts";
 
 export interface WorkerEvents {
@@ -61,14 +62,14 @@ export class WorkerThread {
     if (!this.#isGone) this.#worker.postMessage(message);
   }
 
-  /** Ends the thread; settles when it is gone, or after `timeoutMs`: a blocking native call cannot be ended. */
-  async terminate(timeoutMs = 5000): Promise<void> {
+  /** Ends the thread; settles when it is gone, or after {@link NATIVE_MS}: a blocking native call cannot be ended. */
+  async terminate(): Promise<void> {
     if (this.#isGone || this.#isStuck) return;
     if (!this.#isEnding) WorkerThread.ending += 1;
     this.#isEnding = true;
     // Its promise settles before the thread is gone and has been seen to hang: the close event is what counts.
     this.#worker.terminate();
-    await within(this.#gone.promise, timeoutMs);
+    await within(this.#gone.promise, NATIVE_MS);
     // Another call may have waited for the same end.
     if (this.#isGone || this.#isStuck) return;
     this.#isStuck = true;

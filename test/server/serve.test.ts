@@ -2,7 +2,8 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { callHandler, EXIT_HANDLER_TIMEOUT_MS } from "../../src/server/tasks.ts";
+import { EXIT_HANDLER_MS } from "../../src/server/policy.ts";
+import { callHandler } from "../../src/server/tasks.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { type Pmilter, runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
@@ -304,13 +305,15 @@ describe("master_exit_handler", () => {
     ["a promise that never settles", "export default () => new Promise(() => {});\n"],
     ["an endless loop", "export default () => { for (;;); };\n"],
   ])("%s is bounded", async (_, text) => {
-    expect(EXIT_HANDLER_TIMEOUT_MS).toBe(5000);
+    expect(EXIT_HANDLER_MS).toBe(5000);
     await using dir = await tempDir("exit");
     const file = join(dir.path, "exit.ts");
     await Bun.write(file, text);
     const worker = new URL("../../src/worker/entry.ts", import.meta.url);
     const started = performance.now();
-    await expect(callHandler(worker, file, 300, () => {})).rejects.toThrow(/exit\.ts: it was not through after 0\.3 s/);
+    await expect(callHandler(worker, file, { timeoutMs: 300 }, () => {})).rejects.toThrow(
+      /exit\.ts: it was not through after 0\.3 s/,
+    );
     expect(performance.now() - started).toBeLessThan(2000);
   });
 });
