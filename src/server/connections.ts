@@ -17,7 +17,7 @@ import { close, dup, isReadable, replaceDescriptor, send, shutdown } from "../ne
 import { codeOf, toError } from "./listen-error.ts";
 import { countersOf, lossLines } from "./loss-report.ts";
 import type { Loss } from "./member.ts";
-import { ANSWERED_MS, LATEST_MS, MAX_COST, UNPLACED_MS } from "./policy.ts";
+import { ANSWERED_MS, LATEST_MS, MAX_COST, PREPARE_MS, UNPLACED_MS } from "./policy.ts";
 import { forOthers, forStandIn, handOver, recover } from "./recovery.ts";
 
 export interface ConnectionsHost {
@@ -326,25 +326,25 @@ export class Connections {
 
   /** For how long the peer that has waited longest for a worker has, in milliseconds; 0 if none waits. */
   waitedMs(now: number): number {
-    const waiting = this.#unplaced.filter(({ slot }) => isReadable(this.#roster.heldOf(slot)));
-    return waiting.reduce((longest, { since }) => Math.max(longest, now - since), 0);
+    return this.#waiting().reduce((longest, { since }) => Math.max(longest, now - since), 0);
+  }
+
+  /** Those of the unplaced whose peer has sent something: a session whose peer says nothing waits for nothing. */
+  #waiting(): Unplaced[] {
+    return this.#unplaced.filter(({ slot }) => isReadable(this.#roster.heldOf(slot)));
   }
 
   /** Mail servers do not wait for ever: those that have waited long enough get the fallback. */
   standIn(now: number): void {
     if (this.#lacksDescriptors) this.placeWaiting();
-    // A session whose peer says nothing waits for nothing.
-    const late = new Set(
-      this.#unplaced.filter(({ since, slot }) => now - since > UNPLACED_MS && isReadable(this.#roster.heldOf(slot))),
-    );
     const generations = this.#generations();
+    const waitedMs = this.waitedMs(now);
     // Where workers are being lost it is there before it is needed: to start one takes a while on a busy machine.
-    const isWanted = late.size > 0 || generations.current?.isBesieged === true;
-    const standIn = isWanted ? generations.standIn() : null;
-    if (standIn === null || late.size === 0) {
-      generations.dismissStandIn();
-      return;
-    }
+    if (waitedMs > PREPARE_MS || generations.current?.isBesieged === true) generations.prepareStandIn();
+    else generations.dismissStandIn();
+    const standIn = waitedMs > UNPLACED_MS ? generations.standIn() : null;
+    if (standIn === null) return;
+    const late = new Set(this.#waiting().filter(({ since }) => now - since > UNPLACED_MS));
     this.#unplaced = this.#unplaced.filter((each) => !late.has(each));
     for (const each of late) this.#place({ ...each, to: standIn });
   }

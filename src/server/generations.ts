@@ -40,6 +40,7 @@ export class Generations {
   readonly #moving = new Set<Generation>();
   #slowStart: SlowStart | null = null;
   #standIn: Generation | null = null;
+  #isStandInUsed = false;
   #standInTriedAt = Number.NEGATIVE_INFINITY;
   /** Stood in, and finish the sessions that they have; or were loaded, and are not wanted. */
   readonly #dismissed = new Set<Generation>();
@@ -163,29 +164,41 @@ export class Generations {
   }
 
   /**
-   * Starts a worker that gives every connection the fallback, while no other can take any; it is ended once one can.
+   * The worker that gives every connection the fallback, while no other can take any; it is ended once one can.
    * @returns null while it is not ready
    */
   standIn(): Generation | null {
-    const { current } = this;
-    if (this.#standIn !== null) return this.#standIn.isReady ? this.#standIn : null;
-    if (this.#isStopping || performance.now() - this.#standInTriedAt < STAND_IN_RETRY_MS) return null;
-    this.#standInTriedAt = performance.now();
-    const config = current?.config ?? this.#firstConfig;
-    const outcome = fallbackOf(config);
-    if (current === null) {
-      this.#events.log(
-        "warn",
-        `the handlers are still loading; until they are, connections get the fallback: ${outcome}`,
-      );
-    } else if (current.isReady) {
-      this.#events.log(
-        "warn",
-        `workers are being lost; connections that wait for one too long get the fallback: ${outcome}`,
-      );
-    } else {
-      this.#events.log("crit", `no worker can take sessions; until one can, connections get the fallback: ${outcome}`);
+    if (this.#standIn?.isReady !== true) return null;
+    if (!this.#isStandInUsed) {
+      this.#isStandInUsed = true;
+      const outcome = fallbackOf(this.#standIn.config);
+      if (this.#current === null) {
+        this.#events.log(
+          "warn",
+          `the handlers are still loading; until they are, connections get the fallback: ${outcome}`,
+        );
+      } else if (this.#current.isReady) {
+        this.#events.log(
+          "warn",
+          `workers are being lost; sessions that have waited for one too long get the fallback: ${outcome}`,
+        );
+      } else {
+        this.#events.log(
+          "crit",
+          `no worker can take sessions; until one can, connections get the fallback: ${outcome}`,
+        );
+      }
     }
+    return this.#standIn;
+  }
+
+  /** Starts that worker, which may soon be needed. */
+  prepareStandIn(): void {
+    if (this.#standIn !== null || this.#isStopping) return;
+    if (performance.now() - this.#standInTriedAt < STAND_IN_RETRY_MS) return;
+    this.#standInTriedAt = performance.now();
+    this.#isStandInUsed = false;
+    const config = this.#current?.config ?? this.#firstConfig;
     const standIn = new Generation({
       number: 0,
       workerUrl: this.#workerUrl,
@@ -195,7 +208,7 @@ export class Generations {
       doors: this.doors,
       workers: 1,
       rows: this.#rows,
-      standIn: outcome,
+      standIn: fallbackOf(config),
       events: this.#events,
     });
     this.#standIn = standIn;
@@ -208,7 +221,6 @@ export class Generations {
         if (!this.#isStopping) this.#events.log("crit", `the fallback could not be given: ${String(error)}`);
       },
     );
-    return null;
   }
 
   /** Workers can take sessions again: the one that stood in ends with the sessions that it has. */
@@ -218,7 +230,7 @@ export class Generations {
     if (this.#current.isBesieged) return;
     this.#standIn = null;
     standIn.release(this.#current.summary);
-    this.#events.log("notice", "workers take sessions again");
+    if (this.#isStandInUsed) this.#events.log("notice", "workers take sessions again");
     this.#dismiss(standIn);
   }
 

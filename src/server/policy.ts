@@ -75,6 +75,8 @@ export const EARLY_MS = 250;
 export const CALM_MS = 20_000;
 /** How long a connection may wait for a worker before it gets the fallback: Sendmail waits 10 s for each reply. */
 export const UNPLACED_MS = 4000;
+/** How long until the stand-in that gives it is started: on a busy machine a thread may take its time to start. */
+export const PREPARE_MS = UNPLACED_MS / 2;
 
 /**
  * No reply is later than this, in milliseconds, whatever workers are lost while it is waited for: Sendmail gives up after 10 s.
