@@ -34,6 +34,8 @@ export class Doors {
   /** Why a listening socket could not be used when it was last tried; null if all could. */
   #deafBecause: string | null = null;
   #isClosed = false;
+  /** Listeners that clients do not find; as they were when it was last looked. */
+  #unreachable: readonly SharedListener[] = [];
 
   constructor(roster: Roster, generations: () => Generations, nothing: number, host: DoorsHost) {
     this.#roster = roster;
@@ -114,9 +116,24 @@ export class Doors {
     }
   }
 
+  /** Addresses whose socket file is gone, or another's. */
+  get unreachable(): ListenAddress[] {
+    return this.#unreachable.map((listener) => listener.address);
+  }
+
   /** Looks again, if what was found last may not be so any more. */
   look(): void {
     if (this.#isUnsettled) this.settleRoom();
+    const before = this.#unreachable;
+    this.#unreachable = this.#listeners.filter((listener) => !listener.isReachable());
+    for (const listener of this.#unreachable) {
+      if (before.includes(listener)) continue;
+      const where = formatAddress(listener.address);
+      this.#host.log(
+        "error",
+        `${where}: the socket file was removed or replaced, and no mail server finds this one: restart`,
+      );
+    }
   }
 
   /** A connection of this thread has ended. */

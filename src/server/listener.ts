@@ -56,6 +56,8 @@ export interface Listener {
   readonly address: ListenAddress;
   /** Its socket is there. Somebody else in this process may have closed it, by its number. */
   isAlive(): boolean;
+  /** Clients find it: the path of a unix socket still leads to it. */
+  isReachable(): boolean;
   /** Accepts no more. Clients that connect now wait in the backlog. Accepted connections stay. */
   pause(): void;
   /** Accepts again, first those that waited. Throws ListenError if it cannot; it is then still paused. */
@@ -115,6 +117,16 @@ class ActiveListener implements SharedListener {
       return this.#fd === null || isListening(this.#fd);
     } catch {
       return false;
+    }
+  }
+
+  isReachable(): boolean {
+    if (this.#fd === null || this.#file === null) return true;
+    try {
+      return isSamePath(statOf(this.#file.path), this.#file);
+    } catch {
+      // Its folder may not be entered any more: that says nothing about others.
+      return true;
     }
   }
 

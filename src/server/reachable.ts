@@ -43,6 +43,7 @@ export class Reachable {
     return {
       address: listener.address,
       isAlive: () => listener.isAlive(),
+      isReachable: () => listener.isReachable(),
       pause: () => listener.pause(),
       resume: () => listener.resume(),
       close: (options) => {

@@ -218,6 +218,11 @@ export class FilterServer {
     return this.#doors.closedBecause;
   }
 
+  /** Addresses where mail servers do not find it any more. */
+  get unreachable(): ListenAddress[] {
+    return this.#doors.unreachable;
+  }
+
   /** Connections that wait for a worker. */
   get waiting(): number {
     return this.#connections.waiting;

@@ -107,6 +107,9 @@ function problemsOf(server: FilterServer, workers: readonly WorkerEntry[]): stri
   else if (ready.length === 0) problems.push("no worker can take sessions");
   if (server.isStopping) problems.push("the server stops");
   if (server.closedBecause !== null) problems.push(`new connections wait: ${server.closedBecause}`);
+  for (const address of server.unreachable) {
+    problems.push(`no mail server finds it at ${formatAddress(address)}: the socket file was removed or replaced`);
+  }
   if (server.waiting > 0) problems.push(`connections that wait for a worker: ${server.waiting}`);
   if (blocked.length > 0) problems.push(`workers that have not returned to their event loop: ${blocked.length}`);
   if (WorkerThread.stuck > 0) problems.push(`threads that are stuck in native calls: ${WorkerThread.stuck}`);

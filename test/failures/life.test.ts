@@ -1,12 +1,12 @@
 /** docs/failures.md, "Start and stop": open messages are finished, what is cut is said, and no live socket is taken. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { lstatSync } from "node:fs";
+import { existsSync, lstatSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { askReload, save, untilMoved, versioned } from "../reload/support.ts";
 import { CONNECT, EOM, HELO, MAIL, OPTNEG, QUIT, RawClient, RCPT, UNKNOWN } from "../server/wire.ts";
 import { MAIN, Lines, startPmilter } from "../support/pmilter.ts";
 import { freePort } from "../support/temp.ts";
-import { complaints, expectCounters, expectLogged, start, USE_FILTER } from "./support.ts";
+import { complaints, expectCounters, expectLogged, expectLoggedTimes, start, statusIn, USE_FILTER } from "./support.ts";
 
 setDefaultTimeout(60_000);
 
@@ -160,6 +160,29 @@ test("live-socket: three servers started at once on what a killed one left: one 
   } finally {
     await Promise.all(servers.map((each) => each.stop()));
   }
+});
+
+test.each([
+  ["removed", (path: string) => unlinkSync(path)],
+  ["replaced", (path: string) => renameSync(`${path}.other`, path)],
+])("socket-gone: the socket file is %s: said once, and what is not its own is left", async (how, change) => {
+  await using server = await start(FILTER);
+  const path = join(server.dir, "pmilter.sock");
+  writeFileSync(`${path}.other`, "");
+  using client = await RawClient.connect(server.addresses[0]!);
+  expect(await client.ask(OPTNEG)).toBe("O");
+  change(path);
+  await expectLogged(server, "socket-gone");
+  const { health, problems } = await statusIn(server.dir);
+  expect({ health, problems }).toEqual({
+    health: "degraded",
+    problems: [`no mail server finds it at unix:${path}: the socket file was removed or replaced`],
+  });
+  expect(await client.ask(UNKNOWN)).toBe("c");
+  await client.send(QUIT);
+  expect(await server.stop()).toBe(0);
+  await expectLoggedTimes(server, "socket-gone", 1);
+  expect(existsSync(path)).toBe(how === "replaced");
 });
 
 test("stop-fails: a stop() or master_exit_handler that fails is logged, and the exit code is 0", async () => {
