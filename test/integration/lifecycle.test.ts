@@ -1,7 +1,8 @@
 /** pmilter stops and starts while a mail server runs: what mail gets meanwhile, and that open sessions are let finish. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { spawnServer } from "../server/spawned.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { startPostfix } from "../support/postfix.ts";
 import { startSendmail } from "../support/sendmail.ts";
@@ -166,6 +167,31 @@ describeBehindEach("stop and start", (server) => {
     expect(performance.now() - quit).toBeLessThan(3000);
     expect(pmilter.prints.all.filter((line) => line === "filter stopped")).toHaveLength(2);
     expect(pmilter.log.text).not.toMatch(/\[(error|crit|warn)\]: (?!running as root|server\.max_connections)/);
+  });
+
+  test("a start that takes long: mail gets the fallback, also where it would pass without pmilter, and is served afterwards", async () => {
+    await using pmilter = await spawnServer({
+      listen: listen.unix,
+      server: { workers: 2 },
+      config: '[[filter]]\npath = "filter.ts"\noptions = { run = 6 }\n',
+      files: {
+        "filter.ts": FILTER.replace(
+          "  stop()",
+          `  async start() {
+    console.log("starting");
+    while (!require("node:fs").existsSync(new URL("go", import.meta.url).pathname)) await Bun.sleep(20);
+  },
+  stop()`,
+        ),
+      },
+    });
+    await pmilter.prints.next(/^starting$/);
+    const results = await Promise.all(ways.map(({ name }) => send(`unix-${name}`)));
+    expect(results.map(outcome)).toEqual(ways.map(() => `mail: ${tryLater}`));
+    expect(pmilter.log.text).not.toContain("ready: ");
+    writeFileSync(join(pmilter.dir, "go"), "");
+    await pmilter.log.next(/ready: /);
+    expect(await passed((await send("unix-tempfail")).last)).toEqual(["X-Pass: 6"]);
   });
 
   test("SIGTERM while an eom handler works: its changes are made", async () => {
