@@ -54,18 +54,18 @@ export async function serve(configFile: string, workerUrl: URL, incomplete: stri
 
     const starting = server.start();
     const early = await Promise.race([stopping, starting]);
-    if (early !== undefined) {
-      log.write("notice", `${early}: the start is abandoned, ${server.connections} connections open`);
-      // What becomes of it is of no interest any more: it was told to end.
-      starting.catch(() => {});
-    } else {
+    if (early === undefined) {
       const { summary, loads } = server.generation;
       log.write(
         "notice",
         `ready: listening on ${server.addresses.map(formatAddress).join(", ")}; ${loads.length} workers; filters: ${describeFilters(summary)}`,
       );
-      log.write("notice", `${await stopping}: stopping, ${server.connections} connections open`);
     }
+    // A start that is abandoned fails; that is of no interest any more.
+    starting.catch(() => {});
+    const signal = early ?? (await stopping);
+    const what = server.isStarting ? "the start is abandoned" : "stopping";
+    log.write("notice", `${signal}: ${what}, ${server.connections} connections open`);
     await server.stop();
     log.write("notice", "stopped");
     return 0;

@@ -127,7 +127,7 @@ export function formatStatus(status: Status): string {
     `listening on   ${status.addresses.join(", ")}`,
     `health         ${[status.health, ...status.problems].join("; ")}`,
     `connections    ${status.connections}${status.waiting > 0 ? `, of which ${status.waiting} wait` : ""}`,
-    `generation     ${generation(status.generation)}`,
+    `generation     ${status.generation.number === NO_GENERATION.number ? "none yet" : generation(status.generation)}`,
     ...(status.next === null ? [] : [`next           ${generation(status.next)}`]),
     ...status.ending.map((ending) => `ending         ${generation(ending)}`),
     ...status.filters.map(
