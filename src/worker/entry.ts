@@ -28,7 +28,8 @@ import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "./messa
 import { Outbox } from "./outbox.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../ruby/scripts.ts";
-import { placeOfMissingExport, readSources, serveSources, type Sources } from "./sources.ts";
+import { serveSources } from "./serve-sources.ts";
+import { placeOfMissingExport, readSources, type Sources } from "./sources.ts";
 
 /** The side of the thread that the main thread talks to. */
 interface WorkerScope {
@@ -332,6 +333,14 @@ async function load(config: Config, given: Sources | null, isFirst: boolean): Pr
   return loadChain(config, sources);
 }
 
+/** Loads a module of the server's life, and calls it unless the run is dry. */
+async function call(file: string, isDry: boolean): Promise<void> {
+  sources = await compileScripts(readSources([file]), false);
+  if (sources.problem !== null) throw new LoadError(sources.problem, undefined);
+  serveSources(sources);
+  await (isDry ? loadModule(file, sources) : callModule(file, sources));
+}
+
 async function serve(assignment: Assignment): Promise<void> {
   const { config, row, sources: given, isFirst, standIn } = assignment;
   const ledger = new Ledger(assignment.ledger);
@@ -387,7 +396,7 @@ self.onmessage = ({ data: message }) => {
       );
       return;
     case "call":
-      (message.isDry ? loadModule(message.file) : callModule(message.file)).then(
+      call(message.file, message.isDry).then(
         () => {
           finishPrints();
           post({ kind: "done" });

@@ -10,8 +10,7 @@ import { failureOf, LoadError, messageOf, unreadable } from "./load-failure.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import { brokenHandler } from "../ruby/broken.ts";
 import type { RubyRuntime } from "../ruby/run.ts";
-import { compileScripts } from "../ruby/scripts.ts";
-import { isRuby, readSources, type Sources } from "./sources.ts";
+import { isRuby, type Sources } from "./sources.ts";
 
 /** The name of the filter that the phase files together are. */
 export const PHASE_FILES_NAME = "handler";
@@ -34,8 +33,9 @@ export function policyOf(config: Config): ChainPolicy {
   };
 }
 
-type RubyFiles = Pick<Sources, "scripts" | "broken">;
-const NO_RUBY: RubyFiles = { scripts: {}, broken: {} };
+/** What handlers are loaded from: a snapshot, which `serveSources` has to serve. Without one they come from the disk. */
+type Snapshot = Pick<Sources, "broken" | "scripts" | "targets">;
+const DISK: Snapshot = { broken: {}, scripts: {}, targets: new Map() };
 
 /** Ruby in this thread; made when the first script is loaded. */
 let runtime: Promise<RubyRuntime> | null = null;
@@ -45,17 +45,17 @@ function startRuby(): Promise<RubyRuntime> {
   return runtime;
 }
 
-async function loadRuby(file: string, phase: Phase, { broken, scripts }: RubyFiles): Promise<AnyHandler> {
-  const failure = broken[file];
-  return failure === undefined ? (await startRuby()).handler(scripts[file]!, phase) : brokenHandler(failure);
+async function loadRuby(file: string, phase: Phase, { broken, scripts, targets }: Snapshot): Promise<AnyHandler> {
+  const path = targets.get(file) ?? file;
+  const failure = broken[path];
+  return failure === undefined ? (await startRuby()).handler(scripts[path]!, phase) : brokenHandler(failure);
 }
 
 /**
  * Loads every handler of the configuration, in its order.
- * @param ruby what its Ruby files became
  * @throws LoadError
  */
-export async function loadChain(config: Config, ruby: RubyFiles = NO_RUBY): Promise<Chain> {
+export async function loadChain(config: Config, snapshot = DISK): Promise<Chain> {
   const filters: ChainFilter[] = [];
   if (config.server.handler) {
     const phaseFiles = Object.entries(config.handler.session) as [Phase, string][];
@@ -63,8 +63,8 @@ export async function loadChain(config: Config, ruby: RubyFiles = NO_RUBY): Prom
       const handlers: Partial<Record<Phase, AnyHandler>> = {};
       for (const [phase, file] of phaseFiles) {
         handlers[phase] = isRuby(file)
-          ? await loadRuby(file, phase, ruby)
-          : await load(file, (exported) => checkPhaseHandler(exported, phase));
+          ? await loadRuby(file, phase, snapshot)
+          : await load(file, snapshot, (exported) => checkPhaseHandler(exported, phase));
       }
       const loaded: LoadedFilter = {
         name: PHASE_FILES_NAME,
@@ -80,7 +80,7 @@ export async function loadChain(config: Config, ruby: RubyFiles = NO_RUBY): Prom
     }
     for (const entry of config.filters) {
       const fallbackName = basename(entry.path, extname(entry.path));
-      const loaded = await load(entry.path, (exported) => checkFilter(exported, fallbackName));
+      const loaded = await load(entry.path, snapshot, (exported) => checkFilter(exported, fallbackName));
       const files = Object.fromEntries(PHASE_NAMES.map((phase) => [phase, entry.path]));
       const named = entry.name === null ? loaded : { ...loaded, name: entry.name };
       filters.push(place(config, named, filters.length, files, entry));
@@ -109,10 +109,10 @@ function place(
 }
 
 /** Imports a module and checks its default export. */
-async function load<T>(file: string, check: (exported: unknown) => T): Promise<T> {
+async function load<T>(file: string, { targets }: Snapshot, check: (exported: unknown) => T): Promise<T> {
   let module: unknown;
   try {
-    module = await import(file);
+    module = await import(targets.get(file) ?? file);
   } catch (error) {
     throw new LoadError(unreadable(file, error) ?? failureOf(error, file), error);
   }
@@ -129,13 +129,9 @@ async function load<T>(file: string, check: (exported: unknown) => T): Promise<T
  * Loads a module whose default export is a function without arguments, or a Ruby script.
  * @throws LoadError
  */
-export async function loadModule(file: string): Promise<() => unknown> {
-  if (isRuby(file)) {
-    const { problem, scripts } = await compileScripts(readSources([file]), false);
-    if (problem !== null) throw new LoadError(problem, undefined);
-    return (await startRuby()).task(scripts[file]!);
-  }
-  return load(file, (exported) => {
+export async function loadModule(file: string, snapshot: Snapshot): Promise<() => unknown> {
+  if (isRuby(file)) return (await startRuby()).task(snapshot.scripts[snapshot.targets.get(file) ?? file]!);
+  return load(file, snapshot, (exported) => {
     if (typeof exported !== "function")
       throw new Error(`expected a function as the default export, got ${typeof exported}`);
     return exported as () => unknown;
@@ -146,8 +142,8 @@ export async function loadModule(file: string): Promise<() => unknown> {
  * Loads such a module and calls it.
  * @throws LoadError
  */
-export async function callModule(file: string): Promise<void> {
-  const run = await loadModule(file);
+export async function callModule(file: string, snapshot: Snapshot): Promise<void> {
+  const run = await loadModule(file, snapshot);
   try {
     await run();
   } catch (error) {

@@ -2,18 +2,23 @@
  * One snapshot of the sources of all handlers: read once, and then the only thing that the workers of a generation load
  * from, whatever becomes of the files on disk. It holds the handlers and what they import, code, JSON, TOML and text
  * alike; packages (`node_modules`) and CommonJS modules are left to Bun's own loader.
+ *
+ * A module is known by its real path, as in Bun and Node: symbolic links are followed once, when the snapshot is read, and
+ * where each of them led is part of it. Relative imports begin at the real path.
  */
-import { readFileSync, statSync } from "node:fs";
-import { dirname, extname, resolve } from "node:path";
-import { type DataLoader, dataModule } from "./data-module.ts";
+import { extname } from "node:path";
+import type { DataLoader } from "./data-module.ts";
 import type { RubyScript } from "../ruby/compile.ts";
+import { readText, realPath, statOf } from "./files.ts";
+import { ImportResolver } from "./imports.ts";
 import { type LoadFailure, placeOfSpecifier, whyUnreadable } from "./load-failure.ts";
 
-type CodeLoader = "ts" | "tsx" | "js" | "jsx";
+export type CodeLoader = "ts" | "tsx" | "js" | "jsx";
 /** Ruby imports nothing and is no module: see `src/ruby`. */
 type ScriptLoader = "ruby";
 
 export interface SourceFile {
+  /** Its real path. */
   readonly path: string;
   readonly loader: CodeLoader | DataLoader | ScriptLoader;
   readonly text: string;
@@ -21,6 +26,7 @@ export interface SourceFile {
 
 /** A file that is not in the snapshot, but belongs to it: its change is a change of the sources. */
 export interface OtherFile {
+  /** As it was named: links are not followed. */
   readonly path: string;
   /** What it looked like: see {@link stampOf}. */
   readonly stamp: string;
@@ -31,11 +37,13 @@ export interface Sources {
   readonly files: readonly SourceFile[];
   /** CommonJS and kinds that only Bun knows, which Bun loads itself; and files that are missing. */
   readonly others: readonly OtherFile[];
-  /** What an import led to, by the importing file and the specifier: see {@link importKey}. */
-  readonly imports: Readonly<Record<string, string>>;
-  /** What the Ruby files became, by path. */
+  /** The real path of each path that was named, by the configuration or an import. */
+  readonly targets: ReadonlyMap<string, string>;
+  /** For each importing file, by its real path: the real path that each specifier led to, null if it led nowhere. */
+  readonly imports: ReadonlyMap<string, ReadonlyMap<string, string | null>>;
+  /** What the Ruby files became, by real path. */
   readonly scripts: Readonly<Record<string, RubyScript>>;
-  /** Ruby files that do not load, by path. */
+  /** Ruby files that do not load, by real path, or as they were named if there is none. */
   readonly broken: Readonly<Record<string, LoadFailure>>;
   /** A file that is needed and cannot be read: then there is no use in loading the rest. */
   readonly problem: LoadFailure | null;
@@ -56,14 +64,11 @@ const DATA: Readonly<Record<string, DataLoader>> = {
   ".yml": "yaml",
   ".txt": "text",
 };
+const CODE_LOADERS: readonly string[] = Object.values(CODE);
 const DATA_LOADERS: readonly string[] = Object.values(DATA);
 
-function isCode(loader: CodeLoader | DataLoader): loader is CodeLoader {
-  return !DATA_LOADERS.includes(loader);
-}
-
-function importKey(importer: string, specifier: string): string {
-  return `${importer}\0${specifier}`;
+export function isCode(loader: SourceFile["loader"]): loader is CodeLoader {
+  return CODE_LOADERS.includes(loader);
 }
 
 /** Whether a file is taken for Ruby. */
@@ -87,119 +92,144 @@ export function versionOf({ files }: Sources): string {
   return hash.digest("hex").slice(0, 12);
 }
 
+/** How often a snapshot is read anew because links were turned meanwhile. */
+const MAX_READINGS = 5;
+
 /** Reads the entry files and everything they import, also by `import("…")` with a literal. */
 export function readSources(entries: readonly string[]): Sources {
-  const files = new Map<string, SourceFile>();
-  const others = new Map<string, OtherFile>();
-  const imports: Record<string, string> = {};
-  const broken: Record<string, LoadFailure> = {};
-  let problem: LoadFailure | null = null;
-  const pending: Pending[] = entries.toReversed().map((path) => ({
-    path,
-    as: null,
-    failure: { file: path, line: 0, column: 0, message: whyUnreadable(path) ?? "it cannot be read" },
-  }));
-  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-    const { path, as, failure } = next;
-    if (files.has(path) || others.has(path)) continue;
-    const loader = as ?? CODE[extname(path)] ?? DATA[extname(path)] ?? (isRuby(path) ? "ruby" : undefined);
-    const text = readText(path);
-    if (text === null || loader === undefined) others.set(path, { path, stamp: stampOf(path) });
-    if (text === null && failure !== null && isRuby(path)) broken[path] = failure;
-    else if (text === null) problem ??= failure;
-    if (text === null || loader === undefined) continue;
-    if (loader === "ruby" || DATA_LOADERS.includes(loader)) {
-      files.set(path, { path, loader: loader as DataLoader | ScriptLoader, text });
-      continue;
-    }
-    const scanned = scan(loader as CodeLoader, text);
-    if (scanned?.isCommonJs === true) others.set(path, { path, stamp: stampOf(path) });
-    else files.set(path, { path, loader: loader as CodeLoader, text });
-    for (const { specifier, isStatic } of scanned?.imports ?? []) {
-      const candidates = candidatesOf(resolve(dirname(path), specifier));
-      const target = candidates.find(isFile) ?? candidates[0]!;
-      imports[importKey(path, specifier)] = target;
-      const message = `Cannot find module '${specifier}' imported from ${path}`;
-      const missing = isStatic ? { file: path, ...placeOfSpecifier(text, specifier), message } : null;
-      // What may be made later under any of these names is waited for under all of them.
-      for (const candidate of isFile(target) ? [] : candidates) others.set(candidate, { path: candidate, stamp: "" });
-      if (!isFile(target)) problem ??= missing;
-      else pending.push({ path: target, as: attributeOf(text, specifier), failure: missing });
-    }
+  for (let reading = 1; ; reading++) {
+    const sources = new Reader().read(entries);
+    // Files of two releases make no version.
+    if (reading === MAX_READINGS || leadWhereTheyLed(sources)) return sources;
   }
-  return { files: [...files.values()], others: [...others.values()], imports, scripts: {}, broken, problem };
 }
 
-/** From now on, in this thread, the files of the snapshot are loaded from it. Call it before the first import. */
-export function serveSources(sources: Sources): void {
-  const files = new Map(sources.files.map((file) => [file.path, file]));
-  if (files.size === 0) return;
-  const paths = [...files.keys()].map((path) => RegExp.escape(path));
-  Bun.plugin({
-    name: "pmilter-sources",
-    setup(build) {
-      // Bun's resolver looks at the disk, where a file may be gone by now, and remembers folders as they were.
-      build.onResolve({ filter: /^[./]/ }, ({ path, importer }) => {
-        const target = sources.imports[importKey(importer, path)] ?? (files.has(path) ? path : undefined);
-        return target === undefined ? undefined : { path: target };
-      });
-      build.onLoad({ filter: new RegExp(`^(?:${paths.join("|")})$`) }, ({ path }) => {
-        const { loader, text } = files.get(path)!;
-        if (loader === "ruby") throw new SyntaxError("a Ruby file cannot be imported");
-        if (isCode(loader)) return { contents: text, loader };
-        return { exports: dataModule(path, loader, text), loader: "object" };
-      });
-    },
-  });
+class Reader {
+  readonly #files = new Map<string, SourceFile>();
+  readonly #others = new Map<string, OtherFile>();
+  readonly #targets = new Map<string, string>();
+  readonly #imports = new Map<string, Map<string, string | null>>();
+  readonly #broken: Record<string, LoadFailure> = {};
+  readonly #pending: Pending[] = [];
+  readonly #resolver = new ImportResolver();
+  #problem: LoadFailure | null = null;
+
+  read(entries: readonly string[]): Sources {
+    for (const path of entries.toReversed()) {
+      const message = whyUnreadable(path) ?? "it cannot be read";
+      this.#pending.push({ path, as: null, failure: { file: path, line: 0, column: 0, message } });
+    }
+    for (let next = this.#pending.pop(); next !== undefined; next = this.#pending.pop()) this.#readFile(next);
+    return {
+      files: [...this.#files.values()],
+      others: [...this.#others.values()],
+      targets: this.#targets,
+      imports: this.#imports,
+      scripts: {},
+      broken: this.#broken,
+      problem: this.#problem,
+    };
+  }
+
+  #readFile({ path, as, failure }: Pending): void {
+    if (this.#targets.has(path) || this.#others.has(path)) return;
+    const real = realPath(path);
+    const text = real === null ? null : readText(real);
+    if (real === null || text === null) {
+      this.#waitFor(path);
+      if (failure !== null && isRuby(path)) this.#broken[path] = failure;
+      else this.#problem ??= failure;
+      return;
+    }
+    this.#targets.set(path, real);
+    const loader = loaderOf(path, real, as);
+    if (loader === undefined) {
+      this.#waitFor(path);
+      return;
+    }
+    if (this.#files.has(real)) return;
+    if (!isCode(loader)) {
+      this.#files.set(real, { path: real, loader, text });
+      return;
+    }
+    const scanned = scan(loader, text);
+    if (scanned?.isCommonJs === true) this.#waitFor(path);
+    else this.#files.set(real, { path: real, loader, text });
+    if (!this.#imports.has(real)) this.#follow(real, text, scanned?.imports ?? []);
+  }
+
+  #follow(importer: string, text: string, imports: Scanned["imports"]): void {
+    const led = new Map<string, string | null>();
+    this.#imports.set(importer, led);
+    for (const { specifier, isStatic } of imports) {
+      const found = this.#resolver.resolve(importer, specifier);
+      if (found === null) continue;
+      if (found.kind === "package") {
+        led.set(specifier, found.target);
+        this.#targets.set(found.link, found.folder);
+        continue;
+      }
+      const { candidates, path } = found;
+      const message = `Cannot find module '${specifier}' imported from ${importer}`;
+      const missing = isStatic ? { file: importer, ...placeOfSpecifier(text, specifier), message } : null;
+      led.set(specifier, path === null ? null : realPath(path));
+      if (path !== null) this.#pending.push({ path, as: attributeOf(text, specifier), failure: missing });
+      else this.#problem ??= missing;
+      // A module that is made later under any of these names is noticed under all of them.
+      if (path === null) for (const candidate of candidates) this.#waitFor(candidate);
+    }
+  }
+
+  /** The snapshot does not hold this file; another look of it is a change. */
+  #waitFor(path: string): void {
+    this.#others.set(path, { path, stamp: stampOf(path) });
+  }
+}
+
+function loaderOf(path: string, real: string, as: string | null): SourceFile["loader"] | undefined {
+  if (isRuby(path)) return "ruby";
+  // What a link leads to may have a name without an extension.
+  const [byTarget, byName] = [real, path].map((name) => CODE[extname(name)] ?? DATA[extname(name)]);
+  return (as as DataLoader | null) ?? byTarget ?? byName;
 }
 
 /** Where a name is imported that its module does not export, from the loader's message; null if that is not what it says. */
 export function placeOfMissingExport(sources: Sources, message: string): Omit<LoadFailure, "message"> | null {
   const match = /^Export named '(.+)' not found in module '(.+)'/.exec(message);
   if (match === null) return null;
-  for (const [key, target] of Object.entries(sources.imports)) {
-    if (target !== match[2]) continue;
-    const [importer = "", specifier = ""] = key.split("\0");
-    const text = sources.files.find((file) => file.path === importer)?.text ?? "";
-    const isNamed = new RegExp(`\\b${RegExp.escape(match[1]!)}\\b[^;]*["']${RegExp.escape(specifier)}["']`).test(text);
-    if (isNamed) return { file: importer, ...placeOfSpecifier(text, specifier) };
+  for (const [importer, specifiers] of sources.imports) {
+    for (const [specifier, target] of specifiers) {
+      if (target !== match[2]) continue;
+      const text = sources.files.find((file) => file.path === importer)?.text ?? "";
+      const named = new RegExp(`\\b${RegExp.escape(match[1]!)}\\b[^;]*["']${RegExp.escape(specifier)}["']`);
+      if (named.test(text)) return { file: importer, ...placeOfSpecifier(text, specifier) };
+    }
   }
   return null;
 }
 
-/** The files whose change is a change of the sources. */
-export function pathsOf(sources: Sources): string[] {
-  return [...sources.files.map((file) => file.path), ...sources.others.map((file) => file.path)];
+/** The paths whose change is a change of the sources, as they were named: a link that is turned is one. */
+export function pathsOf({ targets, others }: Sources): string[] {
+  return [...targets.keys(), ...others.map((file) => file.path)];
 }
 
 /** Whether the disk still holds what the snapshot holds. */
 export function isCurrent(sources: Sources): boolean {
   return (
+    leadWhereTheyLed(sources) &&
     sources.files.every((file) => readText(file.path) === file.text) &&
     sources.others.every((file) => stampOf(file.path) === file.stamp)
   );
 }
 
+function leadWhereTheyLed({ targets }: Sources): boolean {
+  return targets.entries().every(([path, real]) => realPath(path) === real);
+}
+
 /** What a file looks like from outside: another content has another stamp. "" if it is not there. */
 function stampOf(path: string): string {
-  try {
-    const { mtimeMs, size, ino } = statSync(path);
-    return `${mtimeMs} ${size} ${ino}`;
-  } catch {
-    return "";
-  }
-}
-
-function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
-}
-
-function readText(path: string): string | null {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return null;
-  }
+  const stats = statOf(path);
+  return stats === null ? "" : `${realPath(path)} ${stats.mtimeMs} ${stats.ctimeMs} ${stats.size} ${stats.ino}`;
 }
 
 interface Scanned {
@@ -213,35 +243,13 @@ function scan(loader: CodeLoader, text: string): Scanned | null {
     const { imports, exports } = new Bun.Transpiler({ loader }).scan(text);
     const isStatic = ({ kind }: { kind: string }) => kind === "import-statement";
     return {
-      imports: imports
-        .filter(({ path }) => /^[./]/.test(path))
-        .map((found) => ({ specifier: found.path, isStatic: isStatic(found) })),
+      imports: imports.map((found) => ({ specifier: found.path, isStatic: isStatic(found) })),
       isCommonJs:
         exports.length === 0 && !imports.some(isStatic) && /\b(?:module\.exports|exports\.\w|require\()/.test(text),
     };
   } catch {
     return null;
   }
-}
-
-const EXTENSIONS = [".tsx", ".jsx", ".ts", ".mts", ".mjs", ".js", ".cjs", ".json"] as const;
-/** TypeScript lets a source be imported by the name of what it is compiled to. */
-const SOURCE_OF: Readonly<Record<string, readonly string[]>> = {
-  ".js": [".ts", ".tsx"],
-  ".mjs": [".mts"],
-  ".jsx": [".tsx"],
-};
-
-/** The files that an import of this path may mean, in Bun's order. */
-function candidatesOf(path: string): string[] {
-  const extension = extname(path);
-  const stem = extension === "" ? path : path.slice(0, -extension.length);
-  return [
-    path,
-    ...EXTENSIONS.map((known) => path + known),
-    ...(SOURCE_OF[extension] ?? []).map((source) => stem + source),
-    ...EXTENSIONS.map((known) => resolve(path, `index${known}`)),
-  ];
 }
 
 /** The type that `import … from "…" with { type: "…" }` asks for; the scanner does not tell. */

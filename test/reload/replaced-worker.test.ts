@@ -1,9 +1,8 @@
 /** A worker that ends is replaced by one with its generation's code, whatever has become of the files on disk. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFile, writeFile } from "node:fs/promises";
-import { CONNECT, HELO, OPTNEG, packet, RawClient } from "../server/wire.ts";
 import type { Pmilter } from "../support/pmilter.ts";
-import { askReload, logged, newVersion, remove, save, startVersioned, untilVersion } from "./support.ts";
+import { askReload, endWorker, logged, newVersion, remove, save, startVersioned, untilVersion } from "./support.ts";
 
 setDefaultTimeout(60_000);
 
@@ -32,15 +31,6 @@ export default defineFilter({
 
 const ALL = "filter module json toml text late option";
 const config = '[[filter]]\npath = "handlers/filter.ts"\n[filter.options]\nword = "option"\n';
-
-/** A sender that makes the handler end its worker; settles when the log says so. */
-async function endWorker(server: Pmilter): Promise<void> {
-  const from = server.log.all.length;
-  using client = await RawClient.connect(server.addresses[0]!);
-  expect(await client.ask(OPTNEG, CONNECT, HELO)).toBe("Occ");
-  await client.send(packet("M", "<exit@example.com>\0"));
-  await logged(server, /\[crit\]: a worker with \d+ connections? ended.*another is started/, from);
-}
 
 /** What happens to the files before the worker ends. */
 const MISHAPS: readonly [string, (server: Pmilter) => Promise<void>][] = [

@@ -8,7 +8,17 @@ import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { askServer } from "../../src/server/control.ts";
 import type { Status } from "../../src/server/status.ts";
-import { descriptorsOf, OPTNEG, QUIT, RawClient, residentBytes, UNKNOWN } from "../server/wire.ts";
+import {
+  CONNECT,
+  descriptorsOf,
+  HELO,
+  OPTNEG,
+  packet,
+  QUIT,
+  RawClient,
+  residentBytes,
+  UNKNOWN,
+} from "../server/wire.ts";
 import { type Pmilter, type PmilterOptions, startPmilter } from "../support/pmilter.ts";
 import { PATIENCE_MS, waitFor } from "../support/temp.ts";
 
@@ -72,6 +82,27 @@ export async function untilVersion(server: Pmilter, version: string, timeoutMs =
       throw new Error(`new sessions run "${found}" after ${timeoutMs} ms, expected "${version}"\n${server.log.text}`);
     }
   }
+}
+
+/** Sends a sender that makes the handler end its worker; settles when the log says so. */
+export async function endWorker(server: Pmilter): Promise<void> {
+  const from = server.log.all.length;
+  using client = await RawClient.connect(server.addresses[0]!);
+  expect(await client.ask(OPTNEG, CONNECT, HELO)).toBe("Occ");
+  await client.send(packet("M", "<exit@example.com>\0"));
+  await logged(server, /\[crit\]: a worker with \d+ connections? ended.*another is started/, from);
+}
+
+/** Settles when all workers of the current generation take sessions, also one that replaces another. */
+export async function everyWorkerReady(server: Pmilter): Promise<void> {
+  await waitFor(
+    async () => {
+      const { generation, workers } = await askStatus(server);
+      const current = workers.filter((worker) => worker.generation === generation.number);
+      return current.length === generation.workers.length && current.every(({ state }) => state === "ready");
+    },
+    { what: "all workers" },
+  );
 }
 
 /** Asks a session again and again until it runs `version`. */

@@ -3,7 +3,7 @@
  * says and look for the code that believes it.
  */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, renameSync } from "node:fs";
+import { existsSync, mkdirSync, realpathSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { IS_LINUX } from "../support/available.ts";
 import { close, connectUnix, dup, listen as setBacklog, shutdown } from "../../src/net/libc.ts";
@@ -244,4 +244,63 @@ test("write with an offset throws unless the length is given: pass a subarray", 
   const { adopted } = await heldTwice("tcp");
   expect(() => adopted.socket.write(new Uint8Array(10), 4)).toThrow(RangeError);
   expect(adopted.socket.write(new Uint8Array(10), 4, 6)).toBe(6);
+});
+
+describe("modules that a plugin gives", () => {
+  /** What a program prints that has a folder of its own; a plugin is for a whole thread, so it gets a process. */
+  async function printed(program: string): Promise<string> {
+    const dir = cleanup.folder();
+    writeFileSync(join(dir, "main.ts"), program);
+    mkdirSync(join(dir, "real"));
+    writeFileSync(join(dir, "real", "a.ts"), "export default 'disk';\n");
+    symlinkSync("real", join(dir, "link"));
+    const child = Bun.spawn([process.execPath, join(dir, "main.ts")], { stdout: "pipe", stderr: "inherit" });
+    return (await new Response(child.stdout).text()).trim().replaceAll(realpathSync(dir), "");
+  }
+
+  const VIRTUAL = `build.module(import.meta.dir + "/link/a.ts", () => ({
+  contents: "export default import.meta.path + ' ' + import.meta.url; export const late = () => import('./b.ts');", loader: "ts" }));`;
+
+  test("a virtual module has the very path that it was made for, whatever the disk says, and its imports begin there", async () => {
+    const text = await printed(`Bun.plugin({ name: "t", setup(build) {
+  ${VIRTUAL}
+  build.onResolve({ filter: /./ }, ({ path, importer }) => { console.log(path, importer); return { path: import.meta.dir + "/real/a.ts" }; });
+} });
+const { default: seen, late } = await import(import.meta.dir + "/link/a.ts");
+console.log(seen, (await late()).default);`);
+    expect(text.split("\n")).toEqual(["./b.ts /link/a.ts", "/link/a.ts file:///link/a.ts disk"]);
+  });
+
+  test("of onLoad Bun says the real path, though another was asked for", async () => {
+    const text = await printed(`Bun.plugin({ name: "t", setup(build) {
+  build.onLoad({ filter: /a\\.ts$/ }, ({ path }) => ({ contents: "export default " + JSON.stringify(path), loader: "ts" }));
+} });
+console.log((await import(import.meta.dir + "/link/a.ts")).default);`);
+    expect(text).toBe("/real/a.ts");
+  });
+
+  test("onResolve is asked for specifiers with an extension or a colon, and for no others", async () => {
+    const asked = ["./a.ts", "../x.json", ":", ":0", ":zz", "policy.js"];
+    const others = ["./a", ".", "..", "./", "../", "policy", "@scope/policy", "#inner", "./x.1"];
+    const text = await printed(`const asked = [];
+Bun.plugin({ name: "t", setup(build) {
+  build.onResolve({ filter: /./ }, ({ path, importer }) => {
+    if (!importer.endsWith("t.ts")) return;
+    asked.push(path);
+    return { path: import.meta.dir + "/real/a.ts" };
+  });
+  for (const [index, specifier] of ${JSON.stringify([...asked, ...others])}.entries())
+    build.module("/" + index + "/t.ts", () => ({ contents: "import " + JSON.stringify(specifier), loader: "ts" }));
+} });
+for (let index = 0; index < ${asked.length + others.length}; index++) await import("/" + index + "/t.ts").catch(() => {});
+console.log(JSON.stringify(asked));`);
+    expect(JSON.parse(text)).toEqual(asked);
+  });
+
+  test("a package that names its exports may be resolved by its own name", async () => {
+    const text = await printed(`import { writeFileSync } from "node:fs";
+writeFileSync(import.meta.dir + "/real/package.json", '{ "name": "own", "exports": { "./a": "./a.ts" } }');
+console.log(Bun.resolveSync("own/a", import.meta.dir + "/real"));`);
+    expect(text).toBe("/real/a.ts");
+  });
 });

@@ -2,7 +2,7 @@
  * The real server as a process of its own, in a temporary folder, for tests: started from its command line, stopped by
  * a signal. What it logs and prints is kept, and can be awaited.
  */
-import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { chmod, mkdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Subprocess } from "bun";
 import { PATIENCE_MS, tempDir } from "./temp.ts";
@@ -19,6 +19,10 @@ export interface PmilterOptions {
   readonly listen?: string | readonly string[];
   /** Handlers and other files, by path relative to the folder. */
   readonly files?: Readonly<Record<string, string>>;
+  /** Symbolic links by path relative to the folder, and what each says. Made after `files`. */
+  readonly links?: Readonly<Record<string, string>>;
+  /** Where the configuration is written and named, relative to the folder; it may lie behind one of `links`. */
+  readonly configPath?: string;
   /** Descriptors to inherit from 3 on. */
   readonly inherit?: readonly number[];
   readonly env?: Readonly<Record<string, string>>;
@@ -85,12 +89,17 @@ export async function writeProject(dir: string, options: PmilterOptions): Promis
   const listen = options.listen ?? `unix:${join(dir, "pmilter.sock")}`;
   const server = { listen, socket_mode: "0666", ...options.server };
   const keys = Object.entries(server).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
-  const configFile = join(dir, "pmilter.toml");
-  await writeFile(configFile, `[server]\n${keys.join("\n")}\n\n${options.config ?? ""}\n`);
+  const configFile = join(dir, options.configPath ?? "pmilter.toml");
   for (const [name, text] of Object.entries(options.files ?? {})) {
     await mkdir(dirname(join(dir, name)), { recursive: true });
     await writeFile(join(dir, name), text);
   }
+  for (const [name, target] of Object.entries(options.links ?? {})) {
+    await mkdir(dirname(join(dir, name)), { recursive: true });
+    await symlink(target, join(dir, name));
+  }
+  await mkdir(dirname(configFile), { recursive: true });
+  await writeFile(configFile, `[server]\n${keys.join("\n")}\n\n${options.config ?? ""}\n`);
   await chmod(dir, 0o755);
   return configFile;
 }
