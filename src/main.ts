@@ -1,6 +1,6 @@
 #!/usr/bin/env bun
 /**
- * The executable: arguments to a command, its result to an exit code. The only file that knows where the worker's code
+ * The executable: arguments to a command, its result to an exit code. The only file that knows where the code of threads
  * is: a compiled binary resolves such an address only from its entry file.
  */
 import { ArgumentError, parseArguments } from "./cli/args.ts";
@@ -9,6 +9,7 @@ import { PlainError } from "./plain-error.ts";
 import { VERSION } from "./version.ts";
 
 const WORKER_URL = new URL("./worker/entry.ts", import.meta.url);
+const WATCH_URL = new URL("./server/watch-entry.ts", import.meta.url);
 
 const EXIT_WRONG = 1;
 const EXIT_USAGE = 2;
@@ -29,7 +30,7 @@ async function run(args: readonly string[]): Promise<number> {
       // It may begin anew here, with nothing loaded yet.
       const incomplete = keepFrames();
       const { serve } = await import("./cli/serve.ts");
-      return serve(command.config, WORKER_URL, incomplete);
+      return serve(command.config, { workerUrl: WORKER_URL, watchUrl: WATCH_URL }, incomplete);
     }
     case "check": {
       const { check } = await import("./cli/check.ts");

@@ -3,7 +3,7 @@ import { Log } from "../admin/log.ts";
 import { Output } from "../admin/output.ts";
 import { formatAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
-import { describeFilters, FilterServer, logNotices } from "../server/server.ts";
+import { describeFilters, FilterServer, logNotices, type ServerOptions } from "../server/server.ts";
 import { VERSION } from "../version.ts";
 
 const STDOUT = 1;
@@ -21,7 +21,11 @@ const SAME_SIGNAL_MS = 500;
  * @returns the exit code
  * @throws ConfigError, ListenError, PrivilegeError, LoadError: it did not start
  */
-export async function serve(configFile: string, workerUrl: URL, incomplete: string | null): Promise<number> {
+export async function serve(
+  configFile: string,
+  threads: Pick<ServerOptions, "workerUrl" | "watchUrl">,
+  incomplete: string | null,
+): Promise<number> {
   const config = loadConfig(configFile);
   const { logFormat, logLevel } = config.server;
   const errors = new Output(STDERR, (lines) =>
@@ -45,7 +49,7 @@ export async function serve(configFile: string, workerUrl: URL, incomplete: stri
     void flush().then(() => process.exit(EXIT_FATAL));
   };
   try {
-    const server = new FilterServer(config, { workerUrl, log, prints, onFatal });
+    const server = new FilterServer(config, { ...threads, log, prints, onFatal });
     const stopping = untilSignal(server, log);
     // Until there is something to reload it waits: the default would end the process.
     process.on("SIGHUP", () => void server.reload());

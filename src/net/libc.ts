@@ -1,6 +1,7 @@
 /**
  * The few libc calls that are needed and Bun has no function for: duplicating, closing and shutting down
- * descriptors, setting a backlog, connecting a unix socket with its true error, locks, and variables of the process. It is not a general binding: only
+ * descriptors, setting a backlog, connecting a unix socket with its true error, locks, variables of the process, and events
+ * of folders. It is not a general binding: only
  * calls on plain integers and one address, nothing that keeps memory, nothing that may block.
  *
  * It works with glibc, musl and macOS. Variadic functions need care, because bun:ffi calls everything as if it had a
@@ -40,6 +41,9 @@ const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const F_DUPFD_CLOEXEC_LINUX = 1030;
+// Linux only: flags of inotify_add_watch(2): nothing but folders, and what is asked of one adds up.
+const IN_ONLYDIR = 0x01000000;
+const IN_MASK_ADD = 0x20000000;
 // On macOS there is none; the runtime ignores the signal.
 const MSG_NOSIGNAL = IS_MACOS ? 0 : 0x4000;
 const SOL_SOCKET = IS_MACOS ? 0xffff : 1;
@@ -74,6 +78,8 @@ const CANDIDATES = IS_MACOS
   : ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`, "libc.so"];
 
 interface Libc {
+  /** The library's own name. */
+  readonly name: string;
   readonly calls: ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"];
   /** Address of this thread's errno. */
   readonly errnoLocation: () => Pointer | bigint | null;
@@ -96,7 +102,7 @@ function load(candidates: readonly string[]): Libc {
       const errnoLocation = IS_MACOS
         ? dlopen(name, { __error: { args: [], returns: "ptr" } }).symbols.__error
         : dlopen(name, { __errno_location: { args: [], returns: "ptr" } }).symbols.__errno_location;
-      return { calls, errnoLocation };
+      return { name, calls, errnoLocation };
     } catch (error) {
       failures.push(error instanceof Error ? error.message : String(error));
     }
@@ -260,6 +266,46 @@ export function setVariable(name: string, value: string): void {
   const c = libc();
   const [nameText, valueText] = [Buffer.from(`${name}\0`), Buffer.from(`${value}\0`)];
   check(c, "setenv", c.calls.setenv(ptr(nameText), ptr(valueText), 1));
+}
+
+/** Linux only: loaded apart from the others, and at the first call. */
+const INOTIFY_SYMBOLS = {
+  inotify_init1: { args: ["int"], returns: "int" },
+  inotify_add_watch: { args: ["int", "ptr", "u32"], returns: "int" },
+  read: { args: ["int", "ptr", "u64"], returns: "i64" },
+} as const;
+
+/** For many events at a time: what they are is not looked at. */
+const INOTIFY_BUFFER = new Uint8Array(64 * 1024);
+
+let inotifyCalls: ReturnType<typeof dlopen<typeof INOTIFY_SYMBOLS>>["symbols"] | undefined;
+
+function inotify(): NonNullable<typeof inotifyCalls> {
+  inotifyCalls ??= dlopen(libc().name, INOTIFY_SYMBOLS).symbols;
+  return inotifyCalls;
+}
+
+/** A descriptor, not blocking and close-on-exec, for {@link inotifyAdd}. The caller closes it. Throws LibcError (EMFILE). */
+export function inotifyOpen(): number {
+  return check(libc(), "inotify_init1", inotify().inotify_init1(SOCK_NONBLOCK | SOCK_CLOEXEC));
+}
+
+/** Has the descriptor tell of these events of a folder, beside those that it tells of already. Throws LibcError (ENOENT, ENOSPC). */
+export function inotifyAdd(fd: number, folder: string, events: number): void {
+  const path = Buffer.from(`${folder}\0`);
+  check(libc(), "inotify_add_watch", inotify().inotify_add_watch(fd, ptr(path), events | IN_ONLYDIR | IN_MASK_ADD));
+}
+
+/** Takes what events there are, and says whether there were any. It costs no exception if there are none. Throws LibcError (EBADF). */
+export function inotifyTake(fd: number): boolean {
+  const c = libc();
+  const { read } = inotify();
+  for (let hasAny = false; ; hasAny = true) {
+    if (read(fd, ptr(INOTIFY_BUFFER), INOTIFY_BUFFER.length) !== -1n) continue;
+    const errno = lastErrno(c);
+    if (errno !== constants.errno.EAGAIN) throw new LibcError("read", errno);
+    return hasAny;
+  }
 }
 
 /** Replaces the program of this process, which keeps its id and its descriptors. Returns only by throwing LibcError. */

@@ -18,6 +18,8 @@ export const STABLE_MS = 10_000;
  * writes in several steps.
  */
 export const WATCH_MS = 200;
+/** Files that are looked at in a second, at most: with more than a fifth of it to watch, looks become rarer. */
+export const WATCHED_A_SECOND = 5000;
 
 /** How many generations may be alive at a time; with that many still ending, a reload fails. */
 export const MAX_GENERATIONS = 32;

@@ -47,6 +47,8 @@ import { WorkerThread } from "./worker-thread.ts";
 
 export interface ServerOptions {
   readonly workerUrl: URL;
+  /** See `FileWatcher`. */
+  readonly watchUrl: URL;
   readonly log: Log;
   /** Where what handlers print goes. */
   readonly prints: Output;
@@ -155,7 +157,7 @@ export class FilterServer {
       addSurplus: () => this.#connections.addSurplus(),
     });
     this.#watchdog = setInterval(() => this.#look(), WATCHDOG_MS);
-    this.#watcher = new FileWatcher(() => void this.#reloadChanged());
+    this.#watcher = new FileWatcher(options.watchUrl, () => void this.#reloadChanged());
   }
 
   /**
