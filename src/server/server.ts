@@ -157,7 +157,10 @@ export class FilterServer {
       addSurplus: () => this.#connections.addSurplus(),
     });
     this.#watchdog = setInterval(() => this.#look(), WATCHDOG_MS);
-    this.#watcher = new FileWatcher(options.watchUrl, () => void this.#reloadChanged());
+    this.#watcher = new FileWatcher(options.watchUrl, {
+      changed: () => void this.#reloadChanged(),
+      failed: (reason) => options.log.write("error", `files are not watched until the next reload: ${reason}`),
+    });
   }
 
   /**

@@ -3,17 +3,24 @@
  * own, instead of asking the system for events: a folder that is replaced, a link that is turned, a file that is yet to be
  * made, and network file systems give none that can be relied on.
  */
+export interface WatchEvents {
+  /** A file looks different, or may do so. */
+  changed(): void;
+  /** The thread has ended by itself: nothing is watched until the next {@link FileWatcher.set}. */
+  failed(reason: string): void;
+}
+
 export class FileWatcher {
   readonly #url: URL;
-  readonly #onChange: () => void;
+  readonly #events: WatchEvents;
   /** Started when there is something to watch. */
   #thread: Worker | null = null;
   #isClosed = false;
 
   /** @param url of `watch-entry.ts` */
-  constructor(url: URL, onChange: () => void) {
+  constructor(url: URL, events: WatchEvents) {
     this.#url = url;
-    this.#onChange = onChange;
+    this.#events = events;
   }
 
   /**
@@ -33,9 +40,18 @@ export class FileWatcher {
 
   #start(): Worker {
     const thread = new Worker(this.#url.href, { name: "watch", smol: true });
+    let reason = "it ended by itself";
     thread.onmessage = () => {
-      if (!this.#isClosed) this.#onChange();
+      if (!this.#isClosed) this.#events.changed();
     };
+    thread.onerror = (event) => {
+      event.preventDefault();
+      reason = event.message.split("\n")[0] ?? "an error";
+    };
+    thread.addEventListener("close", () => {
+      this.#thread = null;
+      if (!this.#isClosed) this.#events.failed(reason);
+    });
     // Watching alone keeps no process alive.
     thread.unref();
     return thread;

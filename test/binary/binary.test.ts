@@ -1,6 +1,6 @@
 /** The compiled binary: every command, from another folder, on a machine that has no Bun; handlers are read from disk. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { writeFile } from "node:fs/promises";
+import { rename, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { close, dup } from "../../src/net/libc.ts";
 import { MilterClient } from "../../src/testing/index.ts";
@@ -258,6 +258,40 @@ export default {
     await server.log.next(/a worker with 1 connection ended/);
     expect(await stampOf(server)).toBe("accept first json part");
   });
+
+  test("a link that is turned: its code answers, also from a worker that comes later", async () => {
+    const files = (version: string) => ({
+      [`${version}/filter.ts`]: `import { part } from "./lib";
+export default {
+  envfrom(session, sender) { if (sender === "<exit@example.com>") process.exit(1); },
+  eom: ({ message }) => message.addHeader("X-Stamp", part),
+};
+`,
+      [`${version}/lib/index.ts`]: 'export * from "./part";\n',
+      [`${version}/lib/part.ts`]: `export const part: string = "${version}";\n`,
+    });
+    await using server = await serve({
+      server: { workers: 1, stop_timeout: 0.1 },
+      config: '[[filter]]\npath = "cur/filter.ts"\n',
+      files: { ...files("r1"), ...files("r2") },
+      links: { cur: "r1" },
+    });
+    const address = await ready(server);
+    for (const [index, release] of ["r1", "r2", "r1"].entries()) {
+      if (index > 0) {
+        await symlink(release, join(server.dir, "new"));
+        await rename(join(server.dir, "new"), join(server.dir, "cur"));
+        await server.log.next(new RegExp(`reload: generation ${index + 1} serves: filter`));
+      }
+      expect(await stampOf(server)).toBe(`accept ${release}`);
+      const from = server.log.all.length;
+      using client = await RawClient.connect(address);
+      await client.ask(OPTNEG, CONNECT, HELO);
+      await client.send(packet("M", "<exit@example.com>\0"));
+      await server.log.next(/a worker with 1 connection ended/, { from });
+      expect(await stampOf(server)).toBe(`accept ${release}`);
+    }
+  }, 60_000);
 
   test("postconfig_handler and master_exit_handler run", async () => {
     await using server = await serve({
