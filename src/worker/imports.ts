@@ -7,6 +7,7 @@ import { isBuiltin } from "node:module";
 import { dirname, extname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isFile, readText, realPath } from "./files.ts";
+import { TsconfigPaths } from "./tsconfig-paths.ts";
 
 /** A module that belongs to the handlers. */
 interface OwnModule {
@@ -31,6 +32,7 @@ interface LinkedPackage {
 export class ImportResolver {
   /** Folders of packages, by the folder that they are asked for from and their name; null if there is none. */
   readonly #packages = new Map<string, string | null>();
+  readonly #tsconfig = new TsconfigPaths();
 
   /**
    * @param importer the importing file's real path
@@ -38,14 +40,30 @@ export class ImportResolver {
    */
   resolve(importer: string, specifier: string): OwnModule | LinkedPackage | null {
     const path = pathOf(importer, specifier);
-    if (path === null) return this.#linkedPackage(dirname(importer), specifier);
+    if (path === null) return this.#named(dirname(importer), specifier);
     const candidates = candidatesOf(path);
     return { kind: "module", path: candidates.find(isFile) ?? null, candidates };
   }
 
+  /** Files that say where names lead. */
+  get configs(): Iterable<string> {
+    return this.#tsconfig.files;
+  }
+
+  #named(from: string, specifier: string): OwnModule | LinkedPackage | null {
+    if (specifier === "pmilter" || specifier.includes(":") || isBuiltin(specifier)) return null;
+    for (const path of this.#tsconfig.candidates(from, specifier)) {
+      const found = candidatesOf(path).find(isFile);
+      // One of a package is left to Bun like any other.
+      if (found !== undefined && !found.includes("/node_modules/"))
+        return { kind: "module", path: found, candidates: [] };
+    }
+    return this.#linkedPackage(from, specifier);
+  }
+
   #linkedPackage(from: string, specifier: string): LinkedPackage | null {
-    const [, name, rest] = /^((?:@[^/]+\/)?[^@#./:][^/:]*)((?:\/[^:]*)?)$/.exec(specifier) ?? [];
-    if (name === undefined || rest === undefined || name === "pmilter" || isBuiltin(specifier)) return null;
+    const [, name, rest] = /^((?:@[^/]+\/)?[^@#./][^/]*)((?:\/.*)?)$/.exec(specifier) ?? [];
+    if (name === undefined || rest === undefined) return null;
     const link = this.#packageFolder(from, name);
     const folder = link === null ? null : realPath(link);
     if (link === null || folder === null || folder === link) return null;

@@ -120,6 +120,7 @@ class Reader {
       this.#pending.push({ path, as: null, failure: { file: path, line: 0, column: 0, message } });
     }
     for (let next = this.#pending.pop(); next !== undefined; next = this.#pending.pop()) this.#readFile(next);
+    for (const path of this.#resolver.configs) this.#waitFor(path);
     return {
       files: [...this.#files.values()],
       others: [...this.#others.values()],

@@ -182,6 +182,28 @@ import text from "./data/a.txt";`,
     edited: "",
   },
   {
+    name: "what the paths of a tsconfig.json name",
+    files: {
+      "base.json": '{ "compilerOptions": { "baseUrl": "./lib", "paths": { "none/*": ["./none/*"] } } }',
+      "tsconfig.json": `{
+  // Of the longest pattern the first file that is there.
+  "extends": "./base.json",
+  "compilerOptions": { "paths": { "@lib/*": ["./none/*", "*"], "@*": ["./none/*"], "#part": ["part.ts"] }, },
+}`,
+      "filter.ts": filter(
+        '[...new Set([first, second, third, fourth, late.word])].join(" ")',
+        `import { word as first } from "@lib/part";
+import { word as second } from "@lib/part.ts";
+import { word as third } from "#part";
+import { word as fourth } from "part";
+const late = await import("@lib/part");`,
+      ),
+      ...releases((version) => ({ "part.ts": part(version) })),
+    },
+    turned: ["lib", "r2"],
+    edited: "r2/part.ts",
+  },
+  {
     name: "a folder whose unchanged files are hard links to those of the release before",
     path: "cur/filter.ts",
     files: { "r1/filter.ts": IMPORTS_PART, "r1/part.ts": part("v1"), "r2/part.ts": part("v2") },
