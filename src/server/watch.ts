@@ -46,7 +46,8 @@ export class FileWatcher {
     };
     thread.onerror = (event) => {
       event.preventDefault();
-      reason = event.message.split("\n")[0] ?? "an error";
+      // Lines of the source may stand in front of it.
+      reason = event.message.split("\n").find((line) => /^\w*error: /i.test(line)) ?? "an error";
     };
     thread.addEventListener("close", () => {
       this.#thread = null;

@@ -14,8 +14,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { FolderEvents } from "../../src/server/folder-events.ts";
 import { Looker } from "../../src/server/look.ts";
+import { FileWatcher } from "../../src/server/watch.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
 
 let dir: TempDir;
@@ -236,4 +238,27 @@ describe("events", () => {
   test("there are none of a file system that another machine may change", () => {
     expect(FolderEvents.open(["/proc/self/status"])).toBeNull();
   });
+});
+
+test("a thread that ends by itself is told of, and the next files are watched by another one", async () => {
+  write("a/f", "text");
+  write(
+    "thread.ts",
+    `import { existsSync } from "node:fs";
+declare const self: Worker;
+self.onmessage = () => {
+  if (existsSync(${JSON.stringify(at("second"))})) postMessage(true);
+  else throw new Error("out of order");
+};
+`,
+  );
+  const changed = Promise.withResolvers<void>();
+  const failed = Promise.withResolvers<string>();
+  const watcher = new FileWatcher(pathToFileURL(at("thread.ts")), { changed: changed.resolve, failed: failed.resolve });
+  watcher.set([at("a/f")]);
+  expect(await failed.promise).toContain("out of order");
+  write("second", "");
+  watcher.set([at("a/f")]);
+  await changed.promise;
+  watcher.close();
 });

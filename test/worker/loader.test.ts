@@ -137,6 +137,54 @@ export default defineFilter({ eom: ({ message }) => message.addHeader("X", [main
   });
 });
 
+describe("specifiers without an extension", () => {
+  test("lead where Bun leads them, also for many in one file, and stay as they are where nothing is imported", async () => {
+    const names = Array.from({ length: 40 }, (_, index) => `m${index}`);
+    const outcome = await outcomeOf('[[filter]]\npath = "sub/filter.ts"\n', {
+      "sub/filter.ts": `import { defineFilter } from "pmilter";
+import { word as up } from "..";
+import { word as here } from "."; import type { Nothing } from "./none";
+import { word as folder } from './lib';
+${names.map((name) => `import { ${name} } from "./${name}";`).join("\n")}
+export { word } from "../index";
+const quoted: Nothing = "./lib";
+export default defineFilter({ async eom({ message }) {
+  const late = [(await import("./lib")).word, (await import(\`./m1\`)).m1, (await import("./" + "m2")).m2, require("./m3").m3];
+  message.addHeader("X", [up, here, folder, ${names.join(" + ")}, ...late, quoted].join(" "));
+} });
+`.replaceAll("\\`", "`"),
+      "sub/index.ts": 'export const word = "here";\n',
+      "index.ts": 'export const word = "up";\n',
+      "sub/lib/index.ts": 'export * from "./word";\n',
+      "sub/lib/word.js": 'export const word = "folder";\n',
+      ...Object.fromEntries(
+        names.map((name, index) => [`sub/${name}.ts`, `export const ${name}: number = ${index};\n`]),
+      ),
+    });
+    expect(outcome.modifications).toEqual([
+      { kind: "addHeader", name: "X", value: "up here folder 780 folder 1 2 3 ./lib" },
+    ]);
+  });
+
+  test("a module that is not there and imported late: an error at run time, by the name that was written", async () => {
+    const outcome = await outcomeOf('[[filter]]\npath = "filter.ts"\n', {
+      "filter.ts": `export default { async eom({ message }) {
+  for (const load of [() => import("./gone"), () => import("./gone.ts")]) {
+    await load().catch((error) => message.addHeader("X", error.code + " " + error.message.split(" imported")[0]));
+  }
+} };
+`,
+    });
+    expect(outcome.modifications).toEqual(
+      ["./gone", "./gone.ts"].map((name) => ({
+        kind: "addHeader",
+        name: "X",
+        value: `ERR_MODULE_NOT_FOUND Cannot find module '${name}'`,
+      })),
+    );
+  });
+});
+
 interface Fault {
   readonly name: string;
   readonly config?: string;
@@ -240,6 +288,12 @@ const LOAD_FAULTS: readonly Fault[] = [
     files: { "filter.ts": 'const a = 1;\n\nthrow new Error("no licence " + a);\n' },
     place: "filter.ts:3",
     message: /no licence 1$/,
+  },
+  {
+    name: "a throw in a line that imports a file without its extension",
+    files: { "filter.ts": 'await import("./lib"); throw new Error("late");\n', "lib.ts": "export {};\n" },
+    place: "filter.ts:1:34",
+    message: /late$/,
   },
   {
     name: "a throw in a function of a file that it imports",
