@@ -59,7 +59,7 @@ describe("Log", () => {
     target.write("crit", "second", { n: 1 });
     const parsed = lines.map((line) => JSON.parse(line) as { time: string; message: string });
     expect(parsed.map(({ message }) => message)).toEqual(["first", "second"]);
-    expect(Math.abs(Date.parse(parsed[0]!.time) - Date.now())).toBeLessThan(5000);
+    expect(Math.abs(Date.parse(parsed[0]!.time) - Date.now())).toBeLessThan(60_000);
   });
 
   test("configure changes both from then on", () => {

@@ -48,10 +48,8 @@ describe("Output", () => {
       const bound = 100_000;
       const output = new Output(fifo.writeFd, dropped, bound);
       const lines = numbered(100_000);
-      const started = performance.now();
+      // Nobody reads yet, and pushing does not wait for it.
       for (const line of lines) output.push(line);
-      // Pushing waits for nobody.
-      expect(performance.now() - started).toBeLessThan(1000);
       const late = performance.now();
       await output.flush(50);
       expect(performance.now() - late).toBeGreaterThanOrEqual(45);
@@ -127,9 +125,8 @@ describe("Output", () => {
     output.push("nobody hears this\n");
     await output.flush(5000);
     output.push("nor this\n");
-    const started = performance.now();
-    await output.flush(5000);
-    expect(performance.now() - started).toBeLessThan(4000);
+    // It waits for nobody: a test has less time than this.
+    await output.flush(600_000);
   });
 });
 
@@ -215,10 +212,8 @@ describe("log-reader-stalls: a server whose output nobody reads", () => {
     );
     await fill(server.address, 60);
     server.process.kill("SIGTERM");
-    const started = performance.now();
     await waitFor(() => server.process.exitCode !== null, { what: "the end of the server" });
     expect(server.process.exitCode).toBe(0);
-    expect(performance.now() - started).toBeLessThan(6000);
   });
 
   test("log_format = json: the line that tells of dropped ones is JSON, too", async () => {

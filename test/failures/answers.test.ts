@@ -76,21 +76,21 @@ test("never-settles: on_timeout at the deadline; what it says later changes noth
   await using server = await start(
     `async envfrom(session, from) {
   if (from === "<never>") await new Promise(() => {});
-  if (from === "<slow>") { await Bun.sleep(400); console.log("settled"); return reject("550 5.7.1 late"); }
+  if (from === "<slow>") { await Bun.sleep(1500); console.log("settled"); return reject("550 5.7.1 late"); }
 }, envrcpt() {}`,
-    { server: { handler_timeout: 0.2, on_timeout: "tempfail" } },
+    { server: { handler_timeout: 1, on_timeout: "tempfail" } },
   );
   using bystander = await RawClient.connect(server.addresses[0]!);
   await bystander.ask(OPTNEG, CONNECT);
   using client = await RawClient.connect(server.addresses[0]!);
   await client.ask(OPTNEG, CONNECT);
   for (const from of ["<never>", "<slow>"]) {
-    const since = performance.now();
+    const answered = client.replies.length;
     await client.send(packet("M", `${from}\0`));
     expect(await bystander.ask(MAIL, RCPT, EOM)).toBe("ccc");
-    expect(performance.now() - since).toBeLessThan(190);
+    // Nobody waited for it.
+    expect(client.replies).toHaveLength(answered);
     expect(await client.codes(1)).toBe("t");
-    expect(performance.now() - since).toBeGreaterThan(190);
     await client.send(ABORT);
   }
   // The next message is open when the late verdict comes.
@@ -99,7 +99,7 @@ test("never-settles: on_timeout at the deadline; what it says later changes noth
   expect(await client.ask(RCPT, EOM)).toBe("cc");
   const [line] = await expectLogged(server, "never-settles");
   expect(line).toMatch(
-    /filter=filter phase=envfrom at=filter\.ts error="Error: not settled after 0\.2 s" fallback=tempfail$/,
+    /filter=filter phase=envfrom at=filter\.ts error="Error: not settled after 1 s" fallback=tempfail$/,
   );
   await expectCounters(server, { timeouts: 2, errors: 0, fallbacks: 2, tempfailed: 2, accepted: 3 });
 });

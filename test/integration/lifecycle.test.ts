@@ -149,7 +149,8 @@ describeBehindEach("stop and start", (server) => {
   );
 
   test("SIGTERM with a message open: that SMTP session finishes, with its next message; new ones do not begin", async () => {
-    await using pmilter = await start("unix", 3);
+    // Its end is the session's: for the time that it gives them, nobody here waits.
+    await using pmilter = await start("unix", 3, { stop_timeout: 600 });
     await using client = await openMessage("unix-tempfail");
     pmilter.process.kill("SIGTERM");
     await pmilter.log.next(/SIGTERM: stopping, 1 connections open/);
@@ -160,11 +161,8 @@ describeBehindEach("stop and start", (server) => {
     await client.mail(FROM);
     await client.rcpt(TO);
     expect(await passed(await client.data(MESSAGE))).toEqual(["X-Pass: 3"]);
-    const quit = performance.now();
     await client.quit();
     expect(await pmilter.process.exited).toBe(0);
-    // Far below stop_timeout, 20 s: its end is the session's.
-    expect(performance.now() - quit).toBeLessThan(3000);
     expect(pmilter.prints.all.filter((line) => line === "filter stopped")).toHaveLength(2);
     expect(pmilter.log.text).not.toMatch(/\[(error|crit|warn)\]: (?!running as root|server\.max_connections)/);
   });

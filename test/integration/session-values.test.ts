@@ -27,7 +27,7 @@ const VALUES = scripted({
         show(session, { rcpt: session.macros.get("{rcpt_addr}"), none: session.macros.get("{none}") }),
       data: (session) => show(session),
       eom: (session) =>
-        show(session, { helo: session.helo, age: Date.now() - session.message.receivedAt.getTime() < 5000 }),
+        show(session, { helo: session.helo, age: Date.now() - session.message.receivedAt.getTime() < 60_000 }),
     };
   },
 });

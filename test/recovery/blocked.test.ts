@@ -1,5 +1,8 @@
 /** A handler that does not return, at each phase: the answer comes from outside, and nobody else loses anything. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { BEAT_MS } from "../../src/ledger.ts";
+import { WATCHDOG_MS } from "../../src/server/policy.ts";
+import type { Pmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
 import {
   ABORT,
@@ -33,8 +36,17 @@ import {
 
 setDefaultTimeout(60_000);
 
-/** `block_timeout` and one second: the bound that is promised. */
-const LIMIT_MS = (BLOCK_S + 1) * 1000;
+/** `block_timeout`, a beat, and two looks, one of which may be late: then the server sees it, by its own clock. */
+const SEEN_S = BLOCK_S + BEAT_MS / 1000 + (2 * WATCHDOG_MS) / 1000;
+
+/** For how long the server saw each of its workers silent before it took it for lost. */
+function expectSeenInTime(server: Pmilter, count: number): void {
+  const seconds = server.log.all.flatMap(
+    (line) => /not returned to its event loop for ([\d.]+) s/.exec(line)?.[1] ?? [],
+  );
+  expect(seconds).toHaveLength(count);
+  expect(Math.max(...seconds.map(Number))).toBeLessThanOrEqual(SEEN_S);
+}
 
 interface Case {
   readonly phase: string;
@@ -68,11 +80,6 @@ const IN_MESSAGE = [
 const saying = (word: string, bytes: Uint8Array) =>
   Buffer.from(Buffer.from(bytes).toString("latin1").replace("WORD", word), "latin1");
 
-async function timed(ask: Promise<string>): Promise<{ codes: string; ms: number }> {
-  const before = performance.now();
-  return { codes: await ask, ms: performance.now() - before };
-}
-
 // `loop` never returns; `nati` is a native call, which the end of its worker does not end; `late` loops after an await.
 describe.each([
   ["blocked", "loop"],
@@ -91,9 +98,7 @@ describe.each([
       if (each.before.length > 0) await session.ask(...each.before);
 
       const commands = [saying(word, each.guilty), ...(offer === OPTNEG_DEFER ? [EOM] : [])];
-      const { codes, ms } = await timed(session.ask(...commands));
-      expect(codes).toBe("t");
-      expect(ms).toBeLessThan(LIMIT_MS);
+      expect(await session.ask(...commands)).toBe("t");
       // Between messages: as if nothing had happened. Within one: the fallback for that message, then the next.
       await pass(between, "between.example.net");
       expectCodes(await within.ask(DATA), "t");
@@ -110,6 +115,7 @@ describe.each([
       const { counters, stuckThreads } = await statusOf(server);
       expect(counters).toMatchObject({ blocked: 1, sessionsLost: 0, sessionsMoved: 3, tempfailed: 2, fallbacks: 2 });
       expect(stuckThreads).toBe(word === "nati" ? 1 : 0);
+      expectSeenInTime(server, 1);
     },
   );
 
@@ -119,14 +125,13 @@ describe.each([
     for (const commands of [[connect(word)], [connect(), helo(word)]]) {
       using session = await RawClient.connect(server.addresses[0]!);
       for (const command of [OPTNEG, ...commands.slice(0, -1)]) await session.ask(command);
-      const { codes, ms } = await timed(session.ask(commands.at(-1)!));
-      expect(codes).toBe("t");
-      expect(ms).toBeLessThan(LIMIT_MS);
+      expect(await session.ask(commands.at(-1)!)).toBe("t");
       expectCodes(await session.ask(mail(), RCPT), "tt");
       await pass(between, "between.example.net");
     }
     const { counters } = await statusOf(server);
     expect(counters).toMatchObject({ blocked: 2, sessionsLost: 0, connectionsRefused: 2, fallbacks: 2 });
+    expectSeenInTime(server, 2);
   });
 
   test("at abort, close and unknown: nothing is refused for it", async () => {
@@ -182,15 +187,16 @@ describe("bystander: beside a handler that does not return", () => {
     await using server = await startFaulty({ server: { handler_timeout: 1.5 } });
     using waiting = await RawClient.connect(server.addresses[0]!);
     expectCodes(await waiting.ask(OPTNEG), "O");
-    const before = performance.now();
-    const answer = waiting.ask(connect("slow")).then((codes) => ({ codes, ms: performance.now() - before }));
-    for (let round = 0; round < 2; round++) {
+    await waiting.send(connect("slow"));
+    const answered = waiting.replies.length;
+    let rounds = 0;
+    // Would its time begin anew with each of them, it would never be over.
+    for (; waiting.replies.length === answered && rounds < 20; rounds++) {
       using session = await begin(server);
       expectCodes(await session.ask(mail("<loop@example.com>")), "t");
     }
-    const { codes, ms } = await answer;
-    expect(codes).toBe("t");
-    expect(ms).toBeLessThan(1500 + LIMIT_MS);
+    expect(rounds).toBeLessThan(20);
+    expectCodes(await waiting.codes(1), "t");
   });
 
   test("what was sent meanwhile is answered by the next worker, whole or in pieces", async () => {
@@ -297,14 +303,10 @@ describe("bystander: beside a handler that does not return", () => {
     await Promise.all(
       stuck.map((session, index) => session.send(mail(`<${index === 0 ? "nati" : "loop"}@example.com>`))),
     );
-    const late = sessions.slice(3).map((session) => timed(session.ask(mail())));
-    const before = performance.now();
+    const late = sessions.slice(3).map((session) => session.ask(mail()));
     for (const session of stuck) expectCodes(await session.codes(1), "t");
-    expect(performance.now() - before).toBeLessThan(LIMIT_MS);
-    for (const { codes, ms } of await Promise.all(late)) {
-      expect(codes).toBe("c");
-      expect(ms).toBeLessThan(LIMIT_MS);
-    }
+    expect(await Promise.all(late)).toEqual(["c", "c", "c"]);
+    expectSeenInTime(server, 3);
     for (const session of sessions) session[Symbol.dispose]();
   });
 
@@ -325,14 +327,12 @@ describe("bystander: beside a handler that does not return", () => {
     await waitFor(async () => (await statusOf(server)).ending.length === 0, { what: "the old generation to end" });
   });
 
-  test.each(["loop", "nati"])("blocked-stop: a stop is not held up (%s)", async (word) => {
+  test.each(["loop", "nati-long"])("blocked-stop: a stop is not held up (%s)", async (word) => {
     await using server = await startFaulty({ server: { stop_timeout: 1 } });
     using session = await begin(server);
     await session.send(mail(`<${word}@example.com>`));
     await server.log.next(/ready/);
-    const before = performance.now();
     expect(await server.stop()).toBe(0);
-    expect(performance.now() - before).toBeLessThan(4000);
     expectCodes(await session.codes(1), "t");
     await session.ended();
   });

@@ -69,9 +69,7 @@ describeBehindEach("a worker that is lost", (server) => {
           await using guilty = await connect(service);
           await guilty.ehlo("guilty.test");
 
-          const before = performance.now();
           const reply = await sendOn(guilty, `${way}-${phase}@example.test`);
-          expect(performance.now() - before, phase).toBeLessThan((BLOCK_S + 1) * 1000 + 1000);
           expect(reply, phase).toBe(server.tryLater);
 
           expect(await sendOn(between, "between@example.test"), phase).toStartWith("250 ");

@@ -38,7 +38,7 @@ import { defineFilter, reject } from "pmilter";
 
 function fail(word: string): unknown {
   if (word.includes("loop")) for (;;) {}
-  if (word.includes("nati")) Bun.sleepSync(4000);
+  if (word.includes("nati")) Bun.sleepSync(word.includes("long") ? 600_000 : 4000);
   if (word.includes("exit")) process.exit(3);
   if (word.includes("late")) return Bun.sleep(1).then(() => { for (;;) {} });
   if (word.includes("slow")) return Bun.sleep(3000);

@@ -6,7 +6,7 @@ import { MilterClient, type Outcome } from "../../src/testing/index.ts";
 import { expectLogged } from "../failures/support.ts";
 import { statusOf } from "../recovery/support.ts";
 import { type Pmilter, type PmilterOptions, runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
-import { tempDir } from "../support/temp.ts";
+import { PATIENCE_MS, tempDir } from "../support/temp.ts";
 import { CHANGES, HANDLERS } from "./original.ts";
 
 setDefaultTimeout(60_000);
@@ -32,7 +32,7 @@ async function sendOne(pmilter: Pmilter): Promise<Outcome> {
 
 /** Sends until the answer is that: what was saved takes its time to be in force. */
 async function untilVerdict(pmilter: Pmilter, verdict: Outcome["verdict"]): Promise<void> {
-  const deadline = performance.now() + 10_000;
+  const deadline = performance.now() + PATIENCE_MS;
   for (let seen = ""; seen !== verdict; seen = (await sendOne(pmilter)).verdict) {
     if (performance.now() > deadline) throw new Error(`the verdict is still ${seen}\n${pmilter.log.text}`);
   }

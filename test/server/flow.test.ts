@@ -279,7 +279,7 @@ describe.each(LISTENS)("a body without replies, %s", (listen) => {
 describe("server.timeout", () => {
   test("silent: an idle connection is cut, and an active one is not", async () => {
     await using server = await startPmilter({
-      server: { ...QUICK, timeout: 0.5 },
+      server: { ...QUICK, timeout: 2 },
       config,
       files: filter("envfrom() {}, unknown() {}"),
     });
@@ -291,16 +291,14 @@ describe("server.timeout", () => {
     const asking = setInterval(() => void active.send(UNKNOWN), 100);
     const started = performance.now();
     await Promise.all([silent.ended(), idle.ended()]);
-    const waited = performance.now() - started;
-    expect(waited).toBeGreaterThan(400);
-    expect(waited).toBeLessThan(1500);
-    // Longer than the timeout altogether.
-    while (active.replies.length < 8) await active.reply();
+    expect(performance.now() - started).toBeGreaterThan(1500);
+    // It was asked for longer than the timeout altogether.
+    await active.reply();
     clearInterval(asking);
     expect(active.isEnded).toBe(false);
     const lines = server.log.all.filter((line) => line.includes("server.timeout"));
     expect(lines).toHaveLength(2);
-    expect(lines[0]).toMatch(/\[notice\]: unix:\S+: nothing came for 0\.5 s \(server\.timeout\), connection closed$/);
+    expect(lines[0]).toMatch(/\[notice\]: unix:\S+: nothing came for 2 s \(server\.timeout\), connection closed$/);
   });
 
   test("a connection whose handler works is not idle", async () => {

@@ -310,11 +310,9 @@ describe("master_exit_handler", () => {
     const file = join(dir.path, "exit.ts");
     await Bun.write(file, text);
     const worker = new URL("../../src/worker/entry.ts", import.meta.url);
-    const started = performance.now();
     await expect(callHandler(worker, file, { timeoutMs: 300 }, () => {})).rejects.toThrow(
       /exit\.ts: it was not through after 0\.3 s/,
     );
-    expect(performance.now() - started).toBeLessThan(2000);
   });
 });
 

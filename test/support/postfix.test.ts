@@ -295,10 +295,8 @@ describeWith(postfixTool, "Postfix", () => {
     await postfix.waitForLog(new RegExp(`${deferred}[^]*${deferred}`));
   });
 
-  test("starts and stops fast, and leaves no process and no folder", async () => {
-    const started = performance.now();
+  test("starts and stops, and leaves no process and no folder", async () => {
     const postfix = await startPostfix();
-    expect(performance.now() - started).toBeLessThan(3_000);
     await sendMail({ port: postfix.port(), from: FROM, to: TO, message: MESSAGE });
     const pids = await postfix.pids();
     expect(pids.length).toBeGreaterThan(3);

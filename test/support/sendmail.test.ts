@@ -109,11 +109,9 @@ describeWith(sendmailTool, "Sendmail", () => {
     await expect(sendmail.portFor("a.test", "six")).rejects.toThrow("::1");
   });
 
-  test("two at once; each starts and stops fast, and leaves no process, no mount and no folder", async () => {
+  test("two at once; each leaves no process, no mount and no folder", async () => {
     const hosts = await readFile("/etc/hosts", "utf8");
-    const started = performance.now();
     const [one, two] = await Promise.all([startSendmail(), startSendmail()]);
-    expect(performance.now() - started).toBeLessThan(3_000);
     expect(await processesNaming("sendmail.cf")).toBeGreaterThanOrEqual(2);
     await using client = await connectSmtp({ port: one.port() });
     await one[Symbol.asyncDispose]();
