@@ -1,30 +1,4 @@
-/** What the tests of hostile input share: text that tries everything, and how the time that work takes grows. */
-
-/**
- * Milliseconds of processor time that `work` takes, the best of `runs`: what else the machine is doing hardly counts, so
- * a generous bound is missed by work that grows too fast and by nothing else.
- */
-export function milliseconds(work: () => void, runs = 1): number {
-  let best = Number.POSITIVE_INFINITY;
-  for (let run = 0; run < runs; run++) {
-    const from = process.cpuUsage();
-    work();
-    const { user, system } = process.cpuUsage(from);
-    best = Math.min(best, (user + system) / 1000);
-  }
-  return best;
-}
-
-/**
- * How many times longer the work takes for ten times as much. Linear work gives about 10, quadratic about 100, cubic
- * about 1,000.
- */
-export function growth(work: (amount: number) => void, small: number): number {
-  // At once as large as it gets: the code is compiled before it is measured.
-  work(small);
-  const least = milliseconds(() => work(small), 5);
-  return milliseconds(() => work(small * 10), 3) / Math.max(least, 1);
-}
+/** What the tests of hostile input share: text that tries everything. */
 
 /** A generator of numbers below `bound`, the same at each run. */
 export function numbers(seed: number): (bound: number) => number {

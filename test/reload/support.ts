@@ -6,6 +6,7 @@ import { expect } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { SAVED_MS } from "../../src/server/policy.ts";
 import { askServer } from "../../src/server/control.ts";
 import type { Status } from "../../src/server/status.ts";
 import {
@@ -21,9 +22,6 @@ import {
 } from "../server/wire.ts";
 import { type Pmilter, type PmilterOptions, startPmilter } from "../support/pmilter.ts";
 import { PATIENCE_MS, waitFor } from "../support/temp.ts";
-
-/** The contract: a save is in force for sessions that begin later than this after the last write. */
-export const PROMISED_MS = 1000;
 
 export const USE_FILTER = '[[filter]]\npath = "filter.ts"\n';
 
@@ -147,7 +145,7 @@ export function reloadLines(server: Pmilter): string[] {
 
 /** Long enough for a reload that should not happen to have begun and ended: there is no event to wait for. */
 export async function quiet(): Promise<void> {
-  await Bun.sleep(PROMISED_MS);
+  await Bun.sleep(SAVED_MS);
 }
 
 export function control(server: Pmilter): string {

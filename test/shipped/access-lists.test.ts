@@ -9,7 +9,9 @@ import { NetworkTable } from "../../handlers/lib/access-networks.ts";
 import { type Match, parseTable } from "../../handlers/lib/access-table.ts";
 import { reject, tempfail } from "../../src/index.ts";
 import { MilterClient, runFilter } from "../../src/testing/index.ts";
+import { expectGrowth, NOT_AT_ALL } from "../support/growth.ts";
 import { startPmilter } from "../support/pmilter.ts";
+import { waitFor } from "../support/temp.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
 
 setDefaultTimeout(60_000);
@@ -282,23 +284,51 @@ test("NetworkTable agrees with a plain computation", () => {
   }
 });
 
-test("100,000 entries of each kind are read in seconds and looked up in microseconds", () => {
+describe("100,000 entries of each kind", () => {
   const defaults = { action: "reject", reject: reject(), tempfail: tempfail() } as const;
-  const range = Array.from({ length: 100_000 }, (_, index) => index);
-  const networks = range.map((index) => `10.${index >> 16}.${(index >> 8) & 255}.${index & 255}`);
-  const started = performance.now();
-  const clients = parseTable(`${networks.join("\n")}\n`, "client", defaults);
-  const names = parseTable(range.map((index) => `user${index}@d${index}.example\n`).join(""), "sender", defaults);
-  expect(performance.now() - started).toBeLessThan(5000);
-  expect([clients.size, names.size]).toEqual([100_000, 100_000]);
-  const looked = performance.now();
-  for (let index = 0; index < 1000; index++) {
-    expect(clients.block.client("10.1.134.159", "mx.example.net")).toBeDefined();
-    expect(clients.block.client("192.0.2.7", "mx.example.net")).toBeUndefined();
-    expect(names.block.mailbox("user99999@d99999.example")).toBeDefined();
-    expect(names.block.mailbox("nobody@a.b.c.d.e.example")).toBeUndefined();
-  }
-  expect(performance.now() - looked).toBeLessThan(1000);
+  const range = (count: number) => Array.from({ length: count }, (_, index) => index);
+  const networks = (count: number) =>
+    range(count).map((index) => `10.${index >> 16}.${(index >> 8) & 255}.${index & 255}`);
+  const read = (count: number) => ({
+    clients: parseTable(`${networks(count).join("\n")}\n`, "client", defaults),
+    names: parseTable(
+      range(count)
+        .map((index) => `user${index}@d${index}.example\n`)
+        .join(""),
+      "sender",
+      defaults,
+    ),
+  });
+
+  test("are read in proportion", async () => {
+    await expectGrowth(10_000, (count) => {
+      const { clients, names } = read(count);
+      expect([clients.size, names.size]).toEqual([count, count]);
+    });
+  });
+
+  test("are looked up as fast as 10,000", async () => {
+    const tables = new Map([10_000, 100_000].map((count) => [count, read(count)]));
+    await expectGrowth(
+      10_000,
+      (count) => {
+        const { clients, names } = tables.get(count)!;
+        for (let index = 0; index < 2000; index++) {
+          const found = [
+            clients.block.client("10.0.39.15", "mx.example.net"),
+            names.block.mailbox("user9999@d9999.example"),
+          ];
+          const missing = [
+            clients.block.client("192.0.2.7", "mx.example.net"),
+            names.block.mailbox("nobody@a.b.c.d.e.example"),
+          ];
+          if (found.includes(undefined) || missing.some((each) => each !== undefined))
+            throw new Error("looked up wrongly");
+        }
+      },
+      NOT_AT_ALL,
+    );
+  });
 });
 
 describe("in the server", () => {
@@ -309,7 +339,7 @@ match = "client"
 file = "clients.txt"
 `;
 
-  test("a change is there within a second, a broken file keeps the old list and says so, and nothing restarts", async () => {
+  test("a change is there soon, a broken file keeps the old list and says so, and nothing restarts", async () => {
     const files = { "clients.txt": "192.0.2.7\n" };
     await using pmilter = await startPmilter({ config: CONFIG, files, server: { workers: 1 } });
     const file = join(pmilter.dir, "clients.txt");
@@ -320,23 +350,28 @@ file = "clients.txt"
     };
     expect([await ask("192.0.2.7"), await ask("192.0.2.8")]).toEqual(["replycode", "continue"]);
 
+    const until = (address: string, kind: string) =>
+      waitFor(async () => (await ask(address)) === kind, { what: `${address} to get ${kind}` });
+    // A list is looked at when somebody asks.
+    const untilSaid = (line: RegExp) =>
+      waitFor(async () => (await ask("192.0.2.8")) && pmilter.prints.all.some((each) => line.test(each)), {
+        what: String(line),
+      });
     await Bun.write(file, "192.0.2.8\n");
-    await Bun.sleep(1000);
-    expect([await ask("192.0.2.7"), await ask("192.0.2.8")]).toEqual(["continue", "replycode"]);
+    await until("192.0.2.7", "continue");
+    expect(await ask("192.0.2.8")).toBe("replycode");
 
     await Bun.write(file, "192.0.2.9\n192.0.2.x\n");
-    await Bun.sleep(1000);
+    await untilSaid(/clients\.txt:2: .*192\.0\.2\.x.*the old list stays/);
     expect([await ask("192.0.2.8"), await ask("192.0.2.9")]).toEqual(["replycode", "continue"]);
-    await pmilter.prints.next(/clients\.txt:2: .*192\.0\.2\.x.*the old list stays/);
 
     await Bun.write(file, "192.0.2.9\n192.0.2.");
-    await Bun.sleep(1000);
+    await untilSaid(/clients\.txt:2: has no line end/);
     expect(await ask("192.0.2.8")).toBe("replycode");
-    await pmilter.prints.next(/clients\.txt:2: has no line end/);
 
     await Bun.write(file, "192.0.2.9\n");
-    await Bun.sleep(1000);
-    expect([await ask("192.0.2.8"), await ask("192.0.2.9")]).toEqual(["continue", "replycode"]);
+    await until("192.0.2.8", "continue");
+    expect(await ask("192.0.2.9")).toBe("replycode");
     expect(await pmilter.stop()).toBe(0);
     expect(pmilter.log.text).not.toContain("[error]");
   });

@@ -4,6 +4,7 @@ import { crc32, deflateRawSync, gzipSync } from "node:zlib";
 import attachments from "../../handlers/attachments.ts";
 import { matches, plainName, printable } from "../../handlers/lib/file-names.ts";
 import { runFilter } from "../../src/testing/index.ts";
+import { expectGrowth, NOT_AT_ALL } from "../support/growth.ts";
 
 setDefaultTimeout(60_000);
 
@@ -331,58 +332,55 @@ describe("archives", () => {
 });
 
 describe("hostile input is bounded", () => {
-  const timed = async (eml: Eml, options?: Record<string, unknown>) => {
-    const started = performance.now();
-    const said = await refusal(eml, options);
-    expect(performance.now() - started).toBeLessThan(2000);
-    return said;
-  };
-
   test("a bomb", async () => {
     const bomb = gzipSync(
       Buffer.concat([tar([{ name: "a", content: "x" }]).subarray(0, 1024), Buffer.alloc(80 * 1024 * 1024)]),
     );
-    expect(await timed(attached("a.tgz", bomb))).toContain("it unpacks to more than 52428800 bytes");
+    expect(await refusal(attached("a.tgz", bomb))).toContain("it unpacks to more than 52428800 bytes");
   });
 
   test("a large file that is no archive is not unpacked", async () => {
-    const large = zip([{ name: "a.csv", content: Buffer.alloc(80 * 1024 * 1024, "a,") }]);
-    expect(await timed(attached("a.zip", large))).toBe("");
+    const MiB = 2 ** 20;
+    const large = (size: number) => attached("a.zip", zip([{ name: "a.csv", content: Buffer.alloc(size, "a,") }]));
+    const mails = new Map([8 * MiB, 80 * MiB].map((size) => [size, large(size)]));
+    await expectGrowth(8 * MiB, async (size) => expect(await refusal(mails.get(size)!)).toBe(""), NOT_AT_ALL);
   });
 
   test("many archives share the bytes", async () => {
     const inner = zip([{ name: "a.bin", content: Buffer.alloc(1_000_000), method: 0 }]);
     const outer = zip(Array.from({ length: 60 }, (_, n) => ({ name: `${n}.zip`, content: inner })));
-    expect(await timed(attached("a.zip", outer))).toContain("it unpacks to more than");
+    expect(await refusal(attached("a.zip", outer))).toContain("it unpacks to more than");
   });
 
   test("many files", async () => {
     const files = zip(Array.from({ length: 20_000 }, (_, n) => ({ name: `${n}.txt` })));
-    expect(await timed(attached("a.zip", files))).toContain("there are more than 1000 files");
-    expect(await timed(attached("a.zip", zip([{ name: "a" }, { name: "b" }])), { max_entries: 3 })).toBe("");
-    expect(await timed(attached("a.zip", zip([{ name: "a" }, { name: "b" }])), { max_entries: 2 })).toContain(
+    expect(await refusal(attached("a.zip", files))).toContain("there are more than 1000 files");
+    expect(await refusal(attached("a.zip", zip([{ name: "a" }, { name: "b" }])), { max_entries: 3 })).toBe("");
+    expect(await refusal(attached("a.zip", zip([{ name: "a" }, { name: "b" }])), { max_entries: 2 })).toContain(
       "more than 2 files",
     );
   });
 
   test("10,000 parts", async () => {
     const eml = `Content-Type: multipart/mixed; boundary=b\r\n\r\n${"--b\r\n\r\nx\r\n".repeat(10_000)}--b--\r\n`;
-    expect(await timed(eml)).toContain("it has more parts than are looked at");
+    expect(await refusal(eml)).toContain("it has more parts than are looked at");
   });
 
   test("nested multiparts", async () => {
     const open = (n: number) => `Content-Type: multipart/mixed; boundary=b${n}\r\n\r\n--b${n}\r\n`;
     const eml = Array.from({ length: 1000 }, (_, n) => open(n)).join("");
-    expect(await timed(eml)).toContain("it has more parts than are looked at");
+    expect(await refusal(eml)).toContain("it has more parts than are looked at");
   });
 
   test("forwarded in forwarded", async () => {
     const eml = "Content-Type: message/rfc822\r\n\r\n".repeat(1000);
-    expect(await timed(eml)).toContain("it lies deeper than 3 levels");
+    expect(await refusal(eml)).toContain("it lies deeper than 3 levels");
   });
 
   test("a name of 60 KB", async () => {
-    expect(await timed(attached(`${"a ".repeat(30_000)}.exe`))).toContain("its name matches *.exe");
+    await expectGrowth(3000, async (words) => {
+      expect(await refusal(attached(`${"a ".repeat(words)}.exe`))).toContain("its name matches *.exe");
+    });
   });
 });
 
