@@ -1,4 +1,5 @@
 /** Where in a handler's source something happened: read from stack traces, which show the TypeScript lines. */
+import { fileURLToPath } from "node:url";
 
 export interface Site {
   readonly file: string;
@@ -9,7 +10,7 @@ export interface Site {
 }
 
 /** Frames of pmilter's own sources are passed over: they are below this folder, in the repository and in a binary. */
-const OWN_SOURCES = new URL("..", import.meta.url).pathname;
+const OWN_SOURCES = fileURLToPath(new URL("..", import.meta.url));
 /** What Ruby handlers run on; in a binary it lies among our own. */
 const OPAL = "/node_modules/opal-runtime/";
 
@@ -29,7 +30,7 @@ const MAX_FRAME_LENGTH = 1000;
 /** The first frame of an error's stack that is not pmilter's own, null if there is none. */
 export function siteOf(error: unknown): Site | null {
   for (const line of framesOf(error)) {
-    const match = /^ {4}at (?:.* \()?(?:file:\/\/)?(\/[^:]*):(\d+)(?::(\d+))?\)?$/.exec(line);
+    const match = /^ {4}at (?:.* \()?(?:file:\/\/)?(\/.*?):(\d+)(?::(\d+))?\)?$/.exec(line);
     if (match === null) continue;
     const file = match[1]!;
     if (file.startsWith(OWN_SOURCES) || file.includes(OPAL)) continue;

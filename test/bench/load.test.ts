@@ -45,7 +45,7 @@ test("mail that is larger than a socket's buffer arrives whole, and is counted i
 });
 
 test("an answer that was not to be expected ends the measurement", async () => {
-  await expect(measured({ mails: [{ recipients: 3, headers: 20, bodyBytes: 1 }] })).rejects.toThrow(
+  await expect(measured({ mails: [{ recipients: 3, headers: 20, bodyBytes: 3000 }] })).rejects.toThrow(
     'load generator: reply "y" while awaiting eom',
   );
 });

@@ -2,6 +2,9 @@
 import { ConfigError } from "../../src/config/errors.ts";
 import { parseConfig } from "../../src/config/load.ts";
 
+/** The file that the faults are in. */
+export const FILE = "/etc/pmilter.toml";
+
 export function failure(run: () => unknown): ConfigError {
   try {
     run();
@@ -12,8 +15,9 @@ export function failure(run: () => unknown): ConfigError {
   throw new Error("nothing was thrown");
 }
 
+/** Of a file in a folder with a short name: sockets beside it may have no longer path than the system takes. */
 export function failureOf(text: string): ConfigError {
-  return failure(() => parseConfig(text, "pmilter.toml", {}));
+  return failure(() => parseConfig(text, FILE, {}));
 }
 
 /** The faults of a text without the quoted source: `12:3: server.workers: …`. */

@@ -3,17 +3,17 @@
  * line that is wrong and what is said about it.
  */
 import { describe, expect, test } from "bun:test";
-import { failureOf, faultsOf } from "./failure.ts";
+import { FILE, failureOf, faultsOf } from "./failure.ts";
 
 describe("ConfigError", () => {
   test("has code, file and the first place, and quotes the line", () => {
     const error = failureOf('# first\n[server]\n  workers = "many"\n');
     expect(error.code).toBe("PMILTER_ERR_CONFIG");
     expect(error.name).toBe("ConfigError");
-    expect([error.file, error.line, error.column]).toEqual(["pmilter.toml", 3, 3]);
+    expect([error.file, error.line, error.column]).toEqual([FILE, 3, 3]);
     expect(error.message).toBe(
       [
-        'pmilter.toml:3:3: server.workers: expected a whole number of at least 1 or "auto", got "many"',
+        `${FILE}:3:3: server.workers: expected a whole number of at least 1 or "auto", got "many"`,
         '  3 |   workers = "many"',
         "    |   ^",
       ].join("\n"),
@@ -46,7 +46,7 @@ handler_timeout = 9
     expect(
       failureOf(text)
         .message.split("\n")
-        .filter((line) => line.startsWith("pmilter.toml:")),
+        .filter((line) => line.startsWith(`${FILE}:`)),
     ).toHaveLength(7);
   });
 

@@ -12,7 +12,7 @@ test("parseConfig gives a Config or a ConfigError with its place, for 3000 damag
   forSeeds(3000, (random) => {
     const text = damagedConfig(random);
     try {
-      parseConfig(text, "pmilter.toml", {});
+      parseConfig(text, "/etc/pmilter.toml", {});
       good++;
     } catch (error) {
       if (!(error instanceof ConfigError)) throw new Error(`on\n${text}`, { cause: error });

@@ -163,7 +163,8 @@ let npxWorks: boolean | undefined;
 
 /** PATH with this bun at its end, as with Bun installed; and with a stand-in for npx where there is none, or no network. */
 async function searchPath(dir: string): Promise<string> {
-  const path = `${process.env["PATH"]}:${dirname(process.execPath)}`;
+  // Those of the system are in the PATH of root alone.
+  const path = `${process.env["PATH"]}:/usr/local/sbin:/usr/sbin:/sbin:${dirname(process.execPath)}`;
   npxWorks ??= Bun.spawnSync(["sh", "-c", "npx -y bun@1.4.5 --version"], { timeout: 30_000 })
     .stdout.toString()
     .includes("1.4.5");

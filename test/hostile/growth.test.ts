@@ -1,6 +1,7 @@
 /** Peers that try to make the server's memory grow: each may hold what the limits say, and no more. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { IS_LINUX } from "../support/available.ts";
+import { join } from "node:path";
 import { reject } from "../../src/index.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { type AnyFilter, Line } from "../handler/harness.ts";
@@ -154,7 +155,7 @@ export default defineFilter({
 });
 
 test("what is printed without an end of line does not grow without bound, and costs no more each time", async () => {
-  const script = `import { capturePrints } from ${JSON.stringify(new URL("../../src/worker/print.ts", import.meta.url).pathname)};
+  const script = `import { capturePrints } from ${JSON.stringify(join(import.meta.dir, "../../src/worker/print.ts"))};
 const report = process.stderr.write.bind(process.stderr);
 let printed = "";
 const finish = capturePrints((text) => { printed += text; });

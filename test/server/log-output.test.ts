@@ -1,7 +1,10 @@
 /** What the running server logs: the original's shape, JSON, and the trace of packets. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { cp, symlink } from "node:fs/promises";
+import { join } from "node:path";
 import { VERSION } from "../../src/version.ts";
-import { startPmilter } from "../support/pmilter.ts";
+import { ROOT, startPmilter } from "../support/pmilter.ts";
+import { tempDir } from "../support/temp.ts";
 import { CONNECT, EOM, HELO, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT } from "./wire.ts";
 
 setDefaultTimeout(60_000);
@@ -153,4 +156,23 @@ describe("server.debug", () => {
     await server.stop();
     expect(server.log.text).not.toContain(" bytes ");
   });
+});
+
+test("the lines of handlers are found, wherever they and pmilter itself lie", async () => {
+  await using dir = await tempDir("odd #1 (a) %41 x:7 é");
+  const folder = join(dir.path, "pm:3 (b)");
+  for (const name of ["src", "package.json", "tsconfig.json", "bunfig.toml"]) {
+    await cp(join(ROOT, name), join(folder, name), { recursive: true });
+  }
+  await symlink(join(ROOT, "node_modules"), join(folder, "node_modules"));
+  const odd = "odd:9 (c) %42 #é.ts";
+  await using server = await startPmilter({
+    server: { workers: 1 },
+    config: `[[filter]]\npath = "${odd}"\n`,
+    files: { [odd]: files["filter.ts"] },
+    main: join(folder, "src", "main.ts"),
+  });
+  await traffic(server.addresses[0]!);
+  expect(await server.log.next(/\]: reject/)).toContain(`at=${JSON.stringify(`${odd}:5`)}`);
+  expect(await server.log.next(/\]: handler failed/)).toContain(`at=${JSON.stringify(`${odd}:6`)}`);
 });

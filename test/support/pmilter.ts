@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import type { Subprocess } from "bun";
 import { PATIENCE_MS, tempDir } from "./temp.ts";
 
-const ROOT = join(import.meta.dir, "..", "..");
+export const ROOT = join(import.meta.dir, "..", "..");
 export const MAIN = join(ROOT, "src", "main.ts");
 
 export interface PmilterOptions {

@@ -1,5 +1,6 @@
 /** The types, as the compiler sees them: `refused.ts` fails where it must, and `allowed.ts` works as it is written. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { join } from "node:path";
 import { checkFilter } from "../../src/handler/filter.ts";
 import { runFilter } from "../../src/testing/index.ts";
 import { envfrom, helped, stamp, whole } from "./allowed.ts";
@@ -8,9 +9,8 @@ setDefaultTimeout(60_000);
 
 describe("types", () => {
   test("bun check finds every error that refused.ts expects, and none in allowed.ts", async () => {
-    const root = new URL("../..", import.meta.url).pathname;
     const check = Bun.spawn([process.execPath, "check", "--no-script", "test/types"], {
-      cwd: root,
+      cwd: join(import.meta.dir, "../.."),
       stdout: "pipe",
       stderr: "pipe",
     });
