@@ -26,7 +26,7 @@ export type FilterAddress =
   | { readonly kind: "unix"; readonly path: string }
   | { readonly kind: "tcp"; readonly host: string; readonly port: number };
 
-/** How long `close` waits for a peer that does not read what is still queued, or does not close its side. */
+/** How long `close` waits for a peer that reads nothing more of what is still queued, or does not close its side. */
 const CLOSE_FLUSH_MS = 1000;
 
 /**
@@ -114,6 +114,8 @@ class SocketTransport implements Transport {
     while (this.#queue.length > 0) {
       const first = this.#queue[0]!;
       const taken = this.#write(first);
+      // A peer that reads slowly is waited for, as long as it reads.
+      if (taken > 0) this.#closeTimer?.refresh();
       if (taken < first.length) {
         this.#queue[0] = first.subarray(taken);
         return;
