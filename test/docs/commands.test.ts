@@ -147,6 +147,21 @@ describe("README.md", () => {
   );
 
   test(
+    "test:quick: leaves out what needs a mail server",
+    async () => {
+      const command = commands.next(/^npx -y bun@1\.4\.5 run test:quick$/);
+      await terminal.write(
+        "test/integration/tiny.test.ts",
+        'import { test } from "bun:test";\ntest("mail", () => {});\n',
+      );
+      const { exitCode, stderr } = await terminal.run(`${command} tiny.test.ts`);
+      expect(exitCode).toBe(0);
+      expect(stderr).toMatch(/Ran 1 test across 1 file/);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
     "check: types, lint and format, after fmt; of a clean project here, since the whole one may be in the middle of a change",
     async () => {
       const command = commands.next(/^npx -y bun@1\.4\.5 run check$/);
