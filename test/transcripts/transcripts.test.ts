@@ -37,21 +37,26 @@ const files = Object.fromEntries(
   readdirSync(FILTERS).map((file) => [file, readFileSync(join(FILTERS, file), "utf8")] as const),
 );
 
-/** A test for each transcript that the transport can play. */
-function each(transport: TransportName, play: (transcript: Transcript) => Promise<void>): void {
+/** A test for each transcript, by those of the transports that can play it. */
+function each<const T extends TransportName>(
+  transports: readonly T[],
+  play: (transcript: Transcript, transports: readonly T[]) => Promise<void>,
+): void {
   for (const transcript of transcripts) {
-    const reason = transcript.not.get(transport);
     const name = `${transcript.file}: ${transcript.title}`;
-    if (reason === undefined) test(name, () => play(transcript));
-    else {
-      console.warn(`skipped on ${transport}: ${transcript.file}: ${reason}`);
-      test.skip(`${name} (${reason})`, () => {});
-    }
+    const reasons = transports.flatMap((transport) => {
+      const reason = transcript.not.get(transport);
+      return reason === undefined ? [] : `${transport}: ${reason}`;
+    });
+    for (const reason of reasons) console.warn(`skipped on ${reason}: ${transcript.file}`);
+    const able = transports.filter((transport) => !transcript.not.has(transport));
+    if (able.length > 0) test(name, () => play(transcript, able));
+    else test.skip(`${name} (${reasons.join("; ")})`, () => {});
   }
 }
 
 /** What a server needs for the configuration of a transcript. */
-function project({ configuration }: Transcript, listen: string | undefined): PmilterOptions {
+function project({ configuration }: Transcript, listen: PmilterOptions["listen"]): PmilterOptions {
   const { server } = Bun.TOML.parse(configuration) as { readonly server?: Readonly<Record<string, unknown>> };
   return {
     // The server's own keys go with those of the test.
@@ -72,7 +77,7 @@ test("there are transcripts, each with a title of its own", () => {
 });
 
 describe.each(["postfix", "sendmail"] as const)("in memory, with the habits of %s", (habit) => {
-  each("memory", async (transcript) => {
+  each(["memory"], async (transcript) => {
     const chain = await loadChain(parseConfig(transcript.configuration, join(FILTERS, "pmilter.toml")));
     const open = () =>
       Promise.resolve(
@@ -85,17 +90,14 @@ describe.each(["postfix", "sendmail"] as const)("in memory, with the habits of %
   });
 });
 
-describe("over a unix socket, with the habits of postfix", () => {
-  each("unix", async (transcript) => {
-    await using server = await startPmilter(project(transcript, undefined));
-    await playBySocket(transcript, server.addresses[0]!, "postfix");
-  });
-});
-
-describe("over TCP, with the habits of sendmail", () => {
-  each("tcp", async (transcript) => {
-    await using server = await startPmilter(project(transcript, "inet:127.0.0.1:0"));
-    await playBySocket(transcript, server.addresses[0]!, "sendmail");
+describe("over a unix socket, with the habits of postfix, and over TCP, with those of sendmail", () => {
+  const HABITS = { unix: "postfix", tcp: "sendmail" } as const;
+  each(["unix", "tcp"], async (transcript, transports) => {
+    await using server = await startPmilter(project(transcript, ["unix:pmilter.sock", "inet:127.0.0.1:0"]));
+    const [unix = "", tcp = ""] = server.addresses;
+    for (const transport of transports) {
+      await playBySocket(transcript, transport === "tcp" ? tcp : unix, HABITS[transport]);
+    }
   });
 });
 
@@ -112,7 +114,7 @@ describe("through the binary", () => {
   });
   afterAll(() => dir?.[Symbol.asyncDispose]());
 
-  each("binary", async (transcript) => {
+  each(["binary"], async (transcript) => {
     await using home = await tempDir("transcript");
     const configFile = await writeProject(home.path, project(transcript, undefined));
     const child = Bun.spawn([binary, "-c", configFile], {
@@ -147,7 +149,7 @@ function behind(transport: "postfix" | "sendmail", start: (address: string) => P
     await dir?.[Symbol.asyncDispose]();
   });
 
-  each(transport, async (transcript) => {
+  each([transport], async (transcript) => {
     await using _pmilter = await startPmilter(project(transcript, address));
     await playTranscript(transcript, new SmtpPlayer(server));
   });
