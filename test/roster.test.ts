@@ -3,7 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Roster } from "../src/roster.ts";
 import type { Done, Order } from "./support/roster-worker.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** A connection of a worker. @returns its slot */
 function enter(roster: Roster, row: number, held = 100): number {

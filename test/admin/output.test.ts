@@ -8,7 +8,7 @@ import { MAIN, writeProject } from "../support/pmilter.ts";
 import { type TempDir, tempDir, waitFor } from "../support/temp.ts";
 import { Fifo } from "./fifo.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const dropped = (lines: number) => `dropped ${lines}\n`;
 

@@ -8,7 +8,7 @@ import type { Plan } from "../../bench/support/suite.ts";
 import { measureGenerators, sendRound, startGenerators } from "../../bench/wire/load.ts";
 import { PLAN as SMALLEST } from "./plan.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const PLAN: Plan = { ...SMALLEST, generators: 2 };
 const { signal } = PLAN;

@@ -6,7 +6,7 @@ import type { Plan } from "../../bench/support/suite.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import { PLAN as SMALLEST } from "./plan.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const PLAN: Plan = { ...SMALLEST, warmMs: 50, measureMs: 1500, connections: 4 };
 

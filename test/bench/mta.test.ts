@@ -7,7 +7,7 @@ import { describeWith } from "../support/available.ts";
 import { postfixTool } from "../support/postfix.ts";
 import { tempDir } from "../support/temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const { signal } = new AbortController();
 

@@ -8,7 +8,7 @@ import type { Plot } from "../../bench/support/plot.ts";
 import { spreadOf } from "../../bench/support/stats.ts";
 import { tempDir } from "../support/temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const BARS: Plot = {
   name: "engine-cpu",

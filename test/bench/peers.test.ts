@@ -10,7 +10,7 @@ import { answerOf } from "../../bench/support/servers.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { tempDir } from "../support/temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const folder = await tempDir("peers");
 afterAll(() => folder[Symbol.asyncDispose]());

@@ -3,7 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { cpuMicros, peakBytes } from "../../bench/support/process.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** About a tenth of a second of a shell, and well above the clock's step of 10 ms. */
 const WORK = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";

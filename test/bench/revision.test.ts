@@ -8,7 +8,7 @@ import { checkOut } from "../../bench/compare/revision.ts";
 import { describeWith, outsideTool } from "../support/available.ts";
 import { tempDir } from "../support/temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const git = outsideTool("git");
 const { signal } = new AbortController();

@@ -5,7 +5,7 @@ import { given, IS_LINUX } from "../support/available.ts";
 import { growthBytes, residentBytes, startPeak } from "../../bench/support/process.ts";
 import { pin, threadsOf, whyNotPinned, WORKER } from "../../bench/support/threads.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** A process with one worker, which computes when it is told to; then it says so. */
 const PROGRAM = `

@@ -3,7 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { type MailShape, trafficFor } from "../../bench/support/traffic.ts";
 import { OPTNEG } from "../server/wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** The answer of a filter that has everything sent and answers all of it. */
 const ANSWER_ALL = OPTNEG;

@@ -3,7 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { type Figure, holm, judgeAll, roundsNeeded, signedRankP } from "../../bench/compare/verdict.ts";
 import { Random } from "../protocol/random.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const ROUNDS = 12;
 

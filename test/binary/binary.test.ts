@@ -13,7 +13,7 @@ import type { PmilterOptions } from "../support/pmilter.ts";
 import { PATIENCE_MS, type TempDir, tempDir, waitFor } from "../support/temp.ts";
 import { bareEnv, build, run as runBinary, type Served, serve as serveBinary } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 let folder: TempDir;
 let binary: string;

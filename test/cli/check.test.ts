@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type PmilterOptions, runPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 async function check(options: PmilterOptions) {
   await using dir = await tempDir("check");

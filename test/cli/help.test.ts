@@ -5,7 +5,7 @@ import { helpText } from "../../src/cli/help.ts";
 import { VERSION } from "../../src/version.ts";
 import { runPmilter } from "../support/pmilter.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 describe("helpText", () => {
   const texts = [null, ...COMMAND_NAMES].map(helpText);

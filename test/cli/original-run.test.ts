@@ -6,7 +6,7 @@ import { MAIN, runPmilter, Lines } from "../support/pmilter.ts";
 import { ORIGINAL_ARGUMENTS, originalLines } from "../support/original-run.ts";
 import { tempDir } from "../support/temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const ROOT = join(import.meta.dir, "..", "..");
 

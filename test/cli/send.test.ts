@@ -5,7 +5,7 @@ import type { Outcome } from "../../src/testing/index.ts";
 import { type Pmilter, runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const EML =
   "From: Header From <hf@example.com>\r\nTo: ht1@example.com, ht2@example.com\r\nSubject: Hi\r\n\r\nHello\r\n";

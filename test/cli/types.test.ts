@@ -12,10 +12,10 @@ import manifest from "../../package.json" with { type: "json" };
 import { runPmilter, startPmilter } from "../support/pmilter.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const ROOT = join(import.meta.dir, "..", "..");
-const CHECK_TIMEOUT_MS = 30_000;
+const CHECK_TIMEOUT_MS = 300_000;
 
 async function run(command: readonly string[], cwd: string): Promise<{ exitCode: number; output: string }> {
   const child = Bun.spawn([...command], { cwd, stdout: "pipe", stderr: "pipe" });

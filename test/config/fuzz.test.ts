@@ -5,7 +5,7 @@ import { parseConfig } from "../../src/config/load.ts";
 import { forSeeds } from "../protocol/random.ts";
 import { damagedConfig } from "./damaged.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 test("parseConfig gives a Config or a ConfigError with its place, for 3000 damaged files", () => {
   let good = 0;

@@ -3,7 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { parse } from "smol-toml";
 import { type KeyPath, locate, locator } from "../../src/config/locate.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const DOCUMENT = `# listen = "in a comment"
 [server]

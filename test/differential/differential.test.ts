@@ -31,7 +31,7 @@ import {
 import { anyOffer, EVERYTHING, type Offer, offerOf, optneg } from "./streams.ts";
 import { recordedStreams } from "./transcripts.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const SESSIONS = Number(Bun.env["PMILTER_DIFFERENTIAL_SESSIONS"] ?? 12_000);
 /** Below this some of the rarer differences are not to be expected. */
@@ -40,7 +40,7 @@ const ENOUGH_SESSIONS = 10_000;
 const OFFERS = 12;
 const NEGOTIATIONS = 500;
 const DEFERRED_SESSIONS = 2_000;
-const TIMEOUT_MS = 300_000;
+const TIMEOUT_MS = 600_000;
 
 describeWith([cc, libmilter], "against libmilter", () => {
   let folder: TempDir;

@@ -10,10 +10,10 @@ import { MilterClient } from "../../src/testing/index.ts";
 import { blockOf, blocksOf, PAGES } from "./blocks.ts";
 import { freshCopy, type Running, type Terminal } from "./terminal.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** A new install, or a slow npx. */
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 300_000;
 
 /** The commands of a page that are still to be run. A test takes the next one and says what it should be. */
 function commandsOf(file: string): { next(expected: RegExp): string; readonly left: readonly string[] } {

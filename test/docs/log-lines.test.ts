@@ -5,7 +5,7 @@ import { runPmilter, startPmilter } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 import { type Block, blockOf, blocksOf, placeOf } from "./blocks.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const STAMP = blockOf("ts", "README.md").text;
 const PATTERNS = {

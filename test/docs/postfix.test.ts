@@ -13,7 +13,7 @@ import { sendMail } from "../support/smtp-client.ts";
 import { startSmtpSink } from "../support/smtp-sink.ts";
 import { type Block, blockOf, blocksOf } from "./blocks.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const MESSAGE = "From: <a@example.test>\r\nSubject: hello\r\n\r\nbody\r\n";
 const STAMP = {

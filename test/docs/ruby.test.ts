@@ -6,7 +6,7 @@ import { runPmilter, startPmilter } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 import { blocksOf, placeOf } from "./blocks.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const BLOCKS = blocksOf("ruby");
 

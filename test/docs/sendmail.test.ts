@@ -7,7 +7,7 @@ import { sendMail } from "../support/smtp-client.ts";
 import { startSmtpSink } from "../support/smtp-sink.ts";
 import { blockOf, blocksOf } from "./blocks.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 describeWith(sendmailTool, "docs/sendmail.md", () => {
   test("INPUT_MAIL_FILTER: mail is stamped; while pmilter is gone, it is refused for now", async () => {

@@ -7,7 +7,7 @@ import { runPmilter } from "../support/pmilter.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
 import { type Block, blocksOf, placeOf, ROOT } from "./blocks.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 let dir: TempDir;
 beforeAll(async () => {

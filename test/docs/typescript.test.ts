@@ -7,7 +7,7 @@ import { startPmilter } from "../support/pmilter.ts";
 import { type Block, blockOf, blocksOf, placeOf } from "./blocks.ts";
 import { freshCopy, type Terminal } from "./terminal.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const BLOCKS = blocksOf("ts");
 const FOLDER = "blocks";

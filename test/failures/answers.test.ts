@@ -3,7 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { ABORT, CONNECT, EOM, MAIL, OPTNEG, packet, RawClient, RCPT, UNKNOWN } from "../server/wire.ts";
 import { expectCounters, expectLogged, expectLoggedTimes, start } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const ODD = [
   "undefined",

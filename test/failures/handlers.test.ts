@@ -4,7 +4,7 @@ import { ABORT, BODY, DATA, EOH, EOM, HEADER, OPTNEG, OPTNEG_DEFER, QUIT, RawCli
 import { connect, expectCodes, header, helo, mail, rcpt, statusOf, unknown } from "../recovery/support.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Fails at the phase that the HELO name says (at connect and helo: their own argument), in the way that it says. */
 const SOURCE = `import { defineFilter, reject } from "pmilter";

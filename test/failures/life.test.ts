@@ -8,7 +8,7 @@ import { MAIN, Lines, startPmilter } from "../support/pmilter.ts";
 import { freePort } from "../support/temp.ts";
 import { complaints, expectCounters, expectLogged, expectLoggedTimes, start, statusIn, USE_FILTER } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const FILTER = 'unknown() {}, envfrom() {}, envrcpt() {}, eom({ message }) { message.addHeader("X-Seen", "1"); }';
 

@@ -4,7 +4,7 @@ import { BODY, DATA, EOH, EOM, OFFERS, OPTNEG, packet, RawClient } from "../serv
 import { connect, expectCodes, helo, mail, rcpt, statusOf } from "../recovery/support.ts";
 import { startPmilter } from "../support/pmilter.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const SOURCE = `import { defineFilter } from "pmilter";
 export default defineFilter({ collectBody: true, envfrom() {}, envrcpt() {}, data() {}, header() {}, eoh() {}, eom() {} });

@@ -8,7 +8,7 @@ import { CONNECT, EOM, MAIL, OPTNEG, RawClient, RCPT } from "../server/wire.ts";
 import { type Pmilter, runPmilter, startPmilter } from "../support/pmilter.ts";
 import { expectCounters, expectLogged, patternsOf, USE_FILTER } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** What the row says of a reload, and of a start. */
 const [AT_RELOAD, AT_START] = patternsOf("broken-config") as [RegExp, RegExp];

@@ -9,7 +9,7 @@ import { Lines, MAIN, type PmilterOptions, writeProject } from "../support/pmilt
 import { type TempDir, tempDir, waitFor } from "../support/temp.ts";
 import { cpuMs, expectLogged, filter, patternsOf, start, statusIn, USE_FILTER } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const ENV = { ...process.env, XDG_RUNTIME_DIR: "" };
 

@@ -28,7 +28,7 @@ import {
 } from "../server/wire.ts";
 import { complaints, countersOf, cpuMs, expectCounters, expectLogged, expectLoggedTimes, start } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const FILTER = `connect() {}, helo() {}, envrcpt() {},
 envfrom(_, sender) { if (sender === "<refused@example.com>") return reject("550 5.7.1 refused"); }, header() {}, body() {}, unknown() {},

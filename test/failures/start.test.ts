@@ -10,7 +10,7 @@ import { startPmilter } from "../support/pmilter.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
 import { expectLogged, statusIn } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** A start that is expected to fail. */
 async function fails(options: PmilterOptions, expected: RegExp): Promise<void> {

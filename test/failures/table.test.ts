@@ -7,7 +7,7 @@ import { SERVER_COUNTERS, WORKER_COUNTERS } from "../../src/counters.ts";
 import { ROOT } from "../docs/blocks.ts";
 import { ROWS } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const IDS = ROWS.map(({ id }) => id);
 

@@ -8,7 +8,7 @@ import { packetPieces } from "./shrink.ts";
 import { MAKE } from "./targets/all.ts";
 import { framerTarget } from "./targets/framer.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Loses the last byte of each packet that is longer than seven bytes. */
 class Broken extends Framer {

@@ -11,7 +11,7 @@ import { forSeeds, mustEqual, type Random } from "../protocol/random.ts";
 import { ALL, cmd, LEADSPC } from "../protocol/wire.ts";
 import { type AnyFilter, Line } from "./harness.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 type Eom = Session<"eom">;
 

@@ -7,7 +7,7 @@ import { accept, discard, reject, skip, tempfail } from "../../src/index.ts";
 import { NR, SKIP } from "../protocol/wire.ts";
 import { type AnyFilter, Line, NO_NR, play, type StepName } from "./harness.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 type Content = "header" | "eoh" | "body";
 const CONTENT: readonly Content[] = ["header", "eoh", "body"];

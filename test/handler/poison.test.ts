@@ -7,7 +7,7 @@ import { cmd } from "../protocol/wire.ts";
 import { forSeedsAsync, mustEqual } from "../protocol/random.ts";
 import { type AnyFilter, Line, settled } from "./harness.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const PACKETS = [
   cmd.macro("C", { j: "mx.test", v: "Postfix 3.10.2", _: "c.test [192.0.2.7]" }),

@@ -11,7 +11,7 @@ import { forSeeds, mustEqual, type Random } from "../protocol/random.ts";
 import { ALL, cmd, packet } from "../protocol/wire.ts";
 import { type AnyFilter, chainOf, Line, NO_NR } from "./harness.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** A filter that notes all it is given, refuses some of it, and changes messages. */
 function noting(log: string[]): AnyFilter {

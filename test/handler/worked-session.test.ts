@@ -7,7 +7,7 @@ import { reject, skip } from "../../src/index.ts";
 import { fromHex, packetsOf } from "../protocol/wire.ts";
 import { type AnyFilter, chainOf, Line, settled } from "./harness.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const filter: AnyFilter = {
   connect: () => undefined,

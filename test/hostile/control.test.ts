@@ -11,7 +11,7 @@ import { type Pmilter, runPmilter, startPmilter } from "../support/pmilter.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
 import { CONNECT, descriptorsOf, descriptorsSettle, OPTNEG, RawClient, UNKNOWN } from "../server/wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const FILES = { "filter.ts": "export default { unknown() {}, connect() {} };" };
 const SETTING = {

@@ -8,7 +8,7 @@ import { type AnyFilter, Line } from "../handler/harness.ts";
 import { cmd } from "../protocol/wire.ts";
 import { CONNECT, EOM, HELO, MAIL, OPTNEG, packet, RawClient, residentBytes, UNKNOWN } from "../server/wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const MiB = 2 ** 20;
 

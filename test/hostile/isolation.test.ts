@@ -11,7 +11,7 @@ import { encodeText } from "../../src/protocol/bytes.ts";
 import { CONNECT, EOM, HELO, MAIL, OPTNEG, packet, RawClient, RCPT, UNKNOWN } from "../server/wire.ts";
 import { evilTexts } from "./measure.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const bytesOf = (text: string): string => Buffer.from(encodeText(text)).toString("latin1");
 

@@ -8,7 +8,7 @@ import { logLine } from "../../src/worker/log-lines.ts";
 import { expectGrowth } from "../support/growth.ts";
 import { evilTexts } from "./measure.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const AT = new Date(0);
 

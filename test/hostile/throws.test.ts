@@ -9,7 +9,7 @@ import { type AnyFilter, Line, settled } from "../handler/harness.ts";
 import { cmd } from "../protocol/wire.ts";
 import { CONNECT, descriptorsOf, descriptorsSettle, MAIL, OPTNEG, packet, RawClient, UNKNOWN } from "../server/wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 function withMember(name: string, descriptor: PropertyDescriptor): Error {
   return Object.defineProperty(new Error("x"), name, descriptor);

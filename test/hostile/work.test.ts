@@ -13,7 +13,7 @@ import { cmd } from "../protocol/wire.ts";
 import { expectGrowth, NOT_AT_ALL, WITH_THE_SQUARE } from "../support/growth.ts";
 import { numbers } from "./measure.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const WIDE = { limits: { headers: 20_000, headerBytes: 1 << 24, recipients: 20_000 } };
 

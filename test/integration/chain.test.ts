@@ -8,7 +8,7 @@ import { FROM, type MailSite, MESSAGE, TO } from "./site.ts";
 import { oneFilter, outcome, parts, scripted } from "./support.ts";
 
 // A busy machine starts a mail server and several filters slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const FIRST = scripted({
   pair: () => ({

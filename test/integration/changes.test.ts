@@ -8,7 +8,7 @@ import { FROM, type MailSite, TO } from "./site.ts";
 import { fieldsOf, parts, type Site, startSite, withoutReceived } from "./support.ts";
 
 // A busy machine starts a mail server and several filters slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const HEADERS: HeaderChanges = {
   "addHeader goes to the end": [

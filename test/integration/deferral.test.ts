@@ -14,7 +14,7 @@ import { type MailSite, TO } from "./site.ts";
 import { parts, said } from "./support.ts";
 
 // A busy machine starts a mail server and several filters slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const SOURCE = `import { accept, defineFilter, discard, reject, skip, tempfail } from "pmilter";
 const ways = {

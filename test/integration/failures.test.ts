@@ -10,7 +10,7 @@ import { FROM, type MailSite, MESSAGE, type SiteFilters, TO } from "./site.ts";
 import { clientName, oneFilter, outcome, said, startSite as startPostfixSite } from "./support.ts";
 
 // A busy machine starts a mail server and several filters slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const SOURCE = `import { defineFilter } from "pmilter";
 const ways = {

@@ -14,7 +14,7 @@ import { FROM, MESSAGE, TO } from "./site.ts";
 import { outcome, said } from "./support.ts";
 
 // A busy machine starts a mail server and several filters slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const FILTER = `
 import { defineFilter } from "pmilter";

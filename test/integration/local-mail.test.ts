@@ -10,7 +10,7 @@ import { TO } from "./site.ts";
 import { fieldsOf, oneFilter, outcome, parts, type Site, startSite } from "./support.ts";
 
 // A busy machine starts a Postfix and several servers slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Decides by the sender's local part: `PHASE-WAY@example.test`. */
 const FILTER = `

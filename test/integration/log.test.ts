@@ -8,7 +8,7 @@ import { FROM, type MailSite, MESSAGE, TO } from "./site.ts";
 import { clientName } from "./support.ts";
 
 // A busy machine starts a mail server and several filters slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Ends the message as the client's name says: `PHASE-WAY.client.test`. */
 const SOURCE = `import { defineFilter, discard, reject, tempfail } from "pmilter";

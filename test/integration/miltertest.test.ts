@@ -9,7 +9,7 @@ import { describeWith, outsideTool } from "../support/available.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 
 // A busy machine starts a Postfix and several servers slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const miltertest = outsideTool("miltertest");
 

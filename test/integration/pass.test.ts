@@ -9,7 +9,7 @@ import { FROM, type MailOptions, type MailSite, MESSAGE, type SiteFilters, TO } 
 import { oneFilter, outcome, parts, said, scripted, startSite as startPostfixSite } from "./support.ts";
 
 // A busy machine starts a mail server and several filters slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** What the `seen` behaviour prints of a message. */
 interface Seen {

@@ -8,7 +8,7 @@ import { type MailSite, MESSAGE } from "./site.ts";
 import { outcome, parts } from "./support.ts";
 
 // A busy machine starts a mail server and several filters slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const ROOT = join(import.meta.dir, "..", "..");
 const CONFIG = ORIGINAL.slice(ORIGINAL.indexOf("[handler]"));

@@ -7,7 +7,7 @@ import { FROM, MESSAGE, TO } from "./site.ts";
 import { clientName, oneFilter, said, scripted, type Site, startSite } from "./support.ts";
 
 // A busy machine starts a Postfix and several servers slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const VALUES = scripted({
   values: () => {

@@ -7,7 +7,7 @@ import { FROM, type MailSite, MESSAGE, TO } from "./site.ts";
 import { oneFilter } from "./support.ts";
 
 // A busy machine starts a mail server and several filters slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Prints `CLIENT PHASE ARGUMENT…`; accepts at the phase that the client's name gives: `accept-PHASE…`. */
 const TRACE = `

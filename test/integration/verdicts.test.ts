@@ -11,7 +11,7 @@ import { FROM, type MailSite, MESSAGE, TO } from "./site.ts";
 import { clientName, oneFilter, outcome, said, Site as PostfixSite } from "./support.ts";
 
 // A busy machine starts a mail server and several filters slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Decides at the phase and in the way that the client's name says: `PHASE-WAY.client.test`. */
 const FILTER = `

@@ -17,7 +17,7 @@ import {
   shutdown,
 } from "../../src/net/libc.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const BAD_FD = 1_000_000;
 

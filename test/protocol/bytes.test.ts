@@ -13,7 +13,7 @@ import { ProtocolError } from "../../src/protocol/errors.ts";
 import { forSeeds, mustEqual, type Random } from "./random.ts";
 import { fromHex } from "./wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Bytes that are partly valid UTF-8: whole sequences, broken ones, and noise between them. */
 function mixedBytes(random: Random): Buffer {

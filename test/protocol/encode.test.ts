@@ -5,7 +5,7 @@ import { encodeAddress, encodeReplyCode, PLAIN_REPLIES, ReplyWriter } from "../.
 import { forSeeds, mustEqual } from "./random.ts";
 import { fromHex, packet, packetsOf } from "./wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 function hexOf(write: (writer: ReplyWriter) => void): string {
   const writer = new ReplyWriter(4);

@@ -4,7 +4,7 @@ import { decodeText } from "../../src/protocol/bytes.ts";
 import { NameCache } from "../../src/protocol/name-cache.ts";
 import { Random } from "./random.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const bytesOf = (text: string) => Buffer.from(text, "latin1");
 

@@ -3,7 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { decodeReply, parseSmtpReply, type Reply } from "../../src/protocol/replies.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Decodes a whole packet that lies inside other bytes, none of which may be looked at. */
 function decode(hex: string): Reply {

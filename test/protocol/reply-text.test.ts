@@ -4,7 +4,7 @@ import { formatReplyText, parseReplyText } from "../../src/protocol/reply-text.t
 import { parseSmtpReply } from "../../src/protocol/replies.ts";
 import { forSeeds, mustEqual } from "./random.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 function problemOf(text: string, digit: 4 | 5): string {
   try {

@@ -10,7 +10,7 @@ import type { Wants } from "../../src/protocol/negotiate.ts";
 import { type EventPhase, MilterSession } from "../../src/protocol/session.ts";
 import { ALL_NR, cmd, fromHex, packet, packetsOf } from "./wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const LIMITS = { packet: 1 << 20, macros: 4096 };
 const NOTHING: Wants = { actions: 0, protocol: 0, macros: {} };

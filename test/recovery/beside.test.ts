@@ -4,7 +4,7 @@ import { ABORT, OPTNEG, packet, RawClient } from "../server/wire.ts";
 import { waitFor } from "../support/temp.ts";
 import { begin, connect, expectCodes, helo, mail, pass, startFaulty, statusOf } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const macros = (command: string, pairs: Readonly<Record<string, string>>) =>
   packet(

@@ -34,7 +34,7 @@ import {
   words,
 } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** `block_timeout`, a beat, and two looks, one of which may be late: then the server sees it, by its own clock. */
 const SEEN_S = BLOCK_S + BEAT_MS / 1000 + (2 * WATCHDOG_MS) / 1000;

@@ -25,7 +25,7 @@ import {
   statusOf,
 } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 describe("exit: a handler that ends its worker", () => {
   test("the fallback for its message; who shares the worker goes on", async () => {

@@ -6,7 +6,7 @@ import { IS_LINUX } from "../support/available.ts";
 import { CONNECT, HELO, OPTNEG, RawClient } from "../server/wire.ts";
 import { startPmilter } from "../support/pmilter.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const CYCLES = 300;
 /** Those that the server keeps back for the start of a worker come and go. */

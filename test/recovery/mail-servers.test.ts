@@ -8,7 +8,7 @@ import { waitFor } from "../support/temp.ts";
 import { BLOCK_S } from "./support.ts";
 
 // A busy machine starts a mail server slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Fails at the phase and in the way that the sender names: `loop-eom@example.test`. */
 const SOURCE = `import { defineFilter } from "pmilter";

@@ -3,7 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { startPmilter } from "../support/pmilter.ts";
 import { begin, mail, pass, startFaulty } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const ENDING = (body: string) => `
 import { closeSync } from "node:fs";

@@ -18,7 +18,7 @@ import {
   statusOf,
 } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Sendmail waits so long for a reply. */
 const SENDMAIL_MS = 10_000;

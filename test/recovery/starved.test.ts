@@ -7,7 +7,7 @@ import { Lines, MAIN, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 import { connect, expectCodes, helo, OPTNEG, RawClient, unknown } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Opens all that it can, and closes it when it is told to. */
 const LEAKING = `

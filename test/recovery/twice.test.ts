@@ -16,7 +16,7 @@ import {
   unknown,
 } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Loops at MAIL and UNKNOWN where they say so; its connect handler takes its time; tells who the message is from. */
 const SLOW = `

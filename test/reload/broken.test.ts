@@ -19,7 +19,7 @@ import {
   versionOf,
 } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const FILES = {
   "filter.ts": `import { defineFilter, reject } from "pmilter";

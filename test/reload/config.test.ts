@@ -19,7 +19,7 @@ import {
   versioned,
 } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Changes the text of the configuration on disk. */
 async function configure(server: Pmilter, change: (text: string) => string): Promise<void> {

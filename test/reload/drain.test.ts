@@ -33,7 +33,7 @@ import {
   versionOf,
 } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const connectFrom = (address: string) => packet("C", Buffer.from(`mx.example.net\x004\x9c\x40${address}\0`, "latin1"));
 const CONNECT = connectFrom("192.0.2.7");

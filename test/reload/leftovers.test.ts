@@ -19,7 +19,7 @@ import {
   versionOf,
 } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** More text than a handler has, and something that runs on. */
 function heavy(version: string): string {
@@ -59,6 +59,7 @@ test.skipIf(!IS_LINUX)(
     // One generation that stayed costs more than 3 MiB; what is left here is the allocator's.
     expectSameFootprint(before, after, 40);
   },
+  300_000,
 );
 
 describe("the end of a generation", () => {

@@ -4,7 +4,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import type { Pmilter } from "../support/pmilter.ts";
 import { askReload, endWorker, logged, newVersion, remove, save, startVersioned, untilVersion } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const FILES = {
   "handlers/filter.ts": `import { defineFilter, reject } from "pmilter";

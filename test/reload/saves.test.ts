@@ -23,7 +23,7 @@ import {
   versionOf,
 } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** A filter whose version is put together from everything that it imports. */
 const FROM_FILES = {

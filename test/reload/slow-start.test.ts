@@ -19,7 +19,7 @@ import {
   versionOf,
 } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const LOOPS = 24;
 const TAKES_OVER = /generation \d+ is loaded, and takes over within (\d+) ms/;

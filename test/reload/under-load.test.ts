@@ -17,7 +17,7 @@ import {
   startVersioned,
 } from "./support.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const CLIENTS = 20;
 /** Of them, those that keep one connection to the end: they have to be moved again and again. */
@@ -165,5 +165,5 @@ test.skipIf(!IS_LINUX)(
     expect(messages).toBeGreaterThan(RELOADS);
     expectSameFootprint(before, after, 60);
   },
-  240_000,
+  600_000,
 );

@@ -5,7 +5,7 @@ import { MilterClient } from "../../src/testing/index.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { runScripts } from "./run-scripts.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const READERS = [
   "client_ipaddr client_hostname client_daemon handler_phase_name helo_hostname",

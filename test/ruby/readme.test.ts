@@ -9,7 +9,7 @@ import { ORIGINAL_ARGUMENTS, originalLines } from "../support/original-run.ts";
 import { tempDir } from "../support/temp.ts";
 import { CHANGES, HANDLERS } from "./original.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const ROOT = join(import.meta.dir, "..", "..");
 const HELLO = join(ROOT, "test", "fixtures", "hello.eml");

@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { CONSTANTS, METHODS, MUTATORS } from "../../src/ruby/unsupported.ts";
 import { type Ran, runScripts } from "./run-scripts.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Runs all scripts of a table in one process; gives what became of each by its text. */
 function ranOf(scripts: readonly string[], env: Record<string, string> = {}): (script: string) => Ran {

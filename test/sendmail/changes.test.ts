@@ -7,7 +7,7 @@ import { queueIdOf, sendmailTool } from "../support/sendmail.ts";
 import { fieldsOf, type Site, startSite } from "./support.ts";
 
 // A busy machine starts several servers slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const DATED = ["Date: Mon, 23 Nov 2026 00:00:00 +0000", "Message-Id: <own@example.test>"];
 

@@ -11,7 +11,7 @@ import { connectSmtp, sendMail } from "../support/smtp-client.ts";
 import { fieldsOf, type Site, startSite } from "./support.ts";
 
 // A busy machine starts several servers slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Prints `CLIENT {…}`: at each phase, what is known of the client and which of many macros are there. */
 const FACTS = `

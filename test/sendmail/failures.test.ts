@@ -6,7 +6,7 @@ import { sendmailTool } from "../support/sendmail.ts";
 import { startSite, TRY_LATER } from "./support.ts";
 
 // A busy machine starts several servers slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const SLOW = `export default { async eom({ message }) { await Bun.sleep(7000); message.addHeader("X-Slow", "1"); } };`;
 

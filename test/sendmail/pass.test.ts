@@ -7,7 +7,7 @@ import { sendmailTool } from "../support/sendmail.ts";
 import { type Site, startSite, TRY_LATER } from "./support.ts";
 
 // A busy machine starts several servers slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const PRINTING = `
 const print = ({ phase }) => console.log(phase);

@@ -9,7 +9,7 @@ import { runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 import { CONNECT, MAIL, OPTNEG, QUIT, RawClient, UNKNOWN } from "./wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const IS_ROOT = givenRoot("the owner of the socket");
 const HAS_IPV6 = givenIpv6();

@@ -9,7 +9,7 @@ import { IS_LINUX } from "../support/available.ts";
 import { close, connectUnix, dup, listen as setBacklog, shutdown } from "../../src/net/libc.ts";
 import { Cleanup, Peer, recorder, turn } from "./sockets.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const cleanup = new Cleanup();
 afterEach(() => cleanup.run());

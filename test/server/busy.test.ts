@@ -3,7 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { startPmilter } from "../support/pmilter.ts";
 import { OPTNEG, RawClient, UNKNOWN } from "./wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** More than Bun takes from one poll: as long as so many are ready it polls again, and no timer runs (Bun 1.4.5). */
 const CONNECTIONS = 1100;

@@ -18,7 +18,7 @@ import {
   residentBytes,
 } from "./wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 describe("connectionsThatFit", () => {
   test.each<[number, number | null, number]>([

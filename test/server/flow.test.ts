@@ -21,7 +21,7 @@ import {
   UNKNOWN,
 } from "./wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const QUICK = { workers: 1, stop_timeout: 0.1 };
 const config = '[[filter]]\npath = "filter.ts"\n';

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { BODY, CONNECT, EOM, HELO, MAIL, OPTNEG, packet, RawClient, RCPT, UNKNOWN, words } from "./wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const FILTER = `import { defineFilter } from "pmilter";
 export default defineFilter({

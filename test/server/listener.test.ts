@@ -21,7 +21,7 @@ import { ListenError } from "../../src/server/listen-error.ts";
 import { type Accepted, listen, type Listener, type ListenerOptions } from "../../src/server/listener.ts";
 import { Cleanup, openDescriptors, Peer, recorder, turn } from "./sockets.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const cleanup = new Cleanup();
 afterEach(() => cleanup.run());

@@ -7,7 +7,7 @@ import { ROOT, startPmilter } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 import { CONNECT, EOM, HELO, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT } from "./wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const config = '[[filter]]\npath = "filter.ts"\n';
 const files = {

@@ -5,7 +5,7 @@ import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
 import { descriptorsOf, descriptorsSettle, OPTNEG, RawClient, UNKNOWN } from "./wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const CONNECTIONS = 200;
 

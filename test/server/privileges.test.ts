@@ -7,7 +7,7 @@ import { givenRoot, IS_LINUX, isRoot } from "../support/available.ts";
 import { groupsOf, ownSocket, PrivilegeError, resolveGroup, resolveUser } from "../../src/server/privileges.ts";
 import { MAIN, startPmilter } from "../support/pmilter.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const folder = mkdtempSync(join(tmpdir(), "privileges-"));
 // The subprocess reads the account files after it has given up root.

@@ -10,7 +10,7 @@ import { tempDir, waitFor } from "../support/temp.ts";
 import { spawnServer } from "./spawned.ts";
 import { BODY, CONNECT, DATA, EOH, EOM, HEADER, HELO, MAIL, OPTNEG, QUIT, RawClient, RCPT, UNKNOWN } from "./wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 /** Takes part in everything, and changes what it sees. */
 const FILTER = `import { defineFilter } from "pmilter";

@@ -14,7 +14,7 @@ import { startPmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const ROOT = join(import.meta.dir, "..", "..");
 

@@ -6,7 +6,7 @@ import { matches, plainName, printable } from "../../handlers/lib/file-names.ts"
 import { runFilter } from "../../src/testing/index.ts";
 import { expectGrowth, NOT_AT_ALL } from "../support/growth.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const EXE = Buffer.concat([Buffer.from("MZ\x90\0", "latin1"), Buffer.alloc(600)]);
 const ELF = Buffer.concat([Buffer.from("\x7fELF\x02\x01\x01\0", "latin1"), Buffer.alloc(600)]);

@@ -18,11 +18,11 @@ import { describeWith } from "../support/available.ts";
 import { type CorpusMail, corpusMails, corpusTool } from "../support/corpus.ts";
 import { tempDir, type TempDir } from "../support/temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const HANDLERS = join(import.meta.dir, "..", "..", "handlers");
 const MAILS = 6046;
-const TIMEOUT_MS = 180_000;
+const TIMEOUT_MS = 600_000;
 const ENVELOPE = { from: "alice@example.com", to: ["bob@example.net"] };
 
 /** Files that options name. */

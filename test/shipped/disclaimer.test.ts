@@ -9,7 +9,7 @@ import { runFilter } from "../../src/testing/index.ts";
 import { tempDir } from "../support/temp.ts";
 import { expectGrowth } from "../support/growth.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const FROM = "alice@example.com";
 const TO = ["bob@example.net"];

@@ -7,7 +7,7 @@ import { RULES } from "../../handlers/lib/header-rules.ts";
 import { authservId, formatDate, isMessageId, parseDate } from "../../handlers/lib/header-syntax.ts";
 import { runFilter } from "../../src/testing/index.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 type Rule = Record<string, unknown>;
 

@@ -12,7 +12,7 @@ import type { Target } from "../../soak/transport.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
 import { Versions } from "../../soak/versions.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const ROOT = join(import.meta.dir, "..", "..");
 const NO_PROBLEM = { dropped: 0, wrong: 0, "accepted against a rule": 0, late: 0, server: 0 };
@@ -23,7 +23,7 @@ test("a short run with every kind of fault: nothing dropped, wrong, late or left
   expect(summary.problems).toEqual(NO_PROBLEM);
   expect(summary.tally["messages"]).toBeGreaterThan(200);
   expect(summary.incidents).toBeGreaterThan(0);
-}, 90_000);
+}, 300_000);
 
 describe("what is planted is found", () => {
   const run = (options: SoakOptions) =>

@@ -12,7 +12,7 @@ import { connectSmtp, sendMail } from "./smtp-client.ts";
 import { startSmtpSink } from "./smtp-sink.ts";
 import { freePort, tempDir, waitFor } from "./temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const MESSAGE = "Subject: dots\r\nX-Raw: \xe9\xff\r\n\r\n.\r\n..two\r\na.b\r\n\r\n.last\r\n";
 const FROM = "alice@example.test";

@@ -11,7 +11,7 @@ import { connectSmtp, sendMail } from "./smtp-client.ts";
 import { startSmtpSink } from "./smtp-sink.ts";
 import { tempDir } from "./temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const MESSAGE =
   "From: <alice@example.test>\r\nSubject: dots\r\nX-Raw: \xe9\xff\r\n\r\n.\r\n..two\r\na.b\r\n\r\n.last\r\n";

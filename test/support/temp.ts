@@ -50,7 +50,7 @@ export async function freePorts(count: number): Promise<number[]> {
  * How long a test waits for something that is to come, in milliseconds: longer than it takes on a machine with much else to
  * do, and shorter than a test may take, so that a failure says what was waited for.
  */
-export const PATIENCE_MS = 40_000;
+export const PATIENCE_MS = 80_000;
 
 export interface WaitOptions {
   /** Completes "timed out waiting for …". */

@@ -7,7 +7,7 @@ import { MilterClient } from "../../src/testing/client.ts";
 import { connectTransport, type FilterAddress } from "../../src/testing/transport.ts";
 import { CONTINUE, optneg, packet } from "./fake-filter.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const cleanups: (() => void)[] = [];
 afterEach(() => {

@@ -22,7 +22,7 @@ import { startPostfix, startSendmail, type StartedServer } from "./servers.ts";
 import { type HabitName, parseTranscript, type Transcript, type TransportName } from "./transcript.ts";
 
 // A busy machine starts servers slowly.
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const ROOT = join(import.meta.dir, "..", "..");
 const CASES = join(import.meta.dir, "cases");

@@ -5,7 +5,7 @@ import { checkFilter } from "../../src/handler/filter.ts";
 import { runFilter } from "../../src/testing/index.ts";
 import { envfrom, helped, stamp, whole } from "./allowed.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 describe("types", () => {
   test("bun check finds every error that refused.ts expects, and none in allowed.ts", async () => {

@@ -10,7 +10,7 @@ import { Acceptor, type AcceptorHost, CHURN_SLACK, type Guest } from "../../src/
 import type { Connection } from "../../src/worker/connection.ts";
 import { Cleanup, openDescriptors, Peer } from "../server/sockets.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const cleanup = new Cleanup();
 afterEach(() => cleanup.run());

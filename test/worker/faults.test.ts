@@ -5,7 +5,7 @@ import { MilterClient } from "../../src/testing/index.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { CONNECT, descriptorsOf, descriptorsSettle, MAIL, OPTNEG, QUIT, RawClient, UNKNOWN } from "../server/wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 function start(filter: string, server: Record<string, unknown> = {}): Promise<Pmilter> {
   return startPmilter({

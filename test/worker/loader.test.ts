@@ -5,7 +5,7 @@ import { MilterClient, type Outcome } from "../../src/testing/index.ts";
 import { runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const MAIL = { from: "from@example.com", to: ["to@example.com"], eml: "Subject: x\r\n\r\nHello\r\n" };
 

@@ -4,7 +4,7 @@ import { formatLine } from "../../src/worker/print.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { CONNECT, MAIL, OPTNEG, QUIT, RawClient, UNKNOWN } from "../server/wire.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 describe("formatLine", () => {
   test.each<[unknown[], string]>([
