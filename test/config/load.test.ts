@@ -1,12 +1,12 @@
 /** From a good file to a Config: defaults, units, paths, notices. Faults are in faults.test.ts. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Config } from "../../src/config/config.ts";
 import { loadConfig, parseConfig } from "../../src/config/load.ts";
 import { PHASE_NAMES } from "../../src/protocol/phases.ts";
 import { failure } from "./failure.ts";
+import { TEMP } from "../support/temp.ts";
 
 const parse = (text: string, env = {}): Config => parseConfig(text, "/etc/pmilter/pmilter.toml", env);
 
@@ -227,7 +227,7 @@ describe("notices", () => {
 });
 
 describe("loadConfig", () => {
-  const folder = mkdtempSync(join(tmpdir(), "pmilter-config-"));
+  const folder = mkdtempSync(join(TEMP, "pmilter-config-"));
   afterAll(() => rmSync(folder, { recursive: true }));
 
   test("reads a file, with paths relative to it", () => {

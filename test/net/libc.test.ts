@@ -1,7 +1,6 @@
 /** The libc calls do what the listener needs, with the system's own error names. */
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { IS_LINUX } from "../support/available.ts";
 import {
@@ -16,12 +15,13 @@ import {
   setCloseOnExec,
   shutdown,
 } from "../../src/net/libc.ts";
+import { TEMP } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
 
 const BAD_FD = 1_000_000;
 
-const folder = mkdtempSync(join(tmpdir(), "libc-"));
+const folder = mkdtempSync(join(TEMP, "libc-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 const cleanups: (() => void)[] = [];
 afterEach(() => {

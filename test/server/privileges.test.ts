@@ -1,15 +1,15 @@
 /** Names to ids, and giving up root, which a subprocess does since there is no way back. */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { givenRoot, IS_LINUX, isRoot } from "../support/available.ts";
 import { groupsOf, ownSocket, PrivilegeError, resolveGroup, resolveUser } from "../../src/server/privileges.ts";
 import { MAIN, startPmilter } from "../support/pmilter.ts";
+import { TEMP } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
 
-const folder = mkdtempSync(join(tmpdir(), "privileges-"));
+const folder = mkdtempSync(join(TEMP, "privileges-"));
 // The subprocess reads the account files after it has given up root.
 chmodSync(folder, 0o755);
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -1,8 +1,8 @@
 /** What the tests of sockets share: temporary folders, things to undo, and a client that notes what happens to it. */
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ListenAddress } from "../../src/config/address.ts";
+import { TEMP } from "../support/temp.ts";
 
 /** Undoes in reverse order what a test has opened; call `run` after each test. */
 export class Cleanup {
@@ -18,7 +18,7 @@ export class Cleanup {
 
   /** Short, since the paths of unix sockets are. */
   folder(): string {
-    const folder = mkdtempSync(join(tmpdir(), "pm-"));
+    const folder = mkdtempSync(join(TEMP, "pm-"));
     this.add(() => rmSync(folder, { recursive: true, force: true }));
     return folder;
   }

@@ -3,18 +3,31 @@
  * and events, and a test which polls it hides a missing one.
  */
 import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { statSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+
+/**
+ * Below it all temporary folders lie: the system's own, unless `TMPDIR` names one where tests cannot have sockets. A socket's
+ * path has room for 107 bytes, and the users of mail servers must get there.
+ */
+export const TEMP = tmpdir().length <= 40 && isOpen(tmpdir()) ? tmpdir() : "/tmp";
+
+/** Whether everybody may pass through the folder and those above it. */
+function isOpen(folder: string): boolean {
+  const above = dirname(folder);
+  return (statSync(folder).mode & 1) === 1 && (above === folder || isOpen(above));
+}
 
 export interface TempDir extends AsyncDisposable {
   readonly path: string;
 }
 
 /**
- * Makes `pmilter-NAME-XXXXXX` below a folder, by default the system's temporary one, mode 755: other users (Postfix's)
+ * Makes `pmilter-NAME-XXXXXX` below a folder, by default {@link TEMP}, mode 755: other users (Postfix's)
  * must reach the sockets in it, and mkdtemp's own 700 would keep them out. Removed with all it holds on dispose.
  */
-export async function tempDir(name: string, below: string = tmpdir()): Promise<TempDir> {
+export async function tempDir(name: string, below: string = TEMP): Promise<TempDir> {
   const path = await mkdtemp(join(below, `pmilter-${name}-`));
   await chmod(path, 0o755);
   return {

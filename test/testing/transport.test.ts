@@ -1,11 +1,11 @@
 /** The socket transport, over a unix socket and over TCP, against a filter that is a plain socket. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MilterClient } from "../../src/testing/client.ts";
 import { connectTransport, type FilterAddress } from "../../src/testing/transport.ts";
 import { CONTINUE, optneg, packet } from "./fake-filter.ts";
+import { TEMP } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
 
@@ -15,7 +15,7 @@ afterEach(() => {
 });
 
 function folder(): string {
-  const path = mkdtempSync(join(tmpdir(), "pmilter-testing-"));
+  const path = mkdtempSync(join(TEMP, "pmilter-testing-"));
   cleanups.push(() => rmSync(path, { recursive: true }));
   return path;
 }
