@@ -109,8 +109,7 @@ describe.each(LISTENS)("a slow reader, %s", (listen) => {
       server: QUICK,
       config,
       files: filter(`unknown() {}, eom(session) {
-  const body = new Uint8Array(${size});
-  for (let at = 0; at < body.length; at++) body[at] = at % 251;
+  const body = Buffer.alloc(${size}, Uint8Array.from({ length: 251 }, (_, at) => at));
   session.message.addHeader("X-Before", "1");
   session.message.replaceBody(body);
 }`),
