@@ -4,6 +4,7 @@ import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { UNPLACED_MS } from "../../src/server/policy.ts";
 import {
+  ABORT,
   begin,
   connect,
   expectCodes,
@@ -66,8 +67,18 @@ test("no-worker: a worker that cannot be replaced: connections get the fallback 
   using after = await begin(server);
   await pass(after);
   expect((await statusOf(server)).health).toBe("ok");
-  // Whoever was refused stays so for that connection.
-  expectCodes(await between.ask(mail(), RCPT), "tt");
+  // A session that began before is with the workers again; one that was refused at its beginning stays refused.
+  await between.send(ABORT);
+  await pass(between, "between.example.net");
+  expectCodes(await fresh.ask(helo(), mail(), RCPT), "ttt");
+});
+
+test("no-worker: after half a minute the process ends, for a supervisor to start it again", async () => {
+  await using server = await startFaulty({ files: { "faulty.ts": FRAGILE } });
+  using session = await begin(server);
+  expectCodes(await session.ask(mail("<exit@example.com>")), "t");
+  expect(await server.process.exited).toBe(1);
+  await server.log.next(/\[emerg\]: no worker could take sessions for 30 s; the server ends/);
 });
 
 test("no-worker: with a fallback that lets pass, it does", async () => {

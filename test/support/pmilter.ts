@@ -28,6 +28,8 @@ export interface PmilterOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** The server's entry file; default: this tree's. */
   readonly main?: string;
+  /** The limit of open files that it starts with; needs `sh`. */
+  readonly descriptors?: number;
   /** False: what handlers print is thrown away by the kernel. Default true. */
   readonly keepsPrints?: boolean;
 }
@@ -109,7 +111,9 @@ export async function startPmilter(options: PmilterOptions = {}): Promise<Pmilte
   const dir = await tempDir("pmilter");
   const configFile = await writeProject(dir.path, options);
   const { main = MAIN, keepsPrints = true } = options;
-  const child = Bun.spawn([process.execPath, main, "-c", configFile], {
+  const limited =
+    options.descriptors === undefined ? [] : ["sh", "-c", `ulimit -n ${options.descriptors}; exec "$0" "$@"`];
+  const child = Bun.spawn([...limited, process.execPath, main, "-c", configFile], {
     cwd: dir.path,
     // The control socket lies beside the configuration: servers of other tests have theirs.
     env: { ...process.env, XDG_RUNTIME_DIR: "", ...options.env },
