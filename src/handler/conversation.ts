@@ -102,7 +102,7 @@ export class Conversation implements SessionSource, ReportSource {
   #isSimulated = false;
   /** The recipient at hand was rejected by the mail server itself. */
   #isRejectedRecipient = false;
-  /** Found when a message is first changed. */
+  /** Found when somebody first asks. */
   #isSendmail: boolean | null = null;
   /** The recipient at hand is not kept past its phase: it was rejected, or is one too many. */
   #isPassingRecipient = false;
@@ -214,6 +214,10 @@ export class Conversation implements SessionSource, ReportSource {
   }
   get hasHeaders(): boolean {
     return (this.session.options.protocol & PHASES.header.no) === 0;
+  }
+  /** Postfix says `Postfix 3.7.11`, Sendmail its bare version; what says nothing is taken for neither. */
+  get isSendmail(): boolean {
+    return (this.#isSendmail ??= /^\d/.test(this.session.macros.get("v") ?? ""));
   }
   changesBefore(filter: { readonly index: number }): FilterChanges[] {
     const layers: FilterChanges[] = [];
@@ -533,11 +537,9 @@ export class Conversation implements SessionSource, ReportSource {
     const { session } = this;
     const layers = this.allChanges();
     if (layers.length > 0) {
-      // Postfix says `Postfix 3.7.11`, Sendmail its bare version; what says nothing is taken for neither.
-      this.#isSendmail ??= /^\d/.test(session.macros.get("v") ?? "");
       sendChanges(this.#writer, this.message!, layers, {
         keepsLeadingSpace: session.keepsLeadingSpace,
-        isSendmail: this.#isSendmail,
+        isSendmail: this.isSendmail,
       });
     }
     this.#reportObserved();

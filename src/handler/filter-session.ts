@@ -22,6 +22,8 @@ export interface SessionSource {
   readonly actions: number;
   /** Whether the mail server sends the headers. */
   readonly hasHeaders: boolean;
+  /** The mail server is a Sendmail. */
+  readonly isSendmail: boolean;
   /** Changes of the filters before this one that count, in chain order: a list of the caller's own. */
   changesBefore(filter: { readonly index: number }): FilterChanges[];
   /** Counts the headers that filters added. */
@@ -70,6 +72,9 @@ export class FilterPart implements ViewOwner {
   }
   get hasHeaders(): boolean {
     return this.#source.hasHeaders;
+  }
+  get isSendmail(): boolean {
+    return this.#source.isSendmail;
   }
   get collectsBody(): boolean {
     return this.filter.loaded.collectBody;

@@ -17,7 +17,8 @@ export type HeaderChange =
       readonly value: string;
       readonly before: number | "top" | "end";
     }
-  | { readonly kind: "change"; readonly id: number; readonly value: string }
+  /** `raw`: what is to follow the colon, white space included. */
+  | { readonly kind: "change"; readonly id: number; readonly raw: string }
   | { readonly kind: "delete"; readonly id: number }
   /** All of that name (in lower case) that are there, and received ones that are still to come. */
   | { readonly kind: "deleteAll"; readonly name: string };
@@ -27,7 +28,8 @@ export interface HeaderEntry {
   readonly name: string;
   /** Undefined until someone asks for it, or changes it. */
   value: string | undefined;
-  isChanged: boolean;
+  /** What follows the colon, once it was changed. */
+  raw: string | undefined;
   isDeleted: boolean;
   /** Added at the end: received headers that come later come before it. */
   readonly isAppended: boolean;
@@ -78,8 +80,8 @@ export class HeaderList implements Headers {
       case "change": {
         const entry = this.#find(change.id);
         if (entry === undefined) return;
-        entry.value = change.value;
-        entry.isChanged = true;
+        entry.raw = change.raw;
+        entry.value = change.raw.replace(/^ /, "");
         return;
       }
       case "delete": {
@@ -113,9 +115,24 @@ export class HeaderList implements Headers {
     for (const entry of this.live()) yield { name: entry.name, value: this.valueOf(entry) };
   }
 
-  /** Received as it is, and without a space after its colon. */
-  isTight(entry: HeaderEntry): boolean {
-    return entry.id >= 0 && !entry.isChanged && !this.#received.headerHasSpace(entry.id);
+  /** What follows the colon, white space included. */
+  rawOf(entry: HeaderEntry): string {
+    return entry.raw ?? (entry.id < 0 ? ` ${entry.value}` : this.#received.headerRaw(entry.id));
+  }
+
+  /** A received header that is not as it came. */
+  differs(entry: HeaderEntry): boolean {
+    return entry.raw !== undefined && entry.raw !== this.#received.headerRaw(entry.id);
+  }
+
+  /**
+   * What follows the colon when a header gets another value: the white space there stays as it was, unless the value has
+   * white space of its own.
+   */
+  respaced(entry: HeaderEntry, value: string): string {
+    const raw = this.rawOf(entry);
+    const space = /^[ \t\n]/.test(value) ? /^ ?/ : /^[ \t\n]*/;
+    return space.exec(raw)![0] + value;
   }
 
   valueOf(entry: HeaderEntry): string {
@@ -153,7 +170,7 @@ export class HeaderList implements Headers {
         id: this.#taken,
         name,
         value: undefined,
-        isChanged: false,
+        raw: undefined,
         isDeleted: this.#gone.has(name.toLowerCase()),
         isAppended: false,
       });
@@ -162,5 +179,5 @@ export class HeaderList implements Headers {
 }
 
 function added(change: { id: number; name: string; value: string }, isAppended: boolean): HeaderEntry {
-  return { id: change.id, name: change.name, value: change.value, isChanged: false, isDeleted: false, isAppended };
+  return { id: change.id, name: change.name, value: change.value, raw: undefined, isDeleted: false, isAppended };
 }

@@ -4,13 +4,17 @@
  */
 import { ACTION, type ActionName } from "../protocol/constants.ts";
 import {
-  checkAddress,
   checkBody,
+  checkDeletion,
   checkHeaderName,
+  checkHeaderSize,
   checkHeaderValue,
   checkIndex,
-  checkParams,
   checkReason,
+  checkRecipient,
+  checkRecipientParams,
+  checkSender,
+  checkSenderParams,
   type FilterChanges,
   type RecipientChange,
 } from "./changes.ts";
@@ -30,6 +34,8 @@ export interface ViewOwner {
   readonly actions: number;
   /** Whether the mail server sends the headers. */
   readonly hasHeaders: boolean;
+  /** The mail server is a Sendmail. */
+  readonly isSendmail: boolean;
   readonly collectsBody: boolean;
   /** The changes of a message that count, in chain order: those of the filters before, and the filter's own. */
   changesOf(received: ReceivedMessage): readonly FilterChanges[];
@@ -54,6 +60,9 @@ export class MessageView implements Changes {
   /** Made when somebody looks at them. */
   #headers: Layered<HeaderList, HeaderChange> | null = null;
   #recipients: Layered<RecipientList, RecipientChange> | null = null;
+  /** How many recipients are in `#spellings`, which is for those whose spelling may not be sent for a new one. */
+  #spelled = 0;
+  readonly #spellings = new Set<string>();
 
   constructor(received: ReceivedMessage, owner: ViewOwner) {
     this.#received = received;
@@ -90,16 +99,14 @@ export class MessageView implements Changes {
   }
 
   addHeader(name: string, value: string): void {
-    checkHeaderName(name);
-    const checked = checkHeaderValue(value);
+    const checked = checkNewHeader(name, value);
     this.#require("ADDHDRS", "addHeader");
     this.#changeHeader({ kind: "add", id: this.#owner.newHeaderId(), name, value: checked });
   }
 
   insertHeader(index: number, name: string, value: string): void {
     checkIndex(index, 0);
-    checkHeaderName(name);
-    const checked = checkHeaderValue(value);
+    const checked = checkNewHeader(name, value);
     this.#require("ADDHDRS", "insertHeader");
     if (index > 0) this.#requireHeaders("insertHeader below the top");
     const before = index === 0 ? "top" : (this.#list().live()[index]?.id ?? "end");
@@ -108,20 +115,26 @@ export class MessageView implements Changes {
 
   changeHeader(name: string, value: string, index = 1): void {
     checkHeaderName(name);
-    const checked = checkHeaderValue(value);
     checkIndex(index, 1);
-    if (checked === "") {
+    const entry = this.#owner.hasHeaders ? this.#list().named(name)[index - 1] : undefined;
+    const before = entry === undefined ? undefined : this.#list().valueOf(entry);
+    // What was read and is written back changes nothing, an empty value included.
+    const checked = before !== undefined && value === before ? before : checkHeaderValue(value, before);
+    if (checked === "" && before !== "") {
       this.deleteHeader(name, index);
       return;
     }
     this.#requireHeaders("changeHeader");
-    const entry = this.#list().named(name)[index - 1];
     if (entry === undefined) {
       this.addHeader(name, checked);
       return;
     }
     this.#require("CHGHDRS", "changeHeader");
-    this.#changeHeader({ kind: "change", id: entry.id, value: checked });
+    if (checked === before) return;
+    const list = this.#list();
+    const raw = list.respaced(entry, checked);
+    checkHeaderSize(name, raw, list.rawOf(entry));
+    this.#changeHeader({ kind: "change", id: entry.id, raw });
   }
 
   deleteHeader(name: string, index?: number): void {
@@ -138,23 +151,20 @@ export class MessageView implements Changes {
   }
 
   changeFrom(address: string, params?: readonly string[]): void {
-    const checked = { address: checkAddress(address, "the sender", true), params: checkParams(params, "the sender") };
+    const checked = { address: checkSender(address, this.#owner.isSendmail), params: checkSenderParams(params) };
     this.#require("CHGFROM", "changeFrom");
     this.#change.sender = checked;
   }
 
   addRecipient(address: string, params?: readonly string[]): void {
-    const checked = {
-      address: checkAddress(address, "a recipient", false),
-      params: checkParams(params, "a recipient"),
-    };
+    const checked = { address: checkRecipient(address, this.#owner.isSendmail), params: checkRecipientParams(params) };
     if (checked.params.length === 0) this.#require("ADDRCPT", "addRecipient");
     else this.#require("ADDRCPT_PAR", "addRecipient with ESMTP arguments");
     this.#change.recipients.push({ kind: "add", ...checked });
   }
 
   deleteRecipient(address: string): void {
-    const checked = checkAddress(address, "a recipient", false);
+    const checked = checkDeletion(address, (text) => this.#hasReceived(text));
     this.#require("DELRCPT", "deleteRecipient");
     this.#change.recipients.push({ kind: "delete", address: checked });
   }
@@ -169,6 +179,17 @@ export class MessageView implements Changes {
     const checked = checkReason(reason);
     this.#require("QUARANTINE", "quarantine");
     this.#change.quarantine = { reason: checked, origin: new Error() };
+  }
+
+  /** Whether a recipient was received with that very spelling, with or without its brackets. */
+  #hasReceived(text: string): boolean {
+    const { recipients } = this.#received;
+    // The last one may have been refused since: then another may have its place.
+    for (let at = Math.max(0, this.#spelled - 1); at < recipients.length; at++) {
+      this.#spellings.add(recipients[at]!.raw).add(recipients[at]!.address);
+    }
+    this.#spelled = recipients.length;
+    return this.#spellings.has(text);
   }
 
   get #layers(): readonly FilterChanges[] {
@@ -207,12 +228,20 @@ export class MessageView implements Changes {
   }
 }
 
+/** @returns the value as it is sent */
+function checkNewHeader(name: string, value: string): string {
+  checkHeaderName(name);
+  const checked = checkHeaderValue(value);
+  checkHeaderSize(name, ` ${checked}`);
+  return checked;
+}
+
 /** The headers of a message under the changes of some filters. */
 export function headersUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): HeaderList {
   return new Layered(received, HEADERS).under(layers);
 }
 
 /** The recipients of a message under the changes of some filters. */
-export function recipientsUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): readonly Address[] {
-  return new Layered(received, RECIPIENTS).under(layers).all;
+export function recipientsUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): RecipientList {
+  return new Layered(received, RECIPIENTS).under(layers);
 }

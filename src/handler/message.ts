@@ -189,14 +189,18 @@ export class ReceivedMessage {
     return this.#arena.text(this.#headers[at]!, this.#headers[at + 1]!);
   }
 
-  /** Whether a space followed the colon, and was dropped; without HDR_LEADSPC the mail server has dropped it. */
-  headerHasSpace(index: number): boolean {
-    return this.#hasSpaces && this.#arena.byteAt(this.#valueAt(index)) === SPACE;
-  }
-
+  /** Without the one space that follows the colon. */
   headerValue(index: number): string {
     const at = this.#valueAt(index);
-    return this.#arena.text(this.headerHasSpace(index) ? at + 1 : at, this.#arena.indexOf(0, at));
+    const isSpaced = this.#hasSpaces && this.#arena.byteAt(at) === SPACE;
+    return this.#arena.text(isSpaced ? at + 1 : at, this.#arena.indexOf(0, at));
+  }
+
+  /** What follows the colon; without HDR_LEADSPC the mail server has dropped a space, if there was one. */
+  headerRaw(index: number): string {
+    const at = this.#valueAt(index);
+    const text = this.#arena.text(at, this.#arena.indexOf(0, at));
+    return this.#hasSpaces ? text : ` ${text}`;
   }
 
   #valueAt(index: number): number {

@@ -1,18 +1,23 @@
 /** The recipients of a message as one filter sees them: those accepted, with the changes of the filters before and its own. */
 import type { RecipientChange } from "./changes.ts";
+import { mailboxKey } from "./mailbox.ts";
 import { type ReceivedMessage, withoutBrackets } from "./message.ts";
 import type { Address } from "./types.ts";
 
-/** What two spellings of one mailbox have in common: local parts as they are, domains in any case (RFC 5321 2.4). */
-export function mailboxKey(address: string): string {
-  const at = address.lastIndexOf("@");
-  return at === -1 ? address : address.slice(0, at) + address.slice(at).toLowerCase();
+/** What the changes come to. */
+interface Outcome {
+  readonly all: readonly Address[];
+  /** Received ones that are deleted. */
+  readonly deleted: readonly Address[];
+  /** Deleted ones that the message does not have, as far as was shown: an earlier milter may have added them. */
+  readonly unknown: readonly string[];
+  readonly added: readonly Address[];
 }
 
 export class RecipientList {
   readonly #received: ReceivedMessage;
   readonly #changes: RecipientChange[] = [];
-  #made: readonly Address[] | null = null;
+  #made: Outcome | null = null;
   #count = -1;
 
   constructor(received: ReceivedMessage) {
@@ -24,37 +29,48 @@ export class RecipientList {
     this.#made = null;
   }
 
-  /** In order; made in one pass over recipients and changes. */
+  /** In order. */
   get all(): readonly Address[] {
-    const { recipients } = this.#received;
-    if (this.#made === null || this.#count !== recipients.length) {
-      this.#made = this.#changes.length === 0 ? recipients : this.#make();
-      this.#count = recipients.length;
+    return this.#changes.length === 0 ? this.#received.recipients : this.outcome.all;
+  }
+
+  get outcome(): Outcome {
+    const { length } = this.#received.recipients;
+    if (this.#made === null || this.#count !== length) {
+      this.#made = this.#make();
+      this.#count = length;
     }
     return this.#made;
   }
 
-  #make(): Address[] {
-    const places: (Address | null)[] = [];
-    const byKey = new Map<string, number[]>();
-    const add = (recipient: Address): void => {
-      const key = mailboxKey(recipient.address);
-      const found = byKey.get(key);
-      if (found === undefined) byKey.set(key, [places.length]);
-      else found.push(places.length);
-      places.push(recipient);
-    };
-    for (const recipient of this.#received.recipients) add(recipient);
+  /**
+   * One pass over recipients and changes. A mailbox that is there already, in whatever spelling, is not added again:
+   * Postfix would deliver twice. One that was added and then deleted was never there.
+   */
+  #make(): Outcome {
+    const { recipients } = this.#received;
+    const keys = recipients.map(({ raw }) => mailboxKey(raw));
+    const received = new Set(keys);
+    const deleted = new Set<string>();
+    const unknown = new Map<string, string>();
+    const added = new Map<string, Address>();
     for (const change of this.#changes) {
-      if (change.kind === "add") {
-        add(givenAddress(change.address, change.params));
-        continue;
-      }
       const key = mailboxKey(change.address);
-      for (const place of byKey.get(key) ?? []) places[place] = null;
-      byKey.delete(key);
+      if (change.kind === "delete") {
+        const wasAdded = added.delete(key);
+        if (received.has(key)) deleted.add(key);
+        else if (!wasAdded) unknown.set(key, change.address);
+      } else if (!added.has(key) && (!received.has(key) || deleted.has(key))) {
+        added.set(key, givenAddress(change.address, change.params));
+      }
     }
-    return places.filter((recipient) => recipient !== null);
+    const isDeleted = (at: number): boolean => deleted.has(keys[at]!);
+    return {
+      all: [...recipients.filter((_, at) => !isDeleted(at)), ...added.values()],
+      deleted: recipients.filter((_, at) => isDeleted(at)),
+      unknown: [...unknown.values()],
+      added: [...added.values()],
+    };
   }
 }
 

@@ -117,7 +117,7 @@ export class Reporter {
       queueId: macros.get("i") ?? "",
       client: clientName(client),
       sender: message?.sender.raw ?? "",
-      recipients: message === null ? [] : recipientsUnder(message, this.#source.allChanges()).map(({ raw }) => raw),
+      recipients: message === null ? [] : recipientsUnder(message, this.#source.allChanges()).all.map(({ raw }) => raw),
     };
   }
 }

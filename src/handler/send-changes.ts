@@ -5,11 +5,11 @@
  */
 import { encodeText } from "../protocol/bytes.ts";
 import { encodeAddress, type ReplyWriter } from "../protocol/encode.ts";
-import type { FilterChanges } from "./changes.ts";
+import { type FilterChanges, headerBytes, MAX_HEADER_BYTES } from "./changes.ts";
 import type { HeaderEntry, HeaderList } from "./header-list.ts";
 import type { ReceivedMessage } from "./message.ts";
-import { headersUnder } from "./message-view.ts";
-import { mailboxKey } from "./recipient-list.ts";
+import { deletionsOf, writtenMailbox } from "./mailbox.ts";
+import { headersUnder, recipientsUnder } from "./message-view.ts";
 
 /** What the mail server at hand wants differently. */
 export interface Dialect {
@@ -44,29 +44,14 @@ export function sendChanges(
   if (quarantine !== null) writer.quarantine(quarantine.reason);
 }
 
-/**
- * Deletions first: a recipient that one filter deletes and another adds again is there. What was added and then
- * deleted is neither; an address that the message never had is left to the mail server. One that it has already is not
- * added again: Postfix would deliver twice.
- */
+/** Deletions first: a recipient that one filter deletes and another adds again is there. */
 function sendRecipients(writer: ReplyWriter, received: ReceivedMessage, layers: readonly FilterChanges[]): void {
-  const changes = layers.flatMap((layer) => layer.recipients);
-  const sent = Map.groupBy(received.recipients, (recipient) => mailboxKey(recipient.address));
-  const deleted = new Map<string, string>();
-  const added = new Map<string, { address: string; params: readonly string[] }>();
-  for (const change of changes) {
-    const key = mailboxKey(change.address);
-    if (change.kind === "delete") {
-      if (!added.delete(key) || sent.has(key)) deleted.set(key, change.address);
-    } else if (!added.has(key) && (!sent.has(key) || deleted.has(key))) added.set(key, change);
-  }
-  for (const [key, address] of deleted) {
-    // Postfix compares with the address as RCPT carried it: send that very form.
-    const raws = new Set(sent.get(key)?.map((recipient) => recipient.raw));
-    if (raws.size === 0) writer.deleteRecipient(encodeAddress(address));
-    for (const raw of raws) writer.deleteRecipient(encodeText(raw));
-  }
-  for (const { address, params } of added.values()) writer.addRecipient(encodeAddress(address), params.join(" "));
+  const { deleted, unknown, added } = recipientsUnder(received, layers).outcome;
+  const spellings = new Set(deleted.flatMap(({ raw }) => deletionsOf(raw)));
+  // Sendmail refuses the whole message for an address to delete that is none.
+  for (const address of unknown) if ("mailbox" in writtenMailbox(address)) spellings.add(`<${address}>`);
+  for (const spelling of spellings) writer.deleteRecipient(encodeText(spelling));
+  for (const { address, params } of added) writer.addRecipient(encodeAddress(address), params.join(" "));
 }
 
 /** Where a header goes that is "past the end": both mail servers append it (an INT_MAX, as their parsers take it). */
@@ -82,13 +67,14 @@ function sendHeaders(
   writer: ReplyWriter,
   received: ReceivedMessage,
   layers: readonly FilterChanges[],
-  { keepsLeadingSpace, isSendmail }: Dialect,
+  dialect: Dialect,
 ): void {
-  const space = keepsLeadingSpace ? " " : "";
+  const { keepsLeadingSpace, isSendmail } = dialect;
   if (!areAllAppended(layers, isSendmail)) {
-    new HeaderSender(writer, headersUnder(received, layers), space, isSendmail).send();
+    new HeaderSender(writer, headersUnder(received, layers), dialect).send();
     return;
   }
+  const space = keepsLeadingSpace ? " " : "";
   for (const { headers } of layers) {
     for (const change of headers) {
       if (change.kind !== "add") continue;
@@ -113,8 +99,7 @@ function areAllAppended(layers: readonly FilterChanges[], isSendmail: boolean): 
 class HeaderSender {
   readonly #writer: ReplyWriter;
   readonly #list: HeaderList;
-  readonly #space: string;
-  readonly #isSendmail: boolean;
+  readonly #dialect: Dialect;
   /** Not deleted, in order. */
   readonly #live: readonly HeaderEntry[];
   /** The places of the first and the last received one among them, -1 if none is left. */
@@ -123,34 +108,48 @@ class HeaderSender {
   /** Names in lower case that were received, or sent by now. */
   readonly #known = new Set<string>();
 
-  constructor(writer: ReplyWriter, list: HeaderList, space: string, isSendmail: boolean) {
+  constructor(writer: ReplyWriter, list: HeaderList, dialect: Dialect) {
     this.#writer = writer;
     this.#list = list;
-    this.#space = space;
-    this.#isSendmail = isSendmail;
+    this.#dialect = dialect;
     this.#live = list.live();
     this.#first = this.#live.findIndex(isReceived);
     this.#last = this.#live.findLastIndex(isReceived);
   }
 
   send(): void {
-    // Sendmail counts places in a list of its own, with headers that it does not show and does not send. So where one
-    // is inserted between received ones, those behind it are taken out and all are appended, in their new order.
-    const moved = this.#isSendmail
-      ? this.#live.findIndex((entry, at) => !isReceived(entry) && at > this.#first && at < this.#last)
-      : -1;
-    const rest = moved === -1 || this.#first === -1 ? [] : this.#live.slice(moved);
-    this.#changeReceived(new Set(rest));
+    const moved = this.#findMoved();
+    this.#changeReceived(new Set(moved));
     // Without a received header to go by, what is before the first appended one was inserted at the top.
     const firstAppended = this.#live.findIndex((entry) => entry.isAppended);
     const topEnd = this.#first !== -1 ? this.#first : firstAppended !== -1 ? firstAppended : this.#live.length;
-    if (rest.length > 0) {
-      for (const entry of rest) this.#insert(END, entry);
+    if (moved.length > 0) {
+      for (const entry of moved) this.#insert(END, entry);
     } else {
       this.#insertBetween();
       for (const entry of this.#live.slice(Math.max(topEnd, this.#last + 1))) this.#append(entry);
     }
     for (const entry of this.#live.slice(0, topEnd).reverse()) this.#insert(0, entry);
+  }
+
+  /**
+   * Where a header is inserted between received ones, those behind it are taken out and all are appended, in their new
+   * order: that needs no index. The mail servers count headers that they do not show, at places that they do not tell:
+   * Sendmail those that it does not send, Postfix its own Received, which may be below what policies and earlier filters
+   * put on top, or not be there at all.
+   * @returns what is to be appended so; nothing where no header is inserted between others
+   */
+  #findMoved(): readonly HeaderEntry[] {
+    const from = this.#live.findIndex((entry, at) => !isReceived(entry) && at > this.#first && at < this.#last);
+    if (from === -1 || this.#first === -1) return [];
+    const moved = this.#live.slice(from);
+    return this.#dialect.isSendmail || this.#arriveWhole(moved) ? moved : [];
+  }
+
+  /** Whether Postfix would deliver these headers as it received them. */
+  #arriveWhole(entries: readonly HeaderEntry[]): boolean {
+    if (!this.#dialect.keepsLeadingSpace) return false;
+    return entries.every((entry) => headerBytes(entry.name, this.#list.rawOf(entry)) <= MAX_HEADER_BYTES);
   }
 
   /** Changes and deletions, from the last header to the first: no index moves under a later one. */
@@ -165,13 +164,14 @@ class HeaderSender {
     });
     for (const { entry, position } of received.reverse()) {
       if (entry.isDeleted || moved.has(entry)) this.#writer.changeHeader(position, entry.name, "");
-      else if (entry.isChanged) this.#writer.changeHeader(position, entry.name, this.#valueOf(entry));
+      else if (this.#list.differs(entry)) this.#writer.changeHeader(position, entry.name, this.#valueOf(entry));
     }
   }
 
   /**
-   * Between received headers, as Postfix counts: from the lowest place up, so that an index counts none of our own.
-   * Above it are received headers only, and the mail server's own Received, which it does not show.
+   * Between received headers, by an index: where those behind it cannot be appended again as they were. From the lowest
+   * place up, so that an index counts none of our own; above it are received headers only, and Postfix's own Received,
+   * if that is where it mostly is.
    */
   #insertBetween(): void {
     let receivedAbove = this.#live.filter(isReceived).length;
@@ -186,7 +186,7 @@ class HeaderSender {
     const name = entry.name.toLowerCase();
     const fillsSlot = SENDMAIL_DEFAULTS.has(name) && !this.#known.has(name);
     this.#known.add(name);
-    if (this.#isSendmail && !fillsSlot) this.#insert(END, entry);
+    if (this.#dialect.isSendmail && !fillsSlot) this.#insert(END, entry);
     else this.#writer.addHeader(entry.name, this.#valueOf(entry));
   }
 
@@ -195,8 +195,9 @@ class HeaderSender {
   }
 
   #valueOf(entry: HeaderEntry): string {
-    const value = this.#list.valueOf(entry);
-    return this.#list.isTight(entry) ? value : this.#space + value;
+    const raw = this.#list.rawOf(entry);
+    // Without HDR_LEADSPC the mail server puts a space in front.
+    return this.#dialect.keepsLeadingSpace || !raw.startsWith(" ") ? raw : raw.slice(1);
   }
 }
 

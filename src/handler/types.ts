@@ -62,24 +62,27 @@ export interface MacroLookup {
 /**
  * Changes to a message: kept, visible to later reads, and sent at `eom`; dropped if the message is refused or
  * discarded. Each throws UsageError PMILTER_ERR_NOT_GRANTED if the mail server did not grant it, and
- * PMILTER_ERR_ARGUMENT for what cannot be sent.
+ * PMILTER_ERR_ARGUMENT for what cannot be sent, or would not arrive as it is written.
  */
 export interface Changes {
   /** Adds a header at the end of the block (`smfi_addheader`). */
   addHeader(name: string, value: string): void;
   /** Inserts a header before the one at `index`, 0 for the top; a later call goes above (`smfi_insheader`). */
   insertHeader(index: number, name: string, value: string): void;
-  /** Changes the `index`th header of that name, from 1. Past the last one it is added; `""` deletes (`smfi_chgheader`). */
+  /**
+   * Changes the `index`th header of that name, from 1. Past the last one it is added; `""` deletes; the value that it has
+   * changes nothing (`smfi_chgheader`).
+   */
   changeHeader(name: string, value: string, index?: number): void;
   /** Deletes the `index`th header of that name, from 1; without an index all, those still to come included. */
   deleteHeader(name: string, index?: number): void;
   /** Changes the sender; `""` is the null sender (`smfi_chgfrom`). */
   changeFrom(address: string, params?: readonly string[]): void;
-  /** Adds a recipient (`smfi_addrcpt`, `smfi_addrcpt_par`). */
+  /** Adds a recipient, if the message does not have that mailbox (`smfi_addrcpt`, `smfi_addrcpt_par`). */
   addRecipient(address: string, params?: readonly string[]): void;
-  /** Removes a recipient (`smfi_delrcpt`). */
+  /** Removes a recipient: the mailbox, however the client spelled it (`smfi_delrcpt`). */
   deleteRecipient(address: string): void;
-  /** Replaces the body; in text, LF becomes CRLF (`smfi_replacebody`). */
+  /** Replaces the body; LF becomes CRLF, in text a lone CR too (`smfi_replacebody`). */
   replaceBody(body: string | Uint8Array): void;
   /** Has the mail server hold the message for inspection (`smfi_quarantine`). */
   quarantine(reason: string): void;

@@ -7,6 +7,7 @@
  * `insertHeader`. The messages here have none, so one is put on top in thought: index 0 is above it, index 1 just below
  * it, and once it is taken away again both are the top of the result; index n is before the nth header given here.
  */
+import { readMailbox } from "../handler/mailbox.ts";
 import type { ModificationReply } from "../protocol/replies.ts";
 import type { Habit } from "./habits.ts";
 import type { HeaderField, MailContent } from "./mail.ts";
@@ -72,11 +73,13 @@ export function applyModifications(
         break;
       case "addRecipient": {
         const added = { address: reply.address, params: words(reply.params) };
-        recipients = recipients.some((one) => isSame(one.address, added.address)) ? recipients : [...recipients, added];
+        recipients = recipients.some((one) => isFound(one.address, added.address, options.as))
+          ? recipients
+          : [...recipients, added];
         break;
       }
       case "deleteRecipient":
-        recipients = recipients.filter((one) => !isSame(one.address, reply.address));
+        recipients = recipients.filter((one) => !isFound(one.address, reply.address, options.as));
         break;
       case "quarantine":
         quarantine = reply.reason;
@@ -156,7 +159,19 @@ function words(params: string): string[] {
   return params.split(" ").filter((word) => word !== "");
 }
 
-/** Addresses are compared exactly, apart from their brackets. */
-function isSame(one: string, other: string): boolean {
-  return one.replace(/^<(.*)>$/, "$1") === other.replace(/^<(.*)>$/, "$1");
+/**
+ * Whether a recipient is the one that a modification names. Sendmail compares what was written, without a source route
+ * and the dot at the end of a domain; Postfix what it read, and it takes the source route off the recipient alone.
+ */
+function isFound(recipient: string, named: string, as: Habit): boolean {
+  if (as === "sendmail") return withoutRoute(recipient) === withoutRoute(named);
+  const { mailbox, isRouted } = readMailbox(named);
+  return !isRouted && readMailbox(recipient).mailbox === mailbox;
+}
+
+function withoutRoute(address: string): string {
+  return address
+    .replace(/^<(.*)>$/, "$1")
+    .replace(/^(?:@[^:"]*:)+/, "")
+    .replace(/\.+$/, "");
 }

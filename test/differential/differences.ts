@@ -382,24 +382,18 @@ export const DIFFERENCES: readonly Difference[] = [
     reason: "CONTINUE at the end of a message means ACCEPT to every mail server.",
   },
   {
-    name: "place-of-insertion",
-    is: (seen) => {
-      const libmilter = findAdded(seen.libmilter.changes, "X-Mid");
-      const pmilter = findAdded(seen.pmilter.changes, "X-Mid");
-      if (libmilter === undefined || pmilter === undefined || libmilter.value !== pmilter.value) return false;
-      return libmilter.index !== pmilter.index;
-    },
-    until: "same",
-    settle: (seen) => without(seen, isNamed("X-Mid")),
-    reason:
-      "An index of a handler counts the headers that it sees; Postfix also counts its own Received, so that 1 has to be sent as 2.",
-  },
-  {
     name: "spelling-of-a-header",
     is: (seen) => namesOfChanged(seen.libmilter) !== namesOfChanged(seen.pmilter),
     until: "same",
     settle: (seen) => settleNames(seen),
     reason: "A changed header keeps the spelling of its name as it was received.",
+  },
+  {
+    name: "white-space-of-a-header",
+    is: (seen) => spacesOfChanged(seen.libmilter) !== spacesOfChanged(seen.pmilter),
+    until: "same",
+    settle: (seen) => settleSpaces(seen),
+    reason: "A changed header keeps the white space after its colon as it was received.",
   },
   {
     name: "macros-of-the-message-before",
@@ -432,22 +426,61 @@ export const DIFFERENCES: readonly Difference[] = [
       "Follows from others above: libmilter calls no `abort` for a message with an unknown command in it, and other ones for what it ignores.",
   },
   {
-    name: "header-for-sendmail",
-    is: (seen) => seen.isSendmail && seen.pmilter.changes.some((change) => addedHeader(change)?.index === 0x7fffffff),
+    name: "place-of-insertion",
+    is: (seen) => {
+      const libmilter = findAdded(seen.libmilter.changes, "X-Mid");
+      const pmilter = findAdded(seen.pmilter.changes, "X-Mid");
+      if (libmilter === undefined || pmilter === undefined) return false;
+      return libmilter.index !== pmilter.index;
+    },
     until: "same",
-    settle: (seen) => settleSendmail(seen),
+    settle: (seen) =>
+      findAdded(seen.pmilter.changes, "X-Mid")!.index === END ? settleAppended(seen) : without(seen, isNamed("X-Mid")),
+    reason:
+      "An index of a handler counts the headers that it sees; Postfix also counts its own Received, at a place that it does not tell: the headers behind the new one are taken out and appended again, which needs no index.",
+  },
+  {
+    name: "header-for-sendmail",
+    is: (seen) => seen.isSendmail && seen.pmilter.changes.some((change) => addedHeader(change)?.index === END),
+    until: "same",
+    settle: (seen) => settleAppended(seen),
     reason:
       "Sendmail's ADDHEADER goes in front of a header of the same name, and its indexes count headers that it does not show: headers are added by INSHEADER past the end.",
   },
 ];
 
+/** An index past the end of the headers. */
+const END = 0x7fffffff;
+
 function namesOfChanged({ changes }: Answer): string {
-  const names = changes.filter(({ code }) => code === "m").map(({ payload }) => payload.subarray(4).toString("latin1"));
-  return names.sort().join();
+  const names = changes.filter(({ code }) => code === "m");
+  return names
+    .map(({ payload }) => payload.toString("latin1", 4, payload.indexOf(0, 4)))
+    .sort()
+    .join();
+}
+
+/** The white space in front of the values of changed headers, in order of the rest. */
+function spacesOfChanged({ changes }: Answer): string {
+  const changed = changes.filter(({ code }) => code === "m").map(({ payload }) => payload.toString("latin1"));
+  return changed
+    .map((text) => /^([^]{4}[^\0]*\0)(\s*)([^]*)$/.exec(text)!.slice(1))
+    .map(([name, space, rest]) => `${name!.toLowerCase()}${rest}${space}`)
+    .sort()
+    .join();
 }
 
 /** Names of changed headers in one spelling. */
 function settleNames(seen: Seen): Seen {
+  return settleChanged(seen, (name, value) => `${name.toLowerCase()}\0${value}\0`);
+}
+
+/** Values of changed headers without white space in front. */
+function settleSpaces(seen: Seen): Seen {
+  return settleChanged(seen, (name, value) => `${name}\0${value.trimStart()}\0`);
+}
+
+function settleChanged(seen: Seen, text: (name: string, value: string) => string): Seen {
   const settle = (answer: Answer): Answer => ({
     ...answer,
     changes: answer.changes.map((change) => {
@@ -455,18 +488,15 @@ function settleNames(seen: Seen): Seen {
       const [name = "", value = ""] = change.payload.subarray(4).toString("latin1").split("\0");
       return {
         code: "m",
-        payload: Buffer.concat([
-          change.payload.subarray(0, 4),
-          Buffer.from(`${name.toLowerCase()}\0${value}\0`, "latin1"),
-        ]),
+        payload: Buffer.concat([change.payload.subarray(0, 4), Buffer.from(text(name, value), "latin1")]),
       };
     }),
   });
   return { ...seen, libmilter: settle(seen.libmilter), pmilter: settle(seen.pmilter) };
 }
 
-/** What libmilter's filter adds is added too, and in the place of changes that Sendmail would count differently. */
-function settleSendmail(seen: Seen): Seen {
+/** What libmilter's filter adds is added too, and in the place of changes that a mail server would count differently. */
+function settleAppended(seen: Seen): Seen {
   const isOfHeader = ({ code }: Reply): boolean => "him".includes(code);
   const key = (change: Reply): string => {
     const added = addedHeader(change);

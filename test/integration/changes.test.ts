@@ -301,12 +301,12 @@ describeBehindEach("changes to a message", (server) => {
 });
 
 describeWith(postfixTool, "changes to a message: what Postfix alone does", () => {
-  const LONG = "z".repeat(50_000);
+  const LONG = Array.from({ length: 50 }, () => "z".repeat(990));
   const TABLE: HeaderChanges = {
     ...HEADERS,
     "a long header in the middle": [
-      (message) => message.insertHeader(2, "X-Long", "z".repeat(50_000)),
-      [OWN, ...FIELDS.slice(0, 2), `X-Long: ${LONG}`, ...FIELDS.slice(2)],
+      (message) => message.insertHeader(2, "X-Long", Array.from({ length: 50 }, () => "z".repeat(990)).join("\n ")),
+      [OWN, ...FIELDS.slice(0, 2), `X-Long: ${LONG.join("\r\n ")}`, ...FIELDS.slice(2)],
     ],
   };
   let site: Site;
