@@ -148,7 +148,7 @@ export function skip(): Verdict<"skip"> {
  * (`SMFIS_REJECT`, `smfi_setreply`)
  *
  * @param text the SMTP reply: a code 5yz, optionally an enhanced code 5.y.z (else 5.7.1), then text; further lines
- *   after `\n`. Without it the mail server uses its own words.
+ *   after `\n` or `\r\n`. Without it the mail server uses its own words.
  * @throws UsageError PMILTER_ERR_REPLY_TEXT
  * @example return reject("550 5.7.1 Not welcome here");
  */

@@ -25,18 +25,25 @@ const DEFAULT_ENHANCED = { 4: "4.7.0", 5: "5.7.1" } as const;
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029]/;
 
+/** Lone surrogates that stand for no byte (see `bytes.ts`). */
+const HALF_PAIR = /[\ud800-\udc7f\udd00-\udfff]/u;
+
 /**
- * Reads a reply text: a code, an optional enhanced code, text; further lines after `\n`.
+ * Reads a reply text: a code, an optional enhanced code, text; further lines after `\n` or `\r\n`.
  *
- * @param text as given to `reject()` or `tempfail()`
+ * @param given as given to `reject()` or `tempfail()`
  * @param digit the class of the verdict: 5 for reject, 4 for tempfail
  * @throws RangeError saying what was expected; the caller adds where
  */
-export function parseReplyText(text: string, digit: 4 | 5): ReplyText {
+export function parseReplyText(given: string, digit: 4 | 5): ReplyText {
+  const text = given.replaceAll("\r\n", "\n");
   const seen = () => `got ${JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)}`;
   if (CONTROL.test(text)) {
-    throw new RangeError(`the reply text has a control character; only \\n is allowed, between lines: ${seen()}`);
+    throw new RangeError(
+      `the reply text has a control character; only \\n and \\r\\n are allowed, between lines: ${seen()}`,
+    );
   }
+  if (HALF_PAIR.test(text)) throw new RangeError(`the reply text has half of a surrogate pair: ${seen()}`);
   const match = /^(\d{3})(?=[ \n]|$)/.exec(text);
   if (match === null) {
     throw new RangeError(

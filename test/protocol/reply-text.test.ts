@@ -68,7 +68,8 @@ describe("parseReplyText", () => {
     ["an enhanced code of class 5 with a code of class 4", "450 5.7.1 no", 4],
     ["an enhanced code of class 2", "550 2.0.0 no", 5],
     ["CR", "550 a\rb", 5],
-    ["CRLF", "550 a\r\nb", 5],
+    ["CR in front of CRLF", "550 a\r\r\nb", 5],
+    ["half a surrogate pair", "550 a\ud83d", 5],
     ["NUL", "550 a\0b", 5],
     ["TAB", "550 a\tb", 5],
     ["ESC", "550 \u001b[31mred", 5],
@@ -85,6 +86,15 @@ describe("parseReplyText", () => {
 
   test("bounds the text that a message quotes", () => {
     expect(problemOf("x".repeat(10_000), 5).length).toBeLessThan(300);
+  });
+
+  test.each([
+    ["550 5.7.1 a\r\nb\r\nc", "550 5.7.1 a\nb\nc"],
+    ["550 5.7.1 a\r\n", "550 5.7.1 a\n"],
+    ["550\r\na", "550\na"],
+    ["550 5.7.1\r\n\r\na\nb", "550 5.7.1\n\na\nb"],
+  ])("takes CRLF where it takes LF: %j", (crlf, lf) => {
+    expect(parseReplyText(crlf, 5)).toEqual(parseReplyText(lf, 5));
   });
 
   test("takes 32 lines and refuses 33, written or wrapped", () => {
