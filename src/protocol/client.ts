@@ -8,7 +8,7 @@ export interface Client {
   /** The verified host name, an address in brackets, `localhost` or `unknown`. */
   readonly hostname: string;
   readonly family: "inet" | "inet6" | "unix" | "unknown";
-  /** The IP address in its plain form, the path of a unix socket, or "" if not known. */
+  /** The IP address in its plain form, the path of a unix socket, or "" if not known: the family is then "unknown". */
   readonly address: string;
   /** 0 if not known. */
   readonly port: number;
@@ -47,7 +47,12 @@ export function readClient(bytes: Uint8Array, start: number, end: number): Clien
   }
   const addressEnd = stringEnd(bytes, portAt + 2, end, "the address of CONNECT");
   const port = (bytes[portAt]! << 8) | bytes[portAt + 1]!;
-  return { hostname, family, address: plainAddress(decodeText(bytes, portAt + 2, addressEnd), family), port };
+  const sent = decodeText(bytes, portAt + 2, addressEnd);
+  // Postfix says so of a client that another server forwarded without its address, and calls its family inet.
+  if (family !== "unix" && /^(?:ipv6:)?\[?(?:unknown|unavailable)?\]?$/i.test(sent)) {
+    return { hostname, family: "unknown", address: "", port };
+  }
+  return { hostname, family, address: plainAddress(sent, family), port };
 }
 
 /**
@@ -56,12 +61,24 @@ export function readClient(bytes: Uint8Array, start: number, end: number): Clien
  */
 function plainAddress(sent: string, family: Client["family"]): string {
   if (family === "unix") return sent;
-  let address = sent.startsWith("[") && sent.endsWith("]") ? sent.slice(1, -1) : sent;
-  if (/^ipv6:/i.test(address)) address = address.slice(5);
-  if (family !== "inet6" || !address.includes(":")) return address;
+  const address = sent.replace(/^\[?(?:ipv6:)?\[?([^[\]]*)\]?\]?$/i, "$1");
+  if (family !== "inet6") return address;
+  const [, ip, zone] = /^([^%]*:[^%]*)(%.+)?$/s.exec(address) ?? [];
+  if (ip === undefined) return address;
   try {
-    return new URL(`http://[${address}]/`).hostname.slice(1, -1);
+    return withDottedQuad(new URL(`http://[${ip}]/`).hostname.slice(1, -1)) + (zone ?? "");
   } catch {
     return address;
   }
+}
+
+/**
+ * An IPv4 address that an IPv6 address holds is written as one, behind a prefix that says so (RFC 5952 5): IPv4-mapped,
+ * -translated and -compatible addresses, and those of NAT64.
+ */
+function withDottedQuad(address: string): string {
+  const [, prefix, high, low] = /^(::(?:ffff:(?:0:)?)?|64:ff9b::)([0-9a-f]+):([0-9a-f]+)$/.exec(address) ?? [];
+  if (prefix === undefined) return address;
+  const quad = [high!, low!].map((group) => Number.parseInt(group, 16)).flatMap((word) => [word >> 8, word & 0xff]);
+  return prefix + quad.join(".");
 }
