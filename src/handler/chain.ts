@@ -146,7 +146,11 @@ export class Chain {
   #findMacros(): Wants["macros"] {
     if (!this.filters.some((filter) => Object.keys(filter.loaded.handlers).length > 0)) return {};
     // `v` tells Postfix from Sendmail, and with a queue id at CONNECT, whether Postfix made the session up (13.4).
-    const lists: Partial<Record<string, string[]>> = { CONNECT: [...DEFAULT_MACROS.CONNECT, "v", "i"] };
+    // A client need not say EHLO again behind STARTTLS: then only MAIL brings what is known of TLS.
+    const lists: Partial<Record<string, string[]>> = {
+      CONNECT: [...DEFAULT_MACROS.CONNECT, "v", "i"],
+      ...(this.needs.envfrom !== "none" && { MAIL: [...DEFAULT_MACROS.MAIL, ...DEFAULT_MACROS.HELO] }),
+    };
     for (const filter of this.filters) {
       for (const [phase, names] of Object.entries(filter.loaded.macros) as [MacroPhase, readonly string[]][]) {
         const stage = MACRO_STAGES[phase];

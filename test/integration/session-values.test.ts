@@ -1,5 +1,9 @@
 /** What handlers are told: the values of a session, and recipients that Postfix rejects itself. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { join } from "node:path";
+import { connect as connectTls } from "node:tls";
 import { describeWith } from "../support/available.ts";
 import { postfixTool } from "../support/postfix.ts";
 import { connectSmtp } from "../support/smtp-client.ts";
@@ -22,7 +26,8 @@ const VALUES = scripted({
     return {
       connect: (session) => show(session),
       helo: (session) => show(session, { helo: session.helo, tls: session.tls }),
-      envfrom: (session) => show(session, { auth: session.auth, mail: session.macros.get("{mail_addr}") }),
+      envfrom: (session) =>
+        show(session, { auth: session.auth, tls: session.tls, mail: session.macros.get("{mail_addr}") }),
       envrcpt: (session) =>
         show(session, { rcpt: session.macros.get("{rcpt_addr}"), none: session.macros.get("{none}") }),
       data: (session) => show(session),
@@ -49,6 +54,14 @@ export default defineFilter({
 });
 `;
 
+/** The reply to a line; without one, what is said first. */
+async function ask(socket: Socket, line?: string): Promise<string> {
+  if (line !== undefined) socket.write(`${line}\r\n`);
+  let text = "";
+  while (!/^\d{3} .*\r\n$/m.test(text)) text += String((await once(socket, "data"))[0]);
+  return text;
+}
+
 describeWith(postfixTool, "what handlers are told", () => {
   let site: Site;
   beforeAll(async () => {
@@ -63,8 +76,19 @@ describeWith(postfixTool, "what handlers are told", () => {
           files: { "all.ts": REJECTED.replace("REJECTED", "true"), "some.ts": REJECTED.replace("REJECTED", "false") },
         },
       },
-      postfix: ({ rejected }) => ({
+      postfix: ({ rejected, values }) => ({
         services: [
+          // It relays for clients whose address it does not know, too.
+          {
+            name: "open",
+            milters: values!,
+            options: {
+              smtpd_relay_restrictions: "check_recipient_access static:OK, reject",
+              smtpd_recipient_restrictions: "check_recipient_access static:OK, reject",
+              smtpd_tls_security_level: "may",
+              smtpd_tls_chain_files: join(import.meta.dir, "../fixtures/mx.pem"),
+            },
+          },
           {
             name: "strict",
             milters: rejected!,
@@ -80,15 +104,17 @@ describeWith(postfixTool, "what handlers are told", () => {
   afterAll(async () => await site?.[Symbol.asyncDispose]());
 
   test.each([
-    ["192.0.2.7", "inet"],
-    ["2001:db8::7", "inet6"],
-  ])("what a session tells of a client at %s", async (address, family) => {
+    ["192.0.2.7", "192.0.2.7", "inet"],
+    ["IPV6:2001:db8::7", "2001:db8::7", "inet6"],
+    ["IPV6:::ffff:192.0.2.7", "192.0.2.7", "inet"],
+    ["IPV6:64:ff9b::192.0.2.7", "64:ff9b::192.0.2.7", "inet6"],
+    ["[UNAVAILABLE]", "", "unknown"],
+  ])("what a session tells of a client at %s", async (told, address, family) => {
     const { prints } = site.pmilter("values");
     const from = prints.all.length;
-    await using client = await connectSmtp({ port: site.port("values") });
+    await using client = await connectSmtp({ port: site.port("open") });
     await client.ehlo("first.test");
-    const prefix = family === "inet6" ? "IPV6:" : "";
-    await client.command(`XCLIENT ADDR=${prefix}${address} PORT=40123 NAME=${clientName("values")}`);
+    await client.command(`XCLIENT ADDR=${told} PORT=40123 NAME=${clientName("values")}`);
     await client.ehlo("told.example.net");
     await client.mail(FROM);
     await client.rcpt(TO);
@@ -105,11 +131,39 @@ describeWith(postfixTool, "what handlers are told", () => {
     expect(lines).toEqual([
       { phase: "connect", ...always, queueId: "", v },
       { phase: "helo", ...always, queueId: "", v, helo: "told.example.net", tls },
-      { phase: "envfrom", ...always, queueId: "", v, auth: { type: "", authen: "", author: "" }, mail: FROM },
+      { phase: "envfrom", ...always, queueId: "", v, auth: { type: "", authen: "", author: "" }, tls, mail: FROM },
       { phase: "envrcpt", ...always, queueId: "", v, rcpt: TO },
       { phase: "data", ...always, queueId, v },
       { phase: "eom", ...always, queueId, v, helo: "told.example.net", age: true },
     ]);
+  });
+
+  test("TLS is known from MAIL on where the client does not say EHLO again behind STARTTLS", async () => {
+    const { prints } = site.pmilter("values");
+    const from = prints.all.length;
+    const plain = connect(site.port("open"), "127.0.0.1");
+    plain.setEncoding("latin1");
+    await ask(plain);
+    await ask(plain, "EHLO first.test");
+    await ask(plain, `XCLIENT NAME=${clientName("values")}`);
+    await ask(plain, "EHLO a.test");
+    expect(await ask(plain, "STARTTLS")).toStartWith("220");
+    plain.removeAllListeners("data");
+    const secure = connectTls({ socket: plain, rejectUnauthorized: false });
+    secure.setEncoding("latin1");
+    await once(secure, "secureConnect");
+    for (const sender of ["first", "second"]) {
+      expect(await ask(secure, `MAIL FROM:<${sender}@example.test>`)).toStartWith("250");
+      expect(await ask(secure, "RSET")).toStartWith("250");
+    }
+    await prints.next(/"mail":"second@/, { from });
+    const tls = { version: secure.getProtocol(), cipher: secure.getCipher().standardName };
+    secure.destroy();
+    const seen = prints.all
+      .slice(from)
+      .map((line) => JSON.parse(line) as { readonly phase: string; readonly tls: unknown })
+      .filter(({ phase }) => phase === "envfrom");
+    expect(seen).toMatchObject([{ tls }, { tls }]);
   });
 
   test.each(["none", "reject", "accept", "discard"])(

@@ -387,6 +387,7 @@ function masterCf(
     "retry unix - - n - - error",
     "discard unix - - n - - discard",
     "anvil unix - - n - 1 anvil",
+    "tlsmgr unix - - n 1000? 1 tlsmgr",
     "postlog unix-dgram n - n - 1 postlogd",
   ]);
 }
