@@ -149,9 +149,14 @@ const LimitsSchema = v.strictObject({
   }),
   recipients: key(whole(1, MAX_BYTES), 10_000, "Recipients of one message."),
   macros: key(whole(1, MAX_BYTES, "bytes"), 65_536, "Names and values of the macros of one stage.", { unit: "bytes" }),
-  body: key(whole(1, MAX_BYTES, "bytes"), 64 * MiB, "The body of one message, where a filter collects it.", {
-    unit: "bytes",
-  }),
+  body: key(
+    whole(1, MAX_BYTES, "bytes"),
+    64 * MiB,
+    "The body of one message, where a filter collects it; a larger one is refused with 552 5.3.4.",
+    {
+      unit: "bytes",
+    },
+  ),
   worker_memory: key(
     whole(64 * MiB, 2 ** 40, "bytes"),
     1024 * MiB,

@@ -22,7 +22,7 @@ import { type Clock, Patience } from "./patience.ts";
 import type { Report, Subject } from "./report.ts";
 import { Reporter, type ReportSource, type Ruling } from "./reporter.ts";
 import { sendChanges } from "./send-changes.ts";
-import { type Decision, plainDecision, verdictIn } from "./verdict.ts";
+import { type Decision, plainDecision, textDecision, verdictIn } from "./verdict.ts";
 
 /** What a conversation needs from whoever owns its socket. */
 export interface ConversationHost extends Clock {
@@ -54,6 +54,9 @@ const FALLBACK_DECISIONS: Readonly<Record<Exclude<Fallback, "continue">, Decisio
   reject: plainDecision("reject"),
   tempfail: plainDecision("tempfail"),
 };
+
+/** For a message whose body is larger than `limits.body`: RFC 5321 4.2.2, RFC 3463 3.4. */
+const TOO_LARGE = textDecision("reject", "552 5.3.4 Message too big");
 
 /** A filter that failed in the packets that began a session, which come again without it, or whose part is over. */
 export interface PassedOver {
@@ -277,6 +280,10 @@ export class Conversation implements SessionSource, ReportSource {
       this.#isRejectedRecipient = this.#chain.wantsRejected && session.macros.get("{rcpt_mailer}") === "error";
       this.#isPassingRecipient = this.#isRejectedRecipient || problem !== null;
     }
+    if (problem !== null && phase === PHASES.body) {
+      if (this.#passBodyLimit(problem)) return;
+      problem = null;
+    }
     if (session.macrosOverLimit) {
       session.macrosOverLimit = false;
       problem ??= `more than ${this.#chain.policy.limits.macros} bytes of macros (limits.macros)`;
@@ -479,6 +486,31 @@ export class Conversation implements SessionSource, ReportSource {
     const ruling: Ruling = { decision, filter: null, phase: phase.name, isFallback: true, origin: null };
     if (phase.scope === "connection") this.#refuseConnection(ruling);
     else this.#decideMessage(ruling, phase.scope === "message" || onError === "accept");
+    return true;
+  }
+
+  /**
+   * The body is larger than what may be collected. It is as large when the client sends it again, so the message is
+   * refused for good, whatever `on_error` says; not for filters that only observe, whose part in it is over.
+   * @returns true if that ends the phase
+   */
+  #passBodyLimit(what: string): boolean {
+    let fallback: "reject" | "none" | null = null;
+    for (const filter of this.#chain.filters) {
+      if (!filter.loaded.collectBody) continue;
+      const part = this.#partOf(filter);
+      if (part.done !== "no") continue;
+      if (filter.isObserved) {
+        part.done = "message";
+        this.#someAccepted = true;
+        fallback ??= "none";
+      } else fallback = "reject";
+    }
+    if (fallback === null) return false;
+    if (!this.#overLimit) this.#reporter.failure("limit", null, PHASES.body, new RangeError(what), fallback);
+    this.#overLimit = true;
+    if (fallback === "none") return false;
+    this.#decideMessage({ decision: TOO_LARGE, filter: null, phase: "body", isFallback: true, origin: null }, true);
     return true;
   }
 

@@ -102,6 +102,11 @@ export function plainDecision(kind: VerdictKind): Decision {
   return new DecisionValue(kind, null, null);
 }
 
+/** A decision of pmilter's own with a text. */
+export function textDecision(kind: "reject" | "tempfail", text: string): Decision {
+  return decide(kind, text, null);
+}
+
 function make<K extends VerdictKind>(kind: K, text: string | undefined, origin: Error | null): Verdict<K> {
   return decide(kind, text, origin) as unknown as Verdict<K>;
 }

@@ -164,7 +164,7 @@ const IDNA = ["<NAME@bücher.example>", "<NAME@xn--bcher-kva.example>", "<@a.tes
 describeBehindEach("what is written arrives", (server) => {
   let site: MailSite;
   beforeAll(async () => {
-    site = await server.startSite({ main: RUNS });
+    site = await server.startSite({ main: RUNS, small: { ...RUNS, config: `[limits]\nbody = 1000\n${RUNS.config}` } });
   });
   afterAll(async () => await site?.[Symbol.asyncDispose]());
 
@@ -447,6 +447,20 @@ describeBehindEach("what is written arrives", (server) => {
     const { seen, body: delivered } = await run(server, site, `message.replaceBody(${body})`);
     expect(delivered === expected, JSON.stringify(delivered).slice(0, 200)).toBe(true);
     expect(seen.body === expected.slice(0, 2000)).toBe(true);
+  });
+
+  test("a body that is too large to collect is refused for good, and the session goes on", async () => {
+    await using client = await site.connect(undefined, { service: "small" });
+    for (const [size, code] of [
+      [1001, 552],
+      [1000, 250],
+    ] as const) {
+      await client.mail("alice@example.test");
+      await client.rcpt("bob@example.org");
+      const reply = await client.data(`Subject: s\r\n\r\n${"x".repeat(size - 2)}\r\n`);
+      expect(reply.code).toBe(code);
+      if (code === 552) expect(reply.text).toBe("5.3.4 Message too big");
+    }
   });
 
   test("arguments arrive, and those that a mail server would leave out throw", async () => {
