@@ -436,38 +436,49 @@ describe("message changes, property", () => {
     });
   });
 
-  test("recipients and sender: what the last filter sees is what is delivered", () => {
-    forSeeds(1500, (random) => {
-      const addresses = ["a@x.test", "b@x.test", "B@x.test", "c@x.test"];
-      const received = addresses.slice(0, 1 + random.below(3)).map((address) => `<${address}>`);
-      let recipients: string[] = [];
-      let sender = "";
-      const filter = eom(({ message }) => {
-        for (let count = random.below(5); count > 0; count--) {
-          const address = random.pick(addresses);
-          if (random.chance(0.5)) message.deleteRecipient(address);
-          else if (!message.recipients.some((one) => one.address === address)) message.addRecipient(address);
-          if (random.chance(0.2)) message.changeFrom(random.pick(["", "s@x.test", "<t@x.test>"]));
-        }
-        recipients = message.recipients.map((one) => one.raw);
-        sender = message.sender.raw;
+  test.each(["postfix", "sendmail"] as const)(
+    "recipients and sender: what the last filter sees is what %s delivers",
+    (as) => {
+      forSeeds(500, (random) => {
+        const addresses = ["a@x.test", "b@x.test", "B@x.test", "c@x.test"];
+        const spell = (address: string): string =>
+          random.pick([
+            `<${address}>`,
+            address,
+            `<@r.test:${address}>`,
+            `<"${address[0]}"@X.test>`,
+            `<@r.test:${address}.>`,
+          ]);
+        const received = addresses.slice(0, 1 + random.below(3)).map(spell);
+        let recipients: string[] = [];
+        let sender = "";
+        const filter = eom(({ message }) => {
+          for (let count = random.below(5); count > 0; count--) {
+            const address = random.pick(addresses);
+            if (random.chance(0.5)) message.deleteRecipient(spell(address));
+            else message.addRecipient(spell(address));
+            if (random.chance(0.2)) message.changeFrom(random.pick(["", "s@x.test", "<t@x.test>"]));
+          }
+          recipients = message.recipients.map((one) => one.raw);
+          sender = message.sender.raw;
+        });
+        const line = Line.to([filter, filter]);
+        const replies = line.send(cmd.mail("<s@c.test>"), ...received.map((address) => cmd.rcpt(address)), cmd.eom());
+        const message: Message = {
+          headers: [],
+          body: Buffer.alloc(0),
+          envelope: {
+            sender: { address: "<s@c.test>", params: [] },
+            recipients: received.map((address) => ({ address, params: [] })),
+          },
+        };
+        const sent = modifications(replies.filter((reply) => reply.length > 1));
+        const { envelope } = applyModifications(message, sent, { as, leadingSpace: true });
+        mustEqual(envelope.recipients.map((one) => one.address).toSorted(), recipients.toSorted(), "recipients");
+        mustEqual(envelope.sender.address, sender, "sender");
       });
-      const line = Line.to([filter, filter]);
-      const replies = line.send(cmd.mail("<s@c.test>"), ...received.map((address) => cmd.rcpt(address)), cmd.eom());
-      const message: Message = {
-        headers: [],
-        body: Buffer.alloc(0),
-        envelope: {
-          sender: { address: "<s@c.test>", params: [] },
-          recipients: received.map((address) => ({ address, params: [] })),
-        },
-      };
-      const sent = modifications(replies.filter((reply) => reply.length > 1));
-      const { envelope } = applyModifications(message, sent, { as: "postfix", leadingSpace: true });
-      mustEqual(envelope.recipients.map((one) => one.address).toSorted(), recipients.toSorted(), "recipients");
-      mustEqual(envelope.sender.address, sender, "sender");
-    });
-  });
+    },
+  );
 });
 
 test("the longest that is taken goes out whole, in packets of at most 65,535 bytes", () => {
