@@ -19,6 +19,9 @@ interface FaultInfo {
 export const FAULTS = {
   throws: { losesWorker: false, outcome: "fallback", wait: "none", counter: "errors" },
   rejects: { losesWorker: false, outcome: "fallback", wait: "none", counter: "errors" },
+  /** It returns a value that throws when it is read, at once or in the end. */
+  odd: { losesWorker: false, outcome: "fallback", wait: "none", counter: "errors" },
+  oddLater: { losesWorker: false, outcome: "fallback", wait: "none", counter: "errors" },
   /** A promise that nobody awaits rejects, at the time of the verdict or after it. */
   floats: { losesWorker: false, outcome: "right", wait: "none", counter: "late" },
   /** A timer throws after the verdict. */

@@ -35,12 +35,23 @@ async function eat(): Promise<void> {
   eaten.length = 0;
 }
 
+/** A value that throws whatever is done with it. */
+function unreadable(): Answer {
+  const { proxy, revoke } = Proxy.revocable({}, {});
+  revoke();
+  return proxy as Answer;
+}
+
 function fail(kind: string, decide: () => Answers): Answers {
   switch (kind) {
     case "throws":
       throw new Error("soak: throws");
     case "rejects":
       return Promise.reject(new Error("soak: rejects"));
+    case "odd":
+      return unreadable();
+    case "oddLater":
+      return Bun.sleep(1).then(unreadable);
     case "floats":
       void Promise.reject(new Error("soak: floats"));
       return decide();

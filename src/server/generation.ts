@@ -126,7 +126,7 @@ export class Generation {
   #blockedAt = Number.NEGATIVE_INFINITY;
   /** Workers that did not return to their event loop when it was last looked. */
   #silent = 0;
-  /** When a worker beside those that were asked for may be started. */
+  /** When a worker beside those that were asked for was last started, or may be again. */
   #reinforceAt = 0;
 
   /** Nothing runs yet: see {@link load}. */
@@ -356,16 +356,20 @@ export class Generation {
     const { blockTimeoutMs } = this.config.server;
     const { isBesieged } = this;
     const silentMs = isBesieged ? Math.min(EARLY_MS, blockTimeoutMs / 2) : blockTimeoutMs / 2;
-    const left = this.#members.filter(({ state }) => state !== "over");
-    const silent = left.filter((member) => member.isServing && member.silentMs > silentMs).length;
+    const left = this.#members.filter(({ state }) => state === "loading" || state === "ready");
+    const silent = left.filter((member) => member.silentMs > silentMs).length;
     // Those that accept connections may be the silent ones.
     if (silent > this.#silent) this.#options.events.deaf();
     this.#silent = silent;
-    const extra = Math.min(MAX_EXTRA, silent + (isBesieged ? RESERVE : 0));
+    // Where nothing was lost a slow handler is likelier than one that never returns, and others are there.
+    const wanted = isBesieged ? silent + RESERVE : silent < left.length ? 0 : 1;
     const { workers } = this.#options;
     const loading = left.filter(({ state }) => state === "loading").length;
-    if (left.length < workers + extra && loading < MAX_LOADING && now > this.#reinforceAt) this.#addExtra(now);
-    else if (extra === 0) for (const member of left) if (member.place >= workers) this.#dismiss(member);
+    if (left.length < workers + Math.min(MAX_EXTRA, wanted)) {
+      if (loading < MAX_LOADING && now > this.#reinforceAt) this.#addExtra(now);
+    } else if (!isBesieged && now - this.#reinforceAt > CALM_MS) {
+      for (const member of left) if (member.place >= workers) this.#dismiss(member);
+    }
   }
 
   #addExtra(now: number): void {
@@ -388,6 +392,7 @@ export class Generation {
     member.leave();
     this.#leaving.add(member);
     this.#options.events.deaf();
+    if (this.#ending !== null) return;
     member.thread.post({ kind: "release", wants: this.summary });
     member.thread.post({ kind: "end", atOnce: false });
   }
