@@ -357,6 +357,8 @@ export class Generation {
     const { isBesieged } = this;
     const silentMs = isBesieged ? Math.min(EARLY_MS, blockTimeoutMs / 2) : blockTimeoutMs / 2;
     const left = this.#members.filter(({ state }) => state === "loading" || state === "ready");
+    // Where none could be started, more would not either.
+    if (!this.isReady) return;
     const silent = left.filter((member) => member.silentMs > silentMs).length;
     // Those that accept connections may be the silent ones.
     if (silent > this.#silent) this.#options.events.deaf();
