@@ -102,7 +102,7 @@ describe("where a handler failed", () => {
   test.each(["\n", "\n ", " ", "(", "\nat (", "\nat /(", "/:", "\nat /:1"])(
     "is found behind a message of many times %j: in proportion",
     async (unit) => {
-      await expectGrowth(10_000, (count) => {
+      await expectGrowth(100_000, (count) => {
         const errors = [new Error(unit.repeat(count)), new Error(`${unit.repeat(count)}x`)];
         for (const error of [...errors, new Error(`\nat /${unit.replaceAll("\n", "").repeat(count)}`)]) siteOf(error);
       });

@@ -9,7 +9,7 @@ import { NetworkTable } from "../../handlers/lib/access-networks.ts";
 import { type Match, parseTable } from "../../handlers/lib/access-table.ts";
 import { reject, tempfail } from "../../src/index.ts";
 import { MilterClient, runFilter } from "../../src/testing/index.ts";
-import { expectGrowth, NOT_AT_ALL } from "../support/growth.ts";
+import { amountsOf, expectGrowth, NOT_AT_ALL } from "../support/growth.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
@@ -301,22 +301,22 @@ describe("100,000 entries of each kind", () => {
   });
 
   test("are read in proportion", async () => {
-    await expectGrowth(10_000, (count) => {
+    await expectGrowth(100_000, (count) => {
       const { clients, names } = read(count);
       expect([clients.size, names.size]).toEqual([count, count]);
     });
   });
 
-  test("are looked up as fast as 10,000", async () => {
-    const tables = new Map([10_000, 100_000].map((count) => [count, read(count)]));
+  test("are looked up as fast as a few", async () => {
+    const tables = new Map(amountsOf(100_000, NOT_AT_ALL).map((count) => [count, read(count)]));
     await expectGrowth(
-      10_000,
+      100_000,
       (count) => {
         const { clients, names } = tables.get(count)!;
         for (let index = 0; index < 2000; index++) {
           const found = [
-            clients.block.client("10.0.39.15", "mx.example.net"),
-            names.block.mailbox("user9999@d9999.example"),
+            clients.block.client("10.0.7.208", "mx.example.net"),
+            names.block.mailbox("user2000@d2000.example"),
           ];
           const missing = [
             clients.block.client("192.0.2.7", "mx.example.net"),
