@@ -8,7 +8,7 @@ import { runPmilter, startPmilter } from "../support/pmilter.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
 import { CHANGES, HANDLERS } from "./original.ts";
 
-setDefaultTimeout(120_000);
+setDefaultTimeout(300_000);
 
 const EXAMPLES = { ...HANDLERS, "handler/eom.rb": HANDLERS["handler/eom.rb"] + CHANGES };
 
