@@ -101,14 +101,20 @@ test("after a reload it comes back with the code of the new generation", async (
 
 test("a worker that ends while a reload is under way: neither is lost", async () => {
   await using server = await startVersioned({ config, files: FILES, server: { watch: false } });
-  const slow = FILES["handlers/filter.ts"]
-    .replace('"filter"', '"slow"')
-    .replace("envfrom(", 'async start() { console.log("starting"); await Bun.sleep(300); },\n  envfrom(');
+  const slow = FILES["handlers/filter.ts"].replace('"filter"', '"slow"').replace(
+    "envfrom(",
+    `async start() {
+    console.log("starting");
+    while (!(await Bun.file(import.meta.dir + "/go").exists())) await Bun.sleep(5);
+  },
+  envfrom(`,
+  );
   await save(server, "handlers/filter.ts", slow);
   const reload = askReload(server);
   await server.prints.next(/starting/);
   await endWorker(server);
   expect(await newVersion(server)).toBe(ALL);
+  await save(server, "handlers/go", "");
   expect(await reload).toMatchObject({ ok: true });
   expect(await newVersion(server)).toBe(ALL.replace("filter", "slow"));
 });
