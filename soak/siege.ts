@@ -10,6 +10,7 @@ import {
   BODY,
   CONNECT,
   DATA,
+  descriptorsAtRest,
   descriptorsOf,
   EOH,
   EOM,
@@ -246,7 +247,7 @@ async function main(): Promise<number> {
   console.log("workers    own  fallback  closed  wrong  p50 ms  p99 ms  max ms  bad messages  their max  descriptors");
   for (const workers of values.workers.split(",")) {
     await using server = await startBesieged(workers === "auto" ? "auto" : Number(workers));
-    const before = descriptorsOf(server);
+    const before = await descriptorsAtRest(server);
     const result = await besiege(server, options);
     const { bad, badMs, closed, fallback, own, times, wrong } = result;
     const at = (share: number) => Math.round(times[Math.floor((times.length - 1) * share)] ?? 0);

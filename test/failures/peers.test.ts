@@ -9,6 +9,7 @@ import {
   BODY,
   CONNECT,
   DATA,
+  descriptorsAtRest,
   descriptorsOf,
   descriptorsSettle,
   EOH,
@@ -51,7 +52,7 @@ beforeAll(async () => {
   server = await start(FILTER);
   bystander = await RawClient.connect(server.addresses[0]!);
   expect(await bystander.ask(OPTNEG, CONNECT, HELO)).toBe("Occ");
-  if (IS_LINUX) descriptors = descriptorsOf(server);
+  if (IS_LINUX) descriptors = await descriptorsAtRest(server);
 });
 
 afterAll(async () => {
@@ -238,7 +239,7 @@ test("never-reads: the server reads no more of it, its memory stays, others are 
 
 test("never-reads: one that goes on so is given up after server.timeout", async () => {
   await using short = await start("envrcpt() {}, envfrom() {}", { server: { timeout: 0.3 } });
-  const open = IS_LINUX ? descriptorsOf(short) : 0;
+  const open = IS_LINUX ? await descriptorsAtRest(short) : 0;
   using client = await RawClient.connect(short.addresses[0]!);
   await client.ask(OPTNEG, CONNECT, MAIL);
   client.pause();
@@ -250,7 +251,7 @@ test("never-reads: one that goes on so is given up after server.timeout", async 
 /** One that says no more is cut after `server.timeout`, and an active one beside it is not. */
 async function expectCut(id: string, sent: readonly Uint8Array[], replies: string): Promise<void> {
   await using short = await start(FILTER, { server: { timeout: 0.4 } });
-  const open = IS_LINUX ? descriptorsOf(short) : 0;
+  const open = IS_LINUX ? await descriptorsAtRest(short) : 0;
   using active = await RawClient.connect(short.addresses[0]!);
   await active.ask(OPTNEG);
   const asking = setInterval(() => void active.send(UNKNOWN), 100);

@@ -9,7 +9,15 @@ import { IS_LINUX } from "../support/available.ts";
 import { askServer } from "../../src/server/control.ts";
 import { type Pmilter, runPmilter, startPmilter } from "../support/pmilter.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
-import { CONNECT, descriptorsOf, descriptorsSettle, OPTNEG, RawClient, UNKNOWN } from "../server/wire.ts";
+import {
+  CONNECT,
+  descriptorsAtRest,
+  descriptorsOf,
+  descriptorsSettle,
+  OPTNEG,
+  RawClient,
+  UNKNOWN,
+} from "../server/wire.ts";
 
 setDefaultTimeout(120_000);
 
@@ -84,7 +92,7 @@ describe("requests that are none", () => {
   test.skipIf(!IS_LINUX)(
     "clients that say nothing do not use up what the mail needs, and keep nobody out",
     async () => {
-      const before = descriptorsOf(server);
+      const before = await descriptorsAtRest(server);
       const silent: { terminate(): void }[] = [];
       const connect = () => Bun.connect({ unix: control, socket: { data() {} } });
       while (silent.length < 150) {

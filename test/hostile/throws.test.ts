@@ -7,7 +7,16 @@ import { IS_LINUX } from "../support/available.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { type AnyFilter, Line, settled } from "../handler/harness.ts";
 import { cmd } from "../protocol/wire.ts";
-import { CONNECT, descriptorsOf, descriptorsSettle, MAIL, OPTNEG, packet, RawClient, UNKNOWN } from "../server/wire.ts";
+import {
+  CONNECT,
+  descriptorsAtRest,
+  descriptorsSettle,
+  MAIL,
+  OPTNEG,
+  packet,
+  RawClient,
+  UNKNOWN,
+} from "../server/wire.ts";
 
 setDefaultTimeout(120_000);
 
@@ -123,7 +132,7 @@ export default defineFilter({
       await using server = await start();
       using bystander = await RawClient.connect(server.addresses[0]!);
       await bystander.ask(OPTNEG, CONNECT);
-      const before = descriptorsOf(server);
+      const before = await descriptorsAtRest(server);
       for (let round = 0; round < 3; round++) {
         using client = await RawClient.connect(server.addresses[0]!);
         expect(await client.ask(OPTNEG, CONNECT, MAIL)).toBe("Oct");

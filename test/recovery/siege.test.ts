@@ -1,7 +1,7 @@
 /** Handlers that block again and again: what a session may cost, and what the sessions beside it get. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { besiege, isSound, KINDS, startBesieged } from "../../soak/siege.ts";
-import { descriptorsOf, descriptorsSettle } from "../server/wire.ts";
+import { descriptorsAtRest, descriptorsSettle } from "../server/wire.ts";
 import { IS_LINUX } from "../support/available.ts";
 import { waitFor } from "../support/temp.ts";
 import {
@@ -108,7 +108,7 @@ describe("reinforced", () => {
   test("reinforced: they end once nothing has blocked for a while, and nothing is left of them", async () => {
     await using server = await startFaulty();
     using session = await begin(server);
-    const before = IS_LINUX ? descriptorsOf(server) : 0;
+    const before = IS_LINUX ? await descriptorsAtRest(server) : 0;
     expectCodes(await session.ask(LOOP), "t");
     await waitFor(async () => (await statusOf(server)).workers.length > 1, { what: "a further worker" });
     await waitFor(async () => (await statusOf(server)).workers.length === 1, { what: "its end", timeoutMs: 60_000 });

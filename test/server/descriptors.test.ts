@@ -6,7 +6,7 @@ import { startPmilter } from "../support/pmilter.ts";
 import {
   BODY,
   CONNECT,
-  descriptorsOf,
+  descriptorsAtRest,
   descriptorsSettle,
   EOM,
   HELO,
@@ -88,7 +88,7 @@ test.skipIf(!IS_LINUX)("10,000 connections, over unix and TCP, leave no descript
       );
     }
   };
-  const before = descriptorsOf(server);
+  const before = await descriptorsAtRest(server);
   await run(1000);
   await descriptorsSettle(server, before);
   const resident = residentBytes(server);
@@ -106,7 +106,7 @@ describe.skipIf(!IS_LINUX).each(["unix:pmilter.sock", "inet:127.0.0.1:0"])("a pe
       config: '[[filter]]\npath = "filter.ts"',
       files: { "filter.ts": FILTER },
     });
-    const before = descriptorsOf(server);
+    const before = await descriptorsAtRest(server);
     using quit = await RawClient.connect(server.addresses[0]!);
     await quit.send(OPTNEG, QUIT);
     using broken = await RawClient.connect(server.addresses[0]!);
@@ -124,7 +124,7 @@ describe.skipIf(!IS_LINUX).each(["unix:pmilter.sock", "inet:127.0.0.1:0"])("a pe
       config: '[[filter]]\npath = "filter.ts"',
       files: { "filter.ts": FILTER },
     });
-    const before = descriptorsOf(server);
+    const before = await descriptorsAtRest(server);
     using client = await RawClient.connect(server.addresses[0]!);
     await client.send(OPTNEG, CONNECT, HELO, MAIL);
     client.pause();
@@ -140,7 +140,7 @@ test.skipIf(!IS_LINUX)("a connection that server.allow refuses takes no descript
     listen: "inet:127.0.0.1:0",
     server: { workers: 1, allow: ["192.0.2.0/24"] },
   });
-  const before = descriptorsOf(server);
+  const before = await descriptorsAtRest(server);
   using client = await RawClient.connect(server.addresses[0]!);
   await client.ended();
   await descriptorsSettle(server, before, 3000);

@@ -251,6 +251,22 @@ function targetOf(link: string): string | null {
   }
 }
 
+/** Looks, and time between them, that have to find the same. */
+const LOOKS_AT_REST = 10;
+const LOOK_MS = 100;
+
+/** Descriptors that the server has open once its threads have started: one that watches files opens its own a moment later. */
+export async function descriptorsAtRest(server: Pmilter): Promise<number> {
+  let count = descriptorsOf(server);
+  for (let same = 0; same < LOOKS_AT_REST;) {
+    await Bun.sleep(LOOK_MS);
+    const now = descriptorsOf(server);
+    same = now === count ? same + 1 : 0;
+    count = now;
+  }
+  return count;
+}
+
 /** Waits until the server has this many descriptors open. */
 export async function descriptorsSettle(server: Pmilter, expected: number, timeoutMs = PATIENCE_MS): Promise<void> {
   let count = 0;

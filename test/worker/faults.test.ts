@@ -3,7 +3,16 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { IS_LINUX } from "../support/available.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
-import { CONNECT, descriptorsOf, descriptorsSettle, MAIL, OPTNEG, QUIT, RawClient, UNKNOWN } from "../server/wire.ts";
+import {
+  CONNECT,
+  descriptorsAtRest,
+  descriptorsSettle,
+  MAIL,
+  OPTNEG,
+  QUIT,
+  RawClient,
+  UNKNOWN,
+} from "../server/wire.ts";
 
 setDefaultTimeout(120_000);
 
@@ -159,7 +168,7 @@ describe("process.exit in a handler", () => {
       // Served again once its successor is there.
       expect(await client.ask(UNKNOWN)).toBe("y");
     };
-    const before = descriptorsOf(server);
+    const before = await descriptorsAtRest(server);
     for (let round = 0; round < 4; round++) await crash();
     await descriptorsSettle(server, before);
   });
