@@ -305,9 +305,9 @@ describe("server.timeout", () => {
 
   test("a connection whose handler works is not idle", async () => {
     await using server = await startPmilter({
-      server: { ...QUICK, timeout: 0.3 },
+      server: { ...QUICK, timeout: 1.5 },
       config,
-      files: filter("async envfrom() { await Bun.sleep(900); return reject('550 5.7.1 after all'); }"),
+      files: filter("async envfrom() { await Bun.sleep(4000); return reject('550 5.7.1 after all'); }"),
     });
     using client = await RawClient.connect(server.addresses[0]!);
     expect(await client.ask(OPTNEG, CONNECT, MAIL)).toBe("Ocy");

@@ -13,7 +13,7 @@ export const MAIN = join(ROOT, "src", "main.ts");
 export interface PmilterOptions {
   /** The text of pmilter.toml, `server.listen` left out: see `listen`. Placed in the folder of `files`. */
   readonly config?: string;
-  /** Keys of `[server]` besides `listen`; written into the text. */
+  /** Keys of `[server]` besides `listen`; written into the text. `block_timeout` is 9 if it is not among them. */
   readonly server?: Readonly<Record<string, unknown>>;
   /** Default: a unix socket `pmilter.sock` in the folder, mode 0666. A port of 0 is chosen by the kernel. */
   readonly listen?: string | readonly string[];
@@ -89,7 +89,8 @@ export interface Pmilter extends AsyncDisposable {
 /** Writes the files and the configuration into a new folder. */
 export async function writeProject(dir: string, options: PmilterOptions): Promise<string> {
   const listen = options.listen ?? `unix:${join(dir, "pmilter.sock")}`;
-  const server = { listen, socket_mode: "0666", ...options.server };
+  // A handler is not to be taken for stuck because the machine is slow: who tests that says how long. More than 9 s is warned of.
+  const server = { listen, socket_mode: "0666", block_timeout: 9, ...options.server };
   const keys = Object.entries(server).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
   const configFile = join(dir, options.configPath ?? "pmilter.toml");
   for (const [name, text] of Object.entries(options.files ?? {})) {
