@@ -186,7 +186,9 @@ describe.each(KINDS)("a %s connection with two holders", (kind) => {
     client.socket.pause();
     let written = adopted.socket.write(bytes);
     expect(written).toBeLessThan(bytes.length);
-    expect(adopted.socket.write(bytes.subarray(written))).toBe(0);
+    // The kernel may find room for more meanwhile, and in the end for none.
+    for (let taken = -1; taken !== 0;) written += taken = adopted.socket.write(bytes.subarray(written));
+    expect(written).toBeLessThan(bytes.length);
     client.socket.resume();
     const read = client.until(({ chunks }) => chunks.reduce((sum, { length }) => sum + length, 0) === bytes.length);
     while (written < bytes.length) {
