@@ -80,7 +80,8 @@ export interface SiegeResult {
 
 export function startBesieged(workers: number | "auto"): Promise<Pmilter> {
   return startPmilter({
-    server: { workers },
+    // The default, which the tests' servers do not have.
+    server: { workers, block_timeout: 2 },
     config: '[[filter]]\npath = "rule.ts"\n',
     files: { "rule.ts": FILTER },
   });
