@@ -58,7 +58,7 @@ const FALLBACK_DECISIONS: Readonly<Record<Exclude<Fallback, "continue">, Decisio
 /** For a message whose body is larger than `limits.body`: RFC 5321 4.2.2, RFC 3463 3.4. */
 const TOO_LARGE = textDecision("reject", "552 5.3.4 Message too big");
 
-/** A filter that failed in the packets that began a session, which come again without it, or whose part is over. */
+/** A filter that is left out when the packets that began a session are replayed: it failed in them, or its part is over. */
 export interface PassedOver {
   /** Its index. */
   readonly filter: number;
@@ -644,7 +644,7 @@ export class Conversation implements SessionSource, ReportSource {
     );
   }
 
-  /** A handler that was awaited is through, or its time is: nobody is there to catch what is thrown here. */
+  /** An awaited handler has settled, or its time is over. No caller catches what is thrown here. */
   #settle(waiting: Waiting, how: "value" | "error" | "timeout", value: unknown): void {
     try {
       this.#goOn(waiting, how, value);

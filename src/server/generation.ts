@@ -124,9 +124,9 @@ export class Generation {
   readonly #deaths: number[];
   /** When a worker was last lost to a handler, on the clock of `performance.now()`. */
   #blockedAt = Number.NEGATIVE_INFINITY;
-  /** Workers that did not return to their event loop when it was last looked. */
+  /** Number of silent workers at the last look. */
   #silent = 0;
-  /** When a worker beside those that were asked for was last started, or may be again. */
+  /** When a further worker was last started, or when the next may be started after one failed. */
   #reinforceAt = 0;
 
   /** Nothing runs yet: see {@link load}. */
@@ -347,8 +347,8 @@ export class Generation {
   }
 
   /**
-   * While workers are silent, and for a while after some were lost to that, others are there beside them: most sessions are
-   * with a worker that answers, whoever sends what blocks the next.
+   * Starts further workers while some are silent, and for a while after some were lost, and ends them afterwards: most
+   * sessions are then with a worker that answers.
    */
   #reinforce(): void {
     if (this.#ending !== null) return;
@@ -363,7 +363,7 @@ export class Generation {
     // Those that accept connections may be the silent ones.
     if (silent > this.#silent) this.#options.events.deaf();
     this.#silent = silent;
-    // Where nothing was lost a slow handler is likelier than one that never returns, and others are there.
+    // Before the first loss a slow handler is more likely than one that never returns, and the other workers answer.
     const wanted = isBesieged ? silent + RESERVE : silent < left.length ? 0 : 1;
     const { workers } = this.#options;
     const loading = left.filter(({ state }) => state === "loading").length;
@@ -599,7 +599,7 @@ export class Generation {
   }
 
   #respawn(place: number, delayMs: number): void {
-    // Those beside the ones that were asked for are started when they are needed.
+    // A further worker is started by `#reinforce` when it is needed.
     if (place >= this.#options.workers) return;
     const spawn = () => {
       if (this.#isOver) return;

@@ -13,7 +13,7 @@ export interface Loss {
   readonly slots: readonly number[];
   /** The slot whose handler ran when it was lost, null if that is not known. */
   readonly busySlot: number | null;
-  /** Since when it has answered nobody, on the clock of `performance.now()`; infinity if it was never silent. */
+  /** When it was last seen to return to its event loop, on the clock of `performance.now()`; infinity if it was not silent. */
   readonly since: number;
 }
 

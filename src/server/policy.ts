@@ -65,15 +65,15 @@ export const MEMORY_MS = 2000;
 export const MEMORY_AT_MOST = 4;
 /** How long a worker that holds too much memory may finish its sessions, before they are taken from it. */
 export const LEAVING_MS = 30_000;
-/** Workers that are there at the most beside those that were asked for, while others are silent or were lost a moment ago. */
+/** Maximum number of further workers of a generation, beside those of `server.workers`. */
 export const MAX_EXTRA = 8;
-/** So many of them are started at a time: they share the processors with the handlers that do not return. */
+/** How many of them may be loading at a time: they share the processors with the handlers that do not return. */
 export const MAX_LOADING = 2;
-/** So many more than are silent, after a worker was lost to a handler: the next message that blocks meets a part of the sessions. */
+/** While losses are expected, this many further workers are kept beyond one for each silent one: a loss then costs fewer sessions. */
 export const RESERVE = 3;
-/** After a worker was lost to a handler, one that is silent for so long, in milliseconds, is likely to be the next. */
+/** While losses are expected, a worker that is silent for so long, in milliseconds, counts as blocked. */
 export const EARLY_MS = 250;
-/** So long after the last one was lost, in milliseconds, nobody is said to send what blocks workers any more. */
+/** How long after the last loss of a worker to a handler further losses are expected, in milliseconds. */
 export const CALM_MS = 20_000;
 /** How long a connection may wait for a worker before it gets the fallback: Sendmail waits 10 s for each reply. */
 export const UNPLACED_MS = 4000;
@@ -85,9 +85,9 @@ export const PREPARE_MS = UNPLACED_MS / 2;
  * A session that might be later if it lost another worker gets the fallback from the stand-in.
  */
 export const LATEST_MS = 9000;
-/** What it takes, in milliseconds, from the end of `block_timeout` to the answers and to another worker. */
+/** Milliseconds from the end of `block_timeout` until a session is answered and placed with another worker, at the most. */
 export const ANSWERED_MS = 2500;
-/** Workers that the handlers of one session may cost. With one more the rest of the session gets the fallback. */
+/** How many workers the handlers of one session may cost. After one more the rest of the session gets the fallback. */
 export const MAX_COST = 1;
 
 /** After so long without a worker that takes sessions, in milliseconds, the process ends. */
