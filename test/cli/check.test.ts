@@ -141,13 +141,13 @@ describe("a configuration that is wrong: exit code 1, and all its faults on stan
     expect(stderr).toStartWith(`pmilter: ${configFile}:`);
     expect(stderr).toMatch(/pmilter\.toml:4:1: server\.workrs: unknown key; did you mean "workers"\?/);
     expect(stderr).toMatch(/pmilter\.toml:5:1: server\.log_level: expected .*"loud"/);
-    expect(stderr).toMatch(/pmilter\.toml:8:1: handler\.session\.envform_handler: .*did you mean "envfrom_handler"\?/);
+    expect(stderr).toMatch(/pmilter\.toml:9:1: handler\.session\.envform_handler: .*did you mean "envfrom_handler"\?/);
   });
 
   test("no TOML", async () => {
     const { exitCode, stderr } = await check({ config: "[handler\n" });
     expect(exitCode).toBe(1);
-    expect(stderr).toMatch(/pmilter\.toml:5:\d+: not valid TOML/);
+    expect(stderr).toMatch(/pmilter\.toml:6:\d+: not valid TOML/);
   });
 
   test("no file", async () => {

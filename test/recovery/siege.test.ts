@@ -1,6 +1,7 @@
 /** Handlers that block again and again: what a session may cost, and what the sessions beside it get. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { besiege, isSound, KINDS, startBesieged } from "../../soak/siege.ts";
+import { MAX_COST } from "../../src/server/policy.ts";
 import { descriptorsAtRest, descriptorsSettle } from "../server/wire.ts";
 import { IS_LINUX } from "../support/available.ts";
 import { waitFor } from "../support/temp.ts";
@@ -34,13 +35,15 @@ export default defineFilter({
 `;
 
 describe("repeats", () => {
-  test("repeats: a session that costs a second worker gets the fallback, and no handler is asked any more", async () => {
+  test("repeats: a session that costs one worker too many gets the fallback, and no handler is asked any more", async () => {
     await using server = await startFaulty();
     using between = await begin(server, { name: "between.example.net" });
     using session = await begin(server);
-    expectCodes(await session.ask(LOOP), "t");
-    await session.send(ABORT);
-    await pass(session);
+    for (let loss = 0; loss < MAX_COST; loss++) {
+      expectCodes(await session.ask(LOOP), "t");
+      await session.send(ABORT);
+      await pass(session);
+    }
     expectCodes(await session.ask(LOOP), "t");
     await session.send(ABORT);
     // It would be accepted.
@@ -51,14 +54,14 @@ describe("repeats", () => {
     expectCodes(await session.ask(LOOP), "t");
     await pass(between, "between.example.net");
     const { counters } = await statusOf(server);
-    expect(counters).toMatchObject({ blocked: 2, sessionsLost: 0, connectionsRefused: 1 });
-    await server.log.next(/tempfail connection: .*reason="its handlers have cost 2 workers"/);
+    expect(counters).toMatchObject({ blocked: MAX_COST + 1, sessionsLost: 0, connectionsRefused: 1 });
+    await server.log.next(new RegExp(`tempfail connection: .*reason="its handlers have cost ${MAX_COST + 1} workers"`));
   });
 
   test("repeats: another session of the same connection begins without a debt", async () => {
     await using server = await startFaulty();
     using session = await begin(server);
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < MAX_COST + 2; round++) {
       expectCodes(await session.ask(LOOP), "t");
       await session.send(Buffer.from([0, 0, 0, 1, "K".charCodeAt(0)]));
       expectCodes(await session.ask(connect(), helo()), "cc");
@@ -74,7 +77,7 @@ describe("repeats", () => {
         files: { "second.ts": SECOND },
       });
       using session = await begin(server);
-      for (let round = 0; round < 2; round++) {
+      for (let round = 0; round <= MAX_COST; round++) {
         expectCodes(await session.ask(LOOP), "c");
         await session.send(ABORT);
       }
@@ -82,7 +85,8 @@ describe("repeats", () => {
       expectCodes(await session.ask(LOOP, rcpt("<refuse@example.com>")), "ca");
       await session.send(ABORT);
       expectCodes(await session.ask(mail("<second@example.com>")), "y");
-      expect((await statusOf(server)).counters).toMatchObject({ blocked: 2, sessionsLost: 0, connectionsRefused: 0 });
+      const { counters } = await statusOf(server);
+      expect(counters).toMatchObject({ blocked: MAX_COST + 1, sessionsLost: 0, connectionsRefused: 0 });
     },
   );
 });
@@ -96,6 +100,9 @@ describe("reinforced", () => {
     // The one worker that was asked for would be blocked now.
     using second = await begin(server);
     await second.send(LOOP);
+    await waitFor(async () => (await statusOf(server)).workers.some(({ blockedMs }) => blockedMs > 0), {
+      what: "a blocked worker",
+    });
     const answers = Array.from({ length: 8 }, async () => {
       using other = await begin(server);
       await pass(other);

@@ -90,7 +90,12 @@ export interface Pmilter extends AsyncDisposable {
 export async function writeProject(dir: string, options: PmilterOptions): Promise<string> {
   const listen = options.listen ?? `unix:${join(dir, "pmilter.sock")}`;
   // A handler is not to be taken for stuck because the machine is slow: who tests that says how long. More than 9 s is warned of.
-  const server = { listen, socket_mode: "0666", block_timeout: 9, ...options.server };
+  const server = {
+    listen,
+    socket_mode: "0666",
+    ...options.server,
+    block_timeout: options.server?.["block_timeout"] ?? 9,
+  };
   const keys = Object.entries(server).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
   const configFile = join(dir, options.configPath ?? "pmilter.toml");
   for (const [name, text] of Object.entries(options.files ?? {})) {
