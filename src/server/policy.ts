@@ -88,7 +88,7 @@ export const LATEST_MS = 9000;
 /** Milliseconds from the end of `block_timeout` until a session is answered and placed with another worker, at the most. */
 export const ANSWERED_MS = 2500;
 /** How many workers the handlers of one session may cost. After one more the rest of the session gets the fallback. */
-export const MAX_COST = 5;
+export const MAX_COST = 20;
 
 /** After so long without a worker that takes sessions, in milliseconds, the process ends. */
 export const NO_WORKER_MS = 30_000;

@@ -47,7 +47,7 @@ const ODD: readonly [string, () => unknown][] = [
   ["a branded object whose kind is no string", () => branded({ kind: Symbol("kind") })],
   ["a branded object with a reply that throws", () => branded({ kind: "reject", reply: revoked({}) })],
   ["a branded object with lines that are none", () => branded({ kind: "reject", reply: { code: 550, lines: 5 } })],
-  ["a branded object with a line that breaks", () => branded({ kind: "reject", reply: reply(["a\r\n250 ok"]) })],
+  ["a branded object with a line that cannot be sent", () => branded({ kind: "reject", reply: reply(["a\u0000b"]) })],
 ];
 
 function thenOnce(): object {
