@@ -123,8 +123,8 @@ export class Terminal implements AsyncDisposable {
   }
 
   #spawn(command: string): Bun.Subprocess<"ignore", "pipe", "pipe"> {
-    // What `bun test` sets would reach the command.
-    const { NODE_ENV: _, ...env } = process.env;
+    // What `bun test` sets would reach the command; under --no-orphans `bun run` waits for all that it has started.
+    const { NODE_ENV: _, BUN_FEATURE_FLAG_NO_ORPHANS: __, ...env } = process.env;
     return Bun.spawn(["sh", "-c", command], {
       cwd: this.dir,
       env: { ...env, PATH: this.#path },
