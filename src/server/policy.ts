@@ -21,6 +21,9 @@ export const WATCH_MS = 200;
 /** Files that are looked at in a second, at most: with more than a fifth of it to watch, looks become rarer. */
 export const WATCHED_A_SECOND = 5000;
 
+/** How long after its thread has ended by itself files are watched again, in milliseconds: descriptors may have been used up. */
+export const WATCH_AGAIN_MS = 5000;
+
 /** How many generations may be alive at a time; with that many still ending, a reload fails. */
 export const MAX_GENERATIONS = 32;
 /** Rows for workers in the ledger at the least, so that a reload may raise `server.workers`: 64 bytes each. */

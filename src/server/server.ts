@@ -35,6 +35,7 @@ import {
   LOADED_MS,
   NATIVE_MS,
   NO_WORKER_MS,
+  WATCH_AGAIN_MS,
   WATCHDOG_MS,
 } from "./policy.ts";
 import { dropPrivileges } from "./privileges.ts";
@@ -85,6 +86,8 @@ export class FilterServer {
   readonly #spare = new SpareDescriptors(this.#nothing);
   readonly #room: ConnectionRoom;
   #withoutWorkerMs = 0;
+  /** When files are to be watched again, on the clock of `performance.now()`; infinity while they are. */
+  #watchAgainAt = Number.POSITIVE_INFINITY;
   /** As it was at the start: giving up rights changes it, and the configuration's defaults must not change with it. */
   readonly #environment = { ...process.env };
   /** A start or a reload that is under way; settles whatever becomes of it. */
@@ -159,7 +162,10 @@ export class FilterServer {
     this.#watchdog = setInterval(() => this.#look(), WATCHDOG_MS);
     this.#watcher = new FileWatcher(options.watchUrl, {
       changed: () => void this.#reloadChanged(),
-      failed: (reason) => options.log.write("error", `files are not watched until the next reload: ${reason}`),
+      failed: (reason) => {
+        this.#watchAgainAt = performance.now() + WATCH_AGAIN_MS;
+        options.log.write("error", `files are not watched for ${WATCH_AGAIN_MS / 1000} s: ${reason}`);
+      },
     });
   }
 
@@ -471,6 +477,12 @@ export class FilterServer {
     const bound = this.#config.limits.workerMemory * (1 + all.reduce((sum, { loads }) => sum + loads.length, 0));
     const resident = residentBytes();
     for (const generation of all) generation.watch(elapsed, resident, resident > bound);
+    if (now > this.#watchAgainAt && !this.isStopping && !this.#roster.isStarved) {
+      this.#watchAgainAt = Number.POSITIVE_INFINITY;
+      this.#watch();
+      // What was saved meanwhile no look has seen.
+      void this.#reloadChanged();
+    }
     this.#connections.standIn(now);
     this.#lookForWorkers(now, elapsed);
   }

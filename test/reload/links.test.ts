@@ -303,8 +303,10 @@ async function versions(server: Pmilter): Promise<Record<string, string>> {
       found.set(change.name, values.add(change.value));
     }
   }
-  expect((await askStatus(server)).generation.workers.every((connections) => connections > 0)).toBe(true);
+  const { workers } = (await askStatus(server)).generation;
   await Promise.all(clients.map((client) => client.quit()));
+  // On a busy machine the workers that answer get more than their share: then not all of them were asked.
+  if (!workers.every((connections) => connections > 0)) return await versions(server);
   return Object.fromEntries(
     LAYOUTS.filter((layout) => found.has(`X-${folderOf(layout)}`)).map((layout) => [
       layout.name,

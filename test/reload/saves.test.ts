@@ -336,9 +336,11 @@ describe("half-written: one reload of whole files", () => {
     await save(server, "lib/part.ts", FROM_FILES["lib/part.ts"]);
     await save(server, "other.ts", "not imported");
     await quiet();
-    await save(server, "data.json", '{ "word": "changed" }');
-    await quiet();
-    await save(server, "data.json", FROM_FILES["data.json"]);
+    expect(reloadLines(server)).toEqual([]);
+    for (const [at, text] of ['{ "word": "changed" }', FROM_FILES["data.json"]].entries()) {
+      await save(server, "data.json", text);
+      await waitFor(() => reloadLines(server).length > at, { what: "a reload" });
+    }
     await quiet();
     expect(reloadLines(server)).toHaveLength(2);
   });
