@@ -183,9 +183,10 @@ export class Generation {
     return this.#sources;
   }
 
-  /** Connections by worker. */
+  /** Connections by worker: a place of `server.workers` counts while its worker is replaced, a further worker while it runs. */
   get loads(): number[] {
-    return this.#members.map(({ connections }) => connections);
+    const members = this.#members.filter(({ place, state }) => place < this.#options.workers || state !== "over");
+    return members.map(({ connections }) => connections);
   }
 
   get workers(): WorkerStatus[] {
