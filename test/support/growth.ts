@@ -14,8 +14,8 @@ interface Growth {
 const IN_PROPORTION: Growth = { times: 30, most: 200 };
 /** With the square 10 times as much is about 100 times the work, with the cube 1,000. */
 export const WITH_THE_SQUARE: Growth = { times: 10, most: 300 };
-/** The work is to stay as it is. */
-export const NOT_AT_ALL: Growth = { times: 30, most: 8 };
+/** The work is to stay as it is; in proportion it would be 30 times as much. */
+export const NOT_AT_ALL: Growth = { times: 30, most: 20 };
 
 /** What else the machine does makes work cost more at times, and never less: so often it is measured until it fits. */
 const TRIES = 5;
