@@ -326,7 +326,7 @@ export class Connections {
 
   /** For how long the peer that has waited longest for a worker has, in milliseconds; 0 if none waits. */
   waitedMs(now: number): number {
-    return this.#waiting().reduce((longest, { since }) => Math.max(longest, now - since), 0);
+    return longestWait(this.#waiting(), now);
   }
 
   /** Those of the unplaced whose peer has sent something: a session whose peer says nothing waits for nothing. */
@@ -338,13 +338,14 @@ export class Connections {
   standIn(now: number): void {
     if (this.#lacksDescriptors) this.placeWaiting();
     const generations = this.#generations();
-    const waitedMs = this.waitedMs(now);
+    const waiting = this.#waiting();
+    const waitedMs = longestWait(waiting, now);
     // Where workers are being lost it is there before it is needed: to start one takes a while on a busy machine.
     if (waitedMs > PREPARE_MS || generations.current?.isBesieged === true) generations.prepareStandIn();
     else generations.dismissStandIn();
     const standIn = waitedMs > UNPLACED_MS ? generations.standIn() : null;
     if (standIn === null) return;
-    const late = new Set(this.#waiting().filter(({ since }) => now - since > UNPLACED_MS));
+    const late = new Set(waiting.filter(({ since }) => now - since > UNPLACED_MS));
     this.#unplaced = this.#unplaced.filter((each) => !late.has(each));
     for (const each of late) this.#place({ ...each, to: standIn });
   }
@@ -363,6 +364,10 @@ export class Connections {
     end(held);
     this.#host.ended();
   }
+}
+
+function longestWait(waiting: readonly Unplaced[], now: number): number {
+  return waiting.reduce((longest, { since }) => Math.max(longest, now - since), 0);
 }
 
 /** How a session is resumed in a generation that may not be the one that it was with. */

@@ -312,7 +312,7 @@ export class Generation {
     const busySlot = ledger.busySlot(member.row);
     member.state = "over";
     this.#takeFrom(member);
-    member.loss = { cause: "blocked", busySlot, since: performance.now() - member.silentMs };
+    member.loss = { cause: "blocked", busySlot, since: member.silentSince };
     void member.thread.terminate().then(() => this.#orphan(member));
   }
 
@@ -543,7 +543,7 @@ export class Generation {
     events.count(COUNTER_OF[cause]);
     events.log("crit", `a worker with ${connections(member.taken.length)} ${reason}; another is started`);
     if (cause !== "memory") this.#blockedAt = performance.now();
-    member.loss = { cause, busySlot, since: performance.now() - member.silentMs };
+    member.loss = { cause, busySlot, since: member.silentSince };
     void member.thread.terminate().then(() => this.#orphan(member));
     if (!wasLeaving && this.#ending === null) {
       this.#respawn(member.place, cause === "died" ? this.#delayAfterDeath(member, true) : 0);
@@ -579,7 +579,7 @@ export class Generation {
       this.#orphan(member);
       return;
     }
-    member.loss = { cause: "died", busySlot, since: performance.now() - member.silentMs };
+    member.loss = { cause: "died", busySlot, since: member.silentSince };
     if (!this.#isCut) {
       events.count(COUNTER_OF.died);
       events.log("crit", `a worker with ${connections(member.taken.length)} ended: ${reason}; another is started`);

@@ -77,6 +77,11 @@ export class Member {
     return this.#silentMs;
   }
 
+  /** When it was last seen to return to its event loop, on the clock of `performance.now()`. */
+  get silentSince(): number {
+    return performance.now() - this.#silentMs;
+  }
+
   /** Of one that is lost, what it has is somebody else's. */
   get connections(): number {
     return this.state === "over" ? 0 : this.#roster.countOf(this.row);
