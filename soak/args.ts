@@ -13,6 +13,8 @@ export interface SoakArguments {
   readonly faults: FaultSet;
   /** Milliseconds that an answer may take beyond what is promised. */
   readonly allowanceMs: number;
+  /** Takes the server's whole log, "" for none. */
+  readonly log: string;
   readonly isJson: boolean;
   readonly isHelp: boolean;
 }
@@ -34,6 +36,7 @@ Options:
   --rate N           messages a second, 1 to 5000 (default 200)
   --faults SET       all (default), handlers (those that leave their worker alive), none
   --allowance S      seconds that an answer may take beyond what is promised, for a loaded machine (default 2)
+  --log FILE         keeps the server's whole log there
   --json             the summary as data
   -h, --help         this text
 `;
@@ -54,6 +57,7 @@ type NumberKey = (typeof NUMBERS)[keyof typeof NUMBERS]["key"];
 export function parseSoakArguments(args: readonly string[], seed: number): SoakArguments {
   const numbers: Partial<Record<NumberKey, number>> = {};
   let faults: FaultSet = "all";
+  let log = "";
   let isJson = false;
   let isHelp = false;
   for (let at = 0; at < args.length; at++) {
@@ -73,7 +77,8 @@ export function parseSoakArguments(args: readonly string[], seed: number): SoakA
       const found = FAULT_SETS.find((set) => set === text);
       if (found === undefined) throw new SoakUsageError(`--faults is one of ${FAULT_SETS.join(", ")}, got "${text}"`);
       faults = found;
-    } else if (attached !== undefined) throw new SoakUsageError(`there is no option ${args[at]}`);
+    } else if (name === "--log") log = value();
+    else if (attached !== undefined) throw new SoakUsageError(`there is no option ${args[at]}`);
     else if (name === "--json") isJson = true;
     else if (name === "--help" || name === "-h") isHelp = true;
     else if (name.startsWith("-")) throw new SoakUsageError(`there is no option ${name}`);
@@ -86,6 +91,7 @@ export function parseSoakArguments(args: readonly string[], seed: number): SoakA
     rate: numbers.rate ?? 200,
     faults,
     allowanceMs: (numbers.allowance ?? 2) * 1000,
+    log,
     isJson,
     isHelp,
   };

@@ -80,7 +80,7 @@ export async function soak(args: SoakArguments, options: SoakOptions = {}): Prom
   const incidents = new Incidents(KEEP_MS);
   const versions = new Versions();
   const samples: Sample[] = [];
-  await using server = await SoakServer.start(editFilter);
+  await using server = await SoakServer.start(args.log, editFilter);
   await Bun.sleep(SETTLE_MS);
   const started = performance.now();
   const ownBefore = process.cpuUsage();

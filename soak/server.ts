@@ -2,7 +2,7 @@
 import { mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Subprocess } from "bun";
+import type { FileSink, Subprocess } from "bun";
 import { askServer } from "../src/server/control.ts";
 import type { Status } from "../src/server/status.ts";
 import type { Target } from "./transport.ts";
@@ -44,16 +44,24 @@ class LogLines {
   serious: string[] = [];
   count = 0;
   isEnded = false;
+  readonly #file: FileSink | undefined;
   readonly #watchers = new Set<(line: string) => void>();
+
+  /** @param file where all of it is kept, "" for nowhere */
+  constructor(file: string) {
+    if (file !== "") this.#file = Bun.file(file).writer();
+  }
 
   async read(stream: ReadableStream<Uint8Array>): Promise<void> {
     const decoder = new TextDecoder();
     let rest = "";
     for await (const chunk of stream) {
+      void this.#file?.write(chunk);
       const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
       rest = lines.pop()!;
       for (const line of lines) this.#take(line);
     }
+    await this.#file?.end();
     this.isEnded = true;
     this.#take("(the end of the log)");
   }
@@ -107,15 +115,16 @@ async function filterText(version: number, isBroken: boolean): Promise<string> {
 
 export class SoakServer implements AsyncDisposable {
   readonly dir: string;
-  readonly log = new LogLines();
+  readonly log: LogLines;
   readonly #process: Subprocess;
   readonly #edit: (filter: string) => string;
   readonly #reading: Promise<void>;
   /** The unix socket, and the TCP one. */
   targets: { readonly unix: Target; readonly tcp: Target } = { unix: { unix: "" }, tcp: { unix: "" } };
 
-  private constructor(dir: string, edit: (filter: string) => string) {
+  private constructor(dir: string, log: string, edit: (filter: string) => string) {
     this.dir = dir;
+    this.log = new LogLines(log);
     this.#edit = edit;
     this.#process = Bun.spawn([process.execPath, join(ROOT, "src", "main.ts"), "-c", join(dir, "pmilter.toml")], {
       cwd: dir,
@@ -126,13 +135,14 @@ export class SoakServer implements AsyncDisposable {
 
   /**
    * Starts it with version 1 of the filter, and waits until it serves.
+   * @param log a file that takes its whole log, "" for none
    * @param edit what becomes of the filter's text before it is written
    */
-  static async start(edit = (filter: string) => filter): Promise<SoakServer> {
+  static async start(log: string, edit = (filter: string) => filter): Promise<SoakServer> {
     const dir = await mkdtemp(join(tmpdir(), "pmilter-soak-"));
     await writeFile(join(dir, "pmilter.toml"), CONFIG);
     await writeFile(join(dir, "filter.ts"), edit(await filterText(1, false)));
-    const server = new SoakServer(dir, edit);
+    const server = new SoakServer(dir, log, edit);
     try {
       const [, port] = await server.log.next(/ready: listening on .*inet:127\.0\.0\.1:(\d+)/);
       server.targets = {
