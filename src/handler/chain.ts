@@ -8,7 +8,6 @@ import { PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "../protocol/phas
 import { UsageError } from "./errors.ts";
 import type { Fallback } from "./fallback.ts";
 import type { AnyHandler, LoadedFilter } from "./filter.ts";
-import { ChunkCopies } from "./intake.ts";
 import { MACRO_STAGES, type MacroPhase } from "./types.ts";
 
 /** A filter with its place in the configuration. */
@@ -70,7 +69,6 @@ export class Chain {
   readonly needs: Readonly<Record<Phase, Need>>;
   readonly wants: Wants;
   readonly collectsBody: boolean;
-  readonly chunks = new ChunkCopies();
   /** Some filter wants to see recipients that the mail server rejects itself. */
   readonly wantsRejected: boolean;
 

@@ -289,7 +289,7 @@ export class Conversation implements SessionSource, ReportSource {
       problem ??= `more than ${this.#chain.policy.limits.macros} bytes of macros (limits.macros)`;
     }
     if (problem !== null && this.#passLimit(phase, problem)) return;
-    if (this.#chain.steps[phase.index]!.length > 0) this.#values.read(phase, session, this.message, this.#chain.chunks);
+    if (this.#chain.steps[phase.index]!.length > 0) this.#values.read(phase, session, this.message);
     this.#run(phase, 0);
   }
 
@@ -624,7 +624,7 @@ export class Conversation implements SessionSource, ReportSource {
   #wait(index: number, part: FilterPart, phase: EventPhase, promise: unknown): void {
     const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
     const waiting: Waiting = { index, part, phase, subject: null };
-    if (phase === PHASES.body) this.#chain.chunks.lend();
+    if (phase === PHASES.body) this.session.framer.lend();
     this.#waiting = waiting;
     const patience = (this.#patience ??= new Patience(this.#host));
     const isFirst = patience.isFresh;

@@ -58,27 +58,6 @@ export function takeIn(
 const NONE: readonly string[] = [];
 const headerNames = new NameCache();
 
-/**
- * Where body handlers get their chunks from: a copy, since the read that a chunk lies in may be used again before an
- * async handler has settled. One buffer serves all sessions of a worker, as long as no handler holds on to it.
- */
-export class ChunkCopies {
-  #buffer = new Uint8Array(0);
-
-  /** A copy of `bytes[start, end)`, valid until the next call; until the handler settles, if it was {@link lend}ed. */
-  copy(bytes: Uint8Array, start: number, end: number): Uint8Array {
-    const length = end - start;
-    if (this.#buffer.length < length) this.#buffer = new Uint8Array(length);
-    Buffer.prototype.copy.call(bytes, this.#buffer, 0, start, end);
-    return this.#buffer.subarray(0, length);
-  }
-
-  /** A handler is awaited that has the copy: it keeps it, the next one is made elsewhere. */
-  lend(): void {
-    this.#buffer = new Uint8Array(0);
-  }
-}
-
 /** What the handlers of a phase get besides the session, decoded once for all of them. */
 export class PhaseValues {
   /** The first argument: a name, an address, a command line. Of HELO the conversation has it anyway. */
@@ -87,6 +66,7 @@ export class PhaseValues {
   value = "";
   /** ESMTP arguments. */
   params: readonly string[] = NONE;
+  /** A view of the read. */
   chunk: Uint8Array | null = null;
 
   /** The message is over: nothing of it is held. */
@@ -98,7 +78,7 @@ export class PhaseValues {
   }
 
   /** @param message the message at hand, which has taken in what the event brought */
-  read(phase: EventPhase, session: MilterSession, message: ReceivedMessage | null, copies: ChunkCopies): void {
+  read(phase: EventPhase, session: MilterSession, message: ReceivedMessage | null): void {
     const { bytes, start, end } = session;
     switch (phase.name) {
       case "unknown":
@@ -120,7 +100,8 @@ export class PhaseValues {
         return;
       }
       case "body":
-        this.chunk = copies.copy(bytes, start, end);
+        // Of no subclass, as the type says: a Buffer's methods differ.
+        this.chunk = new Uint8Array(bytes.buffer, bytes.byteOffset + start, end - start);
         return;
       default:
     }

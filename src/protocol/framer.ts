@@ -18,8 +18,8 @@ export const BEGINNING = 4;
 
 /**
  * Usage: `push` a read, then take packets with `next` until it gives false. After a `true`, `code` and
- * `bytes[start, end)` (the payload) describe the packet, until the next call of `next` or `push`. The bytes belong to
- * whoever pushed them: see {@link Framer.keep} for keeping them past that.
+ * `bytes[start, end)` (the payload) describe the packet, until the next call of `next` or `push`; {@link Framer.lend} says
+ * that somebody looks at them for longer. What was pushed is the framer's: its memory is given back once it was taken.
  */
 export class Framer {
   /** The code byte of the current packet. */
@@ -58,8 +58,8 @@ export class Framer {
   /** Bytes to drop of what comes next: they end a packet whose beginning is lost, and whose code this is. */
   #lost = 0;
   #lostCode = 0;
-  /** The chunk is a copy of our own: nobody else writes to it. */
-  #isOwn = true;
+  /** Somebody looks at a packet in the chunk for longer than it is the current one. */
+  #isLent = false;
   #at = 0;
   /** The beginning of a packet whose end has not arrived, length field included. */
   #carry: Uint8Array = EMPTY;
@@ -72,18 +72,16 @@ export class Framer {
     this.#maxPacketBytes = maxPacketBytes;
   }
 
-  /** Takes the next read. What `next` has not taken of the one before is kept in front of it. */
+  /** Takes the next read, and its memory. What `next` has not taken of the one before is kept in front of it. */
   push(bytes: Uint8Array): void {
     const chunk = this.#lost > 0 ? this.#passLost(bytes) : bytes;
     if (this.#at < this.#chunk.length) {
       const before = this.#chunk;
       this.#chunk = Buffer.concat([before.subarray(this.#at), chunk]);
-      if (this.#isOwn && this.bytes !== before) freeBytes(before);
-      this.#isOwn = true;
-    } else {
-      this.#chunk = chunk;
-      this.#isOwn = false;
-    }
+      freeBytes(chunk);
+      if (!this.#isLent && this.bytes !== before) freeBytes(before);
+    } else this.#chunk = chunk;
+    this.#isLent = false;
     this.#at = 0;
     this.#isSurveyed = false;
   }
@@ -241,38 +239,16 @@ export class Framer {
     return this.#carried + this.#chunk.length - this.#at;
   }
 
-  /**
-   * Makes the current packet and everything not yet taken independent of the pushed bytes, by copying: for an owner
-   * that goes on with them after the read's callback is over.
-   */
-  keep(): void {
-    if (this.#isOwn) return;
-    this.#isOwn = true;
-    if (this.bytes === this.#chunk && this.#chunk.length > 0) {
-      const base = this.start;
-      const copy = Buffer.from(this.#chunk.subarray(base));
-      this.bytes = copy;
-      this.#chunk = copy;
-      this.start = 0;
-      this.end -= base;
-      this.#at -= base;
-    } else if (this.#at < this.#chunk.length) {
-      this.#chunk = Buffer.from(this.#chunk.subarray(this.#at));
-      this.#at = 0;
-    } else {
-      this.#chunk = EMPTY;
-      this.#at = 0;
-    }
-  }
-
-  /** Whether something of these pushed bytes may still be looked at. */
-  holds(bytes: Uint8Array): boolean {
-    return this.#chunk === bytes || this.bytes === bytes;
+  /** The current packet's bytes are looked at by somebody else, for as long as he likes: their memory is his as well. */
+  lend(): void {
+    if (this.bytes === this.#chunk) this.#isLent = true;
+    else if (this.bytes === this.#spare) this.#spare = EMPTY;
   }
 
   /** Drops the references to what was pushed, so that an idle connection does not hold its last read. */
   #release(): void {
-    if (this.#isOwn) freeBytes(this.#chunk);
+    if (!this.#isLent) freeBytes(this.#chunk);
+    this.#isLent = false;
     this.#chunk = EMPTY;
     this.#at = 0;
     this.bytes = EMPTY;

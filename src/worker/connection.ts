@@ -10,7 +10,7 @@ import { Conversation, type ConversationHost } from "../handler/conversation.ts"
 import type { Report } from "../handler/report.ts";
 import { describeThrown } from "../handler/site.ts";
 import type { Ledger } from "../ledger.ts";
-import { excerpt, freeBytes } from "../protocol/bytes.ts";
+import { excerpt } from "../protocol/bytes.ts";
 import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
 import { suffices, type Wants } from "../protocol/negotiate.ts";
 import type { ReplyWriter } from "../protocol/encode.ts";
@@ -138,12 +138,11 @@ export class Connection implements ConversationHost, PacketTap {
     }
   }
 
-  /** A read. The bytes are not kept past this call: the socket may use them again. */
+  /** A read: memory of its own, which the framer gives back. */
   data(chunk: Uint8Array): void {
     if (this.#isEnding || this.#isClosed || this.#isReleased) return;
     try {
       this.#read(chunk);
-      if (!this.#conversation.session.framer.holds(chunk)) freeBytes(chunk);
     } catch (error) {
       this.failed(error);
     }
@@ -162,7 +161,6 @@ export class Connection implements ConversationHost, PacketTap {
     // On record first: if the connection was taken from this worker meanwhile, this read is not lost.
     this.#stopIfClaimed();
     if (this.#conversation.isWaiting || this.#unsent !== null || this.#isWaitingItsTurn) {
-      session.framer.keep();
       if (session.framer.restBytes > MAX_UNREAD_BYTES) this.#pause();
       this.#conversation.foresee(this.#isPaused);
       return;
@@ -400,7 +398,6 @@ export class Connection implements ConversationHost, PacketTap {
   /** Works on what was read until bytes are missing, a handler is awaited, or the replies do not leave. */
   #work(now = this.#home.now()): void {
     const conversation = this.#conversation;
-    const { session } = conversation;
     let problem: unknown = null;
     let isInterrupted = false;
     this.#turnSince = now;
@@ -419,7 +416,6 @@ export class Connection implements ConversationHost, PacketTap {
     }
     this.#home.ledger.leave(this.#home.row);
     const { isWaiting } = conversation;
-    if (isWaiting || this.#unsent !== null || isInterrupted) session.framer.keep();
     this.#settle();
     if (this.#isClosed) return;
     if (isInterrupted) {

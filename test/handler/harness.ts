@@ -163,7 +163,7 @@ export class Line {
     return line;
   }
 
-  /** Sends packets, each as a read of its own, overwritten afterwards; gives the replies so far. */
+  /** Sends packets, each as a read of its own, overwritten once it was taken; gives the replies so far. */
   send(...reads: readonly Uint8Array[]): string[] {
     for (const read of reads) {
       const chunk = Buffer.from(read);
@@ -171,10 +171,9 @@ export class Line {
       session.push(chunk);
       if (this.conversation.isWaiting) {
         session.survey();
-        session.framer.keep();
         this.conversation.foresee(this.isPaused);
       } else this.#work();
-      chunk.fill(0x2a);
+      if (!this.conversation.isWaiting) chunk.fill(0x2a);
     }
     return this.replies();
   }
@@ -205,7 +204,6 @@ export class Line {
     this.conversation.session.survey();
     this.conversation.pump();
     if (!this.conversation.isWaiting) return;
-    this.conversation.session.framer.keep();
     this.conversation.foresee(this.isPaused);
   }
 

@@ -1,6 +1,5 @@
 /** Framing: every split gives the same packets, lengths are never trusted, and kept bytes are independent. */
 import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
-import { freeBytes } from "../../src/protocol/bytes.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { Framer } from "../../src/protocol/framer.ts";
 import { forSeeds, mustEqual, type Random } from "./random.ts";
@@ -166,56 +165,38 @@ describe("Framer", () => {
     expect([framer.hasRest, framer.restBytes]).toEqual([false, 0]);
   });
 
-  test("keep makes the current packet and the rest independent of the read, wherever it was cut", () => {
-    forSeeds(1000, (random) => {
-      const { stream, packets } = randomStream(random);
-      const framer = new Framer(LIMIT);
-      const found: string[] = [];
-      for (const piece of random.cut(stream)) {
-        const chunk = Buffer.from(piece);
-        framer.push(chunk);
-        // Some packets are taken while the read is valid, one is held, the rest wait for later.
-        const now = random.below(3);
-        let held = false;
-        for (let count = 0; count < now && framer.next(); count++) {
-          held = count === now - 1;
-          if (!held) found.push(payloadOf(framer));
-        }
-        framer.keep();
-        chunk.fill(0xee);
-        if (held) found.push(payloadOf(framer));
-      }
-      take(framer, found);
-      mustEqual(found, packets, "packets");
-    });
-  });
-
-  test("reads that are given back once they are not held do not change what is found, however large, kept or not", () => {
-    forSeeds(150, (random) => {
-      const packets = Array.from({ length: 1 + random.below(6) }, () =>
+  test("what was lent stays as it was, wherever it was cut and whatever comes after it", () => {
+    forSeeds(300, (random) => {
+      const packets = Array.from({ length: 2 + random.below(6) }, () =>
         packet("B", random.bytes(64).toString("latin1").repeat(random.below(1200))),
       );
       const stream = Buffer.concat(packets);
       const framer = new Framer(LIMIT);
+      const lent: { bytes: Uint8Array; text: string }[] = [];
       const found: string[] = [];
+      const take = (most: number) => {
+        for (let count = 0; count < most && framer.next(); count++) {
+          const text = payloadOf(framer);
+          found.push(text);
+          if (random.chance(0.5)) continue;
+          framer.lend();
+          lent.push({ bytes: framer.bytes.subarray(framer.start - 1, framer.end), text });
+        }
+      };
       for (let at = 0; at < stream.length;) {
         const end = Math.min(stream.length, at + 1 + random.below(random.pick([20_000, 70_000, 300_000])));
         // As the socket gives it: memory of its own.
-        const read = new Uint8Array(stream.subarray(at, end));
+        framer.push(new Uint8Array(stream.subarray(at, end)));
         at = end;
-        framer.push(read);
-        const most = random.chance(0.5) ? Number.POSITIVE_INFINITY : random.below(3);
-        for (let count = 0; count < most && framer.next(); count++) found.push(payloadOf(framer));
-        if (framer.holds(read)) framer.keep();
-        mustEqual(framer.holds(read), false, "held");
-        freeBytes(read);
+        take(random.chance(0.5) ? Number.POSITIVE_INFINITY : random.below(3));
       }
-      while (framer.next()) found.push(payloadOf(framer));
+      take(Number.POSITIVE_INFINITY);
       mustEqual(
         found,
         packets.map((bytes) => bytes.toString("latin1", 4)),
         "packets",
       );
+      for (const { bytes, text } of lent) mustEqual(Buffer.from(bytes).toString("latin1"), text, "lent");
     });
   });
 
@@ -226,15 +207,28 @@ describe("Framer", () => {
     expect([framer.bytes.length, framer.start, framer.end]).toEqual([0, 0, 0]);
   });
 
-  test("gives back the large copies of its own that it needs no more", () => {
+  test("gives the memory of large reads back once they were taken, and not of lent ones", () => {
     const framer = new Framer(LIMIT);
-    framer.push(packet("B", "x".repeat(50_000)));
-    framer.keep();
+    const lengths = [false, true].map((isLent) => {
+      const read = new Uint8Array(packet("B", "x".repeat(50_000)));
+      framer.push(read);
+      expect(framer.next()).toBe(true);
+      if (isLent) framer.lend();
+      expect(framer.next()).toBe(false);
+      return read.length;
+    });
+    expect(lengths).toEqual([0, 50_005]);
+  });
+
+  test("gives the memory of what it copied together back as well", () => {
+    const framer = new Framer(LIMIT);
+    const reads = [0, 1].map(() => new Uint8Array(packet("B", "x".repeat(50_000))));
+    for (const read of reads) framer.push(read);
     expect(framer.next()).toBe(true);
-    const copy = framer.bytes;
-    expect(copy.length).toBeGreaterThan(50_000);
+    const { bytes } = framer;
+    expect(framer.next()).toBe(true);
     expect(framer.next()).toBe(false);
-    expect(copy.length).toBe(0);
+    expect([...reads, bytes].map(({ length }) => length)).toEqual([0, 0, 0]);
   });
 });
 
@@ -320,7 +314,6 @@ describe("Framer.survey", () => {
         mustEqual(framer.owed, waiting.length, `owed at byte ${position}`);
         mustEqual(framer.due, dueAt(stream, position), `due at byte ${position}`);
         if (random.chance(0.5) && framer.next()) taken++;
-        framer.keep();
       }
     });
   });

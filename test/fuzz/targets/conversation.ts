@@ -177,7 +177,6 @@ export const conversationTarget: Target = {
       }
       if (conversation.isWaiting) {
         session.survey();
-        session.framer.keep();
         conversation.foresee(random.chance(0.1));
       }
       flush();
@@ -196,11 +195,9 @@ export const conversationTarget: Target = {
       pushed += chunk.length;
       if (conversation.isWaiting) {
         session.survey();
-        session.framer.keep();
         conversation.foresee(random.chance(0.1));
       } else work();
-      if (!conversation.isOver) session.framer.keep();
-      chunk.fill(0x2a);
+      if (!conversation.isWaiting && !conversation.isOver && problem === null) chunk.fill(0x2a);
       if (random.chance(0.3)) {
         await settled();
         if (random.chance(0.5)) host.advance(random.pick([500, 4000, 10_000]));

@@ -1,7 +1,6 @@
 /**
  * The framer against a reader that is as simple as it can be, under any split: the same packets and the same error, the
- * same account of what is due and owed; each read is overwritten as soon as that is allowed, and memory is reserved for
- * what has arrived only.
+ * same account of what is due and owed; what was lent stays as it was, and memory is reserved for what has arrived only.
  */
 import { ProtocolError } from "../../../src/protocol/errors.ts";
 import { Framer } from "../../../src/protocol/framer.ts";
@@ -82,13 +81,15 @@ export function framerTarget(make: (limit: number) => Framer = (limit) => new Fr
 
 function drive(framer: Framer, stream: Buffer, limit: number, random: Random): Read {
   const packets: string[] = [];
+  const lent: { readonly bytes: Uint8Array; readonly text: string }[] = [];
   let pushed = 0;
   let taken = 0;
   const reads = random.chance(0.2) ? Array.from(stream, (byte) => Buffer.of(byte)) : random.cut(stream);
   if (random.chance(0.1)) reads.splice(random.below(reads.length + 1), 0, Buffer.alloc(0));
   try {
     for (const read of reads) {
-      const chunk = Buffer.from(read);
+      // As the socket gives it: memory of its own.
+      const chunk = new Uint8Array(read);
       framer.push(chunk);
       pushed += chunk.length;
       const rest = stream.subarray(taken, pushed);
@@ -115,18 +116,19 @@ function drive(framer: Framer, stream: Buffer, limit: number, random: Random): R
         must(framer.restBytes === pushed - taken, () => `restBytes ${framer.restBytes}, expected ${pushed - taken}`);
         must(framer.hasRest === pushed > taken, () => `hasRest ${framer.hasRest} with ${pushed - taken} left`);
         if (!isDry && random.chance(0.1)) {
-          framer.keep();
-          chunk.fill(0x2a);
-          must(current(framer) === packets.at(-1), "keep() did not keep the current packet");
+          framer.lend();
+          lent.push({ bytes: framer.bytes.subarray(framer.start, framer.end), text: current(framer).slice(1) });
         }
       }
-      if (!isDry) framer.keep();
-      chunk.fill(0x2a);
     }
     while (framer.next()) packets.push(current(framer));
   } catch (error) {
     if (error instanceof Fault || !(error instanceof ProtocolError)) throw error;
     return { packets, error: error.code };
+  } finally {
+    for (const { bytes, text } of lent) {
+      must(Buffer.from(bytes).toString("latin1") === text, () => `a lent packet of ${text.length} bytes has changed`);
+    }
   }
   return { packets, error: "" };
 }

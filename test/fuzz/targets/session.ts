@@ -55,7 +55,7 @@ class Owner {
     );
   }
 
-  /** @param isPoisoned each read is overwritten as soon as that is allowed */
+  /** @param isPoisoned each read is overwritten once it was taken */
   run(reads: readonly Uint8Array[], isPoisoned: boolean): void {
     const { session } = this;
     try {
@@ -66,10 +66,6 @@ class Owner {
         this.pushed += chunk.length;
         session.survey();
         for (let event = session.next(); event !== null; event = session.next()) {
-          if (isPoisoned && this.log.length % 3 === 0) {
-            session.framer.keep();
-            chunk.fill(0x2a);
-          }
           this.#take(event);
         }
         if (isPoisoned && !session.isOver) chunk.fill(0x2a);
