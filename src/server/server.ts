@@ -45,6 +45,7 @@ import { callHandler, checkModule, LOAD_TIMEOUT_MS, type TaskOutput } from "./ta
 import { FileWatcher } from "./watch.ts";
 import { unlessAborted } from "./within.ts";
 import { WorkerThread } from "./worker-thread.ts";
+import type { Sources } from "../worker/sources.ts";
 
 export interface ServerOptions {
   readonly workerUrl: URL;
@@ -73,6 +74,8 @@ export class FilterServer {
   readonly #generations: Generations;
   readonly #watcher: FileWatcher;
   readonly #roster: Roster;
+  /** What the `master_exit_handler` was loaded from when it was checked; null without one. */
+  #exitSources: Sources | null = null;
   readonly #connections: Connections;
   #allowed: BlockList | null;
   readonly #doors: Doors;
@@ -292,18 +295,19 @@ export class FilterServer {
     clearInterval(this.#watchdog);
     this.#spare.close();
     close(this.#nothing);
-    const { masterExit } = this.#config.handler;
-    if (masterExit !== null && wasReady) await this.#callExitHandler(masterExit);
+    if (wasReady) await this.#callExitHandler();
   }
 
-  async #callExitHandler(file: string): Promise<void> {
+  async #callExitHandler(): Promise<void> {
+    const file = this.#config.handler.masterExit;
+    if (file === null) return;
     const { log, workerUrl } = this.#options;
     const isHurried = this.#hurry.signal.aborted;
     const limits = isHurried
       ? { timeoutMs: HURRIED_EXIT_HANDLER_MS }
       : { timeoutMs: EXIT_HANDLER_MS, signal: this.#hurry.signal };
     try {
-      await callHandler(workerUrl, file, limits, this.#taskOutput);
+      await callHandler(workerUrl, file, this.#exitSources, limits, this.#taskOutput);
     } catch (error) {
       log.write("error", `master_exit_handler: ${toError(error).message}`);
     }
@@ -330,13 +334,14 @@ export class FilterServer {
     const { masterExit, postconfig } = config.handler;
     this.#spare.release();
     const limits = { timeoutMs: LOAD_TIMEOUT_MS, signal: this.#abandoning.signal };
-    // What runs at the end must not turn out to be wrong then.
-    if (masterExit !== null) await checkModule(workerUrl, masterExit, limits, this.#taskOutput);
+    // What runs at the end must not turn out to be wrong then, or take its time to compile.
+    const exitSources = masterExit === null ? null : await checkModule(workerUrl, masterExit, limits, this.#taskOutput);
     limits.signal.throwIfAborted();
     await this.#generations.start(config, workersOf(config), until, async () => {
-      if (postconfig !== null) await callHandler(workerUrl, postconfig, limits, this.#taskOutput);
+      if (postconfig !== null) await callHandler(workerUrl, postconfig, null, limits, this.#taskOutput);
     });
     this.#config = config;
+    this.#exitSources = exitSources;
     this.#allowed = allowedBy(config);
     this.#connections.placeWaiting();
     this.#doors.settle();
@@ -348,7 +353,7 @@ export class FilterServer {
     const { current, failed, loading } = this.#generations;
     // While the first one loads there is nothing yet that a change could replace; what changed meanwhile is found then.
     if (current === null) return;
-    const all = [current?.sources, loading?.sources, failed].filter((sources) => sources != null);
+    const all = [current.sources, loading?.sources, failed, this.#exitSources].filter((sources) => sources != null);
     this.#watcher.set(this.#config.server.watch ? all.flatMap(pathsOf) : []);
   }
 
@@ -364,7 +369,8 @@ export class FilterServer {
     await this.#loading;
     const { current, failed } = this.#generations;
     const isKnown = [current?.sources, failed].some((sources) => sources != null && isCurrent(sources));
-    if (this.isStopping || isKnown) return;
+    const isExitKnown = this.#exitSources === null || isCurrent(this.#exitSources);
+    if (this.isStopping || (isKnown && isExitKnown)) return;
     await this.#reload(() => this.#config, performance.now() + LOADED_MS);
   }
 

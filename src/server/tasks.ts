@@ -2,6 +2,7 @@
 import type { Config } from "../config/config.ts";
 import { LoadError, type LoadFailure } from "../worker/load-failure.ts";
 import type { ChainSummary, FromWorker, ToWorker } from "../worker/messages.ts";
+import type { Sources } from "../worker/sources.ts";
 import { unlessAborted } from "./within.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
@@ -35,18 +36,33 @@ export async function checkHandlers(workerUrl: URL, config: Config, output: Task
 
 /**
  * Calls the default export of a module.
+ * @param sources what it is loaded from; null to read it
  * @throws LoadError also if it takes longer than `timeoutMs`
  */
-export async function callHandler(workerUrl: URL, file: string, limits: TaskLimits, output: TaskOutput): Promise<void> {
-  await runTask(workerUrl, { kind: "call", file, isDry: false }, file, limits, output);
+export async function callHandler(
+  workerUrl: URL,
+  file: string,
+  sources: Sources | null,
+  limits: TaskLimits,
+  output: TaskOutput,
+): Promise<void> {
+  await runTask(workerUrl, { kind: "call", file, sources, isDry: false }, file, limits, output);
 }
 
 /**
  * Loads such a module without calling it.
+ * @returns what it was loaded from, for a call
  * @throws LoadError
  */
-export async function checkModule(workerUrl: URL, file: string, limits: TaskLimits, output: TaskOutput): Promise<void> {
-  await runTask(workerUrl, { kind: "call", file, isDry: true }, file, limits, output);
+export async function checkModule(
+  workerUrl: URL,
+  file: string,
+  limits: TaskLimits,
+  output: TaskOutput,
+): Promise<Sources> {
+  const answer = await runTask(workerUrl, { kind: "call", file, sources: null, isDry: true }, file, limits, output);
+  if (answer.kind !== "done") throw new Error(`a call was answered with ${answer.kind}`);
+  return answer.sources;
 }
 
 async function runTask(

@@ -333,12 +333,16 @@ async function load(config: Config, given: Sources | null, isFirst: boolean): Pr
   return loadChain(config, sources);
 }
 
-/** Loads a module of the server's life, and calls it unless the run is dry. */
-async function call(file: string, isDry: boolean): Promise<void> {
-  sources = await compileScripts(readSources([file]), false);
+/**
+ * Loads a module of the server's life, and calls it unless the run is dry.
+ * @returns what it was loaded from
+ */
+async function call(file: string, given: Sources | null, isDry: boolean): Promise<Sources> {
+  sources = given ?? (await compileScripts(readSources([file]), false));
   if (sources.problem !== null) throw new LoadError(sources.problem, undefined);
   serveSources(sources);
   await (isDry ? loadModule(file, sources) : callModule(file, sources));
+  return sources;
 }
 
 async function serve(assignment: Assignment): Promise<void> {
@@ -396,10 +400,10 @@ self.onmessage = ({ data: message }) => {
       );
       return;
     case "call":
-      call(message.file, message.isDry).then(
-        () => {
+      call(message.file, message.sources, message.isDry).then(
+        (loaded) => {
           finishPrints();
-          post({ kind: "done" });
+          post({ kind: "done", sources: loaded });
         },
         (error: unknown) => fail(error, message.file),
       );

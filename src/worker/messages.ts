@@ -56,7 +56,13 @@ export type ToWorker =
   /** Load the handlers and answer `ready` or `failed`, nothing else. */
   | { readonly kind: "check"; readonly config: Config }
   /** Load a module and call its default export (a dry run only loads it), and answer `done` or `failed`. */
-  | { readonly kind: "call"; readonly file: string; readonly isDry: boolean }
+  | {
+      readonly kind: "call";
+      readonly file: string;
+      /** What to load it from; null to read it. */
+      readonly sources: Sources | null;
+      readonly isDry: boolean;
+    }
   /** Accept connections; these are the rows of all workers that take sessions. */
   | { readonly kind: "listen"; readonly rows: readonly number[] }
   /** Accept no more, until told to. */
@@ -87,7 +93,11 @@ export type FromWorker =
   | { readonly kind: "sources"; readonly sources: Sources }
   | { readonly kind: "ready"; readonly summary: ChainSummary }
   | { readonly kind: "failed"; readonly failure: LoadFailure }
-  | { readonly kind: "done" }
+  | {
+      readonly kind: "done";
+      /** What the module was loaded from. */
+      readonly sources: Sources;
+    }
   /** The worker's own descriptor of a connection is closed, and the connection lives on: see {@link ToWorker} `release`. */
   | { readonly kind: "released"; readonly slot: number }
   /** A connection that it accepted and may not keep, or that is more than its share. */

@@ -302,6 +302,18 @@ describe("master_exit_handler", () => {
   });
 
   test.each([
+    ["without watch: as it was loaded", false, "before"],
+    ["with watch: as it was loaded anew", true, "after"],
+  ])("changed while the server runs, %s", async (_, watch, expected) => {
+    const text = (word: string) => `export default () => console.log("${word}");\n`;
+    await using server = await startPmilter({ server: { watch }, config, files: { "exit.ts": text("before") } });
+    await Bun.write(join(server.dir, "exit.ts"), text("after"));
+    if (watch) await server.log.next(/reload: generation 2 serves/);
+    expect(await server.stop()).toBe(0);
+    expect(server.prints.all).toEqual([expected]);
+  });
+
+  test.each([
     ["a promise that never settles", "export default () => new Promise(() => {});\n"],
     ["an endless loop", "export default () => { for (;;); };\n"],
   ])("%s is bounded", async (_, text) => {
@@ -310,7 +322,7 @@ describe("master_exit_handler", () => {
     const file = join(dir.path, "exit.ts");
     await Bun.write(file, text);
     const worker = new URL("../../src/worker/entry.ts", import.meta.url);
-    await expect(callHandler(worker, file, { timeoutMs: 300 }, () => {})).rejects.toThrow(
+    await expect(callHandler(worker, file, null, { timeoutMs: 300 }, () => {})).rejects.toThrow(
       /exit\.ts: it was not through after 0\.3 s/,
     );
   });
