@@ -1,5 +1,5 @@
 /** Handlers behind symbolic links: what answers is what the links led to, and a link that is turned is a change. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { link, readFile, realpath, rename, symlink, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { MilterClient } from "../../src/testing/index.ts";
@@ -18,6 +18,8 @@ import {
   untilVersion,
   versioned,
 } from "./support.ts";
+
+setDefaultTimeout(120_000);
 
 /** A filter that stamps messages with the value of an expression, in a header named after its layout. */
 function filter(expression: string, imports = ""): string {
@@ -359,7 +361,7 @@ test("link-turned: it is a change, and turned back is one", async () => {
     await reloaded(server, from);
     expect(await versions(server)).toMatchObject({ [name]: "v3" });
   }
-}, 120_000);
+});
 
 test("link-turned: a snapshot is what answers, whatever the links lead to by then", async () => {
   const layouts = LAYOUTS.filter(({ isFromDisk }) => isFromDisk !== true);
@@ -383,7 +385,7 @@ test("link-turned: a snapshot is what answers, whatever the links lead to by the
   await turnAll(server, layouts, 2);
   expect(await askReload(server)).toMatchObject({ ok: true });
   expect(await versions(server)).toEqual(all(layouts, "v2"));
-}, 120_000);
+});
 
 /** A server with one filter, `cur/filter.ts`, and the folders that `cur` may lead to. */
 async function startOne(
@@ -416,7 +418,7 @@ describe("a link", () => {
     expect((await askStatus(server)).filters).toMatchObject([{ name: "v1" }]);
     const reload = await runPmilter(["reload", "-c", server.configFile]);
     expect(reload).toMatchObject({ exitCode: 0, stdout: "reloaded: generation 3 serves: v2\n" });
-  }, 60_000);
+  });
 
   test("link-turned: one that leads nowhere for a while: the old version serves, and its return is noticed", async () => {
     await using server = await startOne(oneFile);
@@ -431,14 +433,14 @@ describe("a link", () => {
     await said(server, /generation 2 serves on: /, from);
     await save(server, "r3/filter.ts", versioned("v3"));
     await until(server, "v3");
-  }, 60_000);
+  });
 
   test("that leads to itself: the old version serves on", async () => {
     await using server = await startOne(oneFile);
     await turn(server, "cur", "cur");
     await said(server, /generation 1 serves on: .*cur\/filter\.ts: there is no such file/);
     expect(await newVersion(server)).toBe("v1");
-  }, 60_000);
+  });
 
   test("that becomes a folder, and a link again", async () => {
     await using server = await startOne(oneFile);
@@ -453,7 +455,7 @@ describe("a link", () => {
     await unlink(join(server.dir, "cur"));
     await rename(join(server.dir, "r1"), join(server.dir, "cur"));
     await until(server, "v1");
-  }, 60_000);
+  });
 
   test("that is turned to the same text: its folder is another one, and so is what it holds", async () => {
     const text = `import { readFileSync } from "node:fs";
@@ -466,7 +468,7 @@ export default defineFilter({ unknown: () => reject("550 5.7.1 " + list) });
     await until(server, "v2");
     await save(server, "r2/filter.ts", versioned("edited"));
     await until(server, "edited");
-  }, 60_000);
+  });
 
   test("that is replaced by one to the same place, or turned and turned back at once: nothing to do", async () => {
     await using server = await startOne(oneFile);
@@ -474,7 +476,7 @@ export default defineFilter({ unknown: () => reject("550 5.7.1 " + list) });
     await turn(server, "cur", "./r1/");
     await quiet();
     expect(reloadLines(server)).toEqual([]);
-  }, 60_000);
+  });
 
   test("that is turned while a reload is under way", async () => {
     const slow = `${versioned("slow").replace("unknown:", 'async start() { console.log("starting"); await Bun.sleep(300); },\n  unknown:')}`;
@@ -485,7 +487,7 @@ export default defineFilter({ unknown: () => reject("550 5.7.1 " + list) });
     await until(server, "v2");
     await quiet();
     expect(await newVersion(server)).toBe("v2");
-  }, 60_000);
+  });
 
   test("in front of a file that another path leads to as well: one module", async () => {
     await using server = await startPmilter({
@@ -505,7 +507,7 @@ export default defineFilter({ unknown: () => reject("550 5.7.1 " + list) });
     await client.quit();
     await server.stop();
     expect(server.prints.all).toEqual(["loaded"]);
-  }, 60_000);
+  });
 
   test("in front of a Ruby script, compiled once for two phases", async () => {
     await using server = await startPmilter({
@@ -528,7 +530,7 @@ export default defineFilter({ unknown: () => reject("550 5.7.1 " + list) });
       await said(server, /reload: generation \d+ serves: /, from);
       expect(await printed()).toEqual([version, version]);
     }
-  }, 120_000);
+  });
 
   test("in front of the handlers of the server's life", async () => {
     const life = (version: string) => ({
@@ -548,7 +550,7 @@ export default defineFilter({ unknown: () => reject("550 5.7.1 " + list) });
     await until(server, "v1");
     await server.stop();
     expect(server.prints.all).toEqual(["v1", "v2", "v1", "v2", "v1", "v1"].map((version) => `life ${version}`));
-  }, 120_000);
+  });
 
   test("shows in the log as what it led to: file and line of the source", async () => {
     const text = (version: string) => `import { defineFilter } from "pmilter";
@@ -575,7 +577,7 @@ export default defineFilter({
     expect(await said(server, /handler failed: /)).toMatch(/ at=r2\/lib\/fail\.ts:4 error="TypeError: v2"/);
     const folder = join(await realpath(server.dir), "r2");
     expect(await server.prints.next(/filter/)).toBe(`${folder}/filter.ts file://${folder}/filter.ts ${folder}`);
-  }, 60_000);
+  });
 
   test("in front of what is imported by an absolute path, or by the address of a file", async () => {
     await using server = await startOne((version) => ({ "part.ts": part(version), "filter.ts": "" }), {
@@ -594,7 +596,7 @@ export default { unknown: () => reject("550 5.7.1 " + word + " " + other) };
     await until(server, "v1 v1");
     await turn(server, "cur", "r2");
     await until(server, "v2 v2");
-  }, 60_000);
+  });
 
   test("in front of a folder of packages: each release has its own", async () => {
     const files = (version: string) => ({
@@ -608,5 +610,5 @@ export default { unknown: () => reject("550 5.7.1 " + word + " " + other) };
       await turn(server, "cur", `r${version.slice(1)}`);
       await until(server, version);
     }
-  }, 120_000);
+  });
 });

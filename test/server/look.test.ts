@@ -1,5 +1,5 @@
 /** What counts as a change of a watched file, whether the system tells of it by events or not. */
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   appendFileSync,
   linkSync,
@@ -19,6 +19,8 @@ import { FolderEvents } from "../../src/server/folder-events.ts";
 import { Looker } from "../../src/server/look.ts";
 import { FileWatcher } from "../../src/server/watch.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
+
+setDefaultTimeout(120_000);
 
 let dir: TempDir;
 beforeEach(async () => {

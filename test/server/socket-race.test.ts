@@ -1,10 +1,12 @@
 /** Servers that are started at once on one unix socket: one of them serves, and the others end with the known error. */
-import { afterEach, expect, test } from "bun:test";
+import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
 import { lstatSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connectUnix, close } from "../../src/net/libc.ts";
 import { Lines } from "../support/pmilter.ts";
 import { Cleanup } from "./sockets.ts";
+
+setDefaultTimeout(120_000);
 
 const cleanup = new Cleanup();
 afterEach(() => cleanup.run());
@@ -69,4 +71,4 @@ test("live-socket: of three that start at once on a stale socket one listens, an
     }
     await Promise.all(contenders.map(({ log }) => log.next(new RegExp(`^${round} closed`))));
   }
-}, 60_000);
+});

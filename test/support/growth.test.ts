@@ -2,7 +2,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { expectGrowth, NOT_AT_ALL, WITH_THE_SQUARE } from "./growth.ts";
 
-setDefaultTimeout(120_000);
+setDefaultTimeout(600_000);
 
 let sum = 0;
 function work(steps: number): void {

@@ -5,7 +5,7 @@
  *
  * The sources are copied, and each method of the copy begins with a call that throws when it is told to.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Chain } from "../../src/handler/chain.ts";
@@ -14,6 +14,8 @@ import type { Connection as ConnectionType, ConnectionHome } from "../../src/wor
 import type { Ledger } from "../../src/ledger.ts";
 import { ALL, ALL_NR, cmd, packetsOf } from "../protocol/wire.ts";
 import { tempDir, type TempDir } from "../support/temp.ts";
+
+setDefaultTimeout(120_000);
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
