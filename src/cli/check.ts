@@ -18,7 +18,7 @@ export async function check(configFile: string, workerUrl: URL): Promise<number>
   });
   const warnings = config.notices.map(({ level, text }) => `${level}: ${text}\n`);
   process.stdout.write(
-    `${config.file}: ok\n\n${describeChain(summary)}${warnings.length > 0 ? `\n${warnings.join("")}` : ""}`,
+    `${config.file}: ok\n\n${describeChain(summary, config.switchedOff)}${warnings.length > 0 ? `\n${warnings.join("")}` : ""}`,
   );
   return 0;
 }
@@ -31,12 +31,13 @@ const NEEDS: Readonly<Record<Need, string>> = {
 };
 
 /** The filters, and what the mail server is asked, for people. */
-export function describeChain(summary: ChainSummary): string {
+export function describeChain(summary: ChainSummary, switchedOff: readonly string[]): string {
   const lines = ["Filters, in order:"];
   if (summary.filters.length === 0) lines.push("  none: every message passes");
   for (const { name, phases, isObserved } of summary.filters) {
     lines.push(`  ${name}${isObserved ? " (observe: logged, not applied)" : ""}: ${phases.join(" ")}`);
   }
+  for (const name of switchedOff) lines.push(`  ${name}: switched off`);
   lines.push("", "Events, as the mail server is asked to send them:");
   for (const { name } of PHASE_LIST) {
     if (name === "abort" || name === "close") continue;

@@ -2,7 +2,7 @@
  * The configuration as the rest of the server sees it: camelCase, times in milliseconds, paths absolute. It is made
  * from a file that has passed every check; nothing here can fail.
  */
-import { join, isAbsolute, resolve } from "node:path";
+import { basename, extname, isAbsolute, join, resolve } from "node:path";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import type { ListenAddress, Network } from "./address.ts";
 import type { Notice } from "./keys.ts";
@@ -37,7 +37,8 @@ export interface ServerConfig {
   onError: Fallback;
   onTimeout: Fallback;
   deferContent: boolean;
-  maxConnections: number;
+  /** Null: as many as fit, at most `MAX_CONNECTIONS`. */
+  maxConnections: number | null;
   /** May be 0. */
   drainTimeoutMs: number;
   /** May be 0. */
@@ -79,8 +80,10 @@ export interface Config {
   server: ServerConfig;
   limits: LimitsConfig;
   handler: HandlerConfig;
-  /** In the order of the file. */
+  /** Those that are switched on, in the order of the file. */
   filters: FilterConfig[];
+  /** The names of the others: the module's file where the configuration gives none. */
+  switchedOff: string[];
   notices: Notice[];
 }
 
@@ -90,6 +93,9 @@ export interface Config {
  */
 export function toConfig(file: string, folder: string, from: ConfigFile, env: Environment, notices: Notice[]): Config {
   const { server, limits } = from;
+  const [enabled = [], disabled = []] = [true, false].map((is) =>
+    from.filter.filter((filter) => filter.enabled === is),
+  );
   const path = (relative: string): string => resolve(folder, relative);
   const pathOrNull = (relative: string | undefined): string | null => (relative === undefined ? null : path(relative));
   return {
@@ -116,7 +122,7 @@ export function toConfig(file: string, folder: string, from: ConfigFile, env: En
       onError: server.on_error,
       onTimeout: server.on_timeout,
       deferContent: server.defer_content,
-      maxConnections: server.max_connections,
+      maxConnections: server.max_connections ?? null,
       drainTimeoutMs: server.drain_timeout,
       stopTimeoutMs: server.stop_timeout,
       watch: server.watch,
@@ -140,7 +146,7 @@ export function toConfig(file: string, folder: string, from: ConfigFile, env: En
         }),
       ),
     },
-    filters: from.filter.map((filter) => ({
+    filters: enabled.map((filter) => ({
       path: path(filter.path),
       name: filter.name ?? null,
       onError: filter.on_error ?? null,
@@ -149,8 +155,14 @@ export function toConfig(file: string, folder: string, from: ConfigFile, env: En
       mode: filter.mode,
       options: filter.options,
     })),
+    switchedOff: disabled.map((filter) => filter.name ?? moduleName(filter.path)),
     notices,
   };
+}
+
+/** The name of a filter that has none: that of its file. */
+export function moduleName(path: string): string {
+  return basename(path, extname(path));
 }
 
 /** The same address with the path of a unix socket made absolute. */

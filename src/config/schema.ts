@@ -10,14 +10,15 @@ import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import {
   anyTable,
   boolean,
+  duration,
+  durationOrZero,
   listenAddresses,
   mode,
   handlerPath,
   modulePath,
   networks,
   oneOf,
-  seconds,
-  secondsOrZero,
+  size,
   socketPath,
   text,
   whole,
@@ -77,7 +78,7 @@ const ServerSchema = v.strictObject({
   control: unset(socketPath(), "Unix socket, with mode 0600, for `pmilter status` and `pmilter reload`.", {
     unset: "`pmilter.ctl` in `$XDG_RUNTIME_DIR`, else beside the configuration",
   }),
-  timeout: key(seconds(), 7210, "How long an idle connection may stay.", { unit: "s" }),
+  timeout: key(duration(), 7210, "How long an idle connection may stay.", { unit: "s" }),
   log_level: key(oneOf(LOG_LEVELS), "notice", `The least serious level that is logged: ${LOG_LEVELS.join(", ")}.`),
   log_format: key(oneOf(["text", "json"]), "text", "`text`, in the original's shape, or `json`, one object per line."),
   handler: key(boolean(), true, "Master switch: false runs no handler and no filter.", { alias: "mruby_handler" }),
@@ -89,19 +90,19 @@ const ServerSchema = v.strictObject({
     'Number of handler workers, at most 1024; `"auto"`: as many as the cores this process may use.',
   ),
   handler_timeout: key(
-    seconds(),
+    duration(),
     8,
     "How long a phase may await, for the whole chain of filters. Below 10, the time that Sendmail waits.",
     { unit: "s" },
   ),
   eom_timeout: key(
-    seconds(),
+    duration(),
     240,
     "The same for `eom`, from the end of the message; the server sends progress meanwhile. Below 300, the time that Sendmail waits for the end however much progress it sees.",
     { unit: "s" },
   ),
   block_timeout: key(
-    seconds(),
+    duration(),
     2,
     "How long a worker may go without returning to its event loop, in any phase; then the fallback is sent and the worker replaced.",
     { unit: "s" },
@@ -117,18 +118,18 @@ const ServerSchema = v.strictObject({
     true,
     "Verdicts of `header`, `eoh` and `body` are given at `eom` where the mail server allows it: fewer round trips, the same result.",
   ),
-  max_connections: key(
+  max_connections: unset(
     whole(1, 1_000_000),
-    10_000,
-    "Further connections wait in the backlog. Lowered at start, with a warning, to what the descriptor limit allows (two each).",
+    "Further connections wait in the backlog. Each takes two descriptors: a number that does not fit the limit of open files is lowered at start, with a warning.",
+    { unset: "10000, or what fits" },
   ),
   drain_timeout: key(
-    secondsOrZero(),
+    durationOrZero(),
     300,
     "How long after a reload a session stays with the old code before it is moved, between two messages, to the new.",
     { unit: "s" },
   ),
-  stop_timeout: key(secondsOrZero(), 20, "How long open sessions get at stop.", { unit: "s" }),
+  stop_timeout: key(durationOrZero(), 20, "How long open sessions get at stop.", { unit: "s" }),
   watch: key(
     boolean(),
     true,
@@ -138,19 +139,19 @@ const ServerSchema = v.strictObject({
 
 const LimitsSchema = v.strictObject({
   packet: key(
-    whole(MIN_PACKET, MAX_BYTES, "bytes"),
+    size(MIN_PACKET, MAX_BYTES),
     MiB,
     `One packet, its command byte included; over it the connection is closed. At least ${MIN_PACKET}: smaller breaks real mail.`,
     { unit: "bytes" },
   ),
   headers: key(whole(1, MAX_BYTES), 5000, "Header fields of one message."),
-  header_bytes: key(whole(1, MAX_BYTES, "bytes"), 2 * MiB, "Names and values of all header fields of one message.", {
+  header_bytes: key(size(1, MAX_BYTES), 2 * MiB, "Names and values of all header fields of one message.", {
     unit: "bytes",
   }),
   recipients: key(whole(1, MAX_BYTES), 10_000, "Recipients of one message."),
-  macros: key(whole(1, MAX_BYTES, "bytes"), 65_536, "Names and values of the macros of one stage.", { unit: "bytes" }),
+  macros: key(size(1, MAX_BYTES), 65_536, "Names and values of the macros of one stage.", { unit: "bytes" }),
   body: key(
-    whole(1, MAX_BYTES, "bytes"),
+    size(1, MAX_BYTES),
     64 * MiB,
     "The body of one message, where a filter collects it; a larger one is refused with 552 5.3.4.",
     {
@@ -158,7 +159,7 @@ const LimitsSchema = v.strictObject({
     },
   ),
   worker_memory: key(
-    whole(64 * MiB, 2 ** 40, "bytes"),
+    size(64 * MiB, 2 ** 40),
     1024 * MiB,
     "The heap of one worker; one that stays over it is replaced and finishes its sessions, one that stays over twice as much is ended.",
     { unit: "bytes" },
@@ -195,10 +196,11 @@ const FilterSchema = v.strictObject(
       v.description("The filter's module: its default export is `defineFilter({…})`."),
       v.metadata({ unset: "required" } satisfies About),
     ),
+    enabled: key(boolean(), true, "false switches the filter off: its module is not loaded."),
     name: unset(text("a name of one line"), "Name in logs and figures.", { unset: "the module's" }),
     on_error: unset(oneOf(FALLBACKS), "The fallback when this filter throws.", { unset: "the server's" }),
     on_timeout: unset(oneOf(FALLBACKS), "The fallback when this filter is too slow.", { unset: "the server's" }),
-    handler_timeout: unset(seconds(), "How long a phase of this filter may await: at most `server.handler_timeout`.", {
+    handler_timeout: unset(duration(), "How long a phase of this filter may await: at most `server.handler_timeout`.", {
       unit: "s",
       unset: "the server's",
     }),

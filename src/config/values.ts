@@ -31,32 +31,92 @@ export function oneOf<const T extends readonly string[]>(values: T) {
   return v.picklist(values, expected(alternatives(values)));
 }
 
-/** A whole number; `unit` is for the message. */
-export function whole(min: number, max: number, unit?: "bytes") {
-  const what = `a whole number${unit === undefined ? "" : ` of ${unit}`} from ${min} to ${max}`;
+/** A whole number. */
+export function whole(min: number, max: number) {
   return v.custom<number>(
     (value) => Number.isSafeInteger(value) && Number(value) >= min && Number(value) <= max,
-    expected(what),
+    expected(`a whole number from ${min} to ${max}`, (input) =>
+      typeof input === "string" && /^\d+$/.test(input) ? `; write ${input}, without quotes` : "",
+    ),
   );
 }
 
-/** Seconds, fractions allowed, as milliseconds. */
-export function seconds() {
-  return milliseconds(0.001);
+/** Units of a quantity, as they are written behind a number. */
+interface Units {
+  /** How many of the smallest each is. */
+  readonly of: Readonly<Record<string, number>>;
+  /** What people write for each, in any case. */
+  readonly meant: Readonly<Record<string, RegExp>>;
 }
 
-/** As `seconds`, for a wait that may be left out. */
-export function secondsOrZero() {
+const MILLISECONDS: Units = {
+  of: { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 },
+  meant: {
+    ms: /^(?:ms|msecs?|millis|milliseconds?)$/i,
+    s: /^(?:s|secs?|seconds?)$/i,
+    m: /^(?:m|mins?|minutes?)$/i,
+    h: /^(?:h|hrs?|hours?)$/i,
+    d: /^(?:d|days?)$/i,
+  },
+};
+const BYTES: Units = {
+  of: { KB: 1024, MB: 1024 ** 2, GB: 1024 ** 3 },
+  meant: { KB: /^ki?b?$/i, MB: /^mi?b?$/i, GB: /^gi?b?$/i },
+};
+
+/** A number with a unit, in the smallest of the units; NaN if the text is not of that form. */
+function measure(text: string, { of }: Units): number {
+  const [, digits, unit = ""] = /^(\d+(?:\.\d+)?)([A-Za-z]+)$/.exec(text) ?? [];
+  return digits === undefined || !Object.hasOwn(of, unit) ? NaN : Number(digits) * of[unit]!;
+}
+
+/** How to write what was probably meant by text that is no number with a unit. */
+function unitHint(input: unknown, units: Units): string {
+  if (typeof input !== "string" || !Number.isNaN(measure(input, units))) return "";
+  const [, digits, word = ""] = /^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$/.exec(input) ?? [];
+  if (digits === undefined) return "";
+  if (word === "") return `; write ${digits}, without quotes`;
+  const [unit] = Object.entries(units.meant).find(([, pattern]) => pattern.test(word)) ?? [];
+  return unit === undefined ? "" : `; write "${digits}${unit}"`;
+}
+
+/** Bytes, as a whole number or as text with a unit: `"64KB"`. */
+export function size(min: number, max: number) {
+  const isInRange = (bytes: number) => Number.isSafeInteger(bytes) && bytes >= min && bytes <= max;
+  const read = (value: number | string) => (typeof value === "string" ? Math.round(measure(value, BYTES)) : value);
+  return v.pipe(
+    v.custom<number | string>(
+      (value) => (typeof value === "number" || typeof value === "string") && isInRange(read(value)),
+      expected(`a size from ${min} to ${max} bytes, such as 1048576, "64KB", "10MB" or "1GB"`, (input) =>
+        unitHint(input, BYTES),
+      ),
+    ),
+    v.transform(read),
+  );
+}
+
+/** Seconds, fractions allowed, or text with a unit, `"500ms"`; as milliseconds. */
+export function duration() {
+  return milliseconds(1);
+}
+
+/** As `duration`, for a wait that may be left out. */
+export function durationOrZero() {
   return milliseconds(0);
 }
 
 function milliseconds(min: number) {
+  const read = (value: number | string) => (typeof value === "string" ? measure(value, MILLISECONDS) : value * 1000);
+  const isInRange = (ms: number) => ms >= min && ms <= MAX_SECONDS * 1000;
   return v.pipe(
-    v.custom<number>(
-      (value) => typeof value === "number" && value >= min && value <= MAX_SECONDS,
-      expected(`a number of seconds from ${min} to ${MAX_SECONDS}`),
+    v.custom<number | string>(
+      (value) => (typeof value === "number" || typeof value === "string") && isInRange(read(value)),
+      expected(
+        `a duration from ${min / 1000} to ${MAX_SECONDS} seconds, such as 3, "500ms", "10m", "2h" or "7d"`,
+        (input) => unitHint(input, MILLISECONDS),
+      ),
     ),
-    v.transform((value) => Math.round(value * 1000)),
+    v.transform((value) => Math.round(read(value))),
   );
 }
 

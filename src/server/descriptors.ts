@@ -4,6 +4,8 @@ import { close, dup } from "../net/libc.ts";
 
 /** A connection takes two: the main thread's and the worker's. */
 const PER_CONNECTION = 2;
+/** So many connections there are at most, unless the configuration says otherwise. */
+export const MAX_CONNECTIONS = 10_000;
 /** Kept for everything else: listeners, files, the runtime, what handlers open. */
 const RESERVED = 200;
 

@@ -18,7 +18,13 @@ import type { ChainSummary } from "../worker/messages.ts";
 import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { Connections } from "./connections.ts";
 import { listenForControl } from "./control.ts";
-import { ConnectionRoom, connectionsThatFit, descriptorLimit, SpareDescriptors } from "./descriptors.ts";
+import {
+  ConnectionRoom,
+  connectionsThatFit,
+  descriptorLimit,
+  MAX_CONNECTIONS,
+  SpareDescriptors,
+} from "./descriptors.ts";
 import { CpuShare } from "./cpu-share.ts";
 import { Doors } from "./doors.ts";
 import type { Generation } from "./generation.ts";
@@ -522,13 +528,12 @@ export class FilterServer {
 /** `server.max_connections`, or what the limit of open files leaves room for. */
 function fittingConnections({ server }: Config, log: Log): number {
   const limit = descriptorLimit();
-  const fitting = connectionsThatFit(server.maxConnections, limit);
-  if (fitting < server.maxConnections) {
-    log.write(
-      "warn",
-      `server.max_connections is lowered from ${server.maxConnections} to ${fitting}: the limit of open files is ${limit} and each takes two`,
-    );
-  }
+  const wanted = server.maxConnections ?? MAX_CONNECTIONS;
+  const fitting = connectionsThatFit(wanted, limit);
+  if (fitting === wanted) return fitting;
+  const why = `the limit of open files is ${limit} and each takes two`;
+  if (server.maxConnections === null) log.write("info", `server.max_connections is ${fitting}: ${why}`);
+  else log.write("warn", `server.max_connections is lowered from ${wanted} to ${fitting}: ${why}`);
   return fitting;
 }
 

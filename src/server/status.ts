@@ -52,6 +52,8 @@ export interface Status {
   /** Those that finish theirs, oldest first. */
   readonly ending: readonly GenerationStatus[];
   readonly filters: readonly { readonly name: string; readonly phases: readonly Phase[]; readonly observed: boolean }[];
+  /** The filters of the configuration that are switched off, by name. */
+  readonly switchedOff: readonly string[];
   /** Of the last reload, null before the first. */
   readonly reload: { readonly ok: boolean; readonly at: string; readonly message: string } | null;
 }
@@ -89,6 +91,7 @@ export function statusOf(server: FilterServer): Status {
           phases,
           observed: isObserved,
         })),
+    switchedOff: server.config.switchedOff,
     reload: lastReload === null ? null : { ...lastReload, at: lastReload.at.toISOString() },
   };
 }
@@ -133,6 +136,7 @@ export function formatStatus(status: Status): string {
     ...status.filters.map(
       ({ name, phases, observed }) => `filter         ${name}${observed ? " (observe)" : ""}: ${phases.join(" ")}`,
     ),
+    ...status.switchedOff.map((name) => `filter         ${name}: switched off`),
     ...status.workers.map(
       ({ blockedMs, connections, generation: of, heapBytes, state }) =>
         `worker         ${state}, generation ${of}, ${connections} connections, ${Math.round(heapBytes / 2 ** 20)} MiB${blockedMs > 0 ? `, blocked for ${(blockedMs / 1000).toFixed(1)} s` : ""}`,

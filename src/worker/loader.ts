@@ -2,8 +2,7 @@
  * Loads the handlers of a configuration into a chain. What does not load is a {@link LoadFailure}: the file, the place
  * in it, and what is wrong.
  */
-import { basename, extname } from "node:path";
-import type { Config, FilterConfig } from "../config/config.ts";
+import { type Config, type FilterConfig, moduleName } from "../config/config.ts";
 import { Chain, type ChainFilter, type ChainPolicy } from "../handler/chain.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
 import { failureOf, LoadError, messageOf, unreadable } from "./load-failure.ts";
@@ -79,8 +78,7 @@ export async function loadChain(config: Config, snapshot = DISK): Promise<Chain>
       filters.push(place(config, loaded, filters.length, config.handler.session, null));
     }
     for (const entry of config.filters) {
-      const fallbackName = basename(entry.path, extname(entry.path));
-      const loaded = await load(entry.path, snapshot, (exported) => checkFilter(exported, fallbackName));
+      const loaded = await load(entry.path, snapshot, (exported) => checkFilter(exported, moduleName(entry.path)));
       const files = Object.fromEntries(PHASE_NAMES.map((phase) => [phase, entry.path]));
       const named = entry.name === null ? loaded : { ...loaded, name: entry.name };
       filters.push(place(config, named, filters.length, files, entry));

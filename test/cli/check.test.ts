@@ -100,6 +100,15 @@ describe("a configuration that is right", () => {
     expect(stdout).toContain("none: every message passes");
   });
 
+  test("enabled = false: the filter is not loaded, and is named", async () => {
+    const { exitCode, stdout } = await check({
+      config: '[[filter]]\npath = "missing.ts"\nenabled = false\n[[filter]]\npath = "stamp.ts"\n',
+      files: FILES,
+    });
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain("Filters, in order:\n  stamp: header eom close\n  missing: switched off\n");
+  });
+
   test("the original's keys are accepted, with a note", async () => {
     const { exitCode, stdout } = await check({
       server: { min_worker: 32, mruby_handler: true },

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../../src/config/config.ts";
 import { loadConfig, parseConfig } from "../../src/config/load.ts";
+import { TABLES, tableHeader } from "../../src/config/reference.ts";
 import { PHASE_NAMES } from "../../src/protocol/phases.ts";
 import { failure } from "./failure.ts";
 import { TEMP } from "../support/temp.ts";
@@ -36,7 +37,7 @@ describe("defaults", () => {
         onError: "tempfail",
         onTimeout: "tempfail",
         deferContent: true,
-        maxConnections: 10_000,
+        maxConnections: null,
         drainTimeoutMs: 300_000,
         stopTimeoutMs: 20_000,
         watch: true,
@@ -52,6 +53,7 @@ describe("defaults", () => {
       },
       handler: { postconfig: null, masterExit: null, session: {} },
       filters: [],
+      switchedOff: [],
       notices: [],
     });
   });
@@ -68,6 +70,14 @@ describe("defaults", () => {
         options: {},
       },
     ]);
+  });
+
+  test("a filter that is switched off is none of the filters, and is named", () => {
+    const { filters, switchedOff } = parse(
+      "[[filter]]\npath = 'a.ts'\nenabled = false\n[[filter]]\npath = 'b.ts'\nenabled = true\n[[filter]]\npath = 'c.ts'\nname = 'third'\nenabled = false",
+    );
+    expect(filters.map(({ path }) => path)).toEqual(["/etc/pmilter/b.ts"]);
+    expect(switchedOff).toEqual(["a", "third"]);
   });
 
   test("two results share nothing that could be changed", () => {
@@ -122,6 +132,42 @@ describe("values", () => {
     expect(server("timeout = 2_000_000").timeoutMs).toBeLessThan(2 ** 31);
     expect(server("drain_timeout = 0").drainTimeoutMs).toBe(0);
     expect(server("stop_timeout = 0").stopTimeoutMs).toBe(0);
+  });
+
+  test.each([
+    ["500ms", 500],
+    ["3s", 3000],
+    ["1.5s", 1500],
+    ["10m", 600_000],
+    ["2h", 7_200_000],
+    ["7d", 604_800_000],
+  ])("a duration %j", (text, ms) => {
+    expect(server(`timeout = "${text}"`).timeoutMs).toBe(ms);
+  });
+
+  test.each([
+    ["64KB", 65_536],
+    ["1.5MB", 1_572_864],
+    ["10MB", 10_485_760],
+    ["1GB", 1_073_741_824],
+  ])("a size %j", (text, bytes) => {
+    expect(parse(`[limits]\nbody = "${text}"`).limits.body).toBe(bytes);
+  });
+
+  test("every key with a unit takes it as text", () => {
+    const text = { s: "2s", bytes: "130MB" };
+    const number = { s: 2, bytes: 130 * 1024 * 1024 };
+    const fileWith = (values: typeof text | typeof number) =>
+      TABLES.map((table) => {
+        const lines = [...table.keys.values()].flatMap(({ name, unit }) =>
+          unit === undefined ? [] : [`${name} = ${JSON.stringify(values[unit])}`],
+        );
+        if (lines.length === 0) return "";
+        return [tableHeader(table), ...(table.isList ? ["path = 'a.ts'"] : []), ...lines].join("\n");
+      }).join("\n");
+    expect(fileWith(text).match(/"2s"/g)).toHaveLength(7);
+    expect(fileWith(text).match(/"130MB"/g)).toHaveLength(5);
+    expect(parse(fileWith(text))).toEqual(parse(fileWith(number)));
   });
 
   test("socket_mode is octal", () => {

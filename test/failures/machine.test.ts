@@ -100,7 +100,7 @@ describeWith(outsideTool("sh"), "with few descriptors", () => {
   test.skipIf(!IS_LINUX)("few-descriptors: as many connections as fit are served, the next one waits", async () => {
     await using dir = await tempDir("few");
     const configFile = await writeProject(dir.path, {
-      server: { workers: 1, stop_timeout: 0.1 },
+      server: { workers: 1, stop_timeout: 0.1, max_connections: 10_000 },
       config: USE_FILTER,
       files: { "filter.ts": filter("connect() {}, unknown() {}") },
     });

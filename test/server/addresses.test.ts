@@ -3,7 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { lstatSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { givenIpv6, givenRoot } from "../support/available.ts";
+import { givenIpv6, givenRoot, IS_LINUX } from "../support/available.ts";
 import { close, dup } from "../../src/net/libc.ts";
 import { runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
@@ -128,6 +128,20 @@ describe("server.listen", () => {
 });
 
 describe("server.max_connections", () => {
+  test.skipIf(!IS_LINUX)("not set: as many as the limit of open files leaves room for, said at info", async () => {
+    await using server = await startPmilter({
+      server: { ...QUICK, log_level: "info" },
+      config,
+      files,
+      descriptors: 220,
+    });
+    expect(server.log.text).toContain(
+      "[info]: server.max_connections is 10: the limit of open files is 220 and each takes two",
+    );
+    expect(server.log.text).not.toMatch(/\[warn\].*max_connections/);
+    expect(await server.stop()).toBe(0);
+  });
+
   test.each(["unix:pmilter.sock", "inet:127.0.0.1:0"])(
     "too-many: %s: the sixth waits, and is served when one ends",
     async (listen) => {
