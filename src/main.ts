@@ -70,9 +70,9 @@ try {
     );
     process.exitCode = EXIT_USAGE;
   } else {
-    process.stderr.write(
-      `pmilter: ${error instanceof PlainError ? error.message : error instanceof Error ? error.stack : String(error)}\n`,
-    );
+    const problems =
+      error instanceof PlainError ? error.problems : [error instanceof Error ? error.stack : String(error)];
+    for (const problem of problems) process.stderr.write(`pmilter: ${problem}\n`);
     process.exitCode = EXIT_WRONG;
   }
 }

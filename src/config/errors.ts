@@ -30,6 +30,7 @@ export class ConfigError extends PlainError {
   readonly line?: number;
   readonly column?: number;
   readonly issues: readonly ConfigIssue[];
+  readonly #problems: readonly string[];
 
   /**
    * @param file the name to show, as the user gave it
@@ -39,12 +40,18 @@ export class ConfigError extends PlainError {
   constructor(file: string, issues: readonly ConfigIssue[], source?: string, options?: ErrorOptions) {
     const ordered = issues.toSorted((a, b) => (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0));
     const lines = source?.split(/\r?\n/) ?? [];
-    super(ordered.map((issue) => describe(file, issue, lines)).join("\n"), options);
+    const problems = ordered.map((issue) => describe(file, issue, lines));
+    super(problems.join("\n"), options);
+    this.#problems = problems;
     this.file = file;
     this.issues = ordered;
     const [first] = ordered;
     if (first?.line !== undefined) this.line = first.line;
     if (first?.column !== undefined) this.column = first.column;
+  }
+
+  override get problems(): readonly string[] {
+    return this.#problems;
   }
 }
 

@@ -57,7 +57,8 @@ export function readNames(raw: Table): Names {
           text: "server.min_worker is ignored: it counted the original's threads; server.workers rules",
         });
       } else {
-        const what = isTable(value) ? "unknown table" : "unknown key";
+        const isTables = isTable(value) || (Array.isArray(value) && value.length > 0 && value.every(isTable));
+        const what = isTables ? "unknown table" : "unknown key";
         faults.push({ path: here, text: `${what}${suggest(name, info)}` });
       }
     }

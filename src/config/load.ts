@@ -4,7 +4,6 @@
  */
 import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { parse, TomlError } from "smol-toml";
 import * as v from "valibot";
 import { checkTogether, noticesOf } from "./checks.ts";
 import { type Config, type Environment, toConfig } from "./config.ts";
@@ -12,6 +11,7 @@ import { ConfigError, type ConfigIssue } from "./errors.ts";
 import { type Fault, pathInWords, readNames } from "./keys.ts";
 import { type KeyPath, locator } from "./locate.ts";
 import { type ConfigFile, ConfigSchema } from "./schema.ts";
+import { parseToml } from "./toml.ts";
 
 export type { Config } from "./config.ts";
 
@@ -66,23 +66,6 @@ export function parseConfig(text: string, file: string, env: Environment = proce
   return toConfig(absolute, folder, values, env, [...names.notices, ...noticesOf(values)]);
 }
 
-function parseToml(source: string, file: string): Record<string, unknown> {
-  try {
-    // A key named __proto__ or constructor is nobody's setting, and a trap for whoever copies options.
-    return parse(source, { unsafeKeyBehaviour: "throw" });
-  } catch (error) {
-    if (!(error instanceof TomlError)) throw error;
-    const { line, column } = error;
-    const reason = (error.message.split("\n", 1)[0] ?? "").replace(/^Invalid TOML document: /, "");
-    // 0660 without quotes is no TOML at all, and the most likely way to write a mode.
-    const isMode = /^\s*(?:server\s*\.\s*)?socket_mode\s*=/.test(source.split("\n")[line - 1] ?? "");
-    const hint = isMode ? '; a mode stands in quotes, as in "0660"' : "";
-    throw new ConfigError(file, [{ text: `not valid TOML: ${reason}${hint}`, line, column }], source, {
-      cause: error,
-    });
-  }
-}
-
 function pathOf(issue: v.BaseIssue<unknown>): KeyPath {
   return (issue.path ?? []).map(({ key }) => (typeof key === "number" ? key : String(key)));
 }
@@ -92,18 +75,43 @@ function startsWith(path: KeyPath, start: KeyPath): boolean {
 }
 
 function decode(bytes: Uint8Array, file: string): string {
+  const isUtf16 = (bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff);
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (error) {
-    throw new ConfigError(file, [{ text: "the configuration is not UTF-8 text" }], undefined, { cause: error });
+  } catch (cause) {
+    const { byte, ...place } = firstNotUtf8(bytes);
+    const issue = isUtf16
+      ? { text: "expected UTF-8 text, got UTF-16; save the file as UTF-8" }
+      : { text: `expected UTF-8 text, got the byte 0x${byte}; save the file as UTF-8`, ...place };
+    throw new ConfigError(file, [issue], undefined, { cause });
   }
+}
+
+/** Where bytes stop to be UTF-8. */
+function firstNotUtf8(bytes: Uint8Array): { line: number; column: number; byte: string } {
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  let text = "";
+  /** The first byte of the character that is being read. */
+  let start = 0;
+  try {
+    for (let at = 0; at < bytes.length; at++) {
+      const char = decoder.decode(bytes.subarray(at, at + 1), { stream: true });
+      if (char !== "") start = at + 1;
+      text += char;
+    }
+  } catch {
+    // The character that began at `start` is none.
+  }
+  const lines = text.split("\n");
+  const byte = bytes[start]!.toString(16).toUpperCase().padStart(2, "0");
+  return { line: lines.length, column: lines.at(-1)!.length + 1, byte };
 }
 
 const READ_ERRORS: Readonly<Record<string, string>> = {
   ENOENT: "there is no such file",
   ENOTDIR: "there is no such file",
   EACCES: "permission denied",
-  EISDIR: "it is a folder",
+  EISDIR: "expected a file, got a folder",
 };
 
 function reasonOf(error: unknown): string {

@@ -36,6 +36,24 @@ export function locator(text: string): (path: KeyPath) => Position | undefined {
   };
 }
 
+/** What is defined again at a place where smol-toml found that, and where it was first. */
+export interface Redefinition {
+  readonly path: KeyPath;
+  readonly first: Position;
+  readonly at: Position;
+}
+
+/**
+ * @param text valid up to `offset`
+ * @param offset in the key, or in the brackets of the table, that is the second of its name
+ */
+export function redefinition(text: string, offset: number): Redefinition | undefined {
+  const scanner = new Scanner(text);
+  scanner.run(offset);
+  const last = scanner.repeated.findLast(({ at }) => at <= offset);
+  return last && { path: last.path, first: positionAt(text, last.first), at: positionAt(text, last.at) };
+}
+
 function positionAt(text: string, offset: number): Position {
   const before = text.slice(0, offset);
   const lineStart = before.lastIndexOf("\n") + 1;
@@ -50,14 +68,17 @@ class Scanner {
   private readonly offsets = new Map<string, number>();
   /** How many `[[…]]` headers each array of tables has had. */
   private readonly counts = new Map<string, number>();
+  /** Mentions of a path that was there before, in the order of the text. */
+  readonly repeated: { readonly path: KeyPath; readonly first: number; readonly at: number }[] = [];
 
   constructor(text: string) {
     this.text = text;
   }
 
-  run(): ReadonlyMap<string, number> {
+  /** @param end the last place that is of interest */
+  run(end = this.text.length - 1): ReadonlyMap<string, number> {
     let table: KeyPath = [];
-    for (this.skipVoid(); this.at < this.text.length; this.skipVoid()) {
+    for (this.skipVoid(); this.at <= end; this.skipVoid()) {
       const start = this.at;
       if (this.text[start] === "[") table = this.header();
       else this.pair(table);
@@ -69,7 +90,9 @@ class Scanner {
 
   private record(path: KeyPath, offset: number): void {
     const key = JSON.stringify(path);
-    if (!this.offsets.has(key)) this.offsets.set(key, offset);
+    const first = this.offsets.get(key);
+    if (first === undefined) this.offsets.set(key, offset);
+    else if (first !== offset) this.repeated.push({ path, first, at: offset });
   }
 
   /** `[a.b]` or `[[a.b]]`; returns the path of the table that follows, with the indexes of arrays of tables. */
@@ -82,7 +105,7 @@ class Scanner {
     const path: (string | number)[] = [];
     for (const [index, name] of names.entries()) {
       path.push(name);
-      this.record(path, start);
+      this.record([...path], start);
       const count = this.counts.get(JSON.stringify(path));
       if (count !== undefined && index < names.length - 1) path.push(count - 1);
     }
@@ -101,7 +124,7 @@ class Scanner {
     const path = [...table];
     for (const name of this.key()) {
       path.push(name);
-      this.record(path, start);
+      this.record([...path], start);
     }
     this.at = this.text.indexOf("=", this.at) + 1;
     this.skipVoid();

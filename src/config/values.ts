@@ -24,11 +24,25 @@ export function isTable(value: unknown): value is Record<string, unknown> {
 }
 
 export function boolean() {
-  return v.boolean(expected("true or false"));
+  return v.boolean(
+    expected("true or false", (input) =>
+      input === "true" || input === "false" ? `; write ${input}, without quotes` : "",
+    ),
+  );
 }
 
 export function oneOf<const T extends readonly string[]>(values: T) {
-  return v.picklist(values, expected(alternatives(values)));
+  const meant = (input: unknown) => {
+    const given = typeof input === "string" ? input.trim().toLowerCase() : "";
+    return given.length < 3 ? undefined : values.find((value) => given.startsWith(value) || value.startsWith(given));
+  };
+  return v.picklist(
+    values,
+    expected(alternatives(values), (input) => {
+      const value = meant(input);
+      return value === undefined ? "" : `; did you mean "${value}"?`;
+    }),
+  );
 }
 
 /** A whole number. */

@@ -1,5 +1,5 @@
 /** Why a handler could not be loaded, and where in which file: from whatever an import throws. */
-import { accessSync, constants, readFileSync } from "node:fs";
+import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { describeThrown, siteOf } from "../handler/site.ts";
 import { PlainError } from "../plain-error.ts";
 
@@ -58,7 +58,7 @@ export function unreadable(file: string, error: unknown): LoadFailure | null {
 export function whyUnreadable(file: string): string | null {
   try {
     accessSync(file, constants.R_OK);
-    return null;
+    return statSync(file).isDirectory() ? "expected a file, got a folder" : null;
   } catch (cause) {
     const { code } = cause as { code?: unknown };
     if (code !== "EACCES") return "there is no such file";

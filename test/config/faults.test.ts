@@ -55,7 +55,7 @@ handler_timeout = 9
   });
 
   test("does not quote a very long line", () => {
-    expect(failureOf(`[server]\nx = "${"y".repeat(5000)}"`).message.length).toBeLessThan(200);
+    expect(failureOf(`[server]\ndebug = "${"y".repeat(5000)}"`).message.length).toBeLessThan(200);
   });
 
   test("bounds and escapes the value it quotes", () => {
@@ -67,16 +67,22 @@ handler_timeout = 9
 
 describe("TOML", () => {
   test.each([
-    ["a = 1\nb = \n", "2:5: not valid TOML: invalid value"],
-    ["[server]\nlisten\n", "2:7: not valid TOML: illegal character in key"],
-    ["[server]\ndebug = 1\ndebug = 2", "3:1: not valid TOML: trying to redefine an already defined table or value"],
-    ["[server]\nconstructor = 1", "2:1: not valid TOML: document contains an unsafe property"],
-    ["[server]\n__proto__ = 1", "2:1: not valid TOML: document contains an unsafe property"],
+    ["a = 1\nb = \n", '2:5: not valid TOML: expected a value behind "=", got the end of the line'],
+    [
+      "[server]\nlisten\n",
+      '2:7: not valid TOML: expected "=" and a value behind the key "listen", got the end of the line',
+    ],
+    ["[server]\ndebug = 1\ndebug = 2", "3:1: server.debug: it is set already, in line 2; keep one"],
+    ["[server]\nconstructor = 1", '2:1: not valid TOML: expected another name, got "constructor", which is reserved'],
+    ["[server]\n__proto__ = 1", '2:1: not valid TOML: expected another name, got "__proto__", which is reserved'],
     [
       "[server]\nsocket_mode = 0660",
-      '2:15: not valid TOML: illegal leading zero; a mode stands in quotes, as in "0660"',
+      '2:15: not valid TOML: expected a value, got 0660; a mode stands in quotes, as in "0660"',
     ],
-    ["server.socket_mode = 0660", '1:22: not valid TOML: illegal leading zero; a mode stands in quotes, as in "0660"'],
+    [
+      "server.socket_mode = 0660",
+      '1:22: not valid TOML: expected a value, got 0660; a mode stands in quotes, as in "0660"',
+    ],
   ])("%j", (text, fault) => {
     expect(faultsOf(text)).toEqual([fault]);
     expect(failureOf(text).cause).toBeInstanceOf(Error);

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import type { Config } from "../../src/config/config.ts";
 import { parseConfig } from "../../src/config/load.ts";
+import { TABLES, tableHeader } from "../../src/config/reference.ts";
 import { PHASE_NAMES } from "../../src/protocol/phases.ts";
 import { faultsOf } from "./failure.ts";
 import { ORIGINAL } from "./original.ts";
@@ -67,6 +68,14 @@ describe("aliases", () => {
   });
 });
 
+/** All that a table may have, as an error lists it. */
+function has(header: string): string {
+  const table = TABLES.find((each) => tableHeader(each) === header)!;
+  const names = [...table.keys.keys()];
+  return `${header} has ${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
+const ALL_TABLES = "the tables are [server], [limits], [handler.config], [handler.session] and [[filter]]";
+
 describe("unknown keys", () => {
   test.each([
     ["server", "max_conections = 1", 'unknown key; did you mean "max_connections"?'],
@@ -80,23 +89,30 @@ describe("unknown keys", () => {
     ["server", "header_bytse = 1", 'unknown key; "header_bytes" belongs to [limits]'],
     ["server", "mode = 'observe'", 'unknown key; "mode" belongs to [[filter]]'],
     ["server", "mruby_helo_handler = 'a.ts'", 'unknown key; "helo_handler" belongs to [handler.session]'],
-    ["server", "colour = 1", "unknown key"],
-    ["server", "toString = 1", "unknown key"],
-    ["server", "hasOwnProperty = 1", "unknown key"],
+    ["server", "colour = 1", `unknown key; ${has("[server]")}`],
+    ["server", "toString = 1", `unknown key; ${has("[server]")}`],
+    ["server", "hasOwnProperty = 1", `unknown key; ${has("[server]")}`],
     ["limits", "timeout = 1", 'unknown key; "timeout" belongs to [server]'],
-    ["limits", "bodies = 1", "unknown key"],
+    ["limits", "bodies = 1", `unknown key; ${has("[limits]")}`],
     ["handler", "connect_handler = 'a.ts'", 'unknown key; "connect_handler" belongs to [handler.session]'],
     ["handler", "sesion = {}", "unknown table; did you mean [handler.session]?"],
     ["handler.session", "connect = 'a.ts'", 'unknown key; did you mean "connect_handler"?'],
-    ["handler.session", "mail_handler = 'a.ts'", "unknown key"],
+    ["handler.session", "mail_handler = 'a.ts'", 'unknown key; did you mean "envfrom_handler"?'],
+    ["handler.session", "rcpt_to = 'a.ts'", 'unknown key; did you mean "envrcpt_handler"?'],
+    ["handler.session", "spam_handler = 'a.ts'", `unknown key; ${has("[handler.session]")}`],
+    ["handler.config", "workers_handler = 'a.ts'", `unknown key; ${has("[handler.config]")}`],
+    ["handler.hooks", "", "unknown table; the tables are [handler.config] and [handler.session]"],
+    ["[logging]", "", `unknown table; ${ALL_TABLES}`],
     ["handler.session", "postconfig_handler = 'a.ts'", 'unknown key; "postconfig_handler" belongs to [handler.config]'],
     ["sever", "", "unknown table; did you mean [server]?"],
     ["Limits", "", "unknown table; did you mean [limits]?"],
     ["filters", "", "unknown table; did you mean [[filter]]?"],
     ["session", "", "unknown table; did you mean [handler.session]?"],
-    ["zzz", "", "unknown table"],
+    ["logging", "", `unknown table; ${ALL_TABLES}`],
+    ["zzz", "", `unknown table; ${ALL_TABLES}`],
   ])("[%s] %s", (table, line, text) => {
-    const key = line === "" ? table : `${table}.${line.split(" ")[0]}`;
+    const name = table.replace(/^\[|\]$/g, "");
+    const key = line === "" ? name : `${name}.${line.split(" ")[0]}`;
     expect(faultsOf(`\n[${table}]\n ${line}`)).toEqual([`${line === "" ? "2:1" : "3:2"}: ${key}: ${text}`]);
   });
 
@@ -111,7 +127,7 @@ describe("unknown keys", () => {
   });
 
   test("are quoted when their spelling needs it", () => {
-    expect(faultsOf('[server]\n"a b" = 1')).toEqual(['2:1: server."a b": unknown key']);
+    expect(faultsOf('[server]\n"a b" = 1')).toEqual([`2:1: server."a b": unknown key; ${has("[server]")}`]);
   });
 
   test("min_worker is the server's alone", () => {

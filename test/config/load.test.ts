@@ -294,12 +294,18 @@ describe("loadConfig", () => {
     expect(missing.file).toBe(join(folder, "none.toml"));
     expect(missing.line).toBeUndefined();
     expect(missing.cause).toBeInstanceOf(Error);
-    expect(failure(() => loadConfig(folder)).message).toEndWith("cannot be read: it is a folder");
+    expect(failure(() => loadConfig(folder)).message).toEndWith("cannot be read: expected a file, got a folder");
   });
 
   test("refuses what is not UTF-8", () => {
     const file = join(folder, "latin1.toml");
     writeFileSync(file, Buffer.from("# caf\xe9\n", "latin1"));
-    expect(failure(() => loadConfig(file)).message).toBe(`${file}: the configuration is not UTF-8 text`);
+    expect(failure(() => loadConfig(file)).message).toBe(
+      `${file}:1:6: expected UTF-8 text, got the byte 0xE9; save the file as UTF-8`,
+    );
+    writeFileSync(file, Buffer.from("\ufeff[server]\n", "utf16le"));
+    expect(failure(() => loadConfig(file)).message).toBe(
+      `${file}: expected UTF-8 text, got UTF-16; save the file as UTF-8`,
+    );
   });
 });
