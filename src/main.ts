@@ -34,7 +34,7 @@ async function run(args: readonly string[]): Promise<number> {
     }
     case "check": {
       const { check } = await import("./cli/check.ts");
-      return check(command.config, WORKER_URL);
+      return check(command, WORKER_URL);
     }
     case "send": {
       const { send } = await import("./cli/send.ts");

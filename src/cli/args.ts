@@ -38,7 +38,7 @@ export type Command =
   | { readonly name: "help"; readonly of: CommandName | null }
   | { readonly name: "version" }
   | { readonly name: "serve"; readonly config: string }
-  | { readonly name: "check"; readonly config: string }
+  | { readonly name: "check"; readonly config: string; readonly starts: boolean; readonly types: boolean }
   | { readonly name: "status" | "reload"; readonly config: string; readonly json: boolean }
   | { readonly name: "types"; readonly folder: string }
   | { readonly name: "convert"; readonly script: ConvertArguments }
@@ -51,6 +51,12 @@ const COMMON = {
   config: { type: "string", short: "c" },
   help: { type: "boolean", short: "h" },
   version: { type: "boolean", short: "V" },
+} as const satisfies ParseArgsConfig["options"];
+
+const CHECK = {
+  ...COMMON,
+  "no-start": { type: "boolean" },
+  "no-types": { type: "boolean" },
 } as const satisfies ParseArgsConfig["options"];
 
 const ASK = { ...COMMON, json: { type: "boolean" } } as const satisfies ParseArgsConfig["options"];
@@ -90,6 +96,7 @@ export function parseArguments(args: readonly string[]): Command {
   const rest = first === name ? args.slice(1) : [...args];
   if (name === "send") return parseSend(rest);
   if (name === "types") return parseTypes(rest);
+  if (name === "check") return parseCheck(rest);
   if (name === "convert") return parseConvert(rest);
   const isAsking = name === "status" || name === "reload";
   const { values, positionals } = isAsking ? parse(name, rest, ASK) : parse(name, rest, COMMON);
@@ -98,6 +105,19 @@ export function parseArguments(args: readonly string[]): Command {
   if (positionals.length > 0) throw new ArgumentError(`${name} takes no argument "${positionals[0]}"`, name);
   const config = values.config ?? DEFAULT_CONFIG;
   return isAsking ? { name, config, json: "json" in values && values.json === true } : { name, config };
+}
+
+function parseCheck(args: readonly string[]): Command {
+  const { values, positionals } = parse("check", args, CHECK);
+  if (values.help === true) return { name: "help", of: "check" };
+  if (values.version === true) return { name: "version" };
+  if (positionals.length > 0) throw new ArgumentError(`check takes no argument "${positionals[0]}"`, "check");
+  return {
+    name: "check",
+    config: values.config ?? DEFAULT_CONFIG,
+    starts: values["no-start"] !== true,
+    types: values["no-types"] !== true,
+  };
 }
 
 function parseSend(args: readonly string[]): Command {

@@ -1,26 +1,75 @@
-/** `pmilter check`: loads everything as a start would, and prints what would happen. */
+/** `pmilter check`: does everything that a start does but listen, judges the handlers, and prints what would happen. */
+import { judgeHandlers } from "../check/judge.ts";
+import { formatProblem, type Problem } from "../check/problem.ts";
+import { entryFiles } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { ACTION, namesOf, PROTOCOL } from "../protocol/constants.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import type { Need } from "../handler/chain.ts";
+import { PlainError } from "../plain-error.ts";
 import { checkHandlers } from "../server/tasks.ts";
+import { LoadError, type LoadFailure } from "../worker/load-failure.ts";
 import type { ChainSummary } from "../worker/messages.ts";
+import { readSources } from "../worker/sources.ts";
+
+/** What is wrong with the handlers; said to the user as it is. */
+export class CheckError extends PlainError {
+  override readonly name = "CheckError";
+  readonly #problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(problems.join("\n"));
+    this.#problems = problems;
+  }
+
+  override get problems(): readonly string[] {
+    return this.#problems;
+  }
+}
+
+export interface CheckOptions {
+  readonly config: string;
+  /** Whether filters are started. */
+  readonly starts: boolean;
+  /** Whether types are judged. */
+  readonly types: boolean;
+}
 
 /**
  * @returns the exit code
- * @throws ConfigError, LoadError
+ * @throws ConfigError, CheckError
  */
-export async function check(configFile: string, workerUrl: URL): Promise<number> {
+export async function check({ config: configFile, starts, types }: CheckOptions, workerUrl: URL): Promise<number> {
   const config = loadConfig(configFile);
-  const summary = await checkHandlers(workerUrl, config, (message) => {
+  const sources = readSources(entryFiles(config));
+  const judging = judgeHandlers(config, sources, { types });
+  const loading = checkHandlers(workerUrl, config, starts, (message) => {
     if (message.kind === "print") process.stdout.write(message.text);
     else process.stderr.write(`${message.level}: ${message.text}\n`);
+  }).catch((error: unknown) => {
+    if (error instanceof LoadError) return error;
+    throw error;
   });
+  const [summary, judgement] = await Promise.all([loading, judging]);
+  for (const remark of judgement.remarks) process.stderr.write(`warning: ${remark}\n`);
+  const failure = summary instanceof LoadError ? summary.failure : null;
+  const problems = judgement.problems.filter((problem) => failure === null || !isSame(problem, failure));
+  if (summary instanceof LoadError || problems.length > 0) {
+    throw new CheckError([
+      ...(summary instanceof LoadError ? [summary.message] : []),
+      ...problems.map((problem) => formatProblem(problem, process.cwd())),
+    ]);
+  }
   const warnings = config.notices.map(({ level, text }) => `${level}: ${text}\n`);
   process.stdout.write(
     `${config.file}: ok\n\n${describeChain(summary, config.switchedOff)}${warnings.length > 0 ? `\n${warnings.join("")}` : ""}`,
   );
   return 0;
+}
+
+/** What keeps a file from loading is found by the type checker as well, in its own words. */
+function isSame({ file, line, text }: Problem, failure: LoadFailure): boolean {
+  return file === failure.file && (line === failure.line || /^TS1\d{3}:/.test(text));
 }
 
 const NEEDS: Readonly<Record<Need, string>> = {

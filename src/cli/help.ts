@@ -8,7 +8,7 @@ Usage: pmilter [COMMAND] [OPTIONS]
 
 Commands:
   serve     run the server (this is what happens without a command)
-  check     load the configuration and every handler, and say what would happen
+  check     do all that a start does but listen, judge the handlers, and say what would happen
   send      play the mail server: send one message to the running server and show what it answers
   status    ask the running server how it is
   reload    have the running server read its configuration and handlers anew
@@ -50,16 +50,25 @@ The mail server's side, for Postfix (main.cf):
   smtpd_milters = inet:127.0.0.1:8891
   milter_default_action = tempfail
 `,
-  check: `Load the configuration and every handler, and say what would happen, without serving.
+  check: `Do all that a start does but listen, judge the handlers, and say what would happen.
 
-Usage: pmilter check -c pmilter.toml
+Usage: pmilter check -c pmilter.toml [--no-start] [--no-types]
 
   -c, --config FILE   the configuration, pmilter.toml in this folder by default
+  --no-start          do not call the start() of filters
+  --no-types          do not check the types of TypeScript handlers
+
+The handlers' modules are run, and each filter is started and stopped again, with home.isCheck true; a start()
+may take 10 seconds. Of TypeScript handlers the types are checked, as an editor does beside "pmilter types": a
+tsconfig.json above them rules, where there is one. Verdicts that nobody returns, and reply texts and headers
+that would throw, are found where they are written out.
 
 Prints the filters in their order with the phases they handle, and what the mail server will be asked:
-which events it sends, which it waits for, which changes are allowed. Exit code 1 on any error, with
-the file, the line and what was expected on standard error. The handlers' modules are run, as at a start;
-their start() is not.
+which events it sends, which it waits for, which changes are allowed. What is wrong is told on standard error
+with file, line, column and what was expected. A reload refuses the same, but for what only types and reading
+show: that it logs.
+
+Exit codes: 0 fine; 1 the configuration or a handler is wrong; 2 wrong usage.
 `,
   send: `Play the mail server: send one message to the running server, and show each answer and the result.
 

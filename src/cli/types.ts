@@ -4,9 +4,9 @@
  */
 import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { API_TYPES } from "../check/api-types.ts";
 import { PlainError } from "../plain-error.ts";
 import { VERSION } from "../version.ts";
-import { declarations } from "./types/declarations.ts" with { type: "macro" };
 
 /** A file could not be written, or is not ours to write; said to the user as it is. */
 export class TypesError extends PlainError {
@@ -17,7 +17,7 @@ export class TypesError extends PlainError {
 const MARKER = "// Written by pmilter types";
 
 const DECLARATIONS = `${MARKER} (pmilter ${VERSION}), which writes it anew: do not edit.
-${declarations()}`;
+${API_TYPES}`;
 
 /** What an editor must know of how Bun takes handlers. No `paths` here: Bun itself would follow them. */
 const COMPILER_OPTIONS = `  "compilerOptions": {

@@ -65,6 +65,8 @@ export interface HandlerConfig {
 
 /** Null in `onError`, `onTimeout` and `handlerTimeoutMs` means the server's; in `name`, the module's. */
 export interface FilterConfig {
+  /** Which of the `[[filter]]` tables it is, from 0; those that are switched off count. */
+  table: number;
   path: string;
   name: string | null;
   onError: Fallback | null;
@@ -93,9 +95,7 @@ export interface Config {
  */
 export function toConfig(file: string, folder: string, from: ConfigFile, env: Environment, notices: Notice[]): Config {
   const { server, limits } = from;
-  const [enabled = [], disabled = []] = [true, false].map((is) =>
-    from.filter.filter((filter) => filter.enabled === is),
-  );
+  const filters = from.filter.map((filter, table) => ({ ...filter, table }));
   const path = (relative: string): string => resolve(folder, relative);
   const pathOrNull = (relative: string | undefined): string | null => (relative === undefined ? null : path(relative));
   return {
@@ -146,16 +146,19 @@ export function toConfig(file: string, folder: string, from: ConfigFile, env: En
         }),
       ),
     },
-    filters: enabled.map((filter) => ({
-      path: path(filter.path),
-      name: filter.name ?? null,
-      onError: filter.on_error ?? null,
-      onTimeout: filter.on_timeout ?? null,
-      handlerTimeoutMs: filter.handler_timeout ?? null,
-      mode: filter.mode,
-      options: filter.options,
-    })),
-    switchedOff: disabled.map((filter) => filter.name ?? moduleName(filter.path)),
+    filters: filters
+      .filter(({ enabled }) => enabled)
+      .map((filter) => ({
+        table: filter.table,
+        path: path(filter.path),
+        name: filter.name ?? null,
+        onError: filter.on_error ?? null,
+        onTimeout: filter.on_timeout ?? null,
+        handlerTimeoutMs: filter.handler_timeout ?? null,
+        mode: filter.mode,
+        options: filter.options,
+      })),
+    switchedOff: filters.filter(({ enabled }) => !enabled).map((filter) => filter.name ?? moduleName(filter.path)),
     notices,
   };
 }
@@ -174,4 +177,10 @@ export function resolveAddress(address: ListenAddress, folder: string): ListenAd
 function defaultControl(folder: string, env: Environment): string {
   const runtime = env["XDG_RUNTIME_DIR"];
   return join(runtime !== undefined && isAbsolute(runtime) ? runtime : folder, "pmilter.ctl");
+}
+
+/** The files of the handlers, in their order. */
+export function entryFiles({ filters, handler, server }: Config): string[] {
+  if (!server.handler) return [];
+  return [...Object.values(handler.session), ...filters.map((filter) => filter.path)];
 }

@@ -204,6 +204,8 @@ export type Filter<S = State, O = State> = {
 export interface FilterHome {
   /** The folder of the configuration file: paths in `[filter.options]` are best taken as relative to it. */
   readonly folder: string;
+  /** `pmilter check` runs it: nothing will be served, so write and send nothing. */
+  readonly isCheck: boolean;
 }
 
 /** The phases that macros can be asked for. */

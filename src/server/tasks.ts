@@ -9,6 +9,9 @@ import { WorkerThread } from "./worker-thread.ts";
 /** How long loading and starting the handlers may take, before it counts as hung. */
 export const LOAD_TIMEOUT_MS = 30_000;
 
+/** How long the `start()` of a filter may take in a check. */
+export const START_TIMEOUT_MS = 10_000;
+
 /** What a task tells while it runs: log lines and what handlers print. */
 export type TaskOutput = (message: Extract<FromWorker, { kind: "log" | "print" }>) => void;
 
@@ -20,16 +23,22 @@ export interface TaskLimits {
 }
 
 /**
- * Loads every handler of a configuration in workers, starts and calls none.
+ * Loads every handler of a configuration in workers and calls none.
+ * @param starts whether filters are started, and stopped again
  * @throws LoadError
  */
-export async function checkHandlers(workerUrl: URL, config: Config, output: TaskOutput): Promise<ChainSummary> {
+export async function checkHandlers(
+  workerUrl: URL,
+  config: Config,
+  starts: boolean,
+  output: TaskOutput,
+): Promise<ChainSummary> {
   const { postconfig, masterExit } = config.handler;
   const limits = { timeoutMs: LOAD_TIMEOUT_MS };
   for (const file of [postconfig, masterExit]) {
     if (file !== null) await checkModule(workerUrl, file, limits, output);
   }
-  const answer = await runTask(workerUrl, { kind: "check", config }, config.file, limits, output);
+  const answer = await runTask(workerUrl, { kind: "check", config, starts }, config.file, limits, output);
   if (answer.kind !== "ready") throw new Error(`a check was answered with ${answer.kind}`);
   return answer.summary;
 }
@@ -74,17 +83,23 @@ async function runTask(
 ): Promise<Extract<FromWorker, { kind: "ready" | "done" }>> {
   const answer = Promise.withResolvers<Extract<FromWorker, { kind: "ready" | "done" }>>();
   const fail = (failure: LoadFailure) => answer.reject(new LoadError(failure, undefined));
+  const seconds = (ms: number) => `it was not through after ${ms / 1000} s`;
+  let timer = setTimeout(() => fail({ file, line: 0, column: 0, message: seconds(timeoutMs) }), timeoutMs);
   const thread = new WorkerThread(workerUrl, {
     message(message) {
-      if (message.kind === "log" || message.kind === "print") output(message);
+      if (message.kind === "starting") {
+        const { failure } = message;
+        clearTimeout(timer);
+        timer = setTimeout(
+          () => fail({ ...failure, message: `${failure.message}: ${seconds(START_TIMEOUT_MS)}` }),
+          START_TIMEOUT_MS,
+        );
+      } else if (message.kind === "log" || message.kind === "print") output(message);
       else if (message.kind === "failed") fail(message.failure);
       else if (message.kind === "ready" || message.kind === "done") answer.resolve(message);
     },
     gone: (reason) => fail({ file, line: 0, column: 0, message: `its worker ended: ${reason}` }),
   });
-  const timer = setTimeout(() => {
-    fail({ file, line: 0, column: 0, message: `it was not through after ${timeoutMs / 1000} s` });
-  }, timeoutMs);
   thread.post(task);
   try {
     return await (signal === undefined ? answer.promise : unlessAborted(answer.promise, signal));

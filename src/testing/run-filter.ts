@@ -48,7 +48,7 @@ export async function runFilter<S, O>(
 ): Promise<FilterOutcome> {
   const failures: FailureReport[] = [];
   const chain = chainOf(Array.isArray(filter) ? filter : [filter], mail.options ?? {});
-  const home = { folder: mail.folder ?? process.cwd() };
+  const home = { folder: mail.folder ?? process.cwd(), isCheck: false };
   for (const { loaded, options } of chain.filters) await loaded.start?.call(loaded.self, options, home);
   try {
     const transport = connectInMemory(chain, (report) => {

@@ -6,9 +6,11 @@ import { dirname } from "node:path";
 import type { Socket } from "bun";
 import * as api from "../index.ts";
 import { isLogged, type LogLevel } from "../admin/log-level.ts";
-import type { Config } from "../config/config.ts";
+import { type Config, entryFiles } from "../config/config.ts";
 import type { WorkerCounter } from "../counters.ts";
+import { placeOfMember } from "../check/source-text.ts";
 import type { Chain } from "../handler/chain.ts";
+import type { FilterHome } from "../handler/types.ts";
 import { describeThrown, siteOf } from "../handler/site.ts";
 import { BEAT_MS, Ledger } from "../ledger.ts";
 import { heapBytes } from "../memory.ts";
@@ -20,7 +22,7 @@ import { allowedBy, type PeerName } from "../net/peer.ts";
 import { Roster } from "../roster.ts";
 import { Acceptor } from "./acceptor.ts";
 import { Connection, type ConnectionHome } from "./connection.ts";
-import { callModule, entryFiles, loadChain, loadModule } from "./loader.ts";
+import { callModule, loadChain, loadModule } from "./loader.ts";
 import { standInChain } from "./stand-in.ts";
 import { failureOf, LoadError, type LoadFailure } from "./load-failure.ts";
 import { logLine } from "./log-lines.ts";
@@ -29,7 +31,7 @@ import { Outbox } from "./outbox.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../ruby/scripts.ts";
 import { serveSources } from "./serve-sources.ts";
-import { placeOfMissingExport, readSources, type Sources } from "./sources.ts";
+import { placeOfMissingExport, placeOfModule, readSources, type Sources, textOf } from "./sources.ts";
 
 /** The side of the thread that the main thread talks to. */
 interface WorkerScope {
@@ -244,13 +246,7 @@ class Server {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     clearInterval(this.#sweep);
-    for (const { loaded } of this.#chain.filters) {
-      try {
-        await inTime(loaded.stop?.call(loaded.self), STOP_TIMEOUT_MS);
-      } catch (error) {
-        post(failureLog(`filter ${loaded.name} failed at stop`, failureOf(error, "")));
-      }
-    }
+    await stopFilters(this.#chain);
     finishPrints();
     clearInterval(this.#beat);
     post({ kind: "ended" });
@@ -349,23 +345,54 @@ async function serve(assignment: Assignment): Promise<void> {
   const { config, row, sources: given, isFirst, standIn } = assignment;
   const ledger = new Ledger(assignment.ledger);
   const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
-  const home = { folder: dirname(config.file) };
-  for (const { loaded, files, options } of chain.filters) {
-    try {
-      await loaded.start?.call(loaded.self, options, home);
-    } catch (error) {
-      const file = Object.values(files)[0] ?? "";
-      const failure = failureOf(error, file);
-      throw new LoadError(
-        { ...failure, message: `start() of filter ${loaded.name} failed: ${failure.message}` },
-        error,
-      );
-    }
-  }
+  await startFilters(chain, { folder: dirname(config.file), isCheck: false });
   server = new Server(assignment, ledger, new Roster(assignment.roster), chain);
   holdExits(ledger, row);
   outbox.onDropped = () => ledger.count(row, "linesDropped");
   post({ kind: "ready", summary: summarize(chain) });
+}
+
+/** @throws LoadError */
+async function startFilters(chain: Chain, home: FilterHome): Promise<void> {
+  for (const { loaded, files, options } of chain.filters) {
+    if (loaded.start === null) continue;
+    const what = `start() of filter ${loaded.name} failed`;
+    const file = Object.values(files)[0] ?? "";
+    if (home.isCheck) post({ kind: "starting", failure: { ...placeOfStart(file), message: what } });
+    try {
+      await loaded.start.call(loaded.self, options, home);
+    } catch (error) {
+      const failure = failureOf(error, file);
+      throw new LoadError({ ...failure, message: `${what}: ${failure.message}` }, error);
+    }
+  }
+}
+
+function placeOfStart(file: string): Omit<LoadFailure, "message"> {
+  const place = { file, line: 0, column: 0 };
+  const text = sources === null ? undefined : textOf(sources, file);
+  return text === undefined ? place : { ...place, ...placeOfMember(text, "start") };
+}
+
+async function stopFilters(chain: Chain): Promise<void> {
+  for (const { loaded } of chain.filters) {
+    try {
+      await inTime(loaded.stop?.call(loaded.self), STOP_TIMEOUT_MS);
+    } catch (error) {
+      post(failureLog(`filter ${loaded.name} failed at stop`, failureOf(error, "")));
+    }
+  }
+}
+
+/** Loads the handlers as a start does, and serves nothing. */
+async function check(config: Config, starts: boolean): Promise<ChainSummary> {
+  const chain = await load(config, null, false);
+  if (starts) {
+    await startFilters(chain, { folder: dirname(config.file), isCheck: true });
+    await stopFilters(chain);
+  }
+  finishPrints();
+  return summarize(chain);
 }
 
 /**
@@ -384,7 +411,8 @@ function holdExits(ledger: Ledger, row: number): void {
 
 function fail(error: unknown, file: string): void {
   const failure = error instanceof LoadError ? error.failure : failureOf(error, file);
-  const place = sources === null ? null : placeOfMissingExport(sources, failure.message);
+  const place =
+    sources === null ? null : (placeOfMissingExport(sources, failure.message) ?? placeOfModule(sources, failure));
   post({ kind: "failed", failure: { ...failure, ...place } });
 }
 
@@ -394,8 +422,8 @@ self.onmessage = ({ data: message }) => {
       serve(message).catch((error: unknown) => fail(error, message.config.file));
       return;
     case "check":
-      load(message.config, null, false).then(
-        (chain) => post({ kind: "ready", summary: summarize(chain) }),
+      check(message.config, message.starts).then(
+        (summary) => post({ kind: "ready", summary }),
         (error: unknown) => fail(error, message.config.file),
       );
       return;

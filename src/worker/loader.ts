@@ -14,12 +14,6 @@ import { isRuby, type Sources } from "./sources.ts";
 /** The name of the filter that the phase files together are. */
 export const PHASE_FILES_NAME = "handler";
 
-/** The files of the handlers, in their order. */
-export function entryFiles(config: Config): string[] {
-  if (!config.server.handler) return [];
-  return [...Object.values(config.handler.session), ...config.filters.map((filter) => filter.path)];
-}
-
 /** What the configuration says of all filters. */
 export function policyOf(config: Config): ChainPolicy {
   const { server, limits } = config;

@@ -53,8 +53,8 @@ export type ToWorker =
       /** Not null: load no handler, and give every connection this. */
       readonly standIn: Outcome | null;
     }
-  /** Load the handlers and answer `ready` or `failed`, nothing else. */
-  | { readonly kind: "check"; readonly config: Config }
+  /** Load the handlers, start and stop the filters if so told, and answer `ready` or `failed`, nothing else. */
+  | { readonly kind: "check"; readonly config: Config; readonly starts: boolean }
   /** Load a module and call its default export (a dry run only loads it), and answer `done` or `failed`. */
   | {
       readonly kind: "call";
@@ -91,6 +91,8 @@ export type ToWorker =
 export type FromWorker =
   /** The first worker of a generation has read the sources, and is about to load them: that may take its time. */
   | { readonly kind: "sources"; readonly sources: Sources }
+  /** In a check: the `start()` of a filter is about to be called. The text says what failed, should it not return. */
+  | { readonly kind: "starting"; readonly failure: LoadFailure }
   | { readonly kind: "ready"; readonly summary: ChainSummary }
   | { readonly kind: "failed"; readonly failure: LoadFailure }
   | {

@@ -7,6 +7,7 @@
  * where each of them led is part of it. Relative imports begin at the real path.
  */
 import { extname } from "node:path";
+import { placeOfDefault, placeOfMember, type TextPlace } from "../check/source-text.ts";
 import type { DataLoader } from "./data-module.ts";
 import type { RubyScript } from "../ruby/compile.ts";
 import { readText, realPath, statOf } from "./files.ts";
@@ -74,6 +75,11 @@ export function isCode(loader: SourceFile["loader"]): loader is CodeLoader {
 /** Whether a file is taken for Ruby. */
 export function isRuby(path: string): boolean {
   return extname(path).toLowerCase() === ".rb";
+}
+
+/** Whether a file is taken for TypeScript. */
+export function isTypeScript(path: string): boolean {
+  return /\.[mc]?tsx?$/.test(path);
 }
 
 /** A file still to be read, and where it is named. */
@@ -207,6 +213,20 @@ export function placeOfMissingExport(sources: Sources, message: string): Omit<Lo
     }
   }
   return null;
+}
+
+/** The text of a file that was named by this path; undefined if the snapshot does not hold it. */
+export function textOf({ files, targets }: Sources, path: string): string | undefined {
+  const real = targets.get(path) ?? path;
+  return files.find((file) => file.path === real)?.text;
+}
+
+/** Where the export stands that is not what pmilter needs, or the member of it that the message names; null if it has a place. */
+export function placeOfModule(sources: Sources, { file, line, message }: LoadFailure): TextPlace | null {
+  const text = line > 0 ? undefined : textOf(sources, file);
+  if (text === undefined) return null;
+  const [, name] = /"(\w+)"/.exec(message) ?? [];
+  return (name === undefined ? null : placeOfMember(text, name)) ?? placeOfDefault(text);
 }
 
 /** The paths whose change is a change of the sources, as they were named: a link that is turned is one. */

@@ -43,8 +43,15 @@ describe("parseArguments: serve and check", () => {
   ])("%j serves", (args, config) => expect(parseArguments(args)).toEqual({ name: "serve", config }));
 
   test("check takes a configuration", () => {
-    expect(parseArguments(["check", "-c", "x.toml"])).toEqual({ name: "check", config: "x.toml" });
-    expect(parseArguments(["check"])).toEqual({ name: "check", config: "pmilter.toml" });
+    expect(parseArguments(["check", "-c", "x.toml"])).toEqual({
+      name: "check",
+      config: "x.toml",
+      starts: true,
+      types: true,
+    });
+    expect(parseArguments(["check"])).toEqual({ name: "check", config: "pmilter.toml", starts: true, types: true });
+    expect(parseArguments(["check", "--no-start"])).toMatchObject({ starts: false, types: true });
+    expect(parseArguments(["check", "--no-types"])).toMatchObject({ starts: true, types: false });
   });
 });
 

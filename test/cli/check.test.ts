@@ -1,15 +1,15 @@
 /** `pmilter check`: what it prints of a configuration that is right, and its exit codes for those that are not. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
-import { type PmilterOptions, runPmilter, writeProject } from "../support/pmilter.ts";
+import { type PmilterOptions, ROOT, runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
 
-async function check(options: PmilterOptions) {
+async function check(options: PmilterOptions, ...flags: readonly string[]) {
   await using dir = await tempDir("check");
   const configFile = await writeProject(dir.path, options);
-  return { ...(await runPmilter(["check", "-c", configFile])), configFile, dir: dir.path };
+  return { ...(await runPmilter(["check", "-c", configFile, ...flags])), configFile, dir: dir.path };
 }
 
 const FILES = {
@@ -34,8 +34,9 @@ describe("a configuration that is right", () => {
       files: FILES,
     });
     expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+    // Two of the filters print at their start.
     const lines = stdout.split("\n");
-    expect(lines[0]).toBe(`${configFile}: ok`);
+    expect(lines.slice(0, 3)).toEqual(["started", "started", `${configFile}: ok`]);
     const at = lines.indexOf("Filters, in order:");
     expect(lines.slice(at + 1, at + 4)).toEqual([
       "  handler: envfrom",
@@ -53,7 +54,6 @@ describe("a configuration that is right", () => {
     for (const flag of ["NOBODY", "NOUNKNOWN", "NR_HDR"]) expect(flags).toContain(flag);
     for (const flag of ["NOMAIL", "NR_MAIL", "NOHDRS"]) expect(flags).not.toContain(flag);
     expect(stdout).toMatch(/^Macros asked for at HELO: .*\{verify\}/m);
-    expect(stdout).not.toContain("started");
   });
 
   test("which phases are deferred: those of content that have a handler, unless server.defer_content is false", async () => {
@@ -184,4 +184,136 @@ describe("a configuration that is wrong: exit code 1, and all its faults on stan
     expect(exitCode).toBe(1);
     expect(stderr).toStartWith(`pmilter: ${dir}/life.ts:2:`);
   });
+});
+
+describe("start() and stop()", () => {
+  const files = {
+    "filter.ts": `import { defineFilter } from "pmilter";
+export default defineFilter({
+  start(options, home) { console.log("start", options.a, home.isCheck, import.meta.path.startsWith(home.folder)); },
+  stop() { console.log("stop"); },
+  eom() {},
+});
+`,
+  };
+  const config = '[[filter]]\npath = "filter.ts"\noptions = { a = 1 }\n';
+
+  test("are called, and told that it is a check", async () => {
+    const { exitCode, stdout } = await check({ config, files });
+    expect(exitCode).toBe(0);
+    expect(stdout).toStartWith("start 1 true true\nstop\n");
+  });
+
+  test("--no-start calls neither", async () => {
+    const { exitCode, stdout, configFile } = await check({ config, files }, "--no-start");
+    expect(exitCode).toBe(0);
+    expect(stdout).toStartWith(`${configFile}: ok`);
+  });
+
+  test("a wrong option of a shipped filter is refused in the words of a reload", async () => {
+    const tag = join(ROOT, "handlers", "subject-tag.ts");
+    const use = `[[filter]]\npath = ${JSON.stringify(tag)}\n[filter.options]\n`;
+    const wrong = await check({ config: `${use}tga = "x"\n` });
+    expect(wrong).toMatchObject({ exitCode: 1, stdout: "" });
+    expect(wrong.stderr).toMatch(/: start\(\) of filter subject-tag failed: option "tag"/);
+    await using server = await startPmilter({ config: `${use}tag = "x"\n` });
+    const text = await Bun.file(server.configFile).text();
+    await Bun.write(server.configFile, text.replace("tag = ", "tga = "));
+    const reload = await runPmilter(["reload", "-c", server.configFile]);
+    expect(reload.exitCode).toBe(1);
+    const words = wrong.stderr.replace("pmilter: ", "").trimEnd();
+    expect(reload.stderr).toContain(words);
+  });
+});
+
+describe("types", () => {
+  const WRONG =
+    'import { defineFilter } from "pmilter";\nexport default defineFilter({ eom(session) { session.nothing; } });\n';
+  const config = '[[filter]]\npath = "filter.ts"\n';
+
+  test("an error: file below the working folder, line, column; exit code 1", async () => {
+    await using dir = await tempDir("check");
+    const configFile = await writeProject(dir.path, { config, files: { "filter.ts": WRONG } });
+    const { exitCode, stdout, stderr } = await runPmilter(["check", "-c", configFile], { cwd: dir.path });
+    expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: "" });
+    expect(stderr).toMatch(/^pmilter: filter\.ts:2:54: TS2339: Property 'nothing' does not exist on type /);
+  });
+
+  test("of what a handler imports as well, and each once", async () => {
+    const { stderr, dir } = await check({
+      config: '[[filter]]\npath = "a.ts"\n[[filter]]\npath = "b.ts"\n',
+      files: {
+        "a.ts": 'import "./lib.ts";\nexport default { eom() {} };\n',
+        "b.ts": 'import "./lib.ts";\nexport default { eom() {} };\n',
+        "lib.ts": 'export const x: number = "1";\n',
+      },
+    });
+    expect(stderr).toBe(`pmilter: ${dir}/lib.ts:1:14: TS2322: Type 'string' is not assignable to type 'number'.\n`);
+  });
+
+  test("--no-types judges none", async () => {
+    expect(await check({ config, files: { "filter.ts": WRONG } }, "--no-types")).toMatchObject({
+      exitCode: 0,
+      stderr: "",
+    });
+  });
+
+  test("JavaScript is not judged", async () => {
+    const files = { "filter.js": `${WRONG}const x = 1; x.y.z;\n`.replace("x.y.z", "x.toFixed().foo") };
+    expect(await check({ config: config.replace(".ts", ".js"), files })).toMatchObject({ exitCode: 0, stderr: "" });
+  });
+
+  test("the folder's own tsconfig.json rules, with its own global declarations", async () => {
+    const files = {
+      "filter.ts":
+        'import { defineFilter } from "pmilter";\nexport default defineFilter({ eom() { const unused = site; } });\n',
+      "site.d.ts": "declare const site: string;\n",
+    };
+    expect((await check({ config, files })).stderr).toContain("Cannot find name 'site'");
+    const tsconfig = (noUnusedLocals: boolean) =>
+      JSON.stringify({ compilerOptions: { strict: true, module: "Preserve", noUnusedLocals } });
+    expect(await check({ config, files: { ...files, "tsconfig.json": tsconfig(false) } })).toMatchObject({
+      exitCode: 0,
+      stderr: "",
+    });
+    const strict = await check({ config, files: { ...files, "tsconfig.json": tsconfig(true) } });
+    expect(strict.exitCode).toBe(1);
+    expect(strict.stderr).toContain("'unused' is declared but its value is never read");
+  });
+
+  test("beside the files of pmilter types", async () => {
+    await using dir = await tempDir("check");
+    const files = {
+      "filter.ts":
+        'import { defineFilter, reject } from "pmilter";\nexport default defineFilter({ eom: () => reject() });\n',
+    };
+    const configFile = await writeProject(dir.path, { config, files });
+    expect((await runPmilter(["types", dir.path])).exitCode).toBe(0);
+    expect(await runPmilter(["check", "-c", configFile])).toMatchObject({ exitCode: 0, stderr: "" });
+  });
+
+  test("a tsconfig.json that cannot be read is remarked on, and does not refuse the handlers", async () => {
+    const files = {
+      "filter.ts": "export default { eom() {} };\n",
+      "tsconfig.json": '{ "compilerOptions": { "target": "ES1" } }',
+    };
+    const { exitCode, stderr } = await check({ config, files });
+    expect(exitCode).toBe(0);
+    expect(stderr).toMatch(/^warning: .*tsconfig\.json: TS\d+: /);
+  });
+});
+
+test("what keeps it from loading and a type error elsewhere are told together, and nothing twice", async () => {
+  const { exitCode, stderr, dir } = await check({
+    config: '[[filter]]\npath = "a.ts"\n[[filter]]\npath = "b.ts"\n',
+    files: {
+      "a.ts": "export default { eom() { const x: number = 'a'; } };\n",
+      "b.ts": "import './missing.ts';\nexport default { eom() {} };\n",
+    },
+  });
+  expect(exitCode).toBe(1);
+  const problems = stderr.trimEnd().split("\n");
+  expect(problems).toHaveLength(2);
+  expect(problems[0]).toStartWith(`pmilter: ${dir}/b.ts:1:8: Cannot find module`);
+  expect(problems[1]).toStartWith(`pmilter: ${dir}/a.ts:1:32: TS2322: Type 'string'`);
 });

@@ -61,6 +61,7 @@ describe("defaults", () => {
   test("a filter needs only its path", () => {
     expect(parse('[[filter]]\npath = "a.ts"').filters).toEqual([
       {
+        table: 0,
         path: "/etc/pmilter/a.ts",
         name: null,
         onError: null,
@@ -76,7 +77,7 @@ describe("defaults", () => {
     const { filters, switchedOff } = parse(
       "[[filter]]\npath = 'a.ts'\nenabled = false\n[[filter]]\npath = 'b.ts'\nenabled = true\n[[filter]]\npath = 'c.ts'\nname = 'third'\nenabled = false",
     );
-    expect(filters.map(({ path }) => path)).toEqual(["/etc/pmilter/b.ts"]);
+    expect(filters).toMatchObject([{ path: "/etc/pmilter/b.ts", table: 1 }]);
     expect(switchedOff).toEqual(["a", "third"]);
   });
 

@@ -370,7 +370,10 @@ describe.each([["check"], [""]])("a handler that does not load: pmilter %s", (co
   });
 });
 
-test("check does not start filters", async () => {
-  await using run = await failure(START_FAULTS[0]!, ["check"]);
+test("check starts filters, unless it is told not to", async () => {
+  await using failed = await failure(START_FAULTS[0]!, ["check"]);
+  expect(failed.exitCode).toBe(1);
+  expect(failed.stderr).toContain("start() of filter db failed: refused");
+  await using run = await failure(START_FAULTS[0]!, ["check", "--no-start"]);
   expect(run).toMatchObject({ exitCode: 0, stderr: "" });
 });

@@ -1,6 +1,6 @@
 /**
  * The declarations of the module "pmilter" for editors, made from the sources behind `index.ts`: what it exports and
- * what that needs, with the doc comments. It is called as a macro, when `types.ts` is bundled or transpiled: the binary
+ * what that needs, with the doc comments. It is called as a macro, when `api-types.ts` is bundled or transpiled: the binary
  * holds the text, and reads no source.
  *
  * It leans on the formatter: a declaration begins at the left edge, and each of its further lines is indented or begins
@@ -8,10 +8,10 @@
  */
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { USAGE_ERRORS } from "../../handler/errors.ts";
-import { PHASE_LIST } from "../../protocol/phases.ts";
+import { USAGE_ERRORS } from "../handler/errors.ts";
+import { PHASE_LIST } from "../protocol/phases.ts";
 
-const INDEX = join(import.meta.dirname, "..", "..", "index.ts");
+const INDEX = join(import.meta.dirname, "..", "index.ts");
 
 /** Tables that types are derived from; in a declaration there are only types, so these are written from the values. */
 const TABLES: Readonly<Record<string, object>> = {

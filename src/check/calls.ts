@@ -1,0 +1,182 @@
+/**
+ * What can be seen of a handler's calls without running it: a verdict that nobody returns, a text or a header that would
+ * throw where it stands, a body that is not collected. Types do not know these. It looks at what is written out, and says
+ * nothing of the rest.
+ */
+import { checkHeaderName, checkHeaderValue, checkReason, checkRecipient, checkSender } from "../handler/changes.ts";
+import { messageOf } from "../worker/load-failure.ts";
+import { parseReplyText } from "../protocol/reply-text.ts";
+import { type CodeLoader, isCode, type SourceFile } from "../worker/sources.ts";
+import { blank, placeAt } from "./source-text.ts";
+import type { Problem } from "./problem.ts";
+
+const VERDICTS = ["accept", "reject", "tempfail", "discard", "skip"] as const;
+type VerdictName = (typeof VERDICTS)[number];
+
+/** How each argument of a change is judged. */
+type Judge = (value: string) => unknown;
+const recipient: Judge = (value) => checkRecipient(value, false);
+const CHANGES: Readonly<Record<string, readonly (Judge | null)[]>> = {
+  addHeader: [checkHeaderName, checkHeaderValue],
+  insertHeader: [null, checkHeaderName, checkHeaderValue],
+  changeHeader: [checkHeaderName, checkHeaderValue],
+  deleteHeader: [checkHeaderName],
+  changeFrom: [(value) => checkSender(value, false)],
+  addRecipient: [recipient],
+  quarantine: [checkReason],
+};
+
+/** A file of code as it is looked at. */
+interface Code {
+  readonly path: string;
+  readonly text: string;
+  /** See {@link blank}. */
+  readonly code: string;
+  readonly loader: CodeLoader;
+}
+
+/** Of all files of code. */
+export function callProblems(files: readonly SourceFile[]): Problem[] {
+  return files.flatMap(({ loader, path, text }) => {
+    if (!isCode(loader)) return [];
+    const file = { path, text, code: blank(text), loader };
+    return [...verdictProblems(file), ...changeProblems(file)];
+  });
+}
+
+/** The local names of what a file imports from "pmilter". */
+function importedVerdicts({ code, text }: Code): Map<string, VerdictName> {
+  const names = new Map<string, VerdictName>();
+  for (const match of code.matchAll(/\bimport\s*(?:\w+\s*,\s*)?\{([^}]*)\}\s*from\s/g)) {
+    if (!/^\s*["']pmilter["']/.test(text.slice(match.index + match[0].length - 1))) continue;
+    for (const item of match[1]!.split(",")) {
+      const [, name, local] = /^\s*(\w+)(?:\s+as\s+(\w+))?\s*$/.exec(item) ?? [];
+      const verdict = VERDICTS.find((each) => each === name);
+      if (verdict !== undefined) names.set(local ?? verdict, verdict);
+    }
+  }
+  return names;
+}
+
+function verdictProblems(file: Code): Problem[] {
+  const problems: Problem[] = [];
+  for (const [name, verdict] of importedVerdicts(file)) {
+    // A parameter of that name, as in `new Promise((resolve, reject) => …)`, is something else.
+    if (new RegExp(`[(,]\\s*${name}\\s*[,)=:]|\\b(?:const|let|var|function)\\s+${name}\\b`).test(file.code)) continue;
+    const calls = callsOf(file.code, name);
+    const digit = verdict === "reject" ? 5 : verdict === "tempfail" ? 4 : null;
+    for (const at of digit === null ? [] : calls) {
+      const [given] = argumentsAt(file, at + name.length);
+      if (given !== undefined) problems.push(...judged(file, at, given, (text) => parseReplyText(text, digit!)));
+    }
+    for (const at of droppedCalls(file, name, calls)) {
+      problems.push(problemAt(file, at, `the verdict of ${name}() is not returned: expected "return ${name}(…)"`));
+    }
+  }
+  return problems;
+}
+
+/** Where a function of that name is called: the name's places. */
+function callsOf(code: string, name: string): number[] {
+  return [...code.matchAll(new RegExp(`(?<![\\w$.])${name}(?=\\s*\\()`, "g"))].map(({ index }) => index);
+}
+
+/**
+ * Calls that are statements of their own. Bun prints each statement on a line that begins with it; its calls and those of
+ * the source are the same, in the same order.
+ */
+function droppedCalls({ loader, text }: Code, name: string, calls: readonly number[]): number[] {
+  let printed: string;
+  try {
+    printed = blank(new Bun.Transpiler({ loader }).transformSync(text));
+  } catch {
+    // It does not parse, which loading it says.
+    return [];
+  }
+  const again = callsOf(printed, name);
+  if (again.length !== calls.length) return [];
+  return calls.filter((_, index) => {
+    const at = again[index]!;
+    const lineStart = printed.lastIndexOf("\n", at) + 1;
+    if (!/^\s*(?:await\s+)?$/.test(printed.slice(lineStart, at))) return false;
+    return printed.slice(closing(printed, printed.indexOf("(", at)) + 1).startsWith(";");
+  });
+}
+
+/** The bracket that closes the one at `open`. */
+function closing(code: string, open: number): number {
+  let depth = 0;
+  for (let at = open; at < code.length; at++) {
+    if ("([{".includes(code[at]!)) depth++;
+    else if (")]}".includes(code[at]!) && --depth === 0) return at;
+  }
+  return code.length;
+}
+
+function changeProblems(file: Code): Problem[] {
+  const problems: Problem[] = [];
+  for (const match of file.code.matchAll(/\bmessage\s*\.\s*(\w+)(?=\s*\()/g)) {
+    const judges = Object.hasOwn(CHANGES, match[1]!) ? CHANGES[match[1]!]! : [];
+    const given = judges.length === 0 ? [] : argumentsAt(file, match.index + match[0].length);
+    for (const [index, judge] of judges.entries()) {
+      if (judge !== null && given[index] !== undefined)
+        problems.push(...judged(file, match.index, given[index], judge));
+    }
+  }
+  return problems;
+}
+
+function judged(file: Code, at: number, literal: string, judge: Judge): Problem[] {
+  const value = valueOf(literal);
+  if (value === null) return [];
+  try {
+    judge(value);
+    return [];
+  } catch (error) {
+    return [problemAt(file, at, messageOf(error))];
+  }
+}
+
+/** The texts of a call's arguments. */
+function argumentsAt({ code, text }: Code, behindName: number): string[] {
+  const open = code.indexOf("(", behindName);
+  const end = closing(code, open);
+  const parts: string[] = [];
+  let start = open + 1;
+  let depth = 0;
+  for (let at = start; at <= end; at++) {
+    const char = code[at]!;
+    if ("([{".includes(char)) depth++;
+    else if (")]}".includes(char) && at < end) depth--;
+    else if ((char === "," && depth === 0) || at === end) {
+      parts.push(text.slice(start, at).trim());
+      start = at + 1;
+    }
+  }
+  return parts;
+}
+
+/** What a text that is written out stands for; null if it is not. */
+function valueOf(literal: string): string | null {
+  const plain = /^`(?:\\[^]|[^`\\$])*`$/.test(literal) ? JSON.stringify(literal.slice(1, -1)) : literal;
+  if (!/^(?:"(?:\\[^]|[^"\\\n])*"|'(?:\\[^]|[^'\\\n])*')$/.test(plain)) return null;
+  if (plain !== literal && literal.includes("\\")) return null;
+  try {
+    return Bun.JSON5.parse(plain) as string;
+  } catch {
+    return null;
+  }
+}
+
+/** Where a filter without `collectBody` asks for the body, in the file that defines it. */
+export function uncollectedBody(file: Pick<SourceFile, "path" | "text">): Problem[] {
+  const code = blank(file.text);
+  if (/\bcollectBody\b/.test(code)) return [];
+  return [...code.matchAll(/\bmessage\s*\.\s*body\s*\(/g)].map(({ index }) =>
+    problemAt({ ...file, code }, index, "message.body() needs collectBody: true in the filter"),
+  );
+}
+
+function problemAt({ path, text }: Pick<Code, "path" | "text" | "code">, at: number, what: string): Problem {
+  return { file: path, ...placeAt(text, at), text: what };
+}

@@ -1,0 +1,209 @@
+/**
+ * The types of TypeScript handlers, judged by Bun's own checker in a process of its own. It gets a folder with the
+ * declarations of pmilter, Bun and Node, and one file that holds each handler against what the configuration uses it for.
+ * JavaScript is not judged. The nearest tsconfig.json above a handler rules for it, where there is one.
+ */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import type { Config } from "../config/config.ts";
+import { isTypeScript, type Sources } from "../worker/sources.ts";
+import { readText } from "../worker/files.ts";
+import { API_TYPES } from "./api-types.ts";
+import { packedBunTypes } from "./bun-types.ts" with { type: "macro" };
+import type { Problem } from "./problem.ts";
+import { type Place, type Use, usesOf } from "./uses.ts";
+
+const BUN_TYPES = packedBunTypes();
+
+/** How long the checker may take. */
+const TIMEOUT_MS = 120_000;
+
+/** Ordinary JavaScript with types here and there passes; what would go wrong at run time should not. */
+const OPTIONS = {
+  target: "ESNext",
+  lib: ["ESNext"],
+  module: "Preserve",
+  moduleResolution: "bundler",
+  resolveJsonModule: true,
+  allowSyntheticDefaultImports: true,
+  strict: true,
+  noImplicitAny: false,
+  noImplicitThis: false,
+  strictPropertyInitialization: false,
+  useUnknownInCatchVariables: false,
+} as const;
+
+/** What the check needs, whatever a tsconfig.json says. */
+const OWN_OPTIONS = {
+  noEmit: true,
+  allowImportingTsExtensions: true,
+  allowJs: true,
+  checkJs: false,
+  skipLibCheck: true,
+  composite: false,
+  incremental: false,
+  declaration: false,
+  declarationMap: false,
+  emitDeclarationOnly: false,
+  tsBuildInfoFile: null,
+} as const;
+
+export interface TypeReport {
+  readonly problems: readonly Problem[];
+  /** What the checker says besides, about a tsconfig.json say. */
+  readonly remarks: readonly string[];
+}
+
+/**
+ * @param signal ends the checker; then nothing is reported
+ * @throws Error if it cannot be run
+ */
+export async function checkTypes(config: Config, sources: Sources, signal?: AbortSignal): Promise<TypeReport> {
+  const uses = usesOf(config, sources);
+  if (uses.length === 0) return { problems: [], remarks: [] };
+  const folder = mkdtempSync(join(tmpdir(), "pmilter-check-"));
+  try {
+    unpack(folder);
+    const judged = new Set(sources.files.filter(({ path }) => isTypeScript(path)).map(({ path }) => path));
+    const problems: Problem[] = [];
+    const remarks: string[] = [];
+    for (const [tsconfig, group] of Map.groupBy(uses, ({ path }) => nearestTsconfig(dirname(path)))) {
+      const uses = new UseFile(group);
+      writeFileSync(join(folder, "uses.ts"), uses.text);
+      writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(projectOf(folder, tsconfig, group)));
+      for (const found of await run(folder, signal)) {
+        if (found.file === join(folder, "uses.ts")) problems.push(...uses.placed(found));
+        else if (judged.has(found.file)) problems.push(found);
+        else if (!/(?:^|\/)node_modules\//.test(found.file)) remarks.push(`${found.file}: ${found.text}`);
+      }
+    }
+    return { problems: distinct(problems), remarks };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function unpack(folder: string): void {
+  const packed = Bun.zstdDecompressSync(Buffer.from(BUN_TYPES, "base64"));
+  const files = JSON.parse(packed.toString("utf8")) as Record<string, string>;
+  for (const [path, text] of Object.entries(files)) {
+    const file = join(folder, "node_modules", path);
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, text);
+  }
+  writeFileSync(join(folder, "pmilter.d.ts"), API_TYPES);
+}
+
+/** The file that holds each handler against its use: see `Use`. */
+class UseFile {
+  readonly text: string;
+  /** Where each line belongs. */
+  readonly #places: (Place | null)[] = [];
+
+  constructor(uses: readonly Use[]) {
+    const lines: string[] = [];
+    for (const { lines: own } of uses) {
+      for (const { text, place } of own) {
+        lines.push(text);
+        this.#places.push(place);
+      }
+    }
+    this.text = `${lines.join("\n")}\n`;
+  }
+
+  /** An error of this file, where it belongs. */
+  placed({ line, text }: Problem): Problem[] {
+    const place = this.#places[line - 1] ?? null;
+    if (place === null) return [];
+    const { prefix = "", ...where } = place;
+    return [{ ...where, text: `${prefix}${text}` }];
+  }
+}
+
+function projectOf(folder: string, tsconfig: string | null, uses: readonly Use[]): object {
+  const types = { typeRoots: [join(folder, "node_modules", "@types")], types: ["bun"] };
+  const files = [...new Set(uses.map(({ path }) => path)), join(folder, "pmilter.d.ts"), join(folder, "uses.ts")];
+  if (tsconfig === null) return { compilerOptions: { ...OPTIONS, ...OWN_OPTIONS, ...types }, files };
+  const theirs = dirname(tsconfig);
+  const { types: named = [], typeRoots } = compilerOptionsOf(tsconfig);
+  return {
+    extends: tsconfig,
+    compilerOptions: {
+      ...OWN_OPTIONS,
+      types: [...new Set([...named, "bun"])],
+      typeRoots: [...(typeRoots ?? [join(theirs, "node_modules", "@types")]), ...types.typeRoots],
+    },
+    files,
+    // Their global declarations, but not the module "pmilter" of `pmilter types`: that of this version is among the files.
+    include: [join(theirs, "**/*.d.ts")],
+    exclude: [join(theirs, "**/pmilter.d.ts"), join(theirs, "**/node_modules"), join(theirs, "dist")],
+  };
+}
+
+function nearestTsconfig(folder: string): string | null {
+  const file = join(folder, "tsconfig.json");
+  if (readText(file) !== null) return file;
+  const above = dirname(folder);
+  return above === folder ? null : nearestTsconfig(above);
+}
+
+/** What a tsconfig.json itself says of types. */
+function compilerOptionsOf(tsconfig: string): { types?: string[]; typeRoots?: string[] } {
+  let config: unknown;
+  try {
+    config = Bun.JSONC.parse(readText(tsconfig) ?? "");
+  } catch {
+    // The checker says so.
+    return {};
+  }
+  const options = (config as { compilerOptions?: { types?: unknown; typeRoots?: unknown } } | null)?.compilerOptions;
+  const strings = (value: unknown) =>
+    Array.isArray(value) ? value.filter((each): each is string => typeof each === "string") : undefined;
+  const [types, typeRoots] = [strings(options?.types), strings(options?.typeRoots)];
+  return {
+    ...(types === undefined ? {} : { types }),
+    ...(typeRoots === undefined ? {} : { typeRoots: typeRoots.map((root) => resolve(dirname(tsconfig), root)) }),
+  };
+}
+
+async function run(folder: string, signal: AbortSignal | undefined): Promise<Problem[]> {
+  const args = ["check", "--no-script", "--no-pretty", "--all", "--threads=1", "-p", join(folder, "tsconfig.json")];
+  const child = Bun.spawn([process.execPath, ...args], {
+    cwd: folder,
+    env: { BUN_BE_BUN: "1", HOME: folder, TMPDIR: folder, NO_COLOR: "1" },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: TIMEOUT_MS,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const [stdout, stderr, exitCode] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  const problems = parseErrors(stdout, folder);
+  if (exitCode === 0 || problems.length > 0) return problems;
+  const reason = child.signalCode ?? (stderr.trim().split("\n")[0] || `exit code ${exitCode}`);
+  throw new Error(`the types could not be checked: ${reason}`);
+}
+
+/** `file(line,column): error TS1234: text`, with further lines that are indented. */
+function parseErrors(output: string, folder: string): Problem[] {
+  const problems: { file: string; line: number; column: number; text: string }[] = [];
+  for (const line of output.split("\n")) {
+    const match = /^(?:(.+?)\((\d+),(\d+)\): )?error (TS\d+: .*)$/.exec(line);
+    if (match !== null) {
+      const [, file, row, column, text = ""] = match;
+      problems.push({
+        file: resolve(folder, file ?? "tsconfig.json"),
+        line: Number(row ?? 0),
+        column: Number(column ?? 0),
+        text,
+      });
+    } else if (/^\s+\S/.test(line) && problems.length > 0) problems.at(-1)!.text += `\n${line}`;
+  }
+  return problems;
+}
+
+/** Two handlers that import one file bring its errors twice. */
+function distinct(problems: readonly Problem[]): Problem[] {
+  return [...new Map(problems.map((each) => [JSON.stringify(each), each])).values()];
+}

@@ -1,0 +1,78 @@
+/**
+ * What the configuration makes of each TypeScript handler, as lines of TypeScript: a phase file is held against its phase,
+ * a filter against what a filter may be, and its options in the configuration against their type.
+ */
+import { PHASE_NAMES } from "../protocol/phases.ts";
+import type { Config } from "../config/config.ts";
+import { pathInWords } from "../config/keys.ts";
+import { type KeyPath, locator } from "../config/locate.ts";
+import { readText } from "../worker/files.ts";
+import { isTypeScript, type Sources } from "../worker/sources.ts";
+import { placeOfDefault } from "./source-text.ts";
+import type { Problem } from "./problem.ts";
+
+/** Where an error belongs, and what to say in front of it. */
+export type Place = Omit<Problem, "text"> & { readonly prefix?: string };
+
+export interface Use {
+  /** The real path of the handler's file. */
+  readonly path: string;
+  /** With where an error in each belongs; null for lines that loading the handler judges. */
+  readonly lines: readonly { readonly text: string; readonly place: Place | null }[];
+}
+
+export function usesOf(config: Config, sources: Sources): Use[] {
+  if (!config.server.handler) return [];
+  const texts = new Map(sources.files.map(({ path, text }) => [path, text]));
+  const uses: Use[] = [];
+  const add = (file: string, lines: (module: string, place: Place) => Use["lines"]) => {
+    const path = sources.targets.get(file) ?? file;
+    const text = texts.get(path);
+    if (text === undefined || !isTypeScript(path)) return;
+    const module = `handler${uses.length}`;
+    const imported = { text: `import ${module} from ${JSON.stringify(path)};`, place: null };
+    uses.push({ path, lines: [imported, ...lines(module, { file: path, ...placeOfDefault(text) })] });
+  };
+  for (const phase of PHASE_NAMES) {
+    const file = config.handler.session[phase];
+    if (file === undefined) continue;
+    add(file, (module, place) => [
+      { text: `${module} satisfies import("pmilter").Handler<"${phase}", any, any>;`, place },
+    ]);
+  }
+  const find = config.filters.length === 0 ? () => undefined : locator(readText(config.file) ?? "");
+  for (const { options, path, table } of config.filters) {
+    add(path, (module, place) => [
+      { text: `${module} satisfies import("pmilter").Filter<any, any>;`, place },
+      ...optionLines(module, options, (name) => {
+        const key: KeyPath = ["filter", table, "options", name];
+        return { file: config.file, line: 0, column: 0, ...find(key), prefix: `${pathInWords(key)}: ` };
+      }),
+    ]);
+  }
+  return uses;
+}
+
+/** Which are left out is for the filter to say; those that are given have a type. */
+function optionLines(module: string, options: Record<string, unknown>, placeOf: (name: string) => Place): Use["lines"] {
+  const type = `typeof ${module} extends { start?(options: infer O, ...rest: any[]): any } ? O : unknown`;
+  return [
+    { text: `const ${module}Options: Partial<${type}> = {`, place: null },
+    ...Object.entries(options).map(([name, value]) => ({
+      text: `${JSON.stringify(name)}: ${literal(value)},`,
+      place: placeOf(name),
+    })),
+    { text: `};`, place: null },
+  ];
+}
+
+function literal(value: unknown): string {
+  if (value instanceof Date) return "new Date()";
+  if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
+  if (typeof value === "object" && value !== null) {
+    const members = Object.entries(value).map(([name, member]) => `${JSON.stringify(name)}: ${literal(member)}`);
+    return `{ ${members.join(", ")} }`;
+  }
+  if (typeof value === "number" && !Number.isFinite(value)) return "Infinity";
+  return JSON.stringify(value);
+}

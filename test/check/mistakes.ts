@@ -1,0 +1,299 @@
+/** Typical mistakes of a filter's author, each with the place and the words that it is told in. */
+import type { Phase } from "../../src/protocol/phases.ts";
+
+export interface Mistake {
+  readonly name: string;
+  /** The handler's text. The line that is wrong has the comment `// here`. */
+  readonly code: string;
+  /** Default: a filter, `[[filter]]`. */
+  readonly phase?: Phase;
+  /** Lines of `[filter.options]`. One that is wrong ends in `# here`. */
+  readonly options?: string;
+  /** Further files, by name. */
+  readonly files?: Readonly<Record<string, string>>;
+  readonly says: RegExp;
+  /** Only running it shows it. */
+  readonly atRun?: true;
+}
+
+const filter = (imports: string, body: string): string =>
+  `import { defineFilter${imports === "" ? "" : `, ${imports}`} } from "pmilter";\n\nexport default defineFilter({\n${body}\n});\n`;
+
+export const MISTAKES: readonly Mistake[] = [
+  // Verdicts.
+  {
+    name: "a verdict that the phase lacks",
+    code: filter("skip", "  envfrom() { // here\n    return skip();\n  },"),
+    says: /Verdict<"skip">/,
+  },
+  {
+    name: "a verdict that the phase lacks, in a phase file",
+    phase: "connect",
+    code: 'import { discard } from "pmilter";\n\nexport default () => discard(); // here\n',
+    says: /Verdict<"discard">/,
+  },
+  {
+    name: "a verdict from a phase that only observes",
+    code: filter("reject", "  abort() {\n    return reject();\n  },\n"),
+    says: /Verdict<"reject">/,
+  },
+  {
+    name: "a forgotten return",
+    code: filter(
+      "reject",
+      '  envfrom(_session, sender) {\n    if (sender === "<spam@example.com>") reject("550 5.7.1 No"); // here\n  },',
+    ),
+    says: /the verdict of reject\(\) is not returned/,
+  },
+  {
+    name: "a forgotten return in an inner function",
+    code: filter(
+      "reject",
+      '  envrcpt({ message }) {\n    message.recipients.forEach(({ address }) => {\n      if (address === "a@b") reject("550 5.1.1 No"); // here\n    });\n  },',
+    ),
+    says: /the verdict of reject\(\) is not returned/,
+  },
+  {
+    name: "text for a verdict",
+    code: filter("", '  envfrom() {\n    return "reject";\n  },'),
+    says: /Type 'string' is not assignable/,
+  },
+  {
+    name: "a verdict's function for a verdict",
+    code: filter("reject", "  envfrom() {\n    return reject;\n  },"),
+    says: /Type '.*=> Verdict/,
+  },
+  {
+    name: "a verdict made by hand",
+    code: filter("", '  envfrom() {\n    return { kind: "reject" };\n  },'),
+    says: /kind/,
+  },
+  // Reply texts.
+  {
+    name: "a reply text without a code",
+    code: filter("reject", '  envfrom() {\n    return reject("Go away"); // here\n  },'),
+    says: /must start with a three-digit code/,
+  },
+  {
+    name: "a reply code of the other class",
+    code: filter("tempfail", '  envfrom() {\n    return tempfail("550 5.7.1 Later"); // here\n  },'),
+    says: /tempfail takes a code that starts with 4/,
+  },
+  {
+    name: "a number for a reply text",
+    code: filter("reject", "  envfrom() {\n    return reject(550); // here\n  },"),
+    says: /Argument of type 'number'/,
+  },
+  // await.
+  {
+    name: "a forgotten await before a condition",
+    code: filter(
+      "reject",
+      '  async envfrom(session) {\n    if (isListed(session.client.address)) return reject("550 5.7.1 Listed"); // here\n  },',
+    ).replace(
+      "\n\nexport",
+      "\nasync function isListed(address: string) {\n  return address === '192.0.2.1';\n}\nexport",
+    ),
+    says: /This condition will always return true since this 'Promise<boolean>'/,
+  },
+  {
+    name: "a forgotten await before a member",
+    code: filter(
+      "",
+      '  async eom({ message }) {\n    const answer = fetch("http://127.0.0.1:9/");\n    if (answer.ok) message.addHeader("X-Ok", "yes"); // here\n  },',
+    ),
+    says: /Property 'ok' does not exist on type 'Promise<Response>'/,
+  },
+  // The session.
+  {
+    name: "a member that the session does not have",
+    code: filter("", "  envfrom(session) {\n    console.log(session.ip); // here\n  },"),
+    says: /Property 'ip' does not exist/,
+  },
+  {
+    name: "the message, before there is one",
+    code: filter("", '  connect(session) {\n    session.message.addHeader("X-A", "1"); // here\n  },'),
+    says: /Property 'message' does not exist/,
+  },
+  {
+    name: "headers, before there are any",
+    code: filter("", '  envfrom({ message }) {\n    console.log(message.headers.get("Subject")); // here\n  },'),
+    says: /Property 'headers' does not exist/,
+  },
+  {
+    name: "the sender, an object, compared with text",
+    code: filter(
+      "reject",
+      '  eom({ message }) {\n    if (message.sender === "spam@example.com") return reject("550 5.7.1 No"); // here\n  },',
+    ),
+    says: /no overlap/,
+  },
+  {
+    name: "a header that may be missing",
+    code: filter(
+      "",
+      '  eom({ message }) {\n    if (message.headers.get("Subject").includes("x")) console.log("x"); // here\n  },',
+    ),
+    says: /possibly 'undefined'/,
+  },
+  {
+    name: "body() without collectBody",
+    code: filter("", "  eom({ message }) {\n    console.log(message.body().length); // here\n  },"),
+    says: /needs collectBody: true/,
+  },
+  {
+    name: "a chunk of the body taken for text",
+    code: filter(
+      "reject",
+      '  body(_session, chunk) {\n    if (chunk.includes("viagra")) return reject("550 5.7.1 No"); // here\n  },',
+    ),
+    says: /Argument of type 'string' is not assignable to parameter of type 'number'/,
+  },
+  // Changes.
+  {
+    name: "a line break in a header's value",
+    code: filter("", '  eom({ message }) {\n    message.addHeader("X-A", "one\\ntwo"); // here\n  },'),
+    says: /line break in a header value/,
+  },
+  {
+    name: "a header's name with its colon",
+    code: filter("", '  eom(session) {\n    session.message.addHeader("X-A:", "1"); // here\n  },'),
+    says: /header name/,
+  },
+  {
+    name: "a change that nobody has",
+    code: filter("", '  eom({ message }) {\n    message.setHeader("X-A", "1"); // here\n  },'),
+    says: /Property 'setHeader' does not exist/,
+  },
+  {
+    name: "a list of recipients in one text",
+    code: filter("", '  eom({ message }) {\n    message.addRecipient("a@example.com, b@example.com"); // here\n  },'),
+    says: /one address/,
+  },
+  {
+    name: "the arguments of insertHeader in the order of addHeader",
+    code: filter("", '  eom({ message }) {\n    message.insertHeader("X-A", "1", 0); // here\n  },'),
+    says: /Argument of type 'string' is not assignable to parameter of type 'number'/,
+  },
+  // The filter.
+  {
+    name: "a phase's name misspelt",
+    code: filter("", "  envForm() {}, // here\n  eom() {},"),
+    says: /envForm/,
+  },
+  {
+    name: "an option of a filter misspelt",
+    code: filter("", "  collectbody: true, // here\n  eom() {},"),
+    says: /collectbody/,
+  },
+  {
+    name: "no default export",
+    code: 'import { defineFilter } from "pmilter"; // here\n\nexport const filter = defineFilter({ eom() {} });\n',
+    says: /no default export/,
+  },
+  {
+    name: "defineFilter, not called",
+    code: 'import { defineFilter } from "pmilter";\n\nexport default defineFilter; // here\n',
+    says: /the default export is a function/,
+  },
+  {
+    name: "a filter's handler in place of a filter",
+    code: "export default function eom() {} // here\n",
+    says: /the default export is a function/,
+  },
+  {
+    name: "a filter in place of a phase file",
+    phase: "eom",
+    code: 'import { defineFilter } from "pmilter";\nexport default defineFilter({ eom() {} }); // here\n',
+    says: /expected a function as the default export/,
+  },
+  {
+    name: "two default exports",
+    code: 'import { defineFilter } from "pmilter";\nexport default defineFilter({ eom() {} });\nexport default 1; // here\n',
+    says: /default/,
+  },
+  {
+    name: "a name that is not imported",
+    code: 'import { defineFilter } from "pmilter";\nexport default defineFilter({\n  envfrom() {\n    return reject(); // here\n  },\n});\n',
+    says: /Cannot find name 'reject'/,
+  },
+  {
+    name: "an import of what is not there",
+    code: 'import { defineFilter } from "pmilter";\nimport { list } from "./list.ts"; // here\nexport default defineFilter({ eom() { console.log(list); } });\n',
+    says: /Cannot find module/,
+  },
+  {
+    name: "an import of a name that a file does not export",
+    code: 'import { defineFilter } from "pmilter";\nimport { lst } from "./list.ts"; // here\nexport default defineFilter({ eom() { console.log(lst); } });\n',
+    files: { "list.ts": "export const list = [1];\n" },
+    says: /lst/,
+  },
+  {
+    name: "a syntax error",
+    code: filter("reject", "  eom() {\n    return reject(; // here\n  },"),
+    says: /[Uu]nexpected/,
+  },
+  {
+    name: "a module that throws",
+    code: 'import { defineFilter } from "pmilter";\nimport { readFileSync } from "node:fs";\nconst list = readFileSync("/nonexistent/list", "utf8"); // here\nexport default defineFilter({ eom() { console.log(list); } });\n',
+    says: /ENOENT/,
+  },
+  // Its start and its options.
+  {
+    name: "a start() that fails",
+    code: filter("", '  async start() {\n    throw new Error("no database"); // here\n  },\n  eom() {},'),
+    says: /start\(\) of filter handler failed: no database/,
+  },
+  {
+    name: "a start() that never ends",
+    code: filter("", "  start() { // here\n    return new Promise<void>(() => {});\n  },\n  eom() {},"),
+    says: /start\(\) of filter handler failed: it was not through after 10 s/,
+  },
+  {
+    name: "a start() that blocks",
+    code: filter("", "  start() { // here\n    for (;;) {}\n  },\n  eom() {},"),
+    says: /start\(\) of filter handler failed: it was not through after 10 s/,
+  },
+  {
+    name: "an option of another type",
+    options: 'networks = "192.0.2.0/24" # here',
+    code: 'import { defineFilter } from "pmilter";\ninterface Options {\n  networks: string[];\n}\nexport default defineFilter<object, Options>({\n  connect({ options }) {\n    console.log(options.networks.length);\n  },\n});\n',
+    says: /filter 1: options\.networks: .*Type 'string' is not assignable to type 'string\[\]'/,
+  },
+  {
+    name: "an option misspelt",
+    options: 'tga = "x" # here',
+    code: 'import { defineFilter } from "pmilter";\nexport default defineFilter<object, { tag: string }>({\n  connect({ options }) {\n    console.log(options.tag);\n  },\n});\n',
+    says: /filter 1: options\.tga: /,
+  },
+  {
+    name: "an option that the filter takes and does not have",
+    code: 'import { defineFilter } from "pmilter";\nexport default defineFilter<object, { tag: string }>({\n  connect({ options }) {\n    console.log(options.tog); // here\n  },\n});\n',
+    says: /Property 'tog' does not exist/,
+  },
+  // What only running it shows.
+  {
+    name: "an option that is missing",
+    code: 'import { defineFilter } from "pmilter";\nexport default defineFilter<object, { networks: string[] }>({\n  connect({ options }) {\n    console.log(options.networks.length); // here\n  },\n});\n',
+    says: /undefined/,
+    atRun: true,
+  },
+  {
+    name: "a reply text made at run time, without a code",
+    code: filter(
+      "reject",
+      "  connect({ client }) {\n    return reject(`${client.address} is not welcome`); // here\n  },",
+    ),
+    says: /must start with a three-digit code/,
+    atRun: true,
+  },
+  {
+    name: "a value of nobody's type",
+    code: filter(
+      "",
+      '  connect() {\n    const list = JSON.parse("{}");\n    console.log(list.entries.length); // here\n  },',
+    ),
+    says: /undefined/,
+    atRun: true,
+  },
+];

@@ -1,0 +1,178 @@
+/** What is right: `pmilter check` finds no fault with it, however it is written. */
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync } from "node:fs";
+import { cp, symlink } from "node:fs/promises";
+import { join } from "node:path";
+import { ROOT, runPmilter, writeProject } from "../support/pmilter.ts";
+import { tempDir } from "../support/temp.ts";
+
+setDefaultTimeout(120_000);
+
+const RIGHT: Readonly<Record<string, string>> = {
+  "plain JavaScript in a .ts file": `export default {
+  state: undefined,
+  connect(session) { session.state.seen = []; },
+  envfrom(session, sender) { session.state.seen.push(sender); },
+};
+`.replace("  state: undefined,\n", ""),
+  "a promise's reject": `import { defineFilter, reject } from "pmilter";
+const wait = (ms) => new Promise((resolve, reject) => {
+  if (ms < 0) reject(new Error("negative"));
+  else setTimeout(resolve, ms);
+});
+export default defineFilter({
+  async envfrom(_session, sender) {
+    await wait(1);
+    if (sender === "<a@b>") return reject();
+  },
+});
+`,
+  "verdicts in constants, conditions and helpers": `import { accept, defineFilter, reject as refuse, tempfail, type Verdict } from "pmilter";
+const NO = refuse("550 5.7.1 No");
+const later = () => tempfail("451 4.7.1 Later");
+function judge(sender: string) {
+  if (sender === "<a@b>") return NO;
+  return sender === "<>" ? accept() : undefined;
+}
+const TABLE: Record<string, Verdict<"reject" | "tempfail">> = { a: NO, b: later() };
+export default defineFilter({
+  envfrom: (_session, sender) => judge(sender) ?? TABLE[sender],
+  async envrcpt(session) {
+    return session.message.recipients.length > 100 ? later() : undefined;
+  },
+});
+`,
+  "modules of Bun and Node, JSON, and a package without types": `import { defineFilter } from "pmilter";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import list from "./list.json";
+import words from "./words.txt";
+import { twice } from "./helper.js";
+import untyped from "untyped";
+export default defineFilter({
+  start() {
+    console.log(readFileSync(join(import.meta.dirname, "list.json"), "utf8").length, process.pid, Bun.version);
+  },
+  async connect({ client }) {
+    const signal = AbortSignal.timeout(1000);
+    const url = new URL("http://example.com/");
+    console.log(list.names.length, words.length, twice(2), untyped.anything, Buffer.from("x").length, url.host, signal.aborted, client.address);
+    setTimeout(() => {}, 1);
+    structuredClone({});
+  },
+});
+`,
+  "implicit types, catch, classes, any": `import { defineFilter, reject } from "pmilter";
+class Counter {
+  count;
+  names: string[];
+  constructor() { this.count = 0; this.names = []; }
+  add(name) { this.count += 1; this.names.push(name); }
+}
+const counters = {};
+let last;
+export default defineFilter({
+  envfrom(session, sender) {
+    counters[sender] ??= new Counter();
+    counters[sender].add(sender);
+    last = sender;
+    try {
+      JSON.parse(sender);
+    } catch (error) {
+      console.log(error.message, last);
+    }
+    if (counters[sender].count > 5) return reject("550 5.7.1 Too many");
+  },
+});
+`,
+  "state and options with types, and options that the configuration leaves out": `import { defineFilter, type Session, tempfail } from "pmilter";
+interface State { greeted?: boolean }
+interface Options { networks?: string[]; mode: "a" | "b"; since?: Date; nested?: { deep: number } }
+const isKnown = (session: Session<"envfrom", State, Options>) => session.options.networks?.includes(session.client.address);
+export default defineFilter<State, Options>({
+  name: "typed",
+  helo(session) { session.state.greeted = true; },
+  envfrom(session) { if (!isKnown(session)) return tempfail(); },
+});
+`,
+  "a reply text in pieces, headers that are folded": `import { defineFilter, reject } from "pmilter";
+const CODE = 550;
+export default defineFilter({
+  collectBody: true,
+  eom({ message, client }) {
+    message.addHeader("X-Folded", "one\\n two");
+    message.addHeader("X-Client", client.address);
+    message.deleteRecipient("<odd@example.com>");
+    const size = message.body().length;
+    if (size > 5) return reject(\`\${CODE} 5.7.1 \${size} is too much\`);
+    if (size > 4) return reject(\`550 5.7.1 \${size} is too much\\nsecond line\`);
+    if (size > 3) return reject("550 5.7.1 a // b " + size);
+  },
+});
+`,
+};
+
+const FILES = {
+  "list.json": '{ "names": ["a"] }\n',
+  "words.txt": "one\n",
+  "helper.js": "export const twice = (n) => n * 2;\n",
+  "node_modules/untyped/package.json": '{ "name": "untyped", "version": "1.0.0", "main": "index.js" }\n',
+  "node_modules/untyped/index.js": "module.exports = { anything: 1 };\n",
+};
+
+describe("handlers that are right", () => {
+  let stderr = "";
+  let exitCode = -1;
+  beforeAll(async () => {
+    await using dir = await tempDir("right");
+    const names = Object.keys(RIGHT);
+    const files = Object.fromEntries(names.map((name, index) => [`handler${index}.ts`, RIGHT[name]!]));
+    const tables = names.map((_, index) => `[[filter]]\npath = "handler${index}.ts"\n`);
+    const typed = names.findIndex((name) => name.startsWith("state and options"));
+    tables[typed] += '[filter.options]\nmode = "b"\nsince = 2026-01-01T00:00:00Z\nnested = { deep = 1 }\n';
+    const configFile = await writeProject(dir.path, { config: tables.join(""), files: { ...files, ...FILES } });
+    ({ exitCode, stderr } = await runPmilter(["check", "-c", configFile], { cwd: dir.path }));
+  });
+
+  test.each(Object.keys(RIGHT).map((name, index) => [name, index] as const))("%s", (_, index) => {
+    expect(stderr.split("\n").filter((line) => line.includes(`handler${index}.ts`))).toEqual([]);
+  });
+
+  test("nothing is said, and the exit code is 0", () => {
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+  });
+});
+
+describe("the shipped handlers", () => {
+  const PHASES = { connect: "connect", helo: "helo", envfrom: "mail_from", envrcpt: "rcpt_to", header: "header" };
+  const FILTERS = ["access-lists", "attachments", "bcc-archive", "disclaimer", "header-policy", "stamp", "subject-tag"];
+  const config = [
+    "[handler.session]",
+    ...Object.entries({ ...PHASES, body: "body", eom: "eom" }).map(
+      ([phase, name]) => `${phase}_handler = "handlers/${name}.ts"`,
+    ),
+    "[handler.config]",
+    'postconfig_handler = "handlers/postconfig.ts"',
+    'master_exit_handler = "handlers/master_exit.ts"',
+    ...FILTERS.map((name) => `[[filter]]\npath = "handlers/${name}.ts"`),
+  ].join("\n");
+
+  test("are all in this test", () => {
+    const names = readdirSync(join(ROOT, "handlers")).filter((name) => name.endsWith(".ts"));
+    for (const name of names) expect(config).toContain(`"handlers/${name}"`);
+  });
+
+  // With the repository's tsconfig.json, and without any.
+  test.each(["by the rules of this repository", "by the rules of the check"])("%s", async (rules) => {
+    const isOwn = rules.endsWith("repository");
+    await using dir = await tempDir("shipped");
+    if (!isOwn) {
+      await cp(join(ROOT, "handlers"), join(dir.path, "handlers"), { recursive: true });
+      await symlink(join(ROOT, "node_modules"), join(dir.path, "node_modules"));
+    }
+    const text = isOwn ? config.replaceAll('"handlers/', `"${ROOT}/handlers/`) : config;
+    const configFile = await writeProject(dir.path, { config: text });
+    // What each filter's options must be is for its own tests.
+    expect(await runPmilter(["check", "--no-start", "-c", configFile])).toMatchObject({ exitCode: 0, stderr: "" });
+  });
+});
