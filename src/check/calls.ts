@@ -61,8 +61,7 @@ function importedVerdicts({ code, text }: Code): Map<string, VerdictName> {
 function verdictProblems(file: Code): Problem[] {
   const problems: Problem[] = [];
   for (const [name, verdict] of importedVerdicts(file)) {
-    // A parameter of that name, as in `new Promise((resolve, reject) => …)`, is something else.
-    if (new RegExp(`[(,]\\s*${name}\\s*[,)=:]|\\b(?:const|let|var|function)\\s+${name}\\b`).test(file.code)) continue;
+    if (isDeclaredAgain(file.code, name)) continue;
     const calls = callsOf(file.code, name);
     const digit = verdict === "reject" ? 5 : verdict === "tempfail" ? 4 : null;
     for (const at of digit === null ? [] : calls) {
@@ -76,6 +75,13 @@ function verdictProblems(file: Code): Problem[] {
   return problems;
 }
 
+/** A parameter or variable of that name, as in `new Promise((resolve, reject) => …)`, is something else. */
+function isDeclaredAgain(code: string, name: string): boolean {
+  if (new RegExp(`\\b(?:const|let|var|function)\\s+${name}\\b`).test(code)) return true;
+  const parameters = code.matchAll(/\(([^()]*)\)\s*(?:=>|\{|:[^=;{}]*(?:=>|\{))|\b(\w+)\s*=>/g);
+  return parameters.some(([, list = "", single]) => single === name || new RegExp(`\\b${name}\\b`).test(list));
+}
+
 /** Where a function of that name is called: the name's places. */
 function callsOf(code: string, name: string): number[] {
   return [...code.matchAll(new RegExp(`(?<![\\w$.])${name}(?=\\s*\\()`, "g"))].map(({ index }) => index);
@@ -85,7 +91,7 @@ function callsOf(code: string, name: string): number[] {
  * Calls that are statements of their own. Bun prints each statement on a line that begins with it; its calls and those of
  * the source are the same, in the same order.
  */
-function droppedCalls({ loader, text }: Code, name: string, calls: readonly number[]): number[] {
+function droppedCalls({ code, loader, text }: Code, name: string, calls: readonly number[]): number[] {
   let printed: string;
   try {
     printed = blank(new Bun.Transpiler({ loader }).transformSync(text));
@@ -95,7 +101,9 @@ function droppedCalls({ loader, text }: Code, name: string, calls: readonly numb
   }
   const again = callsOf(printed, name);
   if (again.length !== calls.length) return [];
-  return calls.filter((_, index) => {
+  return calls.filter((written, index) => {
+    // Dropped on purpose, which Bun does not print.
+    if (/\bvoid\s*$/.test(code.slice(0, written))) return false;
     const at = again[index]!;
     const lineStart = printed.lastIndexOf("\n", at) + 1;
     if (!/^\s*(?:await\s+)?$/.test(printed.slice(lineStart, at))) return false;

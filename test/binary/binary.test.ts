@@ -147,6 +147,31 @@ describe("handlers on disk, from another folder", () => {
     expect(stdout).toContain("  handler: envfrom\n  stamp: eom\n");
   });
 
+  test("check judges types, with those of pmilter, Bun and Node that it brings along", async () => {
+    await using dir = await tempDir("binary");
+    await Bun.write(join(dir.path, "pmilter.toml"), '[[filter]]\npath = "filter.ts"\n');
+    const right = `import { readFileSync } from "node:fs";
+import { defineFilter, reject } from "pmilter";
+export default defineFilter({
+  start(_options, home) { console.log(home.isCheck, Bun.version.length, readFileSync(import.meta.path).length > 0); },
+  envfrom(session) { return session.helo === "" ? reject() : undefined; },
+});
+`;
+    await Bun.write(join(dir.path, "filter.ts"), right);
+    const check = () => runBinary(binary, ["check"], { cwd: dir.path, env });
+    const fine = await check();
+    expect(fine).toMatchObject({ exitCode: 0, stderr: "" });
+    expect(fine.stdout).toStartWith("true 5 true\n");
+    await Bun.write(join(dir.path, "filter.ts"), right.replace("session.helo", "session.hello"));
+    expect(await check()).toMatchObject({
+      exitCode: 1,
+      stdout: "true 5 true\n",
+      stderr: expect.stringMatching(
+        /^pmilter: filter\.ts:5:37: TS2551: Property 'hello' does not exist on type .*'helo'\?\n$/,
+      ),
+    });
+  });
+
   test("serve and send: what is imported works, prints go to standard output", async () => {
     await using server = await serve(PROJECT);
     await ready(server);

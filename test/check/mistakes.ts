@@ -46,6 +46,11 @@ export const MISTAKES: readonly Mistake[] = [
     says: /the verdict of reject\(\) is not returned/,
   },
   {
+    name: "a forgotten return, of a verdict by another name",
+    code: 'import { defineFilter, reject as refuse, type Session, tempfail as later } from "pmilter";\nexport default defineFilter({\n  envfrom(session: Session<"envfrom">) {\n    if (session.helo === "") later();\n    else if (session.helo === "x") {\n      refuse(); // here\n    }\n  },\n});\n',
+    says: /the verdict of refuse\(\) is not returned: expected "return refuse\(…\)"\n/,
+  },
+  {
     name: "a forgotten return in an inner function",
     code: filter(
       "reject",
