@@ -1,8 +1,7 @@
 /** `pmilter status` and `pmilter reload`: ask the running server over its control socket. */
-import { loadConfig } from "../config/load.ts";
 import { PlainError } from "../plain-error.ts";
-import { askServer } from "../server/control.ts";
 import { formatStatus, type Status } from "../server/status.ts";
+import { askServerOf } from "./find-server.ts";
 
 /** The server could not be asked; said to the user as it is. */
 export class AskError extends PlainError {
@@ -34,9 +33,8 @@ function printable(text: string): string {
 }
 
 async function ask(configFile: string, command: "status" | "reload"): Promise<unknown> {
-  const { control } = loadConfig(configFile).server;
   try {
-    return await askServer(control, { command });
+    return await askServerOf(configFile, command);
   } catch (error) {
     throw new AskError(printable(error instanceof Error ? error.message : String(error)), { cause: error });
   }

@@ -2,12 +2,13 @@
  * The configuration as the rest of the server sees it: camelCase, times in milliseconds, paths absolute. It is made
  * from a file that has passed every check; nothing here can fail.
  */
-import { basename, extname, isAbsolute, join, resolve } from "node:path";
+import { basename, extname, resolve } from "node:path";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import type { ListenAddress, Network } from "./address.ts";
 import type { Notice } from "./keys.ts";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { Fallback } from "../handler/fallback.ts";
+import { defaultControl, defaultState } from "./places.ts";
 import type { ConfigFile } from "./schema.ts";
 
 /** What is wanted of the environment. */
@@ -24,6 +25,8 @@ export interface ServerConfig {
   /** Null admits everyone, an empty list no one. */
   allow: Network[] | null;
   control: string;
+  /** The folder for what outlives the process; made when something first needs it. */
+  state: string;
   timeoutMs: number;
   logLevel: LogLevel;
   logFormat: "text" | "json";
@@ -108,7 +111,8 @@ export function toConfig(file: string, folder: string, from: ConfigFile, env: En
       user: server.user ?? null,
       group: server.group ?? null,
       allow: server.allow ?? null,
-      control: pathOrNull(server.control) ?? defaultControl(folder, env),
+      control: pathOrNull(server.control) ?? defaultControl(file, env),
+      state: pathOrNull(server.state) ?? defaultState(file, env),
       timeoutMs: server.timeout,
       logLevel: server.log_level,
       logFormat: server.log_format,
@@ -171,12 +175,6 @@ export function moduleName(path: string): string {
 /** The same address with the path of a unix socket made absolute. */
 export function resolveAddress(address: ListenAddress, folder: string): ListenAddress {
   return address.kind === "unix" ? { kind: "unix", path: resolve(folder, address.path) } : address;
-}
-
-/** The XDG specification has relative values ignored. */
-function defaultControl(folder: string, env: Environment): string {
-  const runtime = env["XDG_RUNTIME_DIR"];
-  return join(runtime !== undefined && isAbsolute(runtime) ? runtime : folder, "pmilter.ctl");
 }
 
 /** The files of the handlers, in their order. */

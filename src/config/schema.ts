@@ -12,6 +12,7 @@ import {
   boolean,
   duration,
   durationOrZero,
+  folderPath,
   listenAddresses,
   mode,
   handlerPath,
@@ -76,7 +77,11 @@ const ServerSchema = v.strictObject({
     { unset: "all" },
   ),
   control: unset(socketPath(), "Unix socket, with mode 0600, for `pmilter status` and `pmilter reload`.", {
-    unset: "`pmilter.ctl` in `$XDG_RUNTIME_DIR`, else beside the configuration",
+    unset:
+      "a name made from the configuration's path, in `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR`, else beside it",
+  }),
+  state: unset(folderPath(), "Folder, with mode 0700, for what outlives the process. Made when something needs it.", {
+    unset: "`$STATE_DIRECTORY`, else `.pmilter/NAME` beside the configuration, NAME being its file name",
   }),
   timeout: key(duration(), 7210, "How long an idle connection may stay.", { unit: "s" }),
   log_level: key(oneOf(LOG_LEVELS), "notice", `The least serious level that is logged: ${LOG_LEVELS.join(", ")}.`),

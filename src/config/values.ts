@@ -217,6 +217,10 @@ export function socketPath() {
   );
 }
 
+export function folderPath() {
+  return text("the path of a folder");
+}
+
 /** The path of a TypeScript module or a Ruby script. That it exists and loads is for the loader to find out. */
 export function handlerPath() {
   return text("the path of a .ts or .rb file");

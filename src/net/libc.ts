@@ -48,6 +48,8 @@ const IN_MASK_ADD = 0x20000000;
 const MSG_NOSIGNAL = IS_MACOS ? 0 : 0x4000;
 const SOL_SOCKET = IS_MACOS ? 0xffff : 1;
 const SO_ACCEPTCONN = IS_MACOS ? 2 : 30;
+/** Who is at the other end of a unix socket: level, name and size of the answer, and where the user's id stands in it. */
+const PEER = IS_MACOS ? { level: 0, name: 1, words: 19, uid: 1 } : { level: SOL_SOCKET, name: 17, words: 3, uid: 1 };
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const FIOCLEX = IS_MACOS ? 0x20006601 : 0x5451;
@@ -256,6 +258,19 @@ export function connectUnix(path: string): number {
     throw new LibcError("connect", errno);
   }
   return fd;
+}
+
+/**
+ * The user whose process listens at the other end of a connected unix socket, or did when it began to listen. The kernel
+ * says so: nobody can pretend to be another. Throws LibcError (EBADF, ENOTSOCK).
+ */
+export function peerUser(fd: number): number {
+  const c = libc();
+  // Linux: struct ucred { pid, uid, gid }; macOS: struct xucred { version, uid, … }.
+  const value = new Uint32Array(PEER.words);
+  const length = new Uint32Array([value.byteLength]);
+  check(c, "getsockopt", c.calls.getsockopt(fd, PEER.level, PEER.name, ptr(value), ptr(length)));
+  return value[PEER.uid]!;
 }
 
 /**

@@ -52,6 +52,9 @@ export const SLOW_START_SHARES = [1, 2, 3, 4, 6, 8, 10, 13];
 /** Who reloads again within so many milliseconds is waiting for it: the generation takes over at once. */
 export const RELOAD_AGAIN_MS = 5000;
 
+/** How long until it is tried again to make the control socket where commands look for it, in milliseconds. */
+export const CONTROL_RETRY_MS = 1000;
+
 /** Milliseconds between two looks at the workers. */
 export const WATCHDOG_MS = 100;
 /**

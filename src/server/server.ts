@@ -17,7 +17,9 @@ import { LoadError } from "../worker/load-failure.ts";
 import type { ChainSummary } from "../worker/messages.ts";
 import { isCurrent, pathsOf } from "../worker/sources.ts";
 import { Connections } from "./connections.ts";
-import { listenForControl } from "./control.ts";
+import { type ConfigurationFile, isSameConfiguration, lookUp } from "./configuration-file.ts";
+import type { ControlFailure, ControlRequest } from "./control.ts";
+import { ControlSocket } from "./control-socket.ts";
 import {
   ConnectionRoom,
   connectionsThatFit,
@@ -31,7 +33,6 @@ import type { Generation } from "./generation.ts";
 import { Generations } from "./generations.ts";
 import { close, deadSocket } from "../net/libc.ts";
 import { toError } from "./listen-error.ts";
-import type { Listener } from "./listener.ts";
 import {
   BUSY_CONNECTIONS,
   BUSY_SHARE,
@@ -85,7 +86,9 @@ export class FilterServer {
   readonly #connections: Connections;
   #allowed: BlockList | null;
   readonly #doors: Doors;
-  #control: Listener | null = null;
+  readonly #control: ControlSocket;
+  /** The configuration's file as it was when it was read. */
+  #configFile: ConfigurationFile;
   readonly #counters = new Counters();
   readonly #watchdog: ReturnType<typeof setInterval>;
   #lastLook = performance.now();
@@ -111,7 +114,13 @@ export class FilterServer {
   /** Nothing is bound or loaded yet: see {@link start}. */
   constructor(config: Config, options: ServerOptions) {
     this.#config = config;
+    this.#configFile = lookUp(config.file);
     this.#options = options;
+    this.#control = new ControlSocket(
+      config.server.control,
+      (request) => this.#answer(request),
+      (level, text) => options.log.write(level, text),
+    );
     const maxConnections = fittingConnections(config, options.log);
     const rows = Generations.rowsFor(workersOf(config));
     this.#ledger = Ledger.create(rows, maxConnections);
@@ -202,7 +211,7 @@ export class FilterServer {
     const { group, user } = config.server;
     // In this order: of two servers that start at once, the one that gets the address has the control socket as well.
     await unlessAborted(this.#doors.open(config.server), this.#abandoning.signal);
-    await unlessAborted(this.#listenForControl(config.server.control), this.#abandoning.signal);
+    await unlessAborted(this.#control.open(), this.#abandoning.signal);
     if (user !== null || group !== null) dropPrivileges({ user, group });
     await this.#load(config, 0);
   }
@@ -346,6 +355,7 @@ export class FilterServer {
     await this.#generations.start(config, workersOf(config), until, async () => {
       if (postconfig !== null) await callHandler(workerUrl, postconfig, null, limits, this.#taskOutput);
     });
+    if (config !== this.#config) this.#configFile = lookUp(config.file);
     this.#config = config;
     this.#exitSources = exitSources;
     this.#allowed = allowedBy(config);
@@ -421,28 +431,22 @@ export class FilterServer {
     else this.#options.log.write(message.level, message.text, message.fields);
   };
 
-  /** Without it nobody can ask how the server is; the mail goes on. */
-  async #listenForControl(path: string): Promise<void> {
-    const { log } = this.#options;
-    try {
-      this.#control = await listenForControl(
-        path,
-        ({ command }) => {
-          return command === "status" ? statusOf(this) : this.reload();
-        },
-        (error) => log.write("warn", `server.control: ${error.message}`),
-      );
-    } catch (error) {
-      log.write(
-        "warn",
-        `server.control: ${toError(error).message}; pmilter status and reload cannot reach this server`,
-      );
+  #answer({ command, config }: ControlRequest): Promise<object> | object {
+    if (config !== undefined && !this.#runs(config)) {
+      const failure: ControlFailure = { error: "this server runs another configuration", runs: this.#config.file };
+      return failure;
     }
+    return command === "status" ? statusOf(this) : this.reload();
+  }
+
+  /** Whether this is its configuration, as it was read or as it is now. */
+  #runs(config: ConfigurationFile): boolean {
+    return [this.#configFile, lookUp(this.#config.file)].some((own) => isSameConfiguration(own, config));
   }
 
   #closeListeners(): void {
     // In this order: a server that takes over the address finds no control socket in its way.
-    this.#control?.close({ unlink: true });
+    this.#control.close();
     this.#doors.close();
   }
 
@@ -485,6 +489,7 @@ export class FilterServer {
     this.#cpu.look();
     this.#lookAtDescriptors();
     this.#doors.look();
+    if (!this.isStopping) this.#control.look();
     const { all } = this.#generations;
     const bound = this.#config.limits.workerMemory * (1 + all.reduce((sum, { loads }) => sum + loads.length, 0));
     const resident = residentBytes();
@@ -551,6 +556,7 @@ const START_KEYS = {
   user: "server.user",
   group: "server.group",
   control: "server.control",
+  state: "server.state",
   maxConnections: "server.max_connections",
 } as const satisfies Partial<Record<keyof Config["server"], string>>;
 

@@ -29,6 +29,8 @@ export interface Status {
   readonly pid: number;
   readonly uptimeSeconds: number;
   readonly config: string;
+  /** The state folder, which may not be there: it is made when something needs it. */
+  readonly state: string;
   readonly addresses: readonly string[];
   /**
    * `degraded`: at this moment not all mail is served as it should be; `problems` says why. `starting`: no handler is loaded
@@ -72,6 +74,7 @@ export function statusOf(server: FilterServer): Status {
     pid: process.pid,
     uptimeSeconds: Math.round(process.uptime()),
     config: server.config.file,
+    state: server.config.server.state,
     addresses: server.addresses.map(formatAddress),
     health: isStarting ? "starting" : problems.length === 0 ? "ok" : "degraded",
     problems,

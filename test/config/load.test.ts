@@ -1,13 +1,15 @@
 /** From a good file to a Config: defaults, units, paths, notices. Faults are in faults.test.ts. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import type { Config } from "../../src/config/config.ts";
+import { basename, dirname, join } from "node:path";
+import type { Config, Environment } from "../../src/config/config.ts";
 import { loadConfig, parseConfig } from "../../src/config/load.ts";
 import { TABLES, tableHeader } from "../../src/config/reference.ts";
 import { PHASE_NAMES } from "../../src/protocol/phases.ts";
 import { failure } from "./failure.ts";
 import { TEMP } from "../support/temp.ts";
+
+const CONTROL = "/etc/pmilter/pmilter-24608553.ctl";
 
 const parse = (text: string, env = {}): Config => parseConfig(text, "/etc/pmilter/pmilter.toml", env);
 
@@ -23,7 +25,8 @@ describe("defaults", () => {
         user: null,
         group: null,
         allow: null,
-        control: "/etc/pmilter/pmilter.ctl",
+        control: CONTROL,
+        state: "/etc/pmilter/.pmilter/pmilter",
         timeoutMs: 7_210_000,
         logLevel: "notice",
         logFormat: "text",
@@ -92,17 +95,60 @@ describe("defaults", () => {
 });
 
 describe("server.control", () => {
-  test("is in XDG_RUNTIME_DIR when that is an absolute path", () => {
-    const control = (dir: string): string => parse("", { XDG_RUNTIME_DIR: dir }).server.control;
-    expect(control("/run/user/1000")).toBe("/run/user/1000/pmilter.ctl");
-    expect(control("relative")).toBe("/etc/pmilter/pmilter.ctl");
-    expect(control("")).toBe("/etc/pmilter/pmilter.ctl");
+  test.each<[Environment, string]>([
+    [{}, "/etc/pmilter"],
+    [{ XDG_RUNTIME_DIR: "/run/user/1000" }, "/run/user/1000"],
+    [{ XDG_RUNTIME_DIR: "relative" }, "/etc/pmilter"],
+    [{ XDG_RUNTIME_DIR: "" }, "/etc/pmilter"],
+    [{ RUNTIME_DIRECTORY: "/run/mx", XDG_RUNTIME_DIR: "/run/user/1000" }, "/run/mx"],
+    [{ RUNTIME_DIRECTORY: "/run/mx:/run/other" }, "/run/mx"],
+    [{ RUNTIME_DIRECTORY: ":relative:/run/other" }, "/run/other"],
+    [{ RUNTIME_DIRECTORY: "", XDG_RUNTIME_DIR: "/run/user/1000" }, "/run/user/1000"],
+  ])("with %j it is in %s", (env, folder) => {
+    expect(parse("", env).server.control).toBe(join(folder, basename(CONTROL)));
+  });
+
+  test("has a name of its own for each path of a configuration, short and readable", () => {
+    const name = (file: string): string => basename(parseConfig("", file, {}).server.control);
+    const files = [
+      "/a/pmilter.toml",
+      "/b/pmilter.toml",
+      "/a/mx.toml",
+      "/a/mx",
+      `/a/${"long".repeat(60)}.toml`,
+      "/a/\u00fc\nx",
+    ];
+    const names = files.map(name);
+    expect(new Set(names).size).toBe(files.length);
+    expect(name("/x/../a/pmilter.toml")).toBe(names[0]!);
+    for (const each of names) expect(each).toMatch(/^pmilter(?:-[\w.-]{1,20})?-[0-9a-f]{8}\.ctl$/);
+    expect(names[2]).toStartWith("pmilter-mx-");
   });
 
   test("is beside the configuration when relative", () => {
     const env = { XDG_RUNTIME_DIR: "/run/user/1000" };
     expect(parse('[server]\ncontrol = "run/p.ctl"', env).server.control).toBe("/etc/pmilter/run/p.ctl");
     expect(parse('[server]\ncontrol = "/run/p.ctl"', env).server.control).toBe("/run/p.ctl");
+  });
+});
+
+describe("server.state", () => {
+  test.each<[string, Environment, string]>([
+    ["", {}, "/etc/pmilter/.pmilter/pmilter"],
+    ["", { STATE_DIRECTORY: "/var/lib/pmilter" }, "/var/lib/pmilter"],
+    ["", { STATE_DIRECTORY: "/var/lib/a:/var/lib/b" }, "/var/lib/a"],
+    ["", { STATE_DIRECTORY: "relative" }, "/etc/pmilter/.pmilter/pmilter"],
+    ['[server]\nstate = "state"', { STATE_DIRECTORY: "/var/lib/pmilter" }, "/etc/pmilter/state"],
+    ['[server]\nstate = "/srv/state"', {}, "/srv/state"],
+  ])("%j with %j is %s", (text, env, state) => {
+    expect(parse(text, env).server.state).toBe(state);
+  });
+
+  test("is named after the configuration", () => {
+    const state = (file: string): string => parseConfig("", file, {}).server.state;
+    expect(state("/etc/mx.toml")).toBe("/etc/.pmilter/mx");
+    expect(state("/etc/mx.prod.toml")).toBe("/etc/.pmilter/mx.prod");
+    expect(state("/etc/mx")).toBe("/etc/.pmilter/mx");
   });
 });
 
@@ -283,7 +329,7 @@ describe("loadConfig", () => {
     const config = loadConfig(file, {});
     expect(config.file).toBe(file);
     expect(config.server.listen).toEqual([{ kind: "unix", path: join(folder, "p.sock") }]);
-    expect(config.server.control).toBe(join(folder, "pmilter.ctl"));
+    expect(dirname(config.server.control)).toBe(folder);
     expect(config.handler.session.helo).toBe(join(folder, "h.ts"));
   });
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Fifo } from "../admin/fifo.ts";
 import { CONNECT, OPTNEG, packet, QUIT, RawClient, UNKNOWN } from "../server/wire.ts";
 import { describeWith, IS_LINUX, isRoot, outsideTool } from "../support/available.ts";
-import { Lines, MAIN, type PmilterOptions, writeProject } from "../support/pmilter.ts";
+import { controlOf, Lines, MAIN, type PmilterOptions, writeProject } from "../support/pmilter.ts";
 import { type TempDir, tempDir, waitFor } from "../support/temp.ts";
 import { cpuMs, expectLogged, filter, patternsOf, start, statusIn, USE_FILTER } from "./support.ts";
 
@@ -166,9 +166,10 @@ describeWith(outsideTool("sh"), "with few descriptors", () => {
         expect(starved).toMatchObject({ health: "degraded", problems: [expect.stringContaining("descriptors")] });
         // They connect, and say nothing: as many as the queue takes. For whom no descriptor is left is ended at once.
         for (let count = 0; count < 6; count++) {
-          const socket = await Bun.connect({ unix: `${dir.path}/pmilter.ctl`, socket: { data() {} } }).catch(
-            () => null,
-          );
+          const socket = await Bun.connect({
+            unix: controlOf(join(dir.path, "pmilter.toml")),
+            socket: { data() {} },
+          }).catch(() => null);
           if (socket !== null) silent.push(socket);
         }
         await Bun.sleep(500);

@@ -10,7 +10,7 @@ import type { Counts } from "../../src/counters.ts";
 import { askServer } from "../../src/server/control.ts";
 import type { Status } from "../../src/server/status.ts";
 import { page } from "../docs/blocks.ts";
-import { type Lines, type Pmilter, type PmilterOptions, startPmilter } from "../support/pmilter.ts";
+import { type Lines, type Pmilter, type PmilterOptions, controlOf, startPmilter } from "../support/pmilter.ts";
 
 export interface Row {
   readonly id: string;
@@ -94,7 +94,7 @@ export function complaints({ log }: { readonly log: Lines }, from = 0): string[]
 
 /** What the server in this folder says of itself, however it was started. */
 export async function statusIn(dir: string): Promise<Status> {
-  return (await askServer(join(dir, "pmilter.ctl"), { command: "status" })) as Status;
+  return (await askServer(controlOf(join(dir, "pmilter.toml")), { command: "status" })) as Status;
 }
 
 export type Counted = Partial<Counts>;

@@ -34,7 +34,7 @@ describe("requests that are none", () => {
 
   beforeAll(async () => {
     server = await startPmilter(SETTING);
-    control = join(server.dir, "pmilter.ctl");
+    control = server.control;
   });
 
   afterAll(() => server[Symbol.asyncDispose]());
@@ -71,7 +71,7 @@ describe("requests that are none", () => {
     ["an unknown command with escapes", ['{"command":"\\u001b[2J\\nforged"}\n']],
     ["bytes that are no text", [Uint8Array.of(0xff, 0xfe, 0x00, 0x0a)]],
     ["deep nesting", [`${"[".repeat(4000)}\n`]],
-    ["4096 bytes without an end", ["x".repeat(4096)]],
+    ["16,384 bytes without an end", ["x".repeat(16_384)]],
     ["a megabyte without an end", ["x".repeat(1_000_000)]],
     ["HTTP", ["POST /reload HTTP/1.1\r\nHost: localhost\r\n\r\n"]],
   ])("%s is answered with an error on one line", async (_, writes) => {
@@ -149,7 +149,7 @@ describe("somebody else's file at server.control", () => {
 
   test("it is 0600 whatever socket_mode and the umask say, and so are its successors", async () => {
     await using server = await startPmilter({ ...SETTING, server: { ...SETTING.server, socket_mode: "0666" } });
-    const control = join(server.dir, "pmilter.ctl");
+    const control = server.control;
     const mode = () => (lstatSync(control).mode & 0o7777).toString(8);
     expect(mode()).toBe("600");
     await askServer(control, { command: "reload" });
@@ -220,7 +220,7 @@ test("clients that say nothing do not cut off one that waits for its answer", as
   const hanging =
     "export default { unknown() {}, async start() { console.log('loading'); await new Promise(() => {}); } };";
   await using server = await startPmilter({ ...SETTING, server: { ...SETTING.server, watch: false } });
-  const control = join(server.dir, "pmilter.ctl");
+  const control = server.control;
   writeFileSync(join(server.dir, "filter.ts"), hanging);
   const waiting = askServer(control, { command: "reload" });
   await server.prints.next(/loading/);

@@ -149,7 +149,7 @@ export async function quiet(): Promise<void> {
 }
 
 export function control(server: Pmilter): string {
-  return join(server.dir, "pmilter.ctl");
+  return server.control;
 }
 
 export type ReloadAnswer = NonNullable<Status["reload"]>;

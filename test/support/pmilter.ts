@@ -5,6 +5,7 @@
 import { chmod, mkdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Subprocess } from "bun";
+import { defaultControl } from "../../src/config/places.ts";
 import { PATIENCE_MS, tempDir } from "./temp.ts";
 
 export const ROOT = join(import.meta.dir, "..", "..");
@@ -77,6 +78,8 @@ export class Lines {
 export interface Pmilter extends AsyncDisposable {
   readonly dir: string;
   readonly configFile: string;
+  /** Its control socket, unless `server` names another. */
+  readonly control: string;
   /** Where it listens, as it said: `unix:/…`, `inet:127.0.0.1:40123`. */
   readonly addresses: readonly string[];
   readonly log: Lines;
@@ -112,6 +115,11 @@ export async function writeProject(dir: string, options: PmilterOptions): Promis
   return configFile;
 }
 
+/** The control socket of a server that has no variables of its environment for it, and whose configuration names none. */
+export function controlOf(configFile: string): string {
+  return defaultControl(configFile, {});
+}
+
 /** Starts the server and waits until it says that it is ready. */
 export async function startPmilter(options: PmilterOptions = {}): Promise<Pmilter> {
   const dir = await tempDir("pmilter");
@@ -122,7 +130,7 @@ export async function startPmilter(options: PmilterOptions = {}): Promise<Pmilte
   const child = Bun.spawn([...limited, process.execPath, main, "-c", configFile], {
     cwd: dir.path,
     // The control socket lies beside the configuration: servers of other tests have theirs.
-    env: { ...process.env, XDG_RUNTIME_DIR: "", ...options.env },
+    env: { ...process.env, XDG_RUNTIME_DIR: "", RUNTIME_DIRECTORY: "", ...options.env },
     stdio: ["ignore", keepsPrints ? "pipe" : "ignore", "pipe", ...(options.inherit ?? [])],
   });
   const log = new Lines();
@@ -150,6 +158,7 @@ export async function startPmilter(options: PmilterOptions = {}): Promise<Pmilte
   return {
     dir: dir.path,
     configFile,
+    control: controlOf(configFile),
     addresses,
     log,
     prints,
@@ -169,10 +178,11 @@ export async function startPmilter(options: PmilterOptions = {}): Promise<Pmilte
 /** Runs one command of pmilter to its end. */
 export async function runPmilter(
   args: readonly string[],
-  options: { cwd?: string; stdin?: string } = {},
+  options: { cwd?: string; stdin?: string; env?: Readonly<Record<string, string>> } = {},
 ): Promise<{ exitCode: number; stdout: string; stderr: string }> {
   const child = Bun.spawn([process.execPath, MAIN, ...args], {
     cwd: options.cwd ?? ROOT,
+    env: { ...process.env, ...options.env },
     stdin: options.stdin === undefined ? "ignore" : new Blob([options.stdin]),
     stdout: "pipe",
     stderr: "pipe",
