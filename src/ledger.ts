@@ -7,14 +7,15 @@
  * lets go. So whoever finds the lock free, and takes it for good, finds records that agree with what the peers got.
  */
 import { COUNTER_INDEX, WORKER_COUNTERS, type WorkerCounter } from "./counters.ts";
+import { decodeText, encodeText } from "./protocol/bytes.ts";
 import { COMMAND, LENGTH_BYTES } from "./protocol/constants.ts";
 import type { Framer } from "./protocol/framer.ts";
 import { type Phase, PHASE_LIST, type PhaseInfo } from "./protocol/phases.ts";
 import { type State, STATES } from "./protocol/state.ts";
 
-/** Bytes of one connection's slot: its words, the queue id, then the packets that began the session. */
-const SLOT_BYTES = 1024;
-const SLOT_WORDS = 17;
+/** Bytes of one connection's slot: its words, what the log names, then the packets that began the session. */
+const SLOT_BYTES = 1280;
+const SLOT_WORDS = 20;
 const HEAD_AT = SLOT_WORDS * 4;
 /** A packet's length and its code. */
 const HEAD_BYTES = LENGTH_BYTES + 1;
@@ -22,7 +23,11 @@ const HEAD_BYTES = LENGTH_BYTES + 1;
 const BEGUN_BYTES = HEAD_BYTES + 1;
 const QUEUE_ID_AT = HEAD_AT + 8;
 const QUEUE_ID_BYTES = 24;
-const CONTEXT_AT = QUEUE_ID_AT + QUEUE_ID_BYTES;
+const USER_AT = QUEUE_ID_AT + QUEUE_ID_BYTES;
+const USER_BYTES = 64;
+const SENDER_AT = USER_AT + USER_BYTES;
+const SENDER_BYTES = 176;
+const CONTEXT_AT = SENDER_AT + SENDER_BYTES;
 const CONTEXT_BYTES = SLOT_BYTES - CONTEXT_AT;
 
 /** The words of a slot. */
@@ -58,6 +63,11 @@ const SLOT = {
   QUEUE_ID_LENGTH: 15,
   /** Since when the phase has awaited a handler: milliseconds of the wall clock, the lower 32 bits. Threads share no other. */
   WAITING_SINCE: 16,
+  USER_LENGTH: 17,
+  /** Bytes of the sender of the message that was begun last, plus 1; 0 if none was. */
+  SENDER_LENGTH: 18,
+  /** When MAIL came; as WAITING_SINCE. */
+  MAIL_AT: 19,
 } as const;
 
 /** A reply has left in part. */
@@ -135,7 +145,13 @@ export interface SlotRecord {
   readonly isAnew: boolean;
   /** The worker has read from the connection. */
   readonly hasRead: boolean;
+  /** Of the last message that began; its texts may be cut. */
   readonly queueId: string;
+  readonly user: string;
+  /** Null if none was begun. */
+  readonly sender: string | null;
+  /** Milliseconds since its MAIL came. */
+  readonly messageMs: number;
 }
 
 export class Ledger {
@@ -370,10 +386,27 @@ export class Ledger {
   /** Keeps `bytes[start, end)` as the queue id of the message at hand, for the log; too long a one is cut. */
   setQueueId(slot: number, bytes: Uint8Array, start: number, end: number): void {
     const at = this.#slotAt(slot);
-    const length = Math.min(end - start, QUEUE_ID_BYTES);
-    const to = at * 4 + QUEUE_ID_AT;
+    this.#words[at + SLOT.QUEUE_ID_LENGTH] = this.#keep(at * 4 + QUEUE_ID_AT, QUEUE_ID_BYTES, bytes, start, end);
+  }
+
+  /** MAIL has come: keeps `bytes[start, end)` as its sender, and the name that its client has authenticated as. */
+  setMail(slot: number, bytes: Uint8Array, start: number, end: number, user: string): void {
+    const at = this.#slotAt(slot);
+    this.#words[at + SLOT.SENDER_LENGTH] = this.#keep(at * 4 + SENDER_AT, SENDER_BYTES, bytes, start, end) + 1;
+    this.#words[at + SLOT.USER_LENGTH] = user === "" ? 0 : this.#keepText(at * 4 + USER_AT, USER_BYTES, user);
+    this.#words[at + SLOT.MAIL_AT] = Date.now();
+  }
+
+  #keepText(to: number, room: number, text: string): number {
+    const bytes = encodeText(text);
+    return this.#keep(to, room, bytes, 0, bytes.length);
+  }
+
+  /** @returns how many bytes were kept */
+  #keep(to: number, room: number, bytes: Uint8Array, start: number, end: number): number {
+    const length = Math.min(end - start, room);
     for (let index = 0; index < length; index++) this.#bytes[to + index] = bytes[start + index]!;
-    this.#words[at + SLOT.QUEUE_ID_LENGTH] = length;
+    return length;
   }
 
   /** The session has ended, and its connection may serve another one. */
@@ -445,7 +478,7 @@ export class Ledger {
     const begunAt = at * 4 + (hasAllBegun ? SLOT_BYTES - begun : HEAD_AT);
     const call = words[at + SLOT.CALL]!;
     const flags = words[at + SLOT.FLAGS]!;
-    const idAt = at * 4 + QUEUE_ID_AT;
+    const senderLength = words[at + SLOT.SENDER_LENGTH]!;
     return {
       state: STATES[words[at + SLOT.STATE]! & 0xff]!,
       standing: words[at + SLOT.STATE]! >> 8,
@@ -469,8 +502,15 @@ export class Ledger {
       answersContext: (flags & ANSWERS_CONTEXT) !== 0,
       isAnew: (flags & ANEW) !== 0,
       hasRead: (flags & READ) !== 0,
-      queueId: Buffer.from(this.#bytes.slice(idAt, idAt + words[at + SLOT.QUEUE_ID_LENGTH]!)).toString("latin1"),
+      queueId: this.#text(at * 4 + QUEUE_ID_AT, words[at + SLOT.QUEUE_ID_LENGTH]!),
+      user: this.#text(at * 4 + USER_AT, words[at + SLOT.USER_LENGTH]!),
+      sender: senderLength === 0 ? null : this.#text(at * 4 + SENDER_AT, senderLength - 1),
+      messageMs: Math.max(0, (Date.now() - words[at + SLOT.MAIL_AT]!) | 0),
     };
+  }
+
+  #text(from: number, length: number): string {
+    return decodeText(this.#bytes, from, from + length);
   }
 
   #flag(at: number, flag: number, isSet: boolean): void {

@@ -222,6 +222,9 @@ describe("Ledger", () => {
       isAnew: false,
       hasRead: false,
       queueId: "",
+      user: "",
+      sender: null,
+      messageMs: expect.any(Number),
     });
     expect(ledger.isAdopted(0)).toBe(false);
   });

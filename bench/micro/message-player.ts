@@ -24,6 +24,7 @@ export function messagePlayer(handlers: "ten" | "eom"): () => void {
     suspended() {},
     isTurnOver: false,
     reportsAccepted: false,
+    arrivedAt: 0,
   });
   const play = (exchanges: readonly Exchange[]): number => {
     let replied = 0;

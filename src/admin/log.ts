@@ -1,8 +1,9 @@
-/** The server's log on standard error, as text in the original's shape or as one JSON object a line. */
+/** The server's log on standard error: text in the original's shape or with local time, or one JSON object a line. */
 import { isLogged, type LogLevel } from "./log-level.ts";
 import type { Output } from "./output.ts";
 
-export type LogFormat = "text" | "json";
+export const LOG_FORMATS = ["text", "plain", "json"] as const;
+export type LogFormat = (typeof LOG_FORMATS)[number];
 export type LogFields = Readonly<Record<string, unknown>>;
 
 // oxlint-disable-next-line no-control-regex
@@ -15,7 +16,16 @@ export function formatLogLine(format: LogFormat, at: Date, level: LogLevel, text
     // Twice: first in the line, and not to be replaced by a field of the same name.
     return `${JSON.stringify({ ...own, ...fields, ...own }).replace(CONTROL, escapeUnit)}\n`;
   }
-  return `[${at.toUTCString()}][${level}]: ${text.replace(/\r?\n\s*/g, " | ").replace(CONTROL, " ")}\n`;
+  const line = text.replace(/\r?\n\s*/g, " | ").replace(CONTROL, " ");
+  return format === "plain" ? `${localTime(at)} ${level}: ${line}\n` : `[${at.toUTCString()}][${level}]: ${line}\n`;
+}
+
+/** ISO 8601 in this machine's zone, with its offset: `2026-11-30T15:04:05.123+01:00`. */
+function localTime(at: Date): string {
+  const offset = -at.getTimezoneOffset();
+  const local = new Date(at.getTime() + offset * 60_000).toISOString().slice(0, -1);
+  const two = (number: number) => String(Math.trunc(number)).padStart(2, "0");
+  return `${local}${offset < 0 ? "-" : "+"}${two(Math.abs(offset) / 60)}:${two(Math.abs(offset) % 60)}`;
 }
 
 /** JSON.stringify leaves some as they are that a terminal obeys, or that make a line read otherwise than it is. */

@@ -6,6 +6,7 @@ import { basename, extname, resolve } from "node:path";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import type { ListenAddress, Network } from "./address.ts";
 import type { Notice } from "./keys.ts";
+import type { LogFormat } from "../admin/log.ts";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { Fallback } from "../handler/fallback.ts";
 import { defaultControl, defaultState } from "./places.ts";
@@ -29,7 +30,7 @@ export interface ServerConfig {
   state: string;
   timeoutMs: number;
   logLevel: LogLevel;
-  logFormat: "text" | "json";
+  logFormat: LogFormat;
   handler: boolean;
   listenBacklog: number;
   debug: number;

@@ -4,6 +4,7 @@
  * in values.ts, what keys mean together in checks.ts.
  */
 import * as v from "valibot";
+import { LOG_FORMATS } from "../admin/log.ts";
 import { LOG_LEVELS } from "../admin/log-level.ts";
 import { FALLBACKS } from "../handler/fallback.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
@@ -85,7 +86,11 @@ const ServerSchema = v.strictObject({
   }),
   timeout: key(duration(), 7210, "How long an idle connection may stay.", { unit: "s" }),
   log_level: key(oneOf(LOG_LEVELS), "notice", `The least serious level that is logged: ${LOG_LEVELS.join(", ")}.`),
-  log_format: key(oneOf(["text", "json"]), "text", "`text`, in the original's shape, or `json`, one object per line."),
+  log_format: key(
+    oneOf(LOG_FORMATS),
+    "text",
+    "`text`, in the original's shape, `plain`, with local time in ISO 8601, or `json`, one object per line. See [the log](log.md).",
+  ),
   handler: key(boolean(), true, "Master switch: false runs no handler and no filter.", { alias: "mruby_handler" }),
   listen_backlog: key(whole(1, 65535), 128, "Connections that the kernel keeps waiting."),
   debug: key(whole(0, 6), 0, "0 to 6; from 1 on every packet is traced, at level `debug`."),

@@ -22,6 +22,7 @@ import { type Clock, Patience } from "./patience.ts";
 import type { Report, Subject } from "./report.ts";
 import { Reporter, type ReportSource, type Ruling } from "./reporter.ts";
 import { sendChanges } from "./send-changes.ts";
+import type { Address } from "./types.ts";
 import { type Decision, plainDecision, textDecision, verdictIn } from "./verdict.ts";
 
 /** What a conversation needs from whoever owns its socket. */
@@ -46,6 +47,8 @@ export interface ConversationHost extends Clock {
   readonly isTurnOver: boolean;
   /** Whether reports of messages that all filters let pass are wanted: they are most of them. */
   readonly reportsAccepted: boolean;
+  /** When what is being worked on came, on the clock of `now`. */
+  readonly arrivedAt: number;
 }
 
 const ACCEPT = plainDecision("accept");
@@ -116,6 +119,10 @@ export class Conversation implements SessionSource, ReportSource {
   #patience: Patience | null = null;
   /** A limit was passed in this message: it is reported once. */
   #overLimit = false;
+  /** When its MAIL came; null while none has. */
+  #mailAt: number | null = null;
+  /** The mail server was told to send no more of the body. */
+  #isBodyCut = false;
   #isHungUp = false;
   /** Filters that take no part in replayed packets. */
   #passedOver: readonly PassedOver[] = NOBODY;
@@ -222,6 +229,17 @@ export class Conversation implements SessionSource, ReportSource {
   get isSendmail(): boolean {
     return (this.#isSendmail ??= /^\d/.test(this.session.macros.get("v") ?? ""));
   }
+  get recipientAtHand(): Address | null {
+    return this.#event === PHASES.envrcpt ? (this.message?.recipients.at(-1) ?? null) : null;
+  }
+  get isWhole(): boolean {
+    const { protocol } = this.session.options;
+    const isSent = (protocol & (PHASES.header.no | PHASES.body.no)) === 0;
+    return this.#event === PHASES.eom && isSent && !this.#isBodyCut && this.message?.hasAllHeaders === true;
+  }
+  get messageMs(): number | null {
+    return this.#mailAt === null ? null : Math.max(0, Math.round(this.#host.now() - this.#mailAt));
+  }
   changesBefore(filter: { readonly index: number }): FilterChanges[] {
     const layers: FilterChanges[] = [];
     for (let index = 0; index < filter.index; index++) {
@@ -245,7 +263,8 @@ export class Conversation implements SessionSource, ReportSource {
     const concernsMessage = isOfMessage(phase);
     if (this.#deferred !== null && concernsMessage) {
       // The verdict is known: it is given as soon as it can be (in a made-up session at eom, where all the message is
-      // there), and nothing more of the message is looked at.
+      // there). What comes until then no filter sees; the log names it.
+      this.#takeUnseen(phase, this.message!);
       const mayAnswer = phase === PHASES.eom || (phase.scope === "message" && !this.#isSimulated);
       if (mayAnswer && session.wantsReply) this.#deliver(this.#deferred);
       else session.proceed();
@@ -267,6 +286,7 @@ export class Conversation implements SessionSource, ReportSource {
         break;
       case PHASES.envfrom:
         this.message!.takeSender(session.bytes, session.start, session.end);
+        this.#mailAt = this.#host.arrivedAt;
         break;
       case PHASES.eom:
         this.message!.receivedAt = new Date();
@@ -277,7 +297,7 @@ export class Conversation implements SessionSource, ReportSource {
         }
     }
     if (phase === PHASES.envrcpt) {
-      this.#isRejectedRecipient = this.#chain.wantsRejected && session.macros.get("{rcpt_mailer}") === "error";
+      this.#isRejectedRecipient = this.#isRejectedByServer();
       this.#isPassingRecipient = this.#isRejectedRecipient || problem !== null;
     }
     if (problem !== null && phase === PHASES.body) {
@@ -291,6 +311,17 @@ export class Conversation implements SessionSource, ReportSource {
     if (problem !== null && this.#passLimit(phase, problem)) return;
     if (this.#chain.steps[phase.index]!.length > 0) this.#values.read(phase, session, this.message);
     this.#run(phase, 0);
+  }
+
+  /** Takes in what no filter sees of a message whose verdict is known. */
+  #takeUnseen(phase: EventPhase, message: ReceivedMessage): void {
+    const isOver = takeIn(phase, this.session, message, this.#chain.policy.limits, false) !== null;
+    if (phase === PHASES.envrcpt && (isOver || this.#isRejectedByServer())) message.dropRecipient();
+  }
+
+  /** The recipient at hand is one that the mail server itself rejects. */
+  #isRejectedByServer(): boolean {
+    return this.#chain.wantsRejected && this.session.macros.get("{rcpt_mailer}") === "error";
   }
 
   /** Runs the handlers of a phase from the step at `from` on, until one ends it or has to be awaited. */
@@ -369,7 +400,9 @@ export class Conversation implements SessionSource, ReportSource {
   /** Applies the verdict of a handler, which its phase has; true if that ends the phase. */
   #apply(part: FilterPart, phase: EventPhase, decision: Decision): boolean {
     const { origin } = decision;
-    return this.#decide({ decision, filter: part.filter, phase: phase.name, isFallback: false, origin }, part, phase);
+    const { filter } = part;
+    const recipient = this.recipientAtHand;
+    return this.#decide({ decision, filter, phase: phase.name, recipient, isFallback: false, origin }, part, phase);
   }
 
   /** A handler failed: its changes are dropped, and the configured fallback is its verdict. True if that ends the phase. */
@@ -381,7 +414,9 @@ export class Conversation implements SessionSource, ReportSource {
     this.#reporter.failure(cause, filter, phase, error, decides ? fallback : "none");
     if (!decides || fallback === "continue") return false;
     const decision = FALLBACK_DECISIONS[fallback];
-    return this.#decide({ decision, filter, phase: phase.name, isFallback: true, origin: error }, part, phase);
+    const recipient = this.recipientAtHand;
+    const ruling: Ruling = { decision, filter, phase: phase.name, recipient, isFallback: true, origin: error };
+    return this.#decide(ruling, part, phase);
   }
 
   /** Applies a verdict that the phase has; true if it ends the phase for all filters. */
@@ -483,7 +518,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#overLimit = true;
     if (onError === "continue" || phase.scope === "none") return false;
     const decision = FALLBACK_DECISIONS[onError];
-    const ruling: Ruling = { decision, filter: null, phase: phase.name, isFallback: true, origin: null };
+    const ruling = rulingOfOurs(decision, phase, true, this.recipientAtHand);
     if (phase.scope === "connection") this.#refuseConnection(ruling);
     else this.#decideMessage(ruling, phase.scope === "message" || onError === "accept");
     return true;
@@ -510,7 +545,7 @@ export class Conversation implements SessionSource, ReportSource {
     if (!this.#overLimit) this.#reporter.failure("limit", null, PHASES.body, new RangeError(what), fallback);
     this.#overLimit = true;
     if (fallback === "none") return false;
-    this.#decideMessage({ decision: TOO_LARGE, filter: null, phase: "body", isFallback: true, origin: null }, true);
+    this.#decideMessage(rulingOfOurs(TOO_LARGE, PHASES.body, true), true);
     return true;
   }
 
@@ -536,15 +571,13 @@ export class Conversation implements SessionSource, ReportSource {
     }
     if (this.#someAccepted && phase.scope !== "none" && this.#isAllDone(phase)) {
       if (phase.scope === "connection") session.decideConnection(PLAIN_REPLIES.ACCEPT);
-      else
-        this.#decideMessage(
-          { decision: ACCEPT, filter: null, phase: phase.name, isFallback: false, origin: null },
-          true,
-        );
+      else this.#decideMessage(rulingOfOurs(ACCEPT, phase, false), true);
       return;
     }
-    if (phase === PHASES.body && session.wantsReply && this.#nobodyWantsBody()) session.answer(PLAIN_REPLIES.SKIP);
-    else session.proceed();
+    if (phase === PHASES.body && session.wantsReply && this.#nobodyWantsBody()) {
+      this.#isBodyCut = true;
+      session.answer(PLAIN_REPLIES.SKIP);
+    } else session.proceed();
   }
 
   /** No filter has anything left to do or to send. */
@@ -602,6 +635,8 @@ export class Conversation implements SessionSource, ReportSource {
     this.message = null;
     this.#deferred = null;
     this.#overLimit = false;
+    this.#mailAt = null;
+    this.#isBodyCut = false;
     this.#patience?.endMessage();
     this.#values.forget();
     for (const part of this.#parts) part?.endMessage();
@@ -708,6 +743,16 @@ export class Conversation implements SessionSource, ReportSource {
       this.#host.failed(error);
     }
   }
+}
+
+/** A ruling that no filter made. */
+function rulingOfOurs(
+  decision: Decision,
+  { name }: EventPhase,
+  isFallback: boolean,
+  recipient: Address | null = null,
+): Ruling {
+  return { decision, filter: null, phase: name, recipient, isFallback, origin: null };
 }
 
 /** Whether it is to be awaited. Reading it may run code of the handler's, and throw. */

@@ -43,6 +43,7 @@ export function takeIn(
       message.takeHeader(bytes, start, session.firstLength, session.secondLength, session.keepsLeadingSpace);
       return null;
     case "body":
+      message.sentBodyBytes += end - start;
       if (!collectsBody) return null;
       if (!message.hasAllBody || message.bodyBytes + end - start > limits.body) {
         message.hasAllBody = false;

@@ -7,6 +7,8 @@ import type { Address } from "./types.ts";
 
 /** Enough for most envelopes with their headers; up to here a buffer lies in the collector's heap, and costs half as much. */
 const INITIAL_BYTES = 1000;
+const LF = 0x0a;
+const CR = 0x0d;
 
 /** Bytes appended one behind the other. */
 class Arena {
@@ -51,6 +53,15 @@ class Arena {
 
   view(): Uint8Array {
     return this.#bytes.subarray(0, this.#used);
+  }
+
+  /** Number of line ends from `start` on that are a bare LF. */
+  bareLinesFrom(start: number): number {
+    let count = 0;
+    for (let at = this.#bytes.indexOf(LF, start); at !== -1 && at < this.#used; at = this.#bytes.indexOf(LF, at + 1)) {
+      if (this.#bytes[at - 1] !== CR) count += 1;
+    }
+    return count;
   }
 }
 
@@ -109,6 +120,8 @@ const NO_ADDRESS: Address = { raw: "", address: "", params: [] };
 /** Numbers kept for each header: where its name begins, and where it ends. A NUL, its value and another NUL follow. */
 const HEADER_FIELDS = 2;
 const SPACE = 0x20;
+const CRLF_BYTES = 2;
+const MESSAGE_ID = "message-id";
 
 export class ReceivedMessage {
   readonly #arena = new Arena();
@@ -125,6 +138,8 @@ export class ReceivedMessage {
   hasAllHeaders = true;
   /** False once a limit kept a piece of a body to collect out. */
   hasAllBody = true;
+  /** Bytes of the body that have come, collected or not. */
+  sentBodyBytes = 0;
   /** Set when the end of the message comes. */
   receivedAt: Date | null = null;
 
@@ -132,6 +147,11 @@ export class ReceivedMessage {
   takeSender(bytes: Uint8Array, start: number, end: number): void {
     const at = this.#arena.append(bytes, start, end);
     this.sender = new SentAddress(this.#arena, at, at + end - start);
+  }
+
+  /** The mail server has sent MAIL. */
+  get hasSender(): boolean {
+    return this.sender !== NO_ADDRESS;
   }
 
   /** Takes the payload of RCPT. */
@@ -201,6 +221,24 @@ export class ReceivedMessage {
     const at = this.#valueAt(index);
     const text = this.#arena.text(at, this.#arena.indexOf(0, at));
     return this.#hasSpaces ? text : ` ${text}`;
+  }
+
+  /** The value of the first Message-ID, "" if none has come. */
+  get messageId(): string {
+    for (let index = 0; index < this.headerCount; index++) {
+      const at = index * HEADER_FIELDS;
+      if (this.#headers[at + 1]! - this.#headers[at]! !== MESSAGE_ID.length) continue;
+      if (this.headerName(index).toLowerCase() === MESSAGE_ID) return this.headerValue(index).trim();
+    }
+    return "";
+  }
+
+  /** Bytes of the headers that were taken and the body that was sent, as SMTP transfers them. */
+  get size(): number {
+    // As kept, each header has two NULs, where SMTP has a colon and CRLF, and a space unless that is kept.
+    const perHeader = this.#hasSpaces ? 1 : CRLF_BYTES;
+    const folds = this.headerCount === 0 ? 0 : this.#arena.bareLinesFrom(this.#headers[0]!);
+    return this.headerBytes + this.headerCount * perHeader + folds + CRLF_BYTES + this.sentBodyBytes;
   }
 
   #valueAt(index: number): number {

@@ -6,11 +6,26 @@ import type { Site } from "./site.ts";
 
 /** Who and what a report is about; strings are as the client sent them, to be escaped where they are printed. */
 export interface Subject {
+  /** The recipient that is or was decided on, as in `envrcpt`; null where it is the message, or the connection. */
+  readonly recipient: string | null;
   readonly queueId: string;
+  /** "" if the message's headers were not sent, or hold none. */
+  readonly messageId: string;
   /** `hostname [address]`, or what there is of it. */
   readonly client: string;
+  readonly helo: string;
+  /** The name that the client has authenticated as; "" for none. */
+  readonly user: string;
+  /** `<>` for the null sender, "" where no MAIL was sent. */
   readonly sender: string;
+  /** The first of the accepted recipients. */
   readonly recipients: readonly string[];
+  /** Number of accepted recipients beyond those. */
+  readonly moreRecipients: number;
+  /** Bytes of the message as it came; null unless all of it came. */
+  readonly size: number | null;
+  /** Milliseconds since MAIL came; null where no message is open. */
+  readonly ms: number | null;
 }
 
 export interface VerdictReport extends Subject {

@@ -10,6 +10,7 @@ import type { ReceivedMessage } from "./message.ts";
 import { recipientsUnder } from "./message-view.ts";
 import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
 import { describeThrown, type Site, siteOf } from "./site.ts";
+import type { Address } from "./types.ts";
 import type { Decision } from "./verdict.ts";
 import type { Phase } from "../protocol/phases.ts";
 
@@ -17,6 +18,13 @@ import type { Phase } from "../protocol/phases.ts";
 export interface ReportSource {
   readonly session: MilterSession;
   readonly message: ReceivedMessage | null;
+  readonly helo: string;
+  /** The recipient of the event at hand; null if that is about none. */
+  readonly recipientAtHand: Address | null;
+  /** All of the message has come: headers, body and end. */
+  readonly isWhole: boolean;
+  /** Milliseconds since MAIL came; null where no message is open. */
+  readonly messageMs: number | null;
   /** The changes that count, in chain order. */
   allChanges(): readonly FilterChanges[];
 }
@@ -27,6 +35,8 @@ export interface Ruling {
   /** Null for a limit, and for a message that no filter has anything left to do with. */
   readonly filter: ChainFilter | null;
   readonly phase: Phase;
+  /** The recipient that it was found at; null if it was at none. */
+  readonly recipient: Address | null;
   /** It stands for a handler that failed, or for a limit. */
   readonly isFallback: boolean;
   /** What knows where in the handler it comes from: the verdict's stack, or for a fallback what was thrown. */
@@ -38,6 +48,11 @@ export interface ReportSink {
   report(report: Report): void;
 }
 
+/** The macro of the name that a client has authenticated as. */
+export const USER_MACRO = "{auth_authen}";
+/** Recipients that a report names; the others are counted. */
+const MAX_NAMED = 10;
+
 /** It keeps nothing: one is made for what is to be reported, since most connections report nothing. */
 export class Reporter {
   readonly #source: ReportSource;
@@ -48,10 +63,10 @@ export class Reporter {
     this.#sink = sink;
   }
 
-  verdict({ decision, filter, phase, isFallback, origin }: Ruling, scope: VerdictReport["scope"]): void {
+  verdict({ decision, filter, phase, recipient, isFallback, origin }: Ruling, scope: VerdictReport["scope"]): void {
     if (decision.kind === "skip") return;
     this.#sink.report({
-      ...this.subject(),
+      ...this.subject(recipient),
       kind: "verdict",
       verdict: decision.kind,
       scope,
@@ -110,16 +125,31 @@ export class Reporter {
   }
 
   /** Who and what the conversation is about now. */
-  subject(): Subject {
-    const { session, message } = this.#source;
+  subject(recipient: Address | null = this.#source.recipientAtHand): Subject {
+    const { helo, isWhole, message, messageMs, session } = this.#source;
     const { client, macros } = session;
+    const all = message === null ? [] : recipientsUnder(message, this.#source.allChanges()).all;
+    const accepted = recipient === null ? all : all.filter((each) => each !== recipient);
     return {
+      recipient: recipient?.raw ?? null,
       queueId: macros.get("i") ?? "",
+      messageId: message?.messageId ?? "",
       client: clientName(client),
-      sender: message?.sender.raw ?? "",
-      recipients: message === null ? [] : recipientsUnder(message, this.#source.allChanges()).all.map(({ raw }) => raw),
+      helo,
+      user: macros.get(USER_MACRO) ?? "",
+      sender: senderOf(message),
+      recipients: accepted.slice(0, MAX_NAMED).map(({ raw }) => raw),
+      moreRecipients: Math.max(0, accepted.length - MAX_NAMED),
+      size: message !== null && isWhole ? message.size : null,
+      ms: messageMs,
     };
   }
+}
+
+/** Postfix sends the null sender of mail that it made a session up for as an empty string. */
+function senderOf(message: ReceivedMessage | null): string {
+  if (message === null || !message.hasSender) return "";
+  return message.sender.raw === "" ? "<>" : message.sender.raw;
 }
 
 /** The SMTP client as logs name it: `hostname [address]`, or what there is of it. */

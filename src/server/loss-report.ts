@@ -2,11 +2,13 @@
 import { dirname } from "node:path";
 import type { ServerCounter, WorkerCounter } from "../counters.ts";
 import type { SlotRecord } from "../ledger.ts";
-import { readU32 } from "../protocol/bytes.ts";
+import { decodeText, EMPTY, readU32 } from "../protocol/bytes.ts";
 import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
 import { type Client, readClient } from "../protocol/client.ts";
+import { isOfMessage, PHASES } from "../protocol/phases.ts";
 import { clientName } from "../handler/reporter.ts";
-import { formatSite, lineOf, type LogLine } from "../worker/log-lines.ts";
+import { formatSite, lineOf, type LogLine, subjectFields } from "../worker/log-lines.ts";
+import { versionOf } from "../worker/sources.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { Generation } from "./generation.ts";
 import type { LossCause, Recovery } from "./recovery.ts";
@@ -46,12 +48,8 @@ export function lossLines(
   isSuspect: boolean,
   { cause, cost, generation, isSure, peer }: LossContext,
 ): LogLine[] {
-  const { call, context, queueId } = record;
-  const client = context === null ? null : clientOf(context);
-  const subject = {
-    ...(queueId === "" ? {} : { queue_id: queueId }),
-    client: client === null ? peer : clientName(client),
-  };
+  const { call } = record;
+  const subject = subjectOf(record, peer, versionOf(generation.sources));
   const lines: LogLine[] = [];
   const outcome = recovery.kind === "resume" && recovery.verdict !== null ? recovery.verdict.outcome : null;
   if (isSuspect && call !== null) {
@@ -91,13 +89,43 @@ export function countersOf(recovery: Recovery): (WorkerCounter | ServerCounter)[
   return ["sessionsMoved", "messages", COUNTER_OF[outcome], ...fallbacks];
 }
 
-/** Who the SMTP client is, from the packets that began its session; null if none tells. */
-function clientOf(context: Uint8Array): Client | null {
+/** Who and what the session was about, as far as that is on record. */
+function subjectOf(record: SlotRecord, peer: PeerName, version: string): Record<string, unknown> {
+  const { client, helo } = beginningOf(record.context ?? EMPTY);
+  const isOpen = hasMessage(record);
+  const subject = {
+    recipient: null,
+    queueId: record.queueId,
+    messageId: "",
+    client: client === null ? peer : clientName(client),
+    helo,
+    user: isOpen ? record.user : "",
+    sender: isOpen ? (record.sender === "" ? "<>" : (record.sender ?? "")) : "",
+    recipients: [],
+    moreRecipients: 0,
+    size: null,
+    ms: isOpen && record.sender !== null ? record.messageMs : null,
+  };
+  return subjectFields(subject, version);
+}
+
+/** Whether the message that was begun last is the one at hand. */
+function hasMessage({ call, firstOwed, state }: SlotRecord): boolean {
+  if (call !== null && isOfMessage(PHASES[call.phase])) return true;
+  return state === "message" || (state === "decided" && firstOwed !== COMMAND.MAIL);
+}
+
+/** Who the SMTP client is, from the packets that began its session: null and "" if they do not tell. */
+function beginningOf(context: Uint8Array): { readonly client: Client | null; readonly helo: string } {
+  let client: Client | null = null;
+  let helo = "";
   for (let at = 0; at < context.length;) {
     const end = at + LENGTH_BYTES + readU32(context, at);
     const payload = at + LENGTH_BYTES + 1;
-    if (context[payload - 1] === COMMAND.CONNECT) return readClient(context, payload, end);
+    const code = context[payload - 1];
+    if (code === COMMAND.CONNECT) client = readClient(context, payload, end);
+    if (code === COMMAND.HELO) helo = decodeText(context, payload, context.indexOf(0, payload));
     at = end;
   }
-  return null;
+  return { client, helo };
 }

@@ -100,8 +100,7 @@ export function statusOf(server: FilterServer): Status {
 }
 
 function generationStatus({ loads, number, sources }: Generation): GenerationStatus {
-  const version = sources === null || sources.files.length === 0 ? "" : versionOf(sources);
-  return { number, version, workers: loads };
+  return { number, version: versionOf(sources), workers: loads };
 }
 
 function problemsOf(server: FilterServer, workers: readonly WorkerEntry[]): string[] {

@@ -126,6 +126,9 @@ export function connectInMemory(chain: Chain, report: (report: Report) => void):
     suspended() {},
     isTurnOver: false,
     reportsAccepted: false,
+    get arrivedAt() {
+      return performance.now();
+    },
   });
   const transport: Transport = {
     send(bytes) {

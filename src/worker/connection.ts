@@ -8,6 +8,7 @@ import type { WorkerCounter } from "../counters.ts";
 import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
 import type { Report } from "../handler/report.ts";
+import { USER_MACRO } from "../handler/reporter.ts";
 import { describeThrown } from "../handler/site.ts";
 import type { Ledger } from "../ledger.ts";
 import { excerpt } from "../protocol/bytes.ts";
@@ -64,7 +65,8 @@ const QUICK_EVENTS = 16;
 
 /** By code byte, 1 for the packets that the record in shared memory knows of. */
 const RECORDED = new Uint8Array(256);
-for (const name of ["OPTNEG", "QUIT", "QUIT_NC", "MACRO", "CONNECT", "HELO"] as const) RECORDED[COMMAND[name]] = 1;
+for (const name of ["OPTNEG", "QUIT", "QUIT_NC", "MACRO", "CONNECT", "HELO", "MAIL"] as const)
+  RECORDED[COMMAND[name]] = 1;
 
 type MailSocket = Socket<Connection>;
 
@@ -351,6 +353,10 @@ export class Connection implements ConversationHost, PacketTap {
     return this.#home.now();
   }
 
+  get arrivedAt(): number {
+    return this.#lastActive;
+  }
+
   report(report: Report): void {
     this.#home.report(report);
   }
@@ -551,6 +557,9 @@ export class Connection implements ConversationHost, PacketTap {
       case COMMAND.MACRO:
         this.#keepQueueId(bytes, start, end);
         break;
+      case COMMAND.MAIL:
+        this.#keepMail(bytes, start);
+        return;
       case COMMAND.CONNECT:
         ledger.setAnew(this.slot);
         break;
@@ -565,6 +574,11 @@ export class Connection implements ConversationHost, PacketTap {
     const valueEnd = isThere ? bytes.indexOf(0, start + 3) : -1;
     if (valueEnd !== -1 && valueEnd < end) this.#home.ledger.setQueueId(this.slot, bytes, start + 3, valueEnd);
     else if (bytes[start] === COMMAND.MAIL) this.#home.ledger.setQueueId(this.slot, bytes, 0, 0);
+  }
+
+  #keepMail(bytes: Uint8Array, start: number): void {
+    const { firstLength, macros } = this.#conversation.session;
+    this.#home.ledger.setMail(this.slot, bytes, start, start + firstLength, macros.get(USER_MACRO) ?? "");
   }
 
   #traceReplies(buffer: Buffer, length: number): void {

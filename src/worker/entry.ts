@@ -31,7 +31,7 @@ import { Outbox } from "./outbox.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../ruby/scripts.ts";
 import { serveSources } from "./serve-sources.ts";
-import { placeOfMissingExport, placeOfModule, readSources, type Sources, textOf } from "./sources.ts";
+import { placeOfMissingExport, placeOfModule, readSources, type Sources, textOf, versionOf } from "./sources.ts";
 
 /** The side of the thread that the main thread talks to. */
 interface WorkerScope {
@@ -74,7 +74,7 @@ class Server {
 
   constructor({ config, doors, generation, row, standIn }: Assignment, ledger: Ledger, roster: Roster, chain: Chain) {
     const { logLevel, debug, timeoutMs } = config.server;
-    const folder = dirname(config.file);
+    const code = { folder: dirname(config.file), version: versionOf(sources) };
     const logs = (level: LogLevel) => isLogged(level, logLevel);
     this.#chain = chain;
     this.#roster = roster;
@@ -88,7 +88,7 @@ class Server {
       now: () => Math.round(performance.now()),
       report: (report) => {
         if (report.kind === "failure") ledger.count(row, COUNTER_OF[report.cause]);
-        const line = logLine(report, folder);
+        const line = logLine(report, code);
         if (logs(line.level)) post({ kind: "log", ...line });
       },
       log: (level, text) => {

@@ -4,7 +4,7 @@
  */
 import { relative } from "node:path";
 import type { LogLevel } from "../admin/log-level.ts";
-import type { FailureReport, Report, VerdictReport } from "../handler/report.ts";
+import type { FailureReport, Report, Subject, VerdictReport } from "../handler/report.ts";
 import type { Site } from "../handler/site.ts";
 import { formatReplyText } from "../protocol/reply-text.ts";
 
@@ -15,18 +15,21 @@ export interface LogLine {
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
-/** Recipients named in a line; the rest is counted. */
-const MAX_RECIPIENTS = 10;
 /** Characters of one value in a line of text. */
 const MAX_VALUE = 256;
 /** The same as a field of JSON. */
-const MAX_FIELD = 1024;
+const MAX_FIELD = 512;
 
-/**
- * @param folder paths of handlers are given relative to it
- */
-export function logLine(report: Report, folder: string): LogLine {
-  return report.kind === "verdict" ? verdictLine(report, folder) : failureLine(report, folder);
+/** The code that a line is about. */
+export interface CodeName {
+  /** Paths of handlers are given relative to it. */
+  readonly folder: string;
+  /** See `versionOf` in sources.ts. */
+  readonly version: string;
+}
+
+export function logLine(report: Report, code: CodeName): LogLine {
+  return report.kind === "verdict" ? verdictLine(report, code) : failureLine(report, code);
 }
 
 /** A line of a head and fields, in both forms. */
@@ -44,14 +47,14 @@ function cut(value: unknown): unknown {
   return typeof value === "string" && value.length > MAX_FIELD ? `${value.slice(0, MAX_FIELD)}…` : value;
 }
 
-function verdictLine(report: VerdictReport, folder: string): LogLine {
+function verdictLine(report: VerdictReport, code: CodeName): LogLine {
   const isQuiet = report.verdict === "accept" && !report.isFallback && !report.isObserved;
   const reply = report.reply === null ? null : formatReplyText(report.reply).replaceAll("%%", "%");
   const fields = {
     ...(report.isObserved ? { observed: true } : {}),
     verdict: report.verdict,
     scope: report.scope,
-    ...subject(report, folder),
+    ...subject(report, code),
     ...(report.isFallback ? { fallback: true } : {}),
     ...(report.changes > 0 ? { changes: report.changes } : {}),
     ...(report.reason === null ? {} : { reason: report.reason }),
@@ -68,28 +71,42 @@ const CAUSES: Readonly<Record<FailureReport["cause"], string>> = {
   limit: "limit passed",
 };
 
-function failureLine(report: FailureReport, folder: string): LogLine {
+function failureLine(report: FailureReport, code: CodeName): LogLine {
   const fields = {
     cause: report.cause,
-    ...subject(report, folder),
+    ...subject(report, code),
     error: report.message,
     ...(report.fallback === "none" ? {} : { fallback: report.fallback }),
   };
   return lineOf("error", CAUSES[report.cause], fields);
 }
 
-function subject(report: Report, folder: string): Record<string, unknown> {
-  const named = report.recipients.slice(0, MAX_RECIPIENTS);
-  const more = report.recipients.length - named.length;
+function subject(report: Report, code: CodeName): Record<string, unknown> {
   return {
-    ...(report.queueId === "" ? {} : { queue_id: report.queueId }),
-    client: report.client,
-    ...(report.sender === "" ? {} : { from: report.sender }),
-    ...(named.length === 0 ? {} : { to: more > 0 ? [...named, `and ${more} more`] : named }),
+    ...subjectFields(report, code.version),
     ...(report.filter === null ? {} : { filter: report.filter }),
     phase: report.phase,
-    ...(report.site === null ? {} : { at: formatSite(report.site, folder) }),
+    ...(report.site === null ? {} : { at: formatSite(report.site, code.folder) }),
   };
+}
+
+/** Who and what a line is about, in the order of all lines; what is empty is left out. */
+export function subjectFields(subject: Subject, version: string): Record<string, unknown> {
+  const fields = {
+    recipient: subject.recipient,
+    queue_id: subject.queueId,
+    message_id: subject.messageId,
+    client: subject.client,
+    helo: subject.helo,
+    user: subject.user,
+    from: subject.sender,
+    to: subject.recipients.length === 0 ? null : subject.recipients,
+    to_more: subject.moreRecipients === 0 ? null : subject.moreRecipients,
+    size: subject.size,
+    ms: subject.ms,
+    version,
+  };
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null && value !== ""));
 }
 
 /** A place in a handler, its path relative to `folder` where it lies in there. */
@@ -99,14 +116,18 @@ export function formatSite({ file, line }: Site, folder: string): string {
   return line > 0 ? `${shown}:${line}` : shown;
 }
 
-/** Told by the word before the colon, or not for the text form: `verdict`, `scope`, `cause`, `observed`. */
-const HEAD_FIELDS = new Set(["verdict", "scope", "cause", "observed"]);
+/** Told by the words before the colon, or behind the list that they are about. */
+const UNPAIRED = new Set(["verdict", "scope", "cause", "observed", "to_more"]);
 
 /** Fields as `key=value`, each value so written that nobody can forge another one. */
 function formatPairs(fields: Readonly<Record<string, unknown>>): string {
   return Object.entries(fields)
-    .filter(([key]) => !HEAD_FIELDS.has(key))
-    .map(([key, value]) => `${key}=${Array.isArray(value) ? value.map(quoted).join(",") : quoted(value)}`)
+    .filter(([key]) => !UNPAIRED.has(key))
+    .map(([key, value]) => {
+      if (!Array.isArray(value)) return `${key}=${quoted(value)}`;
+      const more = fields[`${key}_more`];
+      return `${key}=${value.map(quoted).join(",")}${more === undefined ? "" : ` (and ${String(more)} more)`}`;
+    })
     .join(" ");
 }
 

@@ -91,8 +91,18 @@ interface Pending {
   readonly failure: LoadFailure | null;
 }
 
-/** A short name of the code, the same wherever the same texts lie: 12 hexadecimal digits. */
-export function versionOf({ files }: Sources): string {
+/** Snapshots do not change, and the log asks often. */
+const versions = new WeakMap<Sources, string>();
+
+/** A short name of the code, the same wherever the same texts lie: 12 hexadecimal digits; "" without code. */
+export function versionOf(sources: Sources | null): string {
+  if (sources === null || sources.files.length === 0) return "";
+  const known = versions.get(sources) ?? nameOf(sources);
+  versions.set(sources, known);
+  return known;
+}
+
+function nameOf({ files }: Sources): string {
   const hash = new Bun.CryptoHasher("sha256");
   for (const { text } of files.toSorted((a, b) => (a.path < b.path ? -1 : 1))) hash.update(`${text.length}\0${text}`);
   return hash.digest("hex").slice(0, 12);

@@ -1,5 +1,5 @@
-/** Lines of the log: levels, the two formats, and that a line is one line. */
-import { describe, expect, test } from "bun:test";
+/** Lines of the log: levels, the three formats, and that a line is one line. */
+import { afterEach, describe, expect, test } from "bun:test";
 import { formatLogLine, Log } from "../../src/admin/log.ts";
 import { isLogged, LOG_LEVELS, type LogLevel } from "../../src/admin/log-level.ts";
 import type { Output } from "../../src/admin/output.ts";
@@ -24,6 +24,26 @@ describe("formatLogLine", () => {
     expect(formatLogLine("text", AT, "notice", "pmilter/0.0.1 starting (using mruby 1.3.0)", { a: 1 })).toBe(
       "[Tue, 25 Jul 2017 13:02:34 GMT][notice]: pmilter/0.0.1 starting (using mruby 1.3.0)\n",
     );
+  });
+
+  describe("plain has local time with the zone's offset, then level and text", () => {
+    const zone = process.env["TZ"];
+    afterEach(() => {
+      if (zone === undefined) delete process.env["TZ"];
+      else process.env["TZ"] = zone;
+    });
+
+    test.each([
+      ["Europe/Berlin", "2026-11-30T14:04:05.123Z", "2026-11-30T15:04:05.123+01:00"],
+      ["Europe/Berlin", "2026-07-01T23:30:00.000Z", "2026-07-02T01:30:00.000+02:00"],
+      ["UTC", "2026-11-30T14:04:05.123Z", "2026-11-30T14:04:05.123+00:00"],
+      ["America/New_York", "2026-01-01T02:00:00.007Z", "2025-12-31T21:00:00.007-05:00"],
+      ["Asia/Kathmandu", "2026-01-01T00:00:00.000Z", "2026-01-01T05:45:00.000+05:45"],
+      ["America/St_Johns", "2026-01-01T00:00:00.000Z", "2025-12-31T20:30:00.000-03:30"],
+    ])("%s", (name, at, shown) => {
+      process.env["TZ"] = name;
+      expect(formatLogLine("plain", new Date(at), "notice", "a\n  b", { c: 1 })).toBe(`${shown} notice: a | b\n`);
+    });
   });
 
   test("json is one object a line, with the fields as values", () => {

@@ -109,6 +109,10 @@ export class FakeHost implements ConversationHost {
     return this.time;
   }
 
+  get arrivedAt(): number {
+    return this.time;
+  }
+
   report(report: Report): void {
     this.reports.push(report);
   }

@@ -1,6 +1,6 @@
 /** What a client sends, wherever it is logged: it forges no line, moves no cursor, and has no say in a line's length. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { formatLogLine } from "../../src/admin/log.ts";
+import { formatLogLine, type LogFormat } from "../../src/admin/log.ts";
 import type { Report, Subject } from "../../src/handler/report.ts";
 import { siteOf } from "../../src/handler/site.ts";
 import { parseReplyText } from "../../src/protocol/reply-text.ts";
@@ -13,7 +13,19 @@ setDefaultTimeout(120_000);
 const AT = new Date(0);
 
 function reportsOf(text: string): Report[] {
-  const subject: Subject = { queueId: text, client: `${text} [${text}]`, sender: text, recipients: [text, text] };
+  const subject: Subject = {
+    recipient: text,
+    queueId: text,
+    messageId: text,
+    client: `${text} [${text}]`,
+    helo: text,
+    user: text,
+    sender: text,
+    recipients: [text, text],
+    moreRecipients: 7,
+    size: 100,
+    ms: 5,
+  };
   const place = { filter: "filter", phase: "eom", site: null } as const;
   let reply = null;
   try {
@@ -38,9 +50,9 @@ function reportsOf(text: string): Report[] {
   ];
 }
 
-function linesOf(format: "text" | "json", text: string): string[] {
+function linesOf(format: LogFormat, text: string): string[] {
   return reportsOf(text).map((report) => {
-    const line = logLine(report, "/etc/pmilter");
+    const line = logLine(report, { folder: "/etc/pmilter", version: "0123456789ab" });
     return formatLogLine(format, AT, line.level, line.text, line.fields);
   });
 }
@@ -49,7 +61,7 @@ function linesOf(format: "text" | "json", text: string): string[] {
 // oxlint-disable-next-line no-control-regex
 const ODD = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/u;
 
-describe.each(["text", "json"] as const)("log_format = %s", (format) => {
+describe.each(["text", "plain", "json"] as const)("log_format = %s", (format) => {
   test("a report is one line without controls, whatever the client sent", () => {
     for (const text of evilTexts(2000)) {
       for (const line of linesOf(format, text)) {
@@ -67,10 +79,10 @@ describe.each(["text", "json"] as const)("log_format = %s", (format) => {
   });
 });
 
-test("text: only the server's own words stand outside of quotes", () => {
+test.each(["text", "plain"] as const)("%s: only the server's own words stand outside of quotes", (format) => {
   for (const text of evilTexts(2000)) {
-    for (const line of linesOf("text", text)) {
-      const bare = line.replaceAll(/"(?:[^"\\]|\\.)*"/g, "").slice(line.indexOf("]: "));
+    for (const line of linesOf(format, text)) {
+      const bare = line.replaceAll(/"(?:[^"\\]|\\.)*"/g, "").slice(line.indexOf(": "));
       expect(bare).not.toMatch(/forged|Bcc| ok|\\|%n/);
     }
   }
@@ -81,6 +93,7 @@ test("json: what the client sent does not replace the server's own fields", () =
     const [failure, verdict] = linesOf("json", text).map((line) => JSON.parse(line) as Record<string, unknown>);
     expect(failure).toMatchObject({ level: "error", time: AT.toISOString(), cause: "error", filter: "filter" });
     expect(verdict).toMatchObject({ level: "notice", time: AT.toISOString(), verdict: "reject", phase: "eom" });
+    expect(verdict).toMatchObject({ to_more: 7, size: 100, ms: 5, version: "0123456789ab" });
   }
 });
 

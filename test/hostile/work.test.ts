@@ -87,7 +87,7 @@ test("a mail of 20 headers full of broken UTF-8, read and logged: in proportion 
     const line = Line.to([filter], { limits: { headerBytes: 1 << 22 } });
     line.send(cmd.connect(broken), cmd.helo(broken), cmd.mail(), ...headers, cmd.eom());
     for (const report of line.host.reports) {
-      const { level, text, fields } = logLine(report, "/");
+      const { level, text, fields } = logLine(report, { folder: "/", version: "" });
       formatLogLine("text", new Date(0), level, text, fields);
     }
     expect(values).toHaveLength(40);

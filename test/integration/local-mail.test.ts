@@ -12,7 +12,7 @@ import { fieldsOf, oneFilter, outcome, parts, type Site, startSite } from "./sup
 // A busy machine starts a Postfix and several servers slowly.
 setDefaultTimeout(120_000);
 
-/** Decides by the sender's local part: `PHASE-WAY@example.test`. */
+/** Decides by the sender's local part, or without one the recipient's: `PHASE-WAY@example.test`. */
 const FILTER = `
 import { defineFilter, discard, reject, tempfail } from "pmilter";
 const ways = {
@@ -21,7 +21,7 @@ const ways = {
   discard: () => discard(),
 };
 function step(session) {
-  const [phase, way] = session.message.sender.address.split("@")[0].split("-");
+  const [phase, way] = (session.message.sender.address || session.message.recipients.at(-1)?.address || "").split("@")[0].split("-");
   if (phase === "nobody" && session.phase === "envrcpt" && session.message.recipients.at(-1).address !== "no@example.org") return;
   if (phase === session.phase || (phase === "nobody" && session.phase === "envrcpt")) return ways[way]?.();
 }
@@ -127,6 +127,11 @@ describeWith(postfixTool, "local mail", () => {
     expect(log).not.toContain("milter configuration error");
   });
 
+  test("the log's line names the null sender", async () => {
+    await submit("", ["eom-reject@example.org"]);
+    await site.pmilter().log.next(/\]: reject: queue_id=\w+ .*from=<> to=eom-reject@example\.org size=\d+ ms=\d+ /);
+  });
+
   test("a recipient's tempfail keeps the message for a later try", async () => {
     await submit("nobody-tempfail@example.test", [TO, "no@example.org"]);
     await refused("nobody-tempfail", "tempfail", "4.7.1 later", "envrcpt");
@@ -139,7 +144,7 @@ describeWith(postfixTool, "local mail", () => {
     await site.postfix.waitForLog(new RegExp(`milter-discard: .* from=<${phase}-discard@example\\.test>`));
     await site
       .pmilter()
-      .log.next(new RegExp(`discard: queue_id=\\w+ .* from=${phase}-discard@example\\.test .*phase=${phase} `));
+      .log.next(new RegExp(`discard: .*queue_id=\\w+ .* from=${phase}-discard@example\\.test .*phase=${phase} `));
   });
 
   test("nothing else was delivered, and mail by SMTP does not pass here", async () => {
@@ -156,7 +161,7 @@ describeWith(postfixTool, "local mail", () => {
       new RegExp(`.*milter-reject: .* from localhost.* from=<${sender}@example\\.test>.*`),
     );
     expect(line).toContain(text);
-    const own = await site.pmilter().log.next(new RegExp(`\\]: ${verdict}: queue_id=\\w+ .*from=${sender}@`));
+    const own = await site.pmilter().log.next(new RegExp(`\\]: ${verdict}: .*queue_id=\\w+ .*from=${sender}@`));
     expect(own).toMatch(
       new RegExp(`client="localhost \\[127\\.0\\.0\\.1\\]" .* phase=${phase} at=filter\\.ts:\\d+ reply="`),
     );

@@ -49,8 +49,16 @@ describeBehindEach("the log", (server) => {
   const isPostfix = server.name === "Postfix";
   /** Behind Sendmail each behaviour's client has an address of its own. */
   const address = isPostfix ? /\[127\.0\.0\.1\]/ : /\[127\.1\.\d+\.\d+\]/;
-  /** A log line without its time, and with a word for the client's address. */
-  const withoutPlace = (line: string) => line.replace(/^\[.*? GMT\]/, "").replace(address, "[ADDRESS]");
+  /** A log line without its time, and with words for what differs from run to run. */
+  const withoutPlace = (line: string) =>
+    line
+      .replace(/^\[.*? GMT\]/, "")
+      .replace(address, "[ADDRESS]")
+      .replace(/ helo=\S+/, " helo=HELO")
+      .replace(/ message_id=<\S+>/, " message_id=<ID>")
+      .replace(/ size=\d+/, " size=SIZE")
+      .replace(/ ms=\d+/, " ms=MS")
+      .replace(/ version=[0-9a-f]{12}/, " version=VERSION");
   let site: MailSite;
   beforeAll(async () => {
     site = await server.startSite({
@@ -79,15 +87,18 @@ describeBehindEach("the log", (server) => {
     const forRecipient = phase === "envrcpt" && way !== "discard";
     // Each recipient is refused by itself.
     expect(lines).toHaveLength(forRecipient ? 2 : 1);
-    const recipients =
-      phase === "envfrom" ? "" : phase === "envrcpt" ? "<bob@example.org>" : "<bob@example.org>,<c@example.org>";
+    const recipients = phase.startsWith("env") ? "" : "to=<bob@example.org>,<c@example.org> ";
+    const recipient = phase === "envrcpt" ? "recipient=<bob@example.org> " : "";
+    // Content that is refused at the end was received as a whole.
+    const isContent = ["header", "eoh", "body", "eom"].includes(phase);
     const reply = way === "reject" ? ' reply="550-5.7.1 No \\"quotes\\" 100%\\r\\n550 5.7.1 line two"' : "";
     // Postfix names it once it has accepted a recipient.
     const queueId = isPostfix && PHASES.indexOf(phase) < 2 ? "" : "queue_id=ID ";
     expect(withoutPlace(lines[0]!).replace(/queue_id=\w+/, "queue_id=ID")).toBe(
-      `[notice]: ${way}${forRecipient ? " recipient" : ""}: ` +
-        `${queueId}client="${clientName(as)} [ADDRESS]" from=<${FROM}> ` +
-        `${recipients === "" ? "" : `to=${recipients} `}filter="my rules" phase=${phase} at=rules.ts:${LINES[way]}${reply}`,
+      `[notice]: ${way}${forRecipient ? " recipient" : ""}: ${recipient}` +
+        `${queueId}client="${clientName(as)} [ADDRESS]" helo=HELO from=<${FROM}> ${recipients}` +
+        `${isContent ? "size=SIZE " : ""}ms=MS version=VERSION ` +
+        `filter="my rules" phase=${phase} at=rules.ts:${LINES[way]}${reply}`,
     );
     expect(lines[0]).toMatch(/^\[[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\]/);
   });
@@ -113,6 +124,15 @@ describeBehindEach("the log", (server) => {
     expect(line).toEndWith(`phase=eom at=rules.ts:${LINES["quarantine"]} changes=1 reason="sus \\"picious\\""`);
   });
 
+  test("Message-ID and size are those of the message that the client sent", async () => {
+    const message = `Subject: a\r\n folded\r\nMessage-ID: <1.2@example.test>\r\n\r\none\r\n..two\r\n${"x".repeat(70)}\r\n`;
+    for (const as of ["header-reject", "eom-reject"]) {
+      const [line] = await linesOf(as, { message });
+      expect(line).toContain(" message_id=<1.2@example.test> ");
+      expect(line).toContain(` size=${message.length} `);
+    }
+  });
+
   test("the queue id is the mail server's", async () => {
     const [line] = await linesOf("eom-quarantine");
     const id = /queue_id=(\w+)/.exec(line!)![1]!;
@@ -124,7 +144,7 @@ describeBehindEach("the log", (server) => {
     const lines = await linesOf("eom-accept", { service: "info" });
     expect(lines.map(withoutPlace)).toEqual([
       expect.stringMatching(
-        /^\[info\]: accept: queue_id=\w+ client="eom-accept\.client\.test \[ADDRESS\]" from=<alice@example\.test> to=<bob@example\.org>,<c@example\.org> phase=eom changes=1$/,
+        /^\[info\]: accept: queue_id=\w+ client="eom-accept\.client\.test \[ADDRESS\]" helo=HELO from=<alice@example\.test> to=<bob@example\.org>,<c@example\.org> size=SIZE ms=MS version=VERSION phase=eom changes=1$/,
       ),
     ]);
   });
@@ -133,7 +153,7 @@ describeBehindEach("the log", (server) => {
     const to = Array.from({ length: 14 }, (_, n) => `user${n}@example.org`);
     const [line] = await linesOf("eom-reject", { to });
     expect(line).toContain("to=<user0@example.org>,<user1@example.org>,");
-    expect(line).toContain(',<user9@example.org>,"and 4 more" filter=');
+    expect(line).toContain(",<user9@example.org> (and 4 more) size=");
   });
 
   test("client text with quotes, spaces, controls and bytes that are no text is escaped, and forges no line", async () => {
@@ -163,7 +183,9 @@ describeBehindEach("the log", (server) => {
     const lines = log.all
       .slice(from, from + senders.length)
       .map((line) =>
-        / from=("(?:[^"\\]|\\.)*"|\S+) to=("(?:[^"\\]|\\.)*"|\S+) filter="my rules" phase=eom /.exec(line)!.slice(1),
+        / from=("(?:[^"\\]|\\.)*"|\S+) to=("(?:[^"\\]|\\.)*"|\S+) size=.* filter="my rules" phase=eom /
+          .exec(line)!
+          .slice(1),
       );
     const to = '"<\\"a, b\\"@example.org>"';
     expect(lines).toEqual([

@@ -70,8 +70,9 @@ test("text: each line has that shape, whatever a client sends", async () => {
     ["error", "handler failed"],
     ["notice", "tempfail"],
   ]);
-  expect(shown[0]).toContain(
-    "from=<from@example.com> to=<to@example.com>,<bad@example.com> filter=guard phase=envrcpt at=filter.ts:5",
+  expect(shown[0]).toContain("]: reject recipient: recipient=<bad@example.com> ");
+  expect(shown[0]).toMatch(
+    / from=<from@example\.com> to=<to@example\.com> ms=\d+ version=[0-9a-f]{12} filter=guard phase=envrcpt at=filter\.ts:5 /,
   );
   expect(shown[0]).toContain("550");
   expect(shown[2]).toMatch(/at=filter\.ts:6 error="Error: broken\\nhere" fallback=tempfail$/);
@@ -97,7 +98,8 @@ test("json: each line is an object with time, level and message, and the same fa
   expect(refused).toMatchObject({
     level: "notice",
     from: "<from@example.com>",
-    to: ["<to@example.com>", "<bad@example.com>"],
+    recipient: "<bad@example.com>",
+    to: ["<to@example.com>"],
     filter: "guard",
     phase: "envrcpt",
     at: "filter.ts:5",

@@ -31,6 +31,9 @@ const RECORD: SlotRecord = {
   isAnew: false,
   hasRead: true,
   queueId: "",
+  user: "",
+  sender: null,
+  messageMs: 0,
 };
 
 const TEMPFAIL = { onError: "tempfail", onTimeout: "tempfail", isObserved: false } as const;
