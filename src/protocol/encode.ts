@@ -43,6 +43,23 @@ export interface MacroList {
   readonly names: readonly string[];
 }
 
+/** All sessions of a chain ask for the same macros: what they ask with is encoded once. */
+const known = new WeakMap<readonly MacroList[], Uint8Array>();
+
+function encodedLists(lists: readonly MacroList[]): Uint8Array {
+  let bytes = known.get(lists);
+  if (bytes === undefined) {
+    const writer = new ByteWriter();
+    for (const { names, stage } of lists) {
+      writer.u32(stage);
+      writer.cstring(names.join(" "));
+    }
+    bytes = writer.copy();
+    known.set(lists, bytes);
+  }
+  return bytes;
+}
+
 /** Encodes packets one behind the other into a buffer of its own. */
 export class ReplyWriter extends ByteWriter {
   /** A packet that is encoded already: one of {@link PLAIN_REPLIES}, or of {@link encodeReplyCode}. */
@@ -55,10 +72,7 @@ export class ReplyWriter extends ByteWriter {
     this.u32(version);
     this.u32(actions);
     this.u32(protocol & ALL_PROTOCOL);
-    for (const list of lists) {
-      this.u32(list.stage);
-      this.cstring(list.names.join(" "));
-    }
+    if (lists.length > 0) this.bytes(encodedLists(lists));
     this.endPacket(at);
   }
 
