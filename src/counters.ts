@@ -16,6 +16,8 @@ export const WORKER_COUNTERS = [
   "connectionsRefused",
   /** Verdicts on a message, a recipient or a connection that a fallback gave. */
   "fallbacks",
+  /** Messages, and connections before one, in which a handler failed and a fallback took its place: each counts once. */
+  "messagesWithFallback",
   /** Handlers that threw or rejected. */
   "errors",
   /** Handlers that were too slow. */

@@ -42,7 +42,7 @@ async function run(args: readonly string[]): Promise<number> {
     }
     case "status": {
       const { status } = await import("./cli/ask.ts");
-      return status(command.config, command.json);
+      return status(command.config, command);
     }
     case "reload": {
       const { reload } = await import("./cli/ask.ts");

@@ -39,7 +39,8 @@ export type Command =
   | { readonly name: "version" }
   | { readonly name: "serve"; readonly config: string }
   | { readonly name: "check"; readonly config: string; readonly starts: boolean; readonly types: boolean }
-  | { readonly name: "status" | "reload"; readonly config: string; readonly json: boolean }
+  | { readonly name: "status"; readonly config: string; readonly json: boolean; readonly health: boolean }
+  | { readonly name: "reload"; readonly config: string; readonly json: boolean }
   | { readonly name: "types"; readonly folder: string }
   | { readonly name: "convert"; readonly script: ConvertArguments }
   | { readonly name: "send"; readonly config: string; readonly mail: SendArguments };
@@ -59,7 +60,8 @@ const CHECK = {
   "no-types": { type: "boolean" },
 } as const satisfies ParseArgsConfig["options"];
 
-const ASK = { ...COMMON, json: { type: "boolean" } } as const satisfies ParseArgsConfig["options"];
+const RELOAD = { ...COMMON, json: { type: "boolean" } } as const satisfies ParseArgsConfig["options"];
+const STATUS = { ...RELOAD, health: { type: "boolean" } } as const satisfies ParseArgsConfig["options"];
 
 const TYPES = {
   help: COMMON.help,
@@ -98,13 +100,17 @@ export function parseArguments(args: readonly string[]): Command {
   if (name === "types") return parseTypes(rest);
   if (name === "check") return parseCheck(rest);
   if (name === "convert") return parseConvert(rest);
-  const isAsking = name === "status" || name === "reload";
-  const { values, positionals } = isAsking ? parse(name, rest, ASK) : parse(name, rest, COMMON);
+  const options = name === "status" ? STATUS : name === "reload" ? RELOAD : COMMON;
+  const { values, positionals } = parse(name, rest, options);
   if (values.help === true) return { name: "help", of: first === name ? name : null };
   if (values.version === true) return { name: "version" };
   if (positionals.length > 0) throw new ArgumentError(`${name} takes no argument "${positionals[0]}"`, name);
   const config = values.config ?? DEFAULT_CONFIG;
-  return isAsking ? { name, config, json: "json" in values && values.json === true } : { name, config };
+  if (name !== "status" && name !== "reload") return { name, config };
+  const { health, json } = values as { readonly health?: boolean; readonly json?: boolean };
+  return name === "reload"
+    ? { name, config, json: json === true }
+    : { name, config, json: json === true, health: health === true };
 }
 
 function parseCheck(args: readonly string[]): Command {

@@ -8,11 +8,17 @@ export class AskError extends PlainError {
   override readonly name = "AskError";
 }
 
-/** @returns the exit code: 0 if a server answers and is well, 1 if it is degraded */
-export async function status(configFile: string, asJson: boolean): Promise<number> {
+/**
+ * @param asked `health`: whether the exit code tells how the server is
+ * @returns the exit code: 0 if a server answers; with `health`, 1 unless its health is `ok`
+ */
+export async function status(
+  configFile: string,
+  { health, json: asJson }: { readonly health: boolean; readonly json: boolean },
+): Promise<number> {
   const answer = (await ask(configFile, "status")) as Status;
   process.stdout.write(asJson ? `${JSON.stringify(answer, null, 2)}\n` : printable(formatStatus(answer)));
-  return answer.health === "ok" ? 0 : 1;
+  return health && answer.health !== "ok" ? 1 : 0;
 }
 
 /** @returns the exit code: 1 if the reload failed and the old generation serves on */

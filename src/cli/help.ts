@@ -90,14 +90,21 @@ Try:
 
 Exit codes: 0 the conversation went through, whatever the verdict; 1 it failed; 2 wrong usage.
 `,
-  status: `Ask the running server how it is: version, connections, generation, filters, the last reload.
+  status: `Ask the running server how it is: version, health, connections, generation, filters, whether the files on
+disk are what serves, the last reload.
 
-Usage: pmilter status -c pmilter.toml [--json]
+Usage: pmilter status -c pmilter.toml [--health] [--json]
 
   -c, --config FILE   the running server's configuration: where its control socket is (server.control)
+  --health            the exit code tells how the server is
   --json              print it as JSON
 
-Exit codes: 0 a server answers; 1 none does; 2 wrong usage.
+The health is "ok", "starting" or "degraded", with the reasons: no worker can take sessions, connections wait,
+workers are blocked, more than 5 % of the last minute's messages (of at least 10) got a fallback, or the files
+on disk would not start.
+
+Exit codes: 0 a server answers, whatever its health; with --health, 1 unless it is ok; 1 none answers;
+2 wrong usage.
 `,
   reload: `Have the running server read its configuration and handlers anew, and say whether that took.
 

@@ -123,6 +123,8 @@ export class Conversation implements SessionSource, ReportSource {
   #mailAt: number | null = null;
   /** The mail server was told to send no more of the body. */
   #isBodyCut = false;
+  /** A fallback has taken the place of a handler that failed in this message, or before the first. */
+  #hasFallback = false;
   #isHungUp = false;
   /** Filters that take no part in replayed packets. */
   #passedOver: readonly PassedOver[] = NOBODY;
@@ -412,6 +414,7 @@ export class Conversation implements SessionSource, ReportSource {
     const fallback = cause === "error" ? filter.onError : filter.onTimeout;
     part.dropChanges();
     this.#reporter.failure(cause, filter, phase, error, decides ? fallback : "none");
+    if (decides && !filter.isObserved) this.#countFallback();
     if (!decides || fallback === "continue") return false;
     const decision = FALLBACK_DECISIONS[fallback];
     const recipient = this.recipientAtHand;
@@ -482,6 +485,13 @@ export class Conversation implements SessionSource, ReportSource {
     if (this.session.isReplay) return;
     this.#host.count(counter);
     if (isFallback) this.#host.count("fallbacks");
+  }
+
+  /** However many handlers fail in a message: it is one that got a fallback. */
+  #countFallback(): void {
+    if (this.#hasFallback || this.session.isReplay) return;
+    this.#hasFallback = true;
+    this.#host.count("messagesWithFallback");
   }
 
   /**
@@ -637,6 +647,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#overLimit = false;
     this.#mailAt = null;
     this.#isBodyCut = false;
+    this.#hasFallback = false;
     this.#patience?.endMessage();
     this.#values.forget();
     for (const part of this.#parts) part?.endMessage();

@@ -84,7 +84,7 @@ export function countersOf(recovery: Recovery): (WorkerCounter | ServerCounter)[
   if (recovery.kind === "end") return recovery.isFailure ? ["sessionsLost"] : [];
   if (recovery.verdict === null) return ["sessionsMoved"];
   const { isFallback, outcome, scope } = recovery.verdict;
-  const fallbacks = isFallback ? (["fallbacks"] as const) : [];
+  const fallbacks = isFallback ? (["fallbacks", "messagesWithFallback"] as const) : [];
   if (scope === "connection") return ["sessionsMoved", "connectionsRefused", ...fallbacks];
   return ["sessionsMoved", "messages", COUNTER_OF[outcome], ...fallbacks];
 }

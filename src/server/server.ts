@@ -15,7 +15,7 @@ import { allowedBy, isAllowed, type PeerName, refusal } from "../net/peer.ts";
 import { Roster } from "../roster.ts";
 import { LoadError } from "../worker/load-failure.ts";
 import type { ChainSummary } from "../worker/messages.ts";
-import { isCurrent, pathsOf } from "../worker/sources.ts";
+import { isCurrent, pathsOf, type Sources } from "../worker/sources.ts";
 import { Connections } from "./connections.ts";
 import { type ConfigurationFile, isSameConfiguration, lookUp } from "./configuration-file.ts";
 import type { ControlFailure, ControlRequest } from "./control.ts";
@@ -28,7 +28,9 @@ import {
   SpareDescriptors,
 } from "./descriptors.ts";
 import { CpuShare } from "./cpu-share.ts";
+import { type DiskStatus, type FailedLoad, FilesOnDisk, lookAtDisk } from "./disk.ts";
 import { Doors } from "./doors.ts";
+import { FallbackRate, type LastMinute } from "./fallback-rate.ts";
 import type { Generation } from "./generation.ts";
 import { Generations } from "./generations.ts";
 import { close, deadSocket } from "../net/libc.ts";
@@ -52,7 +54,6 @@ import { callHandler, checkModule, LOAD_TIMEOUT_MS, type TaskOutput } from "./ta
 import { FileWatcher } from "./watch.ts";
 import { unlessAborted } from "./within.ts";
 import { WorkerThread } from "./worker-thread.ts";
-import type { Sources } from "../worker/sources.ts";
 
 export interface ServerOptions {
   readonly workerUrl: URL;
@@ -107,6 +108,11 @@ export class FilterServer {
   /** Ends what a start or a reload waits for besides a generation. */
   #abandoning = new AbortController();
   #lastReload: ReloadResult | null = null;
+  /** What serves; null while the first generation loads. */
+  #served: FilesOnDisk | null = null;
+  /** The load that failed last, if its files were what failed. */
+  #failedLoad: FailedLoad | null = null;
+  readonly #fallbackRate = new FallbackRate(performance.now());
   #stopped: Promise<void> | null = null;
   /** While it stops, a second signal has come: ends what is still waited for. */
   readonly #hurry = new AbortController();
@@ -277,6 +283,23 @@ export class FilterServer {
     return this.#generations.old;
   }
 
+  get lastMinute(): LastMinute {
+    return this.#fallbackRate.lastMinute(performance.now(), this.counts);
+  }
+
+  /** Looks whether the files on disk are what serves. */
+  lookAtDisk(): DiskStatus {
+    const served = this.#served;
+    if (served === null) return { state: "unknown", message: "the handlers are still loading" };
+    if (this.#roster.isStarved) return { state: "unknown", message: "no file descriptors are left" };
+    return lookAtDisk({
+      served,
+      failed: this.#failedLoad,
+      environment: this.#environment,
+      isLoading: this.#loading !== null,
+    });
+  }
+
   /** Of the last reload, null before the first. */
   get lastReload(): ReloadResult | null {
     return this.#lastReload;
@@ -358,6 +381,8 @@ export class FilterServer {
     if (config !== this.#config) this.#configFile = lookUp(config.file);
     this.#config = config;
     this.#exitSources = exitSources;
+    this.#served = new FilesOnDisk(config, this.generation.sources);
+    this.#failedLoad = null;
     this.#allowed = allowedBy(config);
     this.#connections.placeWaiting();
     this.#doors.settle();
@@ -384,10 +409,21 @@ export class FilterServer {
     }
     await this.#loading;
     const { current, failed } = this.#generations;
-    const isKnown = [current?.sources, failed].some((sources) => sources != null && isCurrent(sources));
+    const [isServed, hasFailed] = [current?.sources, failed].map((sources) => sources != null && isCurrent(sources));
     const isExitKnown = this.#exitSources === null || isCurrent(this.#exitSources);
-    if (this.isStopping || (isKnown && isExitKnown)) return;
+    if (isServed === true && hasFailed !== true && isExitKnown) this.#tellPutRight();
+    if (this.isStopping || (isExitKnown && (isServed === true || hasFailed === true))) return;
     await this.#reload(() => this.#config, performance.now() + LOADED_MS);
+  }
+
+  /** After a reload that failed the files are what serves again. */
+  #tellPutRight(): void {
+    if (this.#failedLoad === null || this.lookAtDisk().state !== "same") return;
+    this.#failedLoad = null;
+    this.#options.log.write(
+      "notice",
+      `reload: not needed any more, the files are again what generation ${this.generation.number} serves`,
+    );
   }
 
   async #reload(configure: () => Config, until: number): Promise<ReloadResult> {
@@ -410,20 +446,37 @@ export class FilterServer {
       return this.#lastReload;
     };
     const before = this.#config;
+    const { failed: failedBefore } = this.#generations;
     const isBusy = this.#cpu.share > BUSY_SHARE && this.connections >= BUSY_CONNECTIONS;
+    let config = before;
     try {
-      const config = configure();
+      config = configure();
+      const isUnchanged = this.#served?.isSame(config) === true;
+      const since = isUnchanged ? `; nothing has changed since generation ${this.generation.number}` : "";
       if (config !== before) logNotices(log, config);
       await this.#load(config, isBusy ? until : 0);
       log.configure(config.server.logLevel, config.server.logFormat);
       for (const key of needRestart(before, config))
         log.write("warn", `reload: ${key} has changed and needs a restart`);
-      return done(true, `generation ${this.generation.number} serves: ${describeFilters(this.generation.summary)}`);
+      const { number, summary } = this.generation;
+      return done(true, `generation ${number} serves: ${describeFilters(summary)}${since}`);
     } catch (error) {
       // What was read of it is watched as well: mending a file that the old generation does not know has to be noticed.
       this.#watch();
-      return done(false, `generation ${this.generation.number} serves on: ${toError(error).message}`);
+      const { message } = toError(error);
+      if (error instanceof LoadError) this.#keepFailure(config, failedBefore, message);
+      return done(false, `generation ${this.generation.number} serves on: ${message}`);
     }
+  }
+
+  /** Keeps what did not load, unless it is not known which files that was, or the load was abandoned. */
+  #keepFailure(config: Config, failedBefore: Sources | null, message: string): void {
+    const { failed } = this.#generations;
+    const sources = failed === failedBefore ? null : failed;
+    // Without sources it is the check of this handler, which comes first.
+    const isKnown = sources !== null || config.handler.masterExit !== null;
+    if (!isKnown || this.#abandoning.signal.aborted) return;
+    this.#failedLoad = { files: new FilesOnDisk(config, sources), message };
   }
 
   readonly #taskOutput: TaskOutput = (message) => {
@@ -488,6 +541,7 @@ export class FilterServer {
     }
     this.#cpu.look();
     this.#lookAtDescriptors();
+    this.#fallbackRate.look(now, () => this.counts);
     this.#doors.look();
     if (!this.isStopping) this.#control.look();
     const { all } = this.#generations;

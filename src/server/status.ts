@@ -6,6 +6,8 @@ import type { Counts } from "../counters.ts";
 import { VERSION } from "../version.ts";
 import { versionOf } from "../worker/sources.ts";
 import type { Generation } from "./generation.ts";
+import type { DiskStatus } from "./disk.ts";
+import { isTooMany, type LastMinute } from "./fallback-rate.ts";
 import type { WorkerStatus } from "./member.ts";
 import { WorkerThread } from "./worker-thread.ts";
 import type { FilterServer } from "./server.ts";
@@ -47,6 +49,9 @@ export interface Status {
   /** Threads that were told to end and are in a native call that has not returned. */
   readonly stuckThreads: number;
   readonly counters: Counts;
+  readonly lastMinute: LastMinute;
+  /** Whether the configuration and the handlers on disk are what serves. */
+  readonly disk: DiskStatus;
   /** The one that takes new sessions; number 0 while the first one loads. */
   readonly generation: GenerationStatus;
   /** One whose share of new sessions grows to all of them: a reload of a busy server that is under way; else null. */
@@ -67,7 +72,8 @@ export function statusOf(server: FilterServer): Status {
   const workers = server.generations.flatMap((each) =>
     each.workers.map((worker) => ({ generation: each.number, ...worker })),
   );
-  const problems = problemsOf(server, workers);
+  const disk = server.lookAtDisk();
+  const problems = problemsOf(server, workers, disk);
   return {
     version: VERSION,
     bun: Bun.version,
@@ -84,6 +90,8 @@ export function statusOf(server: FilterServer): Status {
     workers,
     stuckThreads: WorkerThread.stuck,
     counters: server.counts,
+    lastMinute: server.lastMinute,
+    disk,
     generation: isStarting ? NO_GENERATION : generationStatus(server.generation),
     next: next === null ? null : generationStatus(next),
     ending: server.oldGenerations.map(generationStatus),
@@ -103,7 +111,7 @@ function generationStatus({ loads, number, sources }: Generation): GenerationSta
   return { number, version: versionOf(sources), workers: loads };
 }
 
-function problemsOf(server: FilterServer, workers: readonly WorkerEntry[]): string[] {
+function problemsOf(server: FilterServer, workers: readonly WorkerEntry[], disk: DiskStatus): string[] {
   const problems: string[] = [];
   const current = server.isStarting ? NO_GENERATION.number : server.generation.number;
   const ready = workers.filter(({ generation, state }) => generation === current && state === "ready");
@@ -118,7 +126,28 @@ function problemsOf(server: FilterServer, workers: readonly WorkerEntry[]): stri
   if (server.waiting > 0) problems.push(`connections that wait for a worker: ${server.waiting}`);
   if (blocked.length > 0) problems.push(`workers that have not returned to their event loop: ${blocked.length}`);
   if (WorkerThread.stuck > 0) problems.push(`threads that are stuck in native calls: ${WorkerThread.stuck}`);
+  const { fallbacks, messages } = server.lastMinute;
+  if (isTooMany({ fallbacks, messages })) {
+    problems.push(`messages of the last minute that got a fallback: ${fallbacks} of ${messages}`);
+  }
+  if (disk.state === "broken") problems.push(`the files on disk would not start: ${firstLine(disk.message)}`);
   return problems;
+}
+
+const firstLine = (text: string) => text.split("\n", 1)[0]!;
+
+const DISK_IN_WORDS = {
+  same: "the same as",
+  pending: "other files:",
+  broken: "would not start:",
+  unknown: "cannot be told:",
+} as const satisfies Record<DiskStatus["state"], string>;
+
+/** A failure that nothing on disk is wrong with any more is no problem of now. */
+function describeReload({ disk, reload }: Status): string {
+  if (reload === null) return "none";
+  const isOver = !reload.ok && disk.state === "same";
+  return `${reload.ok ? "took" : "failed"} at ${reload.at}${isOver ? ", put right since" : ""}: ${reload.message}`;
 }
 
 /** The same for people. */
@@ -144,9 +173,8 @@ export function formatStatus(status: Status): string {
         `worker         ${state}, generation ${of}, ${connections} connections, ${Math.round(heapBytes / 2 ** 20)} MiB${blockedMs > 0 ? `, blocked for ${(blockedMs / 1000).toFixed(1)} s` : ""}`,
     ),
     `since start    ${counted.map(([name, count]) => `${name} ${count}`).join(", ") || "nothing"}`,
-    status.reload === null
-      ? "last reload    none"
-      : `last reload    ${status.reload.ok ? "took" : "failed"} at ${status.reload.at}: ${status.reload.message}`,
+    `on disk        ${DISK_IN_WORDS[status.disk.state]} ${status.disk.message}`,
+    `last reload    ${describeReload(status)}`,
     "",
   ].join("\n");
 }

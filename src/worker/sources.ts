@@ -283,6 +283,17 @@ function scan(loader: CodeLoader, text: string): Scanned | null {
   }
 }
 
+/** What is wrong with the text of a file; null if it parses, or is no code. What is neither is found when it is loaded. */
+export function syntaxErrorOf({ loader, text }: SourceFile): unknown {
+  if (!isCode(loader)) return null;
+  try {
+    new Bun.Transpiler({ loader }).transformSync(text);
+    return null;
+  } catch (error) {
+    return error;
+  }
+}
+
 /** The type that `import … from "…" with { type: "…" }` asks for; the scanner does not tell. */
 function attributeOf(text: string, specifier: string): string | null {
   const quoted = RegExp.escape(specifier);

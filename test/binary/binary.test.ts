@@ -227,6 +227,11 @@ export default defineFilter({
     expect(await server.log.next(/serves on/, { from: broken })).toMatch(/handlers\/lib\/part\.ts:1:\d+: /);
     const failed = await run("reload", "-c", server.configFile);
     expect(failed.exitCode).toBe(1);
+    const degraded = await run("status", "--health", "-c", server.configFile);
+    expect(degraded).toMatchObject({
+      exitCode: 1,
+      stdout: expect.stringMatching(/^on disk +would not start: \S+part\.ts:1:\d+: /m),
+    });
     expect(failed.stderr).toMatch(/^not reloaded: generation 4 serves on: .*part\.ts:1:\d+: /);
     await writeFile(join(server.dir, "handlers/lib/part.ts"), 'export const part = "mended";\n');
     const took = await run("reload", "-c", server.configFile);
@@ -237,9 +242,17 @@ export default defineFilter({
       version: VERSION,
       bun: Bun.version,
       pid: server.process.pid,
+      health: "ok",
+      disk: { state: "same" },
       reload: { ok: true },
     });
     expect(await stampOf(server)).toStartWith("accept handler mended");
+
+    await using other = await serve({ ...PROJECT, files: {}, config: "" });
+    await ready(other);
+    const reloaded = await run("reload", "-c", other.configFile);
+    expect(reloaded.stdout).toBe("reloaded: generation 2 serves: no filters; nothing has changed since generation 1\n");
+    await other.log.next(/reload: generation 2 serves/);
   });
 
   test("a handler that does not return: the fallback from outside, and the session goes on", async () => {

@@ -30,7 +30,7 @@ function starting({ server, ...options }: PmilterOptions): Promise<Spawned> {
   return spawnServer({
     config: USE_FILTER,
     ...options,
-    server: { workers: 1, stop_timeout: 0.1, control: "pmilter.ctl", ...server },
+    server: { workers: 1, stop_timeout: 0.1, ...server },
   });
 }
 
@@ -108,7 +108,9 @@ describe("a start that takes long", () => {
         filters: [],
       });
       const asked = await runPmilter(["status", "-c", join(server.dir, "pmilter.toml")]);
-      expect(asked).toMatchObject({ exitCode: 1, stdout: expect.stringMatching(/^health +starting/m) });
+      expect(asked).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^health +starting/m) });
+      const health = await runPmilter(["status", "--health", "-c", join(server.dir, "pmilter.toml")]);
+      expect(health.exitCode).toBe(1);
 
       writeFileSync(join(server.dir, "go"), "");
       await server.log.next(/ready: listening on /);
@@ -191,7 +193,7 @@ describe("a start that takes long", () => {
     await using server = await starting({ files: { "filter.ts": filter(`${PHASES} async start() { ${UNTIL_GO} }`) } });
     await server.prints.next(/hanging/);
     server.process.kill("SIGHUP");
-    const answer = askServer(join(server.dir, "pmilter.ctl"), { command: "reload" });
+    const answer = askServer(server.control, { command: "reload" });
     writeFileSync(join(server.dir, "go"), "");
     expect(await answer).toMatchObject({ ok: true });
     await server.log.next(/reload: generation 3 serves/);
@@ -254,7 +256,7 @@ describe("a signal during a start", () => {
       await expectLogged(server, "stop-at-start");
       expect(complaints(server).filter((line) => !line.includes("max_connections"))).toEqual([]);
       expect(existsSync(join(server.dir, "pmilter.sock"))).toBe(false);
-      expect(existsSync(join(server.dir, "pmilter.ctl"))).toBe(false);
+      expect(existsSync(server.control)).toBe(false);
     },
     120_000,
   );
@@ -342,7 +344,7 @@ describe("a signal while a reload hangs", () => {
     await using server = await reloading(AT_RELOAD[0]!, FOR_EVER, { stop_timeout: 20 });
     using client = await RawClient.connect(server.addresses[0]!);
     expect(await client.ask(OPTNEG, CONNECT, MAIL)).toBe("Occ");
-    const control = join(server.dir, "pmilter.ctl");
+    const control = server.control;
     const first = runPmilter(["reload", "-c", server.configFile]);
     await server.prints.next(/hanging/);
     const queued = [1, 2, 3].map(() => askServer(control, { command: "reload" }));

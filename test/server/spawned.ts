@@ -1,10 +1,11 @@
 /** The server process as it is, for tests of its beginning and its output: nothing is waited for. */
 import type { Subprocess } from "bun";
-import { Lines, MAIN, type PmilterOptions, writeProject } from "../support/pmilter.ts";
+import { controlOf, Lines, MAIN, type PmilterOptions, writeProject } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";
 
 export interface Spawned extends AsyncDisposable {
   readonly dir: string;
+  readonly control: string;
   /** Its unix socket, unless the options say otherwise. */
   readonly address: string;
   readonly process: Subprocess<"ignore", "pipe", "pipe">;
@@ -20,6 +21,7 @@ export async function spawnServer(options: PmilterOptions, { unread = false } = 
   const configFile = await writeProject(dir.path, options);
   const child = Bun.spawn([process.execPath, MAIN, "-c", configFile], {
     cwd: dir.path,
+    env: { ...process.env, XDG_RUNTIME_DIR: "", RUNTIME_DIRECTORY: "" },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const log = new Lines();
@@ -30,6 +32,7 @@ export async function spawnServer(options: PmilterOptions, { unread = false } = 
   }
   return {
     dir: dir.path,
+    control: controlOf(configFile),
     address: `unix:${dir.path}/pmilter.sock`,
     process: child,
     log,

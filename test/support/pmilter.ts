@@ -3,7 +3,7 @@
  * a signal. What it logs and prints is kept, and can be awaited.
  */
 import { chmod, mkdir, symlink, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { Subprocess } from "bun";
 import { defaultControl } from "../../src/config/places.ts";
 import { PATIENCE_MS, tempDir } from "./temp.ts";
@@ -78,7 +78,7 @@ export class Lines {
 export interface Pmilter extends AsyncDisposable {
   readonly dir: string;
   readonly configFile: string;
-  /** Its control socket, unless `server` names another. */
+  /** Its control socket. */
   readonly control: string;
   /** Where it listens, as it said: `unix:/…`, `inet:127.0.0.1:40123`. */
   readonly addresses: readonly string[];
@@ -115,9 +115,9 @@ export async function writeProject(dir: string, options: PmilterOptions): Promis
   return configFile;
 }
 
-/** The control socket of a server that has no variables of its environment for it, and whose configuration names none. */
-export function controlOf(configFile: string): string {
-  return defaultControl(configFile, {});
+/** The control socket of a server that has no variables of its environment for it. @param key of the configuration */
+export function controlOf(configFile: string, key?: unknown): string {
+  return typeof key === "string" ? resolve(dirname(configFile), key) : defaultControl(configFile, {});
 }
 
 /** Starts the server and waits until it says that it is ready. */
@@ -158,7 +158,7 @@ export async function startPmilter(options: PmilterOptions = {}): Promise<Pmilte
   return {
     dir: dir.path,
     configFile,
-    control: controlOf(configFile),
+    control: controlOf(configFile, options.server?.["control"]),
     addresses,
     log,
     prints,
