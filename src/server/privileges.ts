@@ -126,6 +126,17 @@ export function dropPrivileges(
   if (ids !== null) enterAccount(account);
 }
 
+/** Whom a server belongs to that gives up root for this user and group; null if it does not. Throws PrivilegeError. */
+export function accountFor(
+  { user, group }: { user: string | null; group: string | null },
+  files: AccountFiles = SYSTEM_ACCOUNTS,
+): { uid: number; gid: number } | null {
+  if (user === null || posix().geteuid() !== 0) return null;
+  const { gid, uid } = resolveUser(user, files);
+  // Without a group nothing can be given up, which is said then.
+  return { uid, gid: group === null ? (gid ?? 0) : resolveGroup(group, files) };
+}
+
 function accountOf(user: string, { passwd }: AccountFiles): Account | null {
   const row = readRows(passwd).find(([name]) => name === user);
   return row === undefined ? null : { name: user, home: row[5] ?? "", shell: row[6] ?? "" };

@@ -47,8 +47,9 @@ import {
   WATCH_AGAIN_MS,
   WATCHDOG_MS,
 } from "./policy.ts";
-import { dropPrivileges } from "./privileges.ts";
+import { accountFor, dropPrivileges, PrivilegeError } from "./privileges.ts";
 import { Rows } from "./rows.ts";
+import { StateFolder, StateFolderTakenError } from "./state-folder.ts";
 import { statusOf } from "./status.ts";
 import { callHandler, checkModule, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
 import { FileWatcher } from "./watch.ts";
@@ -85,6 +86,7 @@ export class FilterServer {
   /** What the `master_exit_handler` was loaded from when it was checked; null without one. */
   #exitSources: Sources | null = null;
   readonly #connections: Connections;
+  readonly #state: StateFolder;
   #allowed: BlockList | null;
   readonly #doors: Doors;
   readonly #control: ControlSocket;
@@ -122,6 +124,7 @@ export class FilterServer {
     this.#config = config;
     this.#configFile = lookUp(config.file);
     this.#options = options;
+    this.#state = new StateFolder(config.server.state, config.file);
     this.#control = new ControlSocket(
       config.server.control,
       (request) => this.#answer(request),
@@ -196,7 +199,7 @@ export class FilterServer {
   /**
    * Binds, gives up root if so configured, loads the handlers and serves. Connections that come meanwhile wait, and get the
    * fallback if that takes long. Also throws if it is stopped meanwhile.
-   * @throws ListenError, PrivilegeError, LoadError; nothing is left then
+   * @throws ListenError, PrivilegeError, StateFolderTakenError, LoadError; nothing is left then
    */
   async start(): Promise<void> {
     const starting = this.#start(this.#config);
@@ -217,9 +220,29 @@ export class FilterServer {
     const { group, user } = config.server;
     // In this order: of two servers that start at once, the one that gets the address has the control socket as well.
     await unlessAborted(this.#doors.open(config.server), this.#abandoning.signal);
+    this.#openState({ user, group });
     await unlessAborted(this.#control.open(), this.#abandoning.signal);
     if (user !== null || group !== null) dropPrivileges({ user, group });
     await this.#load(config, 0);
+  }
+
+  /**
+   * A state folder that is there is this server's from now on. One that is not is made when something needs it.
+   * @throws StateFolderTakenError, PrivilegeError
+   */
+  #openState(becomes: Pick<Config["server"], "user" | "group">): void {
+    if (!this.#state.isThere) return;
+    try {
+      this.#state.need(accountFor(becomes));
+    } catch (error) {
+      if (error instanceof StateFolderTakenError || error instanceof PrivilegeError) throw error;
+      this.#options.log.write("warn", `${toError(error).message}; what needs it does not work`);
+    }
+  }
+
+  /** The state folder, which may not be there. */
+  get state(): string {
+    return this.#state.path;
   }
 
   /** Where it listens, with the ports that the kernel chose. */
@@ -334,6 +357,7 @@ export class FilterServer {
     this.#spare.close();
     close(this.#nothing);
     if (wasReady) await this.#callExitHandler();
+    this.#state.close();
   }
 
   async #callExitHandler(): Promise<void> {

@@ -80,7 +80,7 @@ export function statusOf(server: FilterServer): Status {
     pid: process.pid,
     uptimeSeconds: Math.round(process.uptime()),
     config: server.config.file,
-    state: server.config.server.state,
+    state: server.state,
     addresses: server.addresses.map(formatAddress),
     health: isStarting ? "starting" : problems.length === 0 ? "ok" : "degraded",
     problems,

@@ -144,7 +144,7 @@ function checkPrivate(fd: number, folder: string): void {
 }
 
 /** A path to an open folder that nobody can redirect; null where the system has none (macOS, no /proc). */
-function byDescriptor(fd: number): string | null {
+export function byDescriptor(fd: number): string | null {
   const path = `/proc/self/fd/${fd}`;
   try {
     lstatSync(path);
