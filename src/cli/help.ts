@@ -114,7 +114,7 @@ Usage: pmilter reload -c pmilter.toml [--json]
   --json              print the result as JSON
 
 Sessions that are open finish on the code they began with. What cannot be loaded changes nothing. The keys
-server.listen, socket_*, user, group, control, listen_backlog and max_connections need a restart.
+server.listen, socket_*, user, group, control, state, listen_backlog and max_connections need a restart.
 
 Exit codes: 0 it took; 1 it did not, and the old code serves on, or no server answers; 2 wrong usage.
 `,

@@ -65,14 +65,18 @@ export function lookAtDisk({ environment, failed, isLoading, served }: Situation
     config = loadConfig(served.config.file, environment);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    const { code } = (error.cause ?? {}) as { code?: unknown };
-    // What root could read at the start, the user that it became may not.
-    if (code === "EACCES" && served.config.server.user !== null) return { state: "unknown", message: error.message };
-    return { state: "broken", message: error.message };
+    return { state: isOfThisProcess(error, served.config) ? "unknown" : "broken", message: error.message };
   }
   if (failed !== null && failed.files.isSame(config)) return { state: "broken", message: failed.message };
   if (served.isSame(config)) return { state: "same", message: "what serves" };
   return lookAtOther(config, served, isLoading);
+}
+
+/** Whether another process, such as one that starts, may well be able to read the file. */
+function isOfThisProcess({ cause }: ConfigError, { server }: Config): boolean {
+  const { code } = (cause ?? {}) as { code?: unknown };
+  // What root could read at the start, the user that it became may not.
+  return (code === "EACCES" && server.user !== null) || code === "EMFILE" || code === "ENFILE";
 }
 
 /** The files are others than those that serve, and were not loaded yet. */

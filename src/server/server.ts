@@ -315,12 +315,12 @@ export class FilterServer {
     const served = this.#served;
     if (served === null) return { state: "unknown", message: "the handlers are still loading" };
     if (this.#roster.isStarved) return { state: "unknown", message: "no file descriptors are left" };
-    return lookAtDisk({
-      served,
-      failed: this.#failedLoad,
-      environment: this.#environment,
-      isLoading: this.#loading !== null,
-    });
+    const [failed, isLoading] = [this.#failedLoad, this.#loading !== null];
+    try {
+      return lookAtDisk({ served, failed, environment: this.#environment, isLoading });
+    } catch (error) {
+      return { state: "unknown", message: toError(error).message };
+    }
   }
 
   /** Of the last reload, null before the first. */

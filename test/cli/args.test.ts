@@ -55,6 +55,19 @@ describe("parseArguments: serve and check", () => {
   });
 });
 
+test("parseArguments: status and reload take a configuration and --json, status --health", () => {
+  const config = "pmilter.toml";
+  expect(parseArguments(["status"])).toEqual({ name: "status", config, json: false, health: false });
+  expect(parseArguments(["status", "--health", "--json", "-c", "x.toml"])).toEqual({
+    name: "status",
+    config: "x.toml",
+    json: true,
+    health: true,
+  });
+  expect(parseArguments(["reload", "--json"])).toEqual({ name: "reload", config, json: true });
+  expect(wrong(["reload", "--health"]).command).toBe("reload");
+});
+
 describe("parseArguments: help and version", () => {
   test.each<[string[], CommandName | null]>([
     [["-h"], null],

@@ -3,7 +3,7 @@
  * changes nothing says so.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, renameSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, renameSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Status } from "../../src/server/status.ts";
 import { filter } from "../failures/support.ts";
@@ -19,6 +19,7 @@ import {
 } from "../reload/support.ts";
 import { CONNECT, EOM, HELO, MAIL, OPTNEG, QUIT, RawClient, RCPT } from "../server/wire.ts";
 import { type Pmilter, type PmilterOptions, runPmilter, startPmilter } from "../support/pmilter.ts";
+import { givenRoot } from "../support/available.ts";
 import { waitFor } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
@@ -245,6 +246,25 @@ describe("the files on disk", () => {
     await edit(server, (text) => text.replace("[server]", "[server]\ndebug = 1"));
     expect((await askStatus(server)).disk.message).toMatch(/waits for pmilter reload: pmilter\.toml has changed$/);
   });
+
+  test.skipIf(!givenRoot("a configuration that server.user may not read"))(
+    "that only root may read cannot be told after rights were given up, which is no problem",
+    async () => {
+      await using server = await startPmilter({ server: { workers: 1, stop_timeout: 0.1, user: "nobody" } });
+      chmodSync(server.configFile, 0o600);
+      const { disk, health } = await askStatus(server);
+      expect({ health, disk }).toEqual({
+        health: "ok",
+        disk: {
+          state: "unknown",
+          message: `${server.configFile}: the configuration cannot be read: permission denied`,
+        },
+      });
+      expect((await statusText(server)).stdout).toMatch(
+        /^on disk +cannot be told: \S+: the configuration cannot be read/m,
+      );
+    },
+  );
 
   test("a configuration that moved is gone where it was read", async () => {
     await using server = await startVersioned(still);
