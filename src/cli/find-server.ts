@@ -15,8 +15,9 @@ import { PrivilegeError, resolveUser } from "../server/privileges.ts";
 
 /** A server that may not be the one that is meant has to answer within so many milliseconds. */
 const IDENTIFY_TIMEOUT_MS = 10_000;
-/** A link in the path may have just been turned: the server makes its socket anew where it leads now. */
-const TURNED_LINK_MS = 500;
+/** A link in the path may have just been turned: so long may the server take to make its socket where it leads now. */
+const TURNED_LINK_MS = 1500;
+const TURNED_LINK_RETRY_MS = 100;
 /** Sockets of a folder that are asked at most, beside the one whose name is expected. */
 const MAX_SOCKETS = 64;
 
@@ -55,8 +56,9 @@ export async function askServerOf(configFile: string, command: ControlRequest["c
   const file = resolve(configFile);
   const setting = readSetting(file);
   let found = await find(file, setting);
-  if (Array.isArray(found) && found.every(isNobody) && leadsThroughLink(file)) {
-    await Bun.sleep(TURNED_LINK_MS);
+  const deadline = performance.now() + (leadsThroughLink(file) ? TURNED_LINK_MS : 0);
+  while (Array.isArray(found) && performance.now() < deadline) {
+    await Bun.sleep(TURNED_LINK_RETRY_MS);
     found = await find(file, setting);
   }
   if (Array.isArray(found)) {

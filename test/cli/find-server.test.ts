@@ -260,6 +260,24 @@ describe("one configuration by several paths", () => {
     expect(existsSync(join(two!, controlName(file)))).toBe(true);
   });
 
+  test("two servers behind one link that is turned again and again", async () => {
+    await using folder = await tempDir("turned");
+    const current = join(folder.path, "current");
+    for (const release of ["r1", "r2", "r3"]) {
+      for (const name of ["a.toml", "b.toml"]) configure(join(folder.path, release), name, `debug = ${release[1]}\n`);
+    }
+    symlinkSync("r1", current);
+    const [a, b] = ["a.toml", "b.toml"].map((name) => join(current, name));
+    await using first = await serve(a!);
+    await using second = await serve(b!);
+    for (const release of ["r2", "r3", "r1"]) {
+      symlinkSync(release, `${current}.new`);
+      renameSync(`${current}.new`, current);
+      await expectReload(a!, first);
+      await expectReload(b!, second);
+    }
+  });
+
   test("a file that is a link and turned, and the same by its real path", async () => {
     await using folder = await tempDir("file");
     configure(join(folder.path, "r1"));

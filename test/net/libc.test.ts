@@ -11,6 +11,7 @@ import {
   LibcError,
   listen,
   MAX_UNIX_PATH_BYTES,
+  peerUser,
   send,
   setCloseOnExec,
   shutdown,
@@ -95,6 +96,19 @@ describe.if(IS_LINUX)("dup", () => {
 });
 
 describe("sockets", () => {
+  test("peerUser is the user of the process that listens, and knows a descriptor that is no socket", () => {
+    const path = join(folder, "peer");
+    const listener = Bun.listen({ unix: path, socket: { data() {} } });
+    cleanups.push(() => listener.stop(true));
+    const fd = connectUnix(path);
+    cleanups.push(() => close(fd));
+    expect(peerUser(fd)).toBe(process.geteuid!());
+    expect(codeOf(() => peerUser(BAD_FD))).toBe("getsockopt EBADF");
+    const file = openSync("/dev/null", "r");
+    cleanups.push(() => close(file));
+    expect(codeOf(() => peerUser(file))).toBe("getsockopt ENOTSOCK");
+  });
+
   test("connectUnix tells nobody, a stale socket, a full queue and a listener apart", () => {
     const path = join(folder, "s");
     expect(codeOf(() => connectUnix(path))).toBe("connect ENOENT");

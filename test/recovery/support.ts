@@ -3,7 +3,6 @@
  * session. The words that make a handler fail stand in what the client sends at its phase.
  */
 import { askServer } from "../../src/server/control.ts";
-import { parseConfig } from "../../src/config/load.ts";
 import type { Status } from "../../src/server/status.ts";
 import { PHASE_NAMES } from "../../src/protocol/phases.ts";
 import { type Pmilter, type PmilterOptions, startPmilter } from "../support/pmilter.ts";
@@ -81,9 +80,7 @@ export function startFaulty(options: PmilterOptions = {}): Promise<Pmilter> {
 }
 
 export async function statusOf(server: Pmilter): Promise<Status> {
-  const text = await Bun.file(server.configFile).text();
-  const { control } = parseConfig(text, server.configFile).server;
-  return (await askServer(control, { command: "status" })) as Status;
+  return (await askServer(server.control, { command: "status" })) as Status;
 }
 
 export const connect = (hostname = "mx.example.net") => packet("C", `${hostname}\x004\x9c\x40192.0.2.7\0`);
