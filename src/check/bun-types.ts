@@ -1,15 +1,15 @@
-/**
- * The declarations of Bun and Node, packed. It is called as a macro, when `type-folder.ts` is bundled or transpiled: the
- * binary holds them, and needs no `node_modules`.
- */
+/** The declarations of Bun and Node, as they are installed; and packed, as the binary holds them. */
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 
 /** Each package is found from the one before it, as they depend on each other. */
 const PACKAGES = ["@types/bun", "bun-types", "@types/node", "undici-types"] as const;
 
-/** Files by path below `node_modules`, as JSON, compressed, in base64. */
-export function packedBunTypes(): string {
+/** Texts by path below `node_modules`. */
+export type TypeFiles = Readonly<Record<string, string>>;
+
+/** From the packages beside pmilter's sources. */
+export function installedBunTypes(): TypeFiles {
   const files: Record<string, string> = {};
   let from = import.meta.dirname;
   for (const name of PACKAGES) {
@@ -19,7 +19,16 @@ export function packedBunTypes(): string {
       files[join(name, relative(folder, file))] = readFileSync(file, "utf8");
     }
   }
-  return Buffer.from(Bun.zstdCompressSync(JSON.stringify(files), { level: 3 })).toString("base64");
+  return files;
+}
+
+/** The same as text, for a macro. */
+export function packBunTypes(): string {
+  return Buffer.from(Bun.zstdCompressSync(JSON.stringify(installedBunTypes()))).toString("base64");
+}
+
+export function unpackBunTypes(packed: string): TypeFiles {
+  return JSON.parse(Bun.zstdDecompressSync(Buffer.from(packed, "base64")).toString("utf8")) as TypeFiles;
 }
 
 function declarationFiles(folder: string): string[] {

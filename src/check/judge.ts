@@ -12,19 +12,15 @@ export interface Judgement {
 }
 
 /**
- * @param options whether types are judged, which takes a process; a signal that ends that
- * @throws Error if it cannot be run
+ * @param folder where the type checker gets what it reads; null if types are not judged
+ * @throws Error if the checker cannot be run
  */
-export async function judgeHandlers(
-  config: Config,
-  sources: Sources,
-  { types, signal }: { readonly types: boolean; readonly signal?: AbortSignal },
-): Promise<Judgement> {
+export async function judgeHandlers(config: Config, sources: Sources, folder: string | null): Promise<Judgement> {
   const entries = new Set(entryFiles(config).map((file) => sources.targets.get(file)));
   const calls = [
     ...callProblems(sources.files),
     ...sources.files.filter(({ path }) => entries.has(path)).flatMap(uncollectedBody),
   ];
-  const judged = types ? await checkTypes(config, sources, signal) : { problems: [], remarks: [] };
-  return { problems: inOrder([...calls, ...judged.problems]), remarks: judged.remarks };
+  const types = folder === null ? { problems: [], remarks: [] } : await checkTypes(config, sources, folder);
+  return { problems: inOrder([...calls, ...types.problems]), remarks: types.remarks };
 }

@@ -3,18 +3,16 @@
  * declarations of pmilter, Bun and Node, and one file that holds each handler against what the configuration uses it for.
  * JavaScript is not judged. The nearest tsconfig.json above a handler rules for it, where there is one.
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { IS_COMPILED } from "../compiled.ts";
 import type { Config } from "../config/config.ts";
 import { isTypeScript, type Sources } from "../worker/sources.ts";
 import { readText } from "../worker/files.ts";
 import { API_TYPES } from "./api-types.ts";
-import { packedBunTypes } from "./bun-types.ts" with { type: "macro" };
+import { installedBunTypes, type TypeFiles, unpackBunTypes } from "./bun-types.ts";
 import type { Problem } from "./problem.ts";
 import { type Place, type Use, usesOf } from "./uses.ts";
-
-const BUN_TYPES = packedBunTypes();
 
 /** How long the checker may take. */
 const TIMEOUT_MS = 120_000;
@@ -56,38 +54,37 @@ export interface TypeReport {
 }
 
 /**
- * @param signal ends the checker; then nothing is reported
- * @throws Error if it cannot be run
+ * @param folder an empty one, for what the checker reads; to be removed afterwards
+ * @throws Error if the checker cannot be run
  */
-export async function checkTypes(config: Config, sources: Sources, signal?: AbortSignal): Promise<TypeReport> {
+export async function checkTypes(config: Config, sources: Sources, folder: string): Promise<TypeReport> {
   const uses = usesOf(config, sources);
   if (uses.length === 0) return { problems: [], remarks: [] };
-  const folder = mkdtempSync(join(tmpdir(), "pmilter-check-"));
-  try {
-    unpack(folder);
-    const judged = new Set(sources.files.filter(({ path }) => isTypeScript(path)).map(({ path }) => path));
-    const problems: Problem[] = [];
-    const remarks: string[] = [];
-    for (const [tsconfig, group] of Map.groupBy(uses, ({ path }) => nearestTsconfig(dirname(path)))) {
-      const uses = new UseFile(group);
-      writeFileSync(join(folder, "uses.ts"), uses.text);
-      writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(projectOf(folder, tsconfig, group)));
-      for (const found of await run(folder, signal)) {
-        if (found.file === join(folder, "uses.ts")) problems.push(...uses.placed(found));
-        else if (judged.has(found.file)) problems.push(found);
-        else if (!/(?:^|\/)node_modules\//.test(found.file)) remarks.push(`${found.file}: ${found.text}`);
-      }
+  await writeTypes(folder);
+  const judged = new Set(sources.files.filter(({ path }) => isTypeScript(path)).map(({ path }) => path));
+  const problems: Problem[] = [];
+  const remarks: string[] = [];
+  for (const [tsconfig, group] of Map.groupBy(uses, ({ path }) => nearestTsconfig(dirname(path)))) {
+    const uses = new UseFile(group);
+    writeFileSync(join(folder, "uses.ts"), uses.text);
+    writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(projectOf(folder, tsconfig, group)));
+    for (const found of await run(folder)) {
+      if (found.file === join(folder, "uses.ts")) problems.push(...uses.placed(found));
+      else if (judged.has(found.file)) problems.push(found);
+      else if (!/(?:^|\/)node_modules\//.test(found.file)) remarks.push(`${found.file}: ${found.text}`);
     }
-    return { problems: distinct(problems), remarks };
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
   }
+  return { problems: distinct(problems), remarks };
 }
 
-function unpack(folder: string): void {
-  const packed = Bun.zstdDecompressSync(Buffer.from(BUN_TYPES, "base64"));
-  const files = JSON.parse(packed.toString("utf8")) as Record<string, string>;
-  for (const [path, text] of Object.entries(files)) {
+async function bunTypes(): Promise<TypeFiles> {
+  if (!IS_COMPILED) return installedBunTypes();
+  const { PACKED_BUN_TYPES } = await import("./packed-types.ts");
+  return unpackBunTypes(PACKED_BUN_TYPES);
+}
+
+async function writeTypes(folder: string): Promise<void> {
+  for (const [path, text] of Object.entries(await bunTypes())) {
     const file = join(folder, "node_modules", path);
     mkdirSync(dirname(file), { recursive: true });
     writeFileSync(file, text);
@@ -167,7 +164,7 @@ function compilerOptionsOf(tsconfig: string): { types?: string[]; typeRoots?: st
   };
 }
 
-async function run(folder: string, signal: AbortSignal | undefined): Promise<Problem[]> {
+async function run(folder: string): Promise<Problem[]> {
   const args = ["check", "--no-script", "--no-pretty", "--all", "--threads=1", "-p", join(folder, "tsconfig.json")];
   const child = Bun.spawn([process.execPath, ...args], {
     cwd: folder,
@@ -176,7 +173,6 @@ async function run(folder: string, signal: AbortSignal | undefined): Promise<Pro
     stdout: "pipe",
     stderr: "pipe",
     timeout: TIMEOUT_MS,
-    ...(signal === undefined ? {} : { signal }),
   });
   const [stdout, stderr, exitCode] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   const problems = parseErrors(stdout, folder);

@@ -1,4 +1,5 @@
 /** `pmilter check`: does everything that a start does but listen, judges the handlers, and prints what would happen. */
+import { withCheckFolder } from "../check/folder.ts";
 import { judgeHandlers } from "../check/judge.ts";
 import { formatProblem, type Problem } from "../check/problem.ts";
 import { entryFiles } from "../config/config.ts";
@@ -42,7 +43,12 @@ export interface CheckOptions {
 export async function check({ config: configFile, starts, types }: CheckOptions, workerUrl: URL): Promise<number> {
   const config = loadConfig(configFile);
   const sources = readSources(entryFiles(config));
-  const judging = judgeHandlers(config, sources, { types });
+  const judging = types
+    ? withCheckFolder((folder) => judgeHandlers(config, sources, folder)).catch((error: unknown) => {
+        const reason = error instanceof Error ? error.message : String(error);
+        throw new CheckError([`the types were not checked, which --no-types leaves out: ${reason}`]);
+      })
+    : judgeHandlers(config, sources, null);
   const loading = checkHandlers(workerUrl, config, starts, (message) => {
     if (message.kind === "print") process.stdout.write(message.text);
     else process.stderr.write(`${message.level}: ${message.text}\n`);

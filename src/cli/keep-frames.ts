@@ -3,6 +3,7 @@
  * gone before the verdict is made, and no log line could say where it was written. An option switches that off, but it
  * is read once, when a process starts, from its environment; so the server starts itself anew, in the same process.
  */
+import { IS_COMPILED } from "../compiled.ts";
 import { execve } from "../net/libc.ts";
 
 const OPTION = "BUN_JSC_useTailCalls";
@@ -18,9 +19,8 @@ export function keepFrames(): string | null {
     delete process.env[OPTION];
     return null;
   }
-  // A compiled binary is its own program; its entry lies in a file system of its own.
-  const isCompiled = Bun.main.startsWith("/$bunfs/");
-  const program = isCompiled ? [] : [...process.execArgv, Bun.main];
+  // A compiled binary is its own program.
+  const program = IS_COMPILED ? [] : [...process.execArgv, Bun.main];
   const env: Record<string, string> = { [OPTION]: "0" };
   for (const [name, value] of Object.entries(process.env)) if (value !== undefined) env[name] = value;
   try {

@@ -502,6 +502,7 @@ export class Generation {
         this.#orphan(member);
         return;
       case "done":
+      case "judged":
       case "starting":
         return;
       default:

@@ -15,7 +15,7 @@ import { allowedBy, isAllowed, type PeerName, refusal } from "../net/peer.ts";
 import { Roster } from "../roster.ts";
 import { LoadError } from "../worker/load-failure.ts";
 import type { ChainSummary } from "../worker/messages.ts";
-import { isCurrent, pathsOf, type Sources } from "../worker/sources.ts";
+import { isCurrent, pathsOf, type Sources, versionOf } from "../worker/sources.ts";
 import { Connections } from "./connections.ts";
 import { type ConfigurationFile, isSameConfiguration, lookUp } from "./configuration-file.ts";
 import type { ControlFailure, ControlRequest } from "./control.ts";
@@ -48,6 +48,7 @@ import {
   WATCHDOG_MS,
 } from "./policy.ts";
 import { accountFor, dropPrivileges, PrivilegeError } from "./privileges.ts";
+import { Review } from "./review.ts";
 import { Rows } from "./rows.ts";
 import { StateFolder, StateFolderTakenError } from "./state-folder.ts";
 import { statusOf } from "./status.ts";
@@ -115,6 +116,7 @@ export class FilterServer {
   /** The load that failed last, if its files were what failed. */
   #failedLoad: FailedLoad | null = null;
   readonly #fallbackRate = new FallbackRate(performance.now());
+  readonly #review: Review;
   #stopped: Promise<void> | null = null;
   /** While it stops, a second signal has come: ends what is still waited for. */
   readonly #hurry = new AbortController();
@@ -130,6 +132,7 @@ export class FilterServer {
       (request) => this.#answer(request),
       (level, text) => options.log.write(level, text),
     );
+    this.#review = new Review(options.workerUrl, options.log, (message) => this.#taskOutput(message));
     const maxConnections = fittingConnections(config, options.log);
     const rows = Generations.rowsFor(workersOf(config));
     this.#ledger = Ledger.create(rows, maxConnections);
@@ -350,6 +353,7 @@ export class FilterServer {
     this.#watcher.close();
     this.#closeListeners();
     this.#abandonLoading("the server stops");
+    const reviewed = this.#review.cancel();
     await this.#loading;
     const wasReady = !this.isStarting;
     await this.#generations.stop(wasReady && !this.#hurry.signal.aborted ? this.#config.server.stopTimeoutMs : 0);
@@ -358,6 +362,7 @@ export class FilterServer {
     close(this.#nothing);
     if (wasReady) await this.#callExitHandler();
     this.#state.close();
+    await reviewed;
   }
 
   async #callExitHandler(): Promise<void> {
@@ -471,6 +476,7 @@ export class FilterServer {
     };
     const before = this.#config;
     const { failed: failedBefore } = this.#generations;
+    const codeBefore = this.#generations.current?.sources ?? null;
     const isBusy = this.#cpu.share > BUSY_SHARE && this.connections >= BUSY_CONNECTIONS;
     let config = before;
     try {
@@ -480,6 +486,7 @@ export class FilterServer {
       if (config !== before) logNotices(log, config);
       await this.#load(config, isBusy ? until : 0);
       log.configure(config.server.logLevel, config.server.logFormat);
+      this.#reviewChanges(before, codeBefore);
       for (const key of needRestart(before, config))
         log.write("warn", `reload: ${key} has changed and needs a restart`);
       const { number, summary } = this.generation;
@@ -501,6 +508,18 @@ export class FilterServer {
     const isKnown = sources !== null || config.handler.masterExit !== null;
     if (!isKnown || this.#abandoning.signal.aborted) return;
     this.#failedLoad = { files: new FilesOnDisk(config, sources), message };
+  }
+
+  /** Has handlers judged that the generation before did not have, or that are used otherwise. */
+  #reviewChanges(before: Config, codeBefore: Sources | null): void {
+    const { sources } = this.generation;
+    const { filters, handler } = this.#config;
+    if (sources === null || this.isStopping) return;
+    const isSame =
+      codeBefore !== null &&
+      versionOf(codeBefore) === versionOf(sources) &&
+      Bun.deepEquals([filters, handler], [before.filters, before.handler]);
+    if (!isSame) this.#review.start(this.#config, sources);
   }
 
   readonly #taskOutput: TaskOutput = (message) => {

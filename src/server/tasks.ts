@@ -1,4 +1,6 @@
 /** Work done by a worker of its own: loading handlers to check them, and the two handlers of the process's life. */
+import { withCheckFolder } from "../check/folder.ts";
+import type { Judgement } from "../check/judge.ts";
 import type { Config } from "../config/config.ts";
 import { LoadError, type LoadFailure } from "../worker/load-failure.ts";
 import type { ChainSummary, FromWorker, ToWorker } from "../worker/messages.ts";
@@ -44,6 +46,24 @@ export async function checkHandlers(
 }
 
 /**
+ * Judges the handlers of a snapshot in a worker, and types in a process besides: none of it takes time of the main thread's.
+ * @throws LoadError if it cannot be done
+ */
+export async function judgeSources(
+  workerUrl: URL,
+  config: Config,
+  sources: Sources,
+  limits: TaskLimits,
+  output: TaskOutput,
+): Promise<Judgement> {
+  return withCheckFolder(async (folder) => {
+    const answer = await runTask(workerUrl, { kind: "judge", config, sources, folder }, config.file, limits, output);
+    if (answer.kind !== "judged") throw new Error(`a judgement was answered with ${answer.kind}`);
+    return answer.judgement;
+  });
+}
+
+/**
  * Calls the default export of a module.
  * @param sources what it is loaded from; null to read it
  * @throws LoadError also if it takes longer than `timeoutMs`
@@ -74,14 +94,16 @@ export async function checkModule(
   return answer.sources;
 }
 
+type Answer = Extract<FromWorker, { kind: "ready" | "done" | "judged" }>;
+
 async function runTask(
   workerUrl: URL,
   task: ToWorker,
   file: string,
   { signal, timeoutMs }: TaskLimits,
   output: TaskOutput,
-): Promise<Extract<FromWorker, { kind: "ready" | "done" }>> {
-  const answer = Promise.withResolvers<Extract<FromWorker, { kind: "ready" | "done" }>>();
+): Promise<Answer> {
+  const answer = Promise.withResolvers<Answer>();
   const fail = (failure: LoadFailure) => answer.reject(new LoadError(failure, undefined));
   const seconds = (ms: number) => `it was not through after ${ms / 1000} s`;
   let timer = setTimeout(() => fail({ file, line: 0, column: 0, message: seconds(timeoutMs) }), timeoutMs);
@@ -96,7 +118,8 @@ async function runTask(
         );
       } else if (message.kind === "log" || message.kind === "print") output(message);
       else if (message.kind === "failed") fail(message.failure);
-      else if (message.kind === "ready" || message.kind === "done") answer.resolve(message);
+      else if (message.kind === "ready" || message.kind === "done" || message.kind === "judged")
+        answer.resolve(message);
     },
     gone: (reason) => fail({ file, line: 0, column: 0, message: `its worker ended: ${reason}` }),
   });

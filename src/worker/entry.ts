@@ -8,6 +8,7 @@ import * as api from "../index.ts";
 import { isLogged, type LogLevel } from "../admin/log-level.ts";
 import { type Config, entryFiles } from "../config/config.ts";
 import type { WorkerCounter } from "../counters.ts";
+import type { Judgement } from "../check/judge.ts";
 import { placeOfMember } from "../check/source-text.ts";
 import type { Chain } from "../handler/chain.ts";
 import type { FilterHome } from "../handler/types.ts";
@@ -329,6 +330,12 @@ async function load(config: Config, given: Sources | null, isFirst: boolean): Pr
   return loadChain(config, sources);
 }
 
+/** Code and declarations of their own, which no worker with sessions needs. */
+async function judge({ config, folder, sources }: Extract<ToWorker, { kind: "judge" }>): Promise<Judgement> {
+  const { judgeHandlers } = await import("../check/judge.ts");
+  return judgeHandlers(config, sources, folder);
+}
+
 /**
  * Loads a module of the server's life, and calls it unless the run is dry.
  * @returns what it was loaded from
@@ -424,6 +431,12 @@ self.onmessage = ({ data: message }) => {
     case "check":
       check(message.config, message.starts).then(
         (summary) => post({ kind: "ready", summary }),
+        (error: unknown) => fail(error, message.config.file),
+      );
+      return;
+    case "judge":
+      judge(message).then(
+        (judgement) => post({ kind: "judged", judgement }),
         (error: unknown) => fail(error, message.config.file),
       );
       return;

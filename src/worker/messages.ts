@@ -1,4 +1,5 @@
 /** Every message between the main thread and a worker, both directions. */
+import type { Judgement } from "../check/judge.ts";
 import type { Config } from "../config/config.ts";
 import type { LedgerLayout } from "../ledger.ts";
 import type { LogLevel } from "../admin/log-level.ts";
@@ -55,6 +56,8 @@ export type ToWorker =
     }
   /** Load the handlers, start and stop the filters if so told, and answer `ready` or `failed`, nothing else. */
   | { readonly kind: "check"; readonly config: Config; readonly starts: boolean }
+  /** Judge the handlers of a snapshot without running them, with an empty folder for it, and answer `judged` or `failed`. */
+  | { readonly kind: "judge"; readonly config: Config; readonly sources: Sources; readonly folder: string }
   /** Load a module and call its default export (a dry run only loads it), and answer `done` or `failed`. */
   | {
       readonly kind: "call";
@@ -100,6 +103,7 @@ export type FromWorker =
       /** What the module was loaded from. */
       readonly sources: Sources;
     }
+  | { readonly kind: "judged"; readonly judgement: Judgement }
   /** The worker's own descriptor of a connection is closed, and the connection lives on: see {@link ToWorker} `release`. */
   | { readonly kind: "released"; readonly slot: number }
   /** A connection that it accepted and may not keep, or that is more than its share. */

@@ -255,6 +255,22 @@ export default defineFilter({
     await other.log.next(/reload: generation 2 serves/);
   });
 
+  test("reload: a type error is told once the handler serves", async () => {
+    const text =
+      'import { defineFilter } from "pmilter";\nexport default defineFilter({ eom(session) { session.queueId; } });\n';
+    await using server = await serve({
+      config: '[[filter]]\npath = "filter.ts"\n',
+      server: { workers: 1, stop_timeout: 0.1, watch: false },
+      files: { "filter.ts": text },
+    });
+    await ready(server);
+    await writeFile(join(server.dir, "filter.ts"), text.replace("queueId", "queueID"));
+    expect((await run("reload", "-c", server.configFile)).exitCode).toBe(0);
+    expect(await server.log.next(/warn\].*filter\.ts/)).toMatch(
+      /reload: filter\.ts:2:54: TS2551: Property 'queueID' does not/,
+    );
+  });
+
   test("a handler that does not return: the fallback from outside, and the session goes on", async () => {
     await using server = await serve({
       server: { workers: 1, block_timeout: 0.5, stop_timeout: 0.1 },

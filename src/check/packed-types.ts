@@ -1,0 +1,4 @@
+/** The declarations of Bun and Node within the binary, which needs no `node_modules`. Packing them takes a second: load it only there. */
+import { packBunTypes } from "./bun-types.ts" with { type: "macro" };
+
+export const PACKED_BUN_TYPES: string = packBunTypes();
