@@ -17,6 +17,7 @@ const EXIT_USAGE = 2;
 /** Each command loads its own code and no other's: the server's first answer is not kept waiting for it. */
 async function run(args: readonly string[]): Promise<number> {
   const command = parseArguments(args);
+  if (command.name !== "serve") ignoreBrokenPipes();
   switch (command.name) {
     case "help": {
       const { helpText } = await import("./cli/help.ts");
@@ -61,6 +62,19 @@ async function run(args: readonly string[]): Promise<number> {
   }
 }
 
+/** A reader that has gone away, as in `pmilter send … | head`, wants no more: that is no error. */
+function ignoreBrokenPipes(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error) => {
+      if (!isBrokenPipe(error)) throw error;
+    });
+  }
+}
+
+function isBrokenPipe(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "EPIPE";
+}
+
 try {
   process.exitCode = await run(process.argv.slice(2));
 } catch (error) {
@@ -69,7 +83,7 @@ try {
       `pmilter: ${error.message}\nTry: pmilter help${error.command === null ? "" : ` ${error.command}`}\n`,
     );
     process.exitCode = EXIT_USAGE;
-  } else {
+  } else if (!isBrokenPipe(error)) {
     const problems =
       error instanceof PlainError ? error.problems : [error instanceof Error ? error.stack : String(error)];
     for (const problem of problems) process.stderr.write(`pmilter: ${problem}\n`);

@@ -38,6 +38,9 @@ export class Log {
   #threshold: LogLevel;
   #format: LogFormat;
 
+  /** Told of each line, logged or not. */
+  onLine: ((text: string, fields: LogFields) => void) | null = null;
+
   constructor(output: Output, threshold: LogLevel, format: LogFormat) {
     this.#output = output;
     this.#threshold = threshold;
@@ -60,6 +63,7 @@ export class Log {
   }
 
   write(level: LogLevel, text: string, fields: LogFields = {}): void {
+    this.onLine?.(text, fields);
     if (isLogged(level, this.#threshold)) this.#output.push(this.format(level, text, fields));
   }
 }

@@ -83,7 +83,11 @@ Usage: pmilter send -c pmilter.toml FILE.eml [OPTIONS]
   --helo NAME         the name it gives in HELO (default that of --hostname)
   --macro NAME=VALUE  a macro, such as i=4ZB1 or auth_type=plain; may be repeated
   --as MTA            the habits of postfix (default) or sendmail
-  --json              print the result as JSON: verdict, reply, recipients, phases, modifications, message
+  --json              print the result as JSON: verdict, reply, recipients, phases, modifications, message,
+                      failures
+
+Of a message that got the fallback, the running server is asked why: which filter failed, where and with what
+(control socket, server.control; server.log_level must be "error" or more).
 
 Try:
   pmilter send -c pmilter.toml mail.eml --from a@example.com --to b@example.com --client 192.0.2.7

@@ -7,17 +7,34 @@ import type { Modification, Outcome, PhaseOutcome } from "../testing/outcome.ts"
 
 const INDENT = "  ";
 
+/** Why a message, or a part of it, got the fallback. */
+export interface Failure {
+  readonly filter: string | null;
+  readonly phase: string | null;
+  readonly cause: string;
+  readonly message: string;
+  /** File and line of the handler, as the log names them; null if not known. */
+  readonly place: string | null;
+  /** What was done; null for nothing. */
+  readonly fallback: string | null;
+}
+
+/** What became of a message sent to a server, with what went wrong there. */
+export interface SendOutcome extends Outcome {
+  readonly failures: readonly Failure[];
+}
+
 /** The shape of the testing kit as it is, indented by two spaces, with a line end. */
-export function formatJson(outcome: Outcome): string {
+export function formatJson(outcome: SendOutcome): string {
   return `${JSON.stringify(outcome, null, 2)}\n`;
 }
 
 /**
  * The phases with verdict, milliseconds and reply text in columns (headers and pieces of body with the same verdict
- * share a line), the recipients if one was refused, the modifications, the verdict, and at the end the message as it
+ * share a line), the recipients if one was refused, the modifications, the failures, the verdict, and at the end the message as it
  * would be delivered. No colours; ends with a line end.
  */
-export function formatOutcome(outcome: Outcome): string {
+export function formatOutcome(outcome: SendOutcome): string {
   const rows = groupPhases(outcome.phases).map((group) => [
     group.count > 1 ? `${group.phase} ×${group.count}` : group.phase,
     verdictText(group),
@@ -41,10 +58,17 @@ export function formatOutcome(outcome: Outcome): string {
       ),
     );
   }
+  if (outcome.failures.length > 0) parts.push(section("failures", outcome.failures.map(failureText)));
   const reply = replyText(outcome.reply);
   parts.push(`verdict: ${outcome.verdict}${reply === "" ? "" : `, ${reply}`}\n`);
   if (outcome.verdict === "accept") parts.push(section("message", messageLines(outcome.message)));
   return parts.join("\n");
+}
+
+function failureText({ fallback, filter, message, phase, place }: Failure): string {
+  const where = [filter === null ? "" : `filter ${filter}`, phase ?? "", place === null ? "" : `at ${place}`];
+  const done = fallback === null ? "" : `; the fallback: ${fallback}`;
+  return INDENT + printable(`${where.filter((part) => part !== "").join(", ")}: ${message}${done}`.replace(/^: /, ""));
 }
 
 interface PhaseGroup {

@@ -1,12 +1,15 @@
 /** `pmilter send`: plays the mail server for one message against the running server. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { AddressError, formatAddress, type ListenAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
 import { PlainError } from "../plain-error.ts";
 import { ProtocolError } from "../protocol/errors.ts";
 import { ClientUsageError, ConversationError, MilterClient, type Outcome } from "../testing/index.ts";
 import type { SendArguments } from "./args.ts";
-import { formatJson, formatOutcome } from "./send-report.ts";
+import { askServer } from "../server/control.ts";
+import type { RecentFailure } from "../server/recent-failures.ts";
+import type { Status } from "../server/status.ts";
+import { type Failure, formatJson, formatOutcome } from "./send-report.ts";
 
 /** What `send` could not do; said to the user as it is. */
 export class SendError extends PlainError {
@@ -21,15 +24,17 @@ export async function send(configFile: string, mail: SendArguments): Promise<num
   const config = loadConfig(configFile);
   const eml = readMessage(mail.file);
   const address = reachable(config.server.listen);
+  const hostname = mail.hostname ?? "localhost";
+  const queueId = mail.macros["i"] ?? newQueueId();
+  const startedAt = Date.now();
   let outcome: Outcome;
   try {
     await using client = await MilterClient.connect(address, {
       as: mail.asSendmail ? "sendmail" : "postfix",
       // A filter may take all its time, and is asked for a little more.
       timeoutMs: Math.max(config.server.handlerTimeoutMs, 10_000) + 5000,
-      macros: mail.macros,
+      macros: { ...mail.macros, i: queueId },
     });
-    const hostname = mail.hostname ?? "localhost";
     outcome = await client.send({
       client: { address: mail.client ?? "127.0.0.1", hostname },
       helo: mail.helo ?? hostname,
@@ -40,16 +45,90 @@ export async function send(configFile: string, mail: SendArguments): Promise<num
   } catch (error) {
     throw explain(error, address);
   }
-  await Bun.write(Bun.stdout, mail.json ? formatJson(outcome) : formatOutcome(outcome));
+  const failures = await failuresOf(config.server.control, outcome, (failure) => {
+    const isOfMessage = failure.queueId === queueId || failure.queueId === "";
+    return isOfMessage && Date.parse(failure.at) >= startedAt && failure.client.startsWith(`${hostname} [`);
+  });
+  const report = { ...outcome, failures };
+  await Bun.write(Bun.stdout, mail.json ? formatJson(report) : formatOutcome(report));
   return 0;
 }
 
-function readMessage(file: string): Uint8Array {
-  try {
-    return readFileSync(file === "-" ? 0 : file);
-  } catch (error) {
-    throw new SendError(`the message cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+/** By which the server's failures are told from those of others; as long as Postfix's. */
+function newQueueId(): string {
+  return `SEND${crypto.randomUUID().slice(0, 8).toUpperCase()}`;
+}
+
+/** How often the server is asked for the failure that a fallback must have: a worker tells of it a little later. */
+const MAX_ASKED = 10;
+const ASK_AGAIN_MS = 50;
+
+/** What the server knows of why: its status has the last failures. None if it cannot be asked. */
+async function failuresOf(
+  control: string,
+  outcome: Outcome,
+  isOurs: (failure: RecentFailure) => boolean,
+): Promise<Failure[]> {
+  // The reply texts are handlers' own: a fallback has none.
+  const isExpected =
+    outcome.reply === null && (outcome.verdict !== "accept" || outcome.recipients.some(isRefusedWithoutText));
+  for (let asked = 1; ; asked++) {
+    let status: Partial<Status>;
+    try {
+      status = (await askServer(control, { command: "status" })) as Partial<Status>;
+    } catch {
+      return [];
+    }
+    const found = (status.failures ?? []).filter(isOurs);
+    if (found.length > 0 || !isExpected || asked === MAX_ASKED) {
+      return found.map(({ cause, fallback, filter, message, phase, place }) => ({
+        filter,
+        phase,
+        cause,
+        message,
+        place,
+        fallback,
+      }));
+    }
+    await Bun.sleep(ASK_AGAIN_MS);
   }
+}
+
+function isRefusedWithoutText({ reply, verdict }: Outcome["recipients"][number]): boolean {
+  return verdict !== "accept" && reply === null;
+}
+
+function readMessage(file: string): Uint8Array {
+  const name = file === "-" ? "standard input" : file;
+  let bytes: Uint8Array;
+  try {
+    bytes = readFileSync(file === "-" ? 0 : file);
+  } catch (error) {
+    throw new SendError(`the message cannot be read: ${name}: ${whyNotRead(error)}`);
+  }
+  if (bytes.length === 0) {
+    throw new SendError(`the message cannot be read: ${name}: expected headers and a body, got nothing`);
+  }
+  return bytes;
+}
+
+function whyNotRead(error: unknown): string {
+  switch (codeOf(error)) {
+    case "ENOENT":
+    case "ENOTDIR":
+      return "there is no such file";
+    case "EISDIR":
+      return "expected a file with a message, got a folder";
+    case "EACCES":
+    case "EPERM":
+      return `no permission to read it as uid ${process.geteuid?.()}`;
+    default:
+      return error instanceof Error ? error.message : String(error);
+  }
+}
+
+function codeOf(error: unknown): string | null {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : null;
 }
 
 /** The first address that a client can connect to; `::` and `0.0.0.0` are reached through loopback. */
@@ -73,7 +152,31 @@ function explain(error: unknown, address: ListenAddress): unknown {
   ) {
     return error;
   }
-  const hint =
-    isConversation && error.code === "PMILTER_ERR_CONNECT" ? "; is the server running with this configuration?" : "";
-  return new SendError(`${formatAddress(address)}: ${error.message}${hint}`);
+  const isConnecting = isConversation && error.code === "PMILTER_ERR_CONNECT";
+  const message = isConnecting ? whyNotConnected(error, address) : error.message;
+  return new SendError(`${formatAddress(address)}: ${message}`);
+}
+
+/** What stands in the way, and what to do. */
+function whyNotConnected({ cause, message }: ConversationError, address: ListenAddress): string {
+  const isRunning = "is the server running with this configuration?";
+  switch (codeOf(cause)) {
+    case "ENOENT":
+      return `cannot connect: there is no such socket; ${isRunning}`;
+    case "ECONNREFUSED":
+      return address.kind === "unix" && !isSocket(address.path)
+        ? `cannot connect: expected a socket there, got ${existsSync(address.path) ? "something else" : "nothing"}; ${isRunning}`
+        : `cannot connect: nobody listens there; ${isRunning}`;
+    case "EACCES":
+    case "EPERM":
+      return `cannot connect: no permission as uid ${process.geteuid?.()}; server.socket_mode and socket_group say who may`;
+    case "ENOTFOUND":
+      return "cannot connect: the host of server.listen is not known";
+    default:
+      return `${message}; ${isRunning}`;
+  }
+}
+
+function isSocket(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isSocket() === true;
 }

@@ -48,6 +48,7 @@ import {
   WATCHDOG_MS,
 } from "./policy.ts";
 import { accountFor, dropPrivileges, PrivilegeError } from "./privileges.ts";
+import { type RecentFailure, RecentFailures } from "./recent-failures.ts";
 import { Review } from "./review.ts";
 import { Rows } from "./rows.ts";
 import { StateFolder, StateFolderTakenError } from "./state-folder.ts";
@@ -117,6 +118,7 @@ export class FilterServer {
   #failedLoad: FailedLoad | null = null;
   readonly #fallbackRate = new FallbackRate(performance.now());
   readonly #review: Review;
+  readonly #failures = new RecentFailures();
   #stopped: Promise<void> | null = null;
   /** While it stops, a second signal has come: ends what is still waited for. */
   readonly #hurry = new AbortController();
@@ -132,6 +134,7 @@ export class FilterServer {
       (request) => this.#answer(request),
       (level, text) => options.log.write(level, text),
     );
+    options.log.onLine = (text, fields) => this.#failures.note(text, fields);
     this.#review = new Review(options.workerUrl, options.log, (message) => this.#taskOutput(message));
     const maxConnections = fittingConnections(config, options.log);
     const rows = Generations.rowsFor(workersOf(config));
@@ -293,6 +296,11 @@ export class FilterServer {
     const { log, prints } = this.#options;
     const totals = this.#counters.totals(this.#rows.counters());
     return { ...totals, linesDropped: totals.linesDropped + log.dropped + prints.dropped };
+  }
+
+  /** The last ones, oldest first. */
+  get failures(): readonly RecentFailure[] {
+    return this.#failures.all;
   }
 
   /** All that run, oldest first. */

@@ -9,6 +9,7 @@ import type { Generation } from "./generation.ts";
 import type { DiskStatus } from "./disk.ts";
 import { isTooMany, type LastMinute } from "./fallback-rate.ts";
 import type { WorkerStatus } from "./member.ts";
+import type { RecentFailure } from "./recent-failures.ts";
 import { WorkerThread } from "./worker-thread.ts";
 import type { FilterServer } from "./server.ts";
 
@@ -61,6 +62,8 @@ export interface Status {
   readonly filters: readonly { readonly name: string; readonly phases: readonly Phase[]; readonly observed: boolean }[];
   /** The filters of the configuration that are switched off, by name. */
   readonly switchedOff: readonly string[];
+  /** Of handlers, and fallbacks for other reasons: the last ones, oldest first. */
+  readonly failures: readonly RecentFailure[];
   /** Of the last reload, null before the first. */
   readonly reload: { readonly ok: boolean; readonly at: string; readonly message: string } | null;
 }
@@ -103,6 +106,7 @@ export function statusOf(server: FilterServer): Status {
           observed: isObserved,
         })),
     switchedOff: server.config.switchedOff,
+    failures: server.failures,
     reload: lastReload === null ? null : { ...lastReload, at: lastReload.at.toISOString() },
   };
 }

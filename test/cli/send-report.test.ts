@@ -1,10 +1,9 @@
 /** The report of `pmilter send`: layout, and that nothing of the peer reaches the terminal unescaped. */
 import { describe, expect, test } from "bun:test";
-import { formatJson, formatOutcome } from "../../src/cli/send-report.ts";
-import type { Outcome } from "../../src/testing/outcome.ts";
+import { formatJson, formatOutcome, type SendOutcome } from "../../src/cli/send-report.ts";
 
 const reply = { code: 550, enhanced: "5.7.1", lines: ["Not welcome", "here"] };
-const accepted: Outcome = {
+const accepted: SendOutcome = {
   verdict: "accept",
   reply: null,
   recipients: [
@@ -30,6 +29,7 @@ const accepted: Outcome = {
     { kind: "quarantine", reason: "why" },
   ],
   message: "A: 1\r\nB: 2\r\n\t3\r\n\r\nHi\r\n",
+  failures: [],
 };
 
 describe("formatOutcome", () => {
@@ -67,9 +67,34 @@ Hi
   });
 
   test("a refused message ends with the verdict and its reply", () => {
-    const refused: Outcome = { ...accepted, verdict: "reject", reply, recipients: [], modifications: [], message: "" };
+    const refused: SendOutcome = {
+      ...accepted,
+      verdict: "reject",
+      reply,
+      recipients: [],
+      modifications: [],
+      message: "",
+    };
     expect(formatOutcome(refused)).toEndWith("\n\nverdict: reject, 550 5.7.1 Not welcome / here\n");
     expect(formatOutcome(refused)).not.toContain("message");
+  });
+
+  test("why it got the fallback, before the verdict", () => {
+    const failures = [
+      {
+        filter: "stamp",
+        phase: "eom",
+        cause: "error",
+        message: "handler failed: Error: \x1b[2J",
+        place: "stamp.ts:7",
+        fallback: "tempfail",
+      },
+      { filter: null, phase: null, cause: "lost", message: "its worker was lost", place: null, fallback: null },
+    ];
+    const text = formatOutcome({ ...accepted, verdict: "tempfail", modifications: [], failures });
+    expect(text).toContain(
+      "\n\nfailures\n  filter stamp, eom, at stamp.ts:7: handler failed: Error: \\x1b[2J; the fallback: tempfail\n  its worker was lost\n\nverdict: tempfail\n",
+    );
   });
 
   test("escapes control characters, hidden characters and bytes that are not UTF-8", () => {

@@ -1,9 +1,12 @@
 /** `pmilter send` against the running server: its options, both outputs, and its exit codes. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { chmod, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { givenRoot } from "../support/available.ts";
 import type { Outcome } from "../../src/testing/index.ts";
-import { type Pmilter, runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
-import { tempDir } from "../support/temp.ts";
+import type { SendOutcome } from "../../src/cli/send-report.ts";
+import { MAIN, type Pmilter, runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
+import { freePort, tempDir } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
 
@@ -61,7 +64,15 @@ function told(outcome: Outcome): string[] {
 describe("pmilter send --json", () => {
   test("the shape of the contract: verdict, reply, recipients, phases, modifications, message", async () => {
     const outcome = await sendJson("--from", "a@example.com", "--to", "no@example.com", "--to", "<b@example.com>");
-    expect(Object.keys(outcome)).toEqual(["verdict", "reply", "recipients", "phases", "modifications", "message"]);
+    expect(Object.keys(outcome)).toEqual([
+      "verdict",
+      "reply",
+      "recipients",
+      "phases",
+      "modifications",
+      "message",
+      "failures",
+    ]);
     expect(outcome.verdict).toBe("accept");
     expect(outcome.reply).toBeNull();
     expect(outcome.recipients).toEqual([
@@ -232,12 +243,105 @@ describe("pmilter send", () => {
   });
 });
 
+describe("pmilter send says why a message got the fallback", () => {
+  const FAILING = `import { defineFilter } from "pmilter";
+const nothing = {};
+export default defineFilter({
+  name: "failing",
+  connect({ client }) {
+    if (client.address === "192.0.2.1") nothing.a.b();
+  },
+  envfrom(_, sender) {
+    if (sender === "<loop@example.com>") for (;;);
+    if (sender === "<exit@example.com>") process.exit(1);
+  },
+  envrcpt(_, to) {
+    if (to === "<throw@example.com>") throw new Error("no \\u001b[2J database");
+  },
+  async eom({ message }) {
+    if (message.sender.address === "slow@example.com") await Bun.sleep(60_000);
+    if (message.sender.address === "bad@example.com") return "reject";
+  },
+});
+`;
+  let failing: Pmilter;
+  beforeAll(async () => {
+    failing = await startPmilter({
+      server: { workers: 1, stop_timeout: 0.1, eom_timeout: 0.5, block_timeout: 1, handler_timeout: 0.5 },
+      config: '[[filter]]\npath = "filter.ts"\n',
+      files: { "filter.ts": FAILING },
+    });
+  });
+  afterAll(() => failing[Symbol.asyncDispose]());
+  const sendTo = (...args: string[]) => runPmilter(["send", "-c", failing.configFile, eml, ...args]);
+
+  test.each([
+    [["--client", "192.0.2.1"], { phase: "connect", cause: "error", place: "filter.ts:6" }],
+    [["--from", "bad@example.com"], { phase: "eom", cause: "error", message: /returned string/ }],
+    [["--from", "slow@example.com"], { phase: "eom", cause: "timeout" }],
+    [["--from", "loop@example.com"], { phase: "envfrom", cause: "blocked", place: "filter.ts" }],
+    [["--from", "exit@example.com"], { phase: "envfrom", cause: "died" }],
+    [["--to", "throw@example.com"], { phase: "envrcpt", place: "filter.ts:13", message: /handler failed: Error: no/ }],
+  ])(
+    "%j",
+    async (args, { message, ...expected }: { phase: string; message?: RegExp; cause?: string; place?: string }) => {
+      const { exitCode, stdout, stderr } = await sendTo("--json", ...args);
+      expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+      const { failures } = JSON.parse(stdout) as SendOutcome;
+      const own = failures.filter(({ filter }) => filter !== null);
+      expect(own).toHaveLength(1);
+      expect(own[0]).toMatchObject({ filter: "failing", fallback: "tempfail", ...expected });
+      if (message !== undefined) expect(own[0]!.message).toMatch(message);
+    },
+  );
+
+  test("as text, escaped; and none of another message", async () => {
+    const { stdout } = await sendTo("--to", "throw@example.com");
+    expect(stdout).toContain(
+      "\nfailures\n  filter failing, envrcpt, at filter.ts:13: handler failed: Error: no \\x1b[2J database; the fallback: tempfail\n",
+    );
+    const fine = await sendTo("--json");
+    expect(JSON.parse(fine.stdout)).toMatchObject({ verdict: "accept", failures: [] });
+  });
+});
+
+test("a reader that goes away is no error", async () => {
+  for (const command of [
+    ["send", "-c", server.configFile, eml],
+    ["help"],
+    ["status", "-c", server.configFile],
+    ["check", "-c", server.configFile],
+  ]) {
+    const child = Bun.spawn(
+      ["sh", "-c", '{ "$0" "$@"; echo "exit $?" >&2; } | true', process.execPath, MAIN, ...command],
+      {
+        stdin: "ignore",
+        stdout: "ignore",
+        stderr: "pipe",
+        env: { ...process.env, XDG_RUNTIME_DIR: "" },
+      },
+    );
+    expect(await child.stderr.text()).toBe("exit 0\n");
+    await child.exited;
+  }
+});
+
 test("pmilter send to a handler that ends its worker: the fallback, which is no failure of the conversation", async () => {
   const args = ["send", "--json", "-c", server.configFile, eml, "--from", "hang@example.com"];
   const { exitCode, stdout } = await runPmilter(args);
   expect(exitCode).toBe(0);
   expect(JSON.parse(stdout)).toMatchObject({ verdict: "tempfail", reply: null });
 });
+
+const AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
+/** As root, where the other account can read Bun and pmilter: a home of root's is closed to it. */
+function mayBecomeNobody(): boolean {
+  if (Bun.which("setpriv") === null || !givenRoot("a socket and a file of root's")) return false;
+  const isAble = Bun.spawnSync([...AS_NOBODY, process.execPath, MAIN, "--version"]).success;
+  if (!isAble) console.warn("skipped: another account cannot run Bun here");
+  return isAble;
+}
 
 describe("pmilter send that fails: exit code 1, and why on standard error", () => {
   test("the server is not running: a hint", async () => {
@@ -246,12 +350,57 @@ describe("pmilter send that fails: exit code 1, and why on standard error", () =
     const { exitCode, stdout, stderr } = await runPmilter(["send", "-c", configFile, eml]);
     expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: "" });
     expect(stderr).toMatch(
-      /^pmilter: unix:\S+pmilter\.sock: cannot connect.*; is the server running with this configuration\?\n$/,
+      /^pmilter: unix:\S+pmilter\.sock: cannot connect: there is no such socket; is the server running with this configuration\?\n$/,
+    );
+    await Bun.write(join(dir.path, "pmilter.sock"), "x");
+    expect((await runPmilter(["send", "-c", configFile, eml])).stderr).toMatch(
+      /^pmilter: unix:\S+pmilter\.sock: cannot connect: expected a socket there, got something else; is the server running.*\n$/,
+    );
+  });
+
+  test.skipIf(!mayBecomeNobody())("a socket, and a message, without the right to it", async () => {
+    await using dir = await tempDir("send");
+    const listen = `unix:${join(dir.path, "pmilter.sock")}`;
+    await using own = await startPmilter({ listen, server: { socket_mode: "0600", stop_timeout: 0.1 } });
+    const as = (file: string) => {
+      return Bun.spawn([...AS_NOBODY, process.execPath, MAIN, "send", "-c", own.configFile, file], {
+        stdout: "ignore",
+        stderr: "pipe",
+      });
+    };
+    const closed = join(dir.path, "closed.eml");
+    await writeFile(closed, "Subject: x\n\nx\n", { mode: 0o600 });
+    expect(await as(closed).stderr.text()).toBe(
+      `pmilter: the message cannot be read: ${closed}: no permission to read it as uid 65534\n`,
+    );
+    await chmod(closed, 0o644);
+    expect(await as(closed).stderr.text()).toBe(
+      `pmilter: ${listen}: cannot connect: no permission as uid 65534; server.socket_mode and socket_group say who may\n`,
+    );
+  });
+
+  test("nobody listens at the port", async () => {
+    await using dir = await tempDir("send");
+    const configFile = await writeProject(dir.path, { listen: `inet:127.0.0.1:${await freePort()}` });
+    const { exitCode, stderr } = await runPmilter(["send", "-c", configFile, eml]);
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(
+      /^pmilter: inet:127\.0\.0\.1:\d+: cannot connect: nobody listens there; is the server running .*\n$/,
     );
   });
 
   test.each([
-    ["no message", () => ["/nonexistent.eml"], /the message cannot be read: .*nonexistent\.eml/],
+    [
+      "no message",
+      () => ["/nonexistent.eml"],
+      /the message cannot be read: .*nonexistent\.eml: there is no such file\n/,
+    ],
+    ["a folder", () => [server.dir], /the message cannot be read: .*: expected a file with a message, got a folder\n/],
+    [
+      "an empty file",
+      () => ["/dev/null"],
+      /the message cannot be read: \/dev\/null: expected headers and a body, got nothing\n/,
+    ],
     [
       "a client address that is none",
       () => [eml, "--client", "nowhere"],
