@@ -7,6 +7,7 @@ import type { Socket } from "bun";
 import * as api from "../index.ts";
 import { isLogged, type LogLevel } from "../admin/log-level.ts";
 import { type Config, entryFiles } from "../config/config.ts";
+import { whereNamed } from "../config/named.ts";
 import type { WorkerCounter } from "../counters.ts";
 import type { Judgement } from "../check/judge.ts";
 import { placeOfMember } from "../check/source-text.ts";
@@ -322,12 +323,18 @@ let sources: Sources | null = null;
 async function load(config: Config, given: Sources | null, isFirst: boolean): Promise<Chain> {
   sources = given ?? (await compileScripts(readSources(entryFiles(config)), isFirst));
   if (given === null) post({ kind: "sources", sources });
-  if (sources.problem !== null) throw new LoadError(sources.problem, undefined);
+  if (sources.problem !== null) throw new LoadError(withName(config, sources.problem), undefined);
   if (given === null) {
     for (const failure of Object.values(sources.broken)) post(failureLog("Ruby handler does not load", failure));
   }
   serveSources(sources);
   return loadChain(config, sources);
+}
+
+/** A file that cannot be read has no line of its own: the one that names it is what has to be mended. */
+function withName(config: Config, problem: LoadFailure): LoadFailure {
+  const named = problem.line > 0 ? null : whereNamed(config, problem.file);
+  return named === null ? problem : { ...problem, message: `${problem.message} (${named})` };
 }
 
 /** Code and declarations of their own, which no worker with sessions needs. */

@@ -167,6 +167,31 @@ describe("a configuration that is wrong: exit code 1, and all its faults on stan
     );
   });
 
+  test.each([
+    [
+      "a missing filter",
+      '[[filter]]\npath = "stamp.ts"\n[[filter]]\npath = "none.ts"',
+      "none.ts",
+      "there is no such file (filter 2: path, pmilter.toml:9)",
+    ],
+    [
+      "a missing phase file",
+      '[handler.session]\nhelo_handler = "none.ts"',
+      "none.ts",
+      "there is no such file (handler.session.helo_handler, pmilter.toml:7)",
+    ],
+    [
+      "a folder",
+      '[[filter]]\npath = "folder"',
+      "folder",
+      "expected a file, got a folder (filter 1: path, pmilter.toml:7)",
+    ],
+  ])("%s: which key names it, and where", async (_, config, file, says) => {
+    const { exitCode, stderr, dir } = await check({ config, files: { ...FILES, "folder/x.ts": "" } });
+    expect(exitCode).toBe(1);
+    expect(stderr).toBe(`pmilter: ${dir}/${file}: ${says}\n`);
+  });
+
   test("a handler: file, line and column", async () => {
     const { exitCode, stdout, stderr, dir } = await check({
       config: '[[filter]]\npath = "stamp.ts"\n[[filter]]\npath = "broken.ts"\n',

@@ -1,0 +1,31 @@
+/** Where the configuration names a file. */
+import { readFileSync } from "node:fs";
+import { basename } from "node:path";
+import { PHASE_NAMES } from "../protocol/phases.ts";
+import type { Config } from "./config.ts";
+import { pathInWords } from "./keys.ts";
+import { type KeyPath, locate } from "./locate.ts";
+
+/**
+ * The key and the line that name a handler's file: `filter 2: path, pmilter.toml:7`.
+ * @param file as the configuration has it, made absolute
+ * @returns null if it names no such handler
+ */
+export function whereNamed(config: Config, file: string): string | null {
+  const phase = PHASE_NAMES.find((name) => config.handler.session[name] === file);
+  const filter = config.filters.find(({ path }) => path === file);
+  if (phase === undefined && filter === undefined) return null;
+  const key: KeyPath =
+    phase === undefined ? ["filter", filter!.table, "path"] : ["handler", "session", `${phase}_handler`];
+  const line = locate(textOf(config.file), key)?.line;
+  return `${pathInWords(key)}, ${basename(config.file)}${line === undefined ? "" : `:${line}`}`;
+}
+
+/** "" if it cannot be read any more, or not with the rights that are left: then the line is not told. */
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, "utf8").replace(/^\uFEFF/, "");
+  } catch {
+    return "";
+  }
+}
