@@ -68,6 +68,10 @@ function verdictProblems(file: Code): Problem[] {
       const [given] = argumentsAt(file, at + name.length);
       if (given !== undefined) problems.push(...judged(file, at, given, (text) => parseReplyText(text, digit!)));
     }
+    for (const at of calls) {
+      if (!/\bthrow\s*$/.test(file.code.slice(0, at))) continue;
+      problems.push(problemAt(file, at, `a verdict is returned, not thrown: expected "return ${name}(…)"`));
+    }
     for (const at of droppedCalls(file, name, calls)) {
       problems.push(problemAt(file, at, `the verdict of ${name}() is not returned: expected "return ${name}(…)"`));
     }

@@ -26,11 +26,17 @@ const OPTIONS = {
   resolveJsonModule: true,
   allowSyntheticDefaultImports: true,
   strict: true,
-  noImplicitAny: false,
   noImplicitThis: false,
   strictPropertyInitialization: false,
   useUnknownInCatchVariables: false,
 } as const;
+
+/**
+ * Errors that are no mistakes of themselves: a type that nobody wrote is `any` (TS7…, without which an empty list is one of
+ * `never`), and what is `unknown`, such as the JSON of an answer or an option, is what it turns out to be. Of those a
+ * collection that is indexed, with `get` in the hint, is one.
+ */
+const ALLOWED = /^TS70(?!52)\d\d:|^[^\n]*'unknown'/;
 
 /** What the check needs, whatever a tsconfig.json says. */
 const OWN_OPTIONS = {
@@ -69,6 +75,7 @@ export async function checkTypes(config: Config, sources: Sources, folder: strin
     writeFileSync(join(folder, "uses.ts"), uses.text);
     writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(projectOf(folder, tsconfig, group)));
     for (const found of await run(folder)) {
+      if (tsconfig === null && ALLOWED.test(found.text)) continue;
       if (found.file === join(folder, "uses.ts")) problems.push(...uses.placed(found));
       else if (judged.has(found.file)) problems.push(found);
       else if (!/(?:^|\/)node_modules\//.test(found.file)) remarks.push(`${found.file}: ${found.text}`);

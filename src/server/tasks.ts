@@ -11,7 +11,7 @@ import { WorkerThread } from "./worker-thread.ts";
 /** How long loading and starting the handlers may take, before it counts as hung. */
 export const LOAD_TIMEOUT_MS = 30_000;
 
-/** How long the `start()` of a filter may take in a check. */
+/** How long the `start()` of a filter, or the import of a file, may take in a check. */
 export const START_TIMEOUT_MS = 10_000;
 
 /** What a task tells while it runs: log lines and what handlers print. */

@@ -320,7 +320,12 @@ let server: Server | null = null;
 /** What the handlers are loaded from in this thread; null until they are. */
 let sources: Sources | null = null;
 
-async function load(config: Config, given: Sources | null, isFirst: boolean): Promise<Chain> {
+async function load(
+  config: Config,
+  given: Sources | null,
+  isFirst: boolean,
+  onFile?: (file: string) => void,
+): Promise<Chain> {
   sources = given ?? (await compileScripts(readSources(entryFiles(config)), isFirst));
   if (given === null) post({ kind: "sources", sources });
   if (sources.problem !== null) throw new LoadError(withName(config, sources.problem), undefined);
@@ -328,7 +333,7 @@ async function load(config: Config, given: Sources | null, isFirst: boolean): Pr
     for (const failure of Object.values(sources.broken)) post(failureLog("Ruby handler does not load", failure));
   }
   serveSources(sources);
-  return loadChain(config, sources);
+  return loadChain(config, sources, onFile);
 }
 
 /** A file that cannot be read has no line of its own: the one that names it is what has to be mended. */
@@ -400,7 +405,9 @@ async function stopFilters(chain: Chain): Promise<void> {
 
 /** Loads the handlers as a start does, and serves nothing. */
 async function check(config: Config, starts: boolean): Promise<ChainSummary> {
-  const chain = await load(config, null, false);
+  const chain = await load(config, null, false, (file) => {
+    post({ kind: "starting", failure: { file, line: 1, column: 0, message: "loading it failed" } });
+  });
   if (starts) {
     await startFilters(chain, { folder: dirname(config.file), isCheck: true });
     await stopFilters(chain);

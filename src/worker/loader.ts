@@ -46,15 +46,21 @@ async function loadRuby(file: string, phase: Phase, { broken, scripts, targets }
 
 /**
  * Loads every handler of the configuration, in its order.
+ * @param onFile told of each file before it is loaded, which may never end
  * @throws LoadError
  */
-export async function loadChain(config: Config, snapshot = DISK): Promise<Chain> {
+export async function loadChain(
+  config: Config,
+  snapshot = DISK,
+  onFile: (file: string) => void = () => {},
+): Promise<Chain> {
   const filters: ChainFilter[] = [];
   if (config.server.handler) {
     const phaseFiles = Object.entries(config.handler.session) as [Phase, string][];
     if (phaseFiles.length > 0) {
       const handlers: Partial<Record<Phase, AnyHandler>> = {};
       for (const [phase, file] of phaseFiles) {
+        onFile(file);
         handlers[phase] = isRuby(file)
           ? await loadRuby(file, phase, snapshot)
           : await load(file, snapshot, (exported) => checkPhaseHandler(exported, phase));
@@ -72,6 +78,7 @@ export async function loadChain(config: Config, snapshot = DISK): Promise<Chain>
       filters.push(place(config, loaded, filters.length, config.handler.session, null));
     }
     for (const entry of config.filters) {
+      onFile(entry.path);
       const loaded = await load(entry.path, snapshot, (exported) => checkFilter(exported, moduleName(entry.path)));
       const files = Object.fromEntries(PHASE_NAMES.map((phase) => [phase, entry.path]));
       const named = entry.name === null ? loaded : { ...loaded, name: entry.name };

@@ -94,7 +94,7 @@ export type ToWorker =
 export type FromWorker =
   /** The first worker of a generation has read the sources, and is about to load them: that may take its time. */
   | { readonly kind: "sources"; readonly sources: Sources }
-  /** In a check: the `start()` of a filter is about to be called. The text says what failed, should it not return. */
+  /** In a check: a file is about to be loaded, or a `start()` called. This is what failed, should it not return. */
   | { readonly kind: "starting"; readonly failure: LoadFailure }
   | { readonly kind: "ready"; readonly summary: ChainSummary }
   | { readonly kind: "failed"; readonly failure: LoadFailure }

@@ -142,6 +142,44 @@ export const MISTAKES: readonly Mistake[] = [
     says: /possibly 'undefined'/,
   },
   {
+    name: "headers taken for an object",
+    code: filter(
+      "",
+      '  eom({ message }) {\n    if (message.headers["Subject"] === "x") console.log("x"); // here\n  },',
+    ),
+    says: /Did you mean to call '.*get'/,
+  },
+  {
+    name: "a verdict that is thrown",
+    code: filter("reject", '  envfrom() {\n    throw reject("550 5.7.1 No"); // here\n  },'),
+    says: /a verdict is returned, not thrown/,
+  },
+  {
+    name: "the message in place of the session",
+    code: filter("", '  eom(message) {\n    message.addHeader("X-A", "1"); // here\n  },'),
+    says: /Property 'addHeader' does not exist/,
+  },
+  {
+    name: "the sender in place of the session",
+    code: filter("reject", '  envfrom(sender) {\n    if (sender === "<a@b>") return reject(); // here\n  },'),
+    says: /no overlap/,
+  },
+  {
+    name: "a verdict in place of a handler",
+    code: filter("reject", "  envfrom: reject(), // here"),
+    says: /envfrom/,
+  },
+  {
+    name: "a name that pmilter does not export",
+    code: 'import { defineFilter, rejct } from "pmilter"; // here\nexport default defineFilter({ eom() { return rejct(); } });\n',
+    says: /rejct/,
+  },
+  {
+    name: "pmilter misspelt",
+    code: 'import { defineFilter } from "pmiltr"; // here\nexport default defineFilter({ eom() {} });\n',
+    says: /pmiltr/,
+  },
+  {
     name: "body() without collectBody",
     code: filter("", "  eom({ message }) {\n    console.log(message.body().length); // here\n  },"),
     says: /needs collectBody: true/,
@@ -244,6 +282,11 @@ export const MISTAKES: readonly Mistake[] = [
     says: /ENOENT/,
   },
   // Its start and its options.
+  {
+    name: "an import that never ends",
+    code: 'import { defineFilter } from "pmilter";\nawait new Promise(() => {});\nexport default defineFilter({ eom() {} });\n',
+    says: /it was not through after 10 s/,
+  },
   {
     name: "a start() that fails",
     code: filter("", '  async start() {\n    throw new Error("no database"); // here\n  },\n  eom() {},'),

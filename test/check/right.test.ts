@@ -8,7 +8,7 @@ import { tempDir } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
 
-const RIGHT: Readonly<Record<string, string>> = {
+const RIGHT: Record<string, string> = {
   "plain JavaScript in a .ts file": `export default {
   state: undefined,
   connect(session) { session.state.seen = []; },
@@ -111,6 +111,62 @@ export default defineFilter({
 });
 `,
 };
+
+/** Without a type of its own for anything. */
+RIGHT["an ordinary handler, with all phases"] = `import { defineFilter, reject, tempfail } from "pmilter";
+const cache = new Map();
+const seen = {};
+const list = [];
+export default defineFilter({
+  name: "x",
+  collectBody: true,
+  async start(options) {
+    const res = await fetch("data:application/json,{}");
+    const data = await res.json();
+    console.log(data.listed, options.limit);
+    list.push("a"); list.push(5);
+  },
+  connect(session) {
+    session.state.count = 0;
+    session.state.names = [];
+  },
+  envfrom(session, sender) {
+    session.state.count++;
+    session.state.names.push(sender);
+    if (session.options.limit > 5 && session.options.networks.includes("x")) return reject();
+    cache.set(sender, { n: 1 }); cache.get(sender).n++;
+    seen[sender] = (seen[sender] || 0) + 1;
+    let result;
+    if (sender) result = tempfail();
+    return result;
+  },
+  async envrcpt({ message }, rcpt) {
+    const to = message.recipients[0].address;
+    const m = /x(.)/.exec(rcpt);
+    if (m && m[1] === "a") return reject("550 5.1.1 No");
+    const user = await Bun.file("/etc/hostname").text();
+    for (const line of user.split("\\n")) if (line === to) return;
+    return undefined;
+  },
+  header(session, name, value) {
+    if (name.toLowerCase() === "subject" && /viagra/i.test(value)) return reject(\`550 5.7.1 \${value}\`);
+  },
+  body(session, chunk) { const text = new TextDecoder().decode(chunk); if (text.includes("x")) return reject(); },
+  eom({ message, state, queueId, macros }) {
+    const text = Buffer.from(message.body()).toString("latin1");
+    const hash = new Bun.CryptoHasher("sha256").update(text).digest("hex");
+    message.addHeader("X-Hash", hash);
+    message.changeHeader("Subject", "[x] " + message.headers.get("Subject"));
+    const o = { a: 1 }; o["b"] = 2;
+    switch (state.count) { case 1: return; default: }
+    setTimeout(() => console.log(queueId), 10);
+    console.log(macros.get("i")?.length, import.meta.dir, process.memoryUsage().rss, performance.now(), crypto.randomUUID());
+    message.replaceBody(text.toUpperCase());
+  },
+  unknown(session, command) { if (command.startsWith("GET")) return reject("500 5.5.1 HTTP?"); },
+  close(session) { delete session.state.names; },
+});
+`;
 
 const FILES = {
   "list.json": '{ "names": ["a"] }\n',

@@ -59,7 +59,7 @@ describe("at a reload", () => {
     ));
 
   test("broken-handler: one that exports the wrong thing", () =>
-    expectRefused("export default { enfvrom() {} };\n", /filter\.ts: .*enfvrom.*envfrom/));
+    expectRefused("export default { enfvrom() {} };\n", /filter\.ts:1:18: .*enfvrom.*envfrom/));
 
   test("start-fails: the old code serves on", async () => {
     await using server = await startVersioned();
