@@ -17,7 +17,7 @@ export interface DiskStatus {
    * would fail; `unknown`: it cannot be told now.
    */
   readonly state: "same" | "pending" | "broken" | "unknown";
-  /** For people; may have several lines. */
+  /** For people; of a broken one it may have several lines. */
   readonly message: string;
 }
 
@@ -57,9 +57,11 @@ export interface Situation {
   readonly environment: Environment;
   /** A reload is under way. */
   readonly isLoading: boolean;
+  /** The keys, by name, of which only a start takes what a configuration says. */
+  needRestart(config: Config): readonly string[];
 }
 
-export function lookAtDisk({ environment, failed, isLoading, served }: Situation): DiskStatus {
+export function lookAtDisk({ environment, failed, isLoading, needRestart, served }: Situation): DiskStatus {
   let config: Config;
   try {
     config = loadConfig(served.config.file, environment);
@@ -68,8 +70,11 @@ export function lookAtDisk({ environment, failed, isLoading, served }: Situation
     return { state: isOfThisProcess(error, served.config) ? "unknown" : "broken", message: error.message };
   }
   if (failed !== null && failed.files.isSame(config)) return { state: "broken", message: failed.message };
-  if (served.isSame(config)) return { state: "same", message: "what serves" };
-  return lookAtOther(config, served, isLoading);
+  const keys = needRestart(config);
+  const restart = keys.length === 0 ? "" : `, ${keys.join(", ")} after a restart`;
+  if (!served.isSame(config)) return lookAtOther(config, served, isLoading, restart);
+  if (restart === "") return { state: "same", message: "what serves" };
+  return { state: "pending", message: `the same as what serves${restart}` };
 }
 
 /** Whether another process, such as one that starts, may well be able to read the file. */
@@ -80,7 +85,7 @@ function isOfThisProcess({ cause }: ConfigError, { server }: Config): boolean {
 }
 
 /** The files are others than those that serve, and were not loaded yet. */
-function lookAtOther(config: Config, served: FilesOnDisk, isLoading: boolean): DiskStatus {
+function lookAtOther(config: Config, served: FilesOnDisk, isLoading: boolean, restart: string): DiskStatus {
   const sources = readSources(entryFiles(config));
   const failure = unreadableTask(config) ?? sources.problem ?? syntaxErrorIn(sources, served.sources);
   if (failure !== null) return { state: "broken", message: formatFailure(failure) };
@@ -89,7 +94,7 @@ function lookAtOther(config: Config, served: FilesOnDisk, isLoading: boolean): D
   const isTakenUp = isLoading || (!hasChanged && config.server.watch);
   const how = isTakenUp ? "being loaded" : "waits for pmilter reload";
   const version = sources.files.length === 0 ? "without handlers" : `as code ${versionOf(sources)}`;
-  return { state: "pending", message: `would serve ${version}, ${how}: ${changed}` };
+  return { state: "pending", message: `would serve ${version}, ${how}${restart}: ${changed}` };
 }
 
 function unreadableTask({ handler: { masterExit, postconfig } }: Config): LoadFailure | null {

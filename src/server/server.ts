@@ -79,6 +79,8 @@ export interface ReloadResult {
 
 export class FilterServer {
   #config: Config;
+  /** That of the start, of which some keys hold for good. */
+  readonly #firstConfig: Config;
   readonly #options: ServerOptions;
   readonly #ledger: Ledger;
   readonly #rows: Rows;
@@ -126,6 +128,7 @@ export class FilterServer {
   /** Nothing is bound or loaded yet: see {@link start}. */
   constructor(config: Config, options: ServerOptions) {
     this.#config = config;
+    this.#firstConfig = config;
     this.#configFile = lookUp(config.file);
     this.#options = options;
     this.#state = new StateFolder(config.server.state, config.file);
@@ -328,7 +331,8 @@ export class FilterServer {
     if (this.#roster.isStarved) return { state: "unknown", message: "no file descriptors are left" };
     const [failed, isLoading] = [this.#failedLoad, this.#loading !== null];
     try {
-      return lookAtDisk({ served, failed, environment: this.#environment, isLoading });
+      const restart = (config: Config) => needRestart(this.#firstConfig, config);
+      return lookAtDisk({ served, failed, environment: this.#environment, isLoading, needRestart: restart });
     } catch (error) {
       return { state: "unknown", message: toError(error).message };
     }

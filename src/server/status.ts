@@ -141,10 +141,10 @@ function problemsOf(server: FilterServer, workers: readonly WorkerEntry[], disk:
 const firstLine = (text: string) => text.split("\n", 1)[0]!;
 
 const DISK_IN_WORDS = {
-  same: "the same as",
-  pending: "other files:",
-  broken: "would not start:",
-  unknown: "cannot be told:",
+  same: "the same as ",
+  pending: "",
+  broken: "would not start: ",
+  unknown: "cannot be told: ",
 } as const satisfies Record<DiskStatus["state"], string>;
 
 /** A failure that nothing on disk is wrong with any more is no problem of now. */
@@ -177,7 +177,7 @@ export function formatStatus(status: Status): string {
         `worker         ${state}, generation ${of}, ${connections} connections, ${Math.round(heapBytes / 2 ** 20)} MiB${blockedMs > 0 ? `, blocked for ${(blockedMs / 1000).toFixed(1)} s` : ""}`,
     ),
     `since start    ${counted.map(([name, count]) => `${name} ${count}`).join(", ") || "nothing"}`,
-    `on disk        ${DISK_IN_WORDS[status.disk.state]} ${status.disk.message}`,
+    `on disk        ${DISK_IN_WORDS[status.disk.state]}${status.disk.message}`,
     `last reload    ${describeReload(status)}`,
     "",
   ].join("\n");

@@ -227,6 +227,26 @@ describe("the files on disk", () => {
     expect(await askStatus(server)).toMatchObject({ health: "ok", disk: { state: "same" } });
   });
 
+  test("a key that only a start reads waits for one, also after a reload", async () => {
+    await using server = await startVersioned(still);
+    await edit(server, (text) => text.replace("[server]", '[server]\nlisten_backlog = 5\nuser = "nobody"'));
+    expect((await askStatus(server)).disk.message).toMatch(
+      /^would serve as code \w+, waits for pmilter reload, server\.listen_backlog, server\.user after a restart: pmilter\.toml has changed$/,
+    );
+    expect(await askReload(server)).toMatchObject({ ok: true });
+    expect(await askStatus(server)).toMatchObject({
+      health: "ok",
+      disk: {
+        state: "pending",
+        message: "the same as what serves, server.listen_backlog, server.user after a restart",
+      },
+    });
+    expect((await statusText(server)).stdout).toMatch(/^on disk +the same as what serves, server\.listen_backlog/m);
+    await edit(server, (text) => text.replace('listen_backlog = 5\nuser = "nobody"', ""));
+    expect(await askReload(server)).toMatchObject({ ok: true });
+    expect((await askStatus(server)).disk.state).toBe("same");
+  });
+
   test("a comment in the configuration changes nothing", async () => {
     await using server = await startVersioned(still);
     await edit(server, (text) => `# a comment\n${text}`);
