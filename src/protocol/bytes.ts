@@ -10,8 +10,8 @@ import { ProtocolError } from "./errors.ts";
 
 export const EMPTY: Uint8Array = Buffer.alloc(0);
 
-/** Less than this the collector may take away when it likes. */
-const LARGE_BYTES = 16 * 1024;
+/** Less than this lies in the collector's heap, which may take it away when it likes. */
+export const LARGE_BYTES = 16 * 1024;
 
 /**
  * Gives the memory of bytes that nobody looks at any more back at once, if it is much: the collector would leave hundreds of
