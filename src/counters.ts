@@ -26,6 +26,8 @@ export const WORKER_COUNTERS = [
   "late",
   /** Messages over a limit of the configuration. */
   "limits",
+  /** Verdicts that a handler made and did not return. */
+  "unreturned",
   /** Connections closed because the peer broke the protocol. */
   "protocolErrors",
   /** Connections closed because of a mistake of ours. */

@@ -23,7 +23,8 @@ import type { Report, Subject } from "./report.ts";
 import { Reporter, type ReportSource, type Ruling } from "./reporter.ts";
 import { sendChanges } from "./send-changes.ts";
 import type { Address } from "./types.ts";
-import { type Decision, plainDecision, textDecision, verdictIn } from "./verdict.ts";
+import { UnreturnedVerdicts } from "./unreturned.ts";
+import { type Decision, made, plainDecision, textDecision, verdictIn } from "./verdict.ts";
 
 /** What a conversation needs from whoever owns its socket. */
 export interface ConversationHost extends Clock {
@@ -84,6 +85,8 @@ interface Waiting {
   readonly index: number;
   readonly part: FilterPart;
   readonly phase: EventPhase;
+  /** What it made before it was awaited, if it gives no other; null if it made none. */
+  readonly unreturned: Decision | null;
   /** Who and what it was about, once it is waited for no longer: what it still says is about that. */
   subject: Subject | null;
 }
@@ -125,6 +128,8 @@ export class Conversation implements SessionSource, ReportSource {
   #isBodyCut = false;
   /** A fallback has taken the place of a handler that failed in this message, or before the first. */
   #hasFallback = false;
+  /** Made when a call did not return the verdict that it had made. */
+  #unreturned: UnreturnedVerdicts | null = null;
   #isHungUp = false;
   /** Filters that take no part in replayed packets. */
   #passedOver: readonly PassedOver[] = NOBODY;
@@ -337,16 +342,20 @@ export class Conversation implements SessionSource, ReportSource {
       this.#host.calling(phase, step.filter);
       let result: unknown;
       let decision: Decision | null = null;
+      const { count } = made;
       try {
         result = this.#call(step, part.session, phase);
-        if (result === undefined) continue;
+        if (result === undefined) {
+          if (made.count !== count) this.#notReturned(part, phase, made.last);
+          continue;
+        }
         if (!isPromise(result)) decision = verdictIn(result, phase);
       } catch (error) {
         if (this.#fail(part, phase, "error", error)) return;
         continue;
       }
       if (decision === null) {
-        this.#wait(index, part, phase, result);
+        this.#wait(index, part, phase, result, made.count === count ? null : made.last);
         return;
       }
       if (this.#apply(part, phase, decision)) return;
@@ -399,8 +408,21 @@ export class Conversation implements SessionSource, ReportSource {
     }
   }
 
+  #notReturned({ filter }: FilterPart, phase: EventPhase, decision: Decision): void {
+    this.#unreturned ??= new UnreturnedVerdicts();
+    this.#unreturned.add({ filter, phase, decision });
+  }
+
+  #reportUnreturned(isSession: boolean): void {
+    for (const call of this.#unreturned?.take(isSession) ?? []) {
+      this.#host.count("unreturned");
+      this.#reporter.unreturned(call);
+    }
+  }
+
   /** Applies the verdict of a handler, which its phase has; true if that ends the phase. */
   #apply(part: FilterPart, phase: EventPhase, decision: Decision): boolean {
+    this.#unreturned?.returned(decision, part.filter);
     const { origin } = decision;
     const { filter } = part;
     const recipient = this.recipientAtHand;
@@ -642,6 +664,7 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   #forgetMessage(): void {
+    if (this.#unreturned !== null) this.#reportUnreturned(false);
     this.message = null;
     this.#deferred = null;
     this.#overLimit = false;
@@ -654,6 +677,8 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   #forgetSession(): void {
+    if (this.#unreturned !== null) this.#reportUnreturned(true);
+    this.#unreturned = null;
     this.#forgetMessage();
     this.#parts = new Array(this.#chain.filters.length);
     this.#someAccepted = false;
@@ -667,9 +692,9 @@ export class Conversation implements SessionSource, ReportSource {
     return macros.get("i") !== undefined && (macros.get("v") ?? "").startsWith("Postfix");
   }
 
-  #wait(index: number, part: FilterPart, phase: EventPhase, promise: unknown): void {
+  #wait(index: number, part: FilterPart, phase: EventPhase, promise: unknown, unreturned: Decision | null): void {
     const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
-    const waiting: Waiting = { index, part, phase, subject: null };
+    const waiting: Waiting = { index, part, phase, unreturned, subject: null };
     if (phase === PHASES.body) this.session.framer.lend();
     this.#waiting = waiting;
     const patience = (this.#patience ??= new Patience(this.#host));
@@ -709,6 +734,9 @@ export class Conversation implements SessionSource, ReportSource {
     if (how === "timeout") waiting.subject = this.#reporter.subject();
     this.#patience?.pause();
     this.#waiting = null;
+    if (how === "value" && value === undefined && waiting.unreturned !== null) {
+      this.#notReturned(part, phase, waiting.unreturned);
+    }
     const isEnded = how === "value" ? this.#take(part, phase, value) : this.#fail(part, phase, how, value);
     if (!isEnded) this.#run(phase, index + 1);
     // Still in this phase if another handler is awaited now.

@@ -64,4 +64,19 @@ export interface FailureReport extends Subject {
   readonly fallback: Fallback | "none";
 }
 
-export type Report = VerdictReport | FailureReport;
+/** A handler's call ended without a verdict and had made one: a `return` is missing, most likely. */
+export interface WarningReport extends Subject {
+  readonly kind: "warning";
+  readonly verdict: VerdictKind;
+  readonly filter: string;
+  readonly phase: Phase;
+  /** Where the verdict was made; of a constant one only the handler's file is known. */
+  readonly site: Site | null;
+}
+
+export type Report = VerdictReport | FailureReport | WarningReport;
+
+/** What is said once of a warning is said of this. */
+export function placeOfWarning({ filter, phase, site, verdict }: WarningReport): string {
+  return site === null || site.line === 0 ? `${filter} ${phase} ${verdict}` : `${site.file}:${site.line}`;
+}

@@ -11,6 +11,7 @@ import { recipientsUnder } from "./message-view.ts";
 import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
 import { describeThrown, type Site, siteOf } from "./site.ts";
 import type { Address } from "./types.ts";
+import type { Unreturned } from "./unreturned.ts";
 import type { Decision } from "./verdict.ts";
 import type { Phase } from "../protocol/phases.ts";
 
@@ -121,6 +122,17 @@ export class Reporter {
       site: filter === null ? null : placeOf(error, filter, phase.name),
       message: describeThrown(error),
       fallback,
+    });
+  }
+
+  unreturned({ decision, filter, phase }: Unreturned): void {
+    this.#sink.report({
+      ...this.subject(),
+      kind: "warning",
+      verdict: decision.kind,
+      filter: filter.loaded.name,
+      phase: phase.name,
+      site: placeOf(decision.origin, filter, phase.name),
     });
   }
 

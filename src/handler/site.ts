@@ -29,15 +29,20 @@ const MAX_FRAME_LENGTH = 1000;
 
 /** The first frame of an error's stack that is not pmilter's own, null if there is none. */
 export function siteOf(error: unknown): Site | null {
+  for (const site of sitesOf(error)) return site;
+  return null;
+}
+
+/** The frames of an error's stack that are not pmilter's own, innermost first. */
+export function* sitesOf(error: unknown): Generator<Site> {
   for (const line of framesOf(error)) {
-    const match = /^ {4}at (?:.* \()?(?:file:\/\/)?(\/.*?):(\d+)(?::(\d+))?\)?$/.exec(line);
+    const match = /^ {4}at (?:async )?(?:.* \()?(?:file:\/\/)?(\/.*?):(\d+)(?::(\d+))?\)?$/.exec(line);
     if (match === null) continue;
     const file = match[1]!;
     if (file.startsWith(OWN_SOURCES) || file.includes(OPAL)) continue;
     const place = { file, line: Number(match[2]), column: Number(match[3] ?? 0) };
-    return compiled.get(file)?.(place.line, place.column) ?? place;
+    yield compiled.get(file)?.(place.line, place.column) ?? place;
   }
-  return null;
 }
 
 /**

@@ -107,8 +107,27 @@ export function textDecision(kind: "reject" | "tempfail", text: string): Decisio
   return decide(kind, text, null);
 }
 
+/**
+ * What handlers have made of verdicts in this thread. A call that ends without a verdict, and after which there are more,
+ * has made one that it did not return.
+ */
+export const made: { count: number; last: Decision } = { count: 0, last: plainDecision("accept") };
+
 function make<K extends VerdictKind>(kind: K, text: string | undefined, origin: Error | null): Verdict<K> {
-  return decide(kind, text, origin) as unknown as Verdict<K>;
+  const decision = decide(kind, text, origin);
+  made.count += 1;
+  made.last = decision;
+  return decision as unknown as Verdict<K>;
+}
+
+/** Runs `make`, whose verdict reaches the chain by another way than being returned. */
+export function withoutCounting<T>(make: () => T): T {
+  const { count } = made;
+  try {
+    return make();
+  } finally {
+    made.count = count;
+  }
 }
 
 /** @throws UsageError PMILTER_ERR_REPLY_TEXT */
@@ -127,15 +146,40 @@ function decide(kind: VerdictKind, text: string | undefined, origin: Error | nul
   return new DecisionValue(kind, reply, origin);
 }
 
-const ACCEPT = make("accept", undefined, null);
-const SKIP = make("skip", undefined, null);
+/**
+ * Verdicts without a text are constants: they are made for many messages that pass. The first few are made with their place
+ * nevertheless, and again after one was not returned, so that the log can say where that was.
+ */
+const CONSTANTS = { accept: new DecisionValue("accept", null, null), skip: new DecisionValue("skip", null, null) };
+const PLACED = 100;
+let placedLeft = PLACED;
+
+/** The next of these verdicts tell where they were made. */
+export function placeNext(): void {
+  placedLeft = PLACED;
+}
+
+/** A verdict that is shared by all who give it: nothing tells which call made it. */
+export function isShared(decision: Decision): boolean {
+  return decision === CONSTANTS.accept || decision === CONSTANTS.skip;
+}
+
+function plain<K extends keyof typeof CONSTANTS>(kind: K): Verdict<K> {
+  if (placedLeft > 0) {
+    placedLeft -= 1;
+    return make(kind, undefined, new Error());
+  }
+  made.count += 1;
+  made.last = CONSTANTS[kind];
+  return CONSTANTS[kind] as unknown as Verdict<K>;
+}
 
 /**
  * Ends this filter's part: it sees no more of the message (at `connect` and `helo`: of the connection), and its
  * changes stay. Other filters go on. (`SMFIS_ACCEPT`)
  */
 export function accept(): Verdict<"accept"> {
-  return ACCEPT;
+  return plain("accept");
 }
 
 /** The message is thrown away, and the SMTP client is told that it was taken. (`SMFIS_DISCARD`) */
@@ -145,7 +189,7 @@ export function discard(): Verdict<"discard"> {
 
 /** From `body`: no more chunks of this message for this filter. (`SMFIS_SKIP`) */
 export function skip(): Verdict<"skip"> {
-  return SKIP;
+  return plain("skip");
 }
 
 /**

@@ -5,7 +5,7 @@
 import { decodeText } from "../protocol/bytes.ts";
 import type { Phase } from "../protocol/phases.ts";
 import type { Session } from "../handler/types.ts";
-import { accept, discard, reject, skip, tempfail } from "../handler/verdict.ts";
+import { accept, discard, reject, skip, tempfail, withoutCounting } from "../handler/verdict.ts";
 import type { Opal, RubyModule } from "./opal.ts";
 
 /** The session with what some phase has of it. */
@@ -121,7 +121,7 @@ export function definePmilter(opal: Opal, current: () => Call | null): void {
   for (const [name, value] of Object.entries(STATUS)) opal.const_set(Pmilter, `SMFIS_${name}`, value);
   opal.defs(Pmilter, "$name", () => "pmilter");
   opal.defs(Pmilter, "$status=", (status: unknown) => {
-    call().verdict = verdictOf(status, raise);
+    call().verdict = withoutCounting(() => verdictOf(status, raise));
     return status;
   });
 

@@ -128,6 +128,8 @@ export class Generation {
   #silent = 0;
   /** When a further worker was last started, or when the next may be started after one failed. */
   #reinforceAt = 0;
+  /** What its workers say once. */
+  readonly #said = new Set<string>();
 
   /** Nothing runs yet: see {@link load}. */
   constructor(options: GenerationOptions) {
@@ -486,6 +488,7 @@ export class Generation {
         if (this.#options.roster.take(message.slot, member.row)) this.#offer(member, message.slot);
         return;
       case "log":
+        if (message.once != null && !this.#isNew(message.once)) return;
         events.log(message.level, message.text, message.fields);
         return;
       case "print":
@@ -508,6 +511,12 @@ export class Generation {
       default:
         message satisfies never;
     }
+  }
+
+  #isNew(once: string): boolean {
+    const isNew = !this.#said.has(once);
+    this.#said.add(once);
+    return isNew;
   }
 
   #offer(member: Member, slot: number): void {

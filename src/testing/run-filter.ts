@@ -3,7 +3,7 @@
  * session and the conversation are those of the server.
  */
 import { parseConfig } from "../config/load.ts";
-import type { FailureReport, Report } from "../handler/report.ts";
+import { type FailureReport, placeOfWarning, type Report, type WarningReport } from "../handler/report.ts";
 import { checkFilter } from "../handler/filter.ts";
 import { Chain } from "../handler/chain.ts";
 import { Conversation } from "../handler/conversation.ts";
@@ -31,6 +31,8 @@ export interface RunFilterOptions extends Mail {
 export interface FilterOutcome extends Outcome {
   /** Handlers that threw, rejected, took too long or broke a limit; each got the fallback of the configuration's defaults. */
   readonly failures: readonly FailureReport[];
+  /** Verdicts that a handler made and did not return, once for each place: most likely a `return` is missing. */
+  readonly warnings: readonly WarningReport[];
 }
 
 /**
@@ -47,20 +49,27 @@ export async function runFilter<S, O>(
   mail: RunFilterOptions,
 ): Promise<FilterOutcome> {
   const failures: FailureReport[] = [];
+  const warnings = new Map<string, WarningReport>();
   const chain = chainOf(Array.isArray(filter) ? filter : [filter], mail.options ?? {});
   const home = { folder: mail.folder ?? process.cwd(), isCheck: false };
   for (const { loaded, options } of chain.filters) await loaded.start?.call(loaded.self, options, home);
   try {
     const transport = connectInMemory(chain, (report) => {
-      if (report.kind !== "failure") return;
-      failures.push(report);
+      if (report.kind === "verdict") return;
       const place = report.site === null ? "" : ` (${report.site.file}:${report.site.line})`;
-      console.error(`runFilter: ${report.phase} of ${report.filter}: ${report.message}${place}`);
+      const where = `runFilter: ${report.phase} of ${report.filter}: `;
+      if (report.kind === "failure") {
+        failures.push(report);
+        console.error(`${where}${report.message}${place}`);
+      } else if (!warnings.has(placeOfWarning(report))) {
+        warnings.set(placeOfWarning(report), report);
+        console.error(`${where}${report.verdict}() was not returned and has no effect${place}`);
+      }
     });
     await using client = MilterClient.over(transport, { as: mail.as ?? "postfix", offer: mail.offer });
     const outcome = await client.send(mail);
     await client.quit();
-    return { ...outcome, failures };
+    return { ...outcome, failures, warnings: [...warnings.values()] };
   } finally {
     for (const { loaded } of chain.filters) await loaded.stop?.call(loaded.self);
   }

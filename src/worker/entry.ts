@@ -12,8 +12,9 @@ import type { WorkerCounter } from "../counters.ts";
 import type { Judgement } from "../check/judge.ts";
 import { placeOfMember } from "../check/source-text.ts";
 import type { Chain } from "../handler/chain.ts";
+import { placeOfWarning } from "../handler/report.ts";
+import { describeThrown } from "../handler/site.ts";
 import type { FilterHome } from "../handler/types.ts";
-import { describeThrown, siteOf } from "../handler/site.ts";
 import { BEAT_MS, Ledger } from "../ledger.ts";
 import { heapBytes } from "../memory.ts";
 import type { Wants } from "../protocol/negotiate.ts";
@@ -27,12 +28,13 @@ import { Connection, type ConnectionHome } from "./connection.ts";
 import { callModule, loadChain, loadModule } from "./loader.ts";
 import { standInChain } from "./stand-in.ts";
 import { failureOf, LoadError, type LoadFailure } from "./load-failure.ts";
-import { logLine } from "./log-lines.ts";
+import { type CodeName, logLine } from "./log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "./messages.ts";
 import { Outbox } from "./outbox.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../ruby/scripts.ts";
 import { serveSources } from "./serve-sources.ts";
+import { strayLine } from "./stray-failure.ts";
 import { placeOfMissingExport, placeOfModule, readSources, type Sources, textOf, versionOf } from "./sources.ts";
 
 /** The side of the thread that the main thread talks to. */
@@ -54,6 +56,8 @@ const WRITER_BYTES = 64 * 1024;
 const STOP_TIMEOUT_MS = 5000;
 /** A heap that is too large is collected at most so often, unless it has doubled: what is still there then is held. */
 const COLLECT_MS = 5000;
+/** Places of handlers that are warned of, at most. */
+const MAX_SAID = 1000;
 /** Idle connections are looked for this often, at most. */
 const MAX_SWEEP_MS = 30_000;
 
@@ -71,6 +75,9 @@ class Server {
   #hasEnded = false;
 
   readonly #beat: ReturnType<typeof setInterval>;
+  readonly #code: CodeName;
+  /** What was said once. */
+  readonly #said = new Set<string>();
   readonly #roster: Roster;
   readonly #acceptor: Acceptor;
 
@@ -79,6 +86,7 @@ class Server {
     const code = { folder: dirname(config.file), version: versionOf(sources) };
     const logs = (level: LogLevel) => isLogged(level, logLevel);
     this.#chain = chain;
+    this.#code = code;
     this.#roster = roster;
     this.#home = {
       row,
@@ -90,8 +98,10 @@ class Server {
       now: () => Math.round(performance.now()),
       report: (report) => {
         if (report.kind === "failure") ledger.count(row, COUNTER_OF[report.cause]);
+        const once = report.kind === "warning" ? placeOfWarning(report) : null;
+        if (once !== null && !this.#isNew(once)) return;
         const line = logLine(report, code);
-        if (logs(line.level)) post({ kind: "log", ...line });
+        if (logs(line.level)) post({ kind: "log", ...line, once });
       },
       log: (level, text) => {
         if (logs(level)) post({ kind: "log", level, text, fields: {} });
@@ -193,6 +203,19 @@ class Server {
 
   count(counter: WorkerCounter): void {
     this.#home.ledger.count(this.#home.row, counter);
+  }
+
+  /** Something was thrown, or a promise rejected, that no call of a handler waits for. */
+  failedOutside(error: unknown): void {
+    this.count("late");
+    post({ kind: "log", ...strayLine(error, this.#chain.filters, sources, this.#code) });
+  }
+
+  /** Whether this is to be said, as it is the first time. */
+  #isNew(once: string): boolean {
+    const isNew = !this.#said.has(once) && this.#said.size < MAX_SAID;
+    if (isNew) this.#said.add(once);
+    return isNew;
   }
 
   /** Gives up what can go on in another generation, now and whenever a message has ended. */
@@ -493,11 +516,8 @@ self.onmessage = ({ data: message }) => {
 // What a handler throws in a timer, or rejects without anyone waiting, must not end the worker and its sessions.
 for (const event of ["uncaughtException", "unhandledRejection"] as const) {
   process.on(event, (error: unknown) => {
-    const site = siteOf(error);
-    const at = site === null ? "" : ` at=${site.file}:${site.line}`;
-    const text = `a handler failed outside of any call:${at} error=${JSON.stringify(describeThrown(error))}`;
-    post({ kind: "log", level: "error", text, fields: { cause: "late", file: site?.file, line: site?.line } });
-    server?.count("late");
+    if (server === null) post({ kind: "log", ...strayLine(error, [], sources, { folder: "/", version: "" }) });
+    else server.failedOutside(error);
   });
 }
 provideApi();

@@ -29,7 +29,14 @@ export interface CodeName {
 }
 
 export function logLine(report: Report, code: CodeName): LogLine {
-  return report.kind === "verdict" ? verdictLine(report, code) : failureLine(report, code);
+  switch (report.kind) {
+    case "verdict":
+      return verdictLine(report, code);
+    case "failure":
+      return failureLine(report, code);
+    case "warning":
+      return lineOf("warn", `${report.verdict}() was not returned and has no effect`, subject(report, code));
+  }
 }
 
 /** A line of a head and fields, in both forms. */
@@ -54,6 +61,8 @@ function verdictLine(report: VerdictReport, code: CodeName): LogLine {
     ...(report.isObserved ? { observed: true } : {}),
     verdict: report.verdict,
     scope: report.scope,
+    // What the line is about stands first in it.
+    ...(report.scope === "recipient" ? { recipient: report.recipient } : {}),
     ...subject(report, code),
     ...(report.isFallback ? { fallback: true } : {}),
     ...(report.changes > 0 ? { changes: report.changes } : {}),
@@ -93,13 +102,13 @@ function subject(report: Report, code: CodeName): Record<string, unknown> {
 /** Who and what a line is about, in the order of all lines; what is empty is left out. */
 export function subjectFields(subject: Subject, version: string): Record<string, unknown> {
   const fields = {
-    recipient: subject.recipient,
     queue_id: subject.queueId,
     message_id: subject.messageId,
     client: subject.client,
     helo: subject.helo,
     user: subject.user,
     from: subject.sender,
+    recipient: subject.recipient,
     to: subject.recipients.length === 0 ? null : subject.recipients,
     to_more: subject.moreRecipients === 0 ? null : subject.moreRecipients,
     size: subject.size,

@@ -119,6 +119,8 @@ export type FromWorker =
       readonly level: LogLevel;
       readonly text: string;
       readonly fields: Readonly<Record<string, unknown>>;
+      /** Written for the first worker of a generation that says it; null: each time. */
+      readonly once?: string | null;
     }
   /** What a handler printed: whole lines. */
   | { readonly kind: "print"; readonly text: string }

@@ -113,8 +113,8 @@ test("late: what is thrown after the verdict, or in a timer, is logged and count
   using bystander = await RawClient.connect(server.addresses[0]!);
   for (const command of [OPTNEG, connect(), helo()]) await bystander.ask(command);
   for (const [way, pattern] of [
-    ["after", /a handler failed outside of any call: at=\S*filter\.ts:6 error="Error: too late"/],
-    ["timer", /a handler failed outside of any call: at=\S*filter\.ts:7 error="Error: too late"/],
+    ["after", /a handler failed outside of any call: filter=filter at=filter\.ts:6 error="Error: too late"/],
+    ["timer", /a handler failed outside of any call: filter=filter at=filter\.ts:7 error="Error: too late"/],
   ] as const) {
     for (const [phase, offer] of [
       ["envfrom", OPTNEG],
@@ -127,6 +127,117 @@ test("late: what is thrown after the verdict, or in a timer, is logged and count
   }
   expectCodes(await bystander.ask(mail()), "c");
   expect((await statusOf(server)).counters).toMatchObject({ late: 4, errors: 0, fallbacks: 0, workersDied: 0 });
+});
+
+test("late: a promise that nobody awaits names filter, file and line, by its stack or by who imports the file", async () => {
+  const own = (name: string, call: string, imports: string) => `import { defineFilter } from "pmilter";
+${imports}
+async function save() { await Bun.sleep(1); throw new Error("${name} itself"); }
+export default defineFilter({
+  envfrom(session, sender) { if (sender === "<${name}-own@c.test>") save(); },
+  envrcpt(session, recipient) { ${call} },
+});
+`;
+  await using server = await startPmilter({
+    server: { workers: 1 },
+    config: ["first", "second"].map((name) => `[[filter]]\npath = "rules/${name}.ts"\nname = "${name}"\n`).join(""),
+    files: {
+      "rules/first.ts": own("first", "", ""),
+      "rules/second.ts": own(
+        "second",
+        'if (recipient === "<lib@c.test>") write(); if (recipient === "<both@c.test>") shared(); if (recipient === "<text@c.test>") Promise.reject("text");',
+        'import { write } from "./lib/write.ts";\nimport { shared } from "./shared.ts";',
+      ),
+      "rules/lib/write.ts": "export async function write() { await Bun.sleep(1); throw new Error('lib'); }\n",
+      "rules/shared.ts": "export async function shared() { throw new Error('both'); }\n",
+    },
+  });
+  using session = await RawClient.connect(server.addresses[0]!);
+  await session.ask(OPTNEG, connect(), helo());
+  for (const [sender, recipient, expected] of [
+    ["first-own", "x", 'filter=first at=rules/first.ts:3 error="Error: first itself"'],
+    ["second-own", "x", 'filter=second at=rules/second.ts:4 error="Error: second itself"'],
+    ["x", "lib", 'filter=second at=rules/lib/write.ts:1 error="Error: lib"'],
+    // The stack shows who has called it.
+    ["x", "both", 'filter=second at=rules/shared.ts:1 error="Error: both"'],
+    // Without a stack nothing tells.
+    ["x", "text", 'error="thrown: text"'],
+  ] as const) {
+    const from = server.log.all.length;
+    expectCodes(await session.ask(mail(`<${sender}@c.test>`), rcpt(`<${recipient}@c.test>`)), "cc");
+    const line = await server.log.next(/outside of any call/, { from });
+    expect(line).toEndWith(`[error]: a handler failed outside of any call: ${expected}`);
+    await session.send(ABORT);
+  }
+});
+
+test("unreturned: a verdict without its return is told once for all workers, by filter, file and line, and counted", async () => {
+  await using server = await startPmilter({
+    server: { workers: 2 },
+    config: '[[filter]]\npath = "rules.ts"\n\n[[filter]]\npath = "late.ts"\n',
+    files: {
+      "rules.ts": `import { defineFilter, reject } from "pmilter";
+const never = reject("550 5.7.1 a constant");
+export default defineFilter({
+  envfrom(_, sender) {
+    if (sender.includes("x")) reject("550 5.7.1 forgotten");
+    if (sender.includes("never")) return never;
+  },
+});
+`,
+      "late.ts": `import { accept, defineFilter } from "pmilter";
+export default defineFilter({
+  async eom() {
+    accept();
+    await 0;
+  },
+});
+`,
+    },
+  });
+  for (let connection = 0; connection < 6; connection++) {
+    using session = await RawClient.connect(server.addresses[0]!);
+    await session.ask(OPTNEG, connect(), helo());
+    expectCodes(await session.ask(mail("<x@c.test>")), "c");
+    expectCodes(await session.ask(EOM), "c");
+    await session.send(QUIT);
+    await session.ended();
+  }
+  const about = /^\[.*\]\[warn\]: (\w+)\(\) was not returned and has no effect: client=.* (filter=.*)$/;
+  await server.log.next(/reject\(\) was not returned/);
+  await server.log.next(/accept\(\) was not returned/);
+  await server.stop();
+  const told = server.log.all.flatMap((line) => about.exec(line)?.slice(1).join(" ") ?? []);
+  expect(told.toSorted()).toEqual([
+    "accept filter=late phase=eom at=late.ts:4",
+    "reject filter=rules phase=envfrom at=rules.ts:5",
+  ]);
+});
+
+test("unreturned: it is counted each time, and said again by code that was loaded anew", async () => {
+  const source = (mark: string) => `import { defineFilter, reject } from "pmilter";
+export default defineFilter({ helo() { reject(); } }); // ${mark}
+`;
+  await using server = await startPmilter({
+    server: { workers: 1 },
+    config: '[[filter]]\npath = "rules.ts"\n',
+    files: { "rules.ts": source("one") },
+  });
+  const play = async () => {
+    using session = await RawClient.connect(server.addresses[0]!);
+    await session.ask(OPTNEG, connect(), helo());
+    await session.send(QUIT);
+    await session.ended();
+  };
+  for (let times = 0; times < 3; times++) await play();
+  await server.log.next(/was not returned/);
+  expect((await statusOf(server)).counters.unreturned).toBe(3);
+  const from = server.log.all.length;
+  await Bun.write(`${server.dir}/rules.ts`, source("two"));
+  await server.log.next(/reload: generation 2 serves/, { from });
+  await play();
+  await server.log.next(/was not returned/, { from });
+  expect(server.log.all.filter((line) => line.includes("was not returned"))).toHaveLength(2);
 });
 
 test("never-settles: the fallback at the deadline, with on_timeout and not on_error, at each phase", async () => {

@@ -88,15 +88,16 @@ describeBehindEach("the log", (server) => {
     // Each recipient is refused by itself.
     expect(lines).toHaveLength(forRecipient ? 2 : 1);
     const recipients = phase.startsWith("env") ? "" : "to=<bob@example.org>,<c@example.org> ";
-    const recipient = phase === "envrcpt" ? "recipient=<bob@example.org> " : "";
+    const recipient = "recipient=<bob@example.org> ";
+    const found = phase === "envrcpt" && !forRecipient ? recipient : "";
     // Content that is refused at the end was received as a whole.
     const isContent = ["header", "eoh", "body", "eom"].includes(phase);
     const reply = way === "reject" ? ' reply="550-5.7.1 No \\"quotes\\" 100%\\r\\n550 5.7.1 line two"' : "";
     // Postfix names it once it has accepted a recipient.
     const queueId = isPostfix && PHASES.indexOf(phase) < 2 ? "" : "queue_id=ID ";
     expect(withoutPlace(lines[0]!).replace(/queue_id=\w+/, "queue_id=ID")).toBe(
-      `[notice]: ${way}${forRecipient ? " recipient" : ""}: ${recipient}` +
-        `${queueId}client="${clientName(as)} [ADDRESS]" helo=HELO from=<${FROM}> ${recipients}` +
+      `[notice]: ${way}${forRecipient ? " recipient" : ""}: ${forRecipient ? recipient : ""}` +
+        `${queueId}client="${clientName(as)} [ADDRESS]" helo=HELO from=<${FROM}> ${found}${recipients}` +
         `${isContent ? "size=SIZE " : ""}ms=MS version=VERSION ` +
         `filter="my rules" phase=${phase} at=rules.ts:${LINES[way]}${reply}`,
     );
