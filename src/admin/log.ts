@@ -1,5 +1,6 @@
 /** The server's log on standard error: text in the original's shape or with local time, or one JSON object a line. */
 import { isLogged, type LogLevel } from "./log-level.ts";
+import { LineLimit } from "./line-limit.ts";
 import type { Output } from "./output.ts";
 
 export const LOG_FORMATS = ["text", "plain", "json"] as const;
@@ -40,6 +41,15 @@ export class Log {
 
   /** Told of each line, logged or not. */
   onLine: ((text: string, fields: LogFields) => void) | null = null;
+  readonly #limit = new LineLimit({
+    tell: (level, kind, count) =>
+      this.write(level, `${count} more lines like this one in the last minute: ${kind}`, { more: count, like: kind }),
+    after(ms, callback) {
+      const timer = setTimeout(callback, ms);
+      timer.unref();
+      return () => clearTimeout(timer);
+    },
+  });
 
   constructor(output: Output, threshold: LogLevel, format: LogFormat) {
     this.#output = output;
@@ -62,8 +72,15 @@ export class Log {
     return formatLogLine(this.#format, new Date(), level, text, fields);
   }
 
-  write(level: LogLevel, text: string, fields: LogFields = {}): void {
+  /** @param kind of lines that may come in great numbers: only so many a minute are written, see `LineLimit` */
+  write(level: LogLevel, text: string, fields: LogFields = {}, kind?: string): void {
     this.onLine?.(text, fields);
-    if (isLogged(level, this.#threshold)) this.#output.push(this.format(level, text, fields));
+    if (!isLogged(level, this.#threshold)) return;
+    if (kind === undefined || this.#limit.admits(kind, level)) this.#output.push(this.format(level, text, fields));
+  }
+
+  /** No more lines come: tells of those that were held back. */
+  end(): void {
+    this.#limit.close();
   }
 }

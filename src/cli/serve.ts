@@ -45,6 +45,7 @@ export async function serve(
     log.write("warn", "running as root: set server.user, so that handlers have no more rights than they need");
   }
   const onFatal = (reason: string) => {
+    log.end();
     log.write("emerg", `${reason}; the server ends`);
     void flush().then(() => process.exit(EXIT_FATAL));
   };
@@ -71,6 +72,7 @@ export async function serve(
     const what = server.isStarting ? "the start is abandoned" : "stopping";
     log.write("notice", `${signal}: ${what}, ${server.connections} connections open`);
     await server.stop();
+    log.end();
     log.write("notice", "stopped");
     return 0;
   } finally {

@@ -13,9 +13,12 @@ export function peerName({ remoteAddress: host, remotePort: port }: Remote, list
   return formatAddress({ kind: "tcp", host, port, family: host.includes(":") ? 6 : 4 });
 }
 
+/** The kind of lines that {@link refusal} is. */
+export const REFUSED = "not in server.allow, connection refused";
+
 /** What is logged of one that `server.allow` does not let in. */
 export function refusal(peer: PeerName): string {
-  return `${peer}: not in server.allow, connection refused`;
+  return `${peer}: ${REFUSED}`;
 }
 
 /** The networks of `server.allow`; null if everybody is let in. */

@@ -21,7 +21,8 @@ import { ANSWERED_MS, LATEST_MS, MAX_COST, PREPARE_MS, UNPLACED_MS } from "./pol
 import { forOthers, forStandIn, handOver, recover } from "./recovery.ts";
 
 export interface ConnectionsHost {
-  log(level: LogLevel, text: string, fields?: LogFields): void;
+  /** @param of the kind, for lines that may come in great numbers */
+  log(level: LogLevel, text: string, fields?: LogFields, of?: string): void;
   /** By `server.allow` as it is now. One that is not is logged. */
   isLetIn(peer: PeerName): boolean;
   /** A connection of the main thread has ended: there is room for another. */
@@ -352,7 +353,8 @@ export class Connections {
 
   /** A connection that cannot be served any more, whatever its peer does. */
   #loseConnection(slot: number, reason: string): void {
-    this.#host.log("error", `${this.#roster.peerOf(slot)}: connection closed: ${reason}`);
+    const what = "connection closed";
+    this.#host.log("error", `${this.#roster.peerOf(slot)}: ${what}: ${reason}`, {}, what);
     this.#counters.count("sessionsLost");
     this.#endConnection(slot);
   }

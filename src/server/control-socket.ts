@@ -11,7 +11,7 @@ import { CONTROL_RETRY_MS } from "./policy.ts";
 export class ControlSocket {
   readonly #path: string;
   readonly #handle: ControlHandler;
-  readonly #log: (level: LogLevel, text: string) => void;
+  readonly #log: (level: LogLevel, text: string, of?: string) => void;
   #listener: Listener | null = null;
   /** While it is being made again. */
   #isOpening = false;
@@ -21,7 +21,7 @@ export class ControlSocket {
   #reason = "";
   #isClosed = false;
 
-  constructor(path: string, handle: ControlHandler, log: (level: LogLevel, text: string) => void) {
+  constructor(path: string, handle: ControlHandler, log: (level: LogLevel, text: string, of?: string) => void) {
     this.#path = path;
     this.#handle = handle;
     this.#log = log;
@@ -68,7 +68,7 @@ export class ControlSocket {
   /** @throws ListenError */
   async #listen(): Promise<void> {
     const listener = await listenForControl(this.#path, this.#handle, (error) =>
-      this.#log("warn", `server.control: ${error.message}`),
+      this.#log("warn", `server.control: ${error.message}`, "server.control"),
     );
     if (this.#isClosed) listener.close({ unlink: true });
     else this.#listener = listener;

@@ -3,6 +3,7 @@
  * thread, or nobody while there is no room. What becomes of a connection is somebody else's business.
  */
 import type { LogLevel } from "../admin/log-level.ts";
+import { RecurringState } from "../admin/recurring-state.ts";
 import { formatAddress, type ListenAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
 import { replaceDescriptor } from "../net/libc.ts";
@@ -14,7 +15,8 @@ import { type SharedListener, listen } from "./listener.ts";
 import { resolveGroup, resolveUser } from "./privileges.ts";
 
 export interface DoorsHost {
-  log(level: LogLevel, text: string): void;
+  /** @param of the kind, for lines that may come in great numbers */
+  log(level: LogLevel, text: string, of?: string): void;
   /** This thread has accepted a connection, of which nothing was read. */
   accepted(descriptor: number, peer: PeerName): void;
   /** Slots may be free: those that were accepted while none was come first. */
@@ -34,6 +36,20 @@ export class Doors {
   /** Why a listening socket could not be used when it was last tried; null if all could. */
   #deafBecause: string | null = null;
   #isClosed = false;
+  readonly #fullness = new RecurringState({
+    began: () => this.#host.log("warn", `${this.#roster.total} connections (${this.#limit}): further ones wait`),
+    ended: (times, seconds) =>
+      this.#host.log(
+        "notice",
+        `connections are accepted at once again: they had to wait ${times} times, ${seconds} s altogether`,
+      ),
+    now: () => performance.now(),
+  });
+  readonly #deafness = new RecurringState({
+    began: () => this.#host.log("error", `connections cannot be accepted: ${this.#deafBecause}`),
+    ended: (times) => this.#host.log("notice", `connections can be accepted again: they could not ${times} times`),
+    now: () => performance.now(),
+  });
   /** Listeners that clients do not find; as they were when it was last looked. */
   #unreachable: readonly SharedListener[] = [];
 
@@ -65,7 +81,7 @@ export class Doors {
         gid: group,
         backlog: listenBacklog,
         onConnection: (accepted) => this.#host.accepted(accepted.fd, peerName(accepted, name)),
-        onError: (error) => this.#host.log("error", `${name}: ${error.message}`),
+        onError: ({ message }) => this.#host.log("error", `${name}: ${message}`, "a connection could not be accepted"),
       });
       if (this.#isClosed) {
         listener.close({ unlink: true });
@@ -124,15 +140,15 @@ export class Doors {
   /** Looks again, if what was found last may not be so any more. */
   look(): void {
     if (this.#isUnsettled) this.settleRoom();
+    this.#fullness.look();
+    this.#deafness.look();
     const before = this.#unreachable;
     this.#unreachable = this.#listeners.filter((listener) => !listener.isReachable());
     for (const listener of this.#unreachable) {
       if (before.includes(listener)) continue;
       const where = formatAddress(listener.address);
-      this.#host.log(
-        "error",
-        `${where}: the socket file was removed or replaced, and no mail server finds this one: restart`,
-      );
+      const what = "the socket file was removed or replaced, and no mail server finds this one: restart";
+      this.#host.log("error", `${where}: ${what}`, what);
     }
   }
 
@@ -144,11 +160,9 @@ export class Doors {
   /** Whether there is a slot for another connection, and with that whether any is accepted. */
   settleRoom(): void {
     if (!this.#roster.isFull) this.#host.addSurplus();
-    const { isFull, total } = this.#roster;
-    if (isFull && !this.#isFull) {
-      this.#host.log("warn", `${total} connections (${this.#limit}): further ones wait`);
-    }
+    const { isFull } = this.#roster;
     this.#isFull = isFull;
+    this.#fullness.set(isFull);
     this.#roster.isAwaited = isFull;
     // One that became free before this was said is found by looking.
     this.#isUnsettled = isFull;
@@ -167,10 +181,10 @@ export class Doors {
         else listener.pause();
       }
       this.#deafBecause = null;
+      this.#deafness.set(false);
     } catch (error) {
-      const reason = toError(error).message;
-      if (reason !== this.#deafBecause) this.#host.log("error", reason);
-      this.#deafBecause = reason;
+      this.#deafBecause = toError(error).message;
+      this.#deafness.set(true);
       this.#isUnsettled = true;
     }
   }

@@ -38,7 +38,8 @@ import { within } from "./within.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
 export interface GenerationEvents {
-  log(level: LogLevel, text: string, fields?: LogFields): void;
+  /** @param of the kind, for lines that may come in great numbers */
+  log(level: LogLevel, text: string, fields?: LogFields, of?: string): void;
   print(text: string): void;
   /** The sources were read: their changes are to be noticed from now on. */
   sources(): void;
@@ -95,6 +96,9 @@ export interface GenerationOptions {
 const COUNTER_OF = { blocked: "blocked", died: "workersDied", memory: "workersRecycled" } as const;
 
 const connections = (count: number) => `${count} connection${count === 1 ? "" : "s"}`;
+
+/** The kind of lines that tell of a worker that is lost. */
+const LOST = "a worker with … ended, or is taken for stuck; another is started";
 
 const megabytes = (bytes: number) => Math.round(bytes / 2 ** 20);
 
@@ -386,7 +390,8 @@ export class Generation {
     this.#spawn(place).catch((error: unknown) => {
       this.#reinforceAt = performance.now() + STUCK_RETRY_MS;
       if (!this.#isCut && !this.#hasEnded) {
-        this.#options.events.log("error", `a further worker could not be started: ${String(error)}`);
+        const what = "a further worker could not be started";
+        this.#options.events.log("error", `${what}: ${String(error)}`, {}, what);
       }
     });
   }
@@ -489,7 +494,7 @@ export class Generation {
         return;
       case "log":
         if (message.once != null && !this.#isNew(message.once)) return;
-        events.log(message.level, message.text, message.fields);
+        events.log(message.level, message.text, message.fields, message.of);
         return;
       case "print":
         events.print(message.text);
@@ -538,7 +543,8 @@ export class Generation {
     // One that needs so much from the start is not helped by another start.
     if (member.livedMs < STABLE_MS) return;
     events.count(COUNTER_OF.memory);
-    events.log("warn", `a worker holds ${held}; another takes its place, and it finishes its sessions`);
+    const then = "another takes its place, and it finishes its sessions";
+    events.log("warn", `a worker holds ${held}; ${then}`, {}, then);
     this.#dismiss(member);
     if (this.#ending === null) this.#respawn(member.place, 0);
   }
@@ -552,7 +558,7 @@ export class Generation {
     member.state = "over";
     this.#takeFrom(member);
     events.count(COUNTER_OF[cause]);
-    events.log("crit", `a worker with ${connections(member.taken.length)} ${reason}; another is started`);
+    events.log("crit", `a worker with ${connections(member.taken.length)} ${reason}; another is started`, {}, LOST);
     if (cause !== "memory") this.#blockedAt = performance.now();
     member.loss = { cause, busySlot, since: member.silentSince };
     void member.thread.terminate().then(() => this.#orphan(member));
@@ -593,7 +599,8 @@ export class Generation {
     member.loss = { cause: "died", busySlot, since: member.silentSince };
     if (!this.#isCut) {
       events.count(COUNTER_OF.died);
-      events.log("crit", `a worker with ${connections(member.taken.length)} ended: ${reason}; another is started`);
+      const held = connections(member.taken.length);
+      events.log("crit", `a worker with ${held} ended: ${reason}; another is started`, {}, LOST);
     }
     if (isMember && this.#ending === null) this.#respawn(member.place, this.#delayAfterDeath(member, true));
     this.#orphan(member);
@@ -617,13 +624,15 @@ export class Generation {
       if (this.#isOver) return;
       if (WorkerThread.ending >= MAX_STUCK) {
         const held = `${WorkerThread.ending} threads do not end`;
-        this.#options.events.log("crit", `a worker is not replaced while ${held}: each takes memory`);
+        const what = "a worker is not replaced";
+        this.#options.events.log("crit", `${what} while ${held}: each takes memory`, {}, what);
         this.#respawn(place, STUCK_RETRY_MS);
         return;
       }
       this.#spawn(place).catch((error: unknown) => {
         if (this.#isOver) return;
-        this.#options.events.log("crit", `a worker could not be replaced: ${String(error)}`);
+        const what = "a worker could not be replaced";
+        this.#options.events.log("crit", `${what}: ${String(error)}`, {}, what);
         this.#respawn(place, this.#delayAfterDeath(this.#members[place]!, false));
       });
     };

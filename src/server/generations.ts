@@ -218,7 +218,8 @@ export class Generations {
       },
       (error: unknown) => {
         this.#standIn = null;
-        if (!this.#isStopping) this.#events.log("crit", `the fallback could not be given: ${String(error)}`);
+        const what = "the fallback could not be given";
+        if (!this.#isStopping) this.#events.log("crit", `${what}: ${String(error)}`, {}, what);
       },
     );
   }

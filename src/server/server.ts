@@ -5,13 +5,14 @@ import type { BlockList } from "node:net";
 import { availableParallelism } from "node:os";
 import type { Log } from "../admin/log.ts";
 import type { Output } from "../admin/output.ts";
+import { RecurringState } from "../admin/recurring-state.ts";
 import { formatAddress, type ListenAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { Counters, type Counts } from "../counters.ts";
 import { Ledger } from "../ledger.ts";
 import { residentBytes } from "../memory.ts";
-import { allowedBy, isAllowed, type PeerName, refusal } from "../net/peer.ts";
+import { allowedBy, isAllowed, type PeerName, REFUSED, refusal } from "../net/peer.ts";
 import { Roster } from "../roster.ts";
 import { LoadError } from "../worker/load-failure.ts";
 import type { ChainSummary } from "../worker/messages.ts";
@@ -121,6 +122,16 @@ export class FilterServer {
   readonly #fallbackRate = new FallbackRate(performance.now());
   readonly #review: Review;
   readonly #failures = new RecentFailures();
+  readonly #starvation = new RecurringState({
+    began: () =>
+      this.#options.log.write("crit", "no file descriptors are left: new connections wait until some are closed"),
+    ended: (times, seconds) =>
+      this.#options.log.write(
+        "notice",
+        `there are file descriptors again: there were none ${times} times, ${seconds} s altogether`,
+      ),
+    now: () => performance.now(),
+  });
   #stopped: Promise<void> | null = null;
   /** While it stops, a second signal has come: ends what is still waited for. */
   readonly #hurry = new AbortController();
@@ -135,7 +146,7 @@ export class FilterServer {
     this.#control = new ControlSocket(
       config.server.control,
       (request) => this.#answer(request),
-      (level, text) => options.log.write(level, text),
+      (level, text, of) => options.log.write(level, text, {}, of),
     );
     options.log.onLine = (text, fields) => this.#failures.note(text, fields);
     this.#review = new Review(options.workerUrl, options.log, (message) => this.#taskOutput(message));
@@ -151,7 +162,7 @@ export class FilterServer {
       this.#fitRoom();
     });
     this.#generations = new Generations(options.workerUrl, config, this.#ledger, this.#roster, this.#rows, {
-      log: (level, text, fields) => options.log.write(level, text, fields),
+      log: (level, text, fields, of) => options.log.write(level, text, fields, of),
       print: (text) => options.prints.push(text),
       sources: () => this.#watch(),
       ready: () => {
@@ -185,13 +196,13 @@ export class FilterServer {
       this.#counters,
       this.#nothing,
       {
-        log: (level, text, fields) => options.log.write(level, text, fields),
+        log: (level, text, fields, of) => options.log.write(level, text, fields, of),
         isLetIn: (peer) => this.#isLetIn(peer),
         ended: () => this.#doors.ended(),
       },
     );
     this.#doors = new Doors(this.#roster, () => this.#generations, this.#nothing, {
-      log: (level, text) => options.log.write(level, text),
+      log: (level, text, of) => options.log.write(level, text, {}, of),
       accepted: (descriptor, peer) => this.#admit(descriptor, peer),
       addSurplus: () => this.#connections.addSurplus(),
     });
@@ -200,7 +211,8 @@ export class FilterServer {
       changed: () => void this.#reloadChanged(),
       failed: (reason) => {
         this.#watchAgainAt = performance.now() + WATCH_AGAIN_MS;
-        options.log.write("error", `files are not watched for ${WATCH_AGAIN_MS / 1000} s: ${reason}`);
+        const what = `files are not watched for ${WATCH_AGAIN_MS / 1000} s`;
+        options.log.write("error", `${what}: ${reason}`, {}, what);
       },
     });
   }
@@ -483,7 +495,8 @@ export class FilterServer {
     const { log } = this.#options;
     const done = (ok: boolean, message: string): ReloadResult => {
       this.#lastReload = { ok, at: new Date(), message };
-      log.write(ok ? "notice" : "error", `reload: ${message}`);
+      // Files that change without an end fail without an end.
+      log.write(ok ? "notice" : "error", `reload: ${message}`, {}, ok ? undefined : "reload: … serves on");
       return this.#lastReload;
     };
     const before = this.#config;
@@ -536,7 +549,7 @@ export class FilterServer {
 
   readonly #taskOutput: TaskOutput = (message) => {
     if (message.kind === "print") this.#options.prints.push(message.text);
-    else this.#options.log.write(message.level, message.text, message.fields);
+    else this.#options.log.write(message.level, message.text, message.fields, message.of);
   };
 
   #answer({ command, config }: ControlRequest): Promise<object> | object {
@@ -577,7 +590,7 @@ export class FilterServer {
 
   #isLetIn(peer: PeerName): boolean {
     if (isAllowed(this.#allowed, peer)) return true;
-    this.#options.log.write("warn", refusal(peer));
+    this.#options.log.write("warn", refusal(peer), {}, REFUSED);
     return false;
   }
 
@@ -626,16 +639,12 @@ export class FilterServer {
   /** Without a descriptor no connection can be accepted, and trying would take all of a core. */
   #lookAtDescriptors(): void {
     const isStarved = !this.#spare.look();
+    this.#starvation.look();
     if (isStarved === this.#roster.isStarved) return;
     this.#roster.isStarved = isStarved;
-    if (isStarved) {
-      this.#options.log.write("crit", "no file descriptors are left: new connections wait until some are closed");
-      this.#doors.settle();
-    } else {
-      this.#options.log.write("notice", "there are file descriptors again");
-      this.#doors.settle();
-      void this.#reloadChanged();
-    }
+    this.#starvation.set(isStarved);
+    this.#doors.settle();
+    if (!isStarved) void this.#reloadChanged();
   }
 }
 

@@ -7,7 +7,7 @@ import type { Socket } from "bun";
 import type { BlockList } from "node:net";
 import { acceptBy, type BoundListener, descriptorOf, type Handlers, remoteOf } from "../net/bun-listen.ts";
 import { dup } from "../net/libc.ts";
-import { isAllowed, type PeerName, peerName, refusal } from "../net/peer.ts";
+import { isAllowed, type PeerName, peerName, REFUSED, refusal } from "../net/peer.ts";
 import { ALL_SHARES, type Roster } from "../roster.ts";
 import type { Connection } from "./connection.ts";
 
@@ -48,7 +48,8 @@ export interface AcceptorHost {
   listening(): void;
   /** It does not listen any more, and was not told to: no slot is free, or a listening socket cannot be used. */
   stopped(): void;
-  log(level: "warn" | "error", text: string): void;
+  /** @param of the kind, for lines that may come in great numbers */
+  log(level: "warn" | "error", text: string, of: string): void;
 }
 
 /**
@@ -94,7 +95,8 @@ export class Acceptor {
       this.#host.doors.forEach((door, index) => this.#listenAt(door, index));
       this.#host.listening();
     } catch (error) {
-      this.#host.log("error", `a worker cannot accept connections: ${String(error)}`);
+      const what = "a worker cannot accept connections";
+      this.#host.log("error", `${what}: ${String(error)}`, what);
       this.pause();
       setTimeout(() => this.#host.stopped(), RETRY_MS);
     }
@@ -161,7 +163,8 @@ export class Acceptor {
         return;
       }
       socket.end();
-      this.#host.log("error", `${door.name}: ${String(error)}`);
+      const what = "a connection could not be taken";
+      this.#host.log("error", `${door.name}: ${what}: ${String(error)}`, what);
     }
   }
 
@@ -181,7 +184,7 @@ export class Acceptor {
     const mayKeep = this.#host.mayKeep() && !this.#isToPass();
     // Else its list may be out of date: the main thread has the one that counts.
     if (mayKeep && !isAllowed(allowed, peer)) {
-      this.#host.log("warn", refusal(peer));
+      this.#host.log("warn", refusal(peer), REFUSED);
       socket.end();
       return;
     }

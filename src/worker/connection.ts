@@ -34,7 +34,8 @@ export interface ConnectionHome {
   /** Milliseconds on a clock that never goes back. */
   now(): number;
   report(report: Report): void;
-  log(level: LogLevel, text: string): void;
+  /** @param of the kind, for lines that may come in great numbers */
+  log(level: LogLevel, text: string, of?: string): void;
   /** The connection is closed on this side. */
   closed(connection: Connection): void;
   /** What another generation wants of its sessions, once this one is to give up its own; null until then. */
@@ -45,6 +46,9 @@ export interface ConnectionHome {
   released(connection: Connection): void;
 }
 
+/** Kinds of lines. */
+export const INTERNAL_ERROR = "internal error, connection closed";
+const PROTOCOL_ERROR = "the mail server broke the protocol";
 /** More than this unread, while a handler works or replies wait, and the socket is paused. */
 const MAX_UNREAD_BYTES = 64 * 1024;
 
@@ -253,7 +257,7 @@ export class Connection implements ConversationHost, PacketTap {
   cut(reason: string): void {
     // A released one is no longer this worker's to end: `shutdown` would reach the peer through every copy.
     if (this.#isClosed || this.#isReleased) return;
-    this.#home.log("notice", `${this.#peer}: ${reason}, connection closed`);
+    this.#home.log("notice", `${this.#peer}: ${reason}, connection closed`, `${reason}, connection closed`);
     this.#hangUp();
   }
 
@@ -479,12 +483,13 @@ export class Connection implements ConversationHost, PacketTap {
   #complain(problem: unknown): void {
     if (problem instanceof ProtocolError) {
       this.count("protocolErrors");
-      this.#home.log("notice", `${this.#peer}: ${problem.message} (${problem.code}), connection closed`);
+      const text = `${this.#peer}: ${problem.message} (${problem.code}), connection closed`;
+      this.#home.log("notice", text, PROTOCOL_ERROR);
       return;
     }
     this.count("internalErrors");
     const stack = problem instanceof Error ? problem.stack : describeThrown(problem);
-    this.#home.log("error", `${this.#peer}: internal error, connection closed: ${stack}`);
+    this.#home.log("error", `${this.#peer}: ${INTERNAL_ERROR}: ${stack}`, INTERNAL_ERROR);
   }
 
   #hangUp(): void {

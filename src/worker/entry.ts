@@ -24,7 +24,7 @@ import { close, shutdown } from "../net/libc.ts";
 import { allowedBy, type PeerName } from "../net/peer.ts";
 import { Roster } from "../roster.ts";
 import { Acceptor } from "./acceptor.ts";
-import { Connection, type ConnectionHome } from "./connection.ts";
+import { Connection, type ConnectionHome, INTERNAL_ERROR } from "./connection.ts";
 import { callModule, loadChain, loadModule } from "./loader.ts";
 import { standInChain } from "./stand-in.ts";
 import { failureOf, LoadError, type LoadFailure } from "./load-failure.ts";
@@ -34,7 +34,7 @@ import { Outbox } from "./outbox.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../ruby/scripts.ts";
 import { serveSources } from "./serve-sources.ts";
-import { strayLine } from "./stray-failure.ts";
+import { STRAY_FAILURE, strayLine } from "./stray-failure.ts";
 import { placeOfMissingExport, placeOfModule, readSources, type Sources, textOf, versionOf } from "./sources.ts";
 
 /** The side of the thread that the main thread talks to. */
@@ -103,8 +103,8 @@ class Server {
         const line = logLine(report, code);
         if (logs(line.level)) post({ kind: "log", ...line, once });
       },
-      log: (level, text) => {
-        if (logs(level)) post({ kind: "log", level, text, fields: {} });
+      log: (level, text, of) => {
+        if (logs(level)) post({ kind: "log", level, text, fields: {}, of });
       },
       closed: (connection) => {
         this.#connections.delete(connection);
@@ -180,7 +180,8 @@ class Server {
     const options = { fd: descriptor, data: connection, socket: ADOPTED_HANDLERS };
     // The types lack this overload of Bun.connect; `test/server/bun-behaviour.test.ts` pins it down.
     (Bun.connect as unknown as (options: object) => Promise<unknown>)(options).catch((error: unknown) => {
-      this.#home.log("notice", `${peer}: the connection was gone before it was taken over: ${String(error)}`);
+      const what = "the connection was gone before it was taken over";
+      this.#home.log("notice", `${peer}: ${what}: ${String(error)}`, what);
       connection.disconnected();
     });
   }
@@ -193,7 +194,7 @@ class Server {
       return connection;
     } catch (error) {
       this.count("internalErrors");
-      this.#home.log("error", `${peer}: internal error, connection closed: ${describeThrown(error)}`);
+      this.#home.log("error", `${peer}: ${INTERNAL_ERROR}: ${describeThrown(error)}`, INTERNAL_ERROR);
       shutdown(this.#roster.heldOf(slot), "both");
       this.#leave(slot);
       this.#endIfIdle();
@@ -208,7 +209,7 @@ class Server {
   /** Something was thrown, or a promise rejected, that no call of a handler waits for. */
   failedOutside(error: unknown): void {
     this.count("late");
-    post({ kind: "log", ...strayLine(error, this.#chain.filters, sources, this.#code) });
+    post({ kind: "log", ...strayLine(error, this.#chain.filters, sources, this.#code), of: STRAY_FAILURE });
   }
 
   /** Whether this is to be said, as it is the first time. */
@@ -516,7 +517,8 @@ self.onmessage = ({ data: message }) => {
 // What a handler throws in a timer, or rejects without anyone waiting, must not end the worker and its sessions.
 for (const event of ["uncaughtException", "unhandledRejection"] as const) {
   process.on(event, (error: unknown) => {
-    if (server === null) post({ kind: "log", ...strayLine(error, [], sources, { folder: "/", version: "" }) });
+    if (server === null)
+      post({ kind: "log", ...strayLine(error, [], sources, { folder: "/", version: "" }), of: STRAY_FAILURE });
     else server.failedOutside(error);
   });
 }

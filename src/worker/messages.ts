@@ -121,6 +121,8 @@ export type FromWorker =
       readonly fields: Readonly<Record<string, unknown>>;
       /** Written for the first worker of a generation that says it; null: each time. */
       readonly once?: string | null;
+      /** Of lines that may come in great numbers: see `Log.write`. */
+      readonly of?: string | undefined;
     }
   /** What a handler printed: whole lines. */
   | { readonly kind: "print"; readonly text: string }

@@ -40,7 +40,7 @@ export class Outbox {
     // Told once there is room for that as well: else the count would be lost with the line.
     if (this.#pending + text.length > this.#maxPending) return;
     this.#dropped = 0;
-    this.post({ kind: "log", level: "warn", text, fields: {} });
+    this.post({ kind: "log", level: "warn", text, fields: {}, of: "lines of a worker were dropped" });
   }
 }
 

@@ -2,12 +2,13 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { MAX_LINES } from "../../src/admin/line-limit.ts";
 import { Fifo } from "../admin/fifo.ts";
 import { CONNECT, OPTNEG, packet, QUIT, RawClient, UNKNOWN } from "../server/wire.ts";
 import { describeWith, IS_LINUX, isRoot, outsideTool } from "../support/available.ts";
 import { controlOf, Lines, MAIN, type PmilterOptions, writeProject } from "../support/pmilter.ts";
 import { type TempDir, tempDir, waitFor } from "../support/temp.ts";
-import { cpuMs, expectLogged, filter, patternsOf, start, statusIn, USE_FILTER } from "./support.ts";
+import { cpuMs, expectLogged, expectLoggedTimes, filter, patternsOf, start, statusIn, USE_FILTER } from "./support.ts";
 
 setDefaultTimeout(120_000);
 
@@ -70,13 +71,12 @@ describe("a server that cannot start", () => {
   });
 });
 
-test("too-many: further ones wait, are served when one ends, and it is said each time", async () => {
+test("too-many: further ones wait, are served when one ends, and it is said when it begins and when it is over", async () => {
   await using server = await start("connect() {}, unknown() {}", { server: { max_connections: 3 } });
   const address = server.addresses[0]!;
   const three = await Promise.all([1, 2, 3].map(() => RawClient.connect(address)));
   for (const client of three) expect(await client.ask(OPTNEG)).toBe("O");
-  for (let round = 0; round < 2; round++) {
-    const from = server.log.all.length;
+  for (let round = 0; round < 5; round++) {
     using fourth = await RawClient.connect(address);
     await fourth.send(OPTNEG, CONNECT);
     for (const client of three) expect(await client.ask(UNKNOWN)).toBe("c");
@@ -87,13 +87,32 @@ test("too-many: further ones wait, are served when one ends, and it is said each
     await last.ended();
     expect(await fourth.codes(2)).toBe("Oc");
     // It has taken the place of the one that ended.
-    await expectLogged(server, "too-many", { from });
+    await expectLogged(server, "too-many");
     await fourth.send(QUIT);
     await fourth.ended();
     three.push(await RawClient.connect(address));
     expect(await three.at(-1)!.ask(OPTNEG)).toBe("O");
   }
   for (const client of three) client[Symbol.dispose]();
+  await server.log.next(
+    /\]\[notice\]: connections are accepted at once again: they had to wait \d+ times, \d+ s altogether/,
+  );
+  await expectLoggedTimes(server, "too-many", 1);
+});
+
+test("too-many: what a stream of hostile connections says is a count beyond the first lines", async () => {
+  await using server = await start("connect() {}", { server: { workers: 2 } });
+  for (let n = 0; n < 60; n++) {
+    using client = await RawClient.connect(server.addresses[0]!);
+    await client.send(new Uint8Array([0, 0, 0, 1, 0x21]));
+    await client.ended();
+  }
+  await server.stop();
+  const lines = server.log.all.filter((line) => /PMILTER_ERR_/.test(line));
+  expect(lines).toHaveLength(MAX_LINES);
+  expect(server.log.text).toContain(
+    `[notice]: ${60 - MAX_LINES} more lines like this one in the last minute: the mail server broke the protocol`,
+  );
 });
 
 describeWith(outsideTool("sh"), "with few descriptors", () => {

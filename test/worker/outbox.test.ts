@@ -39,6 +39,7 @@ test("once text was taken there is room again, and a line tells of what was drop
       level: "warn",
       text: "1 lines of a worker were dropped: they came faster than they could be taken",
       fields: {},
+      of: "lines of a worker were dropped",
     },
     print("y"),
   ]);

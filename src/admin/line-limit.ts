@@ -1,0 +1,74 @@
+/**
+ * Lines that a stream of connections or errors repeats: of each kind the first ones of a minute are written, the others are
+ * counted, and the count is written at the end of the minute. While a kind goes on, that is all: one line a minute.
+ */
+import type { LogLevel } from "./log-level.ts";
+
+/** Lines of one kind that are written before the others are only counted. */
+export const MAX_LINES = 20;
+export const WINDOW_MS = 60_000;
+
+interface Kind {
+  level: LogLevel;
+  written: number;
+  heldBack: number;
+  cancel(): void;
+}
+
+export interface LineLimitHost {
+  /** Tells how many lines of a kind were held back. */
+  tell(level: LogLevel, kind: string, count: number): void;
+  /** @returns a function that cancels it */
+  after(ms: number, callback: () => void): () => void;
+}
+
+export class LineLimit {
+  readonly #host: LineLimitHost;
+  readonly #kinds = new Map<string, Kind>();
+
+  constructor(host: LineLimitHost) {
+    this.#host = host;
+  }
+
+  /** A line of this kind is about to be written. @returns false if it is to be left out, since it was counted */
+  admits(kind: string, level: LogLevel): boolean {
+    const known = this.#kinds.get(kind);
+    if (known === undefined) {
+      const made: Kind = { level, written: 1, heldBack: 0, cancel: () => undefined };
+      this.#kinds.set(kind, made);
+      this.#wait(kind, made);
+      return true;
+    }
+    known.level = level;
+    if (known.written < MAX_LINES) {
+      known.written += 1;
+      return true;
+    }
+    known.heldBack += 1;
+    return false;
+  }
+
+  /** Tells of all that was held back: there will be no end of the minute. */
+  close(): void {
+    for (const [kind, { cancel, heldBack, level }] of this.#kinds) {
+      cancel();
+      if (heldBack > 0) this.#host.tell(level, kind, heldBack);
+    }
+    this.#kinds.clear();
+  }
+
+  #wait(kind: string, state: Kind): void {
+    state.cancel = this.#host.after(WINDOW_MS, () => {
+      const { heldBack, level } = state;
+      if (heldBack === 0) {
+        this.#kinds.delete(kind);
+        return;
+      }
+      // It goes on: from now on only counts are told, until a minute has passed without any.
+      state.heldBack = 0;
+      state.written = MAX_LINES;
+      this.#wait(kind, state);
+      this.#host.tell(level, kind, heldBack);
+    });
+  }
+}
