@@ -39,7 +39,7 @@ export async function serve(
   const flush = () => Promise.all([errors.flush(FLUSH_TIMEOUT_MS), prints.flush(FLUSH_TIMEOUT_MS)]);
 
   log.write("notice", `pmilter/${VERSION} starting (using Bun ${Bun.version})`);
-  if (incomplete !== null) log.write("warn", `the lines of verdicts are not logged: ${incomplete}`);
+  if (incomplete !== null) log.write("warn", `the log names the file of a verdict, but not its line: ${incomplete}`);
   logNotices(log, config);
   if (process.getuid?.() === 0 && config.server.user === null) {
     log.write("warn", "running as root: set server.user, so that handlers have no more rights than they need");

@@ -14,6 +14,8 @@ import { toError } from "./listen-error.ts";
 import { type SharedListener, listen } from "./listener.ts";
 import { resolveGroup, resolveUser } from "./privileges.ts";
 
+const NOT_ACCEPTED = "a connection could not be accepted";
+
 export interface DoorsHost {
   /** @param of the kind, for lines that may come in great numbers */
   log(level: LogLevel, text: string, of?: string): void;
@@ -47,7 +49,7 @@ export class Doors {
   });
   readonly #deafness = new RecurringState({
     began: () => this.#host.log("error", `connections cannot be accepted: ${this.#deafBecause}`),
-    ended: (times) => this.#host.log("notice", `connections can be accepted again: they could not ${times} times`),
+    ended: (times) => this.#host.log("notice", `connections can be accepted again, after ${times} failures`),
     now: () => performance.now(),
   });
   /** Listeners that clients do not find; as they were when it was last looked. */
@@ -81,7 +83,7 @@ export class Doors {
         gid: group,
         backlog: listenBacklog,
         onConnection: (accepted) => this.#host.accepted(accepted.fd, peerName(accepted, name)),
-        onError: ({ message }) => this.#host.log("error", `${name}: ${message}`, "a connection could not be accepted"),
+        onError: ({ message }) => this.#host.log("error", `${name}: ${NOT_ACCEPTED}: ${message}`, NOT_ACCEPTED),
       });
       if (this.#isClosed) {
         listener.close({ unlink: true });
@@ -147,7 +149,7 @@ export class Doors {
     for (const listener of this.#unreachable) {
       if (before.includes(listener)) continue;
       const where = formatAddress(listener.address);
-      const what = "the socket file was removed or replaced, and no mail server finds this one: restart";
+      const what = "the socket file was removed or replaced, and no mail server can connect until pmilter is restarted";
       this.#host.log("error", `${where}: ${what}`, what);
     }
   }

@@ -543,8 +543,8 @@ export class Generation {
     // One that needs so much from the start is not helped by another start.
     if (member.livedMs < STABLE_MS) return;
     events.count(COUNTER_OF.memory);
-    const then = "another takes its place, and it finishes its sessions";
-    events.log("warn", `a worker holds ${held}; ${then}`, {}, then);
+    const what = "it finishes its sessions, and another takes the new ones";
+    events.log("warn", `a worker holds ${held}: ${what}`, {}, what);
     this.#dismiss(member);
     if (this.#ending === null) this.#respawn(member.place, 0);
   }
@@ -599,8 +599,8 @@ export class Generation {
     member.loss = { cause: "died", busySlot, since: member.silentSince };
     if (!this.#isCut) {
       events.count(COUNTER_OF.died);
-      const held = connections(member.taken.length);
-      events.log("crit", `a worker with ${held} ended: ${reason}; another is started`, {}, LOST);
+      const taken = connections(member.taken.length);
+      events.log("crit", `a worker with ${taken} ended: ${reason}; another is started`, {}, LOST);
     }
     if (isMember && this.#ending === null) this.#respawn(member.place, this.#delayAfterDeath(member, true));
     this.#orphan(member);

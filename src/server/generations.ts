@@ -175,12 +175,12 @@ export class Generations {
       if (this.#current === null) {
         this.#events.log(
           "warn",
-          `the handlers are still loading; until they are, connections get the fallback: ${outcome}`,
+          `the handlers are still loading; until they are loaded, connections get the fallback: ${outcome}`,
         );
       } else if (this.#current.isReady) {
         this.#events.log(
           "warn",
-          `workers are being lost; sessions that have waited for one too long get the fallback: ${outcome}`,
+          `workers are being lost; sessions that have waited too long for a worker get the fallback: ${outcome}`,
         );
       } else {
         this.#events.log(
@@ -218,7 +218,7 @@ export class Generations {
       },
       (error: unknown) => {
         this.#standIn = null;
-        const what = "the fallback could not be given";
+        const what = "the worker that gives the fallback could not be started";
         if (!this.#isStopping) this.#events.log("crit", `${what}: ${String(error)}`, {}, what);
       },
     );

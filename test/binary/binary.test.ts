@@ -189,7 +189,7 @@ export default defineFilter({
     await ready(server);
     await stampOf(server, "--from", "spam@example.com");
     expect(await server.log.next(/\[notice\]: reject: /)).toMatch(/ at=handlers\/envfrom\.ts:4 /);
-    expect(server.log.text).not.toContain("the lines of verdicts are not logged");
+    expect(server.log.text).not.toContain("the log names the file of a verdict, but not its line");
   });
 
   test("what starts itself anew has the same process id, and its handlers' programs inherit nothing of it", async () => {
