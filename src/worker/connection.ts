@@ -46,9 +46,8 @@ export interface ConnectionHome {
   released(connection: Connection): void;
 }
 
-/** Kinds of lines. */
+/** A kind of lines. */
 export const INTERNAL_ERROR = "internal error, connection closed";
-const PROTOCOL_ERROR = "the mail server broke the protocol";
 /** More than this unread, while a handler works or replies wait, and the socket is paused. */
 const MAX_UNREAD_BYTES = 64 * 1024;
 
@@ -483,8 +482,9 @@ export class Connection implements ConversationHost, PacketTap {
   #complain(problem: unknown): void {
     if (problem instanceof ProtocolError) {
       this.count("protocolErrors");
-      const text = `${this.#peer}: ${problem.message} (${problem.code}), connection closed`;
-      this.#home.log("notice", text, PROTOCOL_ERROR);
+      const { code, message } = problem;
+      const text = `${this.#peer}: ${message} (${code}), connection closed`;
+      this.#home.log("notice", text, `the mail server broke the protocol (${code})`);
       return;
     }
     this.count("internalErrors");

@@ -215,7 +215,7 @@ describeBehindEach("handlers that fail", (server) => {
     // The handler of the first message rejects while that of the second is awaited.
     expect((await client.mail("second@example.test")).code).toBe(250);
     expect(await log.next(/failed after its verdict/, { from })).toMatch(
-      /client="envfrom-late-continue\.client\.test .* from=<first@example\.test> filter=continue phase=envfrom /,
+      /client="envfrom-late-continue\.client\.test .* from=<first@example\.test> ms=\d+ version=\w+ filter=continue phase=envfrom /,
     );
   });
 });
