@@ -156,7 +156,7 @@ const VALUES: readonly [table: string, line: string, what: string][] = [
     'log_level = "warning"',
     'expected "emerg", "alert", "crit", "error", "warn", "notice", "info" or "debug"',
   ],
-  ["server", 'log_format = "xml"', 'expected "text" or "json", got "xml"'],
+  ["server", 'log_format = "xml"', 'expected "text", "plain" or "json", got "xml"'],
   ["server", 'handler = "true"', 'expected true or false, got "true"'],
   ["server", "listen_backlog = 0", "expected a whole number from 1 to 65535, got 0"],
   ["server", "debug = -1", "expected a whole number from 0 to 6, got -1"],
