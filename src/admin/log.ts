@@ -43,7 +43,10 @@ export class Log {
   onLine: ((text: string, fields: LogFields) => void) | null = null;
   readonly #limit = new LineLimit({
     tell: (level, kind, count) =>
-      this.write(level, `${count} more lines like this one in the last minute: ${kind}`, { more: count, like: kind }),
+      this.write(level, `${count} more ${count === 1 ? "line" : "lines"} like this one in the last minute: ${kind}`, {
+        more: count,
+        like: kind,
+      }),
     after(ms, callback) {
       const timer = setTimeout(callback, ms);
       timer.unref();

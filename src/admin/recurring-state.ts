@@ -6,6 +6,11 @@
 /** A state that was over for so long has ended. */
 export const CALM_MS = 10_000;
 
+/** How often, in words. */
+export function timesInWords(times: number): string {
+  return times === 1 ? "once" : `${times} times`;
+}
+
 export interface RecurringStateHost {
   began(): void;
   ended(times: number, seconds: number): void;

@@ -3,7 +3,7 @@
  * thread, or nobody while there is no room. What becomes of a connection is somebody else's business.
  */
 import type { LogLevel } from "../admin/log-level.ts";
-import { RecurringState } from "../admin/recurring-state.ts";
+import { RecurringState, timesInWords } from "../admin/recurring-state.ts";
 import { formatAddress, type ListenAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
 import { replaceDescriptor } from "../net/libc.ts";
@@ -43,13 +43,14 @@ export class Doors {
     ended: (times, seconds) =>
       this.#host.log(
         "notice",
-        `connections are accepted at once again: they had to wait ${times} times, ${seconds} s altogether`,
+        `connections are accepted at once again: they had to wait ${timesInWords(times)}, ${seconds} s altogether`,
       ),
     now: () => performance.now(),
   });
   readonly #deafness = new RecurringState({
     began: () => this.#host.log("error", `connections cannot be accepted: ${this.#deafBecause}`),
-    ended: (times) => this.#host.log("notice", `connections can be accepted again, after ${times} failures`),
+    ended: (times) =>
+      this.#host.log("notice", `connections can be accepted again: that had failed ${timesInWords(times)}`),
     now: () => performance.now(),
   });
   /** Listeners that clients do not find; as they were when it was last looked. */

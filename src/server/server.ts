@@ -5,7 +5,7 @@ import type { BlockList } from "node:net";
 import { availableParallelism } from "node:os";
 import type { Log } from "../admin/log.ts";
 import type { Output } from "../admin/output.ts";
-import { RecurringState } from "../admin/recurring-state.ts";
+import { RecurringState, timesInWords } from "../admin/recurring-state.ts";
 import { formatAddress, type ListenAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
@@ -128,7 +128,7 @@ export class FilterServer {
     ended: (times, seconds) =>
       this.#options.log.write(
         "notice",
-        `there are file descriptors again: there were none ${times} times, ${seconds} s altogether`,
+        `there are file descriptors again: there were none ${timesInWords(times)}, ${seconds} s altogether`,
       ),
     now: () => performance.now(),
   });

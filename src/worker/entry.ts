@@ -209,7 +209,9 @@ class Server {
   /** Something was thrown, or a promise rejected, that no call of a handler waits for. */
   failedOutside(error: unknown): void {
     this.count("late");
-    post({ kind: "log", ...strayLine(error, this.#chain.filters, sources, this.#code), of: STRAY_FAILURE });
+    const line = strayLine(error, this.#chain.filters, sources, this.#code);
+    // Each place is a kind: one that fails again and again does not hide another.
+    post({ kind: "log", ...line, of: `${STRAY_FAILURE}: at=${String(line.fields["at"] ?? "an unknown place")}` });
   }
 
   /** Whether this is to be said, as it is the first time. */

@@ -102,7 +102,7 @@ const READ_BY_HAND: Readonly<Record<string, readonly string[]>> = {
   "src/worker/acceptor.ts: refusal(peer)": ["warn: …: not in server.allow, connection refused"],
   // The configuration's notices, which are collected where they are made.
   'src/server/server.ts: level === "warning" ? "warn" : "notice"': [],
-  "src/admin/log.ts: level": ["as those: … more lines like this one in the last minute: …"],
+  "src/admin/log.ts: level": ["as those: … more … like this one in the last minute: …"],
 };
 
 /** Lines of verdicts: their words are made of a verdict and what it is about. */

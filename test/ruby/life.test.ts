@@ -253,3 +253,17 @@ test("ten thousand messages leave nothing behind", async () => {
   // One that kept 1 kB of each message would have grown by 10 MB.
   expect(grown).toBeLessThan(6 * 2 ** 20);
 }, 300_000);
+
+test("a status that is taken back, or set where nobody hears it, is no verdict that was not returned", async () => {
+  await using pmilter = await startPmilter(
+    project({
+      "envfrom.rb": "Pmilter.status = Pmilter::SMFIS_REJECT\nPmilter.status = Pmilter::SMFIS_CONTINUE\n",
+      "envrcpt.rb": "Pmilter.status = Pmilter::SMFIS_REJECT\nPmilter.status = Pmilter::SMFIS_ACCEPT\n",
+      "close.rb": "Pmilter.status = Pmilter::SMFIS_REJECT\nputs 'closed'\n",
+    }),
+  );
+  expect((await sendOne(pmilter)).verdict).toBe("accept");
+  await pmilter.prints.next(/closed/);
+  expect((await statusOf(pmilter)).counters).toMatchObject({ accepted: 1, unreturned: 0 });
+  expect(pmilter.log.text).not.toContain("was not returned");
+});
