@@ -78,7 +78,8 @@ export async function checkTypes(config: Config, sources: Sources, folder: strin
       if (tsconfig === null && ALLOWED.test(found.text)) continue;
       if (found.file === join(folder, "uses.ts")) problems.push(...uses.placed(found));
       else if (judged.has(found.file)) problems.push(found);
-      else if (!/(?:^|\/)node_modules\//.test(found.file)) remarks.push(`${found.file}: ${found.text}`);
+      else if (found.file === join(folder, "tsconfig.json")) remarks.push(`${tsconfig ?? "types"}: ${found.text}`);
+      else if (/\/tsconfig[^/]*\.json$/.test(found.file)) remarks.push(`${found.file}: ${found.text}`);
     }
   }
   return { problems: distinct(problems), remarks };

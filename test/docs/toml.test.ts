@@ -20,8 +20,9 @@ beforeAll(async () => {
 });
 afterAll(async () => await dir?.[Symbol.asyncDispose]());
 
-/** For files that a page names and nobody wrote: a function that does nothing, or a filter without a phase. */
+/** For files that a page names and nobody wrote: a function that does nothing, a filter without a phase, an empty list. */
 async function standIns({ text }: Block): Promise<void> {
+  for (const [, path = ""] of text.matchAll(/^file = "([^"]+)"$/gm)) await Bun.write(join(dir.path, path), "");
   for (const [, key, path = ""] of text.matchAll(/^(\w+) = "(handlers\/[^"]+)"$/gm)) {
     const file = join(dir.path, path);
     if (await Bun.file(file).exists()) continue;
