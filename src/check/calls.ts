@@ -44,16 +44,23 @@ export function callProblems(files: readonly SourceFile[]): Problem[] {
   });
 }
 
-/** The local names of what a file imports from "pmilter". */
+/** What a file calls the verdicts that it imports from "pmilter": `reject`, `refuse`, `pmilter.reject`. */
 function importedVerdicts({ code, text }: Code): Map<string, VerdictName> {
   const names = new Map<string, VerdictName>();
-  for (const match of code.matchAll(/\bimport\s*(?:\w+\s*,\s*)?\{([^}]*)\}\s*from\s/g)) {
-    if (!/^\s*["']pmilter["']/.test(text.slice(match.index + match[0].length - 1))) continue;
-    for (const item of match[1]!.split(",")) {
-      const [, name, local] = /^\s*(\w+)(?:\s+as\s+(\w+))?\s*$/.exec(item) ?? [];
+  const isPmilter = (at: number) => /^[\s(]*["']pmilter["']/.test(text.slice(at));
+  const lists = /\bimport\s*(?:\w+\s*,\s*)?\{([^}]*)\}\s*from\b|\b(?:const|let|var)\s*\{([^}]*)\}\s*=\s*require\b/g;
+  for (const { 0: whole, 1: imported, 2: required, index } of code.matchAll(lists)) {
+    if (!isPmilter(index + whole.length)) continue;
+    for (const item of (imported ?? required ?? "").split(",")) {
+      const [, name, local] = /^\s*(\w+)(?:(?:\s+as\s+|\s*:\s*)(\w+))?\s*$/.exec(item) ?? [];
       const verdict = VERDICTS.find((each) => each === name);
       if (verdict !== undefined) names.set(local ?? verdict, verdict);
     }
+  }
+  const wholes = /\bimport\s*\*\s*as\s+(\w+)\s+from\b|\b(?:const|let|var)\s+(\w+)\s*=\s*require\b/g;
+  for (const { 0: whole, 1: imported, 2: required, index } of code.matchAll(wholes)) {
+    if (!isPmilter(index + whole.length)) continue;
+    for (const verdict of VERDICTS) names.set(`${imported ?? required}.${verdict}`, verdict);
   }
   return names;
 }
@@ -81,6 +88,7 @@ function verdictProblems(file: Code): Problem[] {
 
 /** A parameter or variable of that name, as in `new Promise((resolve, reject) => …)`, is something else. */
 function isDeclaredAgain(code: string, name: string): boolean {
+  if (name.includes(".")) return false;
   if (new RegExp(`\\b(?:const|let|var|function)\\s+${name}\\b`).test(code)) return true;
   const parameters = code.matchAll(/\(([^()]*)\)\s*(?:=>|\{|:[^=;{}]*(?:=>|\{))|\b(\w+)\s*=>/g);
   return parameters.some(([, list = "", single]) => single === name || new RegExp(`\\b${name}\\b`).test(list));
@@ -88,7 +96,7 @@ function isDeclaredAgain(code: string, name: string): boolean {
 
 /** Where a function of that name is called: the name's places. */
 function callsOf(code: string, name: string): number[] {
-  return [...code.matchAll(new RegExp(`(?<![\\w$.])${name}(?=\\s*\\()`, "g"))].map(({ index }) => index);
+  return [...code.matchAll(new RegExp(`(?<![\\w$.])${RegExp.escape(name)}(?=\\s*\\()`, "g"))].map(({ index }) => index);
 }
 
 /**

@@ -11,6 +11,7 @@ import { isTypeScript, type Sources } from "../worker/sources.ts";
 import { readText } from "../worker/files.ts";
 import { API_TYPES } from "./api-types.ts";
 import { installedBunTypes, type TypeFiles, unpackBunTypes } from "./bun-types.ts";
+import { PHASE_LIST } from "../protocol/phases.ts";
 import type { Problem } from "./problem.ts";
 import { type Place, type Use, usesOf } from "./uses.ts";
 
@@ -184,14 +185,17 @@ async function run(folder: string): Promise<Problem[]> {
   });
   const [stdout, stderr, exitCode] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   const problems = parseErrors(stdout, folder);
+  for (const problem of problems) problem.text = inPlainWords(problem.text);
   if (exitCode === 0 || problems.length > 0) return problems;
   const reason = child.signalCode ?? (stderr.trim().split("\n")[0] || `exit code ${exitCode}`);
   throw new Error(`the types could not be checked: ${reason}`);
 }
 
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
 /** `file(line,column): error TS1234: text`, with further lines that are indented. */
-function parseErrors(output: string, folder: string): Problem[] {
-  const problems: { file: string; line: number; column: number; text: string }[] = [];
+function parseErrors(output: string, folder: string): Mutable<Problem>[] {
+  const problems: Mutable<Problem>[] = [];
   for (const line of output.split("\n")) {
     const match = /^(?:(.+?)\((\d+),(\d+)\): )?error (TS\d+: .*)$/.exec(line);
     if (match !== null) {
@@ -205,6 +209,17 @@ function parseErrors(output: string, folder: string): Problem[] {
     } else if (/^\s+\S/.test(line) && problems.length > 0) problems.at(-1)!.text += `\n${line}`;
   }
   return problems;
+}
+
+/** The same in fewer words, where a verdict is the matter: those of the run time. */
+function inPlainWords(text: string): string {
+  const kind = /Type 'Verdict<"(\w+)">' is not assignable to type/.exec(text)?.[1];
+  const name = /Result<"(\w+)">/.exec(text)?.[1];
+  const phase = PHASE_LIST.find((each) => each.name === name);
+  const verdicts: readonly string[] = phase?.verdicts ?? [];
+  if (kind === undefined || phase === undefined || verdicts.includes(kind)) return text;
+  const has = verdicts.join(", ") || "none";
+  return `${text.slice(0, text.indexOf(":"))}: ${kind}() is no verdict of phase ${phase.name}; it has ${has}`;
 }
 
 /** Two handlers that import one file bring its errors twice. */

@@ -47,6 +47,17 @@ describe("a verdict that nobody returns", () => {
     expect(found((isOwn ? "" : IMPORT) + text)).toEqual([]);
   });
 
+  test.each([
+    'import * as pm from "pmilter";\npm.reject();',
+    'const { defineFilter, reject } = require("pmilter");\nreject();',
+    'const { reject: refuse } = require("pmilter");\nrefuse();',
+    'const pm = require("pmilter");\npm.reject();',
+    'import type { Session } from "pmilter";import {\n  reject } from "pmilter"; reject();',
+  ])("%j", (text) => {
+    expect(found(text)).toHaveLength(1);
+    expect(found(text)[0]).toMatch(/^2: the verdict of .* is not returned/);
+  });
+
   test("under the name that it was imported by", () => {
     expect(found(`${IMPORT}later();`)).toEqual([
       '2: the verdict of later() is not returned: expected "return later(…)"',
