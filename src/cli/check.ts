@@ -2,12 +2,13 @@
 import { withCheckFolder } from "../check/folder.ts";
 import { judgeHandlers } from "../check/judge.ts";
 import { formatProblem, type Problem } from "../check/problem.ts";
-import { entryFiles } from "../config/config.ts";
+import { type Config, entryFiles } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { ACTION, namesOf, PROTOCOL } from "../protocol/constants.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import type { Need } from "../handler/chain.ts";
 import { PlainError } from "../plain-error.ts";
+import { PrivilegeError, resolveGroup, resolveUser } from "../server/privileges.ts";
 import { checkHandlers } from "../server/tasks.ts";
 import { LoadError, type LoadFailure } from "../worker/load-failure.ts";
 import type { ChainSummary } from "../worker/messages.ts";
@@ -66,11 +67,32 @@ export async function check({ config: configFile, starts, types }: CheckOptions,
       ...problems.map((problem) => formatProblem(problem, process.cwd())),
     ]);
   }
-  const warnings = config.notices.map(({ level, text }) => `${level}: ${text}\n`);
+  const warnings = [
+    ...config.notices.map(({ level, text }) => `${level}: ${text}\n`),
+    ...unknownAccounts(config).map((text) => `warning: ${text}\n`),
+  ];
   process.stdout.write(
     `${config.file}: ok\n\n${describeChain(summary, config.switchedOff)}${warnings.length > 0 ? `\n${warnings.join("")}` : ""}`,
   );
   return 0;
+}
+
+/** Accounts that a start would not find. The machine that is checked on may be another than the one that serves. */
+function unknownAccounts({ server }: Config): string[] {
+  const warnings: string[] = [];
+  const look = (key: string, account: string | null, resolve: (account: string) => unknown) => {
+    try {
+      if (account !== null) resolve(account);
+    } catch (error) {
+      if (!(error instanceof PrivilegeError)) throw error;
+      warnings.push(`${key}: ${error.message}`);
+    }
+  };
+  look("server.user", server.user, resolveUser);
+  look("server.group", server.group, resolveGroup);
+  look("server.socket_user", server.socketUser, resolveUser);
+  look("server.socket_group", server.socketGroup, resolveGroup);
+  return warnings;
 }
 
 /** What keeps a file from loading is found by the type checker as well, in its own words. */

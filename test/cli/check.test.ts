@@ -126,6 +126,13 @@ describe("a configuration that is right", () => {
     expect(stdout).toMatch(/^warning: server\.handler_timeout is 12 s, but Sendmail waits only 10 s/m);
   });
 
+  test("accounts that a start would not find are warned of", async () => {
+    const { exitCode, stdout } = await check({ server: { user: "nobody-of-that-name", socket_group: "none-of-that" } });
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/^warning: server\.user: unknown user "nobody-of-that-name": expected a name from /m);
+    expect(stdout).toMatch(/^warning: server\.socket_group: unknown group "none-of-that": expected a name from /m);
+  });
+
   test("it binds nothing", async () => {
     await using dir = await tempDir("check");
     const configFile = await writeProject(dir.path, { listen: "unix:/nonexistent/folder/pmilter.sock" });
