@@ -106,7 +106,8 @@ function readMessage(file: string): Uint8Array {
   } catch (error) {
     throw new SendError(`the message cannot be read: ${name}: ${whyNotRead(error)}`);
   }
-  if (bytes.length === 0) {
+  // From standard input nothing is an empty message; an empty file is a wrong one.
+  if (bytes.length === 0 && file !== "-") {
     throw new SendError(`the message cannot be read: ${name}: expected headers and a body, got nothing`);
   }
   return bytes;
