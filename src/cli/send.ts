@@ -76,7 +76,9 @@ async function failuresOf(
     let status: Partial<Status>;
     try {
       status = (await askServer(control, { command: "status" })) as Partial<Status>;
-    } catch {
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      if (isExpected) process.stderr.write(`whether a handler failed is not known: ${reason}\n`);
       return [];
     }
     const found = (status.failures ?? []).filter(isOurs);

@@ -295,6 +295,25 @@ export default defineFilter({
     },
   );
 
+  test("a server that cannot be asked: it says so, where that matters", async () => {
+    const text = await Bun.file(failing.configFile).text();
+    const other = join(failing.dir, "other.toml");
+    await Bun.write(other, text.replace("[server]", '[server]\ncontrol = "none.ctl"'));
+    const { exitCode, stdout, stderr } = await runPmilter([
+      "send",
+      "-c",
+      other,
+      eml,
+      "--to",
+      "throw@example.com",
+      "--json",
+    ]);
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ verdict: "tempfail", failures: [] });
+    expect(stderr).toMatch(/^whether a handler failed is not known: .*none\.ctl.*\n$/);
+    expect(await runPmilter(["send", "-c", other, eml])).toMatchObject({ exitCode: 0, stderr: "" });
+  });
+
   test("as text, escaped; and none of another message", async () => {
     const { stdout } = await sendTo("--to", "throw@example.com");
     expect(stdout).toContain(
