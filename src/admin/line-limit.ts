@@ -5,7 +5,7 @@
 import type { LogLevel } from "./log-level.ts";
 
 /** Lines of one kind that are written before the others are only counted. */
-export const MAX_LINES = 20;
+export const MAX_LINES = 30;
 export const WINDOW_MS = 60_000;
 
 interface Kind {

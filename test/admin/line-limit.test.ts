@@ -54,7 +54,7 @@ test("while it goes on only counts are told; after a minute without any, lines a
 
 test("at the end what was held back is told, and no timer is left", () => {
   const { limit, told, timers, written } = limited();
-  written(25);
+  written(MAX_LINES + 5);
   written(5, "another");
   limit.close();
   expect(told).toEqual(["warn kind 5"]);
@@ -64,19 +64,19 @@ test("at the end what was held back is told, and no timer is left", () => {
 test("Log: what is below the threshold is not counted, lines without a kind are not limited", () => {
   const lines: string[] = [];
   const log = new Log({ push: (text: string) => void lines.push(text) } as Output, "notice", "json");
-  for (let n = 0; n < 30; n++) {
+  for (let n = 0; n < MAX_LINES + 10; n++) {
     log.write("warn", `line ${n}`, {}, "line");
     log.write("info", `quiet ${n}`, {}, "quiet");
     log.write("notice", `each ${n}`);
   }
   log.end();
   const parsed = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
-  expect(parsed.filter(({ level }) => level === "notice")).toHaveLength(30);
+  expect(parsed.filter(({ level }) => level === "notice")).toHaveLength(MAX_LINES + 10);
   expect(parsed.filter(({ level }) => level === "warn")).toHaveLength(MAX_LINES + 1);
   expect(parsed.at(-1)).toMatchObject({
     level: "warn",
-    message: `${30 - MAX_LINES} more lines like this one in the last minute: line`,
-    more: 30 - MAX_LINES,
+    message: `10 more lines like this one in the last minute: line`,
+    more: 10,
     like: "line",
   });
 });
