@@ -6,7 +6,7 @@ import { PlainError } from "../plain-error.ts";
 import { ProtocolError } from "../protocol/errors.ts";
 import { ClientUsageError, ConversationError, MilterClient, type Outcome } from "../testing/index.ts";
 import type { SendArguments } from "./args.ts";
-import { askServer } from "../server/control.ts";
+import { askServerOf } from "./find-server.ts";
 import type { RecentFailure } from "../server/recent-failures.ts";
 import type { Status } from "../server/status.ts";
 import { type Failure, formatJson, formatOutcome } from "./send-report.ts";
@@ -45,7 +45,7 @@ export async function send(configFile: string, mail: SendArguments): Promise<num
   } catch (error) {
     throw explain(error, address);
   }
-  const failures = await failuresOf(config.server.control, outcome, (failure) => {
+  const failures = await failuresOf(configFile, outcome, (failure) => {
     const isOfMessage = failure.queueId === queueId || failure.queueId === "";
     return isOfMessage && Date.parse(failure.at) >= startedAt && failure.client.startsWith(`${hostname} [`);
   });
@@ -65,7 +65,7 @@ const ASK_AGAIN_MS = 50;
 
 /** What the server knows of why: its status has the last failures. None if it cannot be asked. */
 async function failuresOf(
-  control: string,
+  configFile: string,
   outcome: Outcome,
   isOurs: (failure: RecentFailure) => boolean,
 ): Promise<Failure[]> {
@@ -75,7 +75,7 @@ async function failuresOf(
   for (let asked = 1; ; asked++) {
     let status: Partial<Status>;
     try {
-      status = (await askServer(control, { command: "status" })) as Partial<Status>;
+      status = (await askServerOf(configFile, "status")) as Partial<Status>;
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       if (isExpected) process.stderr.write(`whether a handler failed is not known: ${reason}\n`);
