@@ -1,5 +1,5 @@
 /** The server under soak: a child process with a configuration, the filter and the sockets in a temporary folder. */
-import { mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { FileSink, Subprocess } from "bun";
@@ -16,6 +16,12 @@ export const WORKERS = 2;
 /** A handler that eats 300 MB is over twice as much. */
 const WORKER_MEMORY = 128 * 2 ** 20;
 
+/** A link to the folder of the filter, as of a release: some versions turn it. */
+const LINK = "current";
+/** Each so many versions takes its time to start. */
+const SLOW_EACH = 7;
+const SLOW_MS = 1500;
+
 const CONFIG = `[server]
 listen = ["unix:pmilter.sock", "inet:127.0.0.1:0"]
 control = "pmilter.ctl"
@@ -30,7 +36,7 @@ stop_timeout = ${TIMEOUTS.stop}
 worker_memory = ${WORKER_MEMORY}
 
 [[filter]]
-path = "filter.ts"
+path = "${LINK}/filter.ts"
 `;
 
 /** How long the server may take to do what is awaited of it. */
@@ -98,10 +104,12 @@ class LogLines {
   }
 }
 
-/** The filter's text with a version; a broken one does not load. */
+/** The filter's text with a version; a broken one does not load, some take their time to start. */
 async function filterText(version: number, isBroken: boolean): Promise<string> {
-  const text = (await readFile(FILTER, "utf8")).replace("const VERSION = 0;", `const VERSION = ${version};`);
-  if (!text.includes(`VERSION = ${version};`)) throw new Error("the filter has no version to be replaced");
+  let text = replaced(await readFile(FILTER, "utf8"), "const VERSION = 0;", `const VERSION = ${version};`);
+  if (version % SLOW_EACH === 0) {
+    text = replaced(text, "defineFilter<State>({", `defineFilter<State>({\n  start: () => Bun.sleep(${SLOW_MS}),`);
+  }
   if (!isBroken) return text;
   const breaks = [
     (whole: string) => `${whole}\nconst ;\n`,
@@ -113,12 +121,19 @@ async function filterText(version: number, isBroken: boolean): Promise<string> {
   return breaks[((version / 10) % breaks.length) | 0]!(text);
 }
 
+function replaced(text: string, part: string, by: string): string {
+  if (!text.includes(part)) throw new Error(`the filter has no "${part}" to be replaced`);
+  return text.replace(part, by);
+}
+
 export class SoakServer implements AsyncDisposable {
   readonly dir: string;
   readonly log: LogLines;
   readonly #process: Subprocess;
   readonly #edit: (filter: string) => string;
   readonly #reading: Promise<void>;
+  /** The folder that the link leads to. */
+  #folder = "";
   /** The unix socket, and the TCP one. */
   targets: { readonly unix: Target; readonly tcp: Target } = { unix: { unix: "" }, tcp: { unix: "" } };
 
@@ -141,8 +156,11 @@ export class SoakServer implements AsyncDisposable {
   static async start(log: string, edit = (filter: string) => filter): Promise<SoakServer> {
     const dir = await mkdtemp(join(tmpdir(), "pmilter-soak-"));
     await writeFile(join(dir, "pmilter.toml"), CONFIG);
-    await writeFile(join(dir, "filter.ts"), edit(await filterText(1, false)));
+    await mkdir(join(dir, "1"));
+    await writeFile(join(dir, "1", "filter.ts"), edit(await filterText(1, false)));
+    await symlink("1", join(dir, LINK));
     const server = new SoakServer(dir, log, edit);
+    server.#folder = "1";
     try {
       const [, port] = await server.log.next(/ready: listening on .*inet:127\.0\.0\.1:(\d+)/);
       server.targets = {
@@ -168,18 +186,30 @@ export class SoakServer implements AsyncDisposable {
     return (await askServer(join(this.dir, "pmilter.ctl"), { command: "status" })) as Status;
   }
 
-  /** Saves a version of the filter, in place or by renaming, and waits until it serves, or has failed to. */
+  /** Saves a version of the filter, in place, by renaming or behind a turned link, and waits until it serves, or has failed to. */
   async save(version: number, isBroken: boolean): Promise<void> {
     const text = this.#edit(await filterText(version, isBroken));
-    const path = join(this.dir, "filter.ts");
+    const before = this.#folder;
+    const path = join(this.dir, before, "filter.ts");
     const said = this.log.next(
       isBroken ? /reload: generation \d+ serves on: / : /reload: generation \d+ serves(?! on:)/,
     );
-    if (version % 2 === 0) {
+    if (version % 3 === 0) {
       await writeFile(`${path}.new~`, text);
       await rename(`${path}.new~`, path);
-    } else await writeFile(path, text);
+    } else if (version % 3 === 1) await writeFile(path, text);
+    else await this.#turn(String(version), text);
     await said;
+    // Nobody may need the files of an old version, whatever workers are lost.
+    if (this.#folder !== before) await rm(join(this.dir, before), { recursive: true });
+  }
+
+  async #turn(folder: string, text: string): Promise<void> {
+    await mkdir(join(this.dir, folder));
+    await writeFile(join(this.dir, folder, "filter.ts"), text);
+    await symlink(folder, join(this.dir, "next~"));
+    await rename(join(this.dir, "next~"), join(this.dir, LINK));
+    this.#folder = folder;
   }
 
   /** Sends SIGTERM; the exit code, or the signal that it died of. */

@@ -205,7 +205,9 @@ test("what is left over is named, one thing after the other", () => {
   expect(left({ connections: 1 })).toContain("connections");
   expect(left({ stuckThreads: 1 })).toContain("stuck");
   expect(left({ workers: [] })).toContain("0 workers");
-  expect(left({}, { ...held, descriptors: 21 })).toContain("21 descriptors");
+  expect(left({}, { ...held, descriptors: 24 })).toBeNull();
+  expect(left({}, { ...held, descriptors: 25 })).toContain("25 descriptors");
+  expect(left({}, { ...held, descriptors: 19 })).toContain("19 descriptors");
   expect(left({}, { ...held, threads: 30 })).toContain("30 threads");
 });
 
