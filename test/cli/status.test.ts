@@ -185,7 +185,7 @@ describe("the files on disk", () => {
   });
 
   test.each<[string, string, RegExp]>([
-    ["an export that is none", "export default 5;\n", /filter\.ts: /],
+    ["an export that is none", "export default 5;\n", /filter\.ts:1:1: expected defineFilter/],
     ["an exception at its import", 'throw new Error("no database");\n', /no database/],
     [
       "a start() that throws",

@@ -94,7 +94,12 @@ test.each([false, true])(
     if (isThere) await innocent.send(mail());
     // Without a CONNECT of its own it is worked on at once, in the worker where the other waits for its connect handler.
     await lose(second);
-    if (isThere) expect(await innocent.codes(1)).toBe("t");
+    if (isThere) {
+      // A further worker may have taken it in before, where nothing is lost: then MAIL has its own answer.
+      const answer = await innocent.codes(1);
+      expect(["t", "c"]).toContain(answer);
+      if (answer === "c") await innocent.send(ABORT);
+    }
     await pass(innocent);
     expect((await statusOf(server)).counters).toMatchObject({ blocked: 2, sessionsLost: 0, connectionsRefused: 0 });
   },
