@@ -4,6 +4,7 @@
  * JavaScript is not judged. The nearest tsconfig.json above a handler rules for it, where there is one.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
+import { constants, setPriority } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { IS_COMPILED } from "../compiled.ts";
 import type { Config } from "../config/config.ts";
@@ -183,12 +184,22 @@ async function run(folder: string): Promise<Problem[]> {
     stderr: "pipe",
     timeout: TIMEOUT_MS,
   });
+  giveWay(child.pid);
   const [stdout, stderr, exitCode] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   const problems = parseErrors(stdout, folder);
   for (const problem of problems) problem.text = inPlainWords(problem.text);
   if (exitCode === 0 || problems.length > 0) return problems;
   const reason = child.signalCode ?? (stderr.trim().split("\n")[0] || `exit code ${exitCode}`);
   throw new Error(`the types could not be checked: ${reason}`);
+}
+
+/** It may run beside a server: mail comes first. */
+function giveWay(pid: number): void {
+  try {
+    setPriority(pid, constants.priority.PRIORITY_LOW);
+  } catch {
+    // It has ended already, or may not be made slower here: it is checked all the same.
+  }
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };

@@ -3,6 +3,7 @@
  * serve. It keeps nothing waiting.
  */
 import { dirname } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../admin/log.ts";
 import { formatProblem } from "../check/problem.ts";
 import type { Config } from "../config/config.ts";
@@ -10,6 +11,8 @@ import { isTypeScript, type Sources } from "../worker/sources.ts";
 import { toError } from "./listen-error.ts";
 import { judgeSources, type TaskOutput } from "./tasks.ts";
 
+/** How long after a reload it begins, in milliseconds: who saves again soon is not done, and sessions come first. */
+const REVIEW_AFTER_MS = 2000;
 /** How long it may take, before it is given up. */
 const REVIEW_TIMEOUT_MS = 150_000;
 /** So many problems are told one by one. */
@@ -47,6 +50,7 @@ export class Review {
   async #run(config: Config, sources: Sources, signal: AbortSignal): Promise<void> {
     const limits = { timeoutMs: REVIEW_TIMEOUT_MS, signal };
     try {
+      await sleep(REVIEW_AFTER_MS, undefined, { signal, ref: false });
       const { problems } = await judgeSources(this.#workerUrl, config, sources, limits, this.#output);
       const folder = dirname(config.file);
       for (const problem of problems.slice(0, MAX_TOLD)) {
