@@ -87,10 +87,12 @@ export function show(value: unknown): string {
 /** Text in double quotes, bounded, with everything escaped that could move a terminal's cursor. */
 export function quote(text: string): string {
   const short = text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text;
-  return JSON.stringify(short).replace(
-    /[\p{Cc}\p{Cf}]/gu,
-    (char) => `\\u${(char.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`,
-  );
+  return printable(JSON.stringify(short));
+}
+
+/** The same with everything escaped that could move a terminal's cursor, or hide what stands there. */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}]/gu, (char) => `\\u${(char.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`);
 }
 
 /** `"a", "b" or "c"`. */

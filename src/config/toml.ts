@@ -3,7 +3,7 @@
  * where; here its words become plain ones.
  */
 import { parse, TomlError } from "smol-toml";
-import { ConfigError, type ConfigIssue, quote } from "./errors.ts";
+import { ConfigError, type ConfigIssue, printable, quote } from "./errors.ts";
 import { pathInWords } from "./keys.ts";
 import { redefinition } from "./locate.ts";
 
@@ -115,7 +115,7 @@ function explain(error: TomlError, source: string): ConfigIssue {
   // A number or a word is pointed at as a whole.
   const isValue = /^expected a (?:value|number)/.test(words);
   const { column, line } = isValue ? spot.wordStart : spot;
-  return { text: `not valid TOML: ${words}`, line, column };
+  return { text: `not valid TOML: ${printable(words)}`, line, column };
 }
 
 function redefined(spot: Spot): ConfigIssue {

@@ -54,6 +54,13 @@ handler_timeout = 9
     expect(failureOf("[server]\n\tx = 1 # \u202e").message).toEndWith("  2 | \tx = 1 # ?\n    | \t^");
   });
 
+  test.each(["h = \u001c", "r = \u202ex", "\u009d = 1", "a = 1 \u001b[2J", "[t\u0007]", 'a = "x\u0000"'])(
+    "shows no control characters of what is no TOML (%#)",
+    (text) => {
+      expect(failureOf(text).message).not.toMatch(/[^\P{C}\n]/u);
+    },
+  );
+
   test("does not quote a very long line", () => {
     expect(failureOf(`[server]\ndebug = "${"y".repeat(5000)}"`).message.length).toBeLessThan(200);
   });
