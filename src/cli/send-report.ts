@@ -3,21 +3,13 @@
  * that came from the filter or the message is escaped, so that neither can move the terminal's cursor.
  */
 import type { SmtpReply } from "../protocol/replies.ts";
+import type { RecentFailure } from "../server/recent-failures.ts";
 import type { Modification, Outcome, PhaseOutcome } from "../testing/outcome.ts";
 
 const INDENT = "  ";
 
 /** Why a message, or a part of it, got the fallback. */
-export interface Failure {
-  readonly filter: string | null;
-  readonly phase: string | null;
-  readonly cause: string;
-  readonly message: string;
-  /** File and line of the handler, as the log names them; null if not known. */
-  readonly place: string | null;
-  /** What was done; null for nothing. */
-  readonly fallback: string | null;
-}
+export type Failure = Omit<RecentFailure, "at" | "client" | "queueId">;
 
 /** What became of a message sent to a server, with what went wrong there. */
 export interface SendOutcome extends Outcome {

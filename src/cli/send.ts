@@ -1,5 +1,5 @@
 /** `pmilter send`: plays the mail server for one message against the running server. */
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { AddressError, formatAddress, type ListenAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
 import { PlainError } from "../plain-error.ts";
@@ -7,8 +7,10 @@ import { ProtocolError } from "../protocol/errors.ts";
 import { ClientUsageError, ConversationError, MilterClient, type Outcome } from "../testing/index.ts";
 import type { SendArguments } from "./args.ts";
 import { askServerOf } from "./find-server.ts";
+import { codeOf } from "../server/listen-error.ts";
 import type { RecentFailure } from "../server/recent-failures.ts";
 import type { Status } from "../server/status.ts";
+import { isSocket } from "../server/unix-socket.ts";
 import { type Failure, formatJson, formatOutcome } from "./send-report.ts";
 
 /** What `send` could not do; said to the user as it is. */
@@ -130,10 +132,6 @@ function whyNotRead(error: unknown): string {
   }
 }
 
-function codeOf(error: unknown): string | null {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : null;
-}
-
 /** The first address that a client can connect to; `::` and `0.0.0.0` are reached through loopback. */
 function reachable(listen: readonly ListenAddress[]): Exclude<ListenAddress, { kind: "fd" }> {
   const address = listen.find((candidate) => candidate.kind !== "fd");
@@ -178,8 +176,4 @@ function whyNotConnected({ cause, message }: ConversationError, address: ListenA
     default:
       return `${message}; ${isRunning}`;
   }
-}
-
-function isSocket(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isSocket() === true;
 }

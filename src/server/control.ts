@@ -2,13 +2,13 @@
  * The control socket: one line of JSON in, one line out, then the connection ends. It asks and tells; what is done stands
  * in the server. Its file is 0600 from its first moment on: who may open it may command the server.
  */
-import { statSync } from "node:fs";
 import type { Socket } from "bun";
 import { close, connectUnix, LibcError, peerUser, shutdown } from "../net/libc.ts";
 import { PlainError } from "../plain-error.ts";
 import { type ConfigurationFile, readConfigurationFile } from "./configuration-file.ts";
 import { listen, type Listener } from "./listener.ts";
 import { Reachable } from "./reachable.ts";
+import { isSocket } from "./unix-socket.ts";
 
 /** What may be asked. */
 export interface ControlRequest {
@@ -249,10 +249,6 @@ function whyNotConnected(path: string, { code }: LibcError): string {
     default:
       return `it cannot be connected to: ${code}`;
   }
-}
-
-function isSocket(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isSocket() === true;
 }
 
 /** @throws ControlError if it is none, or says that something went wrong */

@@ -26,7 +26,7 @@ export class FilesOnDisk {
   readonly config: Config;
   /** Null if they were not read. */
   readonly sources: Sources | null;
-  /** The handlers of the process's life, which are read when they are run. */
+  /** The texts of the handlers of the process's life; null for none. */
   readonly #tasks: readonly (string | null)[];
 
   constructor(config: Config, sources: Sources | null) {

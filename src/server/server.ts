@@ -541,7 +541,6 @@ export class FilterServer {
     const { filters, handler } = this.#config;
     if (sources === null || this.isStopping) return;
     const isSame =
-      codeBefore !== null &&
       versionOf(codeBefore) === versionOf(sources) &&
       Bun.deepEquals([filters, handler], [before.filters, before.handler]);
     if (!isSame) this.#review.start(this.#config, sources);

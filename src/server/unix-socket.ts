@@ -12,6 +12,7 @@ import {
   openSync,
   renameSync,
   rmdirSync,
+  statSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { formatAddress, type ListenAddress } from "../config/address.ts";
@@ -171,6 +172,11 @@ export function isSameFile(
   b: { readonly dev: bigint; readonly ino: bigint },
 ): boolean {
   return a !== null && a.dev === b.dev && a.ino === b.ino;
+}
+
+/** Whether there is a socket at this path, or where a link there leads to. */
+export function isSocket(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isSocket() === true;
 }
 
 function kindOf(stats: BigIntStats): string {
