@@ -7,6 +7,8 @@ import { Watchdog } from "./watchdog.ts";
 /** Targets take turns of this length, so that each gets as much time as the others. */
 const TURN_MS = 250;
 const SHRINK_MS = 10_000;
+/** Longer inputs are not printed: the seed repeats them. */
+const MAX_PRINTED_BYTES = 4096;
 
 export interface Failure {
   readonly target: string;
@@ -136,12 +138,16 @@ export function formatFailure({ target, seed, error, input, smallest }: Failure)
     `fuzz: ${target}: a fault in the iteration with seed ${seed}`,
     ...words.split("\n").map((line) => `  ${line}`),
   ];
+  const printed = (bytes: Uint8Array): string =>
+    bytes.length > MAX_PRINTED_BYTES ? "too long to print" : Buffer.from(bytes).toString("hex");
   if (smallest === null) {
     lines.push("  it did not show again when the iteration was repeated");
-    lines.push(`  input (${input.length} bytes): ${Buffer.from(input).toString("hex")}`);
+    lines.push(`  input (${input.length} bytes): ${printed(input)}`);
   } else {
-    lines.push(`  input (${smallest.length} of ${input.length} bytes): ${Buffer.from(smallest).toString("hex")}`);
-    lines.push(`  repeat with that: ${repeatCommand(target, seed, smallest)}`);
+    lines.push(`  input (${smallest.length} of ${input.length} bytes): ${printed(smallest)}`);
+    if (smallest.length <= MAX_PRINTED_BYTES) {
+      lines.push(`  repeat with that: ${repeatCommand(target, seed, smallest)}`);
+    }
   }
   lines.push(`  repeat: ${repeatCommand(target, seed)}`);
   return `${lines.join("\n")}\n`;

@@ -191,8 +191,9 @@ export const conversationTarget: Target = {
     for (const piece of random.cut(input)) {
       if (problem !== null || conversation.isOver) break;
       const chunk = Buffer.from(piece);
+      // The session may free the memory of what it is given, and its length is 0 then.
       session.push(chunk);
-      pushed += chunk.length;
+      pushed += piece.length;
       if (conversation.isWaiting) {
         session.survey();
         conversation.foresee(random.chance(0.1));

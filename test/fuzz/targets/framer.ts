@@ -91,7 +91,7 @@ function drive(framer: Framer, stream: Buffer, limit: number, random: Random): R
       // As the socket gives it: memory of its own.
       const chunk = new Uint8Array(read);
       framer.push(chunk);
-      pushed += chunk.length;
+      pushed += read.length;
       const rest = stream.subarray(taken, pushed);
       const isSurveyed = random.chance(0.5) && readAll(rest, limit).error === "";
       let { owed } = account(isSurveyed ? rest : Buffer.alloc(0));

@@ -63,7 +63,7 @@ class Owner {
         const chunk = Buffer.from(read);
         const wasNegotiated = session.state !== "start";
         session.push(chunk);
-        this.pushed += chunk.length;
+        this.pushed += read.length;
         session.survey();
         for (let event = session.next(); event !== null; event = session.next()) {
           this.#take(event);
