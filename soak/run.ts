@@ -10,7 +10,7 @@ import { bodyStore } from "./plan.ts";
 import type { PlayerHome } from "./player.ts";
 import { cpuSeconds, memoryOf, type Sample, sampleOf } from "./resources.ts";
 import { SoakServer, WORKERS } from "./server.ts";
-import type { Status } from "../src/server/status.ts";
+import type { Status } from "../src/server/control/status.ts";
 import { describeExample, formatSummary, rangeOf, type Summary } from "./summary.ts";
 import { drive, Pace } from "./traffic.ts";
 import { Versions } from "./versions.ts";

@@ -3,8 +3,8 @@ import { mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { FileSink, Subprocess } from "bun";
-import { askServer } from "../src/server/control.ts";
-import type { Status } from "../src/server/status.ts";
+import { askServer } from "../src/server/control/control.ts";
+import type { Status } from "../src/server/control/status.ts";
 import type { Target } from "./transport.ts";
 
 const ROOT = join(import.meta.dir, "..");

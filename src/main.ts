@@ -5,11 +5,11 @@
  */
 import { ArgumentError, parseArguments } from "./cli/args.ts";
 import { keepFrames } from "./cli/keep-frames.ts";
-import { PlainError } from "./plain-error.ts";
+import { PlainError } from "./errors.ts";
 import { VERSION } from "./version.ts";
 
 const WORKER_URL = new URL("./worker/entry.ts", import.meta.url);
-const WATCH_URL = new URL("./server/watch-entry.ts", import.meta.url);
+const WATCH_URL = new URL("./server/files/watch-entry.ts", import.meta.url);
 
 const EXIT_WRONG = 1;
 const EXIT_USAGE = 2;

@@ -5,15 +5,8 @@ import type { Plan } from "../support/suite.ts";
 import type { Table } from "../support/table.ts";
 import { compareMicro } from "./micro.ts";
 import { checkOut } from "./revision.ts";
-import { type Figure, type Judged, judgeAll, roundsNeeded } from "./verdict.ts";
+import { type Compared, type Judged, judgeAll, roundsNeeded } from "./verdict.ts";
 import { compareWire } from "./wire.ts";
-
-/** What a suite measured of both. */
-export interface Compared {
-  readonly figures: readonly Figure[];
-  /** What could not be compared, a line each. */
-  readonly notes: readonly string[];
-}
 
 export interface Comparison {
   readonly table: Table;

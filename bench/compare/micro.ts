@@ -9,8 +9,7 @@ import type { CaseResult, Mode } from "../micro/cases.ts";
 import { FILES, runFile } from "../micro/suite.ts";
 import { ROOT } from "../support/machine.ts";
 import { interleave, type Plan } from "../support/suite.ts";
-import type { Compared } from "./compare.ts";
-import type { Figure } from "./verdict.ts";
+import type { Compared, Figure } from "./verdict.ts";
 
 /** Beside `bench` in the other tree, so that all paths from it lead where they lead here. */
 const BORROWED = "bench-of-the-working-tree";

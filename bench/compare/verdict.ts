@@ -33,6 +33,13 @@ export interface Judged {
   readonly isWorse: boolean;
 }
 
+/** What a suite measured of both. */
+export interface Compared {
+  readonly figures: readonly Figure[];
+  /** What could not be compared, a line each. */
+  readonly notes: readonly string[];
+}
+
 export function judgeAll(figures: readonly Figure[]): readonly Judged[] {
   const ps = holm(figures.map((figure) => signedRankP(ratiosOf(figure).map(Math.log))));
   return figures.map((figure, at) => {

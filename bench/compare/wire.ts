@@ -5,8 +5,7 @@ import { startReal } from "../support/servers.ts";
 import { formatNumber } from "../support/stats.ts";
 import { interleave, type Plan } from "../support/suite.ts";
 import { measureLoad, type Measurement } from "../wire/load.ts";
-import type { Compared } from "./compare.ts";
-import type { Figure } from "./verdict.ts";
+import type { Compared, Figure } from "./verdict.ts";
 
 const HANDLERS = { ten: "ten handlers", eom: "eom only" } as const;
 

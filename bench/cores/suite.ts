@@ -3,8 +3,8 @@
  * core brings: by thread, from /proc/PID/task.
  */
 import { availableParallelism } from "node:os";
-import { askServer } from "../../src/server/control.ts";
-import type { Status } from "../../src/server/status.ts";
+import { askServer } from "../../src/server/control/control.ts";
+import type { Status } from "../../src/server/control/status.ts";
 import { startReal } from "../support/servers.ts";
 import { formatNumber, formatSpread, ratioOf, type Spread, spreadOf } from "../support/stats.ts";
 import { interleave, type Plan, type SuiteResult } from "../support/suite.ts";

@@ -1,5 +1,5 @@
 /** What those who wait for a reply notice of a reload: reply times at half of what the server can, with and without one. */
-import { askServer } from "../../src/server/control.ts";
+import { askServer } from "../../src/server/control/control.ts";
 import { RELOAD_AGAIN_MS } from "../../src/server/policy.ts";
 import { startReal } from "../support/servers.ts";
 import { formatNumber, formatSpread, ratioOf, type Spread, spreadOf } from "../support/stats.ts";

@@ -2,7 +2,7 @@
  * Decoding: the headers of a message, taken as bytes and left so until someone reads them (lazy, as the server does), and
  * made strings at once (eager). A process of its own, see `cases.ts`.
  */
-import { ReceivedMessage } from "../../src/handler/message.ts";
+import { ReceivedMessage } from "../../src/handler/message/received.ts";
 import { COMMAND } from "../../src/protocol/constants.ts";
 import { type Case, runCases } from "./cases.ts";
 import { payloadsOf } from "./sample.ts";

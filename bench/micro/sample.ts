@@ -4,7 +4,7 @@ import type { Chain } from "../../src/handler/chain.ts";
 import { Framer } from "../../src/protocol/framer.ts";
 import { negotiate } from "../../src/protocol/negotiate.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
-import { loadChain } from "../../src/worker/loader.ts";
+import { loadChain } from "../../src/load/loader.ts";
 import { type HandlerSet, handlerConfig } from "../support/servers.ts";
 import { type Traffic, trafficFor } from "../support/traffic.ts";
 import { defaultOffer } from "../../src/testing/habits.ts";

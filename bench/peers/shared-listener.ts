@@ -9,11 +9,11 @@ import { renameSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import type { Socket } from "bun";
 import { parseConfig } from "../../src/config/load.ts";
-import { Ledger, type LedgerLayout } from "../../src/ledger.ts";
+import { Ledger, type LedgerLayout } from "../../src/shared/ledger.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
 import { dup } from "../../src/net/libc.ts";
 import { Connection, type ConnectionHome } from "../../src/worker/connection.ts";
-import { loadChain } from "../../src/worker/loader.ts";
+import { loadChain } from "../../src/load/loader.ts";
 import { HANDLER_SETS, type HandlerSet, handlerConfig } from "../support/servers.ts";
 
 /** Room for connections, a worker: the kernel may give all of them to one. */

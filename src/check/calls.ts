@@ -3,11 +3,17 @@
  * throw where it stands, a body that is not collected. Types do not know these. It looks at what is written out, and says
  * nothing of the rest.
  */
-import { checkHeaderName, checkHeaderValue, checkReason, checkRecipient, checkSender } from "../handler/changes.ts";
-import { messageOf } from "../worker/load-failure.ts";
+import {
+  checkHeaderName,
+  checkHeaderValue,
+  checkReason,
+  checkRecipient,
+  checkSender,
+} from "../handler/message/changes.ts";
+import { messageOf } from "../handler/load-failure.ts";
 import { parseReplyText } from "../protocol/reply-text.ts";
-import { type CodeLoader, isCode, type SourceFile } from "../worker/sources.ts";
-import { blank, placeAt } from "./source-text.ts";
+import { type CodeLoader, isCode, type SourceFile } from "../load/sources.ts";
+import { blank, placeAt } from "../load/source-text.ts";
 import type { Problem } from "./problem.ts";
 
 const VERDICTS = ["accept", "reject", "tempfail", "discard", "skip"] as const;

@@ -1,6 +1,6 @@
 /** All that is found in the handlers of a configuration without running them. */
 import { type Config, entryFiles } from "../config/config.ts";
-import type { Sources } from "../worker/sources.ts";
+import type { Sources } from "../load/sources.ts";
 import { callProblems, uncollectedBody } from "./calls.ts";
 import { inOrder, type Problem } from "./problem.ts";
 import { checkTypes } from "./types.ts";

@@ -6,9 +6,9 @@ import { PHASE_NAMES } from "../protocol/phases.ts";
 import type { Config } from "../config/config.ts";
 import { pathInWords } from "../config/keys.ts";
 import { type KeyPath, locator } from "../config/locate.ts";
-import { readText } from "../worker/files.ts";
-import { isTypeScript, type Sources } from "../worker/sources.ts";
-import { placeOfDefault } from "./source-text.ts";
+import { readText } from "../load/files.ts";
+import { isTypeScript, type Sources } from "../load/sources.ts";
+import { placeOfDefault } from "../load/source-text.ts";
 import type { Problem } from "./problem.ts";
 
 /** Where an error belongs, and what to say in front of it. */

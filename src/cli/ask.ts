@@ -1,6 +1,6 @@
 /** `pmilter status` and `pmilter reload`: ask the running server over its control socket. */
-import { PlainError } from "../plain-error.ts";
-import { formatStatus, type Status } from "../server/status.ts";
+import { PlainError } from "../errors.ts";
+import { formatStatus, type Status } from "../server/control/status.ts";
 import { askServerOf } from "./find-server.ts";
 
 /** The server could not be asked; said to the user as it is. */

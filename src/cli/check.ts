@@ -7,12 +7,12 @@ import { loadConfig } from "../config/load.ts";
 import { ACTION, namesOf, PROTOCOL } from "../protocol/constants.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import type { Need } from "../handler/chain.ts";
-import { PlainError } from "../plain-error.ts";
-import { PrivilegeError, resolveGroup, resolveUser } from "../server/privileges.ts";
-import { checkHandlers } from "../server/tasks.ts";
-import { LoadError, type LoadFailure } from "../worker/load-failure.ts";
-import type { ChainSummary } from "../worker/messages.ts";
-import { readSources } from "../worker/sources.ts";
+import { PlainError } from "../errors.ts";
+import { PrivilegeError, resolveGroup, resolveUser } from "../server/rights/privileges.ts";
+import { checkHandlers } from "../server/workers/tasks.ts";
+import { LoadError, type LoadFailure } from "../handler/load-failure.ts";
+import type { ChainSummary } from "../shared/messages.ts";
+import { readSources } from "../load/sources.ts";
 
 /** What is wrong with the handlers; said to the user as it is. */
 export class CheckError extends PlainError {

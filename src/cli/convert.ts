@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename, extname } from "node:path";
 import { PHASE_NAMES } from "../protocol/phases.ts";
-import { PlainError } from "../plain-error.ts";
+import { PlainError } from "../errors.ts";
 import { ROLE_OF_FILE, type Role } from "../ruby/convert/names.ts";
 import { ArgumentError, type ConvertArguments } from "./args.ts";
 

@@ -8,10 +8,10 @@ import { dirname, join, resolve } from "node:path";
 import { parse } from "smol-toml";
 import { loadConfig } from "../config/load.ts";
 import { controlName, controlPlaces, isControlName, type Place } from "../config/places.ts";
-import { PlainError } from "../plain-error.ts";
-import { lookUp } from "../server/configuration-file.ts";
-import { askServer, ControlError, type ControlRequest } from "../server/control.ts";
-import { PrivilegeError, resolveUser } from "../server/privileges.ts";
+import { PlainError } from "../errors.ts";
+import { lookUp } from "../server/files/configuration-file.ts";
+import { askServer, ControlError, type ControlRequest } from "../server/control/control.ts";
+import { PrivilegeError, resolveUser } from "../server/rights/privileges.ts";
 
 /** A server that may not be the one that is meant has to answer within so many milliseconds. */
 const IDENTIFY_TIMEOUT_MS = 10_000;

@@ -3,7 +3,7 @@
  * that came from the filter or the message is escaped, so that neither can move the terminal's cursor.
  */
 import type { SmtpReply } from "../protocol/replies.ts";
-import type { RecentFailure } from "../server/recent-failures.ts";
+import type { RecentFailure } from "../server/control/recent-failures.ts";
 import type { Modification, Outcome, PhaseOutcome } from "../testing/outcome.ts";
 
 const INDENT = "  ";

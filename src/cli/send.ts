@@ -2,15 +2,14 @@
 import { existsSync, readFileSync } from "node:fs";
 import { AddressError, formatAddress, type ListenAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
-import { PlainError } from "../plain-error.ts";
+import { PlainError, codeOf } from "../errors.ts";
 import { ProtocolError } from "../protocol/errors.ts";
 import { ClientUsageError, ConversationError, MilterClient, type Outcome } from "../testing/index.ts";
 import type { SendArguments } from "./args.ts";
 import { askServerOf } from "./find-server.ts";
-import { codeOf } from "../server/listen-error.ts";
-import type { RecentFailure } from "../server/recent-failures.ts";
-import type { Status } from "../server/status.ts";
-import { isSocket } from "../server/unix-socket.ts";
+import type { RecentFailure } from "../server/control/recent-failures.ts";
+import type { Status } from "../server/control/status.ts";
+import { isSocket } from "../server/listening/unix-socket.ts";
 import { type Failure, formatJson, formatOutcome } from "./send-report.ts";
 
 /** What `send` could not do; said to the user as it is. */

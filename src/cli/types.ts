@@ -5,7 +5,7 @@
 import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { API_TYPES } from "../check/api-types.ts";
-import { PlainError } from "../plain-error.ts";
+import { PlainError } from "../errors.ts";
 import { VERSION } from "../version.ts";
 
 /** A file could not be written, or is not ours to write; said to the user as it is. */

@@ -9,11 +9,8 @@ import type { Notice } from "./keys.ts";
 import type { LogFormat } from "../admin/log.ts";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { Fallback } from "../handler/fallback.ts";
-import { defaultControl, defaultState } from "./places.ts";
+import { defaultControl, defaultState, type Environment } from "./places.ts";
 import type { ConfigFile } from "./schema.ts";
-
-/** What is wanted of the environment. */
-export type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface ServerConfig {
   listen: ListenAddress[];

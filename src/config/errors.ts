@@ -2,7 +2,7 @@
  * What is wrong with a configuration, in words for the administrator who wrote it. Nothing here finds a fault: the
  * modules beside this one do, and this one says where it stands and how the line reads.
  */
-import { PlainError } from "../plain-error.ts";
+import { PlainError } from "../errors.ts";
 
 /** One fault. Without a line it concerns the file as a whole, or something that is not written in it. */
 export interface ConfigIssue {

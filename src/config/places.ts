@@ -3,7 +3,9 @@
  * configuration's path and the environment. Pure.
  */
 import { basename, dirname, extname, isAbsolute, join } from "node:path";
-import type { Environment } from "./config.ts";
+
+/** What is wanted of the environment. */
+export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Part of a socket's name for people; the path of a unix socket has room for 107 bytes. */
 const MAX_NAME = 20;

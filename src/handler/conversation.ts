@@ -13,15 +13,15 @@ import { isOfMessage, type Phase, type PhaseInfo, PHASES } from "../protocol/pha
 import type { Client } from "../protocol/client.ts";
 import { type EventPhase, MilterSession, type Resumption } from "../protocol/session.ts";
 import type { Chain, ChainFilter, Step } from "./chain.ts";
-import type { FilterChanges } from "./changes.ts";
+import type { FilterChanges } from "./message/changes.ts";
 import type { Fallback } from "./fallback.ts";
 import { FilterPart, type SessionSource } from "./filter-session.ts";
 import { PhaseValues, takeIn } from "./intake.ts";
-import { ReceivedMessage } from "./message.ts";
+import { ReceivedMessage } from "./message/received.ts";
 import { type Clock, Patience } from "./patience.ts";
 import type { Report, Subject } from "./report.ts";
 import { Reporter, type ReportSource, type Ruling } from "./reporter.ts";
-import { sendChanges } from "./send-changes.ts";
+import { sendChanges } from "./message/send-changes.ts";
 import type { Address } from "./types.ts";
 import { UnreturnedVerdicts } from "./unreturned.ts";
 import { type Decision, made, plainDecision, textDecision, verdictIn } from "./verdict.ts";

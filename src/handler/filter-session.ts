@@ -5,10 +5,10 @@
 import type { Client } from "../protocol/client.ts";
 import type { Phase } from "../protocol/phases.ts";
 import type { ChainFilter } from "./chain.ts";
-import { FilterChanges } from "./changes.ts";
+import { FilterChanges } from "./message/changes.ts";
 import { UsageError } from "./errors.ts";
-import type { ReceivedMessage } from "./message.ts";
-import { MessageView, type ViewOwner } from "./message-view.ts";
+import type { ReceivedMessage } from "./message/received.ts";
+import { MessageView, type ViewOwner } from "./message/view.ts";
 import type { Auth, MacroLookup, State, Tls } from "./types.ts";
 
 /** What sessions read of their conversation. */

@@ -6,7 +6,7 @@ import { decodeText, LARGE_BYTES } from "../protocol/bytes.ts";
 import { NameCache } from "../protocol/name-cache.ts";
 import type { EventPhase, MilterSession } from "../protocol/session.ts";
 import type { Limits } from "./chain.ts";
-import type { ReceivedMessage } from "./message.ts";
+import type { ReceivedMessage } from "./message/received.ts";
 
 /**
  * Takes an envelope recipient, a header or a piece of body into the message.

@@ -5,9 +5,9 @@
 import type { Client } from "../protocol/client.ts";
 import type { EventPhase, MilterSession } from "../protocol/session.ts";
 import type { ChainFilter } from "./chain.ts";
-import type { FilterChanges } from "./changes.ts";
-import type { ReceivedMessage } from "./message.ts";
-import { recipientsUnder } from "./message-view.ts";
+import type { FilterChanges } from "./message/changes.ts";
+import type { ReceivedMessage } from "./message/received.ts";
+import { recipientsUnder } from "./message/view.ts";
 import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
 import { describeThrown, type Site, siteOf } from "./site.ts";
 import type { Address } from "./types.ts";

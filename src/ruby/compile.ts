@@ -1,7 +1,7 @@
 /**
  * Ruby to JavaScript: done once, by the worker that reads the sources of a generation. The others get what it made.
  */
-import { LoadError, type LoadFailure } from "../worker/load-failure.ts";
+import { LoadError, type LoadFailure } from "../handler/load-failure.ts";
 import { type LineMap, lineMapOf } from "./line-map.ts";
 import { findUnsupported } from "./unsupported.ts";
 import { isNode, newCompiler, type SyntaxNode } from "./opal.ts";

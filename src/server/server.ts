@@ -10,32 +10,32 @@ import { formatAddress, type ListenAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { Counters, type Counts } from "../counters.ts";
-import { Ledger } from "../ledger.ts";
+import { Ledger } from "../shared/ledger.ts";
 import { residentBytes } from "../memory.ts";
 import { allowedBy, isAllowed, type PeerName, REFUSED, refusal } from "../net/peer.ts";
-import { Roster } from "../roster.ts";
-import { LoadError } from "../worker/load-failure.ts";
-import type { ChainSummary } from "../worker/messages.ts";
-import { isCurrent, pathsOf, type Sources, versionOf } from "../worker/sources.ts";
-import { Connections } from "./connections.ts";
-import { type ConfigurationFile, isSameConfiguration, lookUp } from "./configuration-file.ts";
-import type { ControlFailure, ControlRequest } from "./control.ts";
-import { ControlSocket } from "./control-socket.ts";
+import { Roster } from "../shared/connection-table.ts";
+import { LoadError } from "../handler/load-failure.ts";
+import type { ChainSummary } from "../shared/messages.ts";
+import { isCurrent, pathsOf, type Sources, versionOf } from "../load/sources.ts";
+import { Connections } from "./handover/connections.ts";
+import { type ConfigurationFile, isSameConfiguration, lookUp } from "./files/configuration-file.ts";
+import type { ControlFailure, ControlRequest } from "./control/control.ts";
+import { ControlSocket } from "./control/control-socket.ts";
 import {
   ConnectionRoom,
   connectionsThatFit,
   descriptorLimit,
   MAX_CONNECTIONS,
   SpareDescriptors,
-} from "./descriptors.ts";
+} from "./listening/descriptors.ts";
 import { CpuShare } from "./cpu-share.ts";
-import { type DiskStatus, type FailedLoad, FilesOnDisk, lookAtDisk } from "./disk.ts";
-import { Doors } from "./doors.ts";
-import { FallbackRate, type LastMinute } from "./fallback-rate.ts";
-import type { Generation } from "./generation.ts";
-import { Generations } from "./generations.ts";
+import { type DiskStatus, type FailedLoad, FilesOnDisk, lookAtDisk } from "./files/disk.ts";
+import { Doors } from "./listening/doors.ts";
+import { FallbackRate, type LastMinute } from "./control/fallback-rate.ts";
+import type { Generation } from "./workers/generation.ts";
+import { Generations } from "./workers/generations.ts";
 import { close, deadSocket } from "../net/libc.ts";
-import { toError } from "./listen-error.ts";
+import { toError } from "../errors.ts";
 import {
   BUSY_CONNECTIONS,
   BUSY_SHARE,
@@ -48,16 +48,16 @@ import {
   WATCH_AGAIN_MS,
   WATCHDOG_MS,
 } from "./policy.ts";
-import { accountFor, dropPrivileges, PrivilegeError } from "./privileges.ts";
-import { type RecentFailure, RecentFailures } from "./recent-failures.ts";
-import { Review } from "./review.ts";
-import { Rows } from "./rows.ts";
-import { StateFolder, StateFolderTakenError } from "./state-folder.ts";
-import { statusOf } from "./status.ts";
-import { callHandler, checkModule, LOAD_TIMEOUT_MS, type TaskOutput } from "./tasks.ts";
-import { FileWatcher } from "./watch.ts";
-import { unlessAborted } from "./within.ts";
-import { WorkerThread } from "./worker-thread.ts";
+import { accountFor, dropPrivileges, PrivilegeError } from "./rights/privileges.ts";
+import { type RecentFailure, RecentFailures } from "./control/recent-failures.ts";
+import { Review } from "./files/review.ts";
+import { Rows } from "./workers/rows.ts";
+import { StateFolder, StateFolderTakenError } from "./rights/state-folder.ts";
+import { statusOf } from "./control/status.ts";
+import { callHandler, checkModule, LOAD_TIMEOUT_MS, type TaskOutput } from "./workers/tasks.ts";
+import { FileWatcher } from "./files/watch.ts";
+import { unlessAborted } from "../shared/within.ts";
+import { WorkerThread } from "./workers/worker-thread.ts";
 
 export interface ServerOptions {
   readonly workerUrl: URL;

@@ -1,7 +1,9 @@
 /** What `MilterClient` takes and gives: types alone. */
 import type { FinalReply, ModificationReply } from "../protocol/replies.ts";
-import type { Habit, Offer } from "./habits.ts";
+import type { ClientInfo, ConnectionFacts } from "./address.ts";
+import type { EventPhase, Habit, Offer } from "./habits.ts";
 import type { Macros } from "./macros.ts";
+import type { Negotiated } from "./negotiation.ts";
 import type { Modification } from "./outcome.ts";
 
 export interface ClientOptions {
@@ -40,4 +42,27 @@ export interface Refusal {
   /** Enhanced status code, `5.1.1`. */
   readonly status: string;
   readonly text: string;
+}
+
+/** The events of a `MilterClient`, each sent by a call of its own. */
+export interface EventClient {
+  readonly habit: Habit;
+  macros: Macros;
+  readonly negotiated: Negotiated | undefined;
+  readonly progress: ReadonlyMap<EventPhase, number>;
+  readonly connection: ConnectionFacts | undefined;
+  readonly heloName: string | undefined;
+  readonly connectionVerdict: FinalReply | undefined;
+  negotiate(): Promise<Negotiated>;
+  connect(client?: ClientInfo): Promise<EventReply>;
+  helo(hostname: string): Promise<EventReply>;
+  envfrom(sender: string, params?: readonly string[]): Promise<EventReply>;
+  envrcpt(recipient: string, params?: readonly string[], refusal?: Refusal): Promise<EventReply>;
+  data(): Promise<EventReply>;
+  header(name: string, value: string): Promise<EventReply>;
+  eoh(): Promise<EventReply>;
+  body(body: Uint8Array): Promise<EventReply>;
+  eom(lastPiece?: Uint8Array): Promise<EomReply>;
+  abort(): Promise<NoReply>;
+  quitNc(): Promise<NoReply>;
 }

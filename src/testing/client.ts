@@ -9,7 +9,7 @@ import { MAX_REPLY_PAYLOAD, PROTOCOL } from "../protocol/constants.ts";
 import { PHASES } from "../protocol/phases.ts";
 import type { FinalReply, ModificationReply } from "../protocol/replies.ts";
 import { type ClientInfo, type ConnectionFacts, connectionFacts, FAMILY_BYTE } from "./address.ts";
-import type { ClientOptions, EomReply, EventReply, NoReply, Refusal } from "./client-types.ts";
+import type { ClientOptions, EomReply, EventClient, EventReply, NoReply, Refusal } from "./client-types.ts";
 import { Conversation } from "./conversation.ts";
 import { ClientUsageError } from "./errors.ts";
 import { defaultOffer, type EventPhase, type Habit, isMacroStage, type Offer, PHASE_COMMAND } from "./habits.ts";
@@ -43,7 +43,7 @@ const PIPELINE_BYTES = 65_536;
  * const reply = await client.helo("mx.example.net"); // { kind: "continue" }
  * await client.quit();
  */
-export class MilterClient {
+export class MilterClient implements EventClient {
   readonly habit: Habit;
   readonly #conversation: Conversation;
   readonly #offer: Offer;

@@ -7,8 +7,7 @@ import { MAX_REPLY_PAYLOAD } from "../protocol/constants.ts";
 import type { FinalReply, SmtpReply } from "../protocol/replies.ts";
 import { type ClientInfo, connectionFacts } from "./address.ts";
 import { applyModifications } from "./apply.ts";
-import type { MilterClient } from "./client.ts";
-import type { EomReply, EventReply } from "./client-types.ts";
+import type { EomReply, EventClient, EventReply } from "./client-types.ts";
 import { ClientUsageError } from "./errors.ts";
 import type { EventPhase } from "./habits.ts";
 import { addressesOf, formatMail, type MailContent, parseMail } from "./mail.ts";
@@ -51,8 +50,8 @@ export interface Mail {
 const DEFAULT_RECIPIENT = "postmaster@localhost";
 const UNKNOWN_USER: SmtpReply = { code: 550, enhanced: "5.1.1", lines: ["User unknown"] };
 
-/** @throws as the methods of {@link MilterClient} do */
-export async function sendMail(client: MilterClient, mail: Mail): Promise<Outcome> {
+/** @throws as the methods of `MilterClient` do */
+export async function sendMail(client: EventClient, mail: Mail): Promise<Outcome> {
   const content = parseMail(mail.eml);
   const sender = bracketed(mail.from ?? addressesOf(content.headers, "From")[0] ?? "");
   const to = (mail.to ?? recipientsOf(content)).map(bracketed);
@@ -76,7 +75,7 @@ function bare(address: string): string {
 
 /** A message on its way; `run` takes it to its end. */
 class Transaction {
-  readonly #client: MilterClient;
+  readonly #client: EventClient;
   readonly #mail: Mail;
   readonly #content: MailContent;
   readonly #sender: string;
@@ -84,7 +83,7 @@ class Transaction {
   readonly #phases: PhaseOutcome[] = [];
   readonly #recipients: RecipientOutcome[] = [];
 
-  constructor(client: MilterClient, mail: Mail, content: MailContent, sender: string, to: readonly string[]) {
+  constructor(client: EventClient, mail: Mail, content: MailContent, sender: string, to: readonly string[]) {
     this.#client = client;
     this.#mail = mail;
     this.#content = content;

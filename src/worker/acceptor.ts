@@ -8,28 +8,9 @@ import type { BlockList } from "node:net";
 import { acceptBy, type BoundListener, descriptorOf, type Handlers, remoteOf } from "../net/bun-listen.ts";
 import { dup } from "../net/libc.ts";
 import { isAllowed, type PeerName, peerName, REFUSED, refusal } from "../net/peer.ts";
-import { ALL_SHARES, type Roster } from "../roster.ts";
+import { ALL_SHARES, type Roster } from "../shared/connection-table.ts";
+import type { Door, Guest } from "../shared/messages.ts";
 import type { Connection } from "./connection.ts";
-
-/** A listening socket of the main thread, for workers to accept by. */
-export interface Door {
-  /** The main thread's own: it lives as long as connections are accepted. Who accepts by it makes a duplicate. */
-  readonly descriptor: number;
-  /** Where it listens, for logs. */
-  readonly name: string;
-  readonly isUnix: boolean;
-  /** Connections that may wait to be accepted. */
-  readonly backlog: number;
-}
-
-/** A connection that others are to have than the worker that accepted it. */
-export interface Guest {
-  /** Its place in the roster; -1 if none was free. */
-  readonly slot: number;
-  /** Whoever gets this has to close it. */
-  readonly held: number;
-  readonly peer: PeerName;
-}
 
 export interface AcceptorHost {
   readonly row: number;

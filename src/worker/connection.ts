@@ -10,7 +10,7 @@ import { Conversation, type ConversationHost } from "../handler/conversation.ts"
 import type { Report } from "../handler/report.ts";
 import { USER_MACRO } from "../handler/reporter.ts";
 import { describeThrown } from "../handler/site.ts";
-import type { Ledger } from "../ledger.ts";
+import type { Ledger } from "../shared/ledger.ts";
 import { excerpt } from "../protocol/bytes.ts";
 import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
 import { suffices, type Wants } from "../protocol/negotiate.ts";
@@ -18,7 +18,7 @@ import type { ReplyWriter } from "../protocol/encode.ts";
 import { ProtocolError } from "../protocol/errors.ts";
 import type { EventPhase, PacketTap } from "../protocol/session.ts";
 import type { PeerName } from "../net/peer.ts";
-import type { ResumedSession } from "./messages.ts";
+import type { ResumedSession } from "../shared/messages.ts";
 
 /** What connections share in their worker. */
 export interface ConnectionHome {

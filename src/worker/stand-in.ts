@@ -7,7 +7,7 @@ import { Chain } from "../handler/chain.ts";
 import type { Outcome } from "../handler/fallback.ts";
 import { checkFilter } from "../handler/filter.ts";
 import { reject, tempfail } from "../handler/verdict.ts";
-import { policyOf } from "./loader.ts";
+import { policyOf } from "../load/loader.ts";
 
 const NAME = "stand-in";
 

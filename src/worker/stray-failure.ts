@@ -4,8 +4,8 @@
  */
 import type { ChainFilter } from "../handler/chain.ts";
 import { describeThrown, type Site, sitesOf } from "../handler/site.ts";
-import { type CodeName, formatSite, lineOf, type LogLine } from "./log-lines.ts";
-import type { Sources } from "./sources.ts";
+import { type CodeName, formatSite, lineOf, type LogLine } from "../handler/log-lines.ts";
+import type { Sources } from "../load/sources.ts";
 
 export const STRAY_FAILURE = "a handler failed outside of any call";
 

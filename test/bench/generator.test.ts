@@ -1,8 +1,8 @@
 /** The load generator: a message on each connection that rests, and messages at a pace. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { IS_LINUX } from "../support/available.ts";
-import { askServer } from "../../src/server/control.ts";
-import type { Status } from "../../src/server/status.ts";
+import { askServer } from "../../src/server/control/control.ts";
+import type { Status } from "../../src/server/control/status.ts";
 import { startBare, startReal } from "../../bench/support/servers.ts";
 import type { Plan } from "../../bench/support/suite.ts";
 import { measureGenerators, sendRound, startGenerators } from "../../bench/wire/load.ts";

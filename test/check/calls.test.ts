@@ -1,7 +1,7 @@
 /** What reading a handler's calls finds, and what it leaves alone. */
 import { describe, expect, test } from "bun:test";
 import { callProblems, uncollectedBody } from "../../src/check/calls.ts";
-import { blank } from "../../src/check/source-text.ts";
+import { blank } from "../../src/load/source-text.ts";
 
 const IMPORT = 'import { defineFilter, reject, type Session, tempfail as later } from "pmilter";\n';
 

@@ -2,7 +2,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { askServer } from "../../src/server/control.ts";
+import { askServer } from "../../src/server/control/control.ts";
 import { givenRoot, IS_LINUX } from "../support/available.ts";
 import { controlOf, MAIN, runPmilter } from "../support/pmilter.ts";
 import { tempDir } from "../support/temp.ts";

@@ -19,7 +19,7 @@ import {
 import { dirname, join } from "node:path";
 import { loadConfig } from "../../src/config/load.ts";
 import { controlName, controlPlaces } from "../../src/config/places.ts";
-import type { Status } from "../../src/server/status.ts";
+import type { Status } from "../../src/server/control/status.ts";
 import { givenRoot, IS_LINUX, isRoot, outsideTool } from "../support/available.ts";
 import { controlOf, Lines, MAIN, ROOT, runPmilter } from "../support/pmilter.ts";
 import { type TempDir, tempDir, waitFor } from "../support/temp.ts";

@@ -5,7 +5,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdirSync, renameSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Status } from "../../src/server/status.ts";
+import type { Status } from "../../src/server/control/status.ts";
 import { filter } from "../failures/support.ts";
 import {
   askReload,

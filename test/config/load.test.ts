@@ -2,7 +2,8 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import type { Config, Environment } from "../../src/config/config.ts";
+import type { Config } from "../../src/config/config.ts";
+import type { Environment } from "../../src/config/places.ts";
 import { loadConfig, parseConfig } from "../../src/config/load.ts";
 import { TABLES, tableHeader } from "../../src/config/reference.ts";
 import { PHASE_NAMES } from "../../src/protocol/phases.ts";

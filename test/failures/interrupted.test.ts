@@ -5,8 +5,8 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { askServer } from "../../src/server/control.ts";
-import type { Status } from "../../src/server/status.ts";
+import { askServer } from "../../src/server/control/control.ts";
+import type { Status } from "../../src/server/control/status.ts";
 import { newVersion, save, untilVersion, versioned } from "../reload/support.ts";
 import { type Spawned, spawnServer } from "../server/spawned.ts";
 import { CONNECT, HELO, MAIL, OPTNEG, QUIT, RawClient, UNKNOWN } from "../server/wire.ts";

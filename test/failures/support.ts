@@ -7,8 +7,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { LOG_LEVELS } from "../../src/admin/log-level.ts";
 import type { Counts } from "../../src/counters.ts";
-import { askServer } from "../../src/server/control.ts";
-import type { Status } from "../../src/server/status.ts";
+import { askServer } from "../../src/server/control/control.ts";
+import type { Status } from "../../src/server/control/status.ts";
 import { page } from "../docs/blocks.ts";
 import { type Lines, type Pmilter, type PmilterOptions, controlOf, startPmilter } from "../support/pmilter.ts";
 

@@ -1,7 +1,7 @@
 /** Who and what a line of the log is about: each field, and when it is left out. */
 import { describe, expect, test } from "bun:test";
 import { reject, skip } from "../../src/index.ts";
-import { logLine } from "../../src/worker/log-lines.ts";
+import { logLine } from "../../src/handler/log-lines.ts";
 import { cmd } from "../protocol/wire.ts";
 import { type AnyFilter, Line, type Setting, settled } from "./harness.ts";
 

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { existsSync, lstatSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { IS_LINUX } from "../support/available.ts";
-import { askServer } from "../../src/server/control.ts";
+import { askServer } from "../../src/server/control/control.ts";
 import { type Pmilter, runPmilter, startPmilter } from "../support/pmilter.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
 import {

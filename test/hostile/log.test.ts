@@ -4,7 +4,7 @@ import { formatLogLine, type LogFormat } from "../../src/admin/log.ts";
 import type { Report, Subject } from "../../src/handler/report.ts";
 import { siteOf } from "../../src/handler/site.ts";
 import { parseReplyText } from "../../src/protocol/reply-text.ts";
-import { logLine } from "../../src/worker/log-lines.ts";
+import { logLine } from "../../src/handler/log-lines.ts";
 import { expectGrowth } from "../support/growth.ts";
 import { evilTexts } from "./measure.ts";
 

@@ -7,7 +7,7 @@ import { reject } from "../../src/index.ts";
 import { formatLogLine } from "../../src/admin/log.ts";
 import { decodeText, encodeText } from "../../src/protocol/bytes.ts";
 import { Framer } from "../../src/protocol/framer.ts";
-import { logLine } from "../../src/worker/log-lines.ts";
+import { logLine } from "../../src/handler/log-lines.ts";
 import { type AnyFilter, Line, settled } from "../handler/harness.ts";
 import { cmd } from "../protocol/wire.ts";
 import { amountsOf, expectGrowth, NOT_AT_ALL, WITH_THE_SQUARE } from "../support/growth.ts";

@@ -2,8 +2,8 @@
  * Sessions whose worker is lost: handlers that fail on demand, and a mail server by hand that can stop anywhere in a
  * session. The words that make a handler fail stand in what the client sends at its phase.
  */
-import { askServer } from "../../src/server/control.ts";
-import type { Status } from "../../src/server/status.ts";
+import { askServer } from "../../src/server/control/control.ts";
+import type { Status } from "../../src/server/control/status.ts";
 import { PHASE_NAMES } from "../../src/protocol/phases.ts";
 import { type Pmilter, type PmilterOptions, startPmilter } from "../support/pmilter.ts";
 import {

@@ -7,8 +7,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { SAVED_MS } from "../../src/server/policy.ts";
-import { askServer } from "../../src/server/control.ts";
-import type { Status } from "../../src/server/status.ts";
+import { askServer } from "../../src/server/control/control.ts";
+import type { Status } from "../../src/server/control/status.ts";
 import {
   CONNECT,
   descriptorsOf,

@@ -4,7 +4,7 @@
  */
 import { siteOf } from "../../src/handler/site.ts";
 import { compileRuby } from "../../src/ruby/compile.ts";
-import { LoadError } from "../../src/worker/load-failure.ts";
+import { LoadError } from "../../src/handler/load-failure.ts";
 import { RubyRuntime } from "../../src/ruby/run.ts";
 
 /** What a script printed, and the error that ended it. */

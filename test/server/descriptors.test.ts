@@ -1,7 +1,7 @@
 /** No descriptor and no memory is left over in the server, however connections end. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { IS_LINUX } from "../support/available.ts";
-import { connectionsThatFit } from "../../src/server/descriptors.ts";
+import { connectionsThatFit } from "../../src/server/listening/descriptors.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import {
   BODY,

@@ -1,6 +1,6 @@
 /** The rate of fallbacks in the last minute, on a clock of the test's own. */
 import { describe, expect, test } from "bun:test";
-import { FallbackRate, isTooMany } from "../../src/server/fallback-rate.ts";
+import { FallbackRate, isTooMany } from "../../src/server/control/fallback-rate.ts";
 
 const counts = (messages: number, messagesWithFallback: number) => ({ messages, messagesWithFallback });
 

@@ -1,6 +1,6 @@
 /** When a worker holds too much memory: amounts that several looks agree on, and never what it needs for a moment. */
 import { expect, test } from "bun:test";
-import { HeldMemory, type MemoryLook } from "../../src/server/held-memory.ts";
+import { HeldMemory, type MemoryLook } from "../../src/server/workers/held-memory.ts";
 import { MEMORY_AT_MOST, MEMORY_MS } from "../../src/server/policy.ts";
 
 const LIMIT = 100;

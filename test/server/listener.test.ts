@@ -17,8 +17,8 @@ import { join } from "node:path";
 import { givenIpv6, givenRoot, IS_LINUX } from "../support/available.ts";
 import type { ListenAddress } from "../../src/config/address.ts";
 import { close, connectUnix, dup, MAX_UNIX_PATH_BYTES, listen as setBacklog, shutdown } from "../../src/net/libc.ts";
-import { ListenError } from "../../src/server/listen-error.ts";
-import { type Accepted, listen, type Listener, type ListenerOptions } from "../../src/server/listener.ts";
+import { ListenError } from "../../src/server/listening/listen-error.ts";
+import { type Accepted, listen, type Listener, type ListenerOptions } from "../../src/server/listening/listener.ts";
 import { Cleanup, openDescriptors, Peer, recorder, turn } from "./sockets.ts";
 
 setDefaultTimeout(120_000);
@@ -30,7 +30,7 @@ const IS_ROOT = givenRoot("what is owned by somebody else");
 const HAS_IPV6 = givenIpv6();
 
 const LOCAL: ListenAddress = { kind: "tcp", host: "127.0.0.1", port: 0, family: 4 };
-const LISTENER_MODULE = JSON.stringify(join(import.meta.dir, "../../src/server/listener.ts"));
+const LISTENER_MODULE = JSON.stringify(join(import.meta.dir, "../../src/server/listening/listener.ts"));
 
 const LIBC_MODULE = JSON.stringify(join(import.meta.dir, "../../src/net/libc.ts"));
 

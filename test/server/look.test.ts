@@ -15,9 +15,9 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { FolderEvents } from "../../src/server/folder-events.ts";
-import { Looker } from "../../src/server/look.ts";
-import { FileWatcher } from "../../src/server/watch.ts";
+import { FolderEvents } from "../../src/server/files/folder-events.ts";
+import { Looker } from "../../src/server/files/look.ts";
+import { FileWatcher } from "../../src/server/files/watch.ts";
 import { type TempDir, tempDir } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);

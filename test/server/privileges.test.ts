@@ -3,7 +3,7 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { givenRoot, IS_LINUX, isRoot } from "../support/available.ts";
-import { groupsOf, ownSocket, PrivilegeError, resolveGroup, resolveUser } from "../../src/server/privileges.ts";
+import { groupsOf, ownSocket, PrivilegeError, resolveGroup, resolveUser } from "../../src/server/rights/privileges.ts";
 import { MAIN, startPmilter } from "../support/pmilter.ts";
 import { TEMP } from "../support/temp.ts";
 
@@ -21,7 +21,7 @@ writeFileSync(
 writeFileSync(files.group, "root:x:0:\npmilter:x:4712:\npostfix:x:4713:mail,pmilter\nother:x:4714:pmilterx\n");
 
 const CAN_DROP = givenRoot("dropPrivileges") && IS_LINUX;
-const MODULE = JSON.stringify(join(import.meta.dir, "../../src/server/privileges.ts"));
+const MODULE = JSON.stringify(join(import.meta.dir, "../../src/server/rights/privileges.ts"));
 
 /** Runs a piece of code in a process of its own and gives the JSON that it prints. */
 function inSubprocess(code: string, asUser?: number): unknown {

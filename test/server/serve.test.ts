@@ -3,7 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { EXIT_HANDLER_MS } from "../../src/server/policy.ts";
-import { callHandler } from "../../src/server/tasks.ts";
+import { callHandler } from "../../src/server/workers/tasks.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { type Pmilter, runPmilter, startPmilter, writeProject } from "../support/pmilter.ts";
 import { tempDir, waitFor } from "../support/temp.ts";

@@ -11,7 +11,7 @@ setDefaultTimeout(120_000);
 const cleanup = new Cleanup();
 afterEach(() => cleanup.run());
 
-const LISTENER = join(import.meta.dir, "../../src/server/listener.ts");
+const LISTENER = join(import.meta.dir, "../../src/server/listening/listener.ts");
 const CONTENDERS = 3;
 const ROUNDS = 50;
 

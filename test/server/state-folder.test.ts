@@ -15,7 +15,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { StateFolder, StateFolderError } from "../../src/server/state-folder.ts";
+import { StateFolder, StateFolderError } from "../../src/server/rights/state-folder.ts";
 import { askStatus } from "../reload/support.ts";
 import { givenRoot, IS_LINUX, isRoot } from "../support/available.ts";
 import { Lines, MAIN, runPmilter, startPmilter } from "../support/pmilter.ts";
@@ -23,7 +23,7 @@ import { type TempDir, tempDir } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
 
-const MODULE = join(import.meta.dir, "../../src/server/state-folder.ts");
+const MODULE = join(import.meta.dir, "../../src/server/rights/state-folder.ts");
 const NOBODY = 65534;
 const CAN_GIVE = givenRoot("the folder of another user") && IS_LINUX;
 

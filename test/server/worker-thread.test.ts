@@ -2,7 +2,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { WorkerThread } from "../../src/server/worker-thread.ts";
+import { WorkerThread } from "../../src/server/workers/worker-thread.ts";
 import { tempDir } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);

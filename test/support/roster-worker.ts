@@ -1,5 +1,5 @@
-/** A thread that takes slots and leaves them, for `test/roster.test.ts`. */
-import { Roster, type RosterLayout } from "../../src/roster.ts";
+/** A thread that takes slots and leaves them, for `test/shared/connection-table.test.ts`. */
+import { Roster, type RosterLayout } from "../../src/shared/connection-table.ts";
 
 export interface Order {
   readonly layout: RosterLayout;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { parseConfig } from "../../src/config/load.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { connectInMemory } from "../../src/testing/run-filter.ts";
-import { loadChain } from "../../src/worker/loader.ts";
+import { loadChain } from "../../src/load/loader.ts";
 import { playTranscript } from "./play.ts";
 import { ClientPlayer } from "./play-client.ts";
 import { parseTranscript, type Step, TranscriptError } from "./transcript.ts";

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { parseConfig } from "../../src/config/load.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { connectInMemory } from "../../src/testing/run-filter.ts";
-import { loadChain } from "../../src/worker/loader.ts";
+import { loadChain } from "../../src/load/loader.ts";
 import manifest from "../../package.json" with { type: "json" };
 import { describeWith } from "../support/available.ts";
 import { Lines, type PmilterOptions, startPmilter, writeProject } from "../support/pmilter.ts";

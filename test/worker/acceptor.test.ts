@@ -4,9 +4,10 @@ import { BlockList } from "node:net";
 import { fstatSync, openSync } from "node:fs";
 import type { ListenAddress } from "../../src/config/address.ts";
 import { close } from "../../src/net/libc.ts";
-import { ALL_SHARES, Roster } from "../../src/roster.ts";
-import { type SharedListener, listen } from "../../src/server/listener.ts";
-import { Acceptor, type AcceptorHost, CHURN_SLACK, type Guest } from "../../src/worker/acceptor.ts";
+import { ALL_SHARES, Roster } from "../../src/shared/connection-table.ts";
+import { type SharedListener, listen } from "../../src/server/listening/listener.ts";
+import type { Guest } from "../../src/shared/messages.ts";
+import { Acceptor, type AcceptorHost, CHURN_SLACK } from "../../src/worker/acceptor.ts";
 import type { Connection } from "../../src/worker/connection.ts";
 import { Cleanup, openDescriptors, Peer } from "../server/sockets.ts";
 

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import type { Chain } from "../../src/handler/chain.ts";
 import { PHASE_LIST } from "../../src/protocol/phases.ts";
 import type { Connection as ConnectionType, ConnectionHome } from "../../src/worker/connection.ts";
-import type { Ledger } from "../../src/ledger.ts";
+import type { Ledger } from "../../src/shared/ledger.ts";
 import { ALL, ALL_NR, cmd, packetsOf } from "../protocol/wire.ts";
 import { tempDir, type TempDir } from "../support/temp.ts";
 
@@ -26,8 +26,8 @@ const FILES = [
   "handler/intake.ts",
   "handler/reporter.ts",
   "handler/filter-session.ts",
-  "handler/message.ts",
-  "handler/send-changes.ts",
+  "handler/message/received.ts",
+  "handler/message/send-changes.ts",
   "protocol/session.ts",
   "protocol/macros.ts",
   "protocol/encode.ts",
@@ -206,7 +206,7 @@ async function instrument(folder: string): Promise<{ modules: Modules; places: R
   const load = (file: string): Promise<Record<string, unknown>> => import(join(folder, "src", file));
   const { Connection } = await load("worker/connection.ts");
   const { ReplyWriter } = await load("protocol/encode.ts");
-  const { Ledger: CopiedLedger } = await load("ledger.ts");
+  const { Ledger: CopiedLedger } = await load("shared/ledger.ts");
   const { Chain: CopiedChain } = (await load("handler/chain.ts")) as typeof import("../../src/handler/chain.ts");
   const { checkFilter } = (await load("handler/filter.ts")) as typeof import("../../src/handler/filter.ts");
   const { reject } = (await load("handler/verdict.ts")) as typeof import("../../src/handler/verdict.ts");

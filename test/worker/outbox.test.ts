@@ -1,7 +1,7 @@
 /** The bound on text between a worker and the main thread. */
 import { expect, test } from "bun:test";
-import type { FromWorker } from "../../src/worker/messages.ts";
-import { Outbox } from "../../src/worker/outbox.ts";
+import type { FromWorker } from "../../src/shared/messages.ts";
+import { Outbox } from "../../src/shared/outbox.ts";
 
 function boxOf(maxPending: number) {
   const sent: FromWorker[] = [];

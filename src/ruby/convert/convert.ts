@@ -2,7 +2,7 @@
  * Writes a TypeScript handler for a Ruby one: what can be translated surely, and a comment with the Ruby lines where a
  * person must look.
  */
-import { LoadError } from "../../worker/load-failure.ts";
+import { LoadError } from "../../handler/load-failure.ts";
 import { syntaxFailure } from "../compile.ts";
 import { isNode, newCompiler, parseRuby, type SyntaxNode } from "../opal.ts";
 import { placeOf } from "../unsupported.ts";

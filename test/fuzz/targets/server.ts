@@ -3,8 +3,8 @@
  * iteration; in the end its descriptors are what they were, its memory has not grown, and it can be asked.
  */
 import { readdirSync, readFileSync } from "node:fs";
-import { askServer } from "../../../src/server/control.ts";
-import type { Status } from "../../../src/server/status.ts";
+import { askServer } from "../../../src/server/control/control.ts";
+import type { Status } from "../../../src/server/control/status.ts";
 import { type Pmilter, startPmilter } from "../../support/pmilter.ts";
 import type { Random } from "../../protocol/random.ts";
 import { anyStream } from "../../protocol/streams.ts";

@@ -1,0 +1,169 @@
+/**
+ * Reports of conversations as log lines: one a message, with everything an administrator looks for in it. Text that a
+ * client sent is escaped, so that no client can write a line of its own.
+ */
+import { relative } from "node:path";
+import type { LogLevel } from "../admin/log-level.ts";
+import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
+import type { Site } from "./site.ts";
+import { formatReplyText } from "../protocol/reply-text.ts";
+
+export interface LogLine {
+  readonly level: LogLevel;
+  readonly text: string;
+  /** The same as values, for `log_format = "json"`. */
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+/** Characters of one value in a line of text. */
+const MAX_VALUE = 256;
+/** The same as a field of JSON. */
+const MAX_FIELD = 512;
+
+/** The code that a line is about. */
+export interface CodeName {
+  /** Paths of handlers are given relative to it. */
+  readonly folder: string;
+  /** See `versionOf` in sources.ts. */
+  readonly version: string;
+}
+
+export function logLine(report: Report, code: CodeName): LogLine {
+  switch (report.kind) {
+    case "verdict":
+      return verdictLine(report, code);
+    case "failure":
+      return failureLine(report, code);
+    case "warning":
+      return lineOf("warn", `${report.verdict}() was not returned and has no effect`, subject(report, code));
+  }
+}
+
+/** A line of a head and fields, in both forms. */
+export function lineOf(level: LogLevel, head: string, fields: Readonly<Record<string, unknown>>): LogLine {
+  return {
+    level,
+    text: `${head}: ${formatPairs(fields)}`,
+    fields: Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, cut(value)])),
+  };
+}
+
+/** Values are cut in both forms: a line is for reading, and what a client sent may be long. */
+function cut(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(cut);
+  return typeof value === "string" && value.length > MAX_FIELD ? `${value.slice(0, MAX_FIELD)}…` : value;
+}
+
+function verdictLine(report: VerdictReport, code: CodeName): LogLine {
+  const isQuiet = report.verdict === "accept" && !report.isFallback && !report.isObserved;
+  const reply = report.reply === null ? null : formatReplyText(report.reply).replaceAll("%%", "%");
+  const fields = {
+    ...(report.isObserved ? { observed: true } : {}),
+    verdict: report.verdict,
+    scope: report.scope,
+    // What the line is about stands first in it.
+    ...(report.scope === "recipient" ? { recipient: report.recipient } : {}),
+    ...subject(report, code),
+    ...(report.isFallback ? { fallback: true } : {}),
+    ...(report.changes > 0 ? { changes: report.changes } : {}),
+    ...(report.reason === null ? {} : { reason: report.reason }),
+    ...(reply === null ? {} : { reply }),
+  };
+  const what = report.scope === "message" ? report.verdict : `${report.verdict} ${report.scope}`;
+  return lineOf(isQuiet ? "info" : "notice", `${report.isObserved ? "observed " : ""}${what}`, fields);
+}
+
+const CAUSES: Readonly<Record<FailureReport["cause"], string>> = {
+  error: "handler failed",
+  timeout: "handler too slow",
+  late: "handler failed after its verdict",
+  limit: "limit passed",
+};
+
+function failureLine(report: FailureReport, code: CodeName): LogLine {
+  const fields = {
+    cause: report.cause,
+    ...subject(report, code),
+    error: report.message,
+    ...(report.fallback === "none" ? {} : { fallback: report.fallback }),
+  };
+  return lineOf("error", CAUSES[report.cause], fields);
+}
+
+function subject(report: Report, code: CodeName): Record<string, unknown> {
+  return {
+    ...subjectFields(report, code.version),
+    ...(report.filter === null ? {} : { filter: report.filter }),
+    phase: report.phase,
+    ...(report.site === null ? {} : { at: formatSite(report.site, code.folder) }),
+  };
+}
+
+/** Who and what a line is about, in the order of all lines; what is empty is left out. */
+export function subjectFields(subject: Subject, version: string): Record<string, unknown> {
+  const fields = {
+    queue_id: subject.queueId,
+    message_id: subject.messageId,
+    client: subject.client,
+    helo: subject.helo,
+    user: subject.user,
+    from: subject.sender,
+    recipient: subject.recipient,
+    to: subject.recipients.length === 0 ? null : subject.recipients,
+    to_more: subject.moreRecipients === 0 ? null : subject.moreRecipients,
+    size: subject.size,
+    ms: subject.ms,
+    version,
+  };
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null && value !== ""));
+}
+
+/** A place in a handler, its path relative to `folder` where it lies in there. */
+export function formatSite({ file, line }: Site, folder: string): string {
+  const inside = relative(folder, file);
+  const shown = inside.startsWith("..") ? file : inside;
+  return line > 0 ? `${shown}:${line}` : shown;
+}
+
+/** Told by the words before the colon, or behind the list that they are about. */
+const UNPAIRED = new Set(["verdict", "scope", "cause", "observed", "to_more"]);
+
+/** Fields as `key=value`, each value so written that nobody can forge another one. */
+function formatPairs(fields: Readonly<Record<string, unknown>>): string {
+  return Object.entries(fields)
+    .filter(([key]) => !UNPAIRED.has(key))
+    .map(([key, value]) => {
+      if (!Array.isArray(value)) return `${key}=${quoted(value)}`;
+      const more = fields[`${key}_more`];
+      return `${key}=${value.map(quoted).join(",")}${more === undefined ? "" : ` (and ${String(more)} more)`}`;
+    })
+    .join(" ");
+}
+
+/** A value bare if it is one harmless word, else in quotes with everything odd escaped. */
+function quoted(value: unknown): string {
+  const text = typeof value === "string" ? value : String(value);
+  if (/^[\w<>@.:/+=[\]-]+$/.test(text) && text.length <= MAX_VALUE) return text;
+  return `"${escapeText(text.length > MAX_VALUE ? `${text.slice(0, MAX_VALUE)}…` : text)}"`;
+}
+
+// oxlint-disable-next-line no-control-regex
+const ODD = /[\u0000-\u001f"\\\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/g;
+
+/** Control characters, quotes, bidirectional marks and bytes that are not UTF-8 as escapes. */
+export function escapeText(text: string): string {
+  return text.replace(/[\ud800-\udbff][\udc00-\udfff]|[^]/g, (unit) =>
+    unit.length === 2 ? unit : unit.replace(ODD, escapeUnit),
+  );
+}
+
+function escapeUnit(unit: string): string {
+  const code = unit.charCodeAt(0);
+  if (unit === '"' || unit === "\\") return `\\${unit}`;
+  if (unit === "\n") return "\\n";
+  if (unit === "\r") return "\\r";
+  if (unit === "\t") return "\\t";
+  // A byte that is not UTF-8: see `bytes.ts`.
+  if (code >= 0xdc80 && code <= 0xdcff) return `\\x${(code - 0xdc00).toString(16)}`;
+  return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16)}`;
+}

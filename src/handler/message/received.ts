@@ -1,0 +1,247 @@
+/**
+ * A message as the mail server sends it: envelope, headers, and the body if someone collects it. Kept as bytes of its
+ * own (the reads they came in are not kept), decoded when someone reads them. What handlers change is not here.
+ */
+import { decodeText, EMPTY } from "../../protocol/bytes.ts";
+import type { Address } from "../types.ts";
+
+/** Enough for most envelopes with their headers; up to here a buffer lies in the collector's heap, and costs half as much. */
+const INITIAL_BYTES = 1000;
+const LF = 0x0a;
+const CR = 0x0d;
+
+/** Bytes appended one behind the other. */
+class Arena {
+  #bytes: Uint8Array = EMPTY;
+  #used = 0;
+
+  get used(): number {
+    return this.#used;
+  }
+
+  /** Copies `bytes[start, end)` behind the rest and gives its offset. */
+  append(bytes: Uint8Array, start: number, end: number): number {
+    const offset = this.#used;
+    const needed = offset + end - start;
+    if (needed > this.#bytes.length) {
+      const larger = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#bytes.length, INITIAL_BYTES));
+      larger.set(this.#bytes);
+      this.#bytes = larger;
+    }
+    // The same as `set(bytes.subarray(start, end))`, without the view.
+    Buffer.prototype.copy.call(bytes, this.#bytes, offset, start, end);
+    this.#used = needed;
+    return offset;
+  }
+
+  /** Drops what was appended at `offset` and behind it. */
+  truncate(offset: number): void {
+    this.#used = offset;
+  }
+
+  text(start: number, end: number): string {
+    return decodeText(this.#bytes, start, end);
+  }
+
+  byteAt(at: number): number {
+    return this.#bytes[at]!;
+  }
+
+  indexOf(byte: number, from: number): number {
+    return this.#bytes.indexOf(byte, from);
+  }
+
+  view(): Uint8Array {
+    return this.#bytes.subarray(0, this.#used);
+  }
+
+  /** Number of line ends from `start` on that are a bare LF. */
+  bareLinesFrom(start: number): number {
+    let count = 0;
+    for (let at = this.#bytes.indexOf(LF, start); at !== -1 && at < this.#used; at = this.#bytes.indexOf(LF, at + 1)) {
+      if (this.#bytes[at - 1] !== CR) count += 1;
+    }
+    return count;
+  }
+}
+
+/** An address of the envelope, decoded when it is read. */
+export class SentAddress implements Address {
+  readonly #arena: Arena;
+  readonly #start: number;
+  readonly #end: number;
+  #strings: string[] | null = null;
+
+  constructor(arena: Arena, start: number, end: number) {
+    this.#arena = arena;
+    this.#start = start;
+    this.#end = end;
+  }
+
+  /** Makes it independent of the arena, and gives back its place there: nothing was appended behind it. */
+  release(): void {
+    this.#read();
+    this.#arena.truncate(this.#start);
+  }
+
+  get raw(): string {
+    return this.#read()[0]!;
+  }
+
+  get address(): string {
+    return withoutBrackets(this.raw);
+  }
+
+  get params(): readonly string[] {
+    return this.#read().slice(1);
+  }
+
+  #read(): string[] {
+    if (this.#strings === null) {
+      this.#strings = [];
+      for (let at = this.#start; at < this.#end;) {
+        const end = this.#arena.indexOf(0, at);
+        this.#strings.push(this.#arena.text(at, end));
+        at = end + 1;
+      }
+    }
+    return this.#strings;
+  }
+}
+
+/** One pair of angle brackets removed, if there is one. */
+export function withoutBrackets(address: string): string {
+  return address.startsWith("<") && address.endsWith(">") ? address.slice(1, -1) : address;
+}
+
+/** A sender that was not sent: the mail server was told not to, or left MAIL out. */
+const NO_ADDRESS: Address = { raw: "", address: "", params: [] };
+
+/** Numbers kept for each header: where its name begins, and where it ends. A NUL, its value and another NUL follow. */
+const HEADER_FIELDS = 2;
+const SPACE = 0x20;
+const CRLF_BYTES = 2;
+const MESSAGE_ID = "message-id";
+
+export class ReceivedMessage {
+  readonly #arena = new Arena();
+  readonly #headers: number[] = [];
+  /** Values lie there as they followed the colon. */
+  #hasSpaces = false;
+  #body: Arena | null = null;
+  sender: Address = NO_ADDRESS;
+  /** Accepted recipients; while one is being decided, that one last. */
+  readonly recipients: SentAddress[] = [];
+  /** Bytes of the headers, names and values. */
+  headerBytes = 0;
+  /** False once a limit kept one out. */
+  hasAllHeaders = true;
+  /** False once a limit kept a piece of a body to collect out. */
+  hasAllBody = true;
+  /** Bytes of the body that have come, collected or not. */
+  sentBodyBytes = 0;
+  /** Set when the end of the message comes. */
+  receivedAt: Date | null = null;
+
+  /** Takes the payload of MAIL: strings, checked to end with NUL. */
+  takeSender(bytes: Uint8Array, start: number, end: number): void {
+    const at = this.#arena.append(bytes, start, end);
+    this.sender = new SentAddress(this.#arena, at, at + end - start);
+  }
+
+  /** The mail server has sent MAIL. */
+  get hasSender(): boolean {
+    return this.sender !== NO_ADDRESS;
+  }
+
+  /** Takes the payload of RCPT. */
+  takeRecipient(bytes: Uint8Array, start: number, end: number): SentAddress {
+    const at = this.#arena.append(bytes, start, end);
+    const recipient = new SentAddress(this.#arena, at, at + end - start);
+    this.recipients.push(recipient);
+    return recipient;
+  }
+
+  /** The last recipient was refused: however many are, they leave nothing behind. */
+  dropRecipient(): void {
+    this.recipients.pop()?.release();
+  }
+
+  /** Bytes of sender and recipients. */
+  get envelopeBytes(): number {
+    return this.#arena.used - this.headerBytes;
+  }
+
+  /**
+   * Takes a header: name NUL value NUL at `start`, checked.
+   * @param dropSpace drop one space from the front of the value: it was sent as it followed the colon
+   */
+  takeHeader(bytes: Uint8Array, start: number, nameLength: number, valueLength: number, dropSpace: boolean): void {
+    const length = nameLength + 1 + valueLength + 1;
+    const at = this.#arena.append(bytes, start, start + length);
+    this.#headers.push(at, at + nameLength);
+    this.#hasSpaces = dropSpace;
+    this.headerBytes += length;
+  }
+
+  /** Copies a piece of the body behind the ones before. */
+  takeBody(bytes: Uint8Array, start: number, end: number): void {
+    this.#body ??= new Arena();
+    this.#body.append(bytes, start, end);
+  }
+
+  /** Bytes of the collected body. */
+  get bodyBytes(): number {
+    return this.#body?.used ?? 0;
+  }
+
+  /** A view of the collected body. */
+  body(): Uint8Array {
+    return this.#body?.view() ?? new Uint8Array(0);
+  }
+
+  get headerCount(): number {
+    return this.#headers.length / HEADER_FIELDS;
+  }
+
+  headerName(index: number): string {
+    const at = index * HEADER_FIELDS;
+    return this.#arena.text(this.#headers[at]!, this.#headers[at + 1]!);
+  }
+
+  /** Without the one space that follows the colon. */
+  headerValue(index: number): string {
+    const at = this.#valueAt(index);
+    const isSpaced = this.#hasSpaces && this.#arena.byteAt(at) === SPACE;
+    return this.#arena.text(isSpaced ? at + 1 : at, this.#arena.indexOf(0, at));
+  }
+
+  /** What follows the colon; without HDR_LEADSPC the mail server has dropped a space, if there was one. */
+  headerRaw(index: number): string {
+    const at = this.#valueAt(index);
+    const text = this.#arena.text(at, this.#arena.indexOf(0, at));
+    return this.#hasSpaces ? text : ` ${text}`;
+  }
+
+  /** The value of the first Message-ID, "" if none has come. */
+  get messageId(): string {
+    for (let index = 0; index < this.headerCount; index++) {
+      const at = index * HEADER_FIELDS;
+      if (this.#headers[at + 1]! - this.#headers[at]! !== MESSAGE_ID.length) continue;
+      if (this.headerName(index).toLowerCase() === MESSAGE_ID) return this.headerValue(index).trim();
+    }
+    return "";
+  }
+
+  /** Bytes of the headers that were taken and the body that was sent, as SMTP transfers them. */
+  get size(): number {
+    // As kept, each header has two NULs, where SMTP has a colon and CRLF, and a space unless that is kept.
+    const perHeader = this.#hasSpaces ? 1 : CRLF_BYTES;
+    const folds = this.headerCount === 0 ? 0 : this.#arena.bareLinesFrom(this.#headers[0]!);
+    return this.headerBytes + this.headerCount * perHeader + folds + CRLF_BYTES + this.sentBodyBytes;
+  }
+
+  #valueAt(index: number): number {
+    return this.#headers[index * HEADER_FIELDS + 1]! + 1;
+  }
+}

@@ -1,0 +1,206 @@
+/**
+ * The changes of a chain as modification packets, in the one order that both mail servers take alike (section 10.2 of
+ * the protocol notes): header changes from the last to the first, so that no index moves under a later one; then what
+ * is inserted and added; the body in one run.
+ */
+import { encodeText } from "../../protocol/bytes.ts";
+import { encodeAddress, type ReplyWriter } from "../../protocol/encode.ts";
+import { type FilterChanges, headerBytes, MAX_HEADER_BYTES } from "./changes.ts";
+import type { HeaderEntry, HeaderList } from "./header-list.ts";
+import type { ReceivedMessage } from "./received.ts";
+import { deletionsOf, writtenMailbox } from "./mailbox.ts";
+import { headersUnder, recipientsUnder } from "./view.ts";
+
+/** What the mail server at hand wants differently. */
+export interface Dialect {
+  /** HDR_LEADSPC was granted: the space after the colon is ours to write. */
+  readonly keepsLeadingSpace: boolean;
+  /** It is a Sendmail, which counts headers in its own way. */
+  readonly isSendmail: boolean;
+}
+
+/** @param layers the changes that count, in chain order */
+export function sendChanges(
+  writer: ReplyWriter,
+  received: ReceivedMessage,
+  layers: readonly FilterChanges[],
+  dialect: Dialect,
+): void {
+  // Of each the last one counts. Loops: this runs for every message that is changed.
+  let sender: FilterChanges["sender"] = null;
+  let body: FilterChanges["body"] = null;
+  let quarantine: FilterChanges["quarantine"] = null;
+  let recipients = 0;
+  for (const layer of layers) {
+    sender = layer.sender ?? sender;
+    body = layer.body ?? body;
+    quarantine = layer.quarantine ?? quarantine;
+    recipients += layer.recipients.length;
+  }
+  if (sender !== null) writer.changeFrom(encodeAddress(sender.address), sender.params.join(" "));
+  if (recipients > 0) sendRecipients(writer, received, layers);
+  sendHeaders(writer, received, layers, dialect);
+  if (body !== null) writer.replaceBody(body);
+  if (quarantine !== null) writer.quarantine(quarantine.reason);
+}
+
+/** Deletions first: a recipient that one filter deletes and another adds again is there. */
+function sendRecipients(writer: ReplyWriter, received: ReceivedMessage, layers: readonly FilterChanges[]): void {
+  const { deleted, unknown, added } = recipientsUnder(received, layers).outcome;
+  const spellings = new Set(deleted.flatMap(({ raw }) => deletionsOf(raw)));
+  // Sendmail refuses the whole message for an address to delete that is none.
+  for (const address of unknown) if ("mailbox" in writtenMailbox(address)) spellings.add(`<${address}>`);
+  for (const spelling of spellings) writer.deleteRecipient(encodeText(spelling));
+  for (const { address, params } of added) writer.addRecipient(encodeAddress(address), params.join(" "));
+}
+
+/** Where a header goes that is "past the end": both mail servers append it (an INT_MAX, as their parsers take it). */
+const END = 0x7fffffff;
+
+/**
+ * Headers that Sendmail makes when a message has none: adding one fills its slot, so that there are not two. For any
+ * other name its ADDHEADER does not append: it goes in front of the first header of that name.
+ */
+const SENDMAIL_DEFAULTS = new Set(["date", "from", "message-id", "resent-date", "resent-from", "resent-message-id"]);
+
+function sendHeaders(
+  writer: ReplyWriter,
+  received: ReceivedMessage,
+  layers: readonly FilterChanges[],
+  dialect: Dialect,
+): void {
+  const { keepsLeadingSpace, isSendmail } = dialect;
+  if (!areAllAppended(layers, isSendmail)) {
+    new HeaderSender(writer, headersUnder(received, layers), dialect).send();
+    return;
+  }
+  const space = keepsLeadingSpace ? " " : "";
+  for (const { headers } of layers) {
+    for (const change of headers) {
+      if (change.kind !== "add") continue;
+      if (isSendmail) writer.insertHeader(END, change.name, space + change.value);
+      else writer.addHeader(change.name, space + change.value);
+    }
+  }
+}
+
+/** What most filters do is to add a header: then nobody needs to know those that were received. */
+function areAllAppended(layers: readonly FilterChanges[], isSendmail: boolean): boolean {
+  for (const { headers } of layers) {
+    for (const change of headers) {
+      if (change.kind !== "add") return false;
+      if (isSendmail && SENDMAIL_DEFAULTS.has(change.name.toLowerCase())) return false;
+    }
+  }
+  return true;
+}
+
+/** The difference between the headers as received and as they shall be. */
+class HeaderSender {
+  readonly #writer: ReplyWriter;
+  readonly #list: HeaderList;
+  readonly #dialect: Dialect;
+  /** Not deleted, in order. */
+  readonly #live: readonly HeaderEntry[];
+  /** The places of the first and the last received one among them, -1 if none is left. */
+  readonly #first: number;
+  readonly #last: number;
+  /** Names in lower case that were received, or sent by now. */
+  readonly #known = new Set<string>();
+
+  constructor(writer: ReplyWriter, list: HeaderList, dialect: Dialect) {
+    this.#writer = writer;
+    this.#list = list;
+    this.#dialect = dialect;
+    this.#live = list.live();
+    this.#first = this.#live.findIndex(isReceived);
+    this.#last = this.#live.findLastIndex(isReceived);
+  }
+
+  send(): void {
+    const moved = this.#findMoved();
+    this.#changeReceived(new Set(moved));
+    // Without a received header to go by, what is before the first appended one was inserted at the top.
+    const firstAppended = this.#live.findIndex((entry) => entry.isAppended);
+    const topEnd = this.#first !== -1 ? this.#first : firstAppended !== -1 ? firstAppended : this.#live.length;
+    if (moved.length > 0) {
+      for (const entry of moved) this.#insert(END, entry);
+    } else {
+      this.#insertBetween();
+      for (const entry of this.#live.slice(Math.max(topEnd, this.#last + 1))) this.#append(entry);
+    }
+    for (const entry of this.#live.slice(0, topEnd).reverse()) this.#insert(0, entry);
+  }
+
+  /**
+   * Where a header is inserted between received ones, those behind it are taken out and all are appended, in their new
+   * order: that needs no index. The mail servers count headers that they do not show, at places that they do not tell:
+   * Sendmail those that it does not send, Postfix its own Received, which may be below what policies and earlier filters
+   * put on top, or not be there at all.
+   * @returns what is to be appended so; nothing where no header is inserted between others
+   */
+  #findMoved(): readonly HeaderEntry[] {
+    const from = this.#live.findIndex((entry, at) => !isReceived(entry) && at > this.#first && at < this.#last);
+    if (from === -1 || this.#first === -1) return [];
+    const moved = this.#live.slice(from);
+    return this.#dialect.isSendmail || this.#arriveWhole(moved) ? moved : [];
+  }
+
+  /** Whether Postfix would deliver these headers as it received them. */
+  #arriveWhole(entries: readonly HeaderEntry[]): boolean {
+    if (!this.#dialect.keepsLeadingSpace) return false;
+    return entries.every((entry) => headerBytes(entry.name, this.#list.rawOf(entry)) <= MAX_HEADER_BYTES);
+  }
+
+  /** Changes and deletions, from the last header to the first: no index moves under a later one. */
+  #changeReceived(moved: ReadonlySet<HeaderEntry>): void {
+    const counts = new Map<string, number>();
+    const received = this.#list.entries.filter(isReceived).map((entry) => {
+      const name = entry.name.toLowerCase();
+      const position = (counts.get(name) ?? 0) + 1;
+      counts.set(name, position);
+      this.#known.add(name);
+      return { entry, position };
+    });
+    for (const { entry, position } of received.reverse()) {
+      if (entry.isDeleted || moved.has(entry)) this.#writer.changeHeader(position, entry.name, "");
+      else if (this.#list.differs(entry)) this.#writer.changeHeader(position, entry.name, this.#valueOf(entry));
+    }
+  }
+
+  /**
+   * Between received headers, by an index: where those behind it cannot be appended again as they were. From the lowest
+   * place up, so that an index counts none of our own; above it are received headers only, and Postfix's own Received,
+   * if that is where it mostly is.
+   */
+  #insertBetween(): void {
+    let receivedAbove = this.#live.filter(isReceived).length;
+    for (let at = this.#last; at > this.#first; at--) {
+      const entry = this.#live[at]!;
+      if (isReceived(entry)) receivedAbove -= 1;
+      else this.#insert(receivedAbove + 1, entry);
+    }
+  }
+
+  #append(entry: HeaderEntry): void {
+    const name = entry.name.toLowerCase();
+    const fillsSlot = SENDMAIL_DEFAULTS.has(name) && !this.#known.has(name);
+    this.#known.add(name);
+    if (this.#dialect.isSendmail && !fillsSlot) this.#insert(END, entry);
+    else this.#writer.addHeader(entry.name, this.#valueOf(entry));
+  }
+
+  #insert(index: number, entry: HeaderEntry): void {
+    this.#writer.insertHeader(index, entry.name, this.#valueOf(entry));
+  }
+
+  #valueOf(entry: HeaderEntry): string {
+    const raw = this.#list.rawOf(entry);
+    // Without HDR_LEADSPC the mail server puts a space in front.
+    return this.#dialect.keepsLeadingSpace || !raw.startsWith(" ") ? raw : raw.slice(1);
+  }
+}
+
+function isReceived(entry: HeaderEntry): boolean {
+  return entry.id >= 0;
+}

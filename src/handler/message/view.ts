@@ -1,0 +1,247 @@
+/**
+ * `session.message`: a message as one filter sees and changes it. A view is the received message under the changes of
+ * the filters before it in the chain and its own.
+ */
+import { ACTION, type ActionName } from "../../protocol/constants.ts";
+import {
+  checkBody,
+  checkDeletion,
+  checkHeaderName,
+  checkHeaderSize,
+  checkHeaderValue,
+  checkIndex,
+  checkReason,
+  checkRecipient,
+  checkRecipientParams,
+  checkSender,
+  checkSenderParams,
+  type FilterChanges,
+  type RecipientChange,
+} from "./changes.ts";
+import { UsageError } from "../errors.ts";
+import { type HeaderChange, HeaderList } from "./header-list.ts";
+import { Layered, type ListKind } from "./layered.ts";
+import type { ReceivedMessage } from "./received.ts";
+import { givenAddress, RecipientList } from "./recipient-list.ts";
+import type { Address, Changes, Headers } from "../types.ts";
+
+/**
+ * The filter whose view it is. A handler may keep a view past its message: that one then has no changes any more, and
+ * nothing of it reaches the next.
+ */
+export interface ViewOwner {
+  /** Granted actions, see `ACTION`. */
+  readonly actions: number;
+  /** Whether the mail server sends the headers. */
+  readonly hasHeaders: boolean;
+  /** The mail server is a Sendmail. */
+  readonly isSendmail: boolean;
+  readonly collectsBody: boolean;
+  /** The changes of a message that count, in chain order: those of the filters before, and the filter's own. */
+  changesOf(received: ReceivedMessage): readonly FilterChanges[];
+  /** The filter's own changes; throws UsageError PMILTER_ERR_OVER if it may not change that message any more. */
+  change(received: ReceivedMessage): FilterChanges;
+  /** An id for an added header, unique in the message. */
+  newHeaderId(): number;
+}
+
+const HEADERS: ListKind<HeaderList, HeaderChange> = {
+  make: (received) => new HeaderList(received),
+  changesOf: (changes) => changes.headers,
+};
+const RECIPIENTS: ListKind<RecipientList, RecipientChange> = {
+  make: (received) => new RecipientList(received),
+  changesOf: (changes) => changes.recipients,
+};
+
+export class MessageView implements Changes {
+  readonly #received: ReceivedMessage;
+  readonly #owner: ViewOwner;
+  /** Made when somebody looks at them. */
+  #headers: Layered<HeaderList, HeaderChange> | null = null;
+  #recipients: Layered<RecipientList, RecipientChange> | null = null;
+  /** How many recipients are in `#spellings`, which is for those whose spelling may not be sent for a new one. */
+  #spelled = 0;
+  readonly #spellings = new Set<string>();
+
+  constructor(received: ReceivedMessage, owner: ViewOwner) {
+    this.#received = received;
+    this.#owner = owner;
+  }
+
+  get sender(): Address {
+    const changed = this.#layers.findLast(({ sender }) => sender !== null)?.sender;
+    return changed ? givenAddress(changed.address, changed.params) : this.#received.sender;
+  }
+
+  get recipients(): readonly Address[] {
+    this.#recipients ??= new Layered(this.#received, RECIPIENTS);
+    return this.#recipients.under(this.#layers).all;
+  }
+
+  get headers(): Headers {
+    return this.#list();
+  }
+
+  get receivedAt(): Date {
+    const { receivedAt } = this.#received;
+    if (receivedAt === null) throw new UsageError("PMILTER_ERR_NOT_HERE", "message.receivedAt is there from eom on");
+    return receivedAt;
+  }
+
+  body(): Uint8Array {
+    const replaced = this.#layers.findLast(({ body }) => body !== null)?.body;
+    if (replaced) return replaced;
+    if (!this.#owner.collectsBody) {
+      throw new UsageError("PMILTER_ERR_NOT_HERE", "message.body() needs collectBody: true in the filter");
+    }
+    return this.#received.body();
+  }
+
+  addHeader(name: string, value: string): void {
+    const checked = checkNewHeader(name, value);
+    this.#require("ADDHDRS", "addHeader");
+    this.#changeHeader({ kind: "add", id: this.#owner.newHeaderId(), name, value: checked });
+  }
+
+  insertHeader(index: number, name: string, value: string): void {
+    checkIndex(index, 0);
+    const checked = checkNewHeader(name, value);
+    this.#require("ADDHDRS", "insertHeader");
+    if (index > 0) this.#requireHeaders("insertHeader below the top");
+    const before = index === 0 ? "top" : (this.#list().live()[index]?.id ?? "end");
+    this.#changeHeader({ kind: "insert", id: this.#owner.newHeaderId(), name, value: checked, before });
+  }
+
+  changeHeader(name: string, value: string, index = 1): void {
+    checkHeaderName(name);
+    checkIndex(index, 1);
+    const entry = this.#owner.hasHeaders ? this.#list().named(name)[index - 1] : undefined;
+    const before = entry === undefined ? undefined : this.#list().valueOf(entry);
+    // What was read and is written back changes nothing, an empty value included.
+    const checked = before !== undefined && value === before ? before : checkHeaderValue(value, before);
+    if (checked === "" && before !== "") {
+      this.deleteHeader(name, index);
+      return;
+    }
+    this.#requireHeaders("changeHeader");
+    if (entry === undefined) {
+      this.addHeader(name, checked);
+      return;
+    }
+    this.#require("CHGHDRS", "changeHeader");
+    if (checked === before) return;
+    const list = this.#list();
+    const raw = list.respaced(entry, checked);
+    checkHeaderSize(name, raw, list.rawOf(entry));
+    this.#changeHeader({ kind: "change", id: entry.id, raw });
+  }
+
+  deleteHeader(name: string, index?: number): void {
+    checkHeaderName(name);
+    this.#requireHeaders("deleteHeader");
+    this.#require("CHGHDRS", "deleteHeader");
+    if (index === undefined) {
+      this.#changeHeader({ kind: "deleteAll", name: name.toLowerCase() });
+      return;
+    }
+    checkIndex(index, 1);
+    const entry = this.#list().named(name)[index - 1];
+    if (entry !== undefined) this.#changeHeader({ kind: "delete", id: entry.id });
+  }
+
+  changeFrom(address: string, params?: readonly string[]): void {
+    const checked = { address: checkSender(address, this.#owner.isSendmail), params: checkSenderParams(params) };
+    this.#require("CHGFROM", "changeFrom");
+    this.#change.sender = checked;
+  }
+
+  addRecipient(address: string, params?: readonly string[]): void {
+    const checked = { address: checkRecipient(address, this.#owner.isSendmail), params: checkRecipientParams(params) };
+    if (checked.params.length === 0) this.#require("ADDRCPT", "addRecipient");
+    else this.#require("ADDRCPT_PAR", "addRecipient with ESMTP arguments");
+    this.#change.recipients.push({ kind: "add", ...checked });
+  }
+
+  deleteRecipient(address: string): void {
+    const checked = checkDeletion(address, (text) => this.#hasReceived(text));
+    this.#require("DELRCPT", "deleteRecipient");
+    this.#change.recipients.push({ kind: "delete", address: checked });
+  }
+
+  replaceBody(body: string | Uint8Array): void {
+    const checked = checkBody(body);
+    this.#require("CHGBODY", "replaceBody");
+    this.#change.body = checked;
+  }
+
+  quarantine(reason: string): void {
+    const checked = checkReason(reason);
+    this.#require("QUARANTINE", "quarantine");
+    this.#change.quarantine = { reason: checked, origin: new Error() };
+  }
+
+  /** Whether a recipient was received with that very spelling, with or without its brackets. */
+  #hasReceived(text: string): boolean {
+    const { recipients } = this.#received;
+    // The last one may have been refused since: then another may have its place.
+    for (let at = Math.max(0, this.#spelled - 1); at < recipients.length; at++) {
+      this.#spellings.add(recipients[at]!.raw).add(recipients[at]!.address);
+    }
+    this.#spelled = recipients.length;
+    return this.#spellings.has(text);
+  }
+
+  get #layers(): readonly FilterChanges[] {
+    return this.#owner.changesOf(this.#received);
+  }
+
+  get #change(): FilterChanges {
+    return this.#owner.change(this.#received);
+  }
+
+  #list(): HeaderList {
+    this.#headers ??= new Layered(this.#received, HEADERS);
+    return this.#headers.under(this.#layers);
+  }
+
+  #changeHeader(change: HeaderChange): void {
+    this.#change.headers.push(change);
+  }
+
+  /** Only events that some handler reads are asked for; a change to headers that never come would be lost in silence. */
+  #requireHeaders(method: string): void {
+    if (this.#owner.hasHeaders) return;
+    throw new UsageError(
+      "PMILTER_ERR_NOT_HERE",
+      `${method} needs the headers, and no filter has a handler that has them sent: add one at eoh or eom`,
+    );
+  }
+
+  #require(action: ActionName, method: string): void {
+    if ((this.#owner.actions & ACTION[action]) === 0) {
+      throw new UsageError(
+        "PMILTER_ERR_NOT_GRANTED",
+        `${method} needs the action ${action}, which the mail server did not grant`,
+      );
+    }
+  }
+}
+
+/** @returns the value as it is sent */
+function checkNewHeader(name: string, value: string): string {
+  checkHeaderName(name);
+  const checked = checkHeaderValue(value);
+  checkHeaderSize(name, ` ${checked}`);
+  return checked;
+}
+
+/** The headers of a message under the changes of some filters. */
+export function headersUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): HeaderList {
+  return new Layered(received, HEADERS).under(layers);
+}
+
+/** The recipients of a message under the changes of some filters. */
+export function recipientsUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): RecipientList {
+  return new Layered(received, RECIPIENTS).under(layers);
+}

@@ -1,0 +1,62 @@
+/**
+ * The last failures of handlers, and fallbacks for other reasons, as the log told of them: `pmilter send` asks why a
+ * message got what it got. Few and short, so that they fit into a status.
+ */
+import type { LogFields } from "../../admin/log.ts";
+
+export interface RecentFailure {
+  /** ISO 8601. */
+  readonly at: string;
+  /** `hostname [address]`. */
+  readonly client: string;
+  /** "" where there was none yet. */
+  readonly queueId: string;
+  /** Null for a limit, and where it is not known whose handler it was. */
+  readonly filter: string | null;
+  readonly phase: string | null;
+  /** `error`, `timeout`, `limit`, `blocked` and so on; `lost` for a session that was only beside the handler that failed. */
+  readonly cause: string;
+  readonly message: string;
+  /** `handlers/stamp.ts:7`; null if not known. */
+  readonly place: string | null;
+  /** What was done; null for nothing. */
+  readonly fallback: string | null;
+}
+
+const MAX_KEPT = 50;
+const MAX_LENGTH = 200;
+
+export class RecentFailures {
+  #kept: RecentFailure[] = [];
+
+  /** Oldest first. */
+  get all(): readonly RecentFailure[] {
+    return this.#kept;
+  }
+
+  /** Takes a line of the log, if it tells of one. */
+  note(text: string, fields: LogFields): void {
+    const { cause, client, error, fallback, filter, phase, reason, verdict } = fields;
+    const isLoss = fallback === true && typeof reason === "string";
+    if (typeof client !== "string" || (typeof cause !== "string" && !isLoss)) return;
+    const head = text.split(":", 1)[0] ?? "";
+    const message = typeof error === "string" ? `${head}: ${error}` : isLoss ? String(reason) : head;
+    const string = (value: unknown) => (typeof value === "string" ? cut(value) : null);
+    this.#kept.push({
+      at: new Date().toISOString(),
+      client: cut(client),
+      queueId: string(fields["queue_id"]) ?? "",
+      filter: string(filter),
+      phase: string(phase),
+      cause: typeof cause === "string" ? cause : "lost",
+      message: cut(message),
+      place: string(fields["at"]),
+      fallback: string(isLoss ? verdict : fallback),
+    });
+    if (this.#kept.length > MAX_KEPT) this.#kept = this.#kept.slice(-MAX_KEPT);
+  }
+}
+
+function cut(text: string): string {
+  return text.length > MAX_LENGTH ? `${text.slice(0, MAX_LENGTH)}…` : text;
+}

@@ -1,0 +1,127 @@
+/**
+ * Whether the files on disk are what serves, would serve, or would not load. It is looked at when somebody asks: the
+ * configuration is read and the sources are compared, nothing is run. That a handler does not load is known if a load of
+ * exactly these files has failed; without one, files that are missing and text that does not parse are found.
+ */
+import { readFileSync } from "node:fs";
+import { basename } from "node:path";
+import { type Config, entryFiles } from "../../config/config.ts";
+import type { Environment } from "../../config/places.ts";
+import { ConfigError } from "../../config/errors.ts";
+import { loadConfig } from "../../config/load.ts";
+import { failureOf, formatFailure, type LoadFailure, whyUnreadable } from "../../handler/load-failure.ts";
+import { isCurrent, readSources, type Sources, syntaxErrorOf, versionOf } from "../../load/sources.ts";
+
+export interface DiskStatus {
+  /**
+   * `same`: what serves; `pending`: something else, that nothing is known to be wrong with; `broken`: a start and a reload
+   * would fail; `unknown`: it cannot be told now.
+   */
+  readonly state: "same" | "pending" | "broken" | "unknown";
+  /** For people; of a broken one it may have several lines. */
+  readonly message: string;
+}
+
+/** The files of a configuration and its handlers as they were at a moment. */
+export class FilesOnDisk {
+  readonly config: Config;
+  /** Null if they were not read. */
+  readonly sources: Sources | null;
+  /** The texts of the handlers of the process's life; null for none. */
+  readonly #tasks: readonly (string | null)[];
+
+  constructor(config: Config, sources: Sources | null) {
+    this.config = config;
+    this.sources = sources;
+    this.#tasks = tasksOf(config);
+  }
+
+  /** Whether the disk still holds the same. @param config what the configuration on disk says */
+  isSame(config: Config): boolean {
+    return (
+      Bun.deepEquals(config, this.config) &&
+      Bun.deepEquals(tasksOf(config), this.#tasks) &&
+      (this.sources === null || isCurrent(this.sources))
+    );
+  }
+}
+
+/** A load that failed, of these files. */
+export interface FailedLoad {
+  readonly files: FilesOnDisk;
+  readonly message: string;
+}
+
+export interface Situation {
+  readonly served: FilesOnDisk;
+  readonly failed: FailedLoad | null;
+  readonly environment: Environment;
+  /** A reload is under way. */
+  readonly isLoading: boolean;
+  /** The keys, by name, of which only a start takes what a configuration says. */
+  needRestart(config: Config): readonly string[];
+}
+
+export function lookAtDisk({ environment, failed, isLoading, needRestart, served }: Situation): DiskStatus {
+  let config: Config;
+  try {
+    config = loadConfig(served.config.file, environment);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return { state: isOfThisProcess(error, served.config) ? "unknown" : "broken", message: error.message };
+  }
+  if (failed !== null && failed.files.isSame(config)) return { state: "broken", message: failed.message };
+  const keys = needRestart(config);
+  const restart = keys.length === 0 ? "" : `, ${keys.join(", ")} after a restart`;
+  if (!served.isSame(config)) return lookAtOther(config, served, isLoading, restart);
+  if (restart === "") return { state: "same", message: "what serves" };
+  return { state: "pending", message: `the same as what serves${restart}` };
+}
+
+/** Whether another process, such as one that starts, may well be able to read the file. */
+function isOfThisProcess({ cause }: ConfigError, { server }: Config): boolean {
+  const { code } = (cause ?? {}) as { code?: unknown };
+  // What root could read at the start, the user that it became may not.
+  return (code === "EACCES" && server.user !== null) || code === "EMFILE" || code === "ENFILE";
+}
+
+/** The files are others than those that serve, and were not loaded yet. */
+function lookAtOther(config: Config, served: FilesOnDisk, isLoading: boolean, restart: string): DiskStatus {
+  const sources = readSources(entryFiles(config));
+  const failure = unreadableTask(config) ?? sources.problem ?? syntaxErrorIn(sources, served.sources);
+  if (failure !== null) return { state: "broken", message: formatFailure(failure) };
+  const hasChanged = !Bun.deepEquals(config, served.config);
+  const changed = hasChanged ? `${basename(config.file)} has changed` : "handlers have changed";
+  const isTakenUp = isLoading || (!hasChanged && config.server.watch);
+  const how = isTakenUp ? "being loaded" : "waits for pmilter reload";
+  const version = sources.files.length === 0 ? "without handlers" : `as code ${versionOf(sources)}`;
+  return { state: "pending", message: `would serve ${version}, ${how}${restart}: ${changed}` };
+}
+
+function unreadableTask({ handler: { masterExit, postconfig } }: Config): LoadFailure | null {
+  for (const file of [postconfig, masterExit]) {
+    const message = file === null ? null : whyUnreadable(file);
+    if (file !== null && message !== null) return { file, line: 0, column: 0, message };
+  }
+  return null;
+}
+
+/** In the files that are others than those that serve. */
+function syntaxErrorIn({ files }: Sources, served: Sources | null): LoadFailure | null {
+  for (const file of files) {
+    if (served?.files.some(({ path, text }) => path === file.path && text === file.text) === true) continue;
+    const error = syntaxErrorOf(file);
+    if (error !== null) return { ...failureOf(error, file.path), file: file.path };
+  }
+  return null;
+}
+
+function tasksOf({ handler: { masterExit, postconfig } }: Config): (string | null)[] {
+  return [postconfig, masterExit].map((file) => {
+    try {
+      return file === null ? null : readFileSync(file, "utf8");
+    } catch {
+      return null;
+    }
+  });
+}

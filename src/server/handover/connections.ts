@@ -1,0 +1,402 @@
+/**
+ * The connections as the main thread sees them: it goes on with those whose worker is lost, moves them between generations,
+ * and places those that no worker has accepted for itself. Whether any are accepted is the server's business.
+ */
+import type { LogFields } from "../../admin/log.ts";
+import type { LogLevel } from "../../admin/log-level.ts";
+import type { Counters } from "../../counters.ts";
+import type { Ledger } from "../../shared/ledger.ts";
+import { suffices } from "../../protocol/negotiate.ts";
+import type { PeerName } from "../../net/peer.ts";
+import type { Roster } from "../../shared/connection-table.ts";
+import type { ResumedSession } from "../../shared/messages.ts";
+import { isSameFile } from "../../net/open-files.ts";
+import type { Generation, Release } from "../workers/generation.ts";
+import type { Generations } from "../workers/generations.ts";
+import { close, dup, isReadable, replaceDescriptor, send, shutdown } from "../../net/libc.ts";
+import { codeOf, toError } from "../../errors.ts";
+import { countersOf, lossLines } from "./loss-report.ts";
+import type { Loss } from "../workers/member.ts";
+import { ANSWERED_MS, LATEST_MS, MAX_COST, PREPARE_MS, UNPLACED_MS } from "../policy.ts";
+import { forOthers, forStandIn, handOver, recover } from "./recovery.ts";
+
+export interface ConnectionsHost {
+  /** @param of the kind, for lines that may come in great numbers */
+  log(level: LogLevel, text: string, fields?: LogFields, of?: string): void;
+  /** By `server.allow` as it is now. One that is not is logged. */
+  isLetIn(peer: PeerName): boolean;
+  /** A connection of the main thread has ended: there is room for another. */
+  ended(): void;
+}
+
+/** What is remembered of a connection from one worker to the next. */
+interface History {
+  /** How its session goes on, null if it begins. */
+  readonly resume: ResumedSession | null;
+  /** Since when its peer may have waited for a reply, on the clock of `performance.now()`. */
+  readonly since: number;
+  /** Workers that were lost to its handlers. */
+  readonly cost: number;
+}
+
+/** The history that a worker was given with a connection. */
+interface Given extends History {
+  /** The use of the slot that it is about: of another connection it says nothing. */
+  readonly use: number;
+}
+
+/** A connection that was accepted while all slots were taken. */
+interface Surplus {
+  readonly held: number;
+  readonly peer: PeerName;
+}
+
+/** A connection that no worker could take yet: the first is loading, or the last is being replaced. */
+interface Unplaced extends History {
+  readonly slot: number;
+  /** The one that it was with; null for a new session. */
+  readonly from: Generation | null;
+  /** The one that it is for; null: whichever is current. */
+  readonly to: Generation | null;
+}
+
+/** So many are given before it is looked which of them are over. */
+const MIN_GIVEN = 256;
+
+export class Connections {
+  readonly #ledger: Ledger;
+  readonly #roster: Roster;
+  readonly #generations: () => Generations;
+  readonly #counters: Counters;
+  /** What revoked descriptors become: a descriptor of nothing. */
+  readonly #nothing: number;
+  readonly #host: ConnectionsHost;
+  /** By slot. */
+  readonly #given = new Map<number, Given>();
+  #sweepAt = MIN_GIVEN;
+  #unplaced: Unplaced[] = [];
+  #surplus: Surplus[] = [];
+  /** Some of the unplaced wait for a descriptor. */
+  #lacksDescriptors = false;
+  #isStopping = false;
+
+  constructor(
+    ledger: Ledger,
+    roster: Roster,
+    generations: () => Generations,
+    counters: Counters,
+    nothing: number,
+    host: ConnectionsHost,
+  ) {
+    this.#ledger = ledger;
+    this.#roster = roster;
+    this.#generations = generations;
+    this.#counters = counters;
+    this.#nothing = nothing;
+    this.#host = host;
+  }
+
+  /** How many wait for a worker, or for a slot. */
+  get waiting(): number {
+    return this.#unplaced.length + this.#surplus.length;
+  }
+
+  /** Takes a connection of which nothing has been read, and has it served once there is a slot and a worker for it. */
+  add(held: number, peer: PeerName): void {
+    const slot = this.#roster.reserve();
+    if (slot === -1) {
+      this.#surplus.push({ held, peer });
+      return;
+    }
+    this.#roster.enterOwn(slot, held, peer);
+    this.#begin(slot);
+  }
+
+  /** Takes one that a worker has accepted for others, and put into a slot. */
+  addGuest(slot: number): void {
+    if (!this.#roster.takeGuest(slot)) return;
+    if (this.#host.isLetIn(this.#roster.peerOf(slot))) this.#begin(slot);
+    else this.#endConnection(slot);
+  }
+
+  #begin(slot: number): void {
+    if (this.#isStopping) {
+      this.#endConnection(slot);
+      return;
+    }
+    this.#counters.count("connections");
+    this.#place({ slot, resume: null, from: null, to: null, since: performance.now(), cost: 0 });
+  }
+
+  /** Slots may be free again. */
+  addSurplus(): void {
+    for (const { held, peer } of this.#surplus.splice(0)) this.add(held, peer);
+  }
+
+  /** From now on no session begins, one that loses its worker ends, and those end that wait for one. */
+  stop(): void {
+    this.#isStopping = true;
+    for (const { held } of this.#surplus.splice(0)) end(held);
+    for (const { slot } of this.#unplaced.splice(0)) this.#endConnection(slot);
+  }
+
+  /** Gives a duplicate of a connection to a generation, and there to the worker that has the fewest. */
+  #place(waiting: Unplaced): void {
+    const { from, resume, slot, to } = waiting;
+    try {
+      const descriptor = this.#duplicate(slot);
+      if (descriptor === null) {
+        this.#lacksDescriptors = true;
+        this.#unplaced.push(waiting);
+        return;
+      }
+      const generation = to ?? (from === null ? this.#generations().forNew : this.#generations().current);
+      const given = givenTo(generation, from, resume);
+      if (generation?.place(slot, descriptor, this.#roster.peerOf(slot), given) === true) {
+        this.#remember(slot, { ...waiting, resume: given });
+        return;
+      }
+      close(descriptor);
+      if (this.#isStopping) {
+        this.#endConnection(slot);
+        return;
+      }
+      this.#unplaced.push(waiting);
+      to?.revive();
+    } catch (error) {
+      this.#loseConnection(slot, toError(error).message);
+    }
+  }
+
+  /** A descriptor for a worker; null while none is left: the connection waits. */
+  #duplicate(slot: number): number | null {
+    try {
+      return dup(this.#roster.heldOf(slot));
+    } catch (error) {
+      if (codeOf(error) === "EMFILE") return null;
+      throw error;
+    }
+  }
+
+  #remember(slot: number, { cost, resume, since }: History): void {
+    this.#given.set(slot, { use: this.#roster.useOf(slot), cost, resume, since });
+    if (this.#given.size < this.#sweepAt) return;
+    for (const [of, { use }] of this.#given) if (use !== this.#roster.useOf(of)) this.#given.delete(of);
+    this.#sweepAt = Math.max(MIN_GIVEN, 2 * this.#given.size);
+  }
+
+  /** Null for a connection that its worker has accepted for itself. */
+  #historyOf(slot: number): History | null {
+    const given = this.#given.get(slot);
+    return given?.use === this.#roster.useOf(slot) ? given : null;
+  }
+
+  placeWaiting(): void {
+    this.#lacksDescriptors = false;
+    // The one that has waited longest comes first: there may not be a place for all.
+    for (const waiting of this.#unplaced.splice(0).sort((a, b) => a.since - b.since)) {
+      this.#place(waiting.to?.hasEnded === true ? { ...waiting, to: null } : waiting);
+    }
+    this.#generations().dismissStandIn();
+  }
+
+  /**
+   * A session of an old generation, between messages: the current one goes on with it. The worker has given it up for the
+   * generation that it knew of; should that not be the current one any more, the session may have to go back.
+   */
+  moveOn(slot: number, release: Release): void {
+    const record = this.#ledger.read(slot);
+    // Its first packets were too long to be kept: a worker gives up no such session.
+    if (record.context === null) {
+      this.#endConnection(slot);
+      release.done();
+      return;
+    }
+    const before = this.#historyOf(slot);
+    const resume = handOver(record, before?.resume?.passedOver ?? []);
+    const history = { resume, since: performance.now(), cost: before?.cost ?? 0 };
+    const { summary } = this.#generations().current!;
+    if (suffices(resume, summary, summary)) {
+      this.#counters.count("sessionsMoved");
+      this.#place({ ...history, slot, from: release.generation, to: null });
+      release.done();
+      return;
+    }
+    try {
+      release.back(dup(this.#roster.heldOf(slot)), this.#roster.peerOf(slot), resume);
+      this.#remember(slot, history);
+    } catch (error) {
+      this.#loseConnection(slot, toError(error).message);
+      release.done();
+    }
+  }
+
+  /**
+   * Takes all connections of a worker. Its descriptors become descriptors of nothing: a thread that is ended goes on reading
+   * what its last poll found ready, and what it reads would be lost.
+   * @returns their slots
+   */
+  revoke(row: number): number[] {
+    // What it has accepted for others, and could not tell any more.
+    for (const slot of this.#roster.guestSlots()) this.addGuest(slot);
+    const slots = this.#roster.slotsOf(row).filter((slot) => this.#roster.take(slot, row));
+    for (const slot of slots) {
+      const descriptor = this.#roster.descriptorOf(slot);
+      // A worker that has closed it, and could not tell any more, has given the number back: it may mean anything by now.
+      if (this.#ledger.isAdopted(slot) && isSameFile(descriptor, this.#roster.heldOf(slot))) {
+        replaceDescriptor(this.#nothing, descriptor);
+      }
+    }
+    return slots;
+  }
+
+  /** Sessions have lost their worker: what the mail servers wait for is answered, and the sessions go on in others. */
+  recover(generation: Generation, { slots, ...loss }: Loss): void {
+    for (const slot of slots) {
+      try {
+        this.#recoverOne(generation, slot, loss);
+      } catch (error) {
+        this.#loseConnection(slot, `its worker was lost, and it could not go on: ${toError(error).message}`);
+      }
+    }
+  }
+
+  #recoverOne(
+    generation: Generation,
+    slot: number,
+    { busySlot, cause, since: silentSince }: Omit<Loss, "slots">,
+  ): void {
+    const since = Math.min(silentSince, performance.now());
+    const before = this.#historyOf(slot);
+    if (!this.#ledger.isAdopted(slot)) {
+      close(this.#roster.descriptorOf(slot));
+      this.#goOn(slot, before ?? { resume: null, since, cost: 0 }, generation);
+      return;
+    }
+    const record = this.#ledger.read(slot);
+    const isSuspect = busySlot === null ? record.call !== null : slot === busySlot;
+    // Memory may be held by anybody.
+    const isCulprit = slot === busySlot && cause !== "memory";
+    const cost = (record.isAnew || before === null ? 0 : before.cost) + (isCulprit ? 1 : 0);
+    const recovery = recover(record, {
+      cause,
+      isSuspect,
+      filters: generation.summary.filters,
+      passedOver: before?.resume?.passedOver ?? [],
+      isOffender: isCulprit && cost > MAX_COST,
+    });
+    for (const line of lossLines(record, recovery, isSuspect, {
+      cause,
+      cost,
+      generation,
+      isSure: busySlot !== null,
+      peer: this.#roster.peerOf(slot),
+    })) {
+      this.#host.log(line.level, line.text, line.fields);
+    }
+    for (const counter of countersOf(recovery)) this.#counters.count(counter);
+    if (recovery.kind === "end" || !sendAll(this.#roster.heldOf(slot), recovery.replies)) {
+      this.#endConnection(slot);
+      return;
+    }
+    const waitsSince = before === null || record.hasRead ? since : Math.min(before.since, since);
+    // Whatever was read has been answered: only what was not may have been waiting.
+    const isWaiting = isReadable(this.#roster.heldOf(slot));
+    const session = { resume: recovery.session, since: isWaiting ? waitsSince : performance.now(), cost };
+    this.#goOn(slot, session, generation);
+  }
+
+  /** A session that was with a generation goes on there, or in the current one if the other is ending and this one serves it. */
+  #goOn(slot: number, history: History, generation: Generation): void {
+    if (this.#isStopping) {
+      this.#endConnection(slot);
+      return;
+    }
+    const { resume, since } = history;
+    const { current, next } = this.#generations();
+    const isServed = resume === null || (current !== null && suffices(resume, generation.summary, current.summary));
+    // No session that began on new code goes on with old.
+    const mayMove = generation !== next && isServed;
+    const to = generation === current || mayMove ? null : generation;
+    const waiting = { ...history, slot, from: generation, to };
+    // One more worker that is lost with it, and its peer would have given up.
+    const mayWaitMs = LATEST_MS - generation.config.server.blockTimeoutMs - ANSWERED_MS;
+    if (performance.now() - since > Math.max(UNPLACED_MS, mayWaitMs)) this.#unplaced.push(waiting);
+    else this.#place(waiting);
+  }
+
+  /** For how long the peer that has waited longest for a worker has, in milliseconds; 0 if none waits. */
+  waitedMs(now: number): number {
+    return longestWait(this.#waiting(), now);
+  }
+
+  /** Those of the unplaced whose peer has sent something: a session whose peer says nothing waits for nothing. */
+  #waiting(): Unplaced[] {
+    return this.#unplaced.filter(({ slot }) => isReadable(this.#roster.heldOf(slot)));
+  }
+
+  /** Mail servers do not wait for ever: those that have waited long enough get the fallback. */
+  standIn(now: number): void {
+    if (this.#lacksDescriptors) this.placeWaiting();
+    const generations = this.#generations();
+    const waiting = this.#waiting();
+    const waitedMs = longestWait(waiting, now);
+    // Where workers are being lost it is there before it is needed: to start one takes a while on a busy machine.
+    if (waitedMs > PREPARE_MS || generations.current?.isBesieged === true) generations.prepareStandIn();
+    else generations.dismissStandIn();
+    const standIn = waitedMs > UNPLACED_MS ? generations.standIn() : null;
+    if (standIn === null) return;
+    const late = new Set(waiting.filter(({ since }) => now - since > UNPLACED_MS));
+    this.#unplaced = this.#unplaced.filter((each) => !late.has(each));
+    for (const each of late) this.#place({ ...each, to: standIn });
+  }
+
+  /** A connection that cannot be served any more, whatever its peer does. */
+  #loseConnection(slot: number, reason: string): void {
+    const what = "connection closed";
+    this.#host.log("error", `${this.#roster.peerOf(slot)}: ${what}: ${reason}`, {}, what);
+    this.#counters.count("sessionsLost");
+    this.#endConnection(slot);
+  }
+
+  /** Ends a connection of the main thread for its peer, whoever else holds a copy of it. */
+  #endConnection(slot: number): void {
+    const held = this.#roster.heldOf(slot);
+    if (!this.#roster.leaveOwn(slot)) return;
+    end(held);
+    this.#host.ended();
+  }
+}
+
+function longestWait(waiting: readonly Unplaced[], now: number): number {
+  return waiting.reduce((longest, { since }) => Math.max(longest, now - since), 0);
+}
+
+/** How a session is resumed in a generation that may not be the one that it was with. */
+function givenTo(
+  generation: Generation | null,
+  from: Generation | null,
+  resume: ResumedSession | null,
+): ResumedSession | null {
+  if (generation?.isStandIn === true) return forStandIn(resume);
+  return from === null || from === generation ? resume : forOthers(resume);
+}
+
+/** Ends a connection for its peer, whoever else has a descriptor of it. */
+function end(held: number): void {
+  shutdown(held, "both");
+  close(held);
+}
+
+/** @returns false if the peer is gone. Throws Error if it reads nothing, and its buffer is full of replies before these. */
+function sendAll(fd: number, replies: Uint8Array): boolean {
+  if (replies.length === 0) return true;
+  try {
+    if (send(fd, replies) === replies.length) return true;
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === "EPIPE" || code === "ECONNRESET") return false;
+    if (code !== "EAGAIN") throw error;
+  }
+  throw new Error("the fallback could not be sent");
+}

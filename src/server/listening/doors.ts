@@ -1,0 +1,194 @@
+/**
+ * The listening sockets, and who accepts connections by them: the workers of the current generation if they can, else this
+ * thread, or nobody while there is no room. What becomes of a connection is somebody else's business.
+ */
+import type { LogLevel } from "../../admin/log-level.ts";
+import { RecurringState, timesInWords } from "../../admin/recurring-state.ts";
+import { formatAddress, type ListenAddress } from "../../config/address.ts";
+import type { Config } from "../../config/config.ts";
+import { replaceDescriptor } from "../../net/libc.ts";
+import { type PeerName, peerName } from "../../net/peer.ts";
+import type { Roster } from "../../shared/connection-table.ts";
+import type { Generations } from "../workers/generations.ts";
+import { toError } from "../../errors.ts";
+import { type SharedListener, listen } from "./listener.ts";
+import { resolveGroup, resolveUser } from "../rights/privileges.ts";
+
+const NOT_ACCEPTED = "a connection could not be accepted";
+
+export interface DoorsHost {
+  /** @param of the kind, for lines that may come in great numbers */
+  log(level: LogLevel, text: string, of?: string): void;
+  /** This thread has accepted a connection, of which nothing was read. */
+  accepted(descriptor: number, peer: PeerName): void;
+  /** Slots may be free: those that were accepted while none was come first. */
+  addSurplus(): void;
+}
+
+export class Doors {
+  readonly #roster: Roster;
+  readonly #generations: () => Generations;
+  /** What revoked descriptors become: a descriptor of nothing. */
+  readonly #nothing: number;
+  readonly #host: DoorsHost;
+  #listeners: SharedListener[] = [];
+  #isFull = false;
+  /** Whether it is to be looked again who accepts. */
+  #isUnsettled = false;
+  /** Why a listening socket could not be used when it was last tried; null if all could. */
+  #deafBecause: string | null = null;
+  #isClosed = false;
+  readonly #fullness = new RecurringState({
+    began: () => this.#host.log("warn", `${this.#roster.total} connections (${this.#limit}): further ones wait`),
+    ended: (times, seconds) =>
+      this.#host.log(
+        "notice",
+        `connections are accepted at once again: they had to wait ${timesInWords(times)}, ${seconds} s altogether`,
+      ),
+    now: () => performance.now(),
+  });
+  readonly #deafness = new RecurringState({
+    began: () => this.#host.log("error", `connections cannot be accepted: ${this.#deafBecause}`),
+    ended: (times) =>
+      this.#host.log("notice", `connections can be accepted again: that had failed ${timesInWords(times)}`),
+    now: () => performance.now(),
+  });
+  /** Listeners that clients do not find; as they were when it was last looked. */
+  #unreachable: readonly SharedListener[] = [];
+
+  constructor(roster: Roster, generations: () => Generations, nothing: number, host: DoorsHost) {
+    this.#roster = roster;
+    this.#generations = generations;
+    this.#nothing = nothing;
+    this.#host = host;
+  }
+
+  /**
+   * Binds; this thread accepts until workers can.
+   * @throws ListenError, PrivilegeError
+   */
+  async open({
+    listen: addresses,
+    listenBacklog,
+    socketGroup,
+    socketMode,
+    socketUser,
+  }: Config["server"]): Promise<void> {
+    const user = socketUser === null ? null : resolveUser(socketUser);
+    const group = socketGroup === null ? null : resolveGroup(socketGroup);
+    for (const address of addresses) {
+      const name = formatAddress(address);
+      const listener = await listen(address, {
+        mode: socketMode,
+        uid: user?.uid ?? null,
+        gid: group,
+        backlog: listenBacklog,
+        onConnection: (accepted) => this.#host.accepted(accepted.fd, peerName(accepted, name)),
+        onError: ({ message }) => this.#host.log("error", `${name}: ${NOT_ACCEPTED}: ${message}`, NOT_ACCEPTED),
+      });
+      if (this.#isClosed) {
+        listener.close({ unlink: true });
+        return;
+      }
+      this.#listeners.push(listener);
+    }
+    this.#generations().doors = this.#listeners.map(({ door }) => door);
+  }
+
+  /** Nobody accepts any more, for good. */
+  close(): void {
+    this.#isClosed = true;
+    this.settle();
+    for (const listener of this.#listeners) listener.close({ unlink: true });
+  }
+
+  /** Where it listens, with the ports that the kernel chose. */
+  get addresses(): ListenAddress[] {
+    return this.#listeners.map((listener) => listener.address);
+  }
+
+  /** One whose socket something else in this process has closed, null if there is none. */
+  get lost(): ListenAddress | null {
+    return this.#listeners.find((listener) => !listener.isAlive())?.address ?? null;
+  }
+
+  /** Why new connections are not accepted now, null if they are. */
+  get closedBecause(): string | null {
+    if (this.#roster.isStarved) return "no file descriptors are left";
+    if (this.#deafBecause !== null) return this.#deafBecause;
+    return this.#isFull ? `${this.#limit} is reached` : null;
+  }
+
+  /** What bounds the number of connections. */
+  get #limit(): string {
+    const { layout, room } = this.#roster;
+    return room < layout.slots
+      ? "the limit of file descriptors, some of which threads keep that do not end"
+      : "server.max_connections";
+  }
+
+  /** A worker is lost: it accepts no more, whatever it does on its way out. */
+  revoke(row: number): void {
+    for (const descriptor of this.#roster.doorsOf(row)) {
+      // It may have closed it, and the number be another's by now.
+      if (this.#listeners.some((listener) => listener.isDoor(descriptor))) replaceDescriptor(this.#nothing, descriptor);
+    }
+  }
+
+  /** Addresses whose socket file is gone, or another's. */
+  get unreachable(): ListenAddress[] {
+    return this.#unreachable.map((listener) => listener.address);
+  }
+
+  /** Looks again, if what was found last may not be so any more. */
+  look(): void {
+    if (this.#isUnsettled) this.settleRoom();
+    this.#fullness.look();
+    this.#deafness.look();
+    const before = this.#unreachable;
+    this.#unreachable = this.#listeners.filter((listener) => !listener.isReachable());
+    for (const listener of this.#unreachable) {
+      if (before.includes(listener)) continue;
+      const where = formatAddress(listener.address);
+      const what = "the socket file was removed or replaced, and no mail server can connect until pmilter is restarted";
+      this.#host.log("error", `${where}: ${what}`, what);
+    }
+  }
+
+  /** A connection of this thread has ended. */
+  ended(): void {
+    if (this.#isFull) this.settleRoom();
+  }
+
+  /** Whether there is a slot for another connection, and with that whether any is accepted. */
+  settleRoom(): void {
+    if (!this.#roster.isFull) this.#host.addSurplus();
+    const { isFull } = this.#roster;
+    this.#isFull = isFull;
+    this.#fullness.set(isFull);
+    this.#roster.isAwaited = isFull;
+    // One that became free before this was said is found by looking.
+    this.#isUnsettled = isFull;
+    this.settle();
+  }
+
+  /** Has connections accepted, by the workers if they can and else by this thread, or by nobody. */
+  settle(): void {
+    const { all, current } = this.#generations();
+    const isOpen = !this.#isClosed && !this.#isFull && !this.#roster.isStarved;
+    try {
+      const isHeard = isOpen && current?.listen() === true;
+      for (const generation of all) if (!isHeard || generation !== current) generation.pause();
+      for (const listener of this.#listeners) {
+        if (isOpen && !isHeard) listener.resume();
+        else listener.pause();
+      }
+      this.#deafBecause = null;
+      this.#deafness.set(false);
+    } catch (error) {
+      this.#deafBecause = toError(error).message;
+      this.#deafness.set(true);
+      this.#isUnsettled = true;
+    }
+  }
+}

@@ -1,0 +1,44 @@
+/** The rows of the ledger and the roster: each worker has one, from its start until its thread is gone. */
+import type { Ledger } from "../../shared/ledger.ts";
+import type { Roster } from "../../shared/connection-table.ts";
+
+export class Rows {
+  readonly #ledger: Ledger;
+  readonly #roster: Roster;
+  readonly #free: number[];
+  readonly #taken = new Set<number>();
+  readonly #onGone: (row: number, counters: readonly number[]) => void;
+
+  /** @param onGone told what a worker had counted when its row is given back */
+  constructor(ledger: Ledger, roster: Roster, onGone: (row: number, counters: readonly number[]) => void) {
+    this.#ledger = ledger;
+    this.#roster = roster;
+    this.#free = Array.from({ length: ledger.layout.workers }, (_, index) => ledger.layout.workers - 1 - index);
+    this.#onGone = onGone;
+  }
+
+  get free(): number {
+    return this.#free.length;
+  }
+
+  /** What the workers that run have counted. */
+  counters(): number[][] {
+    return [...this.#taken].map((row) => this.#ledger.counters(row));
+  }
+
+  /** @throws Error if none is left: so many threads are stuck */
+  take(): number {
+    const row = this.#free.pop();
+    if (row === undefined) throw new Error("no row is left for another worker: too many threads are stuck");
+    this.#ledger.openRow(row);
+    this.#roster.openRow(row);
+    this.#taken.add(row);
+    return row;
+  }
+
+  give(row: number): void {
+    this.#onGone(row, this.#ledger.counters(row));
+    this.#taken.delete(row);
+    this.#free.push(row);
+  }
+}

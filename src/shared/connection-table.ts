@@ -1,0 +1,302 @@
+/**
+ * Which connections there are, who has each, and by which descriptors: shared memory between the main thread and its
+ * workers. A worker that accepts a connection puts it here, so that the main thread can go on with it if that worker is
+ * lost, and need not hear of it otherwise. What is known of its session is in the ledger, under the same slot.
+ *
+ * Each connection has two descriptors: the one that its worker reads from, and one that is *held*: a number that no
+ * object of Bun's knows of, so it outlives a thread whose sockets are closed when it ends. Whoever takes a slot from its
+ * owner, by one atomic exchange, has the held descriptor from then on, and is the one to close it.
+ */
+import type { PeerName } from "../net/peer.ts";
+
+/** Words of a line of the processor's cache. */
+const LINE_WORDS = 16;
+
+/** The words of the whole: in the first line those that are written for each connection, in the second those that are read for each. */
+const HEAD = {
+  /** Slots that are taken. */
+  TOTAL: 0,
+  /** No slot below this is free. A hint: who looks from here has to look at all of them. */
+  LOWEST: 1,
+  /** 1 while somebody waits for a slot to become free. */
+  IS_AWAITED: LINE_WORDS,
+  /** The generation that takes new sessions; 0: none does. */
+  CURRENT: LINE_WORDS + 1,
+  /** 1 while hardly any file descriptors are left. */
+  IS_STARVED: LINE_WORDS + 2,
+  /** Of {@link ALL_SHARES} connections, how many the workers that accept pass on. */
+  PASSED: LINE_WORDS + 3,
+  /** How many slots may be taken. */
+  ROOM: LINE_WORDS + 4,
+} as const;
+const HEAD_WORDS = 2 * LINE_WORDS;
+
+/** The words of a slot. Behind them the bytes of the peer's name. */
+const SLOT = {
+  /** {@link FREE}, {@link RESERVED}, {@link MAIN}, {@link GUEST}, or the row of its worker plus 1. */
+  OWNER: 0,
+  /** What its worker reads from. */
+  DESCRIPTOR: 1,
+  HELD: 2,
+  /** Counts up with each connection that gets the slot. */
+  USE: 3,
+  /** Bytes of the peer's name. */
+  PEER_LENGTH: 4,
+} as const;
+const PEER_AT = 5 * 4;
+/** `unix:` and the longest path of a unix socket; an address is shorter. */
+const PEER_BYTES = 112;
+const SLOT_WORDS = (PEER_AT + PEER_BYTES) / 4;
+
+/** What {@link Roster.passed} is a share of. */
+export const ALL_SHARES = 16;
+
+const FREE = 0;
+const RESERVED = -1;
+/** The main thread's: it waits for a worker. */
+const MAIN = -2;
+/** A worker has accepted it for others: it waits for the main thread. */
+const GUEST = -3;
+
+export interface RosterLayout {
+  readonly buffer: SharedArrayBuffer;
+  readonly rows: number;
+  readonly slots: number;
+  /** Listening sockets. */
+  readonly doors: number;
+}
+
+export class Roster {
+  readonly layout: RosterLayout;
+  readonly #words: Int32Array;
+  readonly #bytes: Buffer;
+  readonly #rowWords: number;
+
+  static create(rows: number, slots: number, doors: number): Roster {
+    const words = HEAD_WORDS + rows * rowWords(doors) + slots * SLOT_WORDS;
+    const roster = new Roster({ buffer: new SharedArrayBuffer(words * 4), rows, slots, doors });
+    roster.room = slots;
+    return roster;
+  }
+
+  constructor(layout: RosterLayout) {
+    this.layout = layout;
+    this.#rowWords = rowWords(layout.doors);
+    this.#words = new Int32Array(layout.buffer);
+    this.#bytes = Buffer.from(layout.buffer);
+  }
+
+  /** Connections of all owners. */
+  get total(): number {
+    return Atomics.load(this.#words, HEAD.TOTAL);
+  }
+
+  /** How many connections there may be: at most the number of slots. Those that are open beyond it stay open. */
+  get room(): number {
+    return Atomics.load(this.#words, HEAD.ROOM);
+  }
+
+  set room(room: number) {
+    Atomics.store(this.#words, HEAD.ROOM, Math.min(room, this.layout.slots));
+  }
+
+  /** No further connection is to be taken. */
+  get isFull(): boolean {
+    return this.total >= this.room;
+  }
+
+  /** Somebody waits for a slot: whoever frees one says so. */
+  get isAwaited(): boolean {
+    return Atomics.load(this.#words, HEAD.IS_AWAITED) === 1;
+  }
+
+  set isAwaited(isAwaited: boolean) {
+    Atomics.store(this.#words, HEAD.IS_AWAITED, isAwaited ? 1 : 0);
+  }
+
+  /** No connection is to be taken: its file descriptors would be the last. */
+  get isStarved(): boolean {
+    return Atomics.load(this.#words, HEAD.IS_STARVED) === 1;
+  }
+
+  set isStarved(isStarved: boolean) {
+    Atomics.store(this.#words, HEAD.IS_STARVED, isStarved ? 1 : 0);
+  }
+
+  /** The number of the generation that may keep what it accepts; 0: none may. */
+  get current(): number {
+    return Atomics.load(this.#words, HEAD.CURRENT);
+  }
+
+  set current(generation: number) {
+    Atomics.store(this.#words, HEAD.CURRENT, generation);
+  }
+
+  /** Of {@link ALL_SHARES} connections, how many the workers that accept pass on: a generation begins, slowly. */
+  get passed(): number {
+    return Atomics.load(this.#words, HEAD.PASSED);
+  }
+
+  set passed(shares: number) {
+    Atomics.store(this.#words, HEAD.PASSED, shares);
+  }
+
+  /** A row is given to a new worker. */
+  openRow(row: number): void {
+    Atomics.store(this.#words, this.#rowAt(row), 0);
+    for (let door = 0; door < this.layout.doors; door++) this.setDoor(row, door, null);
+  }
+
+  /** What the worker accepts by at one of the listening sockets; null: it does not. */
+  setDoor(row: number, door: number, descriptor: number | null): void {
+    Atomics.store(this.#words, this.#rowAt(row) + 1 + door, descriptor === null ? 0 : descriptor + 1);
+  }
+
+  /** The descriptors that it accepts by. */
+  doorsOf(row: number): number[] {
+    const from = this.#rowAt(row) + 1;
+    const words = [...this.#words.subarray(from, from + this.layout.doors)];
+    return words.filter((word) => word !== 0).map((word) => word - 1);
+  }
+
+  /** How many connections a worker has, with those that it was given and has not adopted yet. */
+  countOf(row: number): number {
+    return Atomics.load(this.#words, this.#rowAt(row));
+  }
+
+  slotsOf(row: number): number[] {
+    return this.#slotsOf(row + 1);
+  }
+
+  /** Those that workers have accepted for others. */
+  guestSlots(): number[] {
+    return this.#slotsOf(GUEST);
+  }
+
+  /** Takes a free slot, the lowest as far as is known: what is used together lies together. @returns -1 if none is free */
+  reserve(): number {
+    const words = this.#words;
+    const { slots } = this.layout;
+    if (Atomics.add(words, HEAD.TOTAL, 1) >= this.room) {
+      Atomics.sub(words, HEAD.TOTAL, 1);
+      return -1;
+    }
+    // There is one, since a slot is freed before the total says so.
+    for (let slot = Atomics.load(words, HEAD.LOWEST); ; slot++) {
+      if (slot >= slots) slot = 0;
+      if (Atomics.compareExchange(words, this.#slotAt(slot), FREE, RESERVED) !== FREE) continue;
+      Atomics.store(words, HEAD.LOWEST, slot + 1);
+      return slot;
+    }
+  }
+
+  /** A reserved slot is a worker's, which reads from `descriptor`. */
+  enter(slot: number, row: number, descriptor: number, held: number, peer: PeerName): void {
+    this.#describe(slot, descriptor, held, peer);
+    Atomics.add(this.#words, this.#rowAt(row), 1);
+    Atomics.store(this.#words, this.#slotAt(slot), row + 1);
+  }
+
+  /** A reserved slot is the main thread's. */
+  enterOwn(slot: number, held: number, peer: PeerName): void {
+    this.#describe(slot, -1, held, peer);
+    Atomics.store(this.#words, this.#slotAt(slot), MAIN);
+  }
+
+  /** A reserved slot is of a connection that a worker has accepted for others. */
+  enterGuest(slot: number, held: number, peer: PeerName): void {
+    this.#describe(slot, -1, held, peer);
+    Atomics.store(this.#words, this.#slotAt(slot), GUEST);
+  }
+
+  /** The main thread takes one of those. @returns false if it has been taken */
+  takeGuest(slot: number): boolean {
+    return Atomics.compareExchange(this.#words, this.#slotAt(slot), GUEST, MAIN) === GUEST;
+  }
+
+  /** The main thread gives one of its own to a worker. */
+  give(slot: number, row: number, descriptor: number): void {
+    this.#words[this.#slotAt(slot) + SLOT.DESCRIPTOR] = descriptor;
+    Atomics.add(this.#words, this.#rowAt(row), 1);
+    Atomics.store(this.#words, this.#slotAt(slot), row + 1);
+  }
+
+  /** The main thread takes it from a worker. @returns false if it is not that worker's any more */
+  take(slot: number, row: number): boolean {
+    if (Atomics.compareExchange(this.#words, this.#slotAt(slot), row + 1, MAIN) !== row + 1) return false;
+    Atomics.sub(this.#words, this.#rowAt(row), 1);
+    return true;
+  }
+
+  /** A worker's connection has ended. @returns false if it is not that worker's any more, nor its held descriptor */
+  leave(slot: number, row: number): boolean {
+    if (Atomics.compareExchange(this.#words, this.#slotAt(slot), row + 1, FREE) !== row + 1) return false;
+    Atomics.sub(this.#words, this.#rowAt(row), 1);
+    this.#freed(slot);
+    return true;
+  }
+
+  /** One of the main thread has ended. @returns false if it has none in that slot */
+  leaveOwn(slot: number): boolean {
+    if (Atomics.compareExchange(this.#words, this.#slotAt(slot), MAIN, FREE) !== MAIN) return false;
+    this.#freed(slot);
+    return true;
+  }
+
+  descriptorOf(slot: number): number {
+    return this.#words[this.#slotAt(slot) + SLOT.DESCRIPTOR]!;
+  }
+
+  heldOf(slot: number): number {
+    return this.#words[this.#slotAt(slot) + SLOT.HELD]!;
+  }
+
+  /** Differs from one connection to the next that has the slot. */
+  useOf(slot: number): number {
+    return this.#words[this.#slotAt(slot) + SLOT.USE]!;
+  }
+
+  peerOf(slot: number): PeerName {
+    const at = this.#slotAt(slot);
+    const from = at * 4 + PEER_AT;
+    return this.#bytes.toString("utf8", from, from + this.#words[at + SLOT.PEER_LENGTH]!);
+  }
+
+  #describe(slot: number, descriptor: number, held: number, peer: PeerName): void {
+    const at = this.#slotAt(slot);
+    const words = this.#words;
+    words[at + SLOT.DESCRIPTOR] = descriptor;
+    words[at + SLOT.HELD] = held;
+    words[at + SLOT.USE]! += 1;
+    words[at + SLOT.PEER_LENGTH] = this.#bytes.write(peer, at * 4 + PEER_AT, PEER_BYTES);
+  }
+
+  #freed(slot: number): void {
+    Atomics.sub(this.#words, HEAD.TOTAL, 1);
+    if (slot < Atomics.load(this.#words, HEAD.LOWEST)) Atomics.store(this.#words, HEAD.LOWEST, slot);
+  }
+
+  #slotsOf(owner: number): number[] {
+    const slots: number[] = [];
+    for (let slot = 0; slot < this.layout.slots; slot++) {
+      if (Atomics.load(this.#words, this.#slotAt(slot)) === owner) slots.push(slot);
+    }
+    return slots;
+  }
+
+  #rowAt(row: number): number {
+    return HEAD_WORDS + row * this.#rowWords;
+  }
+
+  #slotAt(slot: number): number {
+    return HEAD_WORDS + this.layout.rows * this.#rowWords + slot * SLOT_WORDS;
+  }
+}
+
+/**
+ * A row's first word is how many connections its worker has, or was given; behind it are the descriptors that it accepts by,
+ * plus 1, one for each listening socket, 0 while it does not. Each row has cache lines of its own.
+ */
+function rowWords(doors: number): number {
+  return Math.ceil((1 + doors) / LINE_WORDS) * LINE_WORDS;
+}
