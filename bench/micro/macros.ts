@@ -1,6 +1,6 @@
 /** Macros: taking the packets of a session, and looking values up. A process of its own, see `cases.ts`. */
 import { COMMAND } from "../../src/protocol/constants.ts";
-import { Macros } from "../../src/protocol/macros.ts";
+import { SessionMacros } from "../../src/protocol/macros.ts";
 import { type Case, runCases } from "./cases.ts";
 import { payloadsOf } from "./sample.ts";
 
@@ -9,7 +9,7 @@ const LIMIT = 64 * 1024;
 const LOOKUPS = 64;
 
 const packets = payloadsOf(COMMAND.MACRO);
-const macros = new Macros();
+const macros = new SessionMacros();
 const takeAll = () => {
   for (const bytes of packets) {
     macros.put(bytes, 0, bytes.length, LIMIT);

@@ -34,7 +34,7 @@ export interface ConvertArguments {
   readonly phase: string | undefined;
 }
 
-export type Command =
+export type CommandLine =
   | { readonly name: "help"; readonly of: CommandName | null }
   | { readonly name: "version" }
   | { readonly name: "serve"; readonly config: string }
@@ -86,7 +86,7 @@ const SEND = {
  * @param args without the interpreter and the script
  * @throws ArgumentError
  */
-export function parseArguments(args: readonly string[]): Command {
+export function parseArguments(args: readonly string[]): CommandLine {
   const [first] = args;
   if (first === "help") {
     const [, of] = args;
@@ -113,7 +113,7 @@ export function parseArguments(args: readonly string[]): Command {
     : { name, config, json: json === true, health: health === true };
 }
 
-function parseCheck(args: readonly string[]): Command {
+function parseCheck(args: readonly string[]): CommandLine {
   const { values, positionals } = parse("check", args, CHECK);
   if (values.help === true) return { name: "help", of: "check" };
   if (values.version === true) return { name: "version" };
@@ -126,7 +126,7 @@ function parseCheck(args: readonly string[]): Command {
   };
 }
 
-function parseSend(args: readonly string[]): Command {
+function parseSend(args: readonly string[]): CommandLine {
   const { values, positionals } = parse("send", args, SEND);
   if (values.help === true) return { name: "help", of: "send" };
   if (values.version === true) return { name: "version" };
@@ -154,7 +154,7 @@ function parseSend(args: readonly string[]): Command {
   };
 }
 
-function parseTypes(args: readonly string[]): Command {
+function parseTypes(args: readonly string[]): CommandLine {
   const { values, positionals } = parse("types", args, TYPES);
   if (values.help === true) return { name: "help", of: "types" };
   if (values.version === true) return { name: "version" };
@@ -166,7 +166,7 @@ function parseTypes(args: readonly string[]): Command {
   return { name: "types", folder };
 }
 
-function parseConvert(args: readonly string[]): Command {
+function parseConvert(args: readonly string[]): CommandLine {
   const { values, positionals } = parse("convert", args, CONVERT);
   if (values.help === true) return { name: "help", of: "convert" };
   if (values.version === true) return { name: "version" };

@@ -1,5 +1,5 @@
 /**
- * The door of the folder: a file or its text becomes a Config or a ConfigError. It prints nothing and reads no file but
+ * The entry point of the folder: a file or its text becomes a Config or a ConfigError. It prints nothing and reads no file but
  * the one named; whether handlers exist and load is for the handler loader to find out.
  */
 import { readFileSync } from "node:fs";

@@ -24,7 +24,7 @@ export interface ChainFilter {
   readonly files: Readonly<Partial<Record<Phase, string>>>;
 }
 
-export interface Step {
+export interface ChainStep {
   readonly filter: ChainFilter;
   readonly handler: AnyHandler;
 }
@@ -65,7 +65,7 @@ export class Chain {
   readonly filters: readonly ChainFilter[];
   readonly policy: ChainPolicy;
   /** By phase index. */
-  readonly steps: readonly (readonly Step[])[];
+  readonly steps: readonly (readonly ChainStep[])[];
   readonly needs: Readonly<Record<Phase, Need>>;
   readonly wants: Wants;
   readonly collectsBody: boolean;

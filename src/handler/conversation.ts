@@ -12,15 +12,15 @@ import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "../protocol/encode
 import { isOfMessage, type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
 import type { Client } from "../protocol/client.ts";
 import { type EventPhase, MilterSession, type Resumption } from "../protocol/session.ts";
-import type { Chain, ChainFilter, Step } from "./chain.ts";
+import type { Chain, ChainFilter, ChainStep } from "./chain.ts";
 import type { FilterChanges } from "./message/changes.ts";
 import type { Fallback } from "./fallback.ts";
 import { FilterPart, type SessionSource } from "./filter-session.ts";
 import { PhaseValues, takeIn } from "./intake.ts";
 import { ReceivedMessage } from "./message/received.ts";
-import { type Clock, Patience } from "./patience.ts";
+import { type Clock, PhaseDeadline } from "./phase-deadline.ts";
 import type { Report, Subject } from "./report.ts";
-import { Reporter, type ReportSource, type Ruling } from "./reporter.ts";
+import { Reporter, type ReportSource, type AppliedVerdict } from "./reporter.ts";
 import { sendChanges } from "./message/send-changes.ts";
 import type { Address } from "./types.ts";
 import { UnreturnedVerdicts } from "./unreturned.ts";
@@ -63,17 +63,17 @@ const FALLBACK_DECISIONS: Readonly<Record<Exclude<Fallback, "continue">, Decisio
 const TOO_LARGE = textDecision("reject", "552 5.3.4 Message too big");
 
 /** A filter that is left out when the packets that began a session are replayed: it failed in them, or its part is over. */
-export interface PassedOver {
+export interface SkippedFilter {
   /** Its index. */
   readonly filter: number;
   /** Its part in the connection is over, as after `accept()`. */
   readonly isOver: boolean;
 }
 
-const NOBODY: readonly PassedOver[] = [];
+const NOBODY: readonly SkippedFilter[] = [];
 
 /** How each verdict on a message is counted. */
-const COUNTER_OF = {
+const VERDICT_COUNTER = {
   accept: "accepted",
   reject: "rejected",
   tempfail: "tempfailed",
@@ -116,10 +116,10 @@ export class Conversation implements SessionSource, ReportSource {
   /** The recipient at hand is not kept past its phase: it was rejected, or is one too many. */
   #isPassingRecipient = false;
   /** The verdict on the message, where it could not be given when it was found. */
-  #deferred: Ruling | null = null;
+  #deferred: AppliedVerdict | null = null;
   #waiting: Waiting | null = null;
   /** Made when a handler is first awaited. */
-  #patience: Patience | null = null;
+  #deadline: PhaseDeadline | null = null;
   /** A limit was passed in this message: it is reported once. */
   #overLimit = false;
   /** When its MAIL came; null while none has. */
@@ -132,7 +132,7 @@ export class Conversation implements SessionSource, ReportSource {
   #unreturned: UnreturnedVerdicts | null = null;
   #isHungUp = false;
   /** Filters that take no part in replayed packets. */
-  #passedOver: readonly PassedOver[] = NOBODY;
+  #skippedFilters: readonly SkippedFilter[] = NOBODY;
   /** What the mail server has waited elsewhere for the reply that is to be given first. */
   #waitedMs = 0;
 
@@ -145,8 +145,8 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */
-  resume(resumption: Resumption, passedOver: readonly PassedOver[]): void {
-    this.#passedOver = passedOver;
+  resume(resumption: Resumption, skippedFilters: readonly SkippedFilter[]): void {
+    this.#skippedFilters = skippedFilters;
     this.#waitedMs = resumption.answersContext ? resumption.waitedMs : 0;
     this.session.resume(resumption);
   }
@@ -172,18 +172,18 @@ export class Conversation implements SessionSource, ReportSource {
    * before that nobody knows whether it has come, so what is queued has the time of one phase in all (Sendmail waits 10 s).
    */
   foresee(isReadingPaused: boolean): void {
-    const patience = this.#patience;
-    if (this.#waiting === null || patience === null) return;
+    const deadline = this.#deadline;
+    if (this.#waiting === null || deadline === null) return;
     if (!this.#waiting.phase.content || this.session.wantsReply) return;
     const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
     const { hasEndRead } = this.session;
-    if (hasEndRead && patience.endRead(eomTimeoutMs)) this.#keepProgress(patience);
-    patience.backlog(isReadingPaused && !hasEndRead ? handlerTimeoutMs : null);
+    if (hasEndRead && deadline.endRead(eomTimeoutMs)) this.#keepProgress(deadline);
+    deadline.backlog(isReadingPaused && !hasEndRead ? handlerTimeoutMs : null);
   }
 
   /** All that was queued has been worked on, and reading goes on. */
   caughtUp(): void {
-    this.#patience?.backlog(null);
+    this.#deadline?.backlog(null);
   }
 
   /** No message is open: a stop costs the mail server nothing but a new connection. */
@@ -338,7 +338,7 @@ export class Conversation implements SessionSource, ReportSource {
       const step = steps[index]!;
       const part = this.#partOf(step.filter);
       if (!this.#takesPart(part, phase)) continue;
-      if (this.session.isReplay && this.#isPassedOver(part)) continue;
+      if (this.session.isReplay && this.#isSkipped(part)) continue;
       this.#host.calling(phase, step.filter);
       let result: unknown;
       let decision: Decision | null = null;
@@ -369,15 +369,15 @@ export class Conversation implements SessionSource, ReportSource {
 
   /** Filters whose part was over before the session came here. */
   #endParts(): void {
-    for (const { filter, isOver } of this.#passedOver) {
+    for (const { filter, isOver } of this.#skippedFilters) {
       if (!isOver) continue;
       this.#partOf(this.#chain.filters[filter]!).done = "connection";
       this.#someAccepted = true;
     }
   }
 
-  #isPassedOver(part: FilterPart): boolean {
-    return this.#passedOver.some(({ filter }) => filter === part.filter.index);
+  #isSkipped(part: FilterPart): boolean {
+    return this.#skippedFilters.some(({ filter }) => filter === part.filter.index);
   }
 
   #takesPart(part: FilterPart, phase: EventPhase): boolean {
@@ -388,7 +388,7 @@ export class Conversation implements SessionSource, ReportSource {
     return phase !== PHASES.envrcpt || !this.#isRejectedRecipient || part.filter.loaded.rejectedRecipients;
   }
 
-  #call(step: Step, session: unknown, phase: EventPhase): unknown {
+  #call(step: ChainStep, session: unknown, phase: EventPhase): unknown {
     const { handler } = step;
     const { self } = step.filter.loaded;
     const values = this.#values;
@@ -440,12 +440,12 @@ export class Conversation implements SessionSource, ReportSource {
     if (!decides || fallback === "continue") return false;
     const decision = FALLBACK_DECISIONS[fallback];
     const recipient = this.recipientAtHand;
-    const ruling: Ruling = { decision, filter, phase: phase.name, recipient, isFallback: true, origin: error };
+    const ruling: AppliedVerdict = { decision, filter, phase: phase.name, recipient, isFallback: true, origin: error };
     return this.#decide(ruling, part, phase);
   }
 
   /** Applies a verdict that the phase has; true if it ends the phase for all filters. */
-  #decide(ruling: Ruling, part: FilterPart, phase: EventPhase): boolean {
+  #decide(ruling: AppliedVerdict, part: FilterPart, phase: EventPhase): boolean {
     const { filter } = part;
     const { decision } = ruling;
     const { kind } = decision;
@@ -496,13 +496,13 @@ export class Conversation implements SessionSource, ReportSource {
     if (this.session.untaken > 0) this.#host.flush();
   }
 
-  #refuseConnection(ruling: Ruling): void {
+  #refuseConnection(ruling: AppliedVerdict): void {
     this.#reporter.verdict(ruling, "connection");
     if (ruling.decision.kind !== "accept") this.#count("connectionsRefused", ruling);
     this.session.decideConnection(ruling.decision.packet);
   }
 
-  #count(counter: WorkerCounter, { isFallback }: Ruling): void {
+  #count(counter: WorkerCounter, { isFallback }: AppliedVerdict): void {
     // What is replayed was counted where it was first decided.
     if (this.session.isReplay) return;
     this.#host.count(counter);
@@ -520,7 +520,7 @@ export class Conversation implements SessionSource, ReportSource {
    * A verdict on the message, given now if the event at hand can carry it, else as soon as one can.
    * @param fitsReply the event's reply would be about the message, not about a recipient
    */
-  #decideMessage(ruling: Ruling, fitsReply: boolean): void {
+  #decideMessage(ruling: AppliedVerdict, fitsReply: boolean): void {
     if (fitsReply && this.session.wantsReply) {
       this.#deliver(ruling);
       return;
@@ -529,12 +529,12 @@ export class Conversation implements SessionSource, ReportSource {
     this.session.proceed();
   }
 
-  #deliver(ruling: Ruling): void {
+  #deliver(ruling: AppliedVerdict): void {
     if (ruling.decision.kind === "accept") this.#reportObserved();
     if (ruling.decision.kind !== "accept" || this.#host.reportsAccepted) this.#reporter.verdict(ruling, "message");
     if (ruling.decision.kind !== "skip") {
       this.#host.count("messages");
-      this.#count(COUNTER_OF[ruling.decision.kind], ruling);
+      this.#count(VERDICT_COUNTER[ruling.decision.kind], ruling);
     }
     this.session.decideMessage(ruling.decision.packet);
     this.#forgetMessage();
@@ -550,7 +550,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#overLimit = true;
     if (onError === "continue" || phase.scope === "none") return false;
     const decision = FALLBACK_DECISIONS[onError];
-    const ruling = rulingOfOurs(decision, phase, true, this.recipientAtHand);
+    const ruling = ownVerdict(decision, phase, true, this.recipientAtHand);
     if (phase.scope === "connection") this.#refuseConnection(ruling);
     else this.#decideMessage(ruling, phase.scope === "message" || onError === "accept");
     return true;
@@ -577,7 +577,7 @@ export class Conversation implements SessionSource, ReportSource {
     if (!this.#overLimit) this.#reporter.failure("limit", null, PHASES.body, new RangeError(what), fallback);
     this.#overLimit = true;
     if (fallback === "none") return false;
-    this.#decideMessage(rulingOfOurs(TOO_LARGE, PHASES.body, true), true);
+    this.#decideMessage(ownVerdict(TOO_LARGE, PHASES.body, true), true);
     return true;
   }
 
@@ -603,7 +603,7 @@ export class Conversation implements SessionSource, ReportSource {
     }
     if (this.#someAccepted && phase.scope !== "none" && this.#isAllDone(phase)) {
       if (phase.scope === "connection") session.decideConnection(PLAIN_REPLIES.ACCEPT);
-      else this.#decideMessage(rulingOfOurs(ACCEPT, phase, false), true);
+      else this.#decideMessage(ownVerdict(ACCEPT, phase, false), true);
       return;
     }
     if (phase === PHASES.body && session.wantsReply && this.#nobodyWantsBody()) {
@@ -671,7 +671,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#mailAt = null;
     this.#isBodyCut = false;
     this.#hasFallback = false;
-    this.#patience?.endMessage();
+    this.#deadline?.endMessage();
     this.#values.forget();
     for (const part of this.#parts) part?.endMessage();
   }
@@ -697,16 +697,16 @@ export class Conversation implements SessionSource, ReportSource {
     const waiting: Waiting = { index, part, phase, unreturned, subject: null };
     if (phase === PHASES.body) this.session.framer.lend();
     this.#waiting = waiting;
-    const patience = (this.#patience ??= new Patience(this.#host));
-    const isFirst = patience.isFresh;
+    const deadline = (this.#deadline ??= new PhaseDeadline(this.#host));
+    const isFirst = deadline.isFresh;
     const alreadyMs = this.session.isReplay ? 0 : this.#waitedMs;
     if (!this.session.isReplay) this.#waitedMs = 0;
     this.#host.suspended(isFirst ? alreadyMs : null);
     const budgetMs = (phase === PHASES.eom ? eomTimeoutMs : handlerTimeoutMs) - alreadyMs;
-    patience.begin(Math.max(0, budgetMs), part.filter.timeoutMs, (ms) => {
+    deadline.begin(Math.max(0, budgetMs), part.filter.timeoutMs, (ms) => {
       this.#settle(waiting, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
     });
-    if (phase === PHASES.eom) this.#keepProgress(patience);
+    if (phase === PHASES.eom) this.#keepProgress(deadline);
     // Any object with a `then` may be awaited. A promise that is resolved with it takes in what it throws, and asks it to
     // call back only once this phase has been left; Promise.resolve() and await run code of its own here.
     new Promise((resolve) => resolve(promise)).then(
@@ -718,13 +718,13 @@ export class Conversation implements SessionSource, ReportSource {
   /** An awaited handler has settled, or its time is over. No caller catches what is thrown here. */
   #settle(waiting: Waiting, how: "value" | "error" | "timeout", value: unknown): void {
     try {
-      this.#goOn(waiting, how, value);
+      this.#resumeAfter(waiting, how, value);
     } catch (error) {
       this.#host.failed(error);
     }
   }
 
-  #goOn(waiting: Waiting, how: "value" | "error" | "timeout", value: unknown): void {
+  #resumeAfter(waiting: Waiting, how: "value" | "error" | "timeout", value: unknown): void {
     const { part, phase, index } = waiting;
     if (this.#waiting !== waiting) {
       // Its time was over, or the connection: what it says now changes nothing.
@@ -732,7 +732,7 @@ export class Conversation implements SessionSource, ReportSource {
       return;
     }
     if (how === "timeout") waiting.subject = this.#reporter.subject();
-    this.#patience?.pause();
+    this.#deadline?.pause();
     this.#waiting = null;
     if (how === "value" && value === undefined && waiting.unreturned !== null) {
       this.#notReturned(part, phase, waiting.unreturned);
@@ -741,7 +741,7 @@ export class Conversation implements SessionSource, ReportSource {
     if (!isEnded) this.#run(phase, index + 1);
     // Still in this phase if another handler is awaited now.
     if (this.isWaiting) return;
-    this.#patience?.end();
+    this.#deadline?.end();
     this.#host.resume();
   }
 
@@ -760,12 +760,12 @@ export class Conversation implements SessionSource, ReportSource {
   #stopWaiting(): void {
     if (this.#waiting !== null) this.#waiting.subject = this.#reporter.subject();
     this.#waiting = null;
-    this.#patience?.end();
-    this.#patience?.endMessage();
+    this.#deadline?.end();
+    this.#deadline?.endMessage();
   }
 
-  #keepProgress(patience: Patience): void {
-    if (this.#mayProgress()) patience.keepProgress(() => this.#sendProgress());
+  #keepProgress(deadline: PhaseDeadline): void {
+    if (this.#mayProgress()) deadline.keepProgress(() => this.#sendProgress());
   }
 
   /** Servers older than PROGRESS would take it for an error; QUARANTINE came with the same release (Sendmail 8.13). */
@@ -785,12 +785,12 @@ export class Conversation implements SessionSource, ReportSource {
 }
 
 /** A ruling that no filter made. */
-function rulingOfOurs(
+function ownVerdict(
   decision: Decision,
   { name }: EventPhase,
   isFallback: boolean,
   recipient: Address | null = null,
-): Ruling {
+): AppliedVerdict {
   return { decision, filter: null, phase: name, recipient, isFallback, origin: null };
 }
 

@@ -31,7 +31,7 @@ export interface ReportSource {
 }
 
 /** A verdict with where it comes from. */
-export interface Ruling {
+export interface AppliedVerdict {
   readonly decision: Decision;
   /** Null for a limit, and for a message that no filter has anything left to do with. */
   readonly filter: ChainFilter | null;
@@ -64,7 +64,10 @@ export class Reporter {
     this.#sink = sink;
   }
 
-  verdict({ decision, filter, phase, recipient, isFallback, origin }: Ruling, scope: VerdictReport["scope"]): void {
+  verdict(
+    { decision, filter, phase, recipient, isFallback, origin }: AppliedVerdict,
+    scope: VerdictReport["scope"],
+  ): void {
     if (decision.kind === "skip") return;
     this.#sink.report({
       ...this.subject(recipient),

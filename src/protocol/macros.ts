@@ -75,10 +75,10 @@ const NO_SETS: readonly Pairs[] = Array.from({ length: 2 * STAGES.length }, () =
 
 /**
  * A packet of macros goes before the command that it belongs to, and that command may first end the message or the
- * session before it. So what comes is held back until {@link Macros.commit}: what ends still sees its own values, and the
+ * session before it. So what comes is held back until {@link SessionMacros.commit}: what ends still sees its own values, and the
  * end does not take those of what begins.
  */
-export class Macros {
+export class SessionMacros {
   /** In force, per stage; then, from {@link ARRIVED} on, what has arrived since the last command. */
   readonly #sets: Pairs[] = NO_SETS.slice();
   /** Stages of which something has arrived, as bits. */

@@ -12,10 +12,10 @@ import { COMMAND, type CommandName, LENGTH_BYTES, nameOf, PROTOCOL } from "./con
 import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "./encode.ts";
 import { ProtocolError } from "./errors.ts";
 import { BEGINNING, END, Framer, OWED } from "./framer.ts";
-import { Macros } from "./macros.ts";
+import { SessionMacros } from "./macros.ts";
 import { negotiate, type Options, readOffer, type Wants } from "./negotiate.ts";
 import { isOfMessage, PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "./phases.ts";
-import { type Command, type State, type Step, TRANSITIONS } from "./state.ts";
+import { type SessionCommand, type SessionState, type Transition, TRANSITIONS } from "./state.ts";
 
 export interface SessionLimits {
   /** Bytes of a packet, its code included. */
@@ -50,10 +50,10 @@ export interface Resumption extends Options {
 }
 
 interface CommandInfo {
-  readonly name: Command;
+  readonly name: SessionCommand;
   readonly code: number;
   readonly phase: EventPhase;
-  readonly steps: Readonly<Record<State, Step>>;
+  readonly steps: Readonly<Record<SessionState, Transition>>;
 }
 
 /** By code byte; undefined for MACRO and for bytes that are no command. */
@@ -65,7 +65,7 @@ for (const [name, code] of Object.entries(COMMAND) as [CommandName, number][]) {
     name,
     code,
     phase: PHASE_LIST.find((phase) => phase.command === code) ?? PHASES.close,
-    steps: steps as Record<State, Step>,
+    steps: steps as Record<SessionState, Transition>,
   };
 }
 
@@ -95,7 +95,7 @@ function answeredUnder(protocol: number): Uint8Array {
 const ALL_CODES = new Uint8Array(256).fill(1);
 
 export class MilterSession {
-  readonly macros = new Macros();
+  readonly macros = new SessionMacros();
   /** What was negotiated. */
   options: Options = { version: 0, actions: 0, protocol: 0 };
   /** Set at the `connect` event; {@link UNKNOWN_CLIENT} before. */
@@ -121,7 +121,7 @@ export class MilterSession {
   readonly #limits: SessionLimits;
   readonly #writer: ReplyWriter;
   readonly #framer: Framer;
-  #state: State = "start";
+  #state: SessionState = "start";
   /** The command of the current packet has to be looked at again: an `abort` or `close` event came before it. */
   #again = false;
   /** BODYEOB carried a piece of body, whose event is out; its `eom` follows. */
@@ -152,7 +152,7 @@ export class MilterSession {
     this.#framer = new Framer(limits.packet);
   }
 
-  get state(): State {
+  get state(): SessionState {
     return this.#state;
   }
 
@@ -238,7 +238,7 @@ export class MilterSession {
   }
 
   /** The state to go on from elsewhere, should this session be taken over now. */
-  get resumableState(): State {
+  get resumableState(): SessionState {
     if (this.#ruling === null) return this.#state;
     return this.#ruling.scope === "message" ? "decided" : "refused";
   }

@@ -13,7 +13,7 @@
  */
 import type { CommandName } from "./constants.ts";
 
-export type Step = "take" | "abort" | "close" | "drop" | "repeat" | "error";
+export type Transition = "take" | "abort" | "close" | "drop" | "repeat" | "error";
 
 /**
  * - `start`: nothing was negotiated yet.
@@ -23,14 +23,14 @@ export type Step = "take" | "abort" | "close" | "drop" | "repeat" | "error";
  * - `decided`: the message got its final reply before its end.
  * - `refused`: the connection got its final reply (refused, or accepted as a whole).
  */
-export const STATES = ["start", "idle", "connected", "message", "decided", "refused"] as const;
-export type State = (typeof STATES)[number];
+export const SESSION_STATES = ["start", "idle", "connected", "message", "decided", "refused"] as const;
+export type SessionState = (typeof SESSION_STATES)[number];
 
-export type Command = Exclude<CommandName, "MACRO">;
+export type SessionCommand = Exclude<CommandName, "MACRO">;
 
 // RCPT and content without MAIL open a message: an odd mail server's mail is filtered rather than let through or left
 // waiting. The handlers then see a sender that was not sent ("").
-export const TRANSITIONS: Readonly<Record<State, Readonly<Record<Command, Step>>>> = {
+export const TRANSITIONS: Readonly<Record<SessionState, Readonly<Record<SessionCommand, Transition>>>> = {
   start: {
     OPTNEG: "take",
     CONNECT: "error",

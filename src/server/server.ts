@@ -13,7 +13,7 @@ import { Counters, type Counts } from "../counters.ts";
 import { Ledger } from "../shared/ledger.ts";
 import { residentBytes } from "../memory.ts";
 import { allowedBy, isAllowed, type PeerName, REFUSED, refusal } from "../net/peer.ts";
-import { Roster } from "../shared/connection-table.ts";
+import { ConnectionTable } from "../shared/connection-table.ts";
 import { LoadError } from "../handler/load-failure.ts";
 import type { ChainSummary } from "../shared/messages.ts";
 import { isCurrent, pathsOf, type Sources, versionOf } from "../load/sources.ts";
@@ -30,7 +30,7 @@ import {
 } from "./listening/descriptors.ts";
 import { CpuShare } from "./cpu-share.ts";
 import { type DiskStatus, type FailedLoad, FilesOnDisk, lookAtDisk } from "./files/disk.ts";
-import { Doors } from "./listening/doors.ts";
+import { ListeningSockets } from "./listening/listening-sockets.ts";
 import { FallbackRate, type LastMinute } from "./control/fallback-rate.ts";
 import type { Generation } from "./workers/generation.ts";
 import { Generations } from "./workers/generations.ts";
@@ -51,7 +51,7 @@ import {
 import { accountFor, dropPrivileges, PrivilegeError } from "./rights/privileges.ts";
 import { type RecentFailure, RecentFailures } from "./control/recent-failures.ts";
 import { Review } from "./files/review.ts";
-import { Rows } from "./workers/rows.ts";
+import { RowPool } from "./workers/row-pool.ts";
 import { StateFolder, StateFolderTakenError } from "./rights/state-folder.ts";
 import { statusOf } from "./control/status.ts";
 import { callHandler, checkModule, LOAD_TIMEOUT_MS, type TaskOutput } from "./workers/tasks.ts";
@@ -84,16 +84,16 @@ export class FilterServer {
   readonly #firstConfig: Config;
   readonly #options: ServerOptions;
   readonly #ledger: Ledger;
-  readonly #rows: Rows;
+  readonly #rows: RowPool;
   readonly #generations: Generations;
   readonly #watcher: FileWatcher;
-  readonly #roster: Roster;
+  readonly #table: ConnectionTable;
   /** What the `master_exit_handler` was loaded from when it was checked; null without one. */
   #exitSources: Sources | null = null;
   readonly #connections: Connections;
   readonly #state: StateFolder;
   #allowed: BlockList | null;
-  readonly #doors: Doors;
+  readonly #listeningSockets: ListeningSockets;
   readonly #control: ControlSocket;
   /** The configuration's file as it was when it was read. */
   #configFile: ConfigurationFile;
@@ -153,55 +153,55 @@ export class FilterServer {
     const maxConnections = fittingConnections(config, options.log);
     const rows = Generations.rowsFor(workersOf(config));
     this.#ledger = Ledger.create(rows, maxConnections);
-    this.#roster = Roster.create(rows, maxConnections, config.server.listen.length);
+    this.#table = ConnectionTable.create(rows, maxConnections, config.server.listen.length);
     this.#allowed = allowedBy(config);
     this.#room = new ConnectionRoom(maxConnections, descriptorLimit());
-    this.#rows = new Rows(this.#ledger, this.#roster, (row, counters) => {
+    this.#rows = new RowPool(this.#ledger, this.#table, (row, counters) => {
       this.#counters.add(counters);
       this.#room.giveBack(row);
       this.#fitRoom();
     });
-    this.#generations = new Generations(options.workerUrl, config, this.#ledger, this.#roster, this.#rows, {
+    this.#generations = new Generations(options.workerUrl, config, this.#ledger, this.#table, this.#rows, {
       log: (level, text, fields, of) => options.log.write(level, text, fields, of),
       print: (text) => options.prints.push(text),
       sources: () => this.#watch(),
       ready: () => {
         this.#connections.placeWaiting();
-        this.#doors.settle();
+        this.#listeningSockets.settle();
       },
-      deaf: () => this.#doors.settle(),
-      paused: () => this.#doors.settleRoom(),
-      accepted: ({ held, peer, slot }) => {
-        if (slot === -1) this.#admit(held, peer);
-        else this.#connections.addGuest(slot);
+      acceptingStopped: () => this.#listeningSockets.settle(),
+      paused: () => this.#listeningSockets.settleRoom(),
+      accepted: ({ duplicate, peer, slot }) => {
+        if (slot === -1) this.#admit(duplicate, peer);
+        else this.#connections.addPassed(slot);
       },
-      room: () => this.#doors.settleRoom(),
+      room: () => this.#listeningSockets.settleRoom(),
       released: (slot, release) => this.#connections.moveOn(slot, release),
       revoke: (row) => {
         // First: what it accepts from now on nobody would know of.
-        this.#doors.revoke(row);
+        this.#listeningSockets.revoke(row);
         const slots = this.#connections.revoke(row);
         this.#room.keep(row, slots.length);
         this.#fitRoom();
         return slots;
       },
-      orphaned: (generation, loss) => this.#connections.recover(generation, loss),
+      workerLost: (generation, loss) => this.#connections.recover(generation, loss),
       count: (counter) => this.#counters.count(counter),
       starting: () => this.#spare.release(),
     });
     this.#connections = new Connections(
       this.#ledger,
-      this.#roster,
+      this.#table,
       () => this.#generations,
       this.#counters,
       this.#nothing,
       {
         log: (level, text, fields, of) => options.log.write(level, text, fields, of),
         isLetIn: (peer) => this.#isLetIn(peer),
-        ended: () => this.#doors.ended(),
+        ended: () => this.#listeningSockets.ended(),
       },
     );
-    this.#doors = new Doors(this.#roster, () => this.#generations, this.#nothing, {
+    this.#listeningSockets = new ListeningSockets(this.#table, () => this.#generations, this.#nothing, {
       log: (level, text, of) => options.log.write(level, text, {}, of),
       accepted: (descriptor, peer) => this.#admit(descriptor, peer),
       addSurplus: () => this.#connections.addSurplus(),
@@ -240,7 +240,7 @@ export class FilterServer {
   async #start(config: Config): Promise<void> {
     const { group, user } = config.server;
     // In this order: of two servers that start at once, the one that gets the address has the control socket as well.
-    await unlessAborted(this.#doors.open(config.server), this.#abandoning.signal);
+    await unlessAborted(this.#listeningSockets.open(config.server), this.#abandoning.signal);
     this.#openState({ user, group });
     await unlessAborted(this.#control.open(), this.#abandoning.signal);
     if (user !== null || group !== null) dropPrivileges({ user, group });
@@ -268,11 +268,11 @@ export class FilterServer {
 
   /** Where it listens, with the ports that the kernel chose. */
   get addresses(): ListenAddress[] {
-    return this.#doors.addresses;
+    return this.#listeningSockets.addresses;
   }
 
   get connections(): number {
-    return this.#roster.total;
+    return this.#table.total;
   }
 
   get generation(): Generation {
@@ -294,12 +294,12 @@ export class FilterServer {
 
   /** Why new connections are not accepted now, null if they are. */
   get closedBecause(): string | null {
-    return this.#doors.closedBecause;
+    return this.#listeningSockets.closedBecause;
   }
 
   /** Addresses where mail servers do not find it any more. */
   get unreachable(): ListenAddress[] {
-    return this.#doors.unreachable;
+    return this.#listeningSockets.unreachable;
   }
 
   /** Connections that wait for a worker. */
@@ -340,7 +340,7 @@ export class FilterServer {
   lookAtDisk(): DiskStatus {
     const served = this.#served;
     if (served === null) return { state: "unknown", message: "the handlers are still loading" };
-    if (this.#roster.isStarved) return { state: "unknown", message: "no file descriptors are left" };
+    if (this.#table.isStarved) return { state: "unknown", message: "no file descriptors are left" };
     const [failed, isLoading] = [this.#failedLoad, this.#loading !== null];
     try {
       const restart = (config: Config) => needRestart(this.#firstConfig, config);
@@ -438,7 +438,7 @@ export class FilterServer {
     this.#failedLoad = null;
     this.#allowed = allowedBy(config);
     this.#connections.placeWaiting();
-    this.#doors.settle();
+    this.#listeningSockets.settle();
     this.#watch();
   }
 
@@ -454,7 +454,7 @@ export class FilterServer {
   /** A file of the sources looks different: only if it says something else is there anything to do. */
   async #reloadChanged(): Promise<void> {
     // Without a descriptor no file can be read, which is no change of it.
-    if (this.isStopping || this.#roster.isStarved || !this.#spare.look()) return;
+    if (this.isStopping || this.#table.isStarved || !this.#spare.look()) return;
     const { loading } = this.#generations;
     if (loading?.sources != null && !isCurrent(loading.sources)) {
       // What is being loaded, or hangs, is out of date already: it must not keep the next version waiting.
@@ -567,7 +567,7 @@ export class FilterServer {
   #closeListeners(): void {
     // In this order: a server that takes over the address finds no control socket in its way.
     this.#control.close();
-    this.#doors.close();
+    this.#listeningSockets.close();
   }
 
   #admit(descriptor: number, peer: PeerName): void {
@@ -576,15 +576,15 @@ export class FilterServer {
       return;
     }
     this.#connections.add(descriptor, peer);
-    if (this.#roster.isFull) this.#doors.settleRoom();
+    if (this.#table.isFull) this.#listeningSockets.settleRoom();
   }
 
   /** Threads that do not end keep descriptors: there is room for fewer connections, until they do. */
   #fitRoom(): void {
     const { connections } = this.#room;
-    if (connections === this.#roster.room) return;
-    this.#roster.room = connections;
-    this.#doors.settleRoom();
+    if (connections === this.#table.room) return;
+    this.#table.room = connections;
+    this.#listeningSockets.settleRoom();
   }
 
   #isLetIn(peer: PeerName): boolean {
@@ -599,7 +599,7 @@ export class FilterServer {
     // A machine that was asleep, or this thread without a core, is no fault of the workers.
     const elapsed = Math.min(now - this.#lastLook, Math.max(2 * WATCHDOG_MS, this.#config.server.blockTimeoutMs / 4));
     this.#lastLook = now;
-    const lost = this.isStopping ? null : this.#doors.lost;
+    const lost = this.isStopping ? null : this.#listeningSockets.lost;
     if (lost !== null) {
       clearInterval(this.#watchdog);
       const where = formatAddress(lost);
@@ -609,13 +609,13 @@ export class FilterServer {
     this.#cpu.look();
     this.#lookAtDescriptors();
     this.#fallbackRate.look(now, () => this.counts);
-    this.#doors.look();
+    this.#listeningSockets.look();
     if (!this.isStopping) this.#control.look();
     const { all } = this.#generations;
     const bound = this.#config.limits.workerMemory * (1 + all.reduce((sum, { loads }) => sum + loads.length, 0));
     const resident = residentBytes();
     for (const generation of all) generation.watch(elapsed, resident, resident > bound);
-    if (now > this.#watchAgainAt && !this.isStopping && !this.#roster.isStarved) {
+    if (now > this.#watchAgainAt && !this.isStopping && !this.#table.isStarved) {
       this.#watchAgainAt = Number.POSITIVE_INFINITY;
       this.#watch();
       // What was saved meanwhile no look has seen.
@@ -639,10 +639,10 @@ export class FilterServer {
   #lookAtDescriptors(): void {
     const isStarved = !this.#spare.look();
     this.#starvation.look();
-    if (isStarved === this.#roster.isStarved) return;
-    this.#roster.isStarved = isStarved;
+    if (isStarved === this.#table.isStarved) return;
+    this.#table.isStarved = isStarved;
     this.#starvation.set(isStarved);
-    this.#doors.settle();
+    this.#listeningSockets.settle();
     if (!isStarved) void this.#reloadChanged();
   }
 }

@@ -25,7 +25,7 @@ const HEAD = {
   /** 1 while hardly any file descriptors are left. */
   IS_STARVED: LINE_WORDS + 2,
   /** Of {@link ALL_SHARES} connections, how many the workers that accept pass on. */
-  PASSED: LINE_WORDS + 3,
+  PASS_SHARES: LINE_WORDS + 3,
   /** How many slots may be taken. */
   ROOM: LINE_WORDS + 4,
 } as const;
@@ -33,11 +33,11 @@ const HEAD_WORDS = 2 * LINE_WORDS;
 
 /** The words of a slot. Behind them the bytes of the peer's name. */
 const SLOT = {
-  /** {@link FREE}, {@link RESERVED}, {@link MAIN}, {@link GUEST}, or the row of its worker plus 1. */
+  /** {@link FREE}, {@link RESERVED}, {@link MAIN}, {@link PASSED}, or the row of its worker plus 1. */
   OWNER: 0,
   /** What its worker reads from. */
   DESCRIPTOR: 1,
-  HELD: 2,
+  DUPLICATE: 2,
   /** Counts up with each connection that gets the slot. */
   USE: 3,
   /** Bytes of the peer's name. */
@@ -48,7 +48,7 @@ const PEER_AT = 5 * 4;
 const PEER_BYTES = 112;
 const SLOT_WORDS = (PEER_AT + PEER_BYTES) / 4;
 
-/** What {@link Roster.passed} is a share of. */
+/** What {@link ConnectionTable.passShares} is a share of. */
 export const ALL_SHARES = 16;
 
 const FREE = 0;
@@ -56,32 +56,32 @@ const RESERVED = -1;
 /** The main thread's: it waits for a worker. */
 const MAIN = -2;
 /** A worker has accepted it for others: it waits for the main thread. */
-const GUEST = -3;
+const PASSED = -3;
 
-export interface RosterLayout {
+export interface ConnectionTableLayout {
   readonly buffer: SharedArrayBuffer;
   readonly rows: number;
   readonly slots: number;
   /** Listening sockets. */
-  readonly doors: number;
+  readonly listeningSockets: number;
 }
 
-export class Roster {
-  readonly layout: RosterLayout;
+export class ConnectionTable {
+  readonly layout: ConnectionTableLayout;
   readonly #words: Int32Array;
   readonly #bytes: Buffer;
   readonly #rowWords: number;
 
-  static create(rows: number, slots: number, doors: number): Roster {
-    const words = HEAD_WORDS + rows * rowWords(doors) + slots * SLOT_WORDS;
-    const roster = new Roster({ buffer: new SharedArrayBuffer(words * 4), rows, slots, doors });
-    roster.room = slots;
-    return roster;
+  static create(rows: number, slots: number, listeningSockets: number): ConnectionTable {
+    const words = HEAD_WORDS + rows * rowWords(listeningSockets) + slots * SLOT_WORDS;
+    const table = new ConnectionTable({ buffer: new SharedArrayBuffer(words * 4), rows, slots, listeningSockets });
+    table.room = slots;
+    return table;
   }
 
-  constructor(layout: RosterLayout) {
+  constructor(layout: ConnectionTableLayout) {
     this.layout = layout;
-    this.#rowWords = rowWords(layout.doors);
+    this.#rowWords = rowWords(layout.listeningSockets);
     this.#words = new Int32Array(layout.buffer);
     this.#bytes = Buffer.from(layout.buffer);
   }
@@ -133,29 +133,30 @@ export class Roster {
   }
 
   /** Of {@link ALL_SHARES} connections, how many the workers that accept pass on: a generation begins, slowly. */
-  get passed(): number {
-    return Atomics.load(this.#words, HEAD.PASSED);
+  get passShares(): number {
+    return Atomics.load(this.#words, HEAD.PASS_SHARES);
   }
 
-  set passed(shares: number) {
-    Atomics.store(this.#words, HEAD.PASSED, shares);
+  set passShares(shares: number) {
+    Atomics.store(this.#words, HEAD.PASS_SHARES, shares);
   }
 
   /** A row is given to a new worker. */
   openRow(row: number): void {
     Atomics.store(this.#words, this.#rowAt(row), 0);
-    for (let door = 0; door < this.layout.doors; door++) this.setDoor(row, door, null);
+    for (let listeningSocket = 0; listeningSocket < this.layout.listeningSockets; listeningSocket++)
+      this.setListening(row, listeningSocket, null);
   }
 
   /** What the worker accepts by at one of the listening sockets; null: it does not. */
-  setDoor(row: number, door: number, descriptor: number | null): void {
-    Atomics.store(this.#words, this.#rowAt(row) + 1 + door, descriptor === null ? 0 : descriptor + 1);
+  setListening(row: number, listeningSocket: number, descriptor: number | null): void {
+    Atomics.store(this.#words, this.#rowAt(row) + 1 + listeningSocket, descriptor === null ? 0 : descriptor + 1);
   }
 
   /** The descriptors that it accepts by. */
-  doorsOf(row: number): number[] {
+  listeningOf(row: number): number[] {
     const from = this.#rowAt(row) + 1;
-    const words = [...this.#words.subarray(from, from + this.layout.doors)];
+    const words = [...this.#words.subarray(from, from + this.layout.listeningSockets)];
     return words.filter((word) => word !== 0).map((word) => word - 1);
   }
 
@@ -169,8 +170,8 @@ export class Roster {
   }
 
   /** Those that workers have accepted for others. */
-  guestSlots(): number[] {
-    return this.#slotsOf(GUEST);
+  passedSlots(): number[] {
+    return this.#slotsOf(PASSED);
   }
 
   /** Takes a free slot, the lowest as far as is known: what is used together lies together. @returns -1 if none is free */
@@ -191,27 +192,27 @@ export class Roster {
   }
 
   /** A reserved slot is a worker's, which reads from `descriptor`. */
-  enter(slot: number, row: number, descriptor: number, held: number, peer: PeerName): void {
-    this.#describe(slot, descriptor, held, peer);
+  enter(slot: number, row: number, descriptor: number, duplicate: number, peer: PeerName): void {
+    this.#describe(slot, descriptor, duplicate, peer);
     Atomics.add(this.#words, this.#rowAt(row), 1);
     Atomics.store(this.#words, this.#slotAt(slot), row + 1);
   }
 
   /** A reserved slot is the main thread's. */
-  enterOwn(slot: number, held: number, peer: PeerName): void {
-    this.#describe(slot, -1, held, peer);
+  enterOwn(slot: number, duplicate: number, peer: PeerName): void {
+    this.#describe(slot, -1, duplicate, peer);
     Atomics.store(this.#words, this.#slotAt(slot), MAIN);
   }
 
   /** A reserved slot is of a connection that a worker has accepted for others. */
-  enterGuest(slot: number, held: number, peer: PeerName): void {
-    this.#describe(slot, -1, held, peer);
-    Atomics.store(this.#words, this.#slotAt(slot), GUEST);
+  enterPassed(slot: number, duplicate: number, peer: PeerName): void {
+    this.#describe(slot, -1, duplicate, peer);
+    Atomics.store(this.#words, this.#slotAt(slot), PASSED);
   }
 
   /** The main thread takes one of those. @returns false if it has been taken */
-  takeGuest(slot: number): boolean {
-    return Atomics.compareExchange(this.#words, this.#slotAt(slot), GUEST, MAIN) === GUEST;
+  takePassed(slot: number): boolean {
+    return Atomics.compareExchange(this.#words, this.#slotAt(slot), PASSED, MAIN) === PASSED;
   }
 
   /** The main thread gives one of its own to a worker. */
@@ -247,8 +248,8 @@ export class Roster {
     return this.#words[this.#slotAt(slot) + SLOT.DESCRIPTOR]!;
   }
 
-  heldOf(slot: number): number {
-    return this.#words[this.#slotAt(slot) + SLOT.HELD]!;
+  duplicateOf(slot: number): number {
+    return this.#words[this.#slotAt(slot) + SLOT.DUPLICATE]!;
   }
 
   /** Differs from one connection to the next that has the slot. */
@@ -262,11 +263,11 @@ export class Roster {
     return this.#bytes.toString("utf8", from, from + this.#words[at + SLOT.PEER_LENGTH]!);
   }
 
-  #describe(slot: number, descriptor: number, held: number, peer: PeerName): void {
+  #describe(slot: number, descriptor: number, duplicate: number, peer: PeerName): void {
     const at = this.#slotAt(slot);
     const words = this.#words;
     words[at + SLOT.DESCRIPTOR] = descriptor;
-    words[at + SLOT.HELD] = held;
+    words[at + SLOT.DUPLICATE] = duplicate;
     words[at + SLOT.USE]! += 1;
     words[at + SLOT.PEER_LENGTH] = this.#bytes.write(peer, at * 4 + PEER_AT, PEER_BYTES);
   }
@@ -297,6 +298,6 @@ export class Roster {
  * A row's first word is how many connections its worker has, or was given; behind it are the descriptors that it accepts by,
  * plus 1, one for each listening socket, 0 while it does not. Each row has cache lines of its own.
  */
-function rowWords(doors: number): number {
-  return Math.ceil((1 + doors) / LINE_WORDS) * LINE_WORDS;
+function rowWords(listeningSockets: number): number {
+  return Math.ceil((1 + listeningSockets) / LINE_WORDS) * LINE_WORDS;
 }

@@ -11,7 +11,7 @@ import { decodeText, encodeText } from "../protocol/bytes.ts";
 import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
 import type { Framer } from "../protocol/framer.ts";
 import { type Phase, PHASE_LIST, type PhaseInfo } from "../protocol/phases.ts";
-import { type State, STATES } from "../protocol/state.ts";
+import { type SessionState, SESSION_STATES } from "../protocol/state.ts";
 
 /** Bytes of one connection's slot: its words, what the log names, then the packets that began the session. */
 const SLOT_BYTES = 1280;
@@ -34,7 +34,7 @@ const CONTEXT_BYTES = SLOT_BYTES - CONTEXT_AT;
 const SLOT = {
   /** 1 once a worker has the descriptor that it was given. */
   ADOPTED: 0,
-  /** Index of the session's state in `STATES`, and above it, from bit 8, the reply byte of the verdict that stands. */
+  /** Index of the session's state in `SESSION_STATES`, and above it, from bit 8, the reply byte of the verdict that stands. */
   STATE: 1,
   /** Replies that the peer waits for. */
   OWED: 2,
@@ -112,7 +112,7 @@ export interface LedgerLayout {
 
 /** What the record of a connection says. */
 export interface SlotRecord {
-  readonly state: State;
+  readonly state: SessionState;
   /** The reply byte of a verdict that was found and is still to be given, or to be given again; 0 if there is none. */
   readonly standing: number;
   readonly owed: number;
@@ -334,8 +334,8 @@ export class Ledger {
   }
 
   /** @param standing see {@link SlotRecord} */
-  setState(slot: number, state: State, standing: number): void {
-    this.#words[this.#slotAt(slot) + SLOT.STATE] = STATES.indexOf(state) | (standing << 8);
+  setState(slot: number, state: SessionState, standing: number): void {
+    this.#words[this.#slotAt(slot) + SLOT.STATE] = SESSION_STATES.indexOf(state) | (standing << 8);
   }
 
   /** See {@link SlotRecord}. */
@@ -480,7 +480,7 @@ export class Ledger {
     const flags = words[at + SLOT.FLAGS]!;
     const senderLength = words[at + SLOT.SENDER_LENGTH]!;
     return {
-      state: STATES[words[at + SLOT.STATE]! & 0xff]!,
+      state: SESSION_STATES[words[at + SLOT.STATE]! & 0xff]!,
       standing: words[at + SLOT.STATE]! >> 8,
       owed: words[at + SLOT.OWED]!,
       firstOwed: words[at + SLOT.FIRST_OWED]!,

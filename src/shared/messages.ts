@@ -4,10 +4,10 @@ import type { Config } from "../config/config.ts";
 import type { LedgerLayout } from "./ledger.ts";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { PeerName } from "../net/peer.ts";
-import type { RosterLayout } from "./connection-table.ts";
+import type { ConnectionTableLayout } from "./connection-table.ts";
 import type { Need } from "../handler/chain.ts";
-import type { PassedOver } from "../handler/conversation.ts";
-import type { Fallback, Outcome } from "../handler/fallback.ts";
+import type { SkippedFilter } from "../handler/conversation.ts";
+import type { Fallback, FallbackVerdict } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";
 import type { Resumption } from "../protocol/session.ts";
@@ -15,7 +15,7 @@ import type { LoadFailure } from "../handler/load-failure.ts";
 import type { Sources } from "../load/sources.ts";
 
 /** A listening socket of the main thread, for workers to accept by. */
-export interface Door {
+export interface ListeningSocket {
   /** The main thread's own: it lives as long as connections are accepted. Who accepts by it makes a duplicate. */
   readonly descriptor: number;
   /** Where it listens, for logs. */
@@ -26,11 +26,11 @@ export interface Door {
 }
 
 /** A connection that others are to have than the worker that accepted it. */
-export interface Guest {
-  /** Its place in the roster; -1 if none was free. */
+export interface PassedConnection {
+  /** Its place in the connection table; -1 if none was free. */
   readonly slot: number;
   /** Whoever gets this has to close it. */
-  readonly held: number;
+  readonly duplicate: number;
   readonly peer: PeerName;
 }
 
@@ -50,28 +50,28 @@ export interface ChainSummary extends Wants {
 
 /** A session as another worker left it. */
 export interface ResumedSession extends Resumption {
-  readonly passedOver: readonly PassedOver[];
+  readonly skippedFilters: readonly SkippedFilter[];
 }
 
 export type ToWorker =
   /** Load the handlers, start the filters, and answer `ready` or `failed`. */
   | {
       readonly kind: "serve";
-      /** Its row in the ledger and in the roster. */
+      /** Its row in the ledger and in the connection table. */
       readonly row: number;
       /** The generation that it belongs to. */
       readonly generation: number;
       readonly config: Config;
       readonly ledger: LedgerLayout;
-      readonly roster: RosterLayout;
+      readonly table: ConnectionTableLayout;
       /** Where connections come in, for when it is told to listen. */
-      readonly doors: readonly Door[];
+      readonly listeningSockets: readonly ListeningSocket[];
       /** What to load the handlers from; null for the first worker of a generation, which reads them. */
       readonly sources: Sources | null;
       /** The server starts: Ruby handlers that do not load are taken as in the original, see `compileScripts` in `src/ruby`. */
       readonly isFirst: boolean;
       /** Not null: load no handler, and give every connection this. */
-      readonly standIn: Outcome | null;
+      readonly standIn: FallbackVerdict | null;
     }
   /** Load the handlers, start and stop the filters if so told, and answer `ready` or `failed`, nothing else. */
   | { readonly kind: "check"; readonly config: Config; readonly starts: boolean }
@@ -126,7 +126,7 @@ export type FromWorker =
   /** The worker's own descriptor of a connection is closed, and the connection lives on: see {@link ToWorker} `release`. */
   | { readonly kind: "released"; readonly slot: number }
   /** A connection that it accepted and may not keep, or that is more than its share. */
-  | { readonly kind: "accepted"; readonly guest: Guest }
+  | { readonly kind: "accepted"; readonly passed: PassedConnection }
   /** It accepts connections, as it was told to. */
   | { readonly kind: "listening" }
   /** It accepts no more, and was not told to pause. */

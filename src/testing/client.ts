@@ -10,7 +10,7 @@ import { PHASES } from "../protocol/phases.ts";
 import type { FinalReply, ModificationReply } from "../protocol/replies.ts";
 import { type ClientInfo, type ConnectionFacts, connectionFacts, FAMILY_BYTE } from "./address.ts";
 import type { ClientOptions, EomReply, EventClient, EventReply, NoReply, Refusal } from "./client-types.ts";
-import { Conversation } from "./conversation.ts";
+import { Exchange } from "./exchange.ts";
 import { ClientUsageError } from "./errors.ts";
 import { defaultOffer, type EventPhase, type Habit, isMacroStage, type Offer, PHASE_COMMAND } from "./habits.ts";
 import { MacroBook, macroName, type Macros } from "./macros.ts";
@@ -45,7 +45,7 @@ const PIPELINE_BYTES = 65_536;
  */
 export class MilterClient implements EventClient {
   readonly habit: Habit;
-  readonly #conversation: Conversation;
+  readonly #exchange: Exchange;
   readonly #offer: Offer;
   readonly #writer = new CommandWriter(4096);
   readonly #book: MacroBook;
@@ -71,9 +71,9 @@ export class MilterClient implements EventClient {
     .padStart(7, "0")
     .toUpperCase();
 
-  private constructor(conversation: Conversation, options: ClientOptions) {
+  private constructor(conversation: Exchange, options: ClientOptions) {
     this.habit = options.as;
-    this.#conversation = conversation;
+    this.#exchange = conversation;
     this.#offer = { ...defaultOffer(options.offer?.version ?? 6), ...options.offer };
     this.#book = new MacroBook(options.as);
     this.#book.own = options.macros ?? {};
@@ -90,7 +90,7 @@ export class MilterClient implements EventClient {
 
   /** A client over a transport that is open already, such as a filter in memory. */
   static over(transport: Transport, options: ClientOptions): MilterClient {
-    return new MilterClient(new Conversation(transport, options.timeoutMs ?? DEFAULT_TIMEOUT_MS), options);
+    return new MilterClient(new Exchange(transport, options.timeoutMs ?? DEFAULT_TIMEOUT_MS), options);
   }
 
   /** What the negotiation gave; undefined before it. */
@@ -120,7 +120,7 @@ export class MilterClient implements EventClient {
 
   /** True once the socket is closed, by whom ever. */
   get isClosed(): boolean {
-    return this.#conversation.isClosed;
+    return this.#exchange.isClosed;
   }
 
   /**
@@ -139,15 +139,14 @@ export class MilterClient implements EventClient {
     return await this.#exclusive("negotiate", async () => {
       const offer = this.#offer;
       this.#writer.optneg(offer.version, offer.actions, offer.protocol);
-      this.#conversation.ask(this.#writer);
-      const answer = await this.#conversation.next("negotiate", "OPTNEG");
-      if (answer.kind !== "optneg")
-        throw this.#conversation.violation(`negotiate: reply ${answer.kind}, expected OPTNEG`);
+      this.#exchange.ask(this.#writer);
+      const answer = await this.#exchange.next("negotiate", "OPTNEG");
+      if (answer.kind !== "optneg") throw this.#exchange.violation(`negotiate: reply ${answer.kind}, expected OPTNEG`);
       const judged = judgeAnswer(this.habit, offer, answer);
-      if (typeof judged === "string") throw this.#conversation.violation(`negotiate: the filter answered ${judged}`);
-      this.#conversation.settle("negotiate");
+      if (typeof judged === "string") throw this.#exchange.violation(`negotiate: the filter answered ${judged}`);
+      this.#exchange.settle("negotiate");
       this.#book.lists = judged.macros;
-      this.#reader = new ReplyReader(this.#conversation, this.habit, judged);
+      this.#reader = new ReplyReader(this.#exchange, this.habit, judged);
       this.#negotiated = judged;
       return judged;
     });
@@ -297,13 +296,13 @@ export class MilterClient implements EventClient {
    * @throws only a failure that no call has thrown yet, such as a reply that nothing waited for
    */
   async quit(): Promise<void> {
-    if (!this.#conversation.isClosed && !this.#conversation.hasFailed && this.#busy === undefined) {
+    if (!this.#exchange.isClosed && !this.#exchange.hasFailed && this.#busy === undefined) {
       this.#endTransaction();
       this.#writer.quit();
       this.#flush();
     }
-    await this.#conversation.close();
-    this.#conversation.checkUnreported();
+    await this.#exchange.close();
+    this.#exchange.checkUnreported();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -320,13 +319,13 @@ export class MilterClient implements EventClient {
       return await sendMail(this, mail);
     } finally {
       this.#isPipelining = false;
-      if (!this.#conversation.hasFailed) this.#flush();
+      if (!this.#exchange.hasFailed) this.#flush();
     }
   }
 
   /** Sends bytes as they are, for tests of a filter's patience. What they do to the conversation is the caller's. */
   write(bytes: Uint8Array): void {
-    this.#conversation.check("write");
+    this.#exchange.check("write");
     this.#writer.bytes(bytes);
     this.#flush();
   }
@@ -334,7 +333,7 @@ export class MilterClient implements EventClient {
   async #exclusive<T>(call: string, run: () => Promise<T>): Promise<T> {
     if (this.#busy !== undefined) throw new ClientUsageError(`${call}: called before ${this.#busy} was done`);
     if (this.#negotiated === undefined && call !== "negotiate") throw new ClientUsageError(`${call}: negotiate first`);
-    this.#conversation.checkFailure();
+    this.#exchange.checkFailure();
     this.#busy = call;
     try {
       return await run();
@@ -359,7 +358,7 @@ export class MilterClient implements EventClient {
     if (this.#skipped === phase) return NOT_SENT;
     // Postfix: a skipped kind of event comes again once another is due. Sendmail skips the rest of the body.
     this.#skipped = undefined;
-    this.#conversation.check(phase);
+    this.#exchange.check(phase);
     const { no, nr } = PHASES[phase];
     const isOff = no !== 0 && this.#has(no);
     this.#writeMacros(phase, isOff);
@@ -372,7 +371,7 @@ export class MilterClient implements EventClient {
       if (!this.#isPipelining || this.#writer.length >= PIPELINE_BYTES) this.#flush();
       return NOT_ANSWERED;
     }
-    this.#conversation.ask(this.#writer);
+    this.#exchange.ask(this.#writer);
     const reply = await this.#reader!.read(phase, received);
     this.#apply(phase, reply);
     return reply;
@@ -409,7 +408,7 @@ export class MilterClient implements EventClient {
     if (phase === "connect" || phase === "helo") {
       this.#connectionVerdict = reply;
       // Postfix closes here without a QUIT.
-      if (this.habit === "postfix") void this.#conversation.close();
+      if (this.habit === "postfix") void this.#exchange.close();
       return;
     }
     // 421 ends the SMTP session, and with it all that the filter could be told.
@@ -429,7 +428,7 @@ export class MilterClient implements EventClient {
   }
 
   #flush(): void {
-    this.#conversation.flush(this.#writer);
+    this.#exchange.flush(this.#writer);
   }
 }
 

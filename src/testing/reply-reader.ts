@@ -4,22 +4,22 @@
  */
 import { ACTION, namesOf, PROTOCOL } from "../protocol/constants.ts";
 import type { FinalReply, ModificationReply, Reply, ReplyKind } from "../protocol/replies.ts";
-import type { Conversation } from "./conversation.ts";
+import type { Exchange } from "./exchange.ts";
 import { actionOf, type EventPhase, FINAL_REPLIES, type Habit, takesProgress } from "./habits.ts";
 import type { Negotiated } from "./negotiation.ts";
 
 export class ReplyReader {
   /** PROGRESS packets so far, by phase. */
   readonly progress = new Map<EventPhase, number>();
-  readonly #conversation: Conversation;
+  readonly #exchange: Exchange;
   readonly #habit: Habit;
   readonly #legal: Readonly<Record<EventPhase, readonly ReplyKind[]>>;
   readonly #actions: number;
   /** Where the reply to the end of the message stands: before, in or after the run of REPLBODY packets. */
   #bodyRun: "before" | "in" | "after" = "before";
 
-  constructor(conversation: Conversation, habit: Habit, negotiated: Negotiated) {
-    this.#conversation = conversation;
+  constructor(conversation: Exchange, habit: Habit, negotiated: Negotiated) {
+    this.#exchange = conversation;
     this.#habit = habit;
     this.#actions = negotiated.actions;
     const legal = FINAL_REPLIES[habit];
@@ -29,21 +29,21 @@ export class ReplyReader {
   /**
    * Waits for the final reply to the event of `phase` that was just sent.
    * @param modifications takes what comes before it; left out where none may come
-   * @throws ProtocolError PMILTER_ERR_REPLY, and what {@link Conversation.next} throws
+   * @throws ProtocolError PMILTER_ERR_REPLY, and what {@link Exchange.next} throws
    */
   async read(phase: EventPhase, modifications?: ModificationReply[]): Promise<FinalReply> {
     const legal = this.#legal[phase];
     const expected = legal.join(", ");
     this.#bodyRun = "before";
     for (;;) {
-      const reply = await this.#conversation.next(phase, expected);
+      const reply = await this.#exchange.next(phase, expected);
       if (reply.kind === "progress") {
         if (!takesProgress(this.#habit, phase)) throw this.#illegal(phase, "progress", expected);
         this.progress.set(phase, (this.progress.get(phase) ?? 0) + 1);
         this.#endBodyRun();
       } else if (isFinal(reply)) {
         if (!legal.includes(reply.kind)) throw this.#illegal(phase, reply.kind, expected);
-        this.#conversation.settle(phase);
+        this.#exchange.settle(phase);
         return reply;
       } else if (reply.kind === "optneg" || modifications === undefined) {
         throw this.#illegal(phase, reply.kind, expected);
@@ -57,12 +57,12 @@ export class ReplyReader {
   #judge(reply: ModificationReply): void {
     const action = actionOf(reply);
     if ((this.#actions & action) === 0) {
-      throw this.#conversation.violation(`eom: ${reply.kind} without the action ${namesOf(ACTION, action).join("")}`);
+      throw this.#exchange.violation(`eom: ${reply.kind} without the action ${namesOf(ACTION, action).join("")}`);
     }
     if (reply.kind !== "replaceBody") {
       this.#endBodyRun();
     } else if (this.#bodyRun === "after" && this.#habit === "postfix") {
-      throw this.#conversation.violation("eom: replaceBody in a second run; Postfix takes all its packets in one");
+      throw this.#exchange.violation("eom: replaceBody in a second run; Postfix takes all its packets in one");
     } else {
       this.#bodyRun = "in";
     }
@@ -74,7 +74,7 @@ export class ReplyReader {
 
   #illegal(phase: EventPhase, kind: ReplyKind, expected: string): Error {
     const message = `${phase}: reply ${kind} is not taken here by ${this.#habit}, expected ${expected}`;
-    return this.#conversation.violation(message);
+    return this.#exchange.violation(message);
   }
 }
 

@@ -8,14 +8,14 @@ import type { BlockList } from "node:net";
 import { acceptBy, type BoundListener, descriptorOf, type Handlers, remoteOf } from "../net/bun-listen.ts";
 import { dup } from "../net/libc.ts";
 import { isAllowed, type PeerName, peerName, REFUSED, refusal } from "../net/peer.ts";
-import { ALL_SHARES, type Roster } from "../shared/connection-table.ts";
-import type { Door, Guest } from "../shared/messages.ts";
+import { ALL_SHARES, type ConnectionTable } from "../shared/connection-table.ts";
+import type { ListeningSocket, PassedConnection } from "../shared/messages.ts";
 import type { Connection } from "./connection.ts";
 
 export interface AcceptorHost {
   readonly row: number;
-  readonly roster: Roster;
-  readonly doors: readonly Door[];
+  readonly table: ConnectionTable;
+  readonly listeningSockets: readonly ListeningSocket[];
   readonly allowed: BlockList | null;
   /** Whether sessions may begin in this worker, as things stand at this moment. */
   mayKeep(): boolean;
@@ -24,7 +24,7 @@ export interface AcceptorHost {
   /** It is this worker's. */
   keep(slot: number, peer: PeerName, socket: Socket<Connection>): void;
   /** It is not. */
-  pass(guest: Guest): void;
+  pass(passed: PassedConnection): void;
   /** It has begun to listen. */
   listening(): void;
   /** It does not listen any more, and was not told to: no slot is free, or a listening socket cannot be used. */
@@ -52,7 +52,7 @@ export class Acceptor {
   #rows: readonly number[] = [];
   #listening: BoundListener[] = [];
   /** Accepted while no descriptor was left, or hardly any: nothing is read from them. */
-  #waiting: { readonly socket: Socket<undefined>; readonly door: Door }[] = [];
+  #waiting: { readonly socket: Socket<undefined>; readonly listeningSocket: ListeningSocket }[] = [];
   #retry: ReturnType<typeof setTimeout> | null = null;
   #isClosed = false;
   /** Of the last connections, how many it kept, and how many of this worker's ended meanwhile: at most as many. */
@@ -73,7 +73,7 @@ export class Acceptor {
     this.#takeWaiting();
     if (this.#listening.length > 0) return;
     try {
-      this.#host.doors.forEach((door, index) => this.#listenAt(door, index));
+      this.#host.listeningSockets.forEach((listeningSocket, index) => this.#listenAt(listeningSocket, index));
       this.#host.listening();
     } catch (error) {
       const what = "a worker cannot accept connections";
@@ -83,22 +83,22 @@ export class Acceptor {
     }
   }
 
-  #listenAt(door: Door, index: number): void {
-    const { roster, row } = this.#host;
-    const listener = acceptBy(door.descriptor, door.backlog, {
+  #listenAt(listeningSocket: ListeningSocket, index: number): void {
+    const { table, row } = this.#host;
+    const listener = acceptBy(listeningSocket.descriptor, listeningSocket.backlog, {
       ...this.#handlers,
-      open: (socket) => this.#opened(socket, door),
+      open: (socket) => this.#opened(socket, listeningSocket),
     });
     this.#listening.push(listener);
-    roster.setDoor(row, index, listener.fd);
+    table.setListening(row, index, listener.fd);
   }
 
   /** Accepts no more; what comes waits for others that do. */
   pause(): void {
-    const { roster, row } = this.#host;
+    const { table, row } = this.#host;
     for (const [index, listener] of this.#listening.splice(0).entries()) {
       // First: the number may be another's afterwards.
-      roster.setDoor(row, index, null);
+      table.setListening(row, index, null);
       listener.stop();
     }
   }
@@ -111,11 +111,11 @@ export class Acceptor {
   }
 
   #takeWaiting(): void {
-    for (const { door, socket } of this.#waiting.splice(0)) {
+    for (const { listeningSocket, socket } of this.#waiting.splice(0)) {
       // Its peer may be gone.
       if (descriptorOf(socket) === -1) continue;
       socket.resume();
-      this.#opened(socket, door);
+      this.#opened(socket, listeningSocket);
     }
   }
 
@@ -126,32 +126,32 @@ export class Acceptor {
   }
 
   /** Whatever goes wrong with one connection ends that one. */
-  #opened(socket: Socket<undefined>, door: Door): void {
-    const { roster } = this.#host;
+  #opened(socket: Socket<undefined>, listeningSocket: ListeningSocket): void {
+    const { table } = this.#host;
     const mayWait = !this.#isClosed;
     try {
-      if (roster.isStarved && mayWait) this.#wait(socket, door);
-      else this.#open(socket, door);
+      if (table.isStarved && mayWait) this.#wait(socket, listeningSocket);
+      else this.#open(socket, listeningSocket);
       // At once: otherwise it would go on with all that wait to be accepted.
-      if (roster.isFull) {
-        roster.isAwaited = true;
+      if (table.isFull) {
+        table.isAwaited = true;
         this.#stop();
       }
     } catch (error) {
       if (mayWait && (error as { readonly code?: unknown }).code === "EMFILE") {
-        this.#wait(socket, door);
+        this.#wait(socket, listeningSocket);
         this.#stop();
         return;
       }
       socket.end();
       const what = "a connection could not be taken";
-      this.#host.log("error", `${door.name}: ${what}: ${String(error)}`, what);
+      this.#host.log("error", `${listeningSocket.name}: ${what}: ${String(error)}`, what);
     }
   }
 
-  #wait(socket: Socket<undefined>, door: Door): void {
+  #wait(socket: Socket<undefined>, listeningSocket: ListeningSocket): void {
     socket.pause();
-    this.#waiting.push({ socket, door });
+    this.#waiting.push({ socket, listeningSocket });
     if (this.#retry !== null) return;
     this.#retry = setTimeout(() => {
       this.#retry = null;
@@ -159,8 +159,8 @@ export class Acceptor {
     }, RETRY_MS);
   }
 
-  #open(socket: Socket<undefined>, { isUnix, name }: Door): void {
-    const { allowed, roster, row } = this.#host;
+  #open(socket: Socket<undefined>, { isUnix, name }: ListeningSocket): void {
+    const { allowed, table, row } = this.#host;
     const peer = peerName(remoteOf(socket, isUnix), name);
     const mayKeep = this.#host.mayKeep() && !this.#isToPass();
     // Else its list may be out of date: the main thread has the one that counts.
@@ -170,18 +170,18 @@ export class Acceptor {
       return;
     }
     const descriptor = descriptorOf(socket);
-    const held = dup(descriptor);
-    const slot = roster.reserve();
+    const duplicate = dup(descriptor);
+    const slot = table.reserve();
     if (slot === -1 || !mayKeep || !this.#hasRoom()) {
-      if (slot !== -1) roster.enterGuest(slot, held, peer);
-      this.#host.pass({ slot, held, peer });
+      if (slot !== -1) table.enterPassed(slot, duplicate, peer);
+      this.#host.pass({ slot, duplicate, peer });
       // Without a shutdown: the peer notices nothing as long as there is the other copy.
       socket.end();
       return;
     }
     // Before the slot is known to be this worker's: the main thread would take it from there.
     this.#host.prepare(slot);
-    roster.enter(slot, row, descriptor, held, peer);
+    table.enter(slot, row, descriptor, duplicate, peer);
     this.#begun += 1;
     if (this.#begun >= LAST) {
       this.#begun >>= 1;
@@ -201,7 +201,7 @@ export class Acceptor {
 
   /** Every so many are for a generation that begins. */
   #isToPass(): boolean {
-    this.#toPass += this.#host.roster.passed;
+    this.#toPass += this.#host.table.passShares;
     if (this.#toPass < ALL_SHARES) return false;
     this.#toPass -= ALL_SHARES;
     return true;
@@ -209,10 +209,10 @@ export class Acceptor {
 
   /** It has no more than its share: work is spread as evenly as connections are. */
   #hasRoom(): boolean {
-    const { roster, row } = this.#host;
-    const count = roster.countOf(row);
+    const { table, row } = this.#host;
+    const count = table.countOf(row);
     let fewest = count;
-    for (const other of this.#rows) fewest = Math.min(fewest, roster.countOf(other));
+    for (const other of this.#rows) fewest = Math.min(fewest, table.countOf(other));
     return count <= fewest + slack(fewest, this.#isChurning);
   }
 }

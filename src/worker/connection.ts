@@ -117,7 +117,7 @@ export class Connection implements ConversationHost, PacketTap {
     // On record before anything is worked on: this worker may be lost as well.
     home.ledger.setOptions(slot, resume.version, resume.actions, resume.protocol);
     home.ledger.setContext(slot, resume.context);
-    this.#conversation.resume(resume, resume.passedOver);
+    this.#conversation.resume(resume, resume.skippedFilters);
     home.ledger.setState(slot, session.resumableState, session.standing);
     this.#recordRead();
   }

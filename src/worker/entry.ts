@@ -22,7 +22,7 @@ import { PHASE_LIST } from "../protocol/phases.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
 import { close, shutdown } from "../net/libc.ts";
 import { allowedBy, type PeerName } from "../net/peer.ts";
-import { Roster } from "../shared/connection-table.ts";
+import { ConnectionTable } from "../shared/connection-table.ts";
 import { Acceptor } from "./acceptor.ts";
 import { Connection, type ConnectionHome, INTERNAL_ERROR } from "./connection.ts";
 import { callModule, loadChain, loadModule } from "../load/loader.ts";
@@ -78,16 +78,21 @@ class Server {
   readonly #code: CodeName;
   /** What was said once. */
   readonly #said = new Set<string>();
-  readonly #roster: Roster;
+  readonly #table: ConnectionTable;
   readonly #acceptor: Acceptor;
 
-  constructor({ config, doors, generation, row, standIn }: Assignment, ledger: Ledger, roster: Roster, chain: Chain) {
+  constructor(
+    { config, listeningSockets, generation, row, standIn }: Assignment,
+    ledger: Ledger,
+    table: ConnectionTable,
+    chain: Chain,
+  ) {
     const { logLevel, debug, timeoutMs } = config.server;
     const code = { folder: dirname(config.file), version: versionOf(sources) };
     const logs = (level: LogLevel) => isLogged(level, logLevel);
     this.#chain = chain;
     this.#code = code;
-    this.#roster = roster;
+    this.#table = table;
     this.#home = {
       row,
       chain,
@@ -97,7 +102,7 @@ class Server {
       tracesPackets: debug > 0 && logs("debug"),
       now: () => Math.round(performance.now()),
       report: (report) => {
-        if (report.kind === "failure") ledger.count(row, COUNTER_OF[report.cause]);
+        if (report.kind === "failure") ledger.count(row, FAILURE_COUNTER[report.cause]);
         const once = report.kind === "warning" ? placeOfWarning(report) : null;
         if (once !== null && !this.#isNew(once)) return;
         const line = logLine(report, code);
@@ -122,10 +127,10 @@ class Server {
     this.#acceptor = new Acceptor(
       {
         row,
-        roster,
-        doors,
+        table,
+        listeningSockets,
         allowed: allowedBy(config),
-        mayKeep: () => !this.#isEnding && roster.current === generation,
+        mayKeep: () => !this.#isEnding && table.current === generation,
         prepare(slot) {
           ledger.offer(slot);
           ledger.adopt(slot);
@@ -140,7 +145,7 @@ class Server {
           socket.data = connection;
           connection.opened(socket);
         },
-        pass: (guest) => post({ kind: "accepted", guest }),
+        pass: (passed) => post({ kind: "accepted", passed }),
         listening: () => post({ kind: "listening" }),
         stopped: () => post({ kind: "paused" }),
         log: this.#home.log,
@@ -195,7 +200,7 @@ class Server {
     } catch (error) {
       this.count("internalErrors");
       this.#home.log("error", `${peer}: ${INTERNAL_ERROR}: ${describeThrown(error)}`, INTERNAL_ERROR);
-      shutdown(this.#roster.heldOf(slot), "both");
+      shutdown(this.#table.duplicateOf(slot), "both");
       this.#leave(slot);
       this.#endIfIdle();
       return null;
@@ -258,12 +263,12 @@ class Server {
 
   /** A connection has ended, on this side: nobody else needs its slot and the descriptor that was held. */
   #leave(slot: number): void {
-    const held = this.#roster.heldOf(slot);
+    const duplicate = this.#table.duplicateOf(slot);
     // Else it was taken from this worker, with its descriptor.
-    if (!this.#roster.leave(slot, this.#home.row)) return;
+    if (!this.#table.leave(slot, this.#home.row)) return;
     this.#acceptor.ended();
-    close(held);
-    if (this.#roster.isAwaited) post({ kind: "room" });
+    close(duplicate);
+    if (this.#table.isAwaited) post({ kind: "room" });
   }
 
   #endIfIdle(): void {
@@ -293,7 +298,7 @@ async function inTime(promise: unknown, timeoutMs: number): Promise<void> {
 }
 
 /** How each cause of a failure is counted. */
-const COUNTER_OF = { error: "errors", timeout: "timeouts", late: "late", limit: "limits" } as const;
+const FAILURE_COUNTER = { error: "errors", timeout: "timeouts", late: "late", limit: "limits" } as const;
 
 /** Without a connection: one that was accepted, and not kept. */
 type KeptSocket = Socket<Connection | undefined>;
@@ -386,12 +391,12 @@ async function call(file: string, given: Sources | null, isDry: boolean): Promis
   return sources;
 }
 
-async function serve(assignment: Assignment): Promise<void> {
+async function startServing(assignment: Assignment): Promise<void> {
   const { config, row, sources: given, isFirst, standIn } = assignment;
   const ledger = new Ledger(assignment.ledger);
   const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
   await startFilters(chain, { folder: dirname(config.file), isCheck: false });
-  server = new Server(assignment, ledger, new Roster(assignment.roster), chain);
+  server = new Server(assignment, ledger, new ConnectionTable(assignment.table), chain);
   holdExits(ledger, row);
   outbox.onDropped = () => ledger.count(row, "linesDropped");
   post({ kind: "ready", summary: summarize(chain) });
@@ -466,7 +471,7 @@ function fail(error: unknown, file: string): void {
 self.onmessage = ({ data: message }) => {
   switch (message.kind) {
     case "serve":
-      serve(message).catch((error: unknown) => fail(error, message.config.file));
+      startServing(message).catch((error: unknown) => fail(error, message.config.file));
       return;
     case "check":
       check(message.config, message.starts).then(

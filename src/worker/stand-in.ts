@@ -4,14 +4,14 @@
  */
 import type { Config } from "../config/config.ts";
 import { Chain } from "../handler/chain.ts";
-import type { Outcome } from "../handler/fallback.ts";
+import type { FallbackVerdict } from "../handler/fallback.ts";
 import { checkFilter } from "../handler/filter.ts";
 import { reject, tempfail } from "../handler/verdict.ts";
 import { policyOf } from "../load/loader.ts";
 
 const NAME = "stand-in";
 
-export function standInChain(outcome: Outcome, config: Config): Chain {
+export function standInChain(outcome: FallbackVerdict, config: Config): Chain {
   const policy = policyOf(config);
   // What is let pass needs no filter, and is not even sent here.
   if (outcome === "continue") return new Chain([], policy);

@@ -2,10 +2,10 @@
 import { describe, expect, test } from "bun:test";
 import { COMMAND } from "../../src/protocol/constants.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";
-import { Macros } from "../../src/protocol/macros.ts";
+import { SessionMacros } from "../../src/protocol/macros.ts";
 
 /** Puts the payload of a MACRO packet, between bytes that must not be looked at, and takes its command. */
-function put(macros: Macros, payload: string, limit = 1000): boolean {
+function put(macros: SessionMacros, payload: string, limit = 1000): boolean {
   const bytes = Buffer.from(`x\0${payload}y\0z\0`, "latin1");
   const isWithin = macros.put(bytes, 2, 2 + payload.length, limit);
   macros.commit();
@@ -25,13 +25,13 @@ const IN_ORDER = ["C", "H", "M", "R", "T", "N", "E"] as const;
 
 describe("Macros.get", () => {
   test("finds values, empty ones too, and gives undefined for what was not sent", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     put(macros, "Cj\0mx.test\0{daemon_name}\0\0");
     expect([macros.get("j"), macros.get("{daemon_name}"), macros.get("v")]).toEqual(["mx.test", "", undefined]);
   });
 
   test("finds one-letter names with and without braces, longer ones only as they came", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     put(macros, "Ci\0one\0{j}\0two\0{long}\0three\0bare\0four\0");
     expect([macros.get("i"), macros.get("{i}"), macros.get("j"), macros.get("{j}")]).toEqual([
       "one",
@@ -48,7 +48,7 @@ describe("Macros.get", () => {
   });
 
   test("looks from the latest stage back to the first", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     for (const stage of IN_ORDER) {
       put(macros, `${stage}i\0${stage}\0`);
       expect(macros.get("i")).toBe(stage);
@@ -56,20 +56,20 @@ describe("Macros.get", () => {
   });
 
   test("EOM wins over EOH", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     put(macros, "Ei\0eom\0");
     put(macros, "Ni\0eoh\0");
     expect(macros.get("i")).toBe("eom");
   });
 
   test("never mistakes a value for a name", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     put(macros, "Ca\0i\0b\0c\0");
     expect([macros.get("i"), macros.get("c"), macros.get("b")]).toEqual([undefined, undefined, "c"]);
   });
 
   test("decodes values that are not UTF-8 byte for byte", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     put(macros, "C{cert_subject}\0\xe9\0");
     expect(macros.get("{cert_subject}")).toBe("\udce9");
   });
@@ -77,7 +77,7 @@ describe("Macros.get", () => {
 
 describe("Macros.put", () => {
   test("replaces what its stage had, also with less and with nothing", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     put(macros, "Rone\0aaaaaaaa\0two\0bbbbbbbb\0");
     put(macros, "Rone\0c\0");
     expect([macros.get("one"), macros.get("two")]).toEqual(["c", undefined]);
@@ -86,7 +86,7 @@ describe("Macros.put", () => {
   });
 
   test("drops a last name without a value", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     put(macros, "Ca\0b\0c\0");
     expect([macros.get("a"), macros.get("c")]).toEqual(["b", undefined]);
     put(macros, "Ca\0");
@@ -94,13 +94,13 @@ describe("Macros.put", () => {
   });
 
   test.each(["L", "B", "A", "Q", "O", "\x01", "\xff"])("passes over macros of the stage %j", (stage) => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     expect(put(macros, `${stage}x\0y\0`)).toBe(true);
     expect(macros.get("x")).toBeUndefined();
   });
 
   test("copies: the packet's bytes may be overwritten", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     const bytes = Buffer.from("Cj\0mx.test\0");
     macros.put(bytes, 0, bytes.length, 1000);
     bytes.fill(0xee);
@@ -109,15 +109,15 @@ describe("Macros.put", () => {
   });
 
   test("refuses a packet without a stage byte, and one that does not end with NUL", () => {
-    expect(codeOf(() => put(new Macros(), ""))).toBe("PMILTER_ERR_TOO_SHORT");
-    expect(codeOf(() => put(new Macros(), "Cj\0mx"))).toBe("PMILTER_ERR_MISSING_NUL");
-    expect(codeOf(() => put(new Macros(), "C"))).toBe("none");
+    expect(codeOf(() => put(new SessionMacros(), ""))).toBe("PMILTER_ERR_TOO_SHORT");
+    expect(codeOf(() => put(new SessionMacros(), "Cj\0mx"))).toBe("PMILTER_ERR_MISSING_NUL");
+    expect(codeOf(() => put(new SessionMacros(), "C"))).toBe("none");
   });
 });
 
 describe("Macros.put, limits", () => {
   test("takes as many bytes as the limit and drops one more, which leaves the stage without any", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     expect(put(macros, "Ri\x0012345\0", 8)).toBe(true);
     expect(macros.get("i")).toBe("12345");
     expect(put(macros, "Ri\x00123456\0", 8)).toBe(false);
@@ -127,7 +127,7 @@ describe("Macros.put, limits", () => {
 
 describe("Macros.commit", () => {
   test("what has arrived is in force with its command, not before", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     put(macros, "Mi\0old\0");
     const bytes = Buffer.from("Mi\0new\0");
     macros.put(bytes, 0, bytes.length, 1000);
@@ -141,7 +141,7 @@ describe("Macros.commit", () => {
   });
 
   test("the macros of UNKNOWN are over with the next command", () => {
-    const macros = new Macros();
+    const macros = new SessionMacros();
     put(macros, "Ci\0c\0");
     put(macros, "Ui\0u\0");
     expect(macros.get("i")).toBe("u");
@@ -154,13 +154,13 @@ describe("Macros.clearAfter and clearFrom", () => {
   const commands = { C: COMMAND.CONNECT, H: COMMAND.HELO, M: COMMAND.MAIL, R: COMMAND.RCPT } as const;
 
   /** A value under its own name at every stage. */
-  function full(): Macros {
-    const macros = new Macros();
+  function full(): SessionMacros {
+    const macros = new SessionMacros();
     for (const stage of IN_ORDER) put(macros, `${stage}{${stage}_x}\0${stage}\0`);
     return macros;
   }
 
-  const left = (macros: Macros) => IN_ORDER.filter((stage) => macros.get(`{${stage}_x}`) === stage).join("");
+  const left = (macros: SessionMacros) => IN_ORDER.filter((stage) => macros.get(`{${stage}_x}`) === stage).join("");
 
   test.each([
     ["C", "C"],

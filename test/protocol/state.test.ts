@@ -7,7 +7,7 @@ import { ReplyWriter } from "../../src/protocol/encode.ts";
 import { PLAIN_REPLIES } from "../../src/protocol/encode.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { MilterSession } from "../../src/protocol/session.ts";
-import { type Command, type State, STATES } from "../../src/protocol/state.ts";
+import { type SessionCommand, type SessionState, SESSION_STATES } from "../../src/protocol/state.ts";
 import { mustEqual } from "./random.ts";
 import { ALL, cmd, NR, packetsOf } from "./wire.ts";
 
@@ -30,7 +30,7 @@ const SENT = {
   QUIT: cmd.quit(),
   QUIT_NC: cmd.quitNc(),
   UNKNOWN: cmd.unknown(),
-} as const satisfies Record<Command | "BODYEOB with body", Buffer>;
+} as const satisfies Record<SessionCommand | "BODYEOB with body", Buffer>;
 type Sent = keyof typeof SENT;
 
 /** The flag that takes a command's reply away. */
@@ -50,7 +50,7 @@ const NR_OF: Readonly<Partial<Record<Sent, number>>> = {
  * `events > reply > state after`. Replies: `c` CONTINUE and `r` the final reply again, both only if no NR flag takes
  * them away; `-` none; `O` the answer to OPTNEG; `error` a ProtocolError PMILTER_ERR_ORDER.
  */
-const EXPECTED: Readonly<Record<State, Readonly<Record<Sent, string>>>> = {
+const EXPECTED: Readonly<Record<SessionState, Readonly<Record<Sent, string>>>> = {
   start: {
     OPTNEG: " > O > idle",
     CONNECT: "error",
@@ -187,7 +187,7 @@ class Owner {
   }
 }
 
-function ownerIn(state: State, nr: number): Owner {
+function ownerIn(state: SessionState, nr: number): Owner {
   const owner = new Owner(nr);
   if (state === "start") return owner;
   owner.send(SENT.OPTNEG);
@@ -205,7 +205,7 @@ const NR_SETS = Array.from({ length: 512 }, (_, set) =>
 );
 
 describe("MilterSession", () => {
-  describe.each(Object.values(STATES))("in state %s", (state) => {
+  describe.each(Object.values(SESSION_STATES))("in state %s", (state) => {
     test.each(Object.keys(SENT) as Sent[])("takes %s, under each set of NR flags", (sent) => {
       const expected = EXPECTED[state][sent];
       const [events, reply, after] = expected.split(" > ");
@@ -251,7 +251,9 @@ describe("MilterSession", () => {
         if (event.name === "abort") owner.session.endMessage();
         else owner.session.endSession();
       }
-      const due = { start: [], idle: ["close"], message: ["abort", "close"] } as Partial<Record<State, string[]>>;
+      const due = { start: [], idle: ["close"], message: ["abort", "close"] } as Partial<
+        Record<SessionState, string[]>
+      >;
       expect(events).toEqual(due[state] ?? ["close"]);
       expect(owner.replies()).toBe("");
       expect(owner.session.isOver).toBe(true);

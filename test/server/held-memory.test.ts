@@ -1,6 +1,6 @@
 /** When a worker holds too much memory: amounts that several looks agree on, and never what it needs for a moment. */
 import { expect, test } from "bun:test";
-import { HeldMemory, type MemoryLook } from "../../src/server/workers/held-memory.ts";
+import { WorkerMemory, type MemoryLook } from "../../src/server/workers/worker-memory.ts";
 import { MEMORY_AT_MOST, MEMORY_MS } from "../../src/server/policy.ts";
 
 const LIMIT = 100;
@@ -17,7 +17,7 @@ const PROMPT: MemoryLook = {
 
 /** The looks, one after the other; gives what each of them found. */
 function found(...looks: readonly Partial<MemoryLook>[]): string[] {
-  const memory = new HeldMemory();
+  const memory = new WorkerMemory();
   memory.look(PROMPT);
   return looks.map((look) => {
     memory.look({ ...PROMPT, ...look });
@@ -73,7 +73,7 @@ test("over all bounds two looks are enough, by its own word too", () => {
 });
 
 test("after another was ended it is looked at anew", () => {
-  const memory = new HeldMemory();
+  const memory = new WorkerMemory();
   const grown = { ...PROMPT, ...silent(150 + MEMORY_AT_MOST * LIMIT) };
   memory.look(PROMPT);
   memory.look(grown);

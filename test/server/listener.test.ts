@@ -18,7 +18,12 @@ import { givenIpv6, givenRoot, IS_LINUX } from "../support/available.ts";
 import type { ListenAddress } from "../../src/config/address.ts";
 import { close, connectUnix, dup, MAX_UNIX_PATH_BYTES, listen as setBacklog, shutdown } from "../../src/net/libc.ts";
 import { ListenError } from "../../src/server/listening/listen-error.ts";
-import { type Accepted, listen, type Listener, type ListenerOptions } from "../../src/server/listening/listener.ts";
+import {
+  type Accepted,
+  openListener,
+  type Listener,
+  type ListenerOptions,
+} from "../../src/server/listening/listener.ts";
 import { Cleanup, openDescriptors, Peer, recorder, turn } from "./sockets.ts";
 
 setDefaultTimeout(120_000);
@@ -42,7 +47,7 @@ function unix(path: string): ListenAddress {
 async function open(address: ListenAddress, options: Partial<ListenerOptions> = {}) {
   const accepted = recorder<Accepted>();
   const errors = recorder<Error>();
-  const listener = await listen(address, {
+  const listener = await openListener(address, {
     mode: 0o660,
     uid: null,
     gid: null,
@@ -241,9 +246,9 @@ describe("unix", () => {
     const { stdout } = Bun.spawnSync([
       process.execPath,
       "-e",
-      `const { listen } = await import(${LISTENER_MODULE});
+      `const { openListener } = await import(${LISTENER_MODULE});
        process.setgroups([]); process.setgid(4712); process.setuid(4711);
-       await listen({ kind: "unix", path: ${JSON.stringify(join(folder, "s"))} }, { mode: 0o660, uid: null, gid: null, backlog: 1 })
+       await openListener({ kind: "unix", path: ${JSON.stringify(join(folder, "s"))} }, { mode: 0o660, uid: null, gid: null, backlog: 1 })
          .catch((e) => console.log(e.code, e.message));`,
     ]);
     expect(stdout.toString()).toContain(
@@ -257,9 +262,9 @@ describe("unix", () => {
     const { stdout } = Bun.spawnSync([
       process.execPath,
       "-e",
-      `const { listen } = await import(${LISTENER_MODULE});
+      `const { openListener } = await import(${LISTENER_MODULE});
        process.setgroups([]); process.setgid(4712); process.setuid(4711);
-       await listen({ kind: "unix", path: ${JSON.stringify(join(folder, "s"))} }, { mode: 0o660, uid: null, gid: 5555, backlog: 1 })
+       await openListener({ kind: "unix", path: ${JSON.stringify(join(folder, "s"))} }, { mode: 0o660, uid: null, gid: 5555, backlog: 1 })
          .catch((e) => console.log(e.message));`,
     ]);
     expect(stdout.toString()).toContain("no permission to give the socket to group 5555");
@@ -344,10 +349,10 @@ describe("tcp", () => {
       process.execPath,
       "-e",
       `import { openSync, writeSync } from "node:fs";
-       const { listen } = await import(${LISTENER_MODULE});
-       await listen({ kind: "tcp", host: "127.0.0.1", port: 0, family: 4 }, { backlog: 1 }).then((l) => l.close({ unlink: true }));
+       const { openListener } = await import(${LISTENER_MODULE});
+       await openListener({ kind: "tcp", host: "127.0.0.1", port: 0, family: 4 }, { backlog: 1 }).then((l) => l.close({ unlink: true }));
        try { for (;;) openSync("/dev/null", "r"); } catch {}
-       await listen({ kind: "tcp", host: "127.0.0.1", port: 0, family: 4 }, { backlog: 1 }).catch((e) => writeSync(1, e.message));`,
+       await openListener({ kind: "tcp", host: "127.0.0.1", port: 0, family: 4 }, { backlog: 1 }).catch((e) => writeSync(1, e.message));`,
     ]);
     expect(stdout.toString()).toContain("no file descriptors are left; expected a higher limit of open files");
   });
@@ -360,9 +365,9 @@ describe("tcp", () => {
     const { stdout } = Bun.spawnSync([
       process.execPath,
       "-e",
-      `const { listen } = await import(${LISTENER_MODULE});
+      `const { openListener } = await import(${LISTENER_MODULE});
        process.setgroups([]); process.setgid(4712); process.setuid(4711);
-       await listen({ kind: "tcp", host: "127.0.0.1", port: 1, family: 4 }, { backlog: 1 }).catch((e) => console.log(e.message));`,
+       await openListener({ kind: "tcp", host: "127.0.0.1", port: 1, family: 4 }, { backlog: 1 }).catch((e) => console.log(e.message));`,
     ]);
     expect(stdout.toString()).toContain("no permission for port 1; ports below 1024 need root");
   });
@@ -392,9 +397,9 @@ describe("fd", () => {
       cmd: [
         process.execPath,
         "-e",
-        `import { listen } from ${LISTENER_MODULE};
+        `import { openListener } from ${LISTENER_MODULE};
          import { close, send } from ${LIBC_MODULE};
-         await listen({ kind: "fd", fd: 3 }, { backlog: 8, onConnection({ fd }) { send(fd, Buffer.from("hello")); close(fd); }, onError: console.error });
+         await openListener({ kind: "fd", fd: 3 }, { backlog: 8, onConnection({ fd }) { send(fd, Buffer.from("hello")); close(fd); }, onError: console.error });
          console.log("ready");`,
       ],
       stdio: ["ignore", "pipe", "inherit", (parent as unknown as { fd: number }).fd],

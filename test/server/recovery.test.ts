@@ -43,7 +43,14 @@ const filter = (onTimeout: "tempfail" | "reject" | "accept" | "continue", isObse
 function recovered(record: Partial<SlotRecord>, circumstances: Partial<Circumstances> = {}) {
   const result = recover(
     { ...RECORD, ...record },
-    { cause: "blocked", isSuspect: false, filters: [TEMPFAIL], passedOver: [], isOffender: false, ...circumstances },
+    {
+      cause: "blocked",
+      isSuspect: false,
+      filters: [TEMPFAIL],
+      skippedFilters: [],
+      isOffender: false,
+      ...circumstances,
+    },
   );
   if (result.kind === "end") return result;
   const { replies, session, verdict } = result;
@@ -55,7 +62,7 @@ function recovered(record: Partial<SlotRecord>, circumstances: Partial<Circumsta
     verdict: verdict === null ? null : `${verdict.scope} ${verdict.outcome}`,
     ruling:
       session.ruling === null ? null : `${session.ruling.scope} ${String.fromCharCode(session.ruling.packet[4]!)}`,
-    passedOver: session.passedOver,
+    skippedFilters: session.skippedFilters,
     session,
   };
 }
@@ -189,17 +196,17 @@ describe("the session that its worker was lost to", () => {
       replies: "t",
       ruling: "connection t",
       verdict: "connection tempfail",
-      passedOver: [{ filter: 0 }, { filter: 1 }],
+      skippedFilters: [{ filter: 0 }, { filter: 1 }],
     });
   });
 
   test("at connect with a fallback that lets pass: asked again without that filter, and those passed over before", () => {
     const filters = [filter("continue"), filter("accept"), filter("tempfail")];
     const first = recovered(at("connect"), { ...guilty, filters });
-    expect(first).toMatchObject({ replies: "c", ruling: null, passedOver: [{ filter: 0, isOver: false }] });
-    const passedOver = [{ filter: 0, isOver: false }];
-    expect(recovered(at("connect", 1), { ...guilty, filters, passedOver })).toMatchObject({
-      passedOver: [...passedOver, { filter: 1, isOver: true }],
+    expect(first).toMatchObject({ replies: "c", ruling: null, skippedFilters: [{ filter: 0, isOver: false }] });
+    const skippedFilters = [{ filter: 0, isOver: false }];
+    expect(recovered(at("connect", 1), { ...guilty, filters, skippedFilters })).toMatchObject({
+      skippedFilters: [...skippedFilters, { filter: 1, isOver: true }],
     });
   });
 
@@ -208,7 +215,7 @@ describe("the session that its worker was lost to", () => {
       replies: "r",
       ruling: "connection r",
       verdict: null,
-      passedOver: [{ filter: 0 }],
+      skippedFilters: [{ filter: 0 }],
     });
   });
 
@@ -246,18 +253,18 @@ test("handOver: a session between messages goes on as it is", () => {
     due: null,
     begun: NOTHING,
     lost: null,
-    passedOver: [],
+    skippedFilters: [],
   });
 });
 
 describe("what was known of the session before it on the connection", () => {
-  const passedOver = [{ filter: 0, isOver: true }];
+  const skippedFilters = [{ filter: 0, isOver: true }];
 
   test("is not known of the next", () => {
-    expect(recovered({}, { passedOver })).toMatchObject({ passedOver });
-    expect(recovered({ isAnew: true }, { passedOver })).toMatchObject({ passedOver: [] });
-    expect(handOver({ ...RECORD, isAnew: true }, passedOver)).toMatchObject({ passedOver: [] });
-    expect(handOver(RECORD, passedOver)).toMatchObject({ passedOver });
+    expect(recovered({}, { skippedFilters })).toMatchObject({ skippedFilters });
+    expect(recovered({ isAnew: true }, { skippedFilters })).toMatchObject({ skippedFilters: [] });
+    expect(handOver({ ...RECORD, isAnew: true }, skippedFilters)).toMatchObject({ skippedFilters: [] });
+    expect(handOver(RECORD, skippedFilters)).toMatchObject({ skippedFilters });
   });
 });
 
@@ -343,7 +350,7 @@ describe("a second loss, while the packets that began it are worked on again", (
     expect(recovered(behind, { isSuspect: true, filters })).toMatchObject({
       replies: "t",
       ruling: "message t",
-      passedOver: [{ filter: 0, isOver: true }],
+      skippedFilters: [{ filter: 0, isOver: true }],
     });
   });
 });

@@ -4,9 +4,9 @@ import { BlockList } from "node:net";
 import { fstatSync, openSync } from "node:fs";
 import type { ListenAddress } from "../../src/config/address.ts";
 import { close } from "../../src/net/libc.ts";
-import { ALL_SHARES, Roster } from "../../src/shared/connection-table.ts";
-import { type SharedListener, listen } from "../../src/server/listening/listener.ts";
-import type { Guest } from "../../src/shared/messages.ts";
+import { ALL_SHARES, ConnectionTable } from "../../src/shared/connection-table.ts";
+import { type SharedListener, openListener } from "../../src/server/listening/listener.ts";
+import type { PassedConnection } from "../../src/shared/messages.ts";
 import { Acceptor, type AcceptorHost, CHURN_SLACK } from "../../src/worker/acceptor.ts";
 import type { Connection } from "../../src/worker/connection.ts";
 import { Cleanup, openDescriptors, Peer } from "../server/sockets.ts";
@@ -27,11 +27,11 @@ interface Kept {
 
 /** An acceptor on a listening socket of its own, and what it has done. */
 class Bench {
-  readonly roster: Roster;
+  readonly table: ConnectionTable;
   readonly listener: SharedListener;
   readonly acceptor: Acceptor;
   readonly kept: Kept[] = [];
-  readonly guests: Guest[] = [];
+  readonly passed: PassedConnection[] = [];
   readonly log: string[] = [];
   readonly read: string[] = [];
   stops = 0;
@@ -40,17 +40,17 @@ class Bench {
 
   private constructor(listener: SharedListener, slots: number, host: Partial<AcceptorHost>) {
     this.listener = listener;
-    this.roster = Roster.create(2, slots, 1);
+    this.table = ConnectionTable.create(2, slots, 1);
     this.acceptor = new Acceptor(
       {
         row: ROW,
-        roster: this.roster,
-        doors: [listener.door],
+        table: this.table,
+        listeningSockets: [listener.listeningSocket],
         allowed: null,
         mayKeep: () => this.isCurrent,
-        prepare: (slot) => expect(this.roster.slotsOf(ROW)).not.toContain(slot),
+        prepare: (slot) => expect(this.table.slotsOf(ROW)).not.toContain(slot),
         keep: (slot, peer, socket) => this.#note(() => this.kept.push({ slot, peer, socket })),
-        pass: (guest) => this.#note(() => this.guests.push(guest)),
+        pass: (passed) => this.#note(() => this.passed.push(passed)),
         listening() {},
         stopped: () => this.#note(() => (this.stops += 1)),
         log: (level, text) => this.#note(() => this.log.push(`${level}: ${text}`)),
@@ -62,15 +62,15 @@ class Bench {
       this.acceptor.pause();
       for (const { slot, socket } of this.kept) {
         socket.terminate();
-        close(this.roster.heldOf(slot));
+        close(this.table.duplicateOf(slot));
       }
-      for (const { held } of this.guests) close(held);
+      for (const { duplicate } of this.passed) close(duplicate);
       listener.close({ unlink: true });
     });
   }
 
   static async open(slots = 8, host: Partial<AcceptorHost> = {}, address?: ListenAddress): Promise<Bench> {
-    const listener = await listen(address ?? { kind: "unix", path: `${cleanup.folder()}/s` }, {
+    const listener = await openListener(address ?? { kind: "unix", path: `${cleanup.folder()}/s` }, {
       mode: 0o600,
       uid: null,
       gid: null,
@@ -103,15 +103,15 @@ class Bench {
   async visit(): Promise<void> {
     await this.keepOne();
     const { slot, socket } = this.kept.pop()!;
-    close(this.roster.heldOf(slot));
-    this.roster.leave(slot, ROW);
+    close(this.table.duplicateOf(slot));
+    this.table.leave(slot, ROW);
     this.acceptor.ended();
     socket.terminate();
   }
 
   /** The other worker has so many more. */
   fillOther(count: number): void {
-    for (let index = 0; index < count; index++) this.roster.enter(this.roster.reserve(), OTHER_ROW, -1, -1, "");
+    for (let index = 0; index < count; index++) this.table.enter(this.table.reserve(), OTHER_ROW, -1, -1, "");
   }
 
   #note(step: () => unknown): void {
@@ -133,13 +133,13 @@ describe("Acceptor", () => {
     const peer = await bench.connect();
     await bench.until(() => bench.kept.length === 1);
     const [kept] = bench.kept;
-    const { roster } = bench;
-    expect(roster.slotsOf(ROW)).toEqual([kept!.slot]);
-    expect(roster.peerOf(kept!.slot)).toMatch(/^unix:\//);
-    expect(kept!.peer).toBe(roster.peerOf(kept!.slot));
-    const descriptor = roster.descriptorOf(kept!.slot);
-    expect(descriptor).not.toBe(roster.heldOf(kept!.slot));
-    expect(inode(descriptor)).toBe(inode(roster.heldOf(kept!.slot)));
+    const { table } = bench;
+    expect(table.slotsOf(ROW)).toEqual([kept!.slot]);
+    expect(table.peerOf(kept!.slot)).toMatch(/^unix:\//);
+    expect(kept!.peer).toBe(table.peerOf(kept!.slot));
+    const descriptor = table.descriptorOf(kept!.slot);
+    expect(descriptor).not.toBe(table.duplicateOf(kept!.slot));
+    expect(inode(descriptor)).toBe(inode(table.duplicateOf(kept!.slot)));
     peer.socket.write("hello");
     await bench.until(() => bench.read.length > 0);
     expect(bench.read).toEqual(["hello"]);
@@ -158,9 +158,9 @@ describe("Acceptor", () => {
     const bench = await Bench.open(8, { allowed }, { kind: "tcp", host: "127.0.0.1", port: 0, family: 4 });
     bench.isCurrent = false;
     await bench.connect();
-    await bench.until(() => bench.guests.length + bench.log.length > 0);
+    await bench.until(() => bench.passed.length + bench.log.length > 0);
     expect(bench.log).toEqual([]);
-    expect(bench.guests).toMatchObject([{ slot: 0, peer: expect.stringMatching(/^inet:127/) }]);
+    expect(bench.passed).toMatchObject([{ slot: 0, peer: expect.stringMatching(/^inet:127/) }]);
   });
 
   test("who is not in server.allow is refused", async () => {
@@ -170,7 +170,7 @@ describe("Acceptor", () => {
     const peer = await bench.connect();
     await peer.ended();
     expect(bench.log).toEqual([expect.stringMatching(/^warn: inet:127\.0\.0\.1:\d+: not in server.allow/)]);
-    expect(bench.roster.total).toBe(0);
+    expect(bench.table.total).toBe(0);
   });
 
   test.each<[string, (bench: Bench) => void]>([
@@ -179,22 +179,22 @@ describe("Acceptor", () => {
       "that is more than its share",
       (bench) => {
         // As if this worker had one more than the other.
-        bench.roster.enter(bench.roster.reserve(), ROW, -1, -1, "");
+        bench.table.enter(bench.table.reserve(), ROW, -1, -1, "");
       },
     ],
   ])("passes on one %s: it has its slot, its peer notices nothing, nothing is read from it", async (_, arrange) => {
     const bench = await Bench.open();
     arrange(bench);
-    const before = bench.roster.total;
+    const before = bench.table.total;
     const peer = await bench.connect();
     peer.socket.write("hello");
-    await bench.until(() => bench.guests.length === 1);
-    const [{ held, slot }] = bench.guests as [Guest];
-    expect(bench.roster.guestSlots()).toEqual([slot]);
-    expect(bench.roster.heldOf(slot)).toBe(held);
-    expect(bench.roster.total).toBe(before + 1);
-    const adopted = await Peer.connect({ kind: "adopt", fd: held }, cleanup);
-    bench.guests.length = 0;
+    await bench.until(() => bench.passed.length === 1);
+    const [{ duplicate, slot }] = bench.passed as [PassedConnection];
+    expect(bench.table.passedSlots()).toEqual([slot]);
+    expect(bench.table.duplicateOf(slot)).toBe(duplicate);
+    expect(bench.table.total).toBe(before + 1);
+    const adopted = await Peer.connect({ kind: "adopt", fd: duplicate }, cleanup);
+    bench.passed.length = 0;
     await adopted.until(({ received }) => received.toString() === "hello");
     expect(peer.events).toEqual([]);
     expect(bench.kept).toEqual([]);
@@ -213,10 +213,10 @@ describe("Acceptor", () => {
         for (let visit = 1; visit <= 4; visit++) await bench.visit();
         await bench.keepOne();
       }
-      expect(bench.guests).toEqual([]);
+      expect(bench.passed).toEqual([]);
       await bench.connect();
-      await bench.until(() => bench.guests.length === 1);
-      expect(bench.roster.countOf(ROW)).toBe(most);
+      await bench.until(() => bench.passed.length === 1);
+      expect(bench.table.countOf(ROW)).toBe(most);
     },
   );
 
@@ -230,20 +230,20 @@ describe("Acceptor", () => {
     // A sixteenth more than the other, and one.
     for (let count = 1; count <= 3; count++) await bench.keepOne();
     await bench.connect();
-    await bench.until(() => bench.guests.length === 1);
-    expect(bench.roster.countOf(ROW)).toBe(2 * CHURN_SLACK + 3);
+    await bench.until(() => bench.passed.length === 1);
+    expect(bench.table.countOf(ROW)).toBe(2 * CHURN_SLACK + 3);
   });
 
   test("while a generation begins, it passes on that one's share", async () => {
     const bench = await Bench.open(64);
     bench.fillOther(30);
-    bench.roster.passed = ALL_SHARES / 4;
+    bench.table.passShares = ALL_SHARES / 4;
     const whose: string[] = [];
     for (let count = 1; count <= 12; count++) {
-      const { length } = bench.guests;
+      const { length } = bench.passed;
       await bench.connect();
-      await bench.until(() => bench.kept.length + bench.guests.length === count);
-      whose.push(bench.guests.length > length ? "passed" : "kept");
+      await bench.until(() => bench.kept.length + bench.passed.length === count);
+      whose.push(bench.passed.length > length ? "passed" : "kept");
     }
     const each = ["kept", "kept", "kept", "passed"];
     expect(whose).toEqual([...each, ...each, ...each]);
@@ -257,8 +257,8 @@ describe("Acceptor", () => {
       await bench.until(() => bench.kept.length === count);
     }
     await bench.connect();
-    await bench.until(() => bench.guests.length === 1);
-    expect(bench.roster.countOf(ROW)).toBe(18);
+    await bench.until(() => bench.passed.length === 1);
+    expect(bench.table.countOf(ROW)).toBe(18);
   });
 
   test("with the last slot it ceases to listen, at once: who comes then waits unaccepted, and is served once it listens again", async () => {
@@ -267,18 +267,18 @@ describe("Acceptor", () => {
     const peers = await Promise.all(Array.from({ length: 20 }, () => bench.connect()));
     await bench.until(() => bench.stops === 1);
     expect(bench.kept).toHaveLength(2);
-    expect(bench.guests).toEqual([]);
-    expect(bench.roster.isAwaited).toBe(true);
+    expect(bench.passed).toEqual([]);
+    expect(bench.table.isAwaited).toBe(true);
     for (const peer of peers) expect(peer.events).toEqual([]);
     const [first] = bench.kept.splice(0, 1) as [Kept];
-    const held = bench.roster.heldOf(first.slot);
-    expect(bench.roster.leave(first.slot, ROW)).toBe(true);
-    close(held);
+    const duplicate = bench.table.duplicateOf(first.slot);
+    expect(bench.table.leave(first.slot, ROW)).toBe(true);
+    close(duplicate);
     first.socket.terminate();
     bench.listen();
     await bench.until(() => bench.stops === 2);
     expect(bench.kept).toHaveLength(2);
-    expect(bench.guests).toEqual([]);
+    expect(bench.passed).toEqual([]);
   });
 
   test("full before it has accepted: it passes that one on without a slot, and ceases to listen", async () => {
@@ -286,19 +286,19 @@ describe("Acceptor", () => {
     bench.fillOther(1);
     await Promise.all([bench.connect(), bench.connect()]);
     await bench.until(() => bench.stops === 1);
-    expect(bench.guests).toMatchObject([{ slot: -1 }]);
+    expect(bench.passed).toMatchObject([{ slot: -1 }]);
   });
 
   test("while hardly any descriptors are left it reads nothing from what it has accepted, and takes it afterwards", async () => {
     const bench = await Bench.open();
-    bench.roster.isStarved = true;
+    bench.table.isStarved = true;
     const peer = await bench.connect();
     peer.socket.write("hello");
     // That nothing happens has no event.
     await Bun.sleep(50);
-    expect([bench.kept, bench.guests, bench.read]).toEqual([[], [], []]);
+    expect([bench.kept, bench.passed, bench.read]).toEqual([[], [], []]);
     expect(peer.events).toEqual([]);
-    bench.roster.isStarved = false;
+    bench.table.isStarved = false;
     bench.listen();
     expect(bench.kept).toHaveLength(1);
     await bench.until(() => bench.read.length > 0);
@@ -307,39 +307,39 @@ describe("Acceptor", () => {
 
   test("what waits when it ends goes to others", async () => {
     const bench = await Bench.open();
-    bench.roster.isStarved = true;
+    bench.table.isStarved = true;
     await bench.connect();
     await Bun.sleep(50);
-    bench.roster.isStarved = false;
+    bench.table.isStarved = false;
     bench.isCurrent = false;
     bench.acceptor.close();
-    expect(bench.guests).toHaveLength(1);
+    expect(bench.passed).toHaveLength(1);
   });
 
-  test("what it accepts by is in the roster while it listens", async () => {
+  test("what it accepts by is in the connection table while it listens", async () => {
     const bench = await Bench.open();
-    const { door } = bench.listener;
-    const [descriptor, ...rest] = bench.roster.doorsOf(ROW);
+    const { listeningSocket } = bench.listener;
+    const [descriptor, ...rest] = bench.table.listeningOf(ROW);
     expect(rest).toEqual([]);
-    expect(descriptor).not.toBe(door.descriptor);
+    expect(descriptor).not.toBe(listeningSocket.descriptor);
     expect(bench.listener.isDoor(descriptor!)).toBe(true);
     // Told once more, it goes on.
     bench.listen();
-    expect(bench.roster.doorsOf(ROW)).toEqual([descriptor!]);
+    expect(bench.table.listeningOf(ROW)).toEqual([descriptor!]);
     bench.acceptor.pause();
-    expect(bench.roster.doorsOf(ROW)).toEqual([]);
+    expect(bench.table.listeningOf(ROW)).toEqual([]);
     expect(() => fstatSync(descriptor!)).toThrow("EBADF");
   });
 
   test("a listening socket that cannot be used is told of, and nothing of it stays open", async () => {
     const file = openSync("/dev/null", "r");
     cleanup.add(() => close(file));
-    const door = { descriptor: file, name: "nowhere", isUnix: true, backlog: 1 };
+    const listeningSocket = { descriptor: file, name: "nowhere", isUnix: true, backlog: 1 };
     const before = openDescriptors();
-    const bench = await Bench.open(8, { doors: [door] });
+    const bench = await Bench.open(8, { listeningSockets: [listeningSocket] });
     await bench.until(() => bench.log.length > 0 && bench.stops > 0);
     expect(bench.log).toEqual([expect.stringMatching(/^error: a worker cannot accept connections: /)]);
-    expect(bench.roster.doorsOf(ROW)).toEqual([]);
+    expect(bench.table.listeningOf(ROW)).toEqual([]);
     // Those of its listener.
     expect(openDescriptors() - before).toBeLessThanOrEqual(1);
   });

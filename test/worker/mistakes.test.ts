@@ -22,7 +22,7 @@ const ROOT = new URL("../..", import.meta.url).pathname;
 /** The files whose methods fail. */
 const FILES = [
   "handler/conversation.ts",
-  "handler/patience.ts",
+  "handler/phase-deadline.ts",
   "handler/intake.ts",
   "handler/reporter.ts",
   "handler/filter-session.ts",

@@ -6,7 +6,7 @@ import type { Socket } from "bun";
 import { close, connectUnix, LibcError, peerUser, shutdown } from "../../net/libc.ts";
 import { PlainError } from "../../errors.ts";
 import { type ConfigurationFile, readConfigurationFile } from "../files/configuration-file.ts";
-import { listen, type Listener } from "../listening/listener.ts";
+import { openListener, type Listener } from "../listening/listener.ts";
 import { Reachable } from "../listening/reachable.ts";
 import { isSocket } from "../listening/unix-socket.ts";
 
@@ -73,7 +73,7 @@ export async function listenForControl(
   const open = new Set<Exchange>();
   // Without a descriptor left is when somebody asks.
   const reachable = new Reachable();
-  const listener = await listen(
+  const listener = await openListener(
     { kind: "unix", path },
     {
       mode: MODE,

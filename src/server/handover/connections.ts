@@ -8,7 +8,7 @@ import type { Counters } from "../../counters.ts";
 import type { Ledger } from "../../shared/ledger.ts";
 import { suffices } from "../../protocol/negotiate.ts";
 import type { PeerName } from "../../net/peer.ts";
-import type { Roster } from "../../shared/connection-table.ts";
+import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ResumedSession } from "../../shared/messages.ts";
 import { isSameFile } from "../../net/open-files.ts";
 import type { Generation, Release } from "../workers/generation.ts";
@@ -47,7 +47,7 @@ interface Given extends History {
 
 /** A connection that was accepted while all slots were taken. */
 interface Surplus {
-  readonly held: number;
+  readonly duplicate: number;
   readonly peer: PeerName;
 }
 
@@ -65,7 +65,7 @@ const MIN_GIVEN = 256;
 
 export class Connections {
   readonly #ledger: Ledger;
-  readonly #roster: Roster;
+  readonly #table: ConnectionTable;
   readonly #generations: () => Generations;
   readonly #counters: Counters;
   /** What revoked descriptors become: a descriptor of nothing. */
@@ -82,14 +82,14 @@ export class Connections {
 
   constructor(
     ledger: Ledger,
-    roster: Roster,
+    table: ConnectionTable,
     generations: () => Generations,
     counters: Counters,
     nothing: number,
     host: ConnectionsHost,
   ) {
     this.#ledger = ledger;
-    this.#roster = roster;
+    this.#table = table;
     this.#generations = generations;
     this.#counters = counters;
     this.#nothing = nothing;
@@ -102,20 +102,20 @@ export class Connections {
   }
 
   /** Takes a connection of which nothing has been read, and has it served once there is a slot and a worker for it. */
-  add(held: number, peer: PeerName): void {
-    const slot = this.#roster.reserve();
+  add(duplicate: number, peer: PeerName): void {
+    const slot = this.#table.reserve();
     if (slot === -1) {
-      this.#surplus.push({ held, peer });
+      this.#surplus.push({ duplicate, peer });
       return;
     }
-    this.#roster.enterOwn(slot, held, peer);
+    this.#table.enterOwn(slot, duplicate, peer);
     this.#begin(slot);
   }
 
   /** Takes one that a worker has accepted for others, and put into a slot. */
-  addGuest(slot: number): void {
-    if (!this.#roster.takeGuest(slot)) return;
-    if (this.#host.isLetIn(this.#roster.peerOf(slot))) this.#begin(slot);
+  addPassed(slot: number): void {
+    if (!this.#table.takePassed(slot)) return;
+    if (this.#host.isLetIn(this.#table.peerOf(slot))) this.#begin(slot);
     else this.#endConnection(slot);
   }
 
@@ -130,13 +130,13 @@ export class Connections {
 
   /** Slots may be free again. */
   addSurplus(): void {
-    for (const { held, peer } of this.#surplus.splice(0)) this.add(held, peer);
+    for (const { duplicate, peer } of this.#surplus.splice(0)) this.add(duplicate, peer);
   }
 
   /** From now on no session begins, one that loses its worker ends, and those end that wait for one. */
   stop(): void {
     this.#isStopping = true;
-    for (const { held } of this.#surplus.splice(0)) end(held);
+    for (const { duplicate } of this.#surplus.splice(0)) end(duplicate);
     for (const { slot } of this.#unplaced.splice(0)) this.#endConnection(slot);
   }
 
@@ -152,7 +152,7 @@ export class Connections {
       }
       const generation = to ?? (from === null ? this.#generations().forNew : this.#generations().current);
       const given = givenTo(generation, from, resume);
-      if (generation?.place(slot, descriptor, this.#roster.peerOf(slot), given) === true) {
+      if (generation?.place(slot, descriptor, this.#table.peerOf(slot), given) === true) {
         this.#remember(slot, { ...waiting, resume: given });
         return;
       }
@@ -171,7 +171,7 @@ export class Connections {
   /** A descriptor for a worker; null while none is left: the connection waits. */
   #duplicate(slot: number): number | null {
     try {
-      return dup(this.#roster.heldOf(slot));
+      return dup(this.#table.duplicateOf(slot));
     } catch (error) {
       if (codeOf(error) === "EMFILE") return null;
       throw error;
@@ -179,16 +179,16 @@ export class Connections {
   }
 
   #remember(slot: number, { cost, resume, since }: History): void {
-    this.#given.set(slot, { use: this.#roster.useOf(slot), cost, resume, since });
+    this.#given.set(slot, { use: this.#table.useOf(slot), cost, resume, since });
     if (this.#given.size < this.#sweepAt) return;
-    for (const [of, { use }] of this.#given) if (use !== this.#roster.useOf(of)) this.#given.delete(of);
+    for (const [of, { use }] of this.#given) if (use !== this.#table.useOf(of)) this.#given.delete(of);
     this.#sweepAt = Math.max(MIN_GIVEN, 2 * this.#given.size);
   }
 
   /** Null for a connection that its worker has accepted for itself. */
   #historyOf(slot: number): History | null {
     const given = this.#given.get(slot);
-    return given?.use === this.#roster.useOf(slot) ? given : null;
+    return given?.use === this.#table.useOf(slot) ? given : null;
   }
 
   placeWaiting(): void {
@@ -213,7 +213,7 @@ export class Connections {
       return;
     }
     const before = this.#historyOf(slot);
-    const resume = handOver(record, before?.resume?.passedOver ?? []);
+    const resume = handOver(record, before?.resume?.skippedFilters ?? []);
     const history = { resume, since: performance.now(), cost: before?.cost ?? 0 };
     const { summary } = this.#generations().current!;
     if (suffices(resume, summary, summary)) {
@@ -223,7 +223,7 @@ export class Connections {
       return;
     }
     try {
-      release.back(dup(this.#roster.heldOf(slot)), this.#roster.peerOf(slot), resume);
+      release.back(dup(this.#table.duplicateOf(slot)), this.#table.peerOf(slot), resume);
       this.#remember(slot, history);
     } catch (error) {
       this.#loseConnection(slot, toError(error).message);
@@ -238,12 +238,12 @@ export class Connections {
    */
   revoke(row: number): number[] {
     // What it has accepted for others, and could not tell any more.
-    for (const slot of this.#roster.guestSlots()) this.addGuest(slot);
-    const slots = this.#roster.slotsOf(row).filter((slot) => this.#roster.take(slot, row));
+    for (const slot of this.#table.passedSlots()) this.addPassed(slot);
+    const slots = this.#table.slotsOf(row).filter((slot) => this.#table.take(slot, row));
     for (const slot of slots) {
-      const descriptor = this.#roster.descriptorOf(slot);
+      const descriptor = this.#table.descriptorOf(slot);
       // A worker that has closed it, and could not tell any more, has given the number back: it may mean anything by now.
-      if (this.#ledger.isAdopted(slot) && isSameFile(descriptor, this.#roster.heldOf(slot))) {
+      if (this.#ledger.isAdopted(slot) && isSameFile(descriptor, this.#table.duplicateOf(slot))) {
         replaceDescriptor(this.#nothing, descriptor);
       }
     }
@@ -269,8 +269,8 @@ export class Connections {
     const since = Math.min(silentSince, performance.now());
     const before = this.#historyOf(slot);
     if (!this.#ledger.isAdopted(slot)) {
-      close(this.#roster.descriptorOf(slot));
-      this.#goOn(slot, before ?? { resume: null, since, cost: 0 }, generation);
+      close(this.#table.descriptorOf(slot));
+      this.#continueSession(slot, before ?? { resume: null, since, cost: 0 }, generation);
       return;
     }
     const record = this.#ledger.read(slot);
@@ -282,7 +282,7 @@ export class Connections {
       cause,
       isSuspect,
       filters: generation.summary.filters,
-      passedOver: before?.resume?.passedOver ?? [],
+      skippedFilters: before?.resume?.skippedFilters ?? [],
       isOffender: isCulprit && cost > MAX_COST,
     });
     for (const line of lossLines(record, recovery, isSuspect, {
@@ -290,24 +290,24 @@ export class Connections {
       cost,
       generation,
       isSure: busySlot !== null,
-      peer: this.#roster.peerOf(slot),
+      peer: this.#table.peerOf(slot),
     })) {
       this.#host.log(line.level, line.text, line.fields);
     }
     for (const counter of countersOf(recovery)) this.#counters.count(counter);
-    if (recovery.kind === "end" || !sendAll(this.#roster.heldOf(slot), recovery.replies)) {
+    if (recovery.kind === "end" || !sendAll(this.#table.duplicateOf(slot), recovery.replies)) {
       this.#endConnection(slot);
       return;
     }
     const waitsSince = before === null || record.hasRead ? since : Math.min(before.since, since);
     // Whatever was read has been answered: only what was not may have been waiting.
-    const isWaiting = isReadable(this.#roster.heldOf(slot));
+    const isWaiting = isReadable(this.#table.duplicateOf(slot));
     const session = { resume: recovery.session, since: isWaiting ? waitsSince : performance.now(), cost };
-    this.#goOn(slot, session, generation);
+    this.#continueSession(slot, session, generation);
   }
 
   /** A session that was with a generation goes on there, or in the current one if the other is ending and this one serves it. */
-  #goOn(slot: number, history: History, generation: Generation): void {
+  #continueSession(slot: number, history: History, generation: Generation): void {
     if (this.#isStopping) {
       this.#endConnection(slot);
       return;
@@ -332,7 +332,7 @@ export class Connections {
 
   /** Those of the unplaced whose peer has sent something: a session whose peer says nothing waits for nothing. */
   #waiting(): Unplaced[] {
-    return this.#unplaced.filter(({ slot }) => isReadable(this.#roster.heldOf(slot)));
+    return this.#unplaced.filter(({ slot }) => isReadable(this.#table.duplicateOf(slot)));
   }
 
   /** Mail servers do not wait for ever: those that have waited long enough get the fallback. */
@@ -342,7 +342,7 @@ export class Connections {
     const waiting = this.#waiting();
     const waitedMs = longestWait(waiting, now);
     // Where workers are being lost it is there before it is needed: to start one takes a while on a busy machine.
-    if (waitedMs > PREPARE_MS || generations.current?.isBesieged === true) generations.prepareStandIn();
+    if (waitedMs > PREPARE_MS || generations.current?.isLosingWorkers === true) generations.prepareStandIn();
     else generations.dismissStandIn();
     const standIn = waitedMs > UNPLACED_MS ? generations.standIn() : null;
     if (standIn === null) return;
@@ -354,16 +354,16 @@ export class Connections {
   /** A connection that cannot be served any more, whatever its peer does. */
   #loseConnection(slot: number, reason: string): void {
     const what = "connection closed";
-    this.#host.log("error", `${this.#roster.peerOf(slot)}: ${what}: ${reason}`, {}, what);
+    this.#host.log("error", `${this.#table.peerOf(slot)}: ${what}: ${reason}`, {}, what);
     this.#counters.count("sessionsLost");
     this.#endConnection(slot);
   }
 
   /** Ends a connection of the main thread for its peer, whoever else holds a copy of it. */
   #endConnection(slot: number): void {
-    const held = this.#roster.heldOf(slot);
-    if (!this.#roster.leaveOwn(slot)) return;
-    end(held);
+    const duplicate = this.#table.duplicateOf(slot);
+    if (!this.#table.leaveOwn(slot)) return;
+    end(duplicate);
     this.#host.ended();
   }
 }
@@ -383,9 +383,9 @@ function givenTo(
 }
 
 /** Ends a connection for its peer, whoever else has a descriptor of it. */
-function end(held: number): void {
-  shutdown(held, "both");
-  close(held);
+function end(duplicate: number): void {
+  shutdown(duplicate, "both");
+  close(duplicate);
 }
 
 /** @returns false if the peer is gone. Throws Error if it reads nothing, and its buffer is full of replies before these. */

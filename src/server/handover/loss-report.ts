@@ -23,7 +23,7 @@ const CAUSES: Readonly<Record<LossCause, string>> = {
   memory: "handler's worker held too much memory",
 };
 
-const COUNTER_OF = {
+const VERDICT_COUNTER = {
   tempfail: "tempfailed",
   reject: "rejected",
   continue: "accepted",
@@ -87,7 +87,7 @@ export function countersOf(recovery: Recovery): (WorkerCounter | ServerCounter)[
   const { isFallback, outcome, scope } = recovery.verdict;
   const fallbacks = isFallback ? (["fallbacks", "messagesWithFallback"] as const) : [];
   if (scope === "connection") return ["sessionsMoved", "connectionsRefused", ...fallbacks];
-  return ["sessionsMoved", "messages", COUNTER_OF[outcome], ...fallbacks];
+  return ["sessionsMoved", "messages", VERDICT_COUNTER[outcome], ...fallbacks];
 }
 
 /** Who and what the session was about, as far as that is on record. */

@@ -3,13 +3,13 @@
  * worker has left, and what the configuration says, to what the mail server is answered and how the next worker begins.
  * Pure: no socket is touched here.
  */
-import { type Fallback, type Outcome, strictest } from "../../handler/fallback.ts";
-import type { PassedOver } from "../../handler/conversation.ts";
+import { type Fallback, type FallbackVerdict, strictest } from "../../handler/fallback.ts";
+import type { SkippedFilter } from "../../handler/conversation.ts";
 import type { SlotRecord } from "../../shared/ledger.ts";
 import { COMMAND, LENGTH_BYTES } from "../../protocol/constants.ts";
 import { PLAIN_REPLIES } from "../../protocol/encode.ts";
 import { isOfMessage, PHASES, PHASE_LIST } from "../../protocol/phases.ts";
-import type { State } from "../../protocol/state.ts";
+import type { SessionState } from "../../protocol/state.ts";
 import type { ResumedSession } from "../../shared/messages.ts";
 import type { LossCause } from "../workers/member.ts";
 
@@ -26,13 +26,13 @@ export interface Circumstances {
   readonly isSuspect: boolean;
   readonly filters: readonly FilterPolicy[];
   /** From earlier losses: filters that failed in the packets which began the session. */
-  readonly passedOver: readonly PassedOver[];
+  readonly skippedFilters: readonly SkippedFilter[];
   /** Its handlers have cost more workers than one session may: the rest of it gets the fallback. */
   readonly isOffender: boolean;
 }
 
 /** A decision as the wire has it, without a text of its own. */
-export type PlainVerdict = Outcome | "accept" | "discard";
+export type PlainVerdict = FallbackVerdict | "accept" | "discard";
 
 export type Recovery =
   /** The connection is to be ended. */
@@ -99,7 +99,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
       due: due === null || due === "continue" ? null : PACKETS[due],
       begun: cut === null ? record.begun : NOTHING,
       lost: cut === null ? null : { due: record.due, code: cut === COMMAND.MACRO ? 0 : cut },
-      passedOver: ruling.passedOver,
+      skippedFilters: ruling.skippedFilters,
     },
     verdict: isNew && verdict !== null ? { scope, outcome: verdict, isFallback: verdict !== situation.standing } : null,
   };
@@ -117,7 +117,7 @@ interface Situation {
   readonly isBegun: boolean;
   readonly standing: PlainVerdict | null;
   /** The strictest fallback of all filters. */
-  readonly common: Outcome;
+  readonly common: FallbackVerdict;
   /** The filter that the worker may have been lost to. */
   readonly culprit: FilterPolicy | undefined;
   /** Its fallback; null where it is not known, or is only observed. */
@@ -153,7 +153,7 @@ interface Ruling {
   readonly isNew: boolean;
   /** The next worker asks the handlers of the connection again, and gives the reply that waits for them. */
   readonly answersContext: boolean;
-  readonly passedOver: readonly PassedOver[];
+  readonly skippedFilters: readonly SkippedFilter[];
 }
 
 function rule(situation: Situation): Ruling {
@@ -170,16 +170,16 @@ function rule(situation: Situation): Ruling {
   if (record.context === null || (isBeginningLost && !isBeginning)) return ofConnection(situation, anew, true);
   if (situation.circumstances.isOffender) return ofOffender(situation);
   if (!isBeginning) return ofMessage(situation);
-  const passedOver = passedOverBefore(situation);
+  const skippedFilters = skippedBefore(situation);
   const { isSuspect } = situation.circumstances;
   // It waited beside the one that failed: the next worker asks its handlers again, and answers.
   if (call !== null && !isSuspect && !isBeginningLost && (isBegun || record.untaken === 0)) {
-    return ofBeginning(situation, true, passedOver);
+    return ofBeginning(situation, true, skippedFilters);
   }
   const lets = own === "accept" || own === "continue" || culprit?.isObserved === true || common === "continue";
   if (!lets || isBeginningLost) return ofConnection(situation, own === "reject" ? own : anew, true);
-  if (call === null || culprit === undefined) return ofBeginning(situation, false, passedOver);
-  return ofBeginning(situation, false, [...passedOver, { filter: call.filter, isOver: own === "accept" }]);
+  if (call === null || culprit === undefined) return ofBeginning(situation, false, skippedFilters);
+  return ofBeginning(situation, false, [...skippedFilters, { filter: call.filter, isOver: own === "accept" }]);
 }
 
 /**
@@ -194,7 +194,7 @@ function ofOffender(situation: Situation): Ruling {
   }
   const ruling = ofMessage(situation);
   if (record.call === null) return ruling;
-  return { ...ruling, passedOver: [...ruling.passedOver, { filter: record.call.filter, isOver: true }] };
+  return { ...ruling, skippedFilters: [...ruling.skippedFilters, { filter: record.call.filter, isOver: true }] };
 }
 
 /** All that is owed, and all that comes, gets this. */
@@ -206,12 +206,12 @@ function ofConnection({ circumstances, record }: Situation, connection: PlainVer
     isNew,
     answersContext: false,
     // Who is refused anyway is not asked about again: that may be what the worker was lost to.
-    passedOver: circumstances.filters.map((_, filter) => ({ filter, isOver: false })),
+    skippedFilters: circumstances.filters.map((_, filter) => ({ filter, isOver: false })),
   };
 }
 
 /** It was lost in what began the session, which goes on. Commands behind that are lost, and with them their message. */
-function ofBeginning(situation: Situation, isAskedAgain: boolean, passedOver: readonly PassedOver[]): Ruling {
+function ofBeginning(situation: Situation, isAskedAgain: boolean, skippedFilters: readonly SkippedFilter[]): Ruling {
   const { common, isBegun, record, standing } = situation;
   const { owed, state, untaken } = record;
   const behind = isBegun ? owed : Math.max(0, owed - 1);
@@ -223,7 +223,7 @@ function ofBeginning(situation: Situation, isAskedAgain: boolean, passedOver: re
     replies: [...fill(isAskedAgain ? 0 : owed - behind, "continue"), ...fill(behind, message ?? "continue")],
     isNew: message !== null && message !== standing,
     answersContext: isAskedAgain && owed > behind,
-    passedOver,
+    skippedFilters,
   };
 }
 
@@ -255,12 +255,12 @@ function ofMessage(situation: Situation): Ruling {
     replies: [...fill(Math.min(owed, 1), first), ...fill(Math.max(0, owed - 1), message ?? "continue")],
     isNew,
     answersContext: false,
-    passedOver: passedOverBefore(situation),
+    skippedFilters: skippedBefore(situation),
   };
 }
 
-function passedOverBefore({ circumstances, record }: Situation): readonly PassedOver[] {
-  return record.isAnew ? [] : circumstances.passedOver;
+function skippedBefore({ circumstances, record }: Situation): readonly SkippedFilter[] {
+  return record.isAnew ? [] : circumstances.skippedFilters;
 }
 
 /** The verdict on a message that begins, since macros for it are lost; null if none are. */
@@ -279,19 +279,19 @@ function mayPass(cut: number, due: number, { connection, message }: Ruling): boo
 }
 
 /** A fallback, for the rest of a message that was decided without its mail server having been told: not for another's beginning. */
-function withStanding({ record, standing }: Situation, fallback: Outcome): PlainVerdict {
+function withStanding({ record, standing }: Situation, fallback: FallbackVerdict): PlainVerdict {
   const isRest = record.state === "decided" && record.firstOwed !== COMMAND.MAIL;
   return isRest ? stricter(standing, fallback) : fallback;
 }
 
 /** What holds where a verdict stands, and what it stands on was lost in part: the fallback may not let pass what it refused. */
-function stricter(standing: PlainVerdict | null, fallback: Outcome): PlainVerdict {
+function stricter(standing: PlainVerdict | null, fallback: FallbackVerdict): PlainVerdict {
   const isRefusal = standing === "tempfail" || standing === "reject" || standing === "discard";
   return isRefusal && fallback !== "tempfail" ? standing : fallback;
 }
 
 /** Whether the beginning of a MACRO packet is, or may be, of macros for another message than the one that is open. */
-function isForMessage(begun: Uint8Array, state: State): boolean {
+function isForMessage(begun: Uint8Array, state: SessionState): boolean {
   const command = begun[LENGTH_BYTES + 1];
   if (state === "message") return command === undefined || command === COMMAND.MAIL;
   return !isForBeginning(begun) && command !== COMMAND.UNKNOWN;
@@ -310,7 +310,7 @@ function fill(count: number, verdict: PlainVerdict): PlainVerdict[] {
 /** A session between messages that goes on elsewhere as it is: of a message that is decided the rest may be still to come. */
 export function handOver(
   { actions, context, isAnew, protocol, standing, state, version }: SlotRecord,
-  passedOver: readonly PassedOver[],
+  skippedFilters: readonly SkippedFilter[],
 ): ResumedSession {
   const verdict = state === "decided" ? verdictOf(standing) : null;
   return {
@@ -324,18 +324,18 @@ export function handOver(
     due: null,
     begun: NOTHING,
     lost: null,
-    passedOver: isAnew ? [] : passedOver,
+    skippedFilters: isAnew ? [] : skippedFilters,
   };
 }
 
 /** A session that goes on with the stand-in: what it began with was answered elsewhere, and is not refused now. */
 export function forStandIn(session: ResumedSession | null): ResumedSession | null {
-  return session === null ? null : { ...session, passedOver: [{ filter: 0, isOver: false }] };
+  return session === null ? null : { ...session, skippedFilters: [{ filter: 0, isOver: false }] };
 }
 
 /** A session that goes on in another generation: what failed were filters of the one before, which are others there. */
 export function forOthers(session: ResumedSession | null): ResumedSession | null {
-  return session === null || session.ruling?.scope === "connection" ? session : { ...session, passedOver: [] };
+  return session === null || session.ruling?.scope === "connection" ? session : { ...session, skippedFilters: [] };
 }
 
 function end(reason: string): Recovery {

@@ -95,7 +95,7 @@ export function canOpen(source: number, count: number): boolean {
  */
 export class SpareDescriptors {
   readonly #source: number;
-  #held: number[] = [];
+  #reserve: number[] = [];
   #releasedAt = Number.NEGATIVE_INFINITY;
 
   /** @param source any open descriptor: they are duplicates of it */
@@ -109,7 +109,7 @@ export class SpareDescriptors {
    * @throws Error if there are none
    */
   release(): void {
-    for (const descriptor of this.#held.splice(0)) close(descriptor);
+    for (const descriptor of this.#reserve.splice(0)) close(descriptor);
     if (!canOpen(this.#source, WORKER_NEEDS)) throw new Error("no file descriptors are left to start a worker with");
     this.#releasedAt = performance.now();
   }
@@ -121,12 +121,12 @@ export class SpareDescriptors {
   }
 
   close(): void {
-    for (const descriptor of this.#held.splice(0)) close(descriptor);
+    for (const descriptor of this.#reserve.splice(0)) close(descriptor);
   }
 
   #fill(): boolean {
     try {
-      while (this.#held.length < SPARE) this.#held.push(dup(this.#source));
+      while (this.#reserve.length < SPARE) this.#reserve.push(dup(this.#source));
       return true;
     } catch {
       return false;

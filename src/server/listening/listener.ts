@@ -26,7 +26,7 @@ import {
 import { close, dup, isListening, setCloseOnExec, shutdown } from "../../net/libc.ts";
 import { codeOf, reason, toError } from "../../errors.ts";
 import { ListenError } from "./listen-error.ts";
-import type { Door } from "../../shared/messages.ts";
+import type { ListeningSocket } from "../../shared/messages.ts";
 import { isSameFile } from "../../net/open-files.ts";
 import { bindUnix, isSameFile as isSamePath, type SocketOwnership, statOf } from "./unix-socket.ts";
 
@@ -64,7 +64,7 @@ export interface Listener {
 
 /** Workers can accept for themselves what comes to it. */
 export interface SharedListener extends Listener {
-  readonly door: Door;
+  readonly listeningSocket: ListeningSocket;
   /** Whether a descriptor leads to its socket. */
   isDoor(descriptor: number): boolean;
 }
@@ -80,7 +80,7 @@ export interface SharedListener extends Listener {
  *
  * Throws ListenError.
  */
-export async function listen(address: ListenAddress, options: ListenerOptions): Promise<SharedListener> {
+export async function openListener(address: ListenAddress, options: ListenerOptions): Promise<SharedListener> {
   const bound = await bind(address, options);
   const listener = new ActiveListener(bound, options);
   try {
@@ -141,7 +141,7 @@ class ActiveListener implements SharedListener {
     }
   }
 
-  get door(): Door {
+  get listeningSocket(): ListeningSocket {
     return {
       descriptor: this.#fd!,
       name: formatAddress(this.address),

@@ -18,7 +18,7 @@ const ENOUGH = 16;
 
 export class Reachable {
   readonly #source = openSync(devNull, "r");
-  readonly #held: number[] = [];
+  readonly #reserve: number[] = [];
   #isPaused = false;
 
   constructor() {
@@ -62,7 +62,7 @@ export class Reachable {
 
   #look(listener: Listener): void {
     if (!canOpen(this.#source, OF_CONNECTION)) this.#release();
-    else if (this.#held.length === 0 && canOpen(this.#source, KEPT_BACK + ENOUGH)) this.#keep();
+    else if (this.#reserve.length === 0 && canOpen(this.#source, KEPT_BACK + ENOUGH)) this.#keep();
     const mayAccept = canOpen(this.#source, this.#isPaused ? KEPT_BACK : OF_CONNECTION);
     if (mayAccept !== this.#isPaused) return;
     try {
@@ -76,13 +76,13 @@ export class Reachable {
 
   #keep(): void {
     try {
-      while (this.#held.length < KEPT_BACK) this.#held.push(dup(this.#source));
+      while (this.#reserve.length < KEPT_BACK) this.#reserve.push(dup(this.#source));
     } catch {
       // Fewer are better than none.
     }
   }
 
   #release(): void {
-    for (const descriptor of this.#held.splice(0)) close(descriptor);
+    for (const descriptor of this.#reserve.splice(0)) close(descriptor);
   }
 }

@@ -8,12 +8,12 @@ import type { LogLevel } from "../../admin/log-level.ts";
 import type { Config } from "../../config/config.ts";
 import type { ServerCounter } from "../../counters.ts";
 import { BEAT_MS, type Ledger } from "../../shared/ledger.ts";
-import type { Outcome } from "../../handler/fallback.ts";
+import type { FallbackVerdict } from "../../handler/fallback.ts";
 import type { Wants } from "../../protocol/negotiate.ts";
 import { LoadError } from "../../handler/load-failure.ts";
 import type { PeerName } from "../../net/peer.ts";
-import type { Roster } from "../../shared/connection-table.ts";
-import type { Door, Guest } from "../../shared/messages.ts";
+import type { ConnectionTable } from "../../shared/connection-table.ts";
+import type { ListeningSocket, PassedConnection } from "../../shared/messages.ts";
 import type { ChainSummary, FromWorker, ResumedSession } from "../../shared/messages.ts";
 import type { Sources } from "../../load/sources.ts";
 import {
@@ -31,7 +31,7 @@ import {
   STUCK_RETRY_MS,
 } from "../policy.ts";
 import { type Loss, type LossCause, Member, type WorkerStatus } from "./member.ts";
-import type { Rows } from "./rows.ts";
+import type { RowPool } from "./row-pool.ts";
 import { LOAD_TIMEOUT_MS } from "./tasks.ts";
 import { within } from "../../shared/within.ts";
 import { WorkerThread } from "./worker-thread.ts";
@@ -45,11 +45,11 @@ export interface GenerationEvents {
   /** A worker can take connections, perhaps after none could. */
   ready(): void;
   /** A worker that accepted connections does not any more: somebody else may have to. */
-  deaf(): void;
+  acceptingStopped(): void;
   /** A worker that accepted connections has ceased to, by itself. */
   paused(): void;
   /** A worker has accepted this one for others. */
-  accepted(guest: Guest): void;
+  accepted(passed: PassedConnection): void;
   /** A slot is free that somebody waited for. */
   room(): void;
   /** A worker's descriptor of a connection is closed, and the session may go on in another generation. */
@@ -61,7 +61,7 @@ export interface GenerationEvents {
    */
   revoke(row: number): number[];
   /** Sessions have lost their worker; its descriptors are closed, or never to be used again. */
-  orphaned(generation: Generation, loss: Loss): void;
+  workerLost(generation: Generation, loss: Loss): void;
   count(counter: ServerCounter): void;
   /** A worker is about to be started. @throws Error if that cannot be */
   starting(): void;
@@ -83,16 +83,16 @@ export interface GenerationOptions {
   readonly workerUrl: URL;
   readonly config: Config;
   readonly ledger: Ledger;
-  readonly roster: Roster;
-  readonly doors: readonly Door[];
+  readonly table: ConnectionTable;
+  readonly listeningSockets: readonly ListeningSocket[];
   readonly workers: number;
-  readonly rows: Rows;
+  readonly rows: RowPool;
   /** It runs no handler, and gives every connection this; null for one that does its work. */
-  readonly standIn: Outcome | null;
+  readonly standIn: FallbackVerdict | null;
   readonly events: GenerationEvents;
 }
 
-const COUNTER_OF = { blocked: "blocked", died: "workersDied", memory: "workersRecycled" } as const;
+const LOSS_COUNTER = { blocked: "blocked", died: "workersDied", memory: "workersRecycled" } as const;
 
 const connections = (count: number) => `${count} connection${count === 1 ? "" : "s"}`;
 
@@ -248,7 +248,7 @@ export class Generation {
   }
 
   /** A worker was lost to a handler not long ago: others are likely to be. */
-  get isBesieged(): boolean {
+  get isLosingWorkers(): boolean {
     return performance.now() - this.#blockedAt < CALM_MS;
   }
 
@@ -318,7 +318,7 @@ export class Generation {
     member.state = "over";
     this.#takeFrom(member);
     member.loss = { cause: "blocked", busySlot, since: member.silentSince };
-    void member.thread.terminate().then(() => this.#orphan(member));
+    void member.thread.terminate().then(() => this.#reportLoss(member));
   }
 
   /**
@@ -360,22 +360,22 @@ export class Generation {
     if (this.#ending !== null) return;
     const now = performance.now();
     const { blockTimeoutMs } = this.config.server;
-    const { isBesieged } = this;
-    const silentMs = isBesieged ? Math.min(EARLY_MS, blockTimeoutMs / 2) : blockTimeoutMs / 2;
+    const { isLosingWorkers } = this;
+    const silentMs = isLosingWorkers ? Math.min(EARLY_MS, blockTimeoutMs / 2) : blockTimeoutMs / 2;
     const left = this.#members.filter(({ state }) => state === "loading" || state === "ready");
     // Where none could be started, more would not either.
     if (!this.isReady) return;
     const silent = left.filter((member) => member.silentMs > silentMs).length;
     // Those that accept connections may be the silent ones.
-    if (silent > this.#silent) this.#options.events.deaf();
+    if (silent > this.#silent) this.#options.events.acceptingStopped();
     this.#silent = silent;
     // Before the first loss a slow handler is more likely than one that never returns, and the other workers answer.
-    const wanted = isBesieged ? silent + RESERVE : silent < left.length ? 0 : 1;
+    const wanted = isLosingWorkers ? silent + RESERVE : silent < left.length ? 0 : 1;
     const { workers } = this.#options;
     const loading = left.filter(({ state }) => state === "loading").length;
     if (left.length < workers + Math.min(MAX_EXTRA, wanted)) {
       if (loading < MAX_LOADING && now > this.#reinforceAt) this.#addExtra(now);
-    } else if (!isBesieged && now - this.#reinforceAt > CALM_MS) {
+    } else if (!isLosingWorkers && now - this.#reinforceAt > CALM_MS) {
       for (const member of left) if (member.place >= workers) this.#dismiss(member);
     }
   }
@@ -400,7 +400,7 @@ export class Generation {
     if (member.state !== "ready") return;
     member.leave();
     this.#leaving.add(member);
-    this.#options.events.deaf();
+    this.#options.events.acceptingStopped();
     if (this.#ending !== null) return;
     member.thread.post({ kind: "release", wants: this.summary });
     member.thread.post({ kind: "end", atOnce: false });
@@ -415,10 +415,10 @@ export class Generation {
   }
 
   async #spawn(place: number): Promise<ChainSummary> {
-    const { config, doors, events, ledger, roster, rows, standIn, workerUrl } = this.#options;
+    const { config, listeningSockets, events, ledger, table, rows, standIn, workerUrl } = this.#options;
     events.starting();
     const row = rows.take();
-    const member: Member = new Member(place, row, workerUrl, ledger, roster, {
+    const member: Member = new Member(place, row, workerUrl, ledger, table, {
       message: (message) => this.#receive(member, message),
       gone: (reason) => this.#gone(member, reason),
     });
@@ -430,8 +430,8 @@ export class Generation {
       generation: this.number,
       config,
       ledger: ledger.layout,
-      roster: roster.layout,
-      doors,
+      table: table.layout,
+      listeningSockets,
       sources: this.#sources,
       isFirst,
       standIn,
@@ -476,7 +476,7 @@ export class Generation {
         member.loading.reject(new LoadError(message.failure, undefined));
         return;
       case "accepted":
-        events.accepted(message.guest);
+        events.accepted(message.passed);
         return;
       case "listening":
         member.listening.resolve();
@@ -489,7 +489,7 @@ export class Generation {
         return;
       case "released":
         // Else it was taken from that worker: what it says is out of date.
-        if (this.#options.roster.take(message.slot, member.row)) this.#offer(member, message.slot);
+        if (this.#options.table.take(message.slot, member.row)) this.#offer(member, message.slot);
         return;
       case "log":
         if (message.once != null && !this.#isNew(message.once)) return;
@@ -506,7 +506,7 @@ export class Generation {
         // One that it was given meanwhile it does not take any more.
         this.#takeFrom(member);
         if (this.#leaving.has(member)) void member.thread.terminate();
-        this.#orphan(member);
+        this.#reportLoss(member);
         return;
       case "done":
       case "judged":
@@ -541,7 +541,7 @@ export class Generation {
     }
     // One that needs so much from the start is not helped by another start.
     if (member.livedMs < STABLE_MS) return;
-    events.count(COUNTER_OF.memory);
+    events.count(LOSS_COUNTER.memory);
     const what = "it finishes its sessions, and another takes the new ones";
     events.log("warn", `a worker holds ${held}: ${what}`, {}, what);
     this.#dismiss(member);
@@ -556,11 +556,11 @@ export class Generation {
     const wasLeaving = member.state === "leaving";
     member.state = "over";
     this.#takeFrom(member);
-    events.count(COUNTER_OF[cause]);
+    events.count(LOSS_COUNTER[cause]);
     events.log("crit", `a worker with ${connections(member.taken.length)} ${reason}; another is started`, {}, LOST);
     if (cause !== "memory") this.#blockedAt = performance.now();
     member.loss = { cause, busySlot, since: member.silentSince };
-    void member.thread.terminate().then(() => this.#orphan(member));
+    void member.thread.terminate().then(() => this.#reportLoss(member));
     if (!wasLeaving && this.#ending === null) {
       this.#respawn(member.place, cause === "died" ? this.#delayAfterDeath(member, true) : 0);
     }
@@ -570,13 +570,13 @@ export class Generation {
     const { events } = this.#options;
     this.#lost += 1;
     member.taken.push(...events.revoke(member.row));
-    if (member.deafen()) events.deaf();
+    if (member.stopAccepting()) events.acceptingStopped();
   }
 
-  #orphan(member: Member): void {
+  #reportLoss(member: Member): void {
     this.#lost -= 1;
     const slots = member.taken.splice(0);
-    if (slots.length > 0) this.#options.events.orphaned(this, { ...member.loss, slots });
+    if (slots.length > 0) this.#options.events.workerLost(this, { ...member.loss, slots });
     this.#settleEnd();
   }
 
@@ -592,17 +592,17 @@ export class Generation {
     this.#leaving.delete(member);
     this.#failLoading(member, `a worker ended while it loaded the handlers: ${reason}`);
     if (!wasServing) {
-      this.#orphan(member);
+      this.#reportLoss(member);
       return;
     }
     member.loss = { cause: "died", busySlot, since: member.silentSince };
     if (!this.#isCut) {
-      events.count(COUNTER_OF.died);
+      events.count(LOSS_COUNTER.died);
       const taken = connections(member.taken.length);
       events.log("crit", `a worker with ${taken} ended: ${reason}; another is started`, {}, LOST);
     }
     if (isMember && this.#ending === null) this.#respawn(member.place, this.#delayAfterDeath(member, true));
-    this.#orphan(member);
+    this.#reportLoss(member);
   }
 
   #delayAfterDeath(member: Member, hasLoaded: boolean): number {

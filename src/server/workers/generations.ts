@@ -3,13 +3,13 @@
  * stop are this one mechanism. A generation that does not load changes nothing.
  */
 import type { Config } from "../../config/config.ts";
-import { type Outcome, strictest } from "../../handler/fallback.ts";
+import { type FallbackVerdict, strictest } from "../../handler/fallback.ts";
 import type { Ledger } from "../../shared/ledger.ts";
-import type { Roster } from "../../shared/connection-table.ts";
-import type { Door } from "../../shared/messages.ts";
+import type { ConnectionTable } from "../../shared/connection-table.ts";
+import type { ListeningSocket } from "../../shared/messages.ts";
 import type { Sources } from "../../load/sources.ts";
 import { Generation, type GenerationEvents } from "./generation.ts";
-import type { Rows } from "./rows.ts";
+import type { RowPool } from "./row-pool.ts";
 import {
   MAX_GENERATIONS,
   MAX_WAITING_GENERATIONS,
@@ -24,11 +24,11 @@ export class Generations {
   readonly #workerUrl: URL;
   readonly #firstConfig: Config;
   readonly #ledger: Ledger;
-  readonly #roster: Roster;
+  readonly #table: ConnectionTable;
   /** Where workers accept connections. */
-  doors: readonly Door[] = [];
+  listeningSockets: readonly ListeningSocket[] = [];
   readonly #events: GenerationEvents;
-  readonly #rows: Rows;
+  readonly #rows: RowPool;
   #current: Generation | null = null;
   /** When it last replaced another, on the clock of `performance.now()`. */
   #reloadedAt = Number.NEGATIVE_INFINITY;
@@ -48,11 +48,18 @@ export class Generations {
   #isStopping = false;
 
   /** @param config of the first generation: what stands in for it while it loads */
-  constructor(workerUrl: URL, config: Config, ledger: Ledger, roster: Roster, rows: Rows, events: GenerationEvents) {
+  constructor(
+    workerUrl: URL,
+    config: Config,
+    ledger: Ledger,
+    table: ConnectionTable,
+    rows: RowPool,
+    events: GenerationEvents,
+  ) {
     this.#workerUrl = workerUrl;
     this.#firstConfig = config;
     this.#ledger = ledger;
-    this.#roster = roster;
+    this.#table = table;
     this.#rows = rows;
     this.#events = events;
   }
@@ -111,8 +118,8 @@ export class Generations {
       workerUrl: this.#workerUrl,
       config,
       ledger: this.#ledger,
-      roster: this.#roster,
-      doors: this.doors,
+      table: this.#table,
+      listeningSockets: this.listeningSockets,
       workers,
       rows: this.#rows,
       standIn: null,
@@ -137,7 +144,7 @@ export class Generations {
     const before = this.#current;
     this.#current = generation;
     // From here on no other worker keeps what it accepts, whenever it hears of this.
-    this.#roster.current = generation.number;
+    this.#table.current = generation.number;
     if (before !== null) {
       this.#reloadedAt = performance.now();
       this.#retire(before);
@@ -152,7 +159,7 @@ export class Generations {
     const ms = Math.min(SLOW_START_MS, until - now);
     if (this.#current === null || this.#isStopping || ms <= 0 || now - this.#reloadedAt < RELOAD_AGAIN_MS) return;
     this.#events.log("info", `generation ${generation.number} is loaded, and takes over within ${Math.round(ms)} ms`);
-    this.#slowStart = new SlowStart(generation, this.#roster);
+    this.#slowStart = new SlowStart(generation, this.#table);
     await this.#slowStart.run(ms);
     this.#slowStart = null;
   }
@@ -204,8 +211,8 @@ export class Generations {
       workerUrl: this.#workerUrl,
       config,
       ledger: this.#ledger,
-      roster: this.#roster,
-      doors: this.doors,
+      table: this.#table,
+      listeningSockets: this.listeningSockets,
       workers: 1,
       rows: this.#rows,
       standIn: fallbackOf(config),
@@ -228,7 +235,7 @@ export class Generations {
   dismissStandIn(): void {
     const standIn = this.#standIn;
     if (standIn === null || this.#current?.isReady !== true || !standIn.isReady) return;
-    if (this.#current.isBesieged) return;
+    if (this.#current.isLosingWorkers) return;
     this.#standIn = null;
     standIn.release(this.#current.summary);
     if (this.#isStandInUsed) this.#events.log("notice", "workers take sessions again");
@@ -244,7 +251,7 @@ export class Generations {
   /** Ends all, within a bound. */
   async stop(timeoutMs: number): Promise<void> {
     this.#isStopping = true;
-    this.#roster.current = 0;
+    this.#table.current = 0;
     for (const timer of this.#old.values()) clearTimeout(timer);
     await Promise.all(this.#everything().map((generation) => generation.end(timeoutMs)));
   }
@@ -280,7 +287,7 @@ export class Generations {
 }
 
 /** What connections get that no worker can take: the strictest fallback of the filters that this configuration has. */
-function fallbackOf({ filters, handler, server }: Config): Outcome {
+function fallbackOf({ filters, handler, server }: Config): FallbackVerdict {
   if (!server.handler) return strictest([]);
   const phaseFiles = Object.keys(handler.session).length > 0 ? [server.onError] : [];
   const enforced = filters.filter(({ mode }) => mode !== "observe");

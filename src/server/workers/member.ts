@@ -1,9 +1,9 @@
 /** One worker of a generation as the main thread sees it: how far it is, what it has, and whether it shows that it is alive. */
 import { BEAT_MS, type Ledger } from "../../shared/ledger.ts";
 import type { PeerName } from "../../net/peer.ts";
-import type { Roster } from "../../shared/connection-table.ts";
+import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ChainSummary, ResumedSession } from "../../shared/messages.ts";
-import { HeldMemory, type MemoryLook } from "./held-memory.ts";
+import { WorkerMemory, type MemoryLook } from "./worker-memory.ts";
 import { type WorkerEvents, WorkerThread } from "./worker-thread.ts";
 
 /** Why a worker was lost: it did not return to its event loop, ended by itself, or held too much memory. */
@@ -33,7 +33,7 @@ const SILENT_MS = 2 * BEAT_MS;
 
 export class Member {
   readonly place: number;
-  /** Of the ledger and the roster. */
+  /** Of the ledger and the connection table. */
   readonly row: number;
   readonly thread: WorkerThread;
   /** Settles its loading. */
@@ -45,9 +45,9 @@ export class Member {
   /** Slots that were taken from it, since it is lost or has ended. */
   readonly taken: number[] = [];
   loss: Omit<Loss, "slots"> = { cause: "died", busySlot: null, since: Number.POSITIVE_INFINITY };
-  readonly memory = new HeldMemory();
+  readonly memory = new WorkerMemory();
   readonly #ledger: Ledger;
-  readonly #roster: Roster;
+  readonly #table: ConnectionTable;
   readonly #startedAt = performance.now();
   #isToListen = false;
   /** The last beat that was seen, and for how many milliseconds no other has come. */
@@ -56,11 +56,18 @@ export class Member {
   #leavingSince = 0;
 
   /** Its thread is started. @param row taken for it */
-  constructor(place: number, row: number, workerUrl: URL, ledger: Ledger, roster: Roster, events: WorkerEvents) {
+  constructor(
+    place: number,
+    row: number,
+    workerUrl: URL,
+    ledger: Ledger,
+    table: ConnectionTable,
+    events: WorkerEvents,
+  ) {
     this.place = place;
     this.row = row;
     this.#ledger = ledger;
-    this.#roster = roster;
+    this.#table = table;
     this.thread = new WorkerThread(workerUrl, events);
   }
 
@@ -86,7 +93,7 @@ export class Member {
 
   /** Of one that is lost, what it has is somebody else's. */
   get connections(): number {
-    return this.state === "over" ? 0 : this.#roster.countOf(this.row);
+    return this.state === "over" ? 0 : this.#table.countOf(this.row);
   }
 
   /** As it said last. */
@@ -133,7 +140,7 @@ export class Member {
   }
 
   /** What it accepted by was taken from it. @returns whether it was to listen */
-  deafen(): boolean {
+  stopAccepting(): boolean {
     const wasToListen = this.#isToListen;
     this.#isToListen = false;
     return wasToListen;
@@ -142,7 +149,7 @@ export class Member {
   /** Gives it a connection. @param descriptor a duplicate, the worker's from now on, once the ledger says that it has adopted it */
   give(slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): void {
     this.#ledger.offer(slot);
-    this.#roster.give(slot, this.row, descriptor);
+    this.#table.give(slot, this.row, descriptor);
     this.thread.post({ kind: "adopt", slot, descriptor, peer, resume });
   }
 

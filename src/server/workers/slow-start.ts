@@ -3,30 +3,30 @@
  * not run yet is slow, and compiling it takes processor time; all at once that is more than a busy machine has to spare, and
  * every reply waits for it.
  */
-import { ALL_SHARES, type Roster } from "../../shared/connection-table.ts";
+import { ALL_SHARES, type ConnectionTable } from "../../shared/connection-table.ts";
 import type { Generation } from "./generation.ts";
 import { SLOW_START_SHARES } from "../policy.ts";
 import { within } from "../../shared/within.ts";
 
 export class SlowStart {
   readonly generation: Generation;
-  readonly #roster: Roster;
+  readonly #table: ConnectionTable;
   readonly #cut = Promise.withResolvers<void>();
   #isCut = false;
 
-  constructor(generation: Generation, roster: Roster) {
+  constructor(generation: Generation, table: ConnectionTable) {
     this.generation = generation;
-    this.#roster = roster;
+    this.#table = table;
   }
 
   /** Settles when the generation may take all: after `ms`, or when {@link cut}. */
   async run(ms: number): Promise<void> {
     for (const share of SLOW_START_SHARES) {
       if (this.#isCut) break;
-      this.#roster.passed = share;
+      this.#table.passShares = share;
       await within(this.#cut.promise, ms / SLOW_START_SHARES.length);
     }
-    this.#roster.passed = 0;
+    this.#table.passShares = 0;
   }
 
   /** Waits no longer. */
@@ -37,8 +37,8 @@ export class SlowStart {
 
   /** Whether the generation has less than its share: in bursts, workers also pass on what is more than their own. */
   get wantsMore(): boolean {
-    const { passed, total } = this.#roster;
+    const { passShares, total } = this.#table;
     const has = this.generation.loads.reduce((sum, load) => sum + load, 0);
-    return this.generation.isReady && has < Math.max(1, (total * passed) / ALL_SHARES);
+    return this.generation.isReady && has < Math.max(1, (total * passShares) / ALL_SHARES);
   }
 }

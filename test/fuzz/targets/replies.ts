@@ -6,7 +6,7 @@ import { decodeText, encodeText } from "../../../src/protocol/bytes.ts";
 import { COMMAND, REPLY } from "../../../src/protocol/constants.ts";
 import { encodeReplyCode, ReplyWriter } from "../../../src/protocol/encode.ts";
 import { ProtocolError } from "../../../src/protocol/errors.ts";
-import { Macros } from "../../../src/protocol/macros.ts";
+import { SessionMacros } from "../../../src/protocol/macros.ts";
 import { negotiate, readOffer } from "../../../src/protocol/negotiate.ts";
 import { decodeReply, parseSmtpReply } from "../../../src/protocol/replies.ts";
 import { formatReplyText, parseReplyText } from "../../../src/protocol/reply-text.ts";
@@ -97,7 +97,7 @@ export const repliesTarget: Target = {
 };
 
 function checkMacros(bytes: Uint8Array, start: number, end: number, random: Random): void {
-  const macros = new Macros();
+  const macros = new SessionMacros();
   const isTaken = macros.put(bytes, start, end, random.pick([0, 10, 1000]));
   macros.commit();
   for (const name of ["i", "{i}", "j", "{tls_version}", "", "{", "{}"]) {

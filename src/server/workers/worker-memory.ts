@@ -21,7 +21,7 @@ export interface MemoryLook {
   readonly limit: number;
 }
 
-export class HeldMemory {
+export class WorkerMemory {
   /** What the process held when this worker last returned to its event loop. */
   #residentThen = 0;
   #residentNow = 0;

@@ -19,7 +19,7 @@ interface Waiter {
 }
 
 /** One milter connection, seen from the mail server. After its first failure every call throws that failure. */
-export class Conversation {
+export class Exchange {
   readonly #transport: Transport;
   readonly #timeoutMs: number;
   readonly #framer = new Framer(MAX_REPLY_PACKET_BYTES);

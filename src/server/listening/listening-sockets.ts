@@ -8,15 +8,15 @@ import { formatAddress, type ListenAddress } from "../../config/address.ts";
 import type { Config } from "../../config/config.ts";
 import { replaceDescriptor } from "../../net/libc.ts";
 import { type PeerName, peerName } from "../../net/peer.ts";
-import type { Roster } from "../../shared/connection-table.ts";
+import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { Generations } from "../workers/generations.ts";
 import { toError } from "../../errors.ts";
-import { type SharedListener, listen } from "./listener.ts";
+import { type SharedListener, openListener } from "./listener.ts";
 import { resolveGroup, resolveUser } from "../rights/privileges.ts";
 
 const NOT_ACCEPTED = "a connection could not be accepted";
 
-export interface DoorsHost {
+export interface ListeningSocketsHost {
   /** @param of the kind, for lines that may come in great numbers */
   log(level: LogLevel, text: string, of?: string): void;
   /** This thread has accepted a connection, of which nothing was read. */
@@ -25,12 +25,12 @@ export interface DoorsHost {
   addSurplus(): void;
 }
 
-export class Doors {
-  readonly #roster: Roster;
+export class ListeningSockets {
+  readonly #table: ConnectionTable;
   readonly #generations: () => Generations;
   /** What revoked descriptors become: a descriptor of nothing. */
   readonly #nothing: number;
-  readonly #host: DoorsHost;
+  readonly #host: ListeningSocketsHost;
   #listeners: SharedListener[] = [];
   #isFull = false;
   /** Whether it is to be looked again who accepts. */
@@ -39,7 +39,7 @@ export class Doors {
   #deafBecause: string | null = null;
   #isClosed = false;
   readonly #fullness = new RecurringState({
-    began: () => this.#host.log("warn", `${this.#roster.total} connections (${this.#limit}): further ones wait`),
+    began: () => this.#host.log("warn", `${this.#table.total} connections (${this.#limit}): further ones wait`),
     ended: (times, seconds) =>
       this.#host.log(
         "notice",
@@ -56,8 +56,8 @@ export class Doors {
   /** Listeners that clients do not find; as they were when it was last looked. */
   #unreachable: readonly SharedListener[] = [];
 
-  constructor(roster: Roster, generations: () => Generations, nothing: number, host: DoorsHost) {
-    this.#roster = roster;
+  constructor(table: ConnectionTable, generations: () => Generations, nothing: number, host: ListeningSocketsHost) {
+    this.#table = table;
     this.#generations = generations;
     this.#nothing = nothing;
     this.#host = host;
@@ -78,7 +78,7 @@ export class Doors {
     const group = socketGroup === null ? null : resolveGroup(socketGroup);
     for (const address of addresses) {
       const name = formatAddress(address);
-      const listener = await listen(address, {
+      const listener = await openListener(address, {
         mode: socketMode,
         uid: user?.uid ?? null,
         gid: group,
@@ -92,7 +92,7 @@ export class Doors {
       }
       this.#listeners.push(listener);
     }
-    this.#generations().doors = this.#listeners.map(({ door }) => door);
+    this.#generations().listeningSockets = this.#listeners.map(({ listeningSocket }) => listeningSocket);
   }
 
   /** Nobody accepts any more, for good. */
@@ -114,14 +114,14 @@ export class Doors {
 
   /** Why new connections are not accepted now, null if they are. */
   get closedBecause(): string | null {
-    if (this.#roster.isStarved) return "no file descriptors are left";
+    if (this.#table.isStarved) return "no file descriptors are left";
     if (this.#deafBecause !== null) return this.#deafBecause;
     return this.#isFull ? `${this.#limit} is reached` : null;
   }
 
   /** What bounds the number of connections. */
   get #limit(): string {
-    const { layout, room } = this.#roster;
+    const { layout, room } = this.#table;
     return room < layout.slots
       ? "the limit of file descriptors, some of which threads keep that do not end"
       : "server.max_connections";
@@ -129,7 +129,7 @@ export class Doors {
 
   /** A worker is lost: it accepts no more, whatever it does on its way out. */
   revoke(row: number): void {
-    for (const descriptor of this.#roster.doorsOf(row)) {
+    for (const descriptor of this.#table.listeningOf(row)) {
       // It may have closed it, and the number be another's by now.
       if (this.#listeners.some((listener) => listener.isDoor(descriptor))) replaceDescriptor(this.#nothing, descriptor);
     }
@@ -162,11 +162,11 @@ export class Doors {
 
   /** Whether there is a slot for another connection, and with that whether any is accepted. */
   settleRoom(): void {
-    if (!this.#roster.isFull) this.#host.addSurplus();
-    const { isFull } = this.#roster;
+    if (!this.#table.isFull) this.#host.addSurplus();
+    const { isFull } = this.#table;
     this.#isFull = isFull;
     this.#fullness.set(isFull);
-    this.#roster.isAwaited = isFull;
+    this.#table.isAwaited = isFull;
     // One that became free before this was said is found by looking.
     this.#isUnsettled = isFull;
     this.settle();
@@ -175,7 +175,7 @@ export class Doors {
   /** Has connections accepted, by the workers if they can and else by this thread, or by nobody. */
   settle(): void {
     const { all, current } = this.#generations();
-    const isOpen = !this.#isClosed && !this.#isFull && !this.#roster.isStarved;
+    const isOpen = !this.#isClosed && !this.#isFull && !this.#table.isStarved;
     try {
       const isHeard = isOpen && current?.listen() === true;
       for (const generation of all) if (!isHeard || generation !== current) generation.pause();

@@ -14,7 +14,7 @@ export interface Clock {
 /** How often progress is sent once the end of the message has come. Sendmail waits 10 s for each reply, Postfix 300 s. */
 export const PROGRESS_INTERVAL_MS = 3000;
 
-export class Patience {
+export class PhaseDeadline {
   readonly #clock: Clock;
   /** When the budget is over; 0 while nothing was awaited in this phase. */
   #deadline = 0;

@@ -1,18 +1,18 @@
-/** The rows of the ledger and the roster: each worker has one, from its start until its thread is gone. */
+/** The rows of the ledger and the connection table: each worker has one, from its start until its thread is gone. */
 import type { Ledger } from "../../shared/ledger.ts";
-import type { Roster } from "../../shared/connection-table.ts";
+import type { ConnectionTable } from "../../shared/connection-table.ts";
 
-export class Rows {
+export class RowPool {
   readonly #ledger: Ledger;
-  readonly #roster: Roster;
+  readonly #table: ConnectionTable;
   readonly #free: number[];
   readonly #taken = new Set<number>();
   readonly #onGone: (row: number, counters: readonly number[]) => void;
 
   /** @param onGone told what a worker had counted when its row is given back */
-  constructor(ledger: Ledger, roster: Roster, onGone: (row: number, counters: readonly number[]) => void) {
+  constructor(ledger: Ledger, table: ConnectionTable, onGone: (row: number, counters: readonly number[]) => void) {
     this.#ledger = ledger;
-    this.#roster = roster;
+    this.#table = table;
     this.#free = Array.from({ length: ledger.layout.workers }, (_, index) => ledger.layout.workers - 1 - index);
     this.#onGone = onGone;
   }
@@ -31,7 +31,7 @@ export class Rows {
     const row = this.#free.pop();
     if (row === undefined) throw new Error("no row is left for another worker: too many threads are stuck");
     this.#ledger.openRow(row);
-    this.#roster.openRow(row);
+    this.#table.openRow(row);
     this.#taken.add(row);
     return row;
   }

@@ -1,8 +1,8 @@
 /** A thread that takes slots and leaves them, for `test/shared/connection-table.test.ts`. */
-import { Roster, type RosterLayout } from "../../src/shared/connection-table.ts";
+import { ConnectionTable, type ConnectionTableLayout } from "../../src/shared/connection-table.ts";
 
 export interface Order {
-  readonly layout: RosterLayout;
+  readonly layout: ConnectionTableLayout;
   /** By slot: 1 while some thread has it. */
   readonly owners: Int32Array;
   readonly row: number;
@@ -24,20 +24,20 @@ declare const self: {
 };
 
 self.onmessage = ({ data: { layout, owners, row, turns } }) => {
-  const roster = new Roster(layout);
+  const table = new ConnectionTable(layout);
   const mine: number[] = [];
   let entered = 0;
   let collisions = 0;
   const leave = () => {
     const slot = mine.shift()!;
     Atomics.store(owners, slot, 0);
-    if (!roster.leave(slot, row)) collisions += 1;
+    if (!table.leave(slot, row)) collisions += 1;
   };
   for (let turn = 0; turn < turns; turn++) {
-    const slot = roster.reserve();
+    const slot = table.reserve();
     if (slot !== -1) {
       if (Atomics.exchange(owners, slot, 1) === 1) collisions += 1;
-      roster.enter(slot, row, 1, 2, "peer");
+      table.enter(slot, row, 1, 2, "peer");
       mine.push(slot);
       entered += 1;
     }
