@@ -44,6 +44,7 @@ const F_DUPFD_CLOEXEC_LINUX = 1030;
 // Linux only: flags of inotify_add_watch(2): nothing but folders, and what is asked of one adds up.
 const IN_ONLYDIR = 0x01000000;
 const IN_MASK_ADD = 0x20000000;
+const EPOLL_CTL_DEL = 2;
 // On macOS there is none; the runtime ignores the signal.
 const MSG_NOSIGNAL = IS_MACOS ? 0 : 0x4000;
 const SOL_SOCKET = IS_MACOS ? 0xffff : 1;
@@ -158,10 +159,12 @@ export function deadSocket(): number {
 
 /**
  * Makes the descriptor number `target`, which some other thread holds, mean what `fd` means: from here on that thread
- * reaches the file behind it no more. Throws LibcError (EBADF).
+ * reaches the file behind it no more, nor is it told of it. Throws LibcError (EBADF).
+ * @param eventPoll that thread's, see `findEventPoll`; null where it is not known
  */
-export function replaceDescriptor(fd: number, target: number): void {
+export function replaceDescriptor(fd: number, target: number, eventPoll: number | null): void {
   const c = libc();
+  if (eventPoll !== null) removeFromEventPoll(eventPoll, target);
   check(c, "dup2", c.calls.dup2(fd, target));
   setCloseOnExec(target);
 }
@@ -284,7 +287,8 @@ export function setVariable(name: string, value: string): void {
 }
 
 /** Linux only: loaded apart from the others, and at the first call. */
-const INOTIFY_SYMBOLS = {
+const LINUX_SYMBOLS = {
+  epoll_ctl: { args: ["int", "int", "int", "ptr"], returns: "int" },
   inotify_init1: { args: ["int"], returns: "int" },
   inotify_add_watch: { args: ["int", "ptr", "u32"], returns: "int" },
   read: { args: ["int", "ptr", "u64"], returns: "i64" },
@@ -293,28 +297,35 @@ const INOTIFY_SYMBOLS = {
 /** For many events at a time: what they are is not looked at. */
 const INOTIFY_BUFFER = new Uint8Array(64 * 1024);
 
-let inotifyCalls: ReturnType<typeof dlopen<typeof INOTIFY_SYMBOLS>>["symbols"] | undefined;
+let linuxCalls: ReturnType<typeof dlopen<typeof LINUX_SYMBOLS>>["symbols"] | undefined;
 
-function inotify(): NonNullable<typeof inotifyCalls> {
-  inotifyCalls ??= dlopen(libc().name, INOTIFY_SYMBOLS).symbols;
-  return inotifyCalls;
+function linux(): NonNullable<typeof linuxCalls> {
+  linuxCalls ??= dlopen(libc().name, LINUX_SYMBOLS).symbols;
+  return linuxCalls;
+}
+
+/**
+ * Takes a descriptor out of an epoll instance, also of another thread's. Returns false if it has no entry for it. Linux only.
+ */
+export function removeFromEventPoll(eventPoll: number, fd: number): boolean {
+  return linux().epoll_ctl(eventPoll, EPOLL_CTL_DEL, fd, null) === 0;
 }
 
 /** A descriptor, not blocking and close-on-exec, for {@link inotifyAdd}. The caller closes it. Throws LibcError (EMFILE). */
 export function inotifyOpen(): number {
-  return check(libc(), "inotify_init1", inotify().inotify_init1(SOCK_NONBLOCK | SOCK_CLOEXEC));
+  return check(libc(), "inotify_init1", linux().inotify_init1(SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
 
 /** Has the descriptor tell of these events of a folder, beside those that it tells of already. Throws LibcError (ENOENT, ENOSPC). */
 export function inotifyAdd(fd: number, folder: string, events: number): void {
   const path = Buffer.from(`${folder}\0`);
-  check(libc(), "inotify_add_watch", inotify().inotify_add_watch(fd, ptr(path), events | IN_ONLYDIR | IN_MASK_ADD));
+  check(libc(), "inotify_add_watch", linux().inotify_add_watch(fd, ptr(path), events | IN_ONLYDIR | IN_MASK_ADD));
 }
 
 /** Takes what events there are, and says whether there were any. It costs no exception if there are none. Throws LibcError (EBADF). */
 export function inotifyTake(fd: number): boolean {
   const c = libc();
-  const { read } = inotify();
+  const { read } = linux();
   for (let hasAny = false; ; hasAny = true) {
     if (read(fd, ptr(INOTIFY_BUFFER), INOTIFY_BUFFER.length) !== -1n) continue;
     const errno = lastErrno(c);

@@ -31,6 +31,16 @@ const HEAD = {
 } as const;
 const HEAD_WORDS = 2 * LINE_WORDS;
 
+/** The words of a worker's row. */
+const ROW = {
+  /** Connections that it has, or was given. */
+  COUNT: 0,
+  /** The descriptor of its event poll, plus 1; 0 while that is not known. */
+  EVENT_POLL: 1,
+  /** From here on, for each listening socket, the descriptor that it accepts by, plus 1; 0 while it does not. */
+  LISTENING: 2,
+} as const;
+
 /** The words of a slot. Behind them the bytes of the peer's name. */
 const SLOT = {
   /** {@link FREE}, {@link RESERVED}, {@link MAIN}, {@link PASSED}, or the row of its worker plus 1. */
@@ -144,18 +154,33 @@ export class ConnectionTable {
   /** A row is given to a new worker. */
   openRow(row: number): void {
     Atomics.store(this.#words, this.#rowAt(row), 0);
+    this.setEventPoll(row, null);
     for (let listeningSocket = 0; listeningSocket < this.layout.listeningSockets; listeningSocket++)
       this.setListening(row, listeningSocket, null);
   }
 
+  /** The event poll of the worker's thread, null while it is not known: see `findEventPoll`. */
+  setEventPoll(row: number, descriptor: number | null): void {
+    Atomics.store(this.#words, this.#rowAt(row) + ROW.EVENT_POLL, descriptor === null ? 0 : descriptor + 1);
+  }
+
+  eventPollOf(row: number): number | null {
+    const word = Atomics.load(this.#words, this.#rowAt(row) + ROW.EVENT_POLL);
+    return word === 0 ? null : word - 1;
+  }
+
   /** What the worker accepts by at one of the listening sockets; null: it does not. */
   setListening(row: number, listeningSocket: number, descriptor: number | null): void {
-    Atomics.store(this.#words, this.#rowAt(row) + 1 + listeningSocket, descriptor === null ? 0 : descriptor + 1);
+    Atomics.store(
+      this.#words,
+      this.#rowAt(row) + ROW.LISTENING + listeningSocket,
+      descriptor === null ? 0 : descriptor + 1,
+    );
   }
 
   /** The descriptors that it accepts by. */
   listeningOf(row: number): number[] {
-    const from = this.#rowAt(row) + 1;
+    const from = this.#rowAt(row) + ROW.LISTENING;
     const words = [...this.#words.subarray(from, from + this.layout.listeningSockets)];
     return words.filter((word) => word !== 0).map((word) => word - 1);
   }
@@ -294,10 +319,7 @@ export class ConnectionTable {
   }
 }
 
-/**
- * A row's first word is how many connections its worker has, or was given; behind it are the descriptors that it accepts by,
- * plus 1, one for each listening socket, 0 while it does not. Each row has cache lines of its own.
- */
+/** Each row has cache lines of its own. */
 function rowWords(listeningSockets: number): number {
-  return Math.ceil((1 + listeningSockets) / LINE_WORDS) * LINE_WORDS;
+  return Math.ceil((ROW.LISTENING + listeningSockets) / LINE_WORDS) * LINE_WORDS;
 }

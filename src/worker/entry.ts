@@ -20,6 +20,7 @@ import { heapBytes } from "../memory.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
+import { findEventPoll } from "../net/event-poll.ts";
 import { close, shutdown } from "../net/libc.ts";
 import { allowedBy, type PeerName } from "../net/peer.ts";
 import { ConnectionTable } from "../shared/connection-table.ts";
@@ -396,7 +397,9 @@ async function startServing(assignment: Assignment): Promise<void> {
   const ledger = new Ledger(assignment.ledger);
   const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
   await startFilters(chain, { folder: dirname(config.file), isCheck: false });
-  server = new Server(assignment, ledger, new ConnectionTable(assignment.table), chain);
+  const table = new ConnectionTable(assignment.table);
+  table.setEventPoll(row, findEventPoll());
+  server = new Server(assignment, ledger, table, chain);
   holdExits(ledger, row);
   outbox.onDropped = () => ledger.count(row, "linesDropped");
   post({ kind: "ready", summary: summarize(chain) });

@@ -1,5 +1,6 @@
 /** Threads that do not end for a long time: what they keep, and what is left for everybody else. */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { describeWith, IS_LINUX, outsideTool } from "../support/available.ts";
 import { waitFor } from "../support/temp.ts";
 import { begin, expectCodes, mail, pass, startFaulty, statusOf } from "./support.ts";
@@ -51,4 +52,47 @@ describeWith(outsideTool("sh"), "descriptors", () => {
       for (const session of [...sessions, ...guilty]) session[Symbol.dispose]();
     },
   );
+
+  test.skipIf(!IS_LINUX)(
+    "stuck-poll: the event loop of a thread that does not end is told of no connection that others have",
+    async () => {
+      await using server = await startFaulty({
+        config: '[[filter]]\npath = "sleeping.ts"\n',
+        files: { "sleeping.ts": SLEEPING },
+      });
+      const sessions = await Promise.all(Array.from({ length: 20 }, () => begin(server)));
+      const [guilty, ...others] = sessions;
+      expectCodes(await guilty!.ask(SLEEP), "t");
+      expect((await statusOf(server)).stuckThreads).toBeGreaterThan(0);
+      for (const session of others) await pass(session);
+      expect(staleEntries(server.process.pid)).toEqual([]);
+      for (const session of sessions) session[Symbol.dispose]();
+    },
+  );
 });
+
+/** Entries of a process's event polls that are for another socket than the one that has their number now. */
+function staleEntries(pid: number): string[] {
+  const stale: string[] = [];
+  let polls = 0;
+  for (const name of readdirSync(`/proc/${pid}/fd`)) {
+    if (linkOf(pid, name) !== "anon_inode:[eventpoll]") continue;
+    polls += 1;
+    const entries = readFileSync(`/proc/${pid}/fdinfo/${name}`, "utf8");
+    for (const [, descriptor, inode] of entries.matchAll(/^tfd: +(\d+) .* ino:([0-9a-f]+) /gm)) {
+      const now = /^socket:\[(\d+)\]$/.exec(linkOf(pid, descriptor!))?.[1];
+      if (now !== undefined && Number(now) !== Number.parseInt(inode!, 16)) stale.push(`${name}: ${descriptor}`);
+    }
+  }
+  // The main thread's, that of the stuck one and that of its successor.
+  expect(polls).toBeGreaterThan(2);
+  return stale;
+}
+
+function linkOf(pid: number, descriptor: string): string {
+  try {
+    return readlinkSync(`/proc/${pid}/fd/${descriptor}`);
+  } catch {
+    return "";
+  }
+}

@@ -27,13 +27,13 @@ function contender(path: string, folder: string, log: Lines): Bun.Subprocess<"pi
       `const fs = require("node:fs"); const { existsSync, lstatSync, renameSync } = fs;
        // Between the look at what is there and its replacement: others have time to look as well.
        fs.renameSync = (from, to) => { Bun.sleepSync(5); renameSync(from, to); };
-       const { listen } = await import(${JSON.stringify(LISTENER)});
+       const { openListener } = await import(${JSON.stringify(LISTENER)});
        const path = ${JSON.stringify(path)};
        const options = { mode: 0o600, uid: null, gid: null, backlog: 8, onConnection() {}, onError(error) { throw error; } };
        const reader = Bun.stdin.stream().getReader();
        for (let round = 1; round <= ${ROUNDS}; round++) {
          while (!existsSync(${JSON.stringify(folder)} + "/go-" + round));
-         const result = await listen({ kind: "unix", path }, options).then((listener) => listener, (error) => error);
+         const result = await openListener({ kind: "unix", path }, options).then((listener) => listener, (error) => error);
          if (result instanceof Error) console.log(round, result.message);
          else console.log(round, "listens", lstatSync(path).ino);
          await reader.read();

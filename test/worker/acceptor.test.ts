@@ -322,7 +322,7 @@ describe("Acceptor", () => {
     const [descriptor, ...rest] = bench.table.listeningOf(ROW);
     expect(rest).toEqual([]);
     expect(descriptor).not.toBe(listeningSocket.descriptor);
-    expect(bench.listener.isDoor(descriptor!)).toBe(true);
+    expect(bench.listener.isOwn(descriptor!)).toBe(true);
     // Told once more, it goes on.
     bench.listen();
     expect(bench.table.listeningOf(ROW)).toEqual([descriptor!]);

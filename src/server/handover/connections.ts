@@ -240,11 +240,12 @@ export class Connections {
     // What it has accepted for others, and could not tell any more.
     for (const slot of this.#table.passedSlots()) this.addPassed(slot);
     const slots = this.#table.slotsOf(row).filter((slot) => this.#table.take(slot, row));
+    const eventPoll = this.#table.eventPollOf(row);
     for (const slot of slots) {
       const descriptor = this.#table.descriptorOf(slot);
       // A worker that has closed it, and could not tell any more, has given the number back: it may mean anything by now.
       if (this.#ledger.isAdopted(slot) && isSameFile(descriptor, this.#table.duplicateOf(slot))) {
-        replaceDescriptor(this.#nothing, descriptor);
+        replaceDescriptor(this.#nothing, descriptor, eventPoll);
       }
     }
     return slots;

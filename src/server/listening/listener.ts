@@ -66,7 +66,7 @@ export interface Listener {
 export interface SharedListener extends Listener {
   readonly listeningSocket: ListeningSocket;
   /** Whether a descriptor leads to its socket. */
-  isDoor(descriptor: number): boolean;
+  isOwn(descriptor: number): boolean;
 }
 
 /**
@@ -150,7 +150,7 @@ class ActiveListener implements SharedListener {
     };
   }
 
-  isDoor(descriptor: number): boolean {
+  isOwn(descriptor: number): boolean {
     return this.#fd !== null && isSameFile(this.#fd, descriptor);
   }
 

@@ -129,9 +129,11 @@ export class ListeningSockets {
 
   /** A worker is lost: it accepts no more, whatever it does on its way out. */
   revoke(row: number): void {
+    const eventPoll = this.#table.eventPollOf(row);
     for (const descriptor of this.#table.listeningOf(row)) {
       // It may have closed it, and the number be another's by now.
-      if (this.#listeners.some((listener) => listener.isDoor(descriptor))) replaceDescriptor(this.#nothing, descriptor);
+      if (!this.#listeners.some((listener) => listener.isOwn(descriptor))) continue;
+      replaceDescriptor(this.#nothing, descriptor, eventPoll);
     }
   }
 

@@ -1,0 +1,58 @@
+/**
+ * The event poll of a thread: the epoll instance that its event loop waits on. Its number is wanted by another thread,
+ * which has to take a descriptor out of it before the number is made to mean another file.
+ *
+ * Linux keeps an entry of an epoll instance by number and open file. As long as another descriptor of that file exists, an
+ * entry outlives the closing or replacing of its number, and nobody can name it any more: the event loop would be told of a
+ * socket whose memory Bun has freed, and the process would crash.
+ */
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { close, deadSocket } from "./libc.ts";
+
+const NO_HANDLERS = { open() {}, data() {}, error() {} };
+const FOLDER = "/proc/self";
+
+/** The descriptor of this thread's event poll; null where it cannot be told (macOS, no /proc). It stays the event loop's. */
+export function findEventPoll(): number | null {
+  if (process.platform !== "linux") return null;
+  // Only the event loop of this thread waits for a socket that has just been given to it.
+  const probe = deadSocket();
+  let taken: Promise<Bun.Socket>;
+  try {
+    // The types lack this overload of Bun.connect; `test/server/bun-behaviour.test.ts` pins it down.
+    const connect = Bun.connect as unknown as (options: object) => Promise<Bun.Socket>;
+    taken = connect({ fd: probe, socket: NO_HANDLERS });
+  } catch (error) {
+    close(probe);
+    throw error;
+  }
+  const found = pollOf(probe);
+  taken.then(
+    (socket) => socket.terminate(),
+    // Bun has closed it: it is connected to nothing.
+    () => {},
+  );
+  return found;
+}
+
+/** The event poll that has an entry for this number. */
+function pollOf(descriptor: number): number | null {
+  const entry = new RegExp(`^tfd: +${descriptor} `, "m");
+  for (const name of list(`${FOLDER}/fd`)) {
+    try {
+      if (readlinkSync(`${FOLDER}/fd/${name}`) !== "anon_inode:[eventpoll]") continue;
+      if (entry.test(readFileSync(`${FOLDER}/fdinfo/${name}`, "utf8"))) return Number(name);
+    } catch {
+      // Another thread has closed it meanwhile.
+    }
+  }
+  return null;
+}
+
+function list(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}
