@@ -153,10 +153,16 @@ export class ConnectionTable {
 
   /** A row is given to a new worker. */
   openRow(row: number): void {
-    Atomics.store(this.#words, this.#rowAt(row), 0);
+    Atomics.store(this.#words, this.#rowAt(row) + ROW.COUNT, 0);
     this.setEventPoll(row, null);
-    for (let listeningSocket = 0; listeningSocket < this.layout.listeningSockets; listeningSocket++)
+    this.forgetListening(row);
+  }
+
+  /** The numbers that the worker accepts by are not its own any more: other threads may have got them. */
+  forgetListening(row: number): void {
+    for (let listeningSocket = 0; listeningSocket < this.layout.listeningSockets; listeningSocket++) {
       this.setListening(row, listeningSocket, null);
+    }
   }
 
   /** The event poll of the worker's thread, null while it is not known: see `findEventPoll`. */

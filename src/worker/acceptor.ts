@@ -17,6 +17,9 @@ export interface AcceptorHost {
   readonly table: ConnectionTable;
   readonly listeningSockets: readonly ListeningSocket[];
   readonly allowed: BlockList | null;
+  /** From here on the main thread cannot take what this worker has, until {@link AcceptorHost.unlock}. */
+  lock(): void;
+  unlock(): void;
   /** Whether sessions may begin in this worker, as things stand at this moment. */
   mayKeep(): boolean;
   /** A connection gets this slot. */
@@ -97,9 +100,14 @@ export class Acceptor {
   pause(): void {
     const { table, row } = this.#host;
     for (const [index, listener] of this.#listening.splice(0).entries()) {
-      // First: the number may be another's afterwards.
-      table.setListening(row, index, null);
-      listener.stop();
+      // First: the number may be another's afterwards. The main thread must not be about to replace it.
+      this.#host.lock();
+      try {
+        table.setListening(row, index, null);
+        listener.stop();
+      } finally {
+        this.#host.unlock();
+      }
     }
   }
 

@@ -131,6 +131,10 @@ class Server {
         table,
         listeningSockets,
         allowed: allowedBy(config),
+        lock: () => {
+          if (!ledger.lock(row)) ledger.park(row);
+        },
+        unlock: () => ledger.unlock(row),
         mayKeep: () => !this.#isEnding && table.current === generation,
         prepare(slot) {
           ledger.offer(slot);

@@ -31,7 +31,15 @@ export interface Page {
 }
 
 /** README.md, the pages below docs, and bench/README.md when it is there. */
-export const PAGES: readonly Page[] = ["README.md", "SECURITY.md", "docs/*.md", "docs/handlers/*.md", "bench/README.md"]
+export const PAGES: readonly Page[] = [
+  "README.md",
+  "CONTRIBUTING.md",
+  "SECURITY.md",
+  "test/README.md",
+  "docs/*.md",
+  "docs/handlers/*.md",
+  "bench/README.md",
+]
   .flatMap((pattern) => [...new Glob(pattern).scanSync({ cwd: ROOT })].toSorted())
   .map((file) => readPage(file, readFileSync(join(ROOT, file), "utf8")));
 

@@ -47,6 +47,8 @@ class Bench {
         table: this.table,
         listeningSockets: [listener.listeningSocket],
         allowed: null,
+        lock() {},
+        unlock() {},
         mayKeep: () => this.isCurrent,
         prepare: (slot) => expect(this.table.slotsOf(ROW)).not.toContain(slot),
         keep: (slot, peer, socket) => this.#note(() => this.kept.push({ slot, peer, socket })),

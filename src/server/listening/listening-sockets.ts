@@ -135,6 +135,8 @@ export class ListeningSockets {
       if (!this.#listeners.some((listener) => listener.isOwn(descriptor))) continue;
       replaceDescriptor(this.#nothing, descriptor, eventPoll);
     }
+    // Its thread gives the numbers back when it ends, and the next worker gets them.
+    this.#table.forgetListening(row);
   }
 
   /** Addresses whose socket file is gone, or another's. */

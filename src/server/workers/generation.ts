@@ -581,7 +581,9 @@ export class Generation {
   }
 
   #gone(member: Member, reason: string): void {
-    const { events, ledger, rows } = this.#options;
+    const { events, ledger, rows, table } = this.#options;
+    // With its thread its descriptors were closed: another worker may accept by the same numbers already.
+    table.forgetListening(member.row);
     const wasServing = member.isServing;
     const busySlot = ledger.busySlot(member.row);
     const isMember = this.#members[member.place] === member;
