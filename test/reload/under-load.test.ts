@@ -24,7 +24,8 @@ const CLIENTS = 20;
 const LASTING = 5;
 const MESSAGES = 4;
 const WARM_UP = 20;
-const RELOADS = 200;
+/** The soak reloads for as long as one likes. */
+const RELOADS = 60;
 
 /**
  * Stamps what its generation says at each step: its own version, that of a module and that of a JSON file, at helo, at
