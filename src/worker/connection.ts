@@ -10,7 +10,6 @@ import { Conversation, type ConversationHost } from "../handler/conversation.ts"
 import type { Report } from "../handler/report.ts";
 import { USER_MACRO } from "../handler/reporter.ts";
 import { describeThrown } from "../handler/site.ts";
-import type { Ledger } from "../shared/ledger.ts";
 import { excerpt } from "../protocol/bytes.ts";
 import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
 import { suffices, type Wants } from "../protocol/negotiate.ts";
@@ -19,15 +18,18 @@ import { ProtocolError } from "../protocol/errors.ts";
 import type { EventPhase, PacketTap } from "../protocol/session.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { ResumedSession } from "../shared/messages.ts";
+import { AHEAD_FLAGS, FLAG, type SessionRecords } from "../shared/session-records.ts";
+import type { WorkerRows } from "../shared/worker-rows.ts";
 
 /** What connections share in their worker. */
 export interface ConnectionHome {
-  /** The worker's row in the ledger. */
+  /** The worker's row in {@link WorkerRows}. */
   readonly row: number;
   readonly chain: Chain;
   /** Serves one connection at a time: it is empty whenever a socket callback begins. */
   readonly writer: ReplyWriter;
-  readonly ledger: Ledger;
+  readonly workerRows: WorkerRows;
+  readonly records: SessionRecords;
   readonly reportsAccepted: boolean;
   /** Whether each packet is traced. */
   readonly tracesPackets: boolean;
@@ -115,10 +117,10 @@ export class Connection implements ConversationHost, PacketTap {
     if (!home.tracesPackets) session.tapped = RECORDED;
     if (resume === null) return;
     // On record before anything is worked on: this worker may be lost as well.
-    home.ledger.setOptions(slot, resume.version, resume.actions, resume.protocol);
-    home.ledger.setContext(slot, resume.context);
+    home.records.setOptions(slot, resume.version, resume.actions, resume.protocol);
+    home.records.setContext(slot, resume.context);
     this.#conversation.resume(resume, resume.skippedFilters);
-    home.ledger.setState(slot, session.resumableState, session.standing);
+    home.records.setState(slot, session.resumableState, session.standing);
     this.#recordRead();
   }
 
@@ -161,7 +163,7 @@ export class Connection implements ConversationHost, PacketTap {
     this.#recordRead();
     if (!this.#hasRead) {
       this.#hasRead = true;
-      this.#home.ledger.setRead(this.slot);
+      this.#home.records.setFlags(this.slot, FLAG.READ);
     }
     // On record first: if the connection was taken from this worker meanwhile, this read is not lost.
     this.#stopIfClaimed();
@@ -184,18 +186,18 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   #sendRest(socket: MailSocket, unsent: Uint8Array): void {
-    const { ledger, row } = this.#home;
-    if (!ledger.lock(row)) ledger.park(row);
+    const { records, row, workerRows } = this.#home;
+    if (!workerRows.lock(row)) workerRows.park(row);
     let taken: number;
     try {
       taken = socket.write(unsent, this.#sent, unsent.length - this.#sent);
       this.#sent += Math.max(0, taken);
       if (this.#sent === unsent.length) {
         this.#unsent = null;
-        ledger.setSent(this.slot);
+        records.setFlags(this.slot, 0, FLAG.UNSENT);
       }
     } finally {
-      ledger.unlock(row);
+      workerRows.unlock(row);
     }
     if (taken < 0) {
       this.#lost();
@@ -216,14 +218,14 @@ export class Connection implements ConversationHost, PacketTap {
       // It may be the descriptor that was taken from this worker, and not the peer that is gone.
       this.#stopIfClaimed();
       if (this.#isReleased) return;
-      this.#home.ledger.setOver(this.slot);
+      this.#home.records.setFlags(this.slot, FLAG.OVER);
       this.#unsent = null;
       this.#conversation.hangUp();
     } catch (error) {
       this.#complain(error);
     } finally {
       this.#isClosed = true;
-      this.#home.ledger.leave(this.#home.row);
+      this.#home.workerRows.leave(this.#home.row);
       // Whatever went wrong: the slot and the main thread's copy have to be given back.
       this.#home.writer.clear();
       if (this.#isReleased) this.#home.released(this);
@@ -234,12 +236,12 @@ export class Connection implements ConversationHost, PacketTap {
   /** Lets the session go on elsewhere, if it is between messages and nothing of it is under way here. */
   release(): void {
     const { session } = this.#conversation;
-    const { chain, ledger, releaseFor } = this.#home;
+    const { chain, records, releaseFor } = this.#home;
     if (releaseFor === null || this.#socket === null) return;
     if (this.#isReleased || this.#isEnding || this.#isClosed) return;
     if (this.#home.isStandIn && !this.#hasRead) return;
     if (!this.isBetweenMessages || session.framer.hasRest || !session.mayMove) return;
-    if (!suffices(session.options, chain.wants, releaseFor) || !ledger.mayResume(this.slot)) return;
+    if (!suffices(session.options, chain.wants, releaseFor) || !records.mayResume(this.slot)) return;
     this.#isReleased = true;
     // Nothing is read from now on, so nothing can be lost; the main thread's copy keeps the peer from noticing.
     this.#socket.pause();
@@ -263,7 +265,7 @@ export class Connection implements ConversationHost, PacketTap {
   // What the conversation asks for: see `ConversationHost`.
 
   resume(): void {
-    this.#home.ledger.leave(this.#home.row);
+    this.#home.workerRows.leave(this.#home.row);
     if (this.#isClosed) {
       // An `abort` or `close` handler of a connection that is gone.
       this.#conversation.pump();
@@ -282,31 +284,26 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** Sends what the writer holds, and records what is owed after it: nobody may take this worker's place in between. */
   #settle(): void {
-    const { ledger, row, writer } = this.#home;
+    const { records, row, workerRows, writer } = this.#home;
     if (this.#isClosed) {
       writer.clear();
       return;
     }
-    if (!ledger.lock(row)) ledger.park(row);
+    if (!workerRows.lock(row)) workerRows.park(row);
     let isGone: boolean;
     try {
       isGone = writer.length > 0 && !this.#write();
       const { isWaiting, session, standing } = this.#conversation;
       const { framer } = session;
       const owing = session.owing(isWaiting);
-      ledger.setState(this.slot, session.resumableState, standing);
+      records.setState(this.slot, session.resumableState, standing);
       this.#recordAhead();
-      ledger.settle(
-        this.slot,
-        isWaiting,
-        framer.owed + (owing === 0 ? 0 : 1),
-        owing,
-        session.untaken,
-        this.#unsent !== null,
-      );
+      if (!isWaiting) records.endCall(this.slot);
+      records.settle(this.slot, framer.owed + (owing === 0 ? 0 : 1), owing, session.untaken);
+      records.setFlags(this.slot, this.#unsent === null ? 0 : FLAG.UNSENT, FLAG.UNSENT);
     } finally {
       // A lock that stays would keep the main thread from ever taking this worker's connections.
-      ledger.unlock(row);
+      workerRows.unlock(row);
     }
     if (isGone) this.#lost();
   }
@@ -365,43 +362,49 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   count(counter: WorkerCounter): void {
-    this.#home.ledger.count(this.#home.row, counter);
+    this.#home.workerRows.count(this.#home.row, counter);
   }
 
   calling(phase: EventPhase, filter: ChainFilter): void {
     // A closed connection has given its slot back.
     if (this.#isClosed) return;
-    const { ledger, row } = this.#home;
+    const { records, row, workerRows } = this.#home;
     const { session, standing } = this.#conversation;
     if (this.#isBeginningAhead) this.#recordAhead();
     // Of the others the phase tells whether a message is open.
-    if (phase.scope === "none") ledger.setState(this.slot, session.resumableState, standing);
-    ledger.enter(row, this.slot, phase, filter.index, session.untaken);
+    if (phase.scope === "none") records.setState(this.slot, session.resumableState, standing);
+    records.enter(this.slot, phase, filter.index, session.untaken);
+    workerRows.enter(row, this.slot);
   }
 
   suspended(alreadyMs: number | null): void {
-    const { ledger, row } = this.#home;
-    if (alreadyMs !== null && !this.#isClosed) ledger.wait(this.slot, alreadyMs);
-    ledger.leave(row);
+    const { records, row, workerRows } = this.#home;
+    if (alreadyMs !== null && !this.#isClosed) records.wait(this.slot, alreadyMs);
+    workerRows.leave(row);
   }
 
   /** On record before it is worked on: what this read has brought, and what it owes. */
   #recordRead(): void {
     const { isWaiting, session } = this.#conversation;
     session.survey();
-    this.#home.ledger.recordRead(this.slot, session.framer, session.untaken, session.owing(isWaiting));
+    this.#home.records.recordRead(this.slot, session.framer, session.untaken, session.owing(isWaiting));
     this.#recordAhead();
   }
 
   #recordAhead(): void {
     const { hasMacrosAhead, isBeginningAhead, isInContext, answersContext } = this.#conversation.session;
     this.#isBeginningAhead = isBeginningAhead;
-    this.#home.ledger.setAhead(this.slot, hasMacrosAhead, isBeginningAhead, isInContext, answersContext);
+    const flags =
+      (hasMacrosAhead ? FLAG.MACROS_AHEAD : 0) |
+      (isBeginningAhead ? FLAG.BEGINNING_AHEAD : 0) |
+      (isInContext ? FLAG.IN_CONTEXT : 0) |
+      (answersContext ? FLAG.ANSWERS_CONTEXT : 0);
+    this.#home.records.setFlags(this.slot, flags, AHEAD_FLAGS);
   }
 
   #stopIfClaimed(): void {
-    const { ledger, row } = this.#home;
-    if (ledger.isClaimed(row)) ledger.park(row);
+    const { row, workerRows } = this.#home;
+    if (workerRows.isClaimed(row)) workerRows.park(row);
   }
 
   /** Works on what was read until bytes are missing, a handler is awaited, or the replies do not leave. */
@@ -423,7 +426,7 @@ export class Connection implements ConversationHost, PacketTap {
     } catch (error) {
       problem = error;
     }
-    this.#home.ledger.leave(this.#home.row);
+    this.#home.workerRows.leave(this.#home.row);
     const { isWaiting } = conversation;
     this.#settle();
     if (this.#isClosed) return;
@@ -495,12 +498,12 @@ export class Connection implements ConversationHost, PacketTap {
   #hangUp(): void {
     try {
       this.#unsent = null;
-      this.#home.ledger.setOver(this.slot);
+      this.#home.records.setFlags(this.slot, FLAG.OVER);
       this.#conversation.hangUp();
     } catch (error) {
       this.#complain(error);
     } finally {
-      this.#home.ledger.leave(this.#home.row);
+      this.#home.workerRows.leave(this.#home.row);
       this.#home.writer.clear();
       this.#end();
     }
@@ -511,7 +514,7 @@ export class Connection implements ConversationHost, PacketTap {
     this.#isEnding = true;
     const socket = this.#socket;
     try {
-      this.#home.ledger.setOver(this.slot);
+      this.#home.records.setFlags(this.slot, FLAG.OVER);
       socket?.shutdown();
       socket?.end();
     } catch (error) {
@@ -534,7 +537,7 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** See `PacketTap`. */
   seen(code: number, bytes: Uint8Array, start: number, end: number): void {
-    const { ledger } = this.#home;
+    const { records } = this.#home;
     const { isInContext } = this.#conversation.session;
     if (this.#home.tracesPackets) {
       this.#home.log(
@@ -547,17 +550,17 @@ export class Connection implements ConversationHost, PacketTap {
     switch (code) {
       case COMMAND.OPTNEG: {
         const { version, actions, protocol } = this.#conversation.session.options;
-        ledger.setOptions(this.slot, version, actions, protocol);
+        records.setOptions(this.slot, version, actions, protocol);
         // Nobody else could answer it, so it leaves before a handler runs.
         this.flush();
         return;
       }
       case COMMAND.QUIT:
-        ledger.setOver(this.slot);
+        records.setFlags(this.slot, FLAG.OVER);
         return;
       case COMMAND.QUIT_NC:
-        ledger.forgetContext(this.slot);
-        ledger.setAnew(this.slot);
+        records.forgetContext(this.slot);
+        records.setFlags(this.slot, FLAG.ANEW);
         return;
       case COMMAND.MACRO:
         this.#keepQueueId(bytes, start, end);
@@ -566,24 +569,24 @@ export class Connection implements ConversationHost, PacketTap {
         this.#keepMail(bytes, start);
         return;
       case COMMAND.CONNECT:
-        ledger.setAnew(this.slot);
+        records.setFlags(this.slot, FLAG.ANEW);
         break;
       default:
     }
-    ledger.keepContext(this.slot, code, bytes, start, end);
+    records.keepContext(this.slot, code, bytes, start, end);
   }
 
   /** Both mail servers name the queue id first: Sendmail from MAIL on, Postfix once it has accepted a recipient. */
   #keepQueueId(bytes: Uint8Array, start: number, end: number): void {
     const isThere = bytes[start + 1] === QUEUE_ID_MACRO && bytes[start + 2] === 0;
     const valueEnd = isThere ? bytes.indexOf(0, start + 3) : -1;
-    if (valueEnd !== -1 && valueEnd < end) this.#home.ledger.setQueueId(this.slot, bytes, start + 3, valueEnd);
-    else if (bytes[start] === COMMAND.MAIL) this.#home.ledger.setQueueId(this.slot, bytes, 0, 0);
+    if (valueEnd !== -1 && valueEnd < end) this.#home.records.setQueueId(this.slot, bytes, start + 3, valueEnd);
+    else if (bytes[start] === COMMAND.MAIL) this.#home.records.setQueueId(this.slot, bytes, 0, 0);
   }
 
   #keepMail(bytes: Uint8Array, start: number): void {
     const { firstLength, macros } = this.#conversation.session;
-    this.#home.ledger.setMail(this.slot, bytes, start, start + firstLength, macros.get(USER_MACRO) ?? "");
+    this.#home.records.setMail(this.slot, bytes, start, start + firstLength, macros.get(USER_MACRO) ?? "");
   }
 
   #traceReplies(buffer: Buffer, length: number): void {

@@ -1,6 +1,6 @@
 /** What becomes of a session whose worker is lost, as a table: from the record to the replies and to what goes on. */
 import { describe, expect, test } from "bun:test";
-import type { SlotRecord } from "../../src/shared/ledger.ts";
+import type { SlotRecord } from "../../src/shared/session-records.ts";
 import { type Circumstances, handOver, recover } from "../../src/server/handover/recovery.ts";
 import { cmd } from "../protocol/wire.ts";
 

@@ -1,7 +1,7 @@
 /** What is logged and counted of a session whose worker was lost: the same words as for verdicts that a worker gives. */
 import { dirname } from "node:path";
 import type { ServerCounter, WorkerCounter } from "../../counters.ts";
-import type { SlotRecord } from "../../shared/ledger.ts";
+import type { SlotRecord } from "../../shared/session-records.ts";
 import { decodeText, EMPTY, readU32 } from "../../protocol/bytes.ts";
 import { COMMAND, LENGTH_BYTES } from "../../protocol/constants.ts";
 import { type Client, readClient } from "../../protocol/client.ts";

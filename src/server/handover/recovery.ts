@@ -5,7 +5,7 @@
  */
 import { type Fallback, type FallbackVerdict, strictest } from "../../handler/fallback.ts";
 import type { SkippedFilter } from "../../handler/conversation.ts";
-import type { SlotRecord } from "../../shared/ledger.ts";
+import type { SlotRecord } from "../../shared/session-records.ts";
 import { COMMAND, LENGTH_BYTES } from "../../protocol/constants.ts";
 import { PLAIN_REPLIES } from "../../protocol/encode.ts";
 import { isOfMessage, PHASES, PHASE_LIST } from "../../protocol/phases.ts";

@@ -1,12 +1,9 @@
 /**
- * The shared memory between the main thread and its workers: one layout, one file. A worker writes here, before it
- * runs the handlers of a read, what the main thread needs to answer for it should it not come back: where the next
- * packet begins, what is owed, and the packets that made the session what it is (design 2.2). Nothing here allocates.
- *
- * A worker writes to a peer only while it holds the lock of its row, and records what the write has settled before it
- * lets go. So whoever finds the lock free, and takes it for good, finds records that agree with what the peers got.
+ * Shared memory between the main thread and its workers, a record for each connection's session. Before a worker runs the
+ * handlers of a read, it writes here what the main thread needs to answer for the session should the worker be lost:
+ * where the next packet begins, which replies are owed, and the packets that began the session. Nothing here allocates
+ * but {@link SessionRecords.read}, which the main thread calls.
  */
-import { COUNTER_INDEX, WORKER_COUNTERS, type WorkerCounter } from "../counters.ts";
 import { decodeText, encodeText } from "../protocol/bytes.ts";
 import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
 import type { Framer } from "../protocol/framer.ts";
@@ -70,43 +67,25 @@ const SLOT = {
   MAIL_AT: 19,
 } as const;
 
-/** A reply has left in part. */
-const UNSENT = 1;
-/** The session is over but for the end of its connection. */
-const OVER = 2;
-/** See {@link SlotRecord}. */
-const MACROS_AHEAD = 4;
-const IN_CONTEXT = 8;
-const ANSWERS_CONTEXT = 16;
-const ANEW = 32;
-const BEGINNING_AHEAD = 64;
-const READ = 128;
-
-/** Bytes per worker: words, then counters as 64 bit floats. */
-const ROW_BYTES = 256;
-const COUNTERS_AT = 64;
-const ROW = {
-  LOCK: 0,
-  /** The slot whose handler runs, plus 1; 0 while none does. */
-  BUSY_SLOT: 1,
-  /** Counts up while the worker returns to its event loop, and with each read that it has worked on. */
-  BEAT: 2,
-  /** Mebibytes of the worker's heap. */
-  HEAP: 3,
+/** The flags of a session, or'ed in one word. */
+export const FLAG = {
+  /** A reply has left in part. */
+  UNSENT: 1,
+  /** The session is over but for the end of its connection. */
+  OVER: 2,
+  /** See {@link SlotRecord} for those that follow. */
+  MACROS_AHEAD: 4,
+  IN_CONTEXT: 8,
+  ANSWERS_CONTEXT: 16,
+  ANEW: 32,
+  BEGINNING_AHEAD: 64,
+  READ: 128,
 } as const;
+/** The flags that tell what has come and was not worked on. */
+export const AHEAD_FLAGS = FLAG.MACROS_AHEAD | FLAG.BEGINNING_AHEAD | FLAG.IN_CONTEXT | FLAG.ANSWERS_CONTEXT;
 
-/** The lock of a row. */
-const FREE = 0;
-const WRITING = 1;
-/** The main thread has taken the worker's connections from it. */
-const CLAIMED = 2;
-
-/** A worker shows so often that it returns to its event loop. */
-export const BEAT_MS = 100;
-
-export interface LedgerLayout {
+export interface SessionRecordsLayout {
   readonly buffer: SharedArrayBuffer;
-  readonly workers: number;
   readonly slots: number;
 }
 
@@ -154,101 +133,34 @@ export interface SlotRecord {
   readonly messageMs: number;
 }
 
-export class Ledger {
-  readonly layout: LedgerLayout;
+export class SessionRecords {
+  readonly layout: SessionRecordsLayout;
   readonly #words: Int32Array;
   readonly #bytes: Uint8Array;
-  readonly #counters: Float64Array;
 
-  static create(workers: number, slots: number): Ledger {
-    const buffer = new SharedArrayBuffer(workers * ROW_BYTES + slots * SLOT_BYTES);
-    return new Ledger({ buffer, workers, slots });
+  static create(slots: number): SessionRecords {
+    return new SessionRecords({ buffer: new SharedArrayBuffer(slots * SLOT_BYTES), slots });
   }
 
-  constructor(layout: LedgerLayout) {
+  constructor(layout: SessionRecordsLayout) {
     this.layout = layout;
     this.#words = new Int32Array(layout.buffer);
     this.#bytes = new Uint8Array(layout.buffer);
-    this.#counters = new Float64Array(layout.buffer, 0, (layout.workers * ROW_BYTES) / 8);
   }
-
-  // Rows: what a worker does.
-
-  /** A row is given to a new worker. */
-  openRow(row: number): void {
-    this.#words.fill(0, (row * ROW_BYTES) / 4, ((row + 1) * ROW_BYTES) / 4);
-  }
-
-  /** The worker is about to write to a peer. @returns false if it may not any more: its connections were taken from it */
-  lock(row: number): boolean {
-    return Atomics.compareExchange(this.#words, this.#rowAt(row) + ROW.LOCK, FREE, WRITING) === FREE;
-  }
-
-  unlock(row: number): void {
-    Atomics.store(this.#words, this.#rowAt(row) + ROW.LOCK, FREE);
-  }
-
-  isClaimed(row: number): boolean {
-    return Atomics.load(this.#words, this.#rowAt(row) + ROW.LOCK) === CLAIMED;
-  }
-
-  /** Takes the worker's connections from it, for good. @returns false if it is writing: try again */
-  claim(row: number): boolean {
-    return Atomics.compareExchange(this.#words, this.#rowAt(row) + ROW.LOCK, FREE, CLAIMED) !== WRITING;
-  }
-
-  /** Never returns: the worker's connections are not its own any more, or will not be in a moment, and it is ended then. */
-  park(row: number): never {
-    const at = this.#rowAt(row) + ROW.LOCK;
-    for (;;) Atomics.wait(this.#words, at, Atomics.load(this.#words, at), 1000);
-  }
-
-  /** A timer of the worker has run. */
-  beat(row: number, heapBytes: number): void {
-    const at = this.#rowAt(row);
-    Atomics.add(this.#words, at + ROW.BEAT, 1);
-    this.#words[at + ROW.HEAP] = heapBytes / 2 ** 20;
-  }
-
-  /** Differs from one look to the next while the worker returns to its event loop. */
-  beats(row: number): number {
-    return Atomics.load(this.#words, this.#rowAt(row) + ROW.BEAT);
-  }
-
-  heapBytes(row: number): number {
-    return this.#words[this.#rowAt(row) + ROW.HEAP]! * 2 ** 20;
-  }
-
-  /** The slot of the handler that runs in that worker, null if none is known to. */
-  busySlot(row: number): number | null {
-    const slot = Atomics.load(this.#words, this.#rowAt(row) + ROW.BUSY_SLOT);
-    return slot === 0 ? null : slot - 1;
-  }
-
-  count(row: number, counter: WorkerCounter): void {
-    this.#counters[(row * ROW_BYTES + COUNTERS_AT) / 8 + COUNTER_INDEX[counter]]! += 1;
-  }
-
-  counters(row: number): number[] {
-    const from = (row * ROW_BYTES + COUNTERS_AT) / 8;
-    return [...this.#counters.subarray(from, from + WORKER_COUNTERS.length)];
-  }
-
-  // Slots: what is known of a connection.
 
   /** A slot is about to be given to a worker; what was known of it is forgotten. */
   offer(slot: number): void {
-    const at = this.#slotAt(slot);
+    const at = slotAt(slot);
     this.#words.fill(0, at, at + SLOT_WORDS);
   }
 
   /** The worker has taken the descriptor. */
   adopt(slot: number): void {
-    Atomics.store(this.#words, this.#slotAt(slot) + SLOT.ADOPTED, 1);
+    Atomics.store(this.#words, slotAt(slot) + SLOT.ADOPTED, 1);
   }
 
   isAdopted(slot: number): boolean {
-    return Atomics.load(this.#words, this.#slotAt(slot) + SLOT.ADOPTED) === 1;
+    return Atomics.load(this.#words, slotAt(slot) + SLOT.ADOPTED) === 1;
   }
 
   /**
@@ -258,7 +170,7 @@ export class Ledger {
    * @param owing the command of the packet at hand if its reply is still to come, else 0
    */
   recordRead(slot: number, framer: Framer, untaken: number, owing: number): void {
-    const at = this.#slotAt(slot);
+    const at = slotAt(slot);
     const words = this.#words;
     words[at + SLOT.OWED] = framer.owed + (owing === 0 ? 0 : 1);
     words[at + SLOT.FIRST_OWED] = owing === 0 ? framer.firstOwed : owing;
@@ -288,96 +200,48 @@ export class Ledger {
   }
 
   /** A handler begins to run. */
-  enter(row: number, slot: number, phase: PhaseInfo, filter: number, untaken: number): void {
-    const at = this.#slotAt(slot);
+  enter(slot: number, phase: PhaseInfo, filter: number, untaken: number): void {
+    const at = slotAt(slot);
     this.#words[at + SLOT.CALL] = ((phase.index + 1) << 16) | (filter + 1);
     this.#words[at + SLOT.UNTAKEN] = untaken;
-    Atomics.store(this.#words, this.#rowAt(row) + ROW.BUSY_SLOT, slot + 1);
   }
 
   /** A handler is awaited for the first time in this phase. @param alreadyMs what was waited for it in another worker */
   wait(slot: number, alreadyMs: number): void {
-    this.#words[this.#slotAt(slot) + SLOT.WAITING_SINCE] = Date.now() - alreadyMs;
+    this.#words[slotAt(slot) + SLOT.WAITING_SINCE] = Date.now() - alreadyMs;
   }
 
-  /**
-   * No handler runs any more, though one may be awaited. It counts as a return to the event loop: as long as a poll finds
-   * more than 1,024 sockets ready, Bun 1.4.5 polls again at once, and no timer beats.
-   */
-  leave(row: number): void {
-    const at = this.#rowAt(row);
-    Atomics.store(this.#words, at + ROW.BUSY_SLOT, 0);
-    Atomics.add(this.#words, at + ROW.BEAT, 1);
+  /** No handler of the session runs or is awaited. */
+  endCall(slot: number): void {
+    this.#words[slotAt(slot) + SLOT.CALL] = 0;
   }
 
   /**
    * What was read has been worked on as far as it goes, and its replies have left (the lock is held, if there were any).
-   * @param isWaiting a handler is awaited
    * @param owed replies that are still to come
    * @param firstOwed the command of the first, 0 if that is not known
    */
-  settle(
-    slot: number,
-    isWaiting: boolean,
-    owed: number,
-    firstOwed: number,
-    untaken: number,
-    isHalfSent: boolean,
-  ): void {
-    const at = this.#slotAt(slot);
+  settle(slot: number, owed: number, firstOwed: number, untaken: number): void {
+    const at = slotAt(slot);
     const words = this.#words;
-    if (!isWaiting) words[at + SLOT.CALL] = 0;
     words[at + SLOT.OWED] = owed;
     words[at + SLOT.FIRST_OWED] = firstOwed;
     words[at + SLOT.UNTAKEN] = untaken;
-    this.#flag(at, UNSENT, isHalfSent);
   }
 
   /** @param standing see {@link SlotRecord} */
   setState(slot: number, state: SessionState, standing: number): void {
-    this.#words[this.#slotAt(slot) + SLOT.STATE] = SESSION_STATES.indexOf(state) | (standing << 8);
+    this.#words[slotAt(slot) + SLOT.STATE] = SESSION_STATES.indexOf(state) | (standing << 8);
   }
 
-  /** See {@link SlotRecord}. */
-  setAhead(
-    slot: number,
-    hasMacrosAhead: boolean,
-    isBeginningAhead: boolean,
-    isInContext: boolean,
-    answersContext: boolean,
-  ): void {
-    const at = this.#slotAt(slot);
-    const flags = this.#words[at + SLOT.FLAGS]! & ~(MACROS_AHEAD | BEGINNING_AHEAD | IN_CONTEXT | ANSWERS_CONTEXT);
-    this.#words[at + SLOT.FLAGS] =
-      flags |
-      (hasMacrosAhead ? MACROS_AHEAD : 0) |
-      (isBeginningAhead ? BEGINNING_AHEAD : 0) |
-      (isInContext ? IN_CONTEXT : 0) |
-      (answersContext ? ANSWERS_CONTEXT : 0);
-  }
-
-  /** The worker has read from the connection. */
-  setRead(slot: number): void {
-    this.#flag(this.#slotAt(slot), READ, true);
-  }
-
-  /** A session begins on a connection that had one before. */
-  setAnew(slot: number): void {
-    this.#flag(this.#slotAt(slot), ANEW, true);
-  }
-
-  /** What was unsent has left. */
-  setSent(slot: number): void {
-    this.#flag(this.#slotAt(slot), UNSENT, false);
-  }
-
-  /** The session has ended: nothing is to go on. */
-  setOver(slot: number): void {
-    this.#flag(this.#slotAt(slot), OVER, true);
+  /** Sets some of the flags, and clears others: {@link FLAG}, or'ed. Those that are in neither stay as they are. */
+  setFlags(slot: number, set: number, clear = 0): void {
+    const at = slotAt(slot) + SLOT.FLAGS;
+    this.#words[at] = (this.#words[at]! & ~clear) | set;
   }
 
   setOptions(slot: number, version: number, actions: number, protocol: number): void {
-    const at = this.#slotAt(slot);
+    const at = slotAt(slot);
     this.#words[at + SLOT.VERSION] = version;
     this.#words[at + SLOT.ACTIONS] = actions;
     this.#words[at + SLOT.PROTOCOL] = protocol;
@@ -385,13 +249,13 @@ export class Ledger {
 
   /** Keeps `bytes[start, end)` as the queue id of the message at hand, for the log; too long a one is cut. */
   setQueueId(slot: number, bytes: Uint8Array, start: number, end: number): void {
-    const at = this.#slotAt(slot);
+    const at = slotAt(slot);
     this.#words[at + SLOT.QUEUE_ID_LENGTH] = this.#keep(at * 4 + QUEUE_ID_AT, QUEUE_ID_BYTES, bytes, start, end);
   }
 
   /** MAIL has come: keeps `bytes[start, end)` as its sender, and the name that its client has authenticated as. */
   setMail(slot: number, bytes: Uint8Array, start: number, end: number, user: string): void {
-    const at = this.#slotAt(slot);
+    const at = slotAt(slot);
     this.#words[at + SLOT.SENDER_LENGTH] = this.#keep(at * 4 + SENDER_AT, SENDER_BYTES, bytes, start, end) + 1;
     this.#words[at + SLOT.USER_LENGTH] = user === "" ? 0 : this.#keepText(at * 4 + USER_AT, USER_BYTES, user);
     this.#words[at + SLOT.MAIL_AT] = Date.now();
@@ -411,7 +275,7 @@ export class Ledger {
 
   /** The session has ended, and its connection may serve another one. */
   forgetContext(slot: number): void {
-    const at = this.#slotAt(slot);
+    const at = slotAt(slot);
     this.#words[at + SLOT.CONTEXT_LENGTH] = 0;
     this.#words[at + SLOT.CONNECT_LENGTH] = 0;
   }
@@ -423,7 +287,7 @@ export class Ledger {
   keepContext(slot: number, code: number, bytes: Uint8Array, start: number, end: number): void {
     const of = code === COMMAND.MACRO ? bytes[start] : code;
     if (of !== COMMAND.CONNECT && of !== COMMAND.HELO) return;
-    const at = this.#slotAt(slot);
+    const at = slotAt(slot);
     const words = this.#words;
     let length = words[at + SLOT.CONTEXT_LENGTH]!;
     const connectLength = words[at + SLOT.CONNECT_LENGTH]!;
@@ -465,11 +329,11 @@ export class Ledger {
 
   /** Whether another worker could go on with the session: its first packets are all there. */
   mayResume(slot: number): boolean {
-    return this.#words[this.#slotAt(slot) + SLOT.CONTEXT_LENGTH]! >= 0;
+    return this.#words[slotAt(slot) + SLOT.CONTEXT_LENGTH]! >= 0;
   }
 
   read(slot: number): SlotRecord {
-    const at = this.#slotAt(slot);
+    const at = slotAt(slot);
     const words = this.#words;
     const length = words[at + SLOT.CONTEXT_LENGTH]!;
     const from = at * 4 + CONTEXT_AT;
@@ -494,14 +358,14 @@ export class Ledger {
       actions: words[at + SLOT.ACTIONS]!,
       protocol: words[at + SLOT.PROTOCOL]!,
       context: length < 0 ? null : this.#bytes.slice(from, from + length),
-      isHalfSent: (flags & UNSENT) !== 0,
-      isOver: (flags & OVER) !== 0,
-      hasMacrosAhead: (flags & MACROS_AHEAD) !== 0,
-      isBeginningAhead: (flags & BEGINNING_AHEAD) !== 0,
-      isInContext: (flags & IN_CONTEXT) !== 0,
-      answersContext: (flags & ANSWERS_CONTEXT) !== 0,
-      isAnew: (flags & ANEW) !== 0,
-      hasRead: (flags & READ) !== 0,
+      isHalfSent: (flags & FLAG.UNSENT) !== 0,
+      isOver: (flags & FLAG.OVER) !== 0,
+      hasMacrosAhead: (flags & FLAG.MACROS_AHEAD) !== 0,
+      isBeginningAhead: (flags & FLAG.BEGINNING_AHEAD) !== 0,
+      isInContext: (flags & FLAG.IN_CONTEXT) !== 0,
+      answersContext: (flags & FLAG.ANSWERS_CONTEXT) !== 0,
+      isAnew: (flags & FLAG.ANEW) !== 0,
+      hasRead: (flags & FLAG.READ) !== 0,
       queueId: this.#text(at * 4 + QUEUE_ID_AT, words[at + SLOT.QUEUE_ID_LENGTH]!),
       user: this.#text(at * 4 + USER_AT, words[at + SLOT.USER_LENGTH]!),
       sender: senderLength === 0 ? null : this.#text(at * 4 + SENDER_AT, senderLength - 1),
@@ -513,14 +377,9 @@ export class Ledger {
     return decodeText(this.#bytes, from, from + length);
   }
 
-  #flag(at: number, flag: number, isSet: boolean): void {
-    if (isSet) this.#words[at + SLOT.FLAGS]! |= flag;
-    else this.#words[at + SLOT.FLAGS]! &= ~flag;
-  }
-
   /** The code of the last whole packet between two places of the record, 0 if there is none. */
   #lastCode(slot: number, from: number, to: number): number {
-    const base = this.#slotAt(slot) * 4 + CONTEXT_AT;
+    const base = slotAt(slot) * 4 + CONTEXT_AT;
     let code = 0;
     for (let at = from; at < to;) {
       code = this.#bytes[base + at + 4]!;
@@ -528,12 +387,8 @@ export class Ledger {
     }
     return code;
   }
+}
 
-  #rowAt(row: number): number {
-    return (row * ROW_BYTES) / 4;
-  }
-
-  #slotAt(slot: number): number {
-    return (this.layout.workers * ROW_BYTES + slot * SLOT_BYTES) / 4;
-  }
+function slotAt(slot: number): number {
+  return (slot * SLOT_BYTES) / 4;
 }
