@@ -6,16 +6,18 @@
  * verdict and the reply that carries it are two things: where no reply is awaited, the owner keeps its verdict until
  * `eom`, which always has one.
  */
-import { readU32, stringEnd } from "./bytes.ts";
+import { stringEnd } from "./bytes.ts";
 import { type Client, readClient, UNKNOWN_CLIENT } from "./client.ts";
-import { COMMAND, type CommandName, LENGTH_BYTES, nameOf, PROTOCOL } from "./constants.ts";
+import { COMMAND, type CommandName, nameOf, PROTOCOL } from "./constants.ts";
 import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "./encode.ts";
 import { ProtocolError } from "./errors.ts";
-import { BEGINNING, END, Framer, OWED } from "./framer.ts";
+import { Framer } from "./framer.ts";
 import { SessionMacros } from "./macros.ts";
 import { negotiate, type Options, readOffer, type Wants } from "./negotiate.ts";
+import { PacketWalk } from "./packets.ts";
 import { isOfMessage, PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "./phases.ts";
 import { type SessionCommand, type SessionState, type Transition, TRANSITIONS } from "./state.ts";
+import { END, OPENING, OWED, Survey } from "./survey.ts";
 
 export interface SessionLimits {
   /** Bytes of a packet, its code included. */
@@ -75,7 +77,7 @@ for (const phase of PHASE_LIST) if (phase !== PHASES.abort && phase !== PHASES.c
 /** Once it is read, the mail server waits for the end of what lies before it as well. */
 ANSWERED[COMMAND.BODYEOB]! |= END;
 /** Whoever goes on without them would take the session for another. */
-for (const phase of [PHASES.connect, PHASES.helo]) ANSWERED[phase.command]! |= BEGINNING;
+for (const phase of [PHASES.connect, PHASES.helo]) ANSWERED[phase.command]! |= OPENING;
 
 const NR_FLAGS = PHASE_LIST.reduce((flags, phase) => flags | phase.nr, 0);
 const ANSWERED_UNDER = new Map<number, Uint8Array>();
@@ -96,6 +98,8 @@ const ALL_CODES = new Uint8Array(256).fill(1);
 
 export class MilterSession {
   readonly macros = new SessionMacros();
+  /** What the packets owe that were pushed and not taken, once {@link MilterSession.survey} has looked. */
+  readonly unread = new Survey();
   /** What was negotiated. */
   options: Options = { version: 0, actions: 0, protocol: 0 };
   /** Set at the `connect` event; {@link UNKNOWN_CLIENT} before. */
@@ -142,7 +146,7 @@ export class MilterSession {
   #ruling: Resumption["ruling"] = null;
   /** The reply that ended the message or the connection early. */
   #final: Uint8Array = PLAIN_REPLIES.TEMPFAIL;
-  /** By code byte, what is to be known of such a command; see `Framer.survey`. */
+  /** By code byte, what is to be known of such a command; see `Survey`. */
   #owed: Uint8Array = ANSWERED;
 
   constructor(wants: Wants, limits: SessionLimits, writer: ReplyWriter) {
@@ -183,6 +187,7 @@ export class MilterSession {
 
   /** Takes the bytes of a read. They must stay unchanged until `next` gives null, or `framer.keep` was called. */
   push(chunk: Uint8Array): void {
+    this.unread.isCurrent = false;
     this.#framer.push(chunk);
   }
 
@@ -204,7 +209,7 @@ export class MilterSession {
 
   /** Whole packets that have come and are not dealt with, apart from the event at hand and those of {@link resume}. */
   get untaken(): number {
-    return this.#framer.untaken - this.#contextLeft + (this.#again || this.#eomDue ? 1 : 0);
+    return this.unread.untaken - this.#contextLeft + (this.#again || this.#eomDue ? 1 : 0);
   }
 
   /** The current event was brought by a packet of {@link resume}, or some of them are still to come. */
@@ -220,7 +225,7 @@ export class MilterSession {
   /** Macros of a message have come whose command has not: whoever goes on without them must not ask about that message. */
   get hasMacrosAhead(): boolean {
     if (this.#due !== null) return true;
-    const { lastCode, lastFirst } = this.#framer;
+    const { lastCode, lastFirst } = this.unread;
     if (this.untaken > 0) {
       // Whatever came before the last command goes with it. An ABORT may come before the macros, however open the message is.
       return lastCode === COMMAND.MACRO && (lastFirst === COMMAND.MAIL || this.#state !== "message");
@@ -231,8 +236,8 @@ export class MilterSession {
 
   /** CONNECT or HELO, or macros of theirs, have come that are not dealt with, apart from those of {@link resume}. */
   get isBeginningAhead(): boolean {
-    const { beginnings, lastCode, lastFirst } = this.#framer;
-    if (beginnings > (this.#answersContext && this.#contextLeft > 0 ? 1 : 0)) return true;
+    const { openings, lastCode, lastFirst } = this.unread;
+    if (openings > (this.#answersContext && this.#contextLeft > 0 ? 1 : 0)) return true;
     const areMacros = this.untaken > 0 && lastCode === COMMAND.MACRO;
     return areMacros && (lastFirst === COMMAND.CONNECT || lastFirst === COMMAND.HELO);
   }
@@ -252,12 +257,12 @@ export class MilterSession {
 
   /** The end of the message is read, and its `eom` event is still to come. */
   get hasEndRead(): boolean {
-    return this.#eomDue || this.#framer.watched > 0;
+    return this.#eomDue || this.unread.ends > 0;
   }
 
-  /** Records what this read owes the mail server: see `Framer.survey`. */
+  /** Brings {@link MilterSession.unread} up to date: it looks once a push, and packets that are taken count down. */
   survey(): void {
-    this.#framer.survey(this.#owed, this.#replayed);
+    if (!this.unread.isCurrent) this.#framer.survey(this.unread, this.#owed, this.#replayed);
   }
 
   /**
@@ -277,6 +282,7 @@ export class MilterSession {
       if (this.#again) this.#again = false;
       else {
         if (!this.#framer.next()) return null;
+        this.unread.take(this.#framer.code);
         this.#isOfContext = this.#contextLeft > 0;
         if (this.#isOfContext) this.#contextLeft -= 1;
         this.#isReplay = this.#replayed > 0;
@@ -359,7 +365,7 @@ export class MilterSession {
     if (resumption.version !== 0) this.#grant(resumption);
     this.#ruling = ruling;
     this.#framer.push(context);
-    for (let at = 0; at < context.length; at += LENGTH_BYTES + readU32(context, at)) this.#contextLeft += 1;
+    for (const packets = new PacketWalk(context); packets.next();) this.#contextLeft += 1;
     this.#replayed = this.#contextLeft - (answersContext ? 1 : 0);
     this.#answersContext = answersContext;
     this.#due = due;

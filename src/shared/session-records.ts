@@ -7,15 +7,15 @@
 import { decodeText, encodeText } from "../protocol/bytes.ts";
 import { COMMAND, LENGTH_BYTES } from "../protocol/constants.ts";
 import type { Framer } from "../protocol/framer.ts";
+import { HEAD_BYTES, PacketWalk } from "../protocol/packets.ts";
 import { type Phase, PHASE_LIST, type PhaseInfo } from "../protocol/phases.ts";
 import { type SessionState, SESSION_STATES } from "../protocol/state.ts";
+import type { Survey } from "../protocol/survey.ts";
 
 /** Bytes of one connection's slot: its words, what the log names, then the packets that began the session. */
 const SLOT_BYTES = 1280;
 const SLOT_WORDS = 20;
 const HEAD_AT = SLOT_WORDS * 4;
-/** A packet's length and its code. */
-const HEAD_BYTES = LENGTH_BYTES + 1;
 /** What is kept at the least of a packet that has begun: of MACRO the byte behind these tells which command it is for. */
 const BEGUN_BYTES = HEAD_BYTES + 1;
 const QUEUE_ID_AT = HEAD_AT + 8;
@@ -137,6 +137,7 @@ export class SessionRecords {
   readonly layout: SessionRecordsLayout;
   readonly #words: Int32Array;
   readonly #bytes: Uint8Array;
+  readonly #walk = new PacketWalk();
 
   static create(slots: number): SessionRecords {
     return new SessionRecords({ buffer: new SharedArrayBuffer(slots * SLOT_BYTES), slots });
@@ -163,30 +164,30 @@ export class SessionRecords {
     return Atomics.load(this.#words, slotAt(slot) + SLOT.ADOPTED) === 1;
   }
 
-  /**
-   * What a read has brought, before any of it is worked on.
-   * @param framer surveyed
-   * @param untaken see {@link SlotRecord}
-   * @param owing the command of the packet at hand if its reply is still to come, else 0
-   */
-  recordRead(slot: number, framer: Framer, untaken: number, owing: number): void {
+  /** What was read and is not worked on. @param firstOwed the command of the first owed reply, 0 if that is not known */
+  setOwed(slot: number, owed: number, firstOwed: number, untaken: number): void {
     const at = slotAt(slot);
     const words = this.#words;
-    words[at + SLOT.OWED] = framer.owed + (owing === 0 ? 0 : 1);
-    words[at + SLOT.FIRST_OWED] = owing === 0 ? framer.firstOwed : owing;
+    words[at + SLOT.OWED] = owed;
+    words[at + SLOT.FIRST_OWED] = firstOwed;
     words[at + SLOT.UNTAKEN] = untaken;
-    words[at + SLOT.DUE] = framer.due;
-    const { begun, lostCode } = framer;
-    words[at + SLOT.BEGUN] = begun;
+  }
+
+  /** The partial packet at the end of what was read. @param survey of the framer */
+  setPartial(slot: number, framer: Framer, { arrived, lostCode, missing }: Survey): void {
+    const at = slotAt(slot);
+    const words = this.#words;
+    words[at + SLOT.DUE] = missing;
+    words[at + SLOT.BEGUN] = arrived;
     if (lostCode !== null) {
       this.#recordLost(at, lostCode);
       return;
     }
-    if (begun === 0) return;
-    framer.copyBegun(this.#bytes, at * 4 + HEAD_AT, Math.min(begun, BEGUN_BYTES));
-    const fits = begun <= CONTEXT_BYTES - Math.max(0, words[at + SLOT.CONTEXT_LENGTH]!);
+    if (arrived === 0) return;
+    framer.copyPartial(arrived, this.#bytes, at * 4 + HEAD_AT, Math.min(arrived, BEGUN_BYTES));
+    const fits = arrived <= CONTEXT_BYTES - Math.max(0, words[at + SLOT.CONTEXT_LENGTH]!);
     words[at + SLOT.HAS_BEGUN] = fits ? 1 : 0;
-    if (fits) framer.copyBegun(this.#bytes, at * 4 + SLOT_BYTES - begun, begun);
+    if (fits) framer.copyPartial(arrived, this.#bytes, at * 4 + SLOT_BYTES - arrived, arrived);
   }
 
   /** The packet that has begun is lost already, but for its code: it is known as one that was too long to be kept. */
@@ -214,19 +215,6 @@ export class SessionRecords {
   /** No handler of the session runs or is awaited. */
   endCall(slot: number): void {
     this.#words[slotAt(slot) + SLOT.CALL] = 0;
-  }
-
-  /**
-   * What was read has been worked on as far as it goes, and its replies have left (the lock is held, if there were any).
-   * @param owed replies that are still to come
-   * @param firstOwed the command of the first, 0 if that is not known
-   */
-  settle(slot: number, owed: number, firstOwed: number, untaken: number): void {
-    const at = slotAt(slot);
-    const words = this.#words;
-    words[at + SLOT.OWED] = owed;
-    words[at + SLOT.FIRST_OWED] = firstOwed;
-    words[at + SLOT.UNTAKEN] = untaken;
   }
 
   /** @param standing see {@link SlotRecord} */
@@ -320,10 +308,8 @@ export class SessionRecords {
 
   /** Keeps the packets that began a session elsewhere. */
   setContext(slot: number, context: Uint8Array): void {
-    for (let at = 0; at < context.length;) {
-      const end = at + LENGTH_BYTES + ((context[at + 2]! << 8) | context[at + 3]!);
-      this.keepContext(slot, context[at + LENGTH_BYTES]!, context, at + HEAD_BYTES, end);
-      at = end;
+    for (const packets = new PacketWalk(context); packets.next();) {
+      this.keepContext(slot, packets.code, context, packets.start, packets.end);
     }
   }
 
@@ -377,14 +363,12 @@ export class SessionRecords {
     return decodeText(this.#bytes, from, from + length);
   }
 
-  /** The code of the last whole packet between two places of the record, 0 if there is none. */
+  /** The code of the last packet between two places of the record, 0 if there is none. */
   #lastCode(slot: number, from: number, to: number): number {
     const base = slotAt(slot) * 4 + CONTEXT_AT;
+    const packets = this.#walk.over(this.#bytes, base + from, base + to);
     let code = 0;
-    for (let at = from; at < to;) {
-      code = this.#bytes[base + at + 4]!;
-      at += LENGTH_BYTES + ((this.#bytes[base + at + 2]! << 8) | this.#bytes[base + at + 3]!);
-    }
+    while (packets.next()) ({ code } = packets);
     return code;
   }
 }

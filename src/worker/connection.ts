@@ -15,6 +15,7 @@ import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
 import { suffices, type Wants } from "../protocol/negotiate.ts";
 import type { ReplyWriter } from "../protocol/encode.ts";
 import { ProtocolError } from "../protocol/errors.ts";
+import { PacketWalk } from "../protocol/packets.ts";
 import type { EventPhase, PacketTap } from "../protocol/session.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { ResumedSession } from "../shared/messages.ts";
@@ -294,12 +295,11 @@ export class Connection implements ConversationHost, PacketTap {
     try {
       isGone = writer.length > 0 && !this.#write();
       const { isWaiting, session, standing } = this.#conversation;
-      const { framer } = session;
       const owing = session.owing(isWaiting);
       records.setState(this.slot, session.resumableState, standing);
       this.#recordAhead();
       if (!isWaiting) records.endCall(this.slot);
-      records.settle(this.slot, framer.owed + (owing === 0 ? 0 : 1), owing, session.untaken);
+      records.setOwed(this.slot, session.unread.owed + (owing === 0 ? 0 : 1), owing, session.untaken);
       records.setFlags(this.slot, this.#unsent === null ? 0 : FLAG.UNSENT, FLAG.UNSENT);
     } finally {
       // A lock that stays would keep the main thread from ever taking this worker's connections.
@@ -387,7 +387,11 @@ export class Connection implements ConversationHost, PacketTap {
   #recordRead(): void {
     const { isWaiting, session } = this.#conversation;
     session.survey();
-    this.#home.records.recordRead(this.slot, session.framer, session.untaken, session.owing(isWaiting));
+    const { framer, unread, untaken } = session;
+    const owing = session.owing(isWaiting);
+    const { records } = this.#home;
+    records.setOwed(this.slot, unread.owed + (owing === 0 ? 0 : 1), owing === 0 ? unread.firstOwed : owing, untaken);
+    records.setPartial(this.slot, framer, unread);
     this.#recordAhead();
   }
 
@@ -590,11 +594,10 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   #traceReplies(buffer: Buffer, length: number): void {
-    for (let at = 0; at < length;) {
-      const size = buffer.readUInt32BE(at);
-      const payload = excerpt(buffer, at + 5, at + 4 + size);
-      this.#home.log("debug", `${this.#peer} < ${nameOf(REPLY, buffer[at + 4]!)} ${size - 1} bytes "${payload}"`);
-      at += 4 + size;
+    for (const replies = new PacketWalk().over(buffer, 0, length); replies.next();) {
+      const { code, end, start } = replies;
+      const payload = excerpt(buffer, start, end);
+      this.#home.log("debug", `${this.#peer} < ${nameOf(REPLY, code)} ${end - start} bytes "${payload}"`);
     }
   }
 }

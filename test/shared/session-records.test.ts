@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { Framer } from "../../src/protocol/framer.ts";
 import { PHASES } from "../../src/protocol/phases.ts";
 import { AHEAD_FLAGS, FLAG, SessionRecords } from "../../src/shared/session-records.ts";
+import { Survey } from "../../src/protocol/survey.ts";
 import { cmd } from "../protocol/wire.ts";
 
 /** Gives the records a whole packet, as the session's tap does. */
@@ -17,12 +18,14 @@ const contextOf = (records: SessionRecords, slot: number) => {
 };
 const together = (...packets: readonly Buffer[]) => Buffer.concat(packets).toString("latin1");
 
-/** A framer that has been given these bytes, and looked through them. */
-function surveyed(bytes: Uint8Array): Framer {
+/** Puts on record what a read of these bytes has brought. */
+function keepRead(records: SessionRecords, slot: number, bytes: Uint8Array): void {
   const framer = new Framer(1 << 20);
+  const survey = new Survey();
   framer.push(bytes);
-  framer.survey(new Uint8Array(256).fill(1));
-  return framer;
+  framer.survey(survey, new Uint8Array(256).fill(1), 0);
+  records.setOwed(slot, survey.owed, survey.firstOwed, survey.untaken);
+  records.setPartial(slot, framer, survey);
 }
 
 describe("SessionRecords", () => {
@@ -35,7 +38,7 @@ describe("SessionRecords", () => {
     expect(other.isAdopted(3)).toBe(true);
     records.setOptions(3, 6, 0x1ff, 0x1fffff);
     records.setState(3, "connected", 0);
-    records.recordRead(3, surveyed(Buffer.concat([cmd.mail(), cmd.rcpt(), cmd.body("half").subarray(0, 7)])), 2, 0);
+    keepRead(records, 3, Buffer.concat([cmd.mail(), cmd.rcpt(), cmd.body("half").subarray(0, 7)]));
     records.setQueueId(3, Buffer.from("xx4ZB1yy"), 2, 6);
     expect(other.read(3)).toMatchObject({
       state: "connected",
@@ -56,7 +59,7 @@ describe("SessionRecords", () => {
     records.enter(3, PHASES.envfrom, 5, 1);
     expect(other.read(3)).toMatchObject({ call: { phase: "envfrom", filter: 5 }, untaken: 1 });
     records.setState(3, "message", 0x72);
-    records.settle(3, 1, 0x52, 0);
+    records.setOwed(3, 1, 0x52, 0);
     records.setFlags(3, FLAG.UNSENT);
     expect(other.read(3)).toMatchObject({
       state: "message",
@@ -69,7 +72,7 @@ describe("SessionRecords", () => {
     expect(other.read(3).call).not.toBeNull();
     records.setFlags(3, FLAG.OVER, FLAG.UNSENT);
     records.endCall(3);
-    records.settle(3, 0, 0, 0);
+    records.setOwed(3, 0, 0, 0);
     expect(other.read(3)).toMatchObject({ owed: 0, call: null, isHalfSent: false, isOver: true });
   });
 
@@ -78,7 +81,7 @@ describe("SessionRecords", () => {
     const begun = (size: number) => cmd.body("x".repeat(size)).subarray(0, 5 + size - 1);
     const kept = (size: number) => {
       records.offer(0);
-      records.recordRead(0, surveyed(begun(size)), 0, 0);
+      keepRead(records, 0, begun(size));
       const { begun: bytes, due, hasAllBegun } = records.read(0);
       return {
         length: bytes.length,
@@ -93,7 +96,7 @@ describe("SessionRecords", () => {
 
   test("the packets that begin a session make what is kept of a begun one give way", () => {
     const records = SessionRecords.create(1);
-    records.recordRead(0, surveyed(cmd.body("x".repeat(600)).subarray(0, 600)), 0, 0);
+    keepRead(records, 0, cmd.body("x".repeat(600)).subarray(0, 600));
     expect(records.read(0).hasAllBegun).toBe(true);
     keep(records, 0, cmd.connect("x".repeat(400)));
     expect(records.read(0)).toMatchObject({ hasAllBegun: false, due: 5 });
@@ -116,7 +119,7 @@ describe("SessionRecords", () => {
       records.setOptions(slot, slot, slot, slot);
       records.setQueueId(slot, Buffer.from(`ID${slot}`.padEnd(60, "x")), 0, 60);
       keep(records, slot, cmd.connect(`host${slot}`.repeat(100)));
-      records.recordRead(slot, surveyed(cmd.body("y".repeat(300)).subarray(0, 300)), 0, 0);
+      keepRead(records, slot, cmd.body("y".repeat(300)).subarray(0, 300));
     }
     for (let slot = 0; slot < 5; slot++) {
       expect(records.read(slot)).toMatchObject({
@@ -134,7 +137,7 @@ describe("SessionRecords", () => {
     records.adopt(0);
     keep(records, 0, cmd.connect());
     records.setState(0, "message", 0x72);
-    records.settle(0, 1, 0x43, 3);
+    records.setOwed(0, 1, 0x43, 3);
     records.setFlags(0, FLAG.OVER | AHEAD_FLAGS);
     records.setFlags(0, FLAG.ANEW | FLAG.READ | FLAG.UNSENT);
     expect(records.read(0)).toMatchObject({

@@ -2,9 +2,10 @@
 import { dirname } from "node:path";
 import type { ServerCounter, WorkerCounter } from "../../counters.ts";
 import type { SlotRecord } from "../../shared/session-records.ts";
-import { decodeText, EMPTY, readU32 } from "../../protocol/bytes.ts";
-import { COMMAND, LENGTH_BYTES } from "../../protocol/constants.ts";
+import { decodeText, EMPTY } from "../../protocol/bytes.ts";
+import { COMMAND } from "../../protocol/constants.ts";
 import { type Client, readClient } from "../../protocol/client.ts";
+import { PacketWalk } from "../../protocol/packets.ts";
 import { isOfMessage, PHASES } from "../../protocol/phases.ts";
 import { clientName } from "../../handler/reporter.ts";
 import { formatSite, lineOf, type LogLine, subjectFields } from "../../handler/log-lines.ts";
@@ -120,13 +121,10 @@ function hasMessage({ call, firstOwed, state }: SlotRecord): boolean {
 function beginningOf(context: Uint8Array): { readonly client: Client | null; readonly helo: string } {
   let client: Client | null = null;
   let helo = "";
-  for (let at = 0; at < context.length;) {
-    const end = at + LENGTH_BYTES + readU32(context, at);
-    const payload = at + LENGTH_BYTES + 1;
-    const code = context[payload - 1];
-    if (code === COMMAND.CONNECT) client = readClient(context, payload, end);
-    if (code === COMMAND.HELO) helo = decodeText(context, payload, context.indexOf(0, payload));
-    at = end;
+  for (const packets = new PacketWalk(context); packets.next();) {
+    const { code, end, start } = packets;
+    if (code === COMMAND.CONNECT) client = readClient(context, start, end);
+    if (code === COMMAND.HELO) helo = decodeText(context, start, context.indexOf(0, start));
   }
   return { client, helo };
 }
