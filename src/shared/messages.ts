@@ -11,7 +11,7 @@ import type { SkippedFilter } from "../handler/conversation.ts";
 import type { Fallback, FallbackVerdict } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";
-import type { Resumption } from "../protocol/session.ts";
+import type { Resumption } from "../protocol/resumption.ts";
 import type { LoadFailure } from "../handler/load-failure.ts";
 import type { Sources } from "../load/sources.ts";
 

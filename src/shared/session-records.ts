@@ -17,15 +17,15 @@ const SLOT_BYTES = 1280;
 const SLOT_WORDS = 20;
 const HEAD_AT = SLOT_WORDS * 4;
 /** What is kept at the least of a packet that has begun: of MACRO the byte behind these tells which command it is for. */
-const BEGUN_BYTES = HEAD_BYTES + 1;
+const PARTIAL_HEAD_BYTES = HEAD_BYTES + 1;
 const QUEUE_ID_AT = HEAD_AT + 8;
 const QUEUE_ID_BYTES = 24;
 const USER_AT = QUEUE_ID_AT + QUEUE_ID_BYTES;
 const USER_BYTES = 64;
 const SENDER_AT = USER_AT + USER_BYTES;
 const SENDER_BYTES = 176;
-const CONTEXT_AT = SENDER_AT + SENDER_BYTES;
-const CONTEXT_BYTES = SLOT_BYTES - CONTEXT_AT;
+const OPENING_AT = SENDER_AT + SENDER_BYTES;
+const OPENING_BYTES = SLOT_BYTES - OPENING_AT;
 
 /** The words of a slot. */
 const SLOT = {
@@ -40,21 +40,21 @@ const SLOT = {
   /** Whole packets that were read and not worked on. */
   UNTAKEN: 4,
   /** Bytes missing of the packet that has begun to arrive, as `Framer.survey` finds them. */
-  DUE: 5,
+  MISSING: 5,
   /** Bytes that have arrived of it. */
-  BEGUN: 6,
+  ARRIVED: 6,
   /** The handler that runs or is awaited: phase index + 1 in the high half, filter index + 1 in the low one; 0: none. */
   CALL: 7,
   /** What was negotiated. */
   VERSION: 8,
   ACTIONS: 9,
   PROTOCOL: 10,
-  /** Bytes of context; -1 if the session's first packets did not fit. */
-  CONTEXT_LENGTH: 11,
+  /** Bytes of opening; -1 if the session's first packets did not fit. */
+  OPENING_LENGTH: 11,
   /** Where the packets up to CONNECT end within it. */
   CONNECT_LENGTH: 12,
   /** 1 if all of the begun packet is kept, at the end of the slot. */
-  HAS_BEGUN: 13,
+  IS_PARTIAL_KEPT: 13,
   /** See {@link SlotRecord}. */
   FLAGS: 14,
   QUEUE_ID_LENGTH: 15,
@@ -75,14 +75,14 @@ export const FLAG = {
   OVER: 2,
   /** See {@link SlotRecord} for those that follow. */
   MACROS_AHEAD: 4,
-  IN_CONTEXT: 8,
-  ANSWERS_CONTEXT: 16,
+  IN_OPENING: 8,
+  ANSWERS_OPENING: 16,
   ANEW: 32,
-  BEGINNING_AHEAD: 64,
+  OPENING_AHEAD: 64,
   READ: 128,
 } as const;
 /** The flags that tell what has come and was not worked on. */
-export const AHEAD_FLAGS = FLAG.MACROS_AHEAD | FLAG.BEGINNING_AHEAD | FLAG.IN_CONTEXT | FLAG.ANSWERS_CONTEXT;
+export const AHEAD_FLAGS = FLAG.MACROS_AHEAD | FLAG.OPENING_AHEAD | FLAG.IN_OPENING | FLAG.ANSWERS_OPENING;
 
 export interface SessionRecordsLayout {
   readonly buffer: SharedArrayBuffer;
@@ -93,14 +93,14 @@ export interface SessionRecordsLayout {
 export interface SlotRecord {
   readonly state: SessionState;
   /** The reply byte of a verdict that was found and is still to be given, or to be given again; 0 if there is none. */
-  readonly standing: number;
+  readonly pendingCode: number;
   readonly owed: number;
   readonly firstOwed: number;
   readonly untaken: number;
-  readonly due: number;
+  readonly missing: number;
   /** What has arrived of the last packet: all of it, or its first bytes. */
-  readonly begun: Uint8Array;
-  readonly hasAllBegun: boolean;
+  readonly partial: Uint8Array;
+  readonly isPartialKept: boolean;
   /** The handler that runs or is awaited. */
   readonly call: { readonly phase: Phase; readonly filter: number } | null;
   /** For how many milliseconds the phase has awaited handlers, if it does. */
@@ -109,17 +109,17 @@ export interface SlotRecord {
   readonly actions: number;
   readonly protocol: number;
   /** The packets MACRO C, CONNECT, MACRO H, HELO as they came; null if they did not fit. */
-  readonly context: Uint8Array | null;
+  readonly opening: Uint8Array | null;
   readonly isHalfSent: boolean;
   readonly isOver: boolean;
   /** Macros of a message have come whose command has not. */
   readonly hasMacrosAhead: boolean;
-  /** CONNECT or HELO, or macros of theirs, have come that were not worked on: `context` is not all that the session began with. */
-  readonly isBeginningAhead: boolean;
+  /** CONNECT or HELO, or macros of theirs, have come that were not worked on: `opening` is not all that the session began with. */
+  readonly isOpeningAhead: boolean;
   /** The packets that began the session elsewhere are still being worked on; `untaken` does not count them. */
-  readonly isInContext: boolean;
+  readonly isInOpening: boolean;
   /** The last of those gets a reply. */
-  readonly answersContext: boolean;
+  readonly answersOpening: boolean;
   /** The session began anew on this connection: what was known of the one before is over. */
   readonly isAnew: boolean;
   /** The worker has read from the connection. */
@@ -177,23 +177,23 @@ export class SessionRecords {
   setPartial(slot: number, framer: Framer, { arrived, lostCode, missing }: Survey): void {
     const at = slotAt(slot);
     const words = this.#words;
-    words[at + SLOT.DUE] = missing;
-    words[at + SLOT.BEGUN] = arrived;
+    words[at + SLOT.MISSING] = missing;
+    words[at + SLOT.ARRIVED] = arrived;
     if (lostCode !== null) {
       this.#recordLost(at, lostCode);
       return;
     }
     if (arrived === 0) return;
-    framer.copyPartial(arrived, this.#bytes, at * 4 + HEAD_AT, Math.min(arrived, BEGUN_BYTES));
-    const fits = arrived <= CONTEXT_BYTES - Math.max(0, words[at + SLOT.CONTEXT_LENGTH]!);
-    words[at + SLOT.HAS_BEGUN] = fits ? 1 : 0;
+    framer.copyPartial(arrived, this.#bytes, at * 4 + HEAD_AT, Math.min(arrived, PARTIAL_HEAD_BYTES));
+    const fits = arrived <= OPENING_BYTES - Math.max(0, words[at + SLOT.OPENING_LENGTH]!);
+    words[at + SLOT.IS_PARTIAL_KEPT] = fits ? 1 : 0;
     if (fits) framer.copyPartial(arrived, this.#bytes, at * 4 + SLOT_BYTES - arrived, arrived);
   }
 
   /** The packet that has begun is lost already, but for its code: it is known as one that was too long to be kept. */
   #recordLost(at: number, code: number): void {
-    this.#words[at + SLOT.BEGUN] = BEGUN_BYTES;
-    this.#words[at + SLOT.HAS_BEGUN] = 0;
+    this.#words[at + SLOT.ARRIVED] = PARTIAL_HEAD_BYTES;
+    this.#words[at + SLOT.IS_PARTIAL_KEPT] = 0;
     const head = at * 4 + HEAD_AT;
     this.#bytes[head + LENGTH_BYTES] = code === 0 ? COMMAND.MACRO : code;
     // What macros that are lost were for is settled: see `Resumption.due`.
@@ -217,9 +217,9 @@ export class SessionRecords {
     this.#words[slotAt(slot) + SLOT.CALL] = 0;
   }
 
-  /** @param standing see {@link SlotRecord} */
-  setState(slot: number, state: SessionState, standing: number): void {
-    this.#words[slotAt(slot) + SLOT.STATE] = SESSION_STATES.indexOf(state) | (standing << 8);
+  /** @param pendingCode see {@link SlotRecord} */
+  setState(slot: number, state: SessionState, pendingCode: number): void {
+    this.#words[slotAt(slot) + SLOT.STATE] = SESSION_STATES.indexOf(state) | (pendingCode << 8);
   }
 
   /** Sets some of the flags, and clears others: {@link FLAG}, or'ed. Those that are in neither stay as they are. */
@@ -262,9 +262,9 @@ export class SessionRecords {
   }
 
   /** The session has ended, and its connection may serve another one. */
-  forgetContext(slot: number): void {
+  forgetOpening(slot: number): void {
     const at = slotAt(slot);
-    this.#words[at + SLOT.CONTEXT_LENGTH] = 0;
+    this.#words[at + SLOT.OPENING_LENGTH] = 0;
     this.#words[at + SLOT.CONNECT_LENGTH] = 0;
   }
 
@@ -272,12 +272,12 @@ export class SessionRecords {
    * Keeps a packet if it is one of those that begin a session. A second HELO replaces the first; a CONNECT, or its
    * macros, begin anew.
    */
-  keepContext(slot: number, code: number, bytes: Uint8Array, start: number, end: number): void {
+  keepOpening(slot: number, code: number, bytes: Uint8Array, start: number, end: number): void {
     const of = code === COMMAND.MACRO ? bytes[start] : code;
     if (of !== COMMAND.CONNECT && of !== COMMAND.HELO) return;
     const at = slotAt(slot);
     const words = this.#words;
-    let length = words[at + SLOT.CONTEXT_LENGTH]!;
+    let length = words[at + SLOT.OPENING_LENGTH]!;
     const connectLength = words[at + SLOT.CONNECT_LENGTH]!;
     // CONNECT follows its macros, which have begun the record anew; HELO follows its own.
     if (of === COMMAND.CONNECT) {
@@ -288,68 +288,71 @@ export class SessionRecords {
     }
     const packet = HEAD_BYTES + end - start;
     // Without its CONNECT a session cannot be begun anew, however short its HELO is.
-    const isHeadless = of === COMMAND.HELO && words[at + SLOT.CONTEXT_LENGTH]! < 0 && connectLength === 0;
-    if (length < 0 || isHeadless || length + packet > CONTEXT_BYTES) {
-      words[at + SLOT.CONTEXT_LENGTH] = -1;
+    const isHeadless = of === COMMAND.HELO && words[at + SLOT.OPENING_LENGTH]! < 0 && connectLength === 0;
+    if (length < 0 || isHeadless || length + packet > OPENING_BYTES) {
+      words[at + SLOT.OPENING_LENGTH] = -1;
       return;
     }
     // What is kept of a begun packet stands at the end: it makes room.
-    if (length + packet + words[at + SLOT.BEGUN]! > CONTEXT_BYTES) words[at + SLOT.HAS_BEGUN] = 0;
-    const to = at * 4 + CONTEXT_AT + length;
+    if (length + packet + words[at + SLOT.ARRIVED]! > OPENING_BYTES) words[at + SLOT.IS_PARTIAL_KEPT] = 0;
+    const to = at * 4 + OPENING_AT + length;
     this.#bytes[to] = 0;
     this.#bytes[to + 1] = 0;
     this.#bytes[to + 2] = (packet - LENGTH_BYTES) >> 8;
     this.#bytes[to + 3] = (packet - LENGTH_BYTES) & 0xff;
     this.#bytes[to + 4] = code;
     for (let index = start; index < end; index++) this.#bytes[to + HEAD_BYTES + index - start] = bytes[index]!;
-    words[at + SLOT.CONTEXT_LENGTH] = length + packet;
+    words[at + SLOT.OPENING_LENGTH] = length + packet;
     if (code === COMMAND.CONNECT) words[at + SLOT.CONNECT_LENGTH] = length + packet;
   }
 
   /** Keeps the packets that began a session elsewhere. */
-  setContext(slot: number, context: Uint8Array): void {
-    for (const packets = new PacketWalk(context); packets.next();) {
-      this.keepContext(slot, packets.code, context, packets.start, packets.end);
+  setOpening(slot: number, opening: Uint8Array): void {
+    for (const packets = new PacketWalk(opening); packets.next();) {
+      this.keepOpening(slot, packets.code, opening, packets.start, packets.end);
     }
   }
 
   /** Whether another worker could go on with the session: its first packets are all there. */
   mayResume(slot: number): boolean {
-    return this.#words[slotAt(slot) + SLOT.CONTEXT_LENGTH]! >= 0;
+    return this.#words[slotAt(slot) + SLOT.OPENING_LENGTH]! >= 0;
   }
 
   read(slot: number): SlotRecord {
     const at = slotAt(slot);
     const words = this.#words;
-    const length = words[at + SLOT.CONTEXT_LENGTH]!;
-    const from = at * 4 + CONTEXT_AT;
-    const begun = words[at + SLOT.BEGUN]!;
-    const hasAllBegun = words[at + SLOT.HAS_BEGUN] === 1;
-    const begunAt = at * 4 + (hasAllBegun ? SLOT_BYTES - begun : HEAD_AT);
+    const length = words[at + SLOT.OPENING_LENGTH]!;
+    const from = at * 4 + OPENING_AT;
+    const arrived = words[at + SLOT.ARRIVED]!;
+    const isPartialKept = words[at + SLOT.IS_PARTIAL_KEPT] === 1;
+    const partialAt = at * 4 + (isPartialKept ? SLOT_BYTES - arrived : HEAD_AT);
     const call = words[at + SLOT.CALL]!;
     const flags = words[at + SLOT.FLAGS]!;
     const senderLength = words[at + SLOT.SENDER_LENGTH]!;
     return {
       state: SESSION_STATES[words[at + SLOT.STATE]! & 0xff]!,
-      standing: words[at + SLOT.STATE]! >> 8,
+      pendingCode: words[at + SLOT.STATE]! >> 8,
       owed: words[at + SLOT.OWED]!,
       firstOwed: words[at + SLOT.FIRST_OWED]!,
       untaken: words[at + SLOT.UNTAKEN]!,
-      due: words[at + SLOT.DUE]!,
-      begun: this.#bytes.slice(begunAt, begunAt + (hasAllBegun ? begun : Math.min(begun, BEGUN_BYTES))),
-      hasAllBegun,
+      missing: words[at + SLOT.MISSING]!,
+      partial: this.#bytes.slice(
+        partialAt,
+        partialAt + (isPartialKept ? arrived : Math.min(arrived, PARTIAL_HEAD_BYTES)),
+      ),
+      isPartialKept,
       call: call === 0 ? null : { phase: PHASE_LIST[(call >> 16) - 1]!.name, filter: (call & 0xffff) - 1 },
       waitedMs: Math.max(0, (Date.now() - words[at + SLOT.WAITING_SINCE]!) | 0),
       version: words[at + SLOT.VERSION]!,
       actions: words[at + SLOT.ACTIONS]!,
       protocol: words[at + SLOT.PROTOCOL]!,
-      context: length < 0 ? null : this.#bytes.slice(from, from + length),
+      opening: length < 0 ? null : this.#bytes.slice(from, from + length),
       isHalfSent: (flags & FLAG.UNSENT) !== 0,
       isOver: (flags & FLAG.OVER) !== 0,
       hasMacrosAhead: (flags & FLAG.MACROS_AHEAD) !== 0,
-      isBeginningAhead: (flags & FLAG.BEGINNING_AHEAD) !== 0,
-      isInContext: (flags & FLAG.IN_CONTEXT) !== 0,
-      answersContext: (flags & FLAG.ANSWERS_CONTEXT) !== 0,
+      isOpeningAhead: (flags & FLAG.OPENING_AHEAD) !== 0,
+      isInOpening: (flags & FLAG.IN_OPENING) !== 0,
+      answersOpening: (flags & FLAG.ANSWERS_OPENING) !== 0,
       isAnew: (flags & FLAG.ANEW) !== 0,
       hasRead: (flags & FLAG.READ) !== 0,
       queueId: this.#text(at * 4 + QUEUE_ID_AT, words[at + SLOT.QUEUE_ID_LENGTH]!),
@@ -365,7 +368,7 @@ export class SessionRecords {
 
   /** The code of the last packet between two places of the record, 0 if there is none. */
   #lastCode(slot: number, from: number, to: number): number {
-    const base = slotAt(slot) * 4 + CONTEXT_AT;
+    const base = slotAt(slot) * 4 + OPENING_AT;
     const packets = this.#walk.over(this.#bytes, base + from, base + to);
     let code = 0;
     while (packets.next()) ({ code } = packets);

@@ -102,7 +102,7 @@ export class Connection implements ConversationHost, PacketTap {
   /** When the peer last sent something, or a handler that it waited for was through; on the home's clock. */
   #lastActive: number;
   /** As it is on record: see `MilterSession`. */
-  #isBeginningAhead = false;
+  #isOpeningAhead = false;
   readonly reportsAccepted: boolean;
 
   /** @param resume what another worker left of the session, null for a new one */
@@ -119,9 +119,9 @@ export class Connection implements ConversationHost, PacketTap {
     if (resume === null) return;
     // On record before anything is worked on: this worker may be lost as well.
     home.records.setOptions(slot, resume.version, resume.actions, resume.protocol);
-    home.records.setContext(slot, resume.context);
+    home.records.setOpening(slot, resume.opening);
     this.#conversation.resume(resume, resume.skippedFilters);
-    home.records.setState(slot, session.resumableState, session.standing);
+    home.records.setState(slot, session.resumableState, session.pendingCode);
     this.#recordRead();
   }
 
@@ -294,9 +294,9 @@ export class Connection implements ConversationHost, PacketTap {
     let isGone: boolean;
     try {
       isGone = writer.length > 0 && !this.#write();
-      const { isWaiting, session, standing } = this.#conversation;
+      const { isWaiting, session, pendingCode } = this.#conversation;
       const owing = session.owing(isWaiting);
-      records.setState(this.slot, session.resumableState, standing);
+      records.setState(this.slot, session.resumableState, pendingCode);
       this.#recordAhead();
       if (!isWaiting) records.endCall(this.slot);
       records.setOwed(this.slot, session.unread.owed + (owing === 0 ? 0 : 1), owing, session.untaken);
@@ -369,10 +369,10 @@ export class Connection implements ConversationHost, PacketTap {
     // A closed connection has given its slot back.
     if (this.#isClosed) return;
     const { records, row, workerRows } = this.#home;
-    const { session, standing } = this.#conversation;
-    if (this.#isBeginningAhead) this.#recordAhead();
+    const { session, pendingCode } = this.#conversation;
+    if (this.#isOpeningAhead) this.#recordAhead();
     // Of the others the phase tells whether a message is open.
-    if (phase.scope === "none") records.setState(this.slot, session.resumableState, standing);
+    if (phase.scope === "none") records.setState(this.slot, session.resumableState, pendingCode);
     records.enter(this.slot, phase, filter.index, session.untaken);
     workerRows.enter(row, this.slot);
   }
@@ -396,13 +396,13 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   #recordAhead(): void {
-    const { hasMacrosAhead, isBeginningAhead, isInContext, answersContext } = this.#conversation.session;
-    this.#isBeginningAhead = isBeginningAhead;
+    const { hasMacrosAhead, isOpeningAhead, isInOpening, answersOpening } = this.#conversation.session;
+    this.#isOpeningAhead = isOpeningAhead;
     const flags =
       (hasMacrosAhead ? FLAG.MACROS_AHEAD : 0) |
-      (isBeginningAhead ? FLAG.BEGINNING_AHEAD : 0) |
-      (isInContext ? FLAG.IN_CONTEXT : 0) |
-      (answersContext ? FLAG.ANSWERS_CONTEXT : 0);
+      (isOpeningAhead ? FLAG.OPENING_AHEAD : 0) |
+      (isInOpening ? FLAG.IN_OPENING : 0) |
+      (answersOpening ? FLAG.ANSWERS_OPENING : 0);
     this.#home.records.setFlags(this.slot, flags, AHEAD_FLAGS);
   }
 
@@ -542,7 +542,7 @@ export class Connection implements ConversationHost, PacketTap {
   /** See `PacketTap`. */
   seen(code: number, bytes: Uint8Array, start: number, end: number): void {
     const { records } = this.#home;
-    const { isInContext } = this.#conversation.session;
+    const { isInOpening } = this.#conversation.session;
     if (this.#home.tracesPackets) {
       this.#home.log(
         "debug",
@@ -550,7 +550,7 @@ export class Connection implements ConversationHost, PacketTap {
       );
     }
     // They are on record, all of them: with each taken for a beginning, those behind it would be lost.
-    if (isInContext) return;
+    if (isInOpening) return;
     switch (code) {
       case COMMAND.OPTNEG: {
         const { version, actions, protocol } = this.#conversation.session.options;
@@ -563,7 +563,7 @@ export class Connection implements ConversationHost, PacketTap {
         records.setFlags(this.slot, FLAG.OVER);
         return;
       case COMMAND.QUIT_NC:
-        records.forgetContext(this.slot);
+        records.forgetOpening(this.slot);
         records.setFlags(this.slot, FLAG.ANEW);
         return;
       case COMMAND.MACRO:
@@ -577,7 +577,7 @@ export class Connection implements ConversationHost, PacketTap {
         break;
       default:
     }
-    records.keepContext(this.slot, code, bytes, start, end);
+    records.keepOpening(this.slot, code, bytes, start, end);
   }
 
   /** Both mail servers name the queue id first: Sendmail from MAIL on, Postfix once it has accepted a recipient. */

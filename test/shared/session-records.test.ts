@@ -9,12 +9,12 @@ import { cmd } from "../protocol/wire.ts";
 /** Gives the records a whole packet, as the session's tap does. */
 function keep(records: SessionRecords, slot: number, bytes: Uint8Array): void {
   const padded = Buffer.concat([Buffer.from("xx"), bytes, Buffer.from("yy")]);
-  records.keepContext(slot, bytes[4]!, padded, 2 + 5, 2 + bytes.length);
+  records.keepOpening(slot, bytes[4]!, padded, 2 + 5, 2 + bytes.length);
 }
 
-const contextOf = (records: SessionRecords, slot: number) => {
-  const { context } = records.read(slot);
-  return context === null ? null : Buffer.from(context).toString("latin1");
+const openingOf = (records: SessionRecords, slot: number) => {
+  const { opening } = records.read(slot);
+  return opening === null ? null : Buffer.from(opening).toString("latin1");
 };
 const together = (...packets: readonly Buffer[]) => Buffer.concat(packets).toString("latin1");
 
@@ -45,9 +45,9 @@ describe("SessionRecords", () => {
       owed: 2,
       firstOwed: 0x4d,
       untaken: 2,
-      due: 2,
-      begun: new Uint8Array(cmd.body("half").subarray(0, 7)),
-      hasAllBegun: true,
+      missing: 2,
+      partial: new Uint8Array(cmd.body("half").subarray(0, 7)),
+      isPartialKept: true,
       call: null,
       version: 6,
       actions: 0x1ff,
@@ -63,7 +63,7 @@ describe("SessionRecords", () => {
     records.setFlags(3, FLAG.UNSENT);
     expect(other.read(3)).toMatchObject({
       state: "message",
-      standing: 0x72,
+      pendingCode: 0x72,
       owed: 1,
       firstOwed: 0x52,
       untaken: 0,
@@ -82,25 +82,25 @@ describe("SessionRecords", () => {
     const kept = (size: number) => {
       records.offer(0);
       keepRead(records, 0, begun(size));
-      const { begun: bytes, due, hasAllBegun } = records.read(0);
+      const { missing, partial: bytes, isPartialKept } = records.read(0);
       return {
         length: bytes.length,
-        due,
-        hasAllBegun,
+        missing,
+        isPartialKept,
         isRight: Buffer.from(bytes).equals(begun(size).subarray(0, bytes.length)),
       };
     };
-    expect(kept(400)).toEqual({ length: 404, due: 1, hasAllBegun: true, isRight: true });
-    expect(kept(5000)).toEqual({ length: 6, due: 1, hasAllBegun: false, isRight: true });
+    expect(kept(400)).toEqual({ length: 404, missing: 1, isPartialKept: true, isRight: true });
+    expect(kept(5000)).toEqual({ length: 6, missing: 1, isPartialKept: false, isRight: true });
   });
 
   test("the packets that begin a session make what is kept of a begun one give way", () => {
     const records = SessionRecords.create(1);
     keepRead(records, 0, cmd.body("x".repeat(600)).subarray(0, 600));
-    expect(records.read(0).hasAllBegun).toBe(true);
+    expect(records.read(0).isPartialKept).toBe(true);
     keep(records, 0, cmd.connect("x".repeat(400)));
-    expect(records.read(0)).toMatchObject({ hasAllBegun: false, due: 5 });
-    expect(contextOf(records, 0)).toBe(together(cmd.connect("x".repeat(400))));
+    expect(records.read(0)).toMatchObject({ isPartialKept: false, missing: 5 });
+    expect(openingOf(records, 0)).toBe(together(cmd.connect("x".repeat(400))));
   });
 
   test("how long a phase has waited is told to whoever reads it, what was waited elsewhere included", () => {
@@ -124,11 +124,11 @@ describe("SessionRecords", () => {
     for (let slot = 0; slot < 5; slot++) {
       expect(records.read(slot)).toMatchObject({
         version: slot,
-        hasAllBegun: true,
-        due: 5,
+        isPartialKept: true,
+        missing: 5,
         queueId: `ID${slot}`.padEnd(24, "x"),
       });
-      expect(contextOf(records, slot)).toBe(together(cmd.connect(`host${slot}`.repeat(100))));
+      expect(openingOf(records, slot)).toBe(together(cmd.connect(`host${slot}`.repeat(100))));
     }
   });
 
@@ -143,43 +143,43 @@ describe("SessionRecords", () => {
     expect(records.read(0)).toMatchObject({
       isOver: true,
       hasMacrosAhead: true,
-      isBeginningAhead: true,
-      isInContext: true,
-      answersContext: true,
+      isOpeningAhead: true,
+      isInOpening: true,
+      answersOpening: true,
       isAnew: true,
       hasRead: true,
     });
-    records.setFlags(0, FLAG.IN_CONTEXT, AHEAD_FLAGS);
+    records.setFlags(0, FLAG.IN_OPENING, AHEAD_FLAGS);
     expect(records.read(0)).toMatchObject({
       isOver: true,
       hasMacrosAhead: false,
-      isBeginningAhead: false,
-      isInContext: true,
-      answersContext: false,
+      isOpeningAhead: false,
+      isInOpening: true,
+      answersOpening: false,
       isAnew: true,
     });
     records.offer(0);
     expect(records.read(0)).toEqual({
       waitedMs: expect.any(Number),
       state: "start",
-      standing: 0,
+      pendingCode: 0,
       owed: 0,
       firstOwed: 0,
       untaken: 0,
-      due: 0,
-      begun: new Uint8Array(0),
-      hasAllBegun: false,
+      missing: 0,
+      partial: new Uint8Array(0),
+      isPartialKept: false,
       call: null,
       version: 0,
       actions: 0,
       protocol: 0,
-      context: new Uint8Array(0),
+      opening: new Uint8Array(0),
       isHalfSent: false,
       isOver: false,
       hasMacrosAhead: false,
-      isBeginningAhead: false,
-      isInContext: false,
-      answersContext: false,
+      isOpeningAhead: false,
+      isInOpening: false,
+      answersOpening: false,
       isAnew: false,
       hasRead: false,
       queueId: "",
@@ -191,7 +191,7 @@ describe("SessionRecords", () => {
   });
 });
 
-describe("SessionRecords.keepContext", () => {
+describe("SessionRecords.keepOpening", () => {
   const opened = () => {
     const records = SessionRecords.create(2);
     records.offer(1);
@@ -219,7 +219,7 @@ describe("SessionRecords.keepContext", () => {
     ]) {
       keep(records, 1, bytes);
     }
-    expect(contextOf(records, 1)).toBe(together(macroC, connect, macroH, helo));
+    expect(openingOf(records, 1)).toBe(together(macroC, connect, macroH, helo));
   });
 
   test("a second HELO replaces the first, with its macros", () => {
@@ -228,22 +228,22 @@ describe("SessionRecords.keepContext", () => {
     const [newMacros, newHelo] = [cmd.macro("H", { "{tls_version}": "TLSv1.3" }), cmd.helo("other.test")];
     keep(records, 1, newMacros);
     keep(records, 1, newHelo);
-    expect(contextOf(records, 1)).toBe(together(macroC, connect, newMacros, newHelo));
+    expect(openingOf(records, 1)).toBe(together(macroC, connect, newMacros, newHelo));
   });
 
   test("a second HELO replaces the first where there are no macros", () => {
     const records = opened();
     for (const bytes of [connect, helo, cmd.helo("second"), cmd.helo("third")]) keep(records, 1, bytes);
-    expect(contextOf(records, 1)).toBe(together(connect, cmd.helo("third")));
+    expect(openingOf(records, 1)).toBe(together(connect, cmd.helo("third")));
   });
 
   test("a CONNECT, or its macros, begin anew", () => {
     const records = opened();
     for (const bytes of [macroC, connect, macroH, helo, cmd.macro("C", { j: "two" }), cmd.connect("two.test")])
       keep(records, 1, bytes);
-    expect(contextOf(records, 1)).toBe(together(cmd.macro("C", { j: "two" }), cmd.connect("two.test")));
+    expect(openingOf(records, 1)).toBe(together(cmd.macro("C", { j: "two" }), cmd.connect("two.test")));
     keep(records, 1, cmd.connect("three.test"));
-    expect(contextOf(records, 1)).toBe(together(cmd.connect("three.test")));
+    expect(openingOf(records, 1)).toBe(together(cmd.connect("three.test")));
   });
 
   /** The most that a record holds, found by trying. */
@@ -251,7 +251,7 @@ describe("SessionRecords.keepContext", () => {
     const fits = (size: number) => {
       const records = opened();
       keep(records, 1, cmd.connect("x".repeat(size - 5 - 14)));
-      return contextOf(records, 1) !== null;
+      return openingOf(records, 1) !== null;
     };
     let size = 500;
     while (fits(size + 1)) size++;
@@ -268,7 +268,7 @@ describe("SessionRecords.keepContext", () => {
       keep(records, 1, connect);
       const size = room - connect.length + extra;
       keep(records, 1, cmd.helo("h".repeat(size - 6)));
-      expect(contextOf(records, 1) !== null).toBe(isKept);
+      expect(openingOf(records, 1) !== null).toBe(isKept);
     }
   });
 
@@ -281,7 +281,7 @@ describe("SessionRecords.keepContext", () => {
       for (const then of [[macroH, helo], [helo], [macroH, helo, macroH, helo]]) {
         const records = opened();
         for (const bytes of [...first, ...then]) keep(records, 1, bytes);
-        expect(contextOf(records, 1)).toBeNull();
+        expect(openingOf(records, 1)).toBeNull();
       }
     }
   });
@@ -289,16 +289,16 @@ describe("SessionRecords.keepContext", () => {
   test("after a HELO that did not fit, one that does is kept with the CONNECT before it", () => {
     const records = opened();
     for (const bytes of [macroC, connect, cmd.macro("H", { v: "x".repeat(2000) }), helo]) keep(records, 1, bytes);
-    expect(contextOf(records, 1)).toBeNull();
+    expect(openingOf(records, 1)).toBeNull();
     keep(records, 1, macroH);
     keep(records, 1, helo);
-    expect(contextOf(records, 1)).toBe(together(macroC, connect, macroH, helo));
+    expect(openingOf(records, 1)).toBe(together(macroC, connect, macroH, helo));
   });
 
   test("a new session makes the record whole again", () => {
     const records = opened();
     for (const bytes of [cmd.connect("x".repeat(2000)), macroC, connect]) keep(records, 1, bytes);
-    expect(contextOf(records, 1)).toBe(together(macroC, connect));
+    expect(openingOf(records, 1)).toBe(together(macroC, connect));
   });
 
   test("a record that does not fit leaves the next slot alone", () => {
@@ -306,16 +306,16 @@ describe("SessionRecords.keepContext", () => {
     keep(records, 1, connect);
     keep(records, 0, cmd.connect("x".repeat(990)));
     keep(records, 0, cmd.connect("x".repeat(3000)));
-    expect(contextOf(records, 1)).toBe(together(connect));
+    expect(openingOf(records, 1)).toBe(together(connect));
   });
 
-  test("a context is kept packet by packet when a session goes on elsewhere", () => {
+  test("a opening is kept packet by packet when a session goes on elsewhere", () => {
     const records = opened();
-    records.setContext(1, Buffer.concat([macroC, connect, macroH, helo]));
-    expect(contextOf(records, 1)).toBe(together(macroC, connect, macroH, helo));
+    records.setOpening(1, Buffer.concat([macroC, connect, macroH, helo]));
+    expect(openingOf(records, 1)).toBe(together(macroC, connect, macroH, helo));
     keep(records, 1, cmd.helo("second"));
-    expect(contextOf(records, 1)).toBe(together(macroC, connect, cmd.helo("second")));
-    records.forgetContext(1);
-    expect(contextOf(records, 1)).toBe("");
+    expect(openingOf(records, 1)).toBe(together(macroC, connect, cmd.helo("second")));
+    records.forgetOpening(1);
+    expect(openingOf(records, 1)).toBe("");
   });
 });

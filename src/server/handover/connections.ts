@@ -207,7 +207,7 @@ export class Connections {
   moveOn(slot: number, release: Release): void {
     const record = this.#records.read(slot);
     // Its first packets were too long to be kept: a worker gives up no such session.
-    if (record.context === null) {
+    if (record.opening === null) {
       this.#endConnection(slot);
       release.done();
       return;

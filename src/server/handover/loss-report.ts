@@ -93,7 +93,7 @@ export function countersOf(recovery: Recovery): (WorkerCounter | ServerCounter)[
 
 /** Who and what the session was about, as far as that is on record. */
 function subjectOf(record: SlotRecord, peer: PeerName, version: string): Record<string, unknown> {
-  const { client, helo } = beginningOf(record.context ?? EMPTY);
+  const { client, helo } = beginningOf(record.opening ?? EMPTY);
   const isOpen = hasMessage(record);
   const subject = {
     recipient: null,
@@ -118,13 +118,13 @@ function hasMessage({ call, firstOwed, state }: SlotRecord): boolean {
 }
 
 /** Who the SMTP client is, from the packets that began its session: null and "" if they do not tell. */
-function beginningOf(context: Uint8Array): { readonly client: Client | null; readonly helo: string } {
+function beginningOf(opening: Uint8Array): { readonly client: Client | null; readonly helo: string } {
   let client: Client | null = null;
   let helo = "";
-  for (const packets = new PacketWalk(context); packets.next();) {
+  for (const packets = new PacketWalk(opening); packets.next();) {
     const { code, end, start } = packets;
-    if (code === COMMAND.CONNECT) client = readClient(context, start, end);
-    if (code === COMMAND.HELO) helo = decodeText(context, start, context.indexOf(0, start));
+    if (code === COMMAND.CONNECT) client = readClient(opening, start, end);
+    if (code === COMMAND.HELO) helo = decodeText(opening, start, opening.indexOf(0, start));
   }
   return { client, helo };
 }

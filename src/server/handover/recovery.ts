@@ -78,7 +78,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   // No verdict can be kept for a session whose CONNECT is still to come: that would begin it without what is lost.
   if (situation.isBeginningLost && state === "idle" && owed === 0) return end("macros of its next session were lost");
   const ruling = rule(situation);
-  if (cut !== null && !mayPass(cut, record.due, ruling)) return end("a packet of it was lost in part");
+  if (cut !== null && !mayPass(cut, record.missing, ruling)) return end("a packet of it was lost in part");
   const { connection, message } = ruling;
   const outcome = connection ?? message;
   const due = dueVerdict(situation, ruling);
@@ -92,13 +92,13 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
       version,
       actions: record.actions,
       protocol: record.protocol,
-      context: record.context ?? NOTHING,
-      answersContext: ruling.answersContext,
+      opening: record.opening ?? NOTHING,
+      answersOpening: ruling.answersOpening,
       waitedMs: record.waitedMs,
-      ruling: outcome === null ? null : { scope, packet: PACKETS[outcome] },
-      due: due === null || due === "continue" ? null : PACKETS[due],
-      begun: cut === null ? record.begun : NOTHING,
-      lost: cut === null ? null : { due: record.due, code: cut === COMMAND.MACRO ? 0 : cut },
+      pending: outcome === null ? null : { scope, packet: PACKETS[outcome] },
+      nextMessage: due === null || due === "continue" ? null : PACKETS[due],
+      partial: cut === null ? record.partial : NOTHING,
+      lost: cut === null ? null : { missing: record.missing, code: cut === COMMAND.MACRO ? 0 : cut },
       skippedFilters: ruling.skippedFilters,
     },
     verdict: isNew && verdict !== null ? { scope, outcome: verdict, isFallback: verdict !== situation.standing } : null,
@@ -125,18 +125,18 @@ interface Situation {
 }
 
 function situationOf(record: SlotRecord, circumstances: Circumstances): Situation {
-  const { begun, call } = record;
+  const { call, partial } = record;
   const { cause, filters, isSuspect } = circumstances;
   const fallbackOf = ({ onError, onTimeout }: FilterPolicy) => (cause === "died" ? onError : onTimeout);
-  const cut = record.hasAllBegun || begun.length === 0 ? null : (begun[LENGTH_BYTES] ?? 0);
+  const cut = record.isPartialKept || partial.length === 0 ? null : (partial[LENGTH_BYTES] ?? 0);
   const culprit = isSuspect && call !== null ? filters[call.filter] : undefined;
   return {
     record,
     circumstances,
     cut,
-    isBeginningLost: record.isBeginningAhead || (cut === COMMAND.MACRO && isForBeginning(begun)),
-    isBegun: record.isInContext && !record.answersContext,
-    standing: verdictOf(record.standing),
+    isBeginningLost: record.isOpeningAhead || (cut === COMMAND.MACRO && isForBeginning(partial)),
+    isBegun: record.isInOpening && !record.answersOpening,
+    standing: verdictOf(record.pendingCode),
     common: strictest(filters.filter(({ isObserved }) => !isObserved).map(fallbackOf)),
     culprit,
     own: culprit === undefined || culprit.isObserved ? null : fallbackOf(culprit),
@@ -152,7 +152,7 @@ interface Ruling {
   /** It was not known before. */
   readonly isNew: boolean;
   /** The next worker asks the handlers of the connection again, and gives the reply that waits for them. */
-  readonly answersContext: boolean;
+  readonly answersOpening: boolean;
   readonly skippedFilters: readonly SkippedFilter[];
 }
 
@@ -167,7 +167,7 @@ function rule(situation: Situation): Ruling {
       ? owed > 0 && (firstOwed === COMMAND.CONNECT || firstOwed === COMMAND.HELO)
       : PHASES[call.phase].scope === "connection";
   // Without the packets that began it no handler can be asked again.
-  if (record.context === null || (isBeginningLost && !isBeginning)) return ofConnection(situation, anew, true);
+  if (record.opening === null || (isBeginningLost && !isBeginning)) return ofConnection(situation, anew, true);
   if (situation.circumstances.isOffender) return ofOffender(situation);
   if (!isBeginning) return ofMessage(situation);
   const skippedFilters = skippedBefore(situation);
@@ -204,7 +204,7 @@ function ofConnection({ circumstances, record }: Situation, connection: PlainVer
     message: null,
     replies: fill(record.owed, connection),
     isNew,
-    answersContext: false,
+    answersOpening: false,
     // Who is refused anyway is not asked about again: that may be what the worker was lost to.
     skippedFilters: circumstances.filters.map((_, filter) => ({ filter, isOver: false })),
   };
@@ -222,7 +222,7 @@ function ofBeginning(situation: Situation, isAskedAgain: boolean, skippedFilters
     message,
     replies: [...fill(isAskedAgain ? 0 : owed - behind, "continue"), ...fill(behind, message ?? "continue")],
     isNew: message !== null && message !== standing,
-    answersContext: isAskedAgain && owed > behind,
+    answersOpening: isAskedAgain && owed > behind,
     skippedFilters,
   };
 }
@@ -254,7 +254,7 @@ function ofMessage(situation: Situation): Ruling {
     message,
     replies: [...fill(Math.min(owed, 1), first), ...fill(Math.max(0, owed - 1), message ?? "continue")],
     isNew,
-    answersContext: false,
+    answersOpening: false,
     skippedFilters: skippedBefore(situation),
   };
 }
@@ -266,7 +266,7 @@ function skippedBefore({ circumstances, record }: Situation): readonly SkippedFi
 /** The verdict on a message that begins, since macros for it are lost; null if none are. */
 function dueVerdict({ common, cut, record, standing }: Situation, ruling: Ruling): PlainVerdict | null {
   // Who asked without the macros might let a message pass that they would have had refused.
-  const areLost = record.hasMacrosAhead || (cut === COMMAND.MACRO && isForMessage(record.begun, record.state));
+  const areLost = record.hasMacrosAhead || (cut === COMMAND.MACRO && isForMessage(record.partial, record.state));
   if (!areLost || ruling.connection !== null) return null;
   return (ruling.message === null ? standing : null) ?? common;
 }
@@ -309,20 +309,20 @@ function fill(count: number, verdict: PlainVerdict): PlainVerdict[] {
 
 /** A session between messages that goes on elsewhere as it is: of a message that is decided the rest may be still to come. */
 export function handOver(
-  { actions, context, isAnew, protocol, standing, state, version }: SlotRecord,
+  { actions, opening, isAnew, pendingCode, protocol, state, version }: SlotRecord,
   skippedFilters: readonly SkippedFilter[],
 ): ResumedSession {
-  const verdict = state === "decided" ? verdictOf(standing) : null;
+  const verdict = state === "decided" ? verdictOf(pendingCode) : null;
   return {
     version,
     actions,
     protocol,
-    context: context ?? NOTHING,
-    answersContext: false,
+    opening: opening ?? NOTHING,
+    answersOpening: false,
     waitedMs: 0,
-    ruling: verdict === null ? null : { scope: "message", packet: PACKETS[verdict] },
-    due: null,
-    begun: NOTHING,
+    pending: verdict === null ? null : { scope: "message", packet: PACKETS[verdict] },
+    nextMessage: null,
+    partial: NOTHING,
     lost: null,
     skippedFilters: isAnew ? [] : skippedFilters,
   };
@@ -335,7 +335,7 @@ export function forStandIn(session: ResumedSession | null): ResumedSession | nul
 
 /** A session that goes on in another generation: what failed were filters of the one before, which are others there. */
 export function forOthers(session: ResumedSession | null): ResumedSession | null {
-  return session === null || session.ruling?.scope === "connection" ? session : { ...session, skippedFilters: [] };
+  return session === null || session.pending?.scope === "connection" ? session : { ...session, skippedFilters: [] };
 }
 
 function end(reason: string): Recovery {
