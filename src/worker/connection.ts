@@ -1,6 +1,6 @@
 /**
- * One mail server connection in a worker: socket to conversation and back. It owns the write queue, the idle clock and
- * the record in shared memory; what the packets mean is not its business.
+ * One mail server connection in a worker: socket to conversation and back. It owns the write queue and the idle clock, and
+ * says when the session is recorded; what the packets mean is not its business.
  */
 import type { Socket } from "bun";
 import type { LogLevel } from "../admin/log-level.ts";
@@ -8,7 +8,6 @@ import type { WorkerCounter } from "../counters.ts";
 import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
 import type { Report } from "../handler/report.ts";
-import { USER_MACRO } from "../handler/reporter.ts";
 import { describeThrown } from "../handler/site.ts";
 import { excerpt } from "../protocol/bytes.ts";
 import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
@@ -19,8 +18,9 @@ import { PacketWalk } from "../protocol/packets.ts";
 import type { EventPhase, PacketTap } from "../protocol/session.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { ResumedSession } from "../shared/messages.ts";
-import { AHEAD_FLAGS, FLAG, type SessionRecords } from "../shared/session-records.ts";
+import type { SessionRecords } from "../shared/session-records.ts";
 import type { WorkerRows } from "../shared/worker-rows.ts";
+import { RECORDED, Recorder } from "./recorder.ts";
 
 /** What connections share in their worker. */
 export interface ConnectionHome {
@@ -57,9 +57,6 @@ const MAX_UNREAD_BYTES = 64 * 1024;
 /** So much is gathered before it is written, however much of a read is left. */
 const MAX_REPLY_BYTES = 256 * 1024;
 
-/** The macro `i`. */
-const QUEUE_ID_MACRO = 0x69;
-
 /**
  * A connection works no longer at a time, in milliseconds, if it has more to do: then others have their turn, and the worker
  * shows that it is alive. A handler may be slow, and one read may bring thousands of packets.
@@ -69,11 +66,6 @@ const TURN_MS = 20;
 const FIRST_LOOK = 4;
 const QUICK_EVENTS = 16;
 
-/** By code byte, 1 for the packets that the record in shared memory knows of. */
-const RECORDED = new Uint8Array(256);
-for (const name of ["OPTNEG", "QUIT", "QUIT_NC", "MACRO", "CONNECT", "HELO", "MAIL"] as const)
-  RECORDED[COMMAND[name]] = 1;
-
 type MailSocket = Socket<Connection>;
 
 export class Connection implements ConversationHost, PacketTap {
@@ -81,6 +73,7 @@ export class Connection implements ConversationHost, PacketTap {
   readonly #home: ConnectionHome;
   readonly #peer: PeerName;
   readonly #conversation: Conversation;
+  readonly #recorder: Recorder;
   #socket: MailSocket | null = null;
   /** Replies that the socket did not take yet, and how much of them it took. */
   #unsent: Uint8Array | null = null;
@@ -97,12 +90,8 @@ export class Connection implements ConversationHost, PacketTap {
   #lookAfter = 0;
   #lookedAt = 0;
   #hasHadItsTurn = false;
-  /** The peer has sent something to this worker. */
-  #hasRead = false;
   /** When the peer last sent something, or a handler that it waited for was through; on the home's clock. */
   #lastActive: number;
-  /** As it is on record: see `MilterSession`. */
-  #isOpeningAhead = false;
   readonly reportsAccepted: boolean;
 
   /** @param resume what another worker left of the session, null for a new one */
@@ -113,16 +102,13 @@ export class Connection implements ConversationHost, PacketTap {
     this.reportsAccepted = home.reportsAccepted;
     this.#lastActive = home.now();
     this.#conversation = new Conversation(home.chain, home.writer, this);
+    this.#recorder = new Recorder(home.records, slot, this.#conversation);
     const { session } = this.#conversation;
     session.tap = this;
     if (!home.tracesPackets) session.tapped = RECORDED;
     if (resume === null) return;
-    // On record before anything is worked on: this worker may be lost as well.
-    home.records.setOptions(slot, resume.version, resume.actions, resume.protocol);
-    home.records.setOpening(slot, resume.opening);
     this.#conversation.resume(resume, resume.skippedFilters);
-    home.records.setState(slot, session.resumableState, session.pendingCode);
-    this.#recordRead();
+    this.#recorder.resumed(resume);
   }
 
   /** No message is open and nothing is being worked on. */
@@ -161,11 +147,7 @@ export class Connection implements ConversationHost, PacketTap {
     this.#lastActive = now;
     const { session } = this.#conversation;
     session.push(chunk);
-    this.#recordRead();
-    if (!this.#hasRead) {
-      this.#hasRead = true;
-      this.#home.records.setFlags(this.slot, FLAG.READ);
-    }
+    this.#recorder.read();
     // On record first: if the connection was taken from this worker meanwhile, this read is not lost.
     this.#stopIfClaimed();
     if (this.#conversation.isWaiting || this.#unsent !== null || this.#isWaitingItsTurn) {
@@ -187,7 +169,7 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   #sendRest(socket: MailSocket, unsent: Uint8Array): void {
-    const { records, row, workerRows } = this.#home;
+    const { row, workerRows } = this.#home;
     if (!workerRows.lock(row)) workerRows.park(row);
     let taken: number;
     try {
@@ -195,7 +177,7 @@ export class Connection implements ConversationHost, PacketTap {
       this.#sent += Math.max(0, taken);
       if (this.#sent === unsent.length) {
         this.#unsent = null;
-        records.setFlags(this.slot, 0, FLAG.UNSENT);
+        this.#recorder.sent();
       }
     } finally {
       workerRows.unlock(row);
@@ -219,7 +201,7 @@ export class Connection implements ConversationHost, PacketTap {
       // It may be the descriptor that was taken from this worker, and not the peer that is gone.
       this.#stopIfClaimed();
       if (this.#isReleased) return;
-      this.#home.records.setFlags(this.slot, FLAG.OVER);
+      this.#recorder.over();
       this.#unsent = null;
       this.#conversation.hangUp();
     } catch (error) {
@@ -237,12 +219,12 @@ export class Connection implements ConversationHost, PacketTap {
   /** Lets the session go on elsewhere, if it is between messages and nothing of it is under way here. */
   release(): void {
     const { session } = this.#conversation;
-    const { chain, records, releaseFor } = this.#home;
+    const { chain, releaseFor } = this.#home;
     if (releaseFor === null || this.#socket === null) return;
     if (this.#isReleased || this.#isEnding || this.#isClosed) return;
-    if (this.#home.isStandIn && !this.#hasRead) return;
+    if (this.#home.isStandIn && !this.#recorder.hasRead) return;
     if (!this.isBetweenMessages || session.framer.hasRest || !session.mayMove) return;
-    if (!suffices(session.options, chain.wants, releaseFor) || !records.mayResume(this.slot)) return;
+    if (!suffices(session.options, chain.wants, releaseFor) || !this.#recorder.mayResume) return;
     this.#isReleased = true;
     // Nothing is read from now on, so nothing can be lost; the main thread's copy keeps the peer from noticing.
     this.#socket.pause();
@@ -285,7 +267,7 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** Sends what the writer holds, and records what is owed after it: nobody may take this worker's place in between. */
   #settle(): void {
-    const { records, row, workerRows, writer } = this.#home;
+    const { row, workerRows, writer } = this.#home;
     if (this.#isClosed) {
       writer.clear();
       return;
@@ -294,13 +276,7 @@ export class Connection implements ConversationHost, PacketTap {
     let isGone: boolean;
     try {
       isGone = writer.length > 0 && !this.#write();
-      const { isWaiting, session, pendingCode } = this.#conversation;
-      const owing = session.owing(isWaiting);
-      records.setState(this.slot, session.resumableState, pendingCode);
-      this.#recordAhead();
-      if (!isWaiting) records.endCall(this.slot);
-      records.setOwed(this.slot, session.unread.owed + (owing === 0 ? 0 : 1), owing, session.untaken);
-      records.setFlags(this.slot, this.#unsent === null ? 0 : FLAG.UNSENT, FLAG.UNSENT);
+      this.#recorder.settled(this.#unsent !== null);
     } finally {
       // A lock that stays would keep the main thread from ever taking this worker's connections.
       workerRows.unlock(row);
@@ -368,42 +344,15 @@ export class Connection implements ConversationHost, PacketTap {
   calling(phase: EventPhase, filter: ChainFilter): void {
     // A closed connection has given its slot back.
     if (this.#isClosed) return;
-    const { records, row, workerRows } = this.#home;
-    const { session, pendingCode } = this.#conversation;
-    if (this.#isOpeningAhead) this.#recordAhead();
-    // Of the others the phase tells whether a message is open.
-    if (phase.scope === "none") records.setState(this.slot, session.resumableState, pendingCode);
-    records.enter(this.slot, phase, filter.index, session.untaken);
+    const { row, workerRows } = this.#home;
+    this.#recorder.calling(phase, filter);
     workerRows.enter(row, this.slot);
   }
 
   suspended(alreadyMs: number | null): void {
-    const { records, row, workerRows } = this.#home;
-    if (alreadyMs !== null && !this.#isClosed) records.wait(this.slot, alreadyMs);
+    const { row, workerRows } = this.#home;
+    if (alreadyMs !== null && !this.#isClosed) this.#recorder.waiting(alreadyMs);
     workerRows.leave(row);
-  }
-
-  /** On record before it is worked on: what this read has brought, and what it owes. */
-  #recordRead(): void {
-    const { isWaiting, session } = this.#conversation;
-    session.survey();
-    const { framer, unread, untaken } = session;
-    const owing = session.owing(isWaiting);
-    const { records } = this.#home;
-    records.setOwed(this.slot, unread.owed + (owing === 0 ? 0 : 1), owing === 0 ? unread.firstOwed : owing, untaken);
-    records.setPartial(this.slot, framer, unread);
-    this.#recordAhead();
-  }
-
-  #recordAhead(): void {
-    const { hasMacrosAhead, isOpeningAhead, isInOpening, answersOpening } = this.#conversation.session;
-    this.#isOpeningAhead = isOpeningAhead;
-    const flags =
-      (hasMacrosAhead ? FLAG.MACROS_AHEAD : 0) |
-      (isOpeningAhead ? FLAG.OPENING_AHEAD : 0) |
-      (isInOpening ? FLAG.IN_OPENING : 0) |
-      (answersOpening ? FLAG.ANSWERS_OPENING : 0);
-    this.#home.records.setFlags(this.slot, flags, AHEAD_FLAGS);
   }
 
   #stopIfClaimed(): void {
@@ -502,7 +451,7 @@ export class Connection implements ConversationHost, PacketTap {
   #hangUp(): void {
     try {
       this.#unsent = null;
-      this.#home.records.setFlags(this.slot, FLAG.OVER);
+      this.#recorder.over();
       this.#conversation.hangUp();
     } catch (error) {
       this.#complain(error);
@@ -518,7 +467,7 @@ export class Connection implements ConversationHost, PacketTap {
     this.#isEnding = true;
     const socket = this.#socket;
     try {
-      this.#home.records.setFlags(this.slot, FLAG.OVER);
+      this.#recorder.over();
       socket?.shutdown();
       socket?.end();
     } catch (error) {
@@ -541,56 +490,15 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** See `PacketTap`. */
   seen(code: number, bytes: Uint8Array, start: number, end: number): void {
-    const { records } = this.#home;
-    const { isInOpening } = this.#conversation.session;
     if (this.#home.tracesPackets) {
       this.#home.log(
         "debug",
         `${this.#peer} > ${nameOf(COMMAND, code)} ${end - start} bytes "${excerpt(bytes, start, end)}"`,
       );
     }
-    // They are on record, all of them: with each taken for a beginning, those behind it would be lost.
-    if (isInOpening) return;
-    switch (code) {
-      case COMMAND.OPTNEG: {
-        const { version, actions, protocol } = this.#conversation.session.options;
-        records.setOptions(this.slot, version, actions, protocol);
-        // Nobody else could answer it, so it leaves before a handler runs.
-        this.flush();
-        return;
-      }
-      case COMMAND.QUIT:
-        records.setFlags(this.slot, FLAG.OVER);
-        return;
-      case COMMAND.QUIT_NC:
-        records.forgetOpening(this.slot);
-        records.setFlags(this.slot, FLAG.ANEW);
-        return;
-      case COMMAND.MACRO:
-        this.#keepQueueId(bytes, start, end);
-        break;
-      case COMMAND.MAIL:
-        this.#keepMail(bytes, start);
-        return;
-      case COMMAND.CONNECT:
-        records.setFlags(this.slot, FLAG.ANEW);
-        break;
-      default:
-    }
-    records.keepOpening(this.slot, code, bytes, start, end);
-  }
-
-  /** Both mail servers name the queue id first: Sendmail from MAIL on, Postfix once it has accepted a recipient. */
-  #keepQueueId(bytes: Uint8Array, start: number, end: number): void {
-    const isThere = bytes[start + 1] === QUEUE_ID_MACRO && bytes[start + 2] === 0;
-    const valueEnd = isThere ? bytes.indexOf(0, start + 3) : -1;
-    if (valueEnd !== -1 && valueEnd < end) this.#home.records.setQueueId(this.slot, bytes, start + 3, valueEnd);
-    else if (bytes[start] === COMMAND.MAIL) this.#home.records.setQueueId(this.slot, bytes, 0, 0);
-  }
-
-  #keepMail(bytes: Uint8Array, start: number): void {
-    const { firstLength, macros } = this.#conversation.session;
-    this.#home.records.setMail(this.slot, bytes, start, start + firstLength, macros.get(USER_MACRO) ?? "");
+    this.#recorder.seen(code, bytes, start, end);
+    // No other worker could answer it, so it leaves before a handler runs.
+    if (code === COMMAND.OPTNEG) this.flush();
   }
 
   #traceReplies(buffer: Buffer, length: number): void {

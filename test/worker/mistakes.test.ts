@@ -33,7 +33,10 @@ const FILES = [
   "protocol/macros.ts",
   "protocol/encode.ts",
   "protocol/framer.ts",
+  "protocol/survey.ts",
+  "protocol/packets.ts",
   "worker/connection.ts",
+  "worker/recorder.ts",
 ] as const;
 
 /** The beginning of a method or a function: its line, or the last line of its parameters. Constructors are left out. */
