@@ -66,6 +66,28 @@ const TURN_MS = 20;
 const FIRST_LOOK = 4;
 const QUICK_EVENTS = 16;
 
+type Life =
+  /** What is read is worked on. */
+  | "serving"
+  /** Its turn is over: what was read is worked on after the turns of the others. */
+  | "yielding"
+  /** Nothing more is read; once the replies have left, the socket is ended. */
+  | "ending"
+  /** The session goes on in another worker: nothing is read or sent here. */
+  | "released"
+  /** The socket is gone, and the slot was given back. */
+  | "closed";
+
+/** Where a connection may go on from each state of its life. */
+const NEXT: Readonly<Record<Life, readonly Life[]>> = {
+  serving: ["yielding", "ending", "released", "closed"],
+  yielding: ["serving", "ending", "released", "closed"],
+  ending: ["ending", "closed"],
+  // `shutdown` would reach the peer through every descriptor of the connection, also the other worker's.
+  released: ["closed"],
+  closed: [],
+};
+
 type MailSocket = Socket<Connection>;
 
 export class Connection implements ConversationHost, PacketTap {
@@ -79,12 +101,7 @@ export class Connection implements ConversationHost, PacketTap {
   #unsent: Uint8Array | null = null;
   #sent = 0;
   #isPaused = false;
-  #isEnding = false;
-  #isClosed = false;
-  /** It goes on elsewhere: from here on nothing is read or sent. */
-  #isReleased = false;
-  /** Others have their turn: it goes on with what it was doing after them. */
-  #isWaitingItsTurn = false;
+  #life: Life = "serving";
   #turnSince = 0;
   #events = 0;
   #lookAfter = 0;
@@ -116,11 +133,31 @@ export class Connection implements ConversationHost, PacketTap {
     return this.#conversation.isBetweenMessages && this.#unsent === null;
   }
 
+  /** Packets are read, and worked on now or later. */
+  get #isOpen(): boolean {
+    return this.#life === "serving" || this.#life === "yielding";
+  }
+
+  get #isClosed(): boolean {
+    return this.#life === "closed";
+  }
+
+  #mayBecome(life: Life): boolean {
+    return NEXT[this.#life].includes(life);
+  }
+
+  /** @returns false if its life does not go there from where it stands: then nothing has changed */
+  #become(life: Life): boolean {
+    if (!this.#mayBecome(life)) return false;
+    this.#life = life;
+    return true;
+  }
+
   // Socket callbacks.
 
   opened(socket: MailSocket): void {
     this.#socket = socket;
-    if (this.#isEnding) {
+    if (this.#life === "ending") {
       this.#end();
       return;
     }
@@ -134,7 +171,7 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** A read: memory of its own, which the framer gives back. */
   data(chunk: Uint8Array): void {
-    if (this.#isEnding || this.#isClosed || this.#isReleased) return;
+    if (!this.#isOpen) return;
     try {
       this.#read(chunk);
     } catch (error) {
@@ -150,7 +187,7 @@ export class Connection implements ConversationHost, PacketTap {
     this.#recorder.read();
     // On record first: if the connection was taken from this worker meanwhile, this read is not lost.
     this.#stopIfClaimed();
-    if (this.#conversation.isWaiting || this.#unsent !== null || this.#isWaitingItsTurn) {
+    if (this.#conversation.isWaiting || this.#unsent !== null || this.#life === "yielding") {
       if (session.framer.restBytes > MAX_UNREAD_BYTES) this.#pause();
       this.#conversation.foresee(this.#isPaused);
       return;
@@ -187,31 +224,32 @@ export class Connection implements ConversationHost, PacketTap {
       return;
     }
     if (this.#unsent !== null) return;
-    if (this.#isEnding) {
+    if (this.#life === "ending") {
       this.#end();
       return;
     }
-    if (!this.#conversation.isWaiting && !this.#isWaitingItsTurn) this.#work();
+    if (!this.#conversation.isWaiting && this.#life === "serving") this.#work();
   }
 
   /** The peer is gone, or an error ended the connection. */
   disconnected(): void {
     if (this.#isClosed) return;
+    const isReleased = this.#life === "released";
     try {
       // It may be the descriptor that was taken from this worker, and not the peer that is gone.
       this.#stopIfClaimed();
-      if (this.#isReleased) return;
+      if (isReleased) return;
       this.#recorder.over();
       this.#unsent = null;
       this.#conversation.hangUp();
     } catch (error) {
       this.#complain(error);
     } finally {
-      this.#isClosed = true;
+      this.#life = "closed";
       this.#home.workerRows.leave(this.#home.row);
       // Whatever went wrong: the slot and the main thread's copy have to be given back.
       this.#home.writer.clear();
-      if (this.#isReleased) this.#home.released(this);
+      if (isReleased) this.#home.released(this);
       else this.#home.closed(this);
     }
   }
@@ -220,12 +258,11 @@ export class Connection implements ConversationHost, PacketTap {
   release(): void {
     const { session } = this.#conversation;
     const { chain, releaseFor } = this.#home;
-    if (releaseFor === null || this.#socket === null) return;
-    if (this.#isReleased || this.#isEnding || this.#isClosed) return;
+    if (releaseFor === null || this.#socket === null || !this.#isOpen) return;
     if (this.#home.isStandIn && !this.#recorder.hasRead) return;
     if (!this.isBetweenMessages || session.framer.hasRest || !session.mayMove) return;
     if (!suffices(session.options, chain.wants, releaseFor) || !this.#recorder.mayResume) return;
-    this.#isReleased = true;
+    this.#become("released");
     // Nothing is read from now on, so nothing can be lost; the main thread's copy keeps the peer from noticing.
     this.#socket.pause();
     this.#socket.end();
@@ -239,8 +276,7 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** Ends the connection from this side, whatever it is doing. */
   cut(reason: string): void {
-    // A released one is no longer this worker's to end: `shutdown` would reach the peer through every copy.
-    if (this.#isClosed || this.#isReleased) return;
+    if (!this.#mayBecome("ending")) return;
     this.#home.log("notice", `${this.#peer}: ${reason}, connection closed`, `${reason}, connection closed`);
     this.#hangUp();
   }
@@ -393,7 +429,7 @@ export class Connection implements ConversationHost, PacketTap {
       return;
     }
     if (conversation.isOver) {
-      this.#isEnding = true;
+      this.#become("ending");
       if (this.#unsent === null) this.#end();
       return;
     }
@@ -402,10 +438,11 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   #letOthersWork(): void {
-    this.#isWaitingItsTurn = true;
+    if (!this.#become("yielding")) return;
     setImmediate(() => {
-      this.#isWaitingItsTurn = false;
-      if (this.#isClosed || this.#isEnding || this.#isReleased || this.#unsent !== null) return;
+      if (this.#life !== "yielding") return;
+      this.#become("serving");
+      if (this.#unsent !== null) return;
       try {
         this.#work();
       } catch (error) {
@@ -464,7 +501,7 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** There is a second descriptor of the connection, so closing alone would leave the peer waiting. */
   #end(): void {
-    this.#isEnding = true;
+    if (!this.#become("ending")) return;
     const socket = this.#socket;
     try {
       this.#recorder.over();
