@@ -1,10 +1,11 @@
 /** What becomes of a session whose worker is lost, as a table: from the record to the replies and to what goes on. */
 import { describe, expect, test } from "bun:test";
 import type { SlotRecord } from "../../src/shared/session-records.ts";
-import { type Circumstances, handOver, recover } from "../../src/server/handover/recovery.ts";
+import { handOver, recover, RULE_NAMES, rulesFor } from "../../src/server/handover/recovery.ts";
+import type { Circumstances } from "../../src/server/handover/situation.ts";
 import { cmd } from "../protocol/wire.ts";
 
-const CONTEXT = Buffer.concat([cmd.connect(), cmd.helo()]);
+const OPENING = Buffer.concat([cmd.connect(), cmd.helo()]);
 const NOTHING = new Uint8Array(0);
 
 const RECORD: SlotRecord = {
@@ -21,7 +22,7 @@ const RECORD: SlotRecord = {
   version: 6,
   actions: 0x1ff,
   protocol: 0,
-  opening: CONTEXT,
+  opening: OPENING,
   isHalfSent: false,
   isOver: false,
   hasMacrosAhead: false,
@@ -40,15 +41,19 @@ const TEMPFAIL = { onError: "tempfail", onTimeout: "tempfail", isObserved: false
 const filter = (onTimeout: "tempfail" | "reject" | "accept" | "continue", isObserved = false) =>
   ({ onError: "tempfail", onTimeout, isObserved }) as const;
 
+const CIRCUMSTANCES: Circumstances = {
+  cause: "blocked",
+  isSuspect: false,
+  filters: [TEMPFAIL],
+  skippedFilters: [],
+  isOffender: false,
+};
+
 function recovered(record: Partial<SlotRecord>, circumstances: Partial<Circumstances> = {}) {
   const result = recover(
     { ...RECORD, ...record },
     {
-      cause: "blocked",
-      isSuspect: false,
-      filters: [TEMPFAIL],
-      skippedFilters: [],
-      isOffender: false,
+      ...CIRCUMSTANCES,
       ...circumstances,
     },
   );
@@ -249,7 +254,7 @@ test("handOver: a session between messages goes on as it is", () => {
     version: 6,
     actions: 0x1ff,
     protocol: 0,
-    opening: CONTEXT,
+    opening: OPENING,
     answersOpening: false,
     waitedMs: 0,
     pending: null,
@@ -364,5 +369,45 @@ describe("a second loss, while the packets that began it are worked on again", (
       pending: "message t",
       skippedFilters: [{ filter: 0, isOver: true }],
     });
+  });
+});
+
+describe("each rule decides on some session", () => {
+  const CASES: readonly (readonly [string, Partial<SlotRecord>, Partial<Circumstances>?])[] = [
+    ["session over", { isOver: true }],
+    ["reply sent in part", { isHalfSent: true }],
+    ["negotiation lost", { version: 0, owed: 1 }],
+    ["next opening lost", { state: "idle", isOpeningAhead: true }],
+    ["connection decided", { state: "refused", pendingCode: code("r") }],
+    ["opening too long", { opening: null }],
+    ["opening unseen", { isOpeningAhead: true }],
+    ["repeats", { state: "message" }, { isOffender: true }],
+    ["repeats, let pass: no message", {}, { isOffender: true, filters: [filter("accept")] }],
+    ["bystander at the opening", { call: { phase: "helo", filter: 0 }, owed: 1, firstOwed: code("H") }],
+    ["blocked at the opening", { call: { phase: "helo", filter: 0 } }, { isSuspect: true }],
+    [
+      "blocked at the opening, let pass",
+      { call: { phase: "helo", filter: 0 } },
+      { isSuspect: true, filters: [filter("continue")] },
+    ],
+    ["message: verdict found", { state: "message", pendingCode: code("r") }],
+    ["message: blocked", { state: "message", call: { phase: "body", filter: 0 } }, { isSuspect: true }],
+    ["message: bystander", { state: "message", call: { phase: "body", filter: 0 } }],
+    ["message: no message", {}],
+  ];
+
+  test.each(CASES)("%s", (name, record, circumstances = {}) => {
+    const names = rulesFor({ ...RECORD, ...record }, { ...CIRCUMSTANCES, ...circumstances });
+    expect(names.join(": ")).toBe(name);
+  });
+
+  test("none is left without a case, and those of a failure have the name of its row", async () => {
+    const reached = new Set(CASES.flatMap(([name]) => name.split(": ")));
+    expect(RULE_NAMES.filter((name) => !reached.has(name))).toEqual([]);
+    const rows = await Bun.file(`${import.meta.dir}/../../docs/failures.md`).text();
+    for (const name of ["blocked", "bystander", "repeats"]) {
+      expect(RULE_NAMES).toContain(name);
+      expect(rows).toContain(`| \`${name}\``);
+    }
   });
 });
