@@ -1,6 +1,6 @@
 /** What a running server counts: the names that `pmilter status` gives them, and where they stand in shared memory. */
 
-/** Counted by the workers, each in its own row of the ledger. The order is that of the row. */
+/** Counted by the workers, each in its own row of `WorkerRows`. The order is that of the row. */
 export const WORKER_COUNTERS = [
   /** Connections since the start, by who accepted them. */
   "connections",

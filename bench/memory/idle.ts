@@ -67,7 +67,7 @@ export async function measureIdle(plan: Plan): Promise<SuiteResult> {
         ]),
         notes: [
           `target: ${TARGET}`,
-          "shared memory included: 1 KiB of ledger a connection, which the bare loop has not",
+          "shared memory included: 1.25 KiB of session record a connection, which the bare loop has not",
           "a connection takes two descriptors of pmilter, one of the others",
         ],
       },

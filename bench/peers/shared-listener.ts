@@ -9,7 +9,8 @@ import { renameSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import type { Socket } from "bun";
 import { parseConfig } from "../../src/config/load.ts";
-import { Ledger, type LedgerLayout } from "../../src/shared/ledger.ts";
+import { SessionRecords, type SessionRecordsLayout } from "../../src/shared/session-records.ts";
+import { WorkerRows, type WorkerRowsLayout } from "../../src/shared/worker-rows.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
 import { dup } from "../../src/net/libc.ts";
 import { Connection, type ConnectionHome } from "../../src/worker/connection.ts";
@@ -24,7 +25,8 @@ interface Assignment {
   readonly worker: number;
   readonly descriptor: number;
   readonly handlers: HandlerSet;
-  readonly ledger: LedgerLayout;
+  readonly workerRows: WorkerRowsLayout;
+  readonly records: SessionRecordsLayout;
 }
 
 /** The side of the thread that the main thread talks to. */
@@ -44,20 +46,21 @@ async function main(path: string, handlers: HandlerSet, workers: number): Promis
   const descriptors = Array.from({ length: workers }, () => dup(bound.fd));
   renameSync(temporary, path);
   bound.stop();
-  const { layout } = Ledger.create(workers, workers * SLOTS);
+  const workerRows = WorkerRows.create(workers).layout;
+  const records = SessionRecords.create(workers * SLOTS).layout;
   await Promise.all(
     descriptors.map((descriptor, worker) => {
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       const thread = new Worker(import.meta.url);
       thread.onmessage = () => resolve();
       thread.onerror = (event) => reject(new Error(event.message));
-      thread.postMessage({ worker, descriptor, handlers, ledger: layout } satisfies Assignment);
+      thread.postMessage({ worker, descriptor, handlers, workerRows, records } satisfies Assignment);
       return promise;
     }),
   );
 }
 
-async function serve({ worker, descriptor, handlers, ledger }: Assignment): Promise<void> {
+async function serve({ worker, descriptor, handlers, workerRows, records }: Assignment): Promise<void> {
   const chain = await loadChain(parseConfig(handlerConfig(handlers), "/bench/pmilter.toml"));
   let nextSlot = worker * SLOTS;
   const freeSlots: number[] = [];
@@ -65,7 +68,8 @@ async function serve({ worker, descriptor, handlers, ledger }: Assignment): Prom
     row: worker,
     chain,
     writer: new ReplyWriter(WRITER_BYTES),
-    ledger: new Ledger(ledger),
+    workerRows: new WorkerRows(workerRows),
+    records: new SessionRecords(records),
     reportsAccepted: false,
     tracesPackets: false,
     now: () => Math.round(performance.now()),
@@ -81,7 +85,7 @@ async function serve({ worker, descriptor, handlers, ledger }: Assignment): Prom
     socket: {
       open(socket: Socket<Connection>) {
         const slot = freeSlots.pop() ?? nextSlot++;
-        home.ledger.offer(slot);
+        home.records.offer(slot);
         const connection = new Connection(home, slot, "shared", null);
         socket.data = connection;
         connection.opened(socket);

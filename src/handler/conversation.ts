@@ -11,7 +11,8 @@ import { ACTION } from "../protocol/constants.ts";
 import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "../protocol/encode.ts";
 import { isOfMessage, type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
 import type { Client } from "../protocol/client.ts";
-import { type EventPhase, MilterSession, type Resumption } from "../protocol/session.ts";
+import type { Resumption } from "../protocol/resumption.ts";
+import { type EventPhase, MilterSession } from "../protocol/session.ts";
 import type { Chain, ChainFilter, ChainStep } from "./chain.ts";
 import type { FilterChanges } from "./message/changes.ts";
 import type { Fallback } from "./fallback.ts";
@@ -147,7 +148,7 @@ export class Conversation implements SessionSource, ReportSource {
   /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */
   resume(resumption: Resumption, skippedFilters: readonly SkippedFilter[]): void {
     this.#skippedFilters = skippedFilters;
-    this.#waitedMs = resumption.answersContext ? resumption.waitedMs : 0;
+    this.#waitedMs = resumption.answersOpening ? resumption.waitedMs : 0;
     this.session.resume(resumption);
   }
 
@@ -162,8 +163,8 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /** The plain code of a verdict that was found and is still to be given, or to be given again; 0 if there is none. */
-  get standing(): number {
-    return this.#deferred === null ? this.session.standing : plainCodeOf(this.#deferred.decision.packet);
+  get pendingCode(): number {
+    return this.#deferred === null ? this.session.pendingCode : plainCodeOf(this.#deferred.decision.packet);
   }
 
   /**

@@ -8,13 +8,12 @@
 import { EMPTY, freeBytes, readU32 } from "./bytes.ts";
 import { LENGTH_BYTES } from "./constants.ts";
 import { ProtocolError } from "./errors.ts";
+import { HEAD_BYTES, PacketWalk } from "./packets.ts";
+import type { Survey } from "./survey.ts";
 
 const MIN_CARRY_BYTES = 1024;
-
-/** What is looked for by {@link Framer.survey}: packets that get a reply, that end a message, that begin a session. */
-export const OWED = 1;
-export const END = 2;
-export const BEGINNING = 4;
+/** Of the survey that runs. */
+const WALK = new PacketWalk();
 
 /**
  * Usage: `push` a read, then take packets with `next` until it gives false. After a `true`, `code` and
@@ -29,32 +28,8 @@ export class Framer {
   start = 0;
   end = 0;
 
-  /** Found by {@link Framer.survey}: bytes missing of the last packet (or of its length field), 0 between packets. */
-  due = 0;
-  /** Found by {@link Framer.survey}: whole packets, not taken yet, that get a reply. */
-  owed = 0;
-  /** Found by {@link Framer.survey}: the code of the first of those when it looked. */
-  firstOwed = 0;
-  /** Found by {@link Framer.survey}: whole packets not taken yet. */
-  untaken = 0;
-  /** Found by {@link Framer.survey}: how many of those are of the watched kind. */
-  watched = 0;
-  /** Found by {@link Framer.survey}: how many of those are of the other watched kind, apart from the ones that get no reply. */
-  beginnings = 0;
-  /** Found by {@link Framer.survey}: the code of the last of those when it looked. */
-  lastCode = 0;
-  /** Found by {@link Framer.survey}: the first byte of that one's payload, 0 if it has none. */
-  lastFirst = 0;
-  /** Found by {@link Framer.survey}: bytes that have arrived of the last packet, if it is not whole. */
-  begun = 0;
-
   readonly #maxPacketBytes: number;
   #chunk: Uint8Array = EMPTY;
-  #isSurveyed = false;
-  /** By code, as the last survey was told. */
-  #marks: Uint8Array = EMPTY;
-  /** How many of the next packets get no reply whatever their code, as the last survey was told. */
-  #silent = 0;
   /** Bytes to drop of what comes next: they end a packet whose beginning is lost, and whose code this is. */
   #lost = 0;
   #lostCode = 0;
@@ -83,7 +58,6 @@ export class Framer {
     } else this.#chunk = chunk;
     this.#isLent = false;
     this.#at = 0;
-    this.#isSurveyed = false;
   }
 
   /**
@@ -91,21 +65,6 @@ export class Framer {
    * @throws ProtocolError PMILTER_ERR_LENGTH_ZERO, PMILTER_ERR_PACKET_TOO_LARGE
    */
   next(): boolean {
-    if (!this.#advance()) return false;
-    if (this.#isSurveyed) {
-      const marks = this.#marks[this.code]!;
-      this.untaken -= 1;
-      if ((marks & END) !== 0) this.watched -= 1;
-      if (this.#silent > 0) this.#silent -= 1;
-      else {
-        if ((marks & OWED) !== 0) this.owed -= 1;
-        if ((marks & BEGINNING) !== 0) this.beginnings -= 1;
-      }
-    }
-    return true;
-  }
-
-  #advance(): boolean {
     if (this.#carried > 0) return this.#nextCarried();
     const chunk = this.#chunk;
     const at = this.#at;
@@ -115,7 +74,7 @@ export class Framer {
       if (left - LENGTH_BYTES >= length) {
         this.bytes = chunk;
         this.code = chunk[at + LENGTH_BYTES]!;
-        this.start = at + LENGTH_BYTES + 1;
+        this.start = at + HEAD_BYTES;
         this.end = at + LENGTH_BYTES + length;
         this.#at = this.end;
         return true;
@@ -129,31 +88,18 @@ export class Framer {
   }
 
   /**
-   * Looks through what was pushed without taking it, and records in `due`, `begun`, `owed`, `firstOwed` and `untaken` what
-   * another thread needs to answer for this connection and to find its next packet (design 2.2). Call it between packets;
-   * once a push it looks, after that `owed`, `untaken` and `watched` are counted down as packets are taken.
-   *
-   * @param marks by code byte: {@link OWED}, {@link END} and {@link BEGINNING}, or'ed
-   * @param silent how many packets from here on get none, whatever their code
+   * Looks through what was pushed without taking it. Call it between packets.
+   * @param marks see {@link Survey.begin}
    */
-  survey(marks: Uint8Array, silent = 0): void {
-    if (this.#isSurveyed) return;
-    this.#isSurveyed = true;
-    this.#marks = marks;
-    this.#silent = silent;
+  survey(survey: Survey, marks: Uint8Array, silent: number): void {
+    survey.begin(marks, silent);
     const chunk = this.#chunk;
-    this.owed = 0;
-    this.firstOwed = 0;
-    this.untaken = 0;
-    this.watched = 0;
-    this.beginnings = 0;
     let at = this.#at;
     if (this.#carried > 0) {
       const left = chunk.length - at;
       const missing = LENGTH_BYTES - this.#carried;
       if (left < missing) {
-        this.due = missing - left;
-        this.begun = this.#carried + left;
+        survey.endsWith(this.#carried + left, missing - left, null);
         return;
       }
       const head = Buffer.concat([
@@ -162,45 +108,30 @@ export class Framer {
       ]);
       const length = readU32(head, 0);
       at += LENGTH_BYTES + length - this.#carried;
-      if (at <= chunk.length) this.#count(head, 0, length);
-      else this.begun = this.#carried + left;
+      if (at > chunk.length) {
+        survey.endsWith(this.#carried + left, at - chunk.length, null);
+        return;
+      }
+      survey.found(head[LENGTH_BYTES]!, length > 1 ? head[HEAD_BYTES]! : 0);
     }
-    while (chunk.length - at >= LENGTH_BYTES) {
-      const start = at;
-      const length = readU32(chunk, at);
-      at += LENGTH_BYTES + length;
-      if (at <= chunk.length) this.#count(chunk, start, length);
-      else this.begun = chunk.length - start;
-    }
+    const walk = WALK.over(chunk, at, chunk.length);
+    while (walk.next()) survey.found(walk.code, walk.end > walk.start ? chunk[walk.start]! : 0);
+    at = walk.at;
+    // Nothing of a read is kept by what outlives it.
+    WALK.over(EMPTY, 0, 0);
     const left = chunk.length - at;
-    this.due = left > 0 ? LENGTH_BYTES - left : -left;
-    if (this.#lost > 0) this.due = this.#lost;
-    if (left > 0) this.begun = left;
-    else if (left === 0) this.begun = 0;
-  }
-
-  #count(bytes: Uint8Array, at: number, length: number): void {
-    const code = bytes[at + LENGTH_BYTES]!;
-    this.untaken += 1;
-    this.lastCode = code;
-    this.lastFirst = length > 1 ? bytes[at + LENGTH_BYTES + 1]! : 0;
-    const marks = this.#marks[code]!;
-    if ((marks & END) !== 0) this.watched += 1;
-    if (this.untaken <= this.#silent) return;
-    if ((marks & BEGINNING) !== 0) this.beginnings += 1;
-    if ((marks & OWED) === 0) return;
-    if (this.owed === 0) this.firstOwed = code;
-    this.owed += 1;
+    if (this.#lost > 0) survey.endsWith(left, this.#lost, this.#lostCode);
+    else survey.endsWith(left, left === 0 ? 0 : missingOf(chunk, at, left), null);
   }
 
   /**
-   * Copies the first `count` bytes of the packet that has begun, at most {@link Framer.begun}, to `target[at]` and on.
-   * Call it after {@link Framer.survey}, before a packet is taken.
+   * Copies the first `count` bytes of the partial packet, of which `arrived` have arrived, to `target[at]` and on. Call it
+   * after {@link Framer.survey}, before a packet is taken.
    */
-  copyBegun(target: Uint8Array, at: number, count: number): void {
+  copyPartial(arrived: number, target: Uint8Array, at: number, count: number): void {
     // Bytes of it that lie in the chunk; what is carried of it comes before them.
-    const inChunk = Math.min(this.begun, this.#chunk.length - this.#at);
-    const carried = this.begun - inChunk;
+    const inChunk = Math.min(arrived, this.#chunk.length - this.#at);
+    const carried = arrived - inChunk;
     const fromCarry = Math.min(count, carried);
     for (let index = 0; index < fromCarry; index++) target[at + index] = this.#carry[index]!;
     const from = this.#chunk.length - inChunk;
@@ -222,11 +153,6 @@ export class Framer {
     const rest = bytes.subarray(passed);
     if (this.#lost > 0 || this.#lostCode === 0) return rest;
     return Buffer.concat([Buffer.from([0, 0, 0, 1, this.#lostCode]), rest]);
-  }
-
-  /** The code that was given to {@link Framer.expectLost}, while some of the packet is still to come; else null. */
-  get lostCode(): number | null {
-    return this.#lost > 0 ? this.#lostCode : null;
   }
 
   /** True if a packet, or a part of one, has been pushed and not taken, or the end of a lost one is still to come. */
@@ -271,8 +197,7 @@ export class Framer {
 
   /** Bytes that the carried packet (or its length field) still needs. */
   #carryDue(): number {
-    if (this.#carried < LENGTH_BYTES) return LENGTH_BYTES - this.#carried;
-    return LENGTH_BYTES + readU32(this.#carry, 0) - this.#carried;
+    return missingOf(this.#carry, 0, this.#carried);
   }
 
   #nextCarried(): boolean {
@@ -292,7 +217,7 @@ export class Framer {
     this.bytes = this.#carry;
     this.#spare = this.#carry;
     this.code = this.#carry[LENGTH_BYTES]!;
-    this.start = LENGTH_BYTES + 1;
+    this.start = HEAD_BYTES;
     this.end = this.#carried;
     this.#carry = EMPTY;
     this.#carried = 0;
@@ -315,4 +240,10 @@ export class Framer {
     this.#carried = needed;
     this.#at += count;
   }
+}
+
+/** Bytes that a packet at `at`, or its length field, still needs when `arrived` of it are there. */
+function missingOf(bytes: Uint8Array, at: number, arrived: number): number {
+  if (arrived < LENGTH_BYTES) return LENGTH_BYTES - arrived;
+  return LENGTH_BYTES + readU32(bytes, at) - arrived;
 }

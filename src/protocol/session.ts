@@ -6,16 +6,18 @@
  * verdict and the reply that carries it are two things: where no reply is awaited, the owner keeps its verdict until
  * `eom`, which always has one.
  */
-import { readU32, stringEnd } from "./bytes.ts";
+import { stringEnd } from "./bytes.ts";
 import { type Client, readClient, UNKNOWN_CLIENT } from "./client.ts";
-import { COMMAND, type CommandName, LENGTH_BYTES, nameOf, PROTOCOL } from "./constants.ts";
+import { COMMAND, type CommandName, nameOf, PROTOCOL } from "./constants.ts";
 import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "./encode.ts";
 import { ProtocolError } from "./errors.ts";
-import { BEGINNING, END, Framer, OWED } from "./framer.ts";
+import { Framer } from "./framer.ts";
 import { SessionMacros } from "./macros.ts";
 import { negotiate, type Options, readOffer, type Wants } from "./negotiate.ts";
 import { isOfMessage, PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "./phases.ts";
+import { type PendingVerdict, Replay, type Resumption } from "./resumption.ts";
 import { type SessionCommand, type SessionState, type Transition, TRANSITIONS } from "./state.ts";
+import { END, OPENING, OWED, Survey } from "./survey.ts";
 
 export interface SessionLimits {
   /** Bytes of a packet, its code included. */
@@ -30,24 +32,6 @@ export interface PacketTap {
 }
 
 export type EventPhase = PhaseInfo & { readonly name: Phase };
-
-/** How a session goes on that was negotiated and begun elsewhere. */
-export interface Resumption extends Options {
-  /** The packets MACRO and CONNECT, MACRO and HELO: their events come again, and their replies are not sent. */
-  readonly context: Uint8Array;
-  /** The last of those packets has not had its reply yet: it gets one. */
-  readonly answersContext: boolean;
-  /** For how many milliseconds the mail server has waited for that reply. */
-  readonly waitedMs: number;
-  /** What was decided elsewhere, null for nothing: on the message at hand, or on the whole connection. */
-  readonly ruling: { readonly scope: "message" | "connection"; readonly packet: Uint8Array } | null;
-  /** What the next message gets at its first command, since macros of it are lost; null: it is asked about as any other. */
-  readonly due: Uint8Array | null;
-  /** The beginning of a packet that is still to come in full. */
-  readonly begun: Uint8Array;
-  /** Bytes still to come of a packet whose beginning is lost, and its code; see `Framer.expectLost`. */
-  readonly lost: { readonly due: number; readonly code: number } | null;
-}
 
 interface CommandInfo {
   readonly name: SessionCommand;
@@ -75,7 +59,7 @@ for (const phase of PHASE_LIST) if (phase !== PHASES.abort && phase !== PHASES.c
 /** Once it is read, the mail server waits for the end of what lies before it as well. */
 ANSWERED[COMMAND.BODYEOB]! |= END;
 /** Whoever goes on without them would take the session for another. */
-for (const phase of [PHASES.connect, PHASES.helo]) ANSWERED[phase.command]! |= BEGINNING;
+for (const phase of [PHASES.connect, PHASES.helo]) ANSWERED[phase.command]! |= OPENING;
 
 const NR_FLAGS = PHASE_LIST.reduce((flags, phase) => flags | phase.nr, 0);
 const ANSWERED_UNDER = new Map<number, Uint8Array>();
@@ -96,6 +80,8 @@ const ALL_CODES = new Uint8Array(256).fill(1);
 
 export class MilterSession {
   readonly macros = new SessionMacros();
+  /** What the packets owe that were pushed and not taken, once {@link MilterSession.survey} has looked. */
+  readonly unread = new Survey();
   /** What was negotiated. */
   options: Options = { version: 0, actions: 0, protocol: 0 };
   /** Set at the `connect` event; {@link UNKNOWN_CLIENT} before. */
@@ -130,19 +116,11 @@ export class MilterSession {
   #open = false;
   /** The same for a packet whose command has not come yet. */
   #isOverPending = false;
-  /** Packets of {@link resume} that are still to come, and of these the ones that had their replies before. */
-  #contextLeft = 0;
-  #replayed = 0;
-  #isOfContext = false;
-  #isReplay = false;
-  #answersContext = false;
-  /** See {@link Resumption}. */
-  #due: Uint8Array | null = null;
-  /** What {@link resume} was told, until the first packet that is not replayed. */
-  #ruling: Resumption["ruling"] = null;
+  /** Of a session that was begun elsewhere; else null. */
+  #replay: Replay | null = null;
   /** The reply that ended the message or the connection early. */
   #final: Uint8Array = PLAIN_REPLIES.TEMPFAIL;
-  /** By code byte, what is to be known of such a command; see `Framer.survey`. */
+  /** By code byte, what is to be known of such a command; see `Survey`. */
   #owed: Uint8Array = ANSWERED;
 
   constructor(wants: Wants, limits: SessionLimits, writer: ReplyWriter) {
@@ -183,12 +161,13 @@ export class MilterSession {
 
   /** Takes the bytes of a read. They must stay unchanged until `next` gives null, or `framer.keep` was called. */
   push(chunk: Uint8Array): void {
+    this.unread.isCurrent = false;
     this.#framer.push(chunk);
   }
 
-  /** The current event was brought by a packet of {@link resume}. */
+  /** The current event is replayed: its reply was sent before. */
   get isReplay(): boolean {
-    return this.#isReplay;
+    return this.#replay !== null && this.#replay.isSilent;
   }
 
   /**
@@ -198,29 +177,30 @@ export class MilterSession {
   owing(isWaiting: boolean): number {
     const { code } = this.#framer;
     const isOwed = isWaiting && this.wantsReply;
-    const isOwedLater = this.#eomDue || (this.#again && !this.#isReplay && (this.#owed[code]! & OWED) !== 0);
+    const isOwedLater = this.#eomDue || (this.#again && !this.isReplay && (this.#owed[code]! & OWED) !== 0);
     return isOwed || isOwedLater ? code : 0;
   }
 
-  /** Whole packets that have come and are not dealt with, apart from the event at hand and those of {@link resume}. */
+  /** Whole packets that have come and are not dealt with, apart from the event at hand and those of the opening. */
   get untaken(): number {
-    return this.#framer.untaken - this.#contextLeft + (this.#again || this.#eomDue ? 1 : 0);
+    const left = this.#replay === null ? 0 : this.#replay.left;
+    return this.unread.untaken - left + (this.#again || this.#eomDue ? 1 : 0);
   }
 
-  /** The current event was brought by a packet of {@link resume}, or some of them are still to come. */
-  get isInContext(): boolean {
-    return this.#isOfContext || this.#contextLeft > 0;
+  /** The opening is being replayed: see {@link Replay}. */
+  get isInOpening(): boolean {
+    return this.#replay !== null && this.#replay.isInOpening;
   }
 
-  /** The last of those packets gets a reply. */
-  get answersContext(): boolean {
-    return this.#answersContext;
+  /** The last packet of the opening gets a reply. */
+  get answersOpening(): boolean {
+    return this.#replay !== null && this.#replay.answersOpening;
   }
 
   /** Macros of a message have come whose command has not: whoever goes on without them must not ask about that message. */
   get hasMacrosAhead(): boolean {
-    if (this.#due !== null) return true;
-    const { lastCode, lastFirst } = this.#framer;
+    if (this.#nextMessage !== null) return true;
+    const { lastCode, lastFirst } = this.unread;
     if (this.untaken > 0) {
       // Whatever came before the last command goes with it. An ABORT may come before the macros, however open the message is.
       return lastCode === COMMAND.MACRO && (lastFirst === COMMAND.MAIL || this.#state !== "message");
@@ -229,35 +209,45 @@ export class MilterSession {
     return isOpen ? this.macros.areOfMail : this.macros.areOfMessage;
   }
 
-  /** CONNECT or HELO, or macros of theirs, have come that are not dealt with, apart from those of {@link resume}. */
-  get isBeginningAhead(): boolean {
-    const { beginnings, lastCode, lastFirst } = this.#framer;
-    if (beginnings > (this.#answersContext && this.#contextLeft > 0 ? 1 : 0)) return true;
+  /** CONNECT or HELO, or macros of theirs, have come that are not dealt with, apart from those that are replayed. */
+  get isOpeningAhead(): boolean {
+    const { lastCode, lastFirst, openings } = this.unread;
+    const isAnsweredAhead = this.#replay !== null && this.#replay.answersOpening && this.#replay.left > 0;
+    if (openings > (isAnsweredAhead ? 1 : 0)) return true;
     const areMacros = this.untaken > 0 && lastCode === COMMAND.MACRO;
     return areMacros && (lastFirst === COMMAND.CONNECT || lastFirst === COMMAND.HELO);
   }
 
-  /** The state to go on from elsewhere, should this session be taken over now. */
-  get resumableState(): SessionState {
-    if (this.#ruling === null) return this.#state;
-    return this.#ruling.scope === "message" ? "decided" : "refused";
+  get #pending(): PendingVerdict | null {
+    return this.#replay === null ? null : this.#replay.pending;
   }
 
-  /** The plain code of the final reply that commands get again, 0 where they do not. */
-  get standing(): number {
-    if (this.#ruling !== null) return plainCodeOf(this.#ruling.packet);
-    if (this.#due !== null) return plainCodeOf(this.#due);
+  get #nextMessage(): Uint8Array | null {
+    return this.#replay === null ? null : this.#replay.nextMessage;
+  }
+
+  /** The state to go on from elsewhere, should this session be taken over now. */
+  get resumableState(): SessionState {
+    const pending = this.#pending;
+    if (pending === null) return this.#state;
+    return pending.scope === "message" ? "decided" : "refused";
+  }
+
+  /** The plain code of the pending verdict, 0 if there is none. */
+  get pendingCode(): number {
+    const packet = this.#pending?.packet ?? this.#nextMessage;
+    if (packet !== null) return plainCodeOf(packet);
     return this.#state === "decided" || this.#state === "refused" ? plainCodeOf(this.#final) : 0;
   }
 
   /** The end of the message is read, and its `eom` event is still to come. */
   get hasEndRead(): boolean {
-    return this.#eomDue || this.#framer.watched > 0;
+    return this.#eomDue || this.unread.ends > 0;
   }
 
-  /** Records what this read owes the mail server: see `Framer.survey`. */
+  /** Brings {@link MilterSession.unread} up to date: it looks once a push, and packets that are taken count down. */
   survey(): void {
-    this.#framer.survey(this.#owed, this.#replayed);
+    if (!this.unread.isCurrent) this.#framer.survey(this.unread, this.#owed, this.#replay?.silentLeft ?? 0);
   }
 
   /**
@@ -277,11 +267,11 @@ export class MilterSession {
       if (this.#again) this.#again = false;
       else {
         if (!this.#framer.next()) return null;
-        this.#isOfContext = this.#contextLeft > 0;
-        if (this.#isOfContext) this.#contextLeft -= 1;
-        this.#isReplay = this.#replayed > 0;
-        if (this.#isReplay) this.#replayed -= 1;
-        else if (this.#ruling !== null) this.#applyRuling(this.#ruling);
+        this.unread.take(this.#framer.code);
+        if (this.#replay !== null) {
+          const pending = this.#replay.take();
+          if (pending !== null) this.#putInForce(pending);
+        }
       }
 
       const code = this.#framer.code;
@@ -294,12 +284,13 @@ export class MilterSession {
       if (command === undefined) {
         throw new ProtocolError("PMILTER_ERR_COMMAND", `unknown command ${nameOf(COMMAND, code)}`);
       }
-      this.wantsReply = (this.#owed[code]! & OWED) !== 0 && !this.#isReplay;
+      this.wantsReply = (this.#owed[code]! & OWED) !== 0 && !this.isReplay;
       switch (command.steps[this.#state]) {
         case "take": {
           this.#commitMacros();
-          if (this.#due !== null && isOfMessage(command.phase)) {
-            this.#giveDue(this.#due);
+          const nextMessage = this.#nextMessage;
+          if (nextMessage !== null && isOfMessage(command.phase)) {
+            this.#giveVerdict(nextMessage);
             continue;
           }
           const event = this.#take(command);
@@ -346,7 +337,7 @@ export class MilterSession {
     return PHASES.close;
   }
 
-  /** Between messages of a session that a new one may {@link resume}: neither refused, nor waiting for its first command. */
+  /** Between messages of a session that a new one may {@link MilterSession.resume}: neither refused, nor waiting for its first command. */
   get mayMove(): boolean {
     const { resumableState } = this;
     return !this.hasMacrosAhead && (resumableState === "connected" || resumableState === "decided");
@@ -354,36 +345,35 @@ export class MilterSession {
 
   /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */
   resume(resumption: Resumption): void {
-    const { context, answersContext, begun, due, lost, ruling } = resumption;
+    const { actions, lost, opening, partial, protocol, version } = resumption;
     // Version 0: nothing was negotiated yet, the offer itself is still to come.
-    if (resumption.version !== 0) this.#grant(resumption);
-    this.#ruling = ruling;
-    this.#framer.push(context);
-    for (let at = 0; at < context.length; at += LENGTH_BYTES + readU32(context, at)) this.#contextLeft += 1;
-    this.#replayed = this.#contextLeft - (answersContext ? 1 : 0);
-    this.#answersContext = answersContext;
-    this.#due = due;
-    if (begun.length > 0) this.#framer.push(begun);
-    if (lost !== null) this.#framer.expectLost(lost.due, lost.code);
+    if (version !== 0) this.#grant({ version, actions, protocol });
+    this.#replay = new Replay(resumption);
+    this.#framer.push(opening);
+    if (partial.length > 0) this.#framer.push(partial);
+    if (lost !== null) this.#framer.expectLost(lost.missing, lost.code);
   }
 
-  /** The packets that were replayed are through: what was decided elsewhere holds, unless they had the session refused. */
-  #applyRuling({ packet, scope }: NonNullable<Resumption["ruling"]>): void {
-    this.#ruling = null;
+  /** The replay is over: what was decided elsewhere holds, unless the opening was refused here. */
+  #putInForce({ packet, scope }: PendingVerdict): void {
     if (this.#state === "refused") return;
     this.#open = true;
     this.#final = packet;
     this.#state = scope === "message" ? "decided" : "refused";
   }
 
-  /** A message begins that nobody is asked about. */
-  #giveDue(packet: Uint8Array): void {
-    this.#due = null;
+  /** A message begins that is decided, and no handler runs for it. */
+  #giveVerdict(packet: Uint8Array): void {
+    this.#forgetVerdict();
     this.#open = true;
     this.answer(packet);
     this.#final = packet;
     this.endMessage();
     this.#state = this.#framer.code === COMMAND.BODYEOB ? "connected" : "decided";
+  }
+
+  #forgetVerdict(): void {
+    if (this.#replay !== null) this.#replay.nextMessage = null;
   }
 
   /** The event is answered with CONTINUE, if it gets an answer. */
@@ -420,7 +410,7 @@ export class MilterSession {
 
   /** The session is over: nothing of it may reach the next one on this connection. */
   endSession(): void {
-    this.#due = null;
+    this.#forgetVerdict();
     this.client = UNKNOWN_CLIENT;
     this.macros.clearFrom(COMMAND.CONNECT);
   }

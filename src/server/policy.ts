@@ -26,7 +26,7 @@ export const WATCH_AGAIN_MS = 5000;
 
 /** How many generations may be alive at a time; with that many still ending, a reload fails. */
 export const MAX_GENERATIONS = 32;
-/** Rows for workers in the ledger at the least, so that a reload may raise `server.workers`: 64 bytes each. */
+/** Rows for workers at the least, so that a reload may raise `server.workers`: 256 bytes each in `WorkerRows`. */
 export const MIN_ROWS = 4096;
 /** How many old ones may wait for their sessions to end until `drain_timeout`; older ones have them moved at once. */
 export const MAX_WAITING_GENERATIONS = 4;

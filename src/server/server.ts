@@ -10,7 +10,8 @@ import { formatAddress, type ListenAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { Counters, type Counts } from "../counters.ts";
-import { Ledger } from "../shared/ledger.ts";
+import { SessionRecords } from "../shared/session-records.ts";
+import { WorkerRows } from "../shared/worker-rows.ts";
 import { residentBytes } from "../memory.ts";
 import { allowedBy, isAllowed, type PeerName, REFUSED, refusal } from "../net/peer.ts";
 import { ConnectionTable } from "../shared/connection-table.ts";
@@ -83,7 +84,8 @@ export class FilterServer {
   /** That of the start, of which some keys hold for good. */
   readonly #firstConfig: Config;
   readonly #options: ServerOptions;
-  readonly #ledger: Ledger;
+  readonly #workerRows: WorkerRows;
+  readonly #records: SessionRecords;
   readonly #rows: RowPool;
   readonly #generations: Generations;
   readonly #watcher: FileWatcher;
@@ -152,45 +154,54 @@ export class FilterServer {
     this.#review = new Review(options.workerUrl, options.log, (message) => this.#taskOutput(message));
     const maxConnections = fittingConnections(config, options.log);
     const rows = Generations.rowsFor(workersOf(config));
-    this.#ledger = Ledger.create(rows, maxConnections);
+    this.#workerRows = WorkerRows.create(rows);
+    this.#records = SessionRecords.create(maxConnections);
     this.#table = ConnectionTable.create(rows, maxConnections, config.server.listen.length);
     this.#allowed = allowedBy(config);
     this.#room = new ConnectionRoom(maxConnections, descriptorLimit());
-    this.#rows = new RowPool(this.#ledger, this.#table, (row, counters) => {
+    this.#rows = new RowPool(this.#workerRows, this.#table, (row, counters) => {
       this.#counters.add(counters);
       this.#room.giveBack(row);
       this.#fitRoom();
     });
-    this.#generations = new Generations(options.workerUrl, config, this.#ledger, this.#table, this.#rows, {
-      log: (level, text, fields, of) => options.log.write(level, text, fields, of),
-      print: (text) => options.prints.push(text),
-      sources: () => this.#watch(),
-      ready: () => {
-        this.#connections.placeWaiting();
-        this.#listeningSockets.settle();
+    this.#generations = new Generations(
+      options.workerUrl,
+      config,
+      this.#workerRows,
+      this.#records,
+      this.#table,
+      this.#rows,
+      {
+        log: (level, text, fields, of) => options.log.write(level, text, fields, of),
+        print: (text) => options.prints.push(text),
+        sources: () => this.#watch(),
+        ready: () => {
+          this.#connections.placeWaiting();
+          this.#listeningSockets.settle();
+        },
+        acceptingStopped: () => this.#listeningSockets.settle(),
+        paused: () => this.#listeningSockets.settleRoom(),
+        accepted: ({ duplicate, peer, slot }) => {
+          if (slot === -1) this.#admit(duplicate, peer);
+          else this.#connections.addPassed(slot);
+        },
+        room: () => this.#listeningSockets.settleRoom(),
+        released: (slot, release) => this.#connections.moveOn(slot, release),
+        revoke: (row) => {
+          // First: what it accepts from now on nobody would know of.
+          this.#listeningSockets.revoke(row);
+          const slots = this.#connections.revoke(row);
+          this.#room.keep(row, slots.length);
+          this.#fitRoom();
+          return slots;
+        },
+        workerLost: (generation, loss) => this.#connections.recover(generation, loss),
+        count: (counter) => this.#counters.count(counter),
+        starting: () => this.#spare.release(),
       },
-      acceptingStopped: () => this.#listeningSockets.settle(),
-      paused: () => this.#listeningSockets.settleRoom(),
-      accepted: ({ duplicate, peer, slot }) => {
-        if (slot === -1) this.#admit(duplicate, peer);
-        else this.#connections.addPassed(slot);
-      },
-      room: () => this.#listeningSockets.settleRoom(),
-      released: (slot, release) => this.#connections.moveOn(slot, release),
-      revoke: (row) => {
-        // First: what it accepts from now on nobody would know of.
-        this.#listeningSockets.revoke(row);
-        const slots = this.#connections.revoke(row);
-        this.#room.keep(row, slots.length);
-        this.#fitRoom();
-        return slots;
-      },
-      workerLost: (generation, loss) => this.#connections.recover(generation, loss),
-      count: (counter) => this.#counters.count(counter),
-      starting: () => this.#spare.release(),
-    });
+    );
     this.#connections = new Connections(
-      this.#ledger,
+      this.#records,
       this.#table,
       () => this.#generations,
       this.#counters,

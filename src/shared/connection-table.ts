@@ -1,7 +1,7 @@
 /**
  * Which connections there are, who has each, and by which descriptors: shared memory between the main thread and its
  * workers. A worker that accepts a connection puts it here, so that the main thread can go on with it if that worker is
- * lost, and need not hear of it otherwise. What is known of its session is in the ledger, under the same slot.
+ * lost, and need not hear of it otherwise. What is known of its session is in `SessionRecords`, under the same slot.
  *
  * Each connection has two descriptors: the one that its worker reads from, and one that is *held*: a number that no
  * object of Bun's knows of, so it outlives a thread whose sockets are closed when it ends. Whoever takes a slot from its

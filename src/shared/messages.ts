@@ -1,16 +1,17 @@
 /** Every message between the main thread and a worker, both directions. */
 import type { Judgement } from "../check/judge.ts";
 import type { Config } from "../config/config.ts";
-import type { LedgerLayout } from "./ledger.ts";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { ConnectionTableLayout } from "./connection-table.ts";
+import type { SessionRecordsLayout } from "./session-records.ts";
+import type { WorkerRowsLayout } from "./worker-rows.ts";
 import type { Need } from "../handler/chain.ts";
 import type { SkippedFilter } from "../handler/conversation.ts";
 import type { Fallback, FallbackVerdict } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";
-import type { Resumption } from "../protocol/session.ts";
+import type { Resumption } from "../protocol/resumption.ts";
 import type { LoadFailure } from "../handler/load-failure.ts";
 import type { Sources } from "../load/sources.ts";
 
@@ -57,12 +58,13 @@ export type ToWorker =
   /** Load the handlers, start the filters, and answer `ready` or `failed`. */
   | {
       readonly kind: "serve";
-      /** Its row in the ledger and in the connection table. */
+      /** Its row in `WorkerRows` and in the connection table. */
       readonly row: number;
       /** The generation that it belongs to. */
       readonly generation: number;
       readonly config: Config;
-      readonly ledger: LedgerLayout;
+      readonly workerRows: WorkerRowsLayout;
+      readonly records: SessionRecordsLayout;
       readonly table: ConnectionTableLayout;
       /** Where connections come in, for when it is told to listen. */
       readonly listeningSockets: readonly ListeningSocket[];

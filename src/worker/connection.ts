@@ -1,6 +1,6 @@
 /**
- * One mail server connection in a worker: socket to conversation and back. It owns the write queue, the idle clock and
- * the record in shared memory; what the packets mean is not its business.
+ * One mail server connection in a worker: socket to conversation and back. It owns the write queue and the idle clock, and
+ * says when the session is recorded; what the packets mean is not its business.
  */
 import type { Socket } from "bun";
 import type { LogLevel } from "../admin/log-level.ts";
@@ -8,26 +8,29 @@ import type { WorkerCounter } from "../counters.ts";
 import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
 import type { Report } from "../handler/report.ts";
-import { USER_MACRO } from "../handler/reporter.ts";
 import { describeThrown } from "../handler/site.ts";
-import type { Ledger } from "../shared/ledger.ts";
 import { excerpt } from "../protocol/bytes.ts";
 import { COMMAND, nameOf, REPLY } from "../protocol/constants.ts";
 import { suffices, type Wants } from "../protocol/negotiate.ts";
 import type { ReplyWriter } from "../protocol/encode.ts";
 import { ProtocolError } from "../protocol/errors.ts";
+import { PacketWalk } from "../protocol/packets.ts";
 import type { EventPhase, PacketTap } from "../protocol/session.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { ResumedSession } from "../shared/messages.ts";
+import type { SessionRecords } from "../shared/session-records.ts";
+import type { WorkerRows } from "../shared/worker-rows.ts";
+import { RECORDED, Recorder } from "./recorder.ts";
 
 /** What connections share in their worker. */
 export interface ConnectionHome {
-  /** The worker's row in the ledger. */
+  /** The worker's row in {@link WorkerRows}. */
   readonly row: number;
   readonly chain: Chain;
   /** Serves one connection at a time: it is empty whenever a socket callback begins. */
   readonly writer: ReplyWriter;
-  readonly ledger: Ledger;
+  readonly workerRows: WorkerRows;
+  readonly records: SessionRecords;
   readonly reportsAccepted: boolean;
   /** Whether each packet is traced. */
   readonly tracesPackets: boolean;
@@ -54,9 +57,6 @@ const MAX_UNREAD_BYTES = 64 * 1024;
 /** So much is gathered before it is written, however much of a read is left. */
 const MAX_REPLY_BYTES = 256 * 1024;
 
-/** The macro `i`. */
-const QUEUE_ID_MACRO = 0x69;
-
 /**
  * A connection works no longer at a time, in milliseconds, if it has more to do: then others have their turn, and the worker
  * shows that it is alive. A handler may be slow, and one read may bring thousands of packets.
@@ -66,10 +66,27 @@ const TURN_MS = 20;
 const FIRST_LOOK = 4;
 const QUICK_EVENTS = 16;
 
-/** By code byte, 1 for the packets that the record in shared memory knows of. */
-const RECORDED = new Uint8Array(256);
-for (const name of ["OPTNEG", "QUIT", "QUIT_NC", "MACRO", "CONNECT", "HELO", "MAIL"] as const)
-  RECORDED[COMMAND[name]] = 1;
+type Life =
+  /** What is read is worked on. */
+  | "serving"
+  /** Its turn is over: what was read is worked on after the turns of the others. */
+  | "yielding"
+  /** Nothing more is read; once the replies have left, the socket is ended. */
+  | "ending"
+  /** The session goes on in another worker: nothing is read or sent here. */
+  | "released"
+  /** The socket is gone, and the slot was given back. */
+  | "closed";
+
+/** Where a connection may go on from each state of its life. */
+const NEXT: Readonly<Record<Life, readonly Life[]>> = {
+  serving: ["yielding", "ending", "released", "closed"],
+  yielding: ["serving", "ending", "released", "closed"],
+  ending: ["ending", "closed"],
+  // `shutdown` would reach the peer through every descriptor of the connection, also the other worker's.
+  released: ["closed"],
+  closed: [],
+};
 
 type MailSocket = Socket<Connection>;
 
@@ -78,28 +95,20 @@ export class Connection implements ConversationHost, PacketTap {
   readonly #home: ConnectionHome;
   readonly #peer: PeerName;
   readonly #conversation: Conversation;
+  readonly #recorder: Recorder;
   #socket: MailSocket | null = null;
   /** Replies that the socket did not take yet, and how much of them it took. */
   #unsent: Uint8Array | null = null;
   #sent = 0;
   #isPaused = false;
-  #isEnding = false;
-  #isClosed = false;
-  /** It goes on elsewhere: from here on nothing is read or sent. */
-  #isReleased = false;
-  /** Others have their turn: it goes on with what it was doing after them. */
-  #isWaitingItsTurn = false;
+  #life: Life = "serving";
   #turnSince = 0;
   #events = 0;
   #lookAfter = 0;
   #lookedAt = 0;
   #hasHadItsTurn = false;
-  /** The peer has sent something to this worker. */
-  #hasRead = false;
   /** When the peer last sent something, or a handler that it waited for was through; on the home's clock. */
   #lastActive: number;
-  /** As it is on record: see `MilterSession`. */
-  #isBeginningAhead = false;
   readonly reportsAccepted: boolean;
 
   /** @param resume what another worker left of the session, null for a new one */
@@ -110,16 +119,13 @@ export class Connection implements ConversationHost, PacketTap {
     this.reportsAccepted = home.reportsAccepted;
     this.#lastActive = home.now();
     this.#conversation = new Conversation(home.chain, home.writer, this);
+    this.#recorder = new Recorder(home.records, slot, this.#conversation);
     const { session } = this.#conversation;
     session.tap = this;
     if (!home.tracesPackets) session.tapped = RECORDED;
     if (resume === null) return;
-    // On record before anything is worked on: this worker may be lost as well.
-    home.ledger.setOptions(slot, resume.version, resume.actions, resume.protocol);
-    home.ledger.setContext(slot, resume.context);
     this.#conversation.resume(resume, resume.skippedFilters);
-    home.ledger.setState(slot, session.resumableState, session.standing);
-    this.#recordRead();
+    this.#recorder.resumed(resume);
   }
 
   /** No message is open and nothing is being worked on. */
@@ -127,11 +133,31 @@ export class Connection implements ConversationHost, PacketTap {
     return this.#conversation.isBetweenMessages && this.#unsent === null;
   }
 
+  /** Packets are read, and worked on now or later. */
+  get #isOpen(): boolean {
+    return this.#life === "serving" || this.#life === "yielding";
+  }
+
+  get #isClosed(): boolean {
+    return this.#life === "closed";
+  }
+
+  #mayBecome(life: Life): boolean {
+    return NEXT[this.#life].includes(life);
+  }
+
+  /** @returns false if its life does not go there from where it stands: then nothing has changed */
+  #become(life: Life): boolean {
+    if (!this.#mayBecome(life)) return false;
+    this.#life = life;
+    return true;
+  }
+
   // Socket callbacks.
 
   opened(socket: MailSocket): void {
     this.#socket = socket;
-    if (this.#isEnding) {
+    if (this.#life === "ending") {
       this.#end();
       return;
     }
@@ -145,7 +171,7 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** A read: memory of its own, which the framer gives back. */
   data(chunk: Uint8Array): void {
-    if (this.#isEnding || this.#isClosed || this.#isReleased) return;
+    if (!this.#isOpen) return;
     try {
       this.#read(chunk);
     } catch (error) {
@@ -158,14 +184,10 @@ export class Connection implements ConversationHost, PacketTap {
     this.#lastActive = now;
     const { session } = this.#conversation;
     session.push(chunk);
-    this.#recordRead();
-    if (!this.#hasRead) {
-      this.#hasRead = true;
-      this.#home.ledger.setRead(this.slot);
-    }
+    this.#recorder.read();
     // On record first: if the connection was taken from this worker meanwhile, this read is not lost.
     this.#stopIfClaimed();
-    if (this.#conversation.isWaiting || this.#unsent !== null || this.#isWaitingItsTurn) {
+    if (this.#conversation.isWaiting || this.#unsent !== null || this.#life === "yielding") {
       if (session.framer.restBytes > MAX_UNREAD_BYTES) this.#pause();
       this.#conversation.foresee(this.#isPaused);
       return;
@@ -184,49 +206,50 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   #sendRest(socket: MailSocket, unsent: Uint8Array): void {
-    const { ledger, row } = this.#home;
-    if (!ledger.lock(row)) ledger.park(row);
+    const { row, workerRows } = this.#home;
+    if (!workerRows.lock(row)) workerRows.park(row);
     let taken: number;
     try {
       taken = socket.write(unsent, this.#sent, unsent.length - this.#sent);
       this.#sent += Math.max(0, taken);
       if (this.#sent === unsent.length) {
         this.#unsent = null;
-        ledger.setSent(this.slot);
+        this.#recorder.sent();
       }
     } finally {
-      ledger.unlock(row);
+      workerRows.unlock(row);
     }
     if (taken < 0) {
       this.#lost();
       return;
     }
     if (this.#unsent !== null) return;
-    if (this.#isEnding) {
+    if (this.#life === "ending") {
       this.#end();
       return;
     }
-    if (!this.#conversation.isWaiting && !this.#isWaitingItsTurn) this.#work();
+    if (!this.#conversation.isWaiting && this.#life === "serving") this.#work();
   }
 
   /** The peer is gone, or an error ended the connection. */
   disconnected(): void {
     if (this.#isClosed) return;
+    const isReleased = this.#life === "released";
     try {
       // It may be the descriptor that was taken from this worker, and not the peer that is gone.
       this.#stopIfClaimed();
-      if (this.#isReleased) return;
-      this.#home.ledger.setOver(this.slot);
+      if (isReleased) return;
+      this.#recorder.over();
       this.#unsent = null;
       this.#conversation.hangUp();
     } catch (error) {
       this.#complain(error);
     } finally {
-      this.#isClosed = true;
-      this.#home.ledger.leave(this.#home.row);
+      this.#life = "closed";
+      this.#home.workerRows.leave(this.#home.row);
       // Whatever went wrong: the slot and the main thread's copy have to be given back.
       this.#home.writer.clear();
-      if (this.#isReleased) this.#home.released(this);
+      if (isReleased) this.#home.released(this);
       else this.#home.closed(this);
     }
   }
@@ -234,13 +257,12 @@ export class Connection implements ConversationHost, PacketTap {
   /** Lets the session go on elsewhere, if it is between messages and nothing of it is under way here. */
   release(): void {
     const { session } = this.#conversation;
-    const { chain, ledger, releaseFor } = this.#home;
-    if (releaseFor === null || this.#socket === null) return;
-    if (this.#isReleased || this.#isEnding || this.#isClosed) return;
-    if (this.#home.isStandIn && !this.#hasRead) return;
+    const { chain, releaseFor } = this.#home;
+    if (releaseFor === null || this.#socket === null || !this.#isOpen) return;
+    if (this.#home.isStandIn && !this.#recorder.hasRead) return;
     if (!this.isBetweenMessages || session.framer.hasRest || !session.mayMove) return;
-    if (!suffices(session.options, chain.wants, releaseFor) || !ledger.mayResume(this.slot)) return;
-    this.#isReleased = true;
+    if (!suffices(session.options, chain.wants, releaseFor) || !this.#recorder.mayResume) return;
+    this.#become("released");
     // Nothing is read from now on, so nothing can be lost; the main thread's copy keeps the peer from noticing.
     this.#socket.pause();
     this.#socket.end();
@@ -254,8 +276,7 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** Ends the connection from this side, whatever it is doing. */
   cut(reason: string): void {
-    // A released one is no longer this worker's to end: `shutdown` would reach the peer through every copy.
-    if (this.#isClosed || this.#isReleased) return;
+    if (!this.#mayBecome("ending")) return;
     this.#home.log("notice", `${this.#peer}: ${reason}, connection closed`, `${reason}, connection closed`);
     this.#hangUp();
   }
@@ -263,7 +284,7 @@ export class Connection implements ConversationHost, PacketTap {
   // What the conversation asks for: see `ConversationHost`.
 
   resume(): void {
-    this.#home.ledger.leave(this.#home.row);
+    this.#home.workerRows.leave(this.#home.row);
     if (this.#isClosed) {
       // An `abort` or `close` handler of a connection that is gone.
       this.#conversation.pump();
@@ -282,31 +303,19 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** Sends what the writer holds, and records what is owed after it: nobody may take this worker's place in between. */
   #settle(): void {
-    const { ledger, row, writer } = this.#home;
+    const { row, workerRows, writer } = this.#home;
     if (this.#isClosed) {
       writer.clear();
       return;
     }
-    if (!ledger.lock(row)) ledger.park(row);
+    if (!workerRows.lock(row)) workerRows.park(row);
     let isGone: boolean;
     try {
       isGone = writer.length > 0 && !this.#write();
-      const { isWaiting, session, standing } = this.#conversation;
-      const { framer } = session;
-      const owing = session.owing(isWaiting);
-      ledger.setState(this.slot, session.resumableState, standing);
-      this.#recordAhead();
-      ledger.settle(
-        this.slot,
-        isWaiting,
-        framer.owed + (owing === 0 ? 0 : 1),
-        owing,
-        session.untaken,
-        this.#unsent !== null,
-      );
+      this.#recorder.settled(this.#unsent !== null);
     } finally {
       // A lock that stays would keep the main thread from ever taking this worker's connections.
-      ledger.unlock(row);
+      workerRows.unlock(row);
     }
     if (isGone) this.#lost();
   }
@@ -365,43 +374,26 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   count(counter: WorkerCounter): void {
-    this.#home.ledger.count(this.#home.row, counter);
+    this.#home.workerRows.count(this.#home.row, counter);
   }
 
   calling(phase: EventPhase, filter: ChainFilter): void {
     // A closed connection has given its slot back.
     if (this.#isClosed) return;
-    const { ledger, row } = this.#home;
-    const { session, standing } = this.#conversation;
-    if (this.#isBeginningAhead) this.#recordAhead();
-    // Of the others the phase tells whether a message is open.
-    if (phase.scope === "none") ledger.setState(this.slot, session.resumableState, standing);
-    ledger.enter(row, this.slot, phase, filter.index, session.untaken);
+    const { row, workerRows } = this.#home;
+    this.#recorder.calling(phase, filter);
+    workerRows.enter(row, this.slot);
   }
 
   suspended(alreadyMs: number | null): void {
-    const { ledger, row } = this.#home;
-    if (alreadyMs !== null && !this.#isClosed) ledger.wait(this.slot, alreadyMs);
-    ledger.leave(row);
-  }
-
-  /** On record before it is worked on: what this read has brought, and what it owes. */
-  #recordRead(): void {
-    const { isWaiting, session } = this.#conversation;
-    session.survey();
-    this.#home.ledger.recordRead(this.slot, session.framer, session.untaken, session.owing(isWaiting));
-    this.#recordAhead();
-  }
-
-  #recordAhead(): void {
-    const { hasMacrosAhead, isBeginningAhead, isInContext, answersContext } = this.#conversation.session;
-    this.#isBeginningAhead = isBeginningAhead;
-    this.#home.ledger.setAhead(this.slot, hasMacrosAhead, isBeginningAhead, isInContext, answersContext);
+    const { row, workerRows } = this.#home;
+    if (alreadyMs !== null && !this.#isClosed) this.#recorder.waiting(alreadyMs);
+    workerRows.leave(row);
   }
 
   #stopIfClaimed(): void {
-    const { ledger, row } = this.#home;
-    if (ledger.isClaimed(row)) ledger.park(row);
+    const { row, workerRows } = this.#home;
+    if (workerRows.isClaimed(row)) workerRows.park(row);
   }
 
   /** Works on what was read until bytes are missing, a handler is awaited, or the replies do not leave. */
@@ -423,7 +415,7 @@ export class Connection implements ConversationHost, PacketTap {
     } catch (error) {
       problem = error;
     }
-    this.#home.ledger.leave(this.#home.row);
+    this.#home.workerRows.leave(this.#home.row);
     const { isWaiting } = conversation;
     this.#settle();
     if (this.#isClosed) return;
@@ -437,7 +429,7 @@ export class Connection implements ConversationHost, PacketTap {
       return;
     }
     if (conversation.isOver) {
-      this.#isEnding = true;
+      this.#become("ending");
       if (this.#unsent === null) this.#end();
       return;
     }
@@ -446,10 +438,11 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   #letOthersWork(): void {
-    this.#isWaitingItsTurn = true;
+    if (!this.#become("yielding")) return;
     setImmediate(() => {
-      this.#isWaitingItsTurn = false;
-      if (this.#isClosed || this.#isEnding || this.#isReleased || this.#unsent !== null) return;
+      if (this.#life !== "yielding") return;
+      this.#become("serving");
+      if (this.#unsent !== null) return;
       try {
         this.#work();
       } catch (error) {
@@ -495,12 +488,12 @@ export class Connection implements ConversationHost, PacketTap {
   #hangUp(): void {
     try {
       this.#unsent = null;
-      this.#home.ledger.setOver(this.slot);
+      this.#recorder.over();
       this.#conversation.hangUp();
     } catch (error) {
       this.#complain(error);
     } finally {
-      this.#home.ledger.leave(this.#home.row);
+      this.#home.workerRows.leave(this.#home.row);
       this.#home.writer.clear();
       this.#end();
     }
@@ -508,10 +501,10 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** There is a second descriptor of the connection, so closing alone would leave the peer waiting. */
   #end(): void {
-    this.#isEnding = true;
+    if (!this.#become("ending")) return;
     const socket = this.#socket;
     try {
-      this.#home.ledger.setOver(this.slot);
+      this.#recorder.over();
       socket?.shutdown();
       socket?.end();
     } catch (error) {
@@ -534,64 +527,22 @@ export class Connection implements ConversationHost, PacketTap {
 
   /** See `PacketTap`. */
   seen(code: number, bytes: Uint8Array, start: number, end: number): void {
-    const { ledger } = this.#home;
-    const { isInContext } = this.#conversation.session;
     if (this.#home.tracesPackets) {
       this.#home.log(
         "debug",
         `${this.#peer} > ${nameOf(COMMAND, code)} ${end - start} bytes "${excerpt(bytes, start, end)}"`,
       );
     }
-    // They are on record, all of them: with each taken for a beginning, those behind it would be lost.
-    if (isInContext) return;
-    switch (code) {
-      case COMMAND.OPTNEG: {
-        const { version, actions, protocol } = this.#conversation.session.options;
-        ledger.setOptions(this.slot, version, actions, protocol);
-        // Nobody else could answer it, so it leaves before a handler runs.
-        this.flush();
-        return;
-      }
-      case COMMAND.QUIT:
-        ledger.setOver(this.slot);
-        return;
-      case COMMAND.QUIT_NC:
-        ledger.forgetContext(this.slot);
-        ledger.setAnew(this.slot);
-        return;
-      case COMMAND.MACRO:
-        this.#keepQueueId(bytes, start, end);
-        break;
-      case COMMAND.MAIL:
-        this.#keepMail(bytes, start);
-        return;
-      case COMMAND.CONNECT:
-        ledger.setAnew(this.slot);
-        break;
-      default:
-    }
-    ledger.keepContext(this.slot, code, bytes, start, end);
-  }
-
-  /** Both mail servers name the queue id first: Sendmail from MAIL on, Postfix once it has accepted a recipient. */
-  #keepQueueId(bytes: Uint8Array, start: number, end: number): void {
-    const isThere = bytes[start + 1] === QUEUE_ID_MACRO && bytes[start + 2] === 0;
-    const valueEnd = isThere ? bytes.indexOf(0, start + 3) : -1;
-    if (valueEnd !== -1 && valueEnd < end) this.#home.ledger.setQueueId(this.slot, bytes, start + 3, valueEnd);
-    else if (bytes[start] === COMMAND.MAIL) this.#home.ledger.setQueueId(this.slot, bytes, 0, 0);
-  }
-
-  #keepMail(bytes: Uint8Array, start: number): void {
-    const { firstLength, macros } = this.#conversation.session;
-    this.#home.ledger.setMail(this.slot, bytes, start, start + firstLength, macros.get(USER_MACRO) ?? "");
+    this.#recorder.seen(code, bytes, start, end);
+    // No other worker could answer it, so it leaves before a handler runs.
+    if (code === COMMAND.OPTNEG) this.flush();
   }
 
   #traceReplies(buffer: Buffer, length: number): void {
-    for (let at = 0; at < length;) {
-      const size = buffer.readUInt32BE(at);
-      const payload = excerpt(buffer, at + 5, at + 4 + size);
-      this.#home.log("debug", `${this.#peer} < ${nameOf(REPLY, buffer[at + 4]!)} ${size - 1} bytes "${payload}"`);
-      at += 4 + size;
+    for (const replies = new PacketWalk().over(buffer, 0, length); replies.next();) {
+      const { code, end, start } = replies;
+      const payload = excerpt(buffer, start, end);
+      this.#home.log("debug", `${this.#peer} < ${nameOf(REPLY, code)} ${end - start} bytes "${payload}"`);
     }
   }
 }

@@ -15,7 +15,6 @@ import type { Chain } from "../handler/chain.ts";
 import { placeOfWarning } from "../handler/report.ts";
 import { describeThrown } from "../handler/site.ts";
 import type { FilterHome } from "../handler/types.ts";
-import { BEAT_MS, Ledger } from "../shared/ledger.ts";
 import { heapBytes } from "../memory.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
@@ -32,6 +31,8 @@ import { failureOf, LoadError, type LoadFailure } from "../handler/load-failure.
 import { type CodeName, logLine } from "../handler/log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "../shared/messages.ts";
 import { Outbox } from "../shared/outbox.ts";
+import { SessionRecords } from "../shared/session-records.ts";
+import { BEAT_MS, WorkerRows } from "../shared/worker-rows.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../load/ruby-scripts.ts";
 import { serveSources } from "../load/serve-sources.ts";
@@ -84,7 +85,8 @@ class Server {
 
   constructor(
     { config, listeningSockets, generation, row, standIn }: Assignment,
-    ledger: Ledger,
+    workerRows: WorkerRows,
+    records: SessionRecords,
     table: ConnectionTable,
     chain: Chain,
   ) {
@@ -98,12 +100,13 @@ class Server {
       row,
       chain,
       writer: new ReplyWriter(WRITER_BYTES),
-      ledger,
+      workerRows,
+      records,
       reportsAccepted: logs("info"),
       tracesPackets: debug > 0 && logs("debug"),
       now: () => Math.round(performance.now()),
       report: (report) => {
-        if (report.kind === "failure") ledger.count(row, FAILURE_COUNTER[report.cause]);
+        if (report.kind === "failure") workerRows.count(row, FAILURE_COUNTER[report.cause]);
         const once = report.kind === "warning" ? placeOfWarning(report) : null;
         if (once !== null && !this.#isNew(once)) return;
         const line = logLine(report, code);
@@ -132,16 +135,16 @@ class Server {
         listeningSockets,
         allowed: allowedBy(config),
         lock: () => {
-          if (!ledger.lock(row)) ledger.park(row);
+          if (!workerRows.lock(row)) workerRows.park(row);
         },
-        unlock: () => ledger.unlock(row),
+        unlock: () => workerRows.unlock(row),
         mayKeep: () => !this.#isEnding && table.current === generation,
         prepare(slot) {
-          ledger.offer(slot);
-          ledger.adopt(slot);
+          records.offer(slot);
+          records.adopt(slot);
         },
         keep: (slot, peer, socket) => {
-          ledger.count(row, "connections");
+          workerRows.count(row, "connections");
           const connection = this.#begin(slot, peer, null);
           if (connection === null) {
             socket.end();
@@ -157,7 +160,7 @@ class Server {
       },
       SOCKET_HANDLERS,
     );
-    const beat = () => ledger.beat(row, this.#heapBytes(config.limits.workerMemory));
+    const beat = () => workerRows.beat(row, this.#heapBytes(config.limits.workerMemory));
     beat();
     this.#beat = setInterval(beat, BEAT_MS);
     this.#sweep = setInterval(
@@ -181,7 +184,7 @@ class Server {
     if (this.#hasEnded) return;
     this.#inTransit.delete(slot);
     // From here on the descriptor is this worker's: the main thread would close one that was not taken.
-    this.#home.ledger.adopt(slot);
+    this.#home.records.adopt(slot);
     const connection = this.#begin(slot, peer, resume);
     if (connection === null) {
       close(descriptor);
@@ -213,7 +216,7 @@ class Server {
   }
 
   count(counter: WorkerCounter): void {
-    this.#home.ledger.count(this.#home.row, counter);
+    this.#home.workerRows.count(this.#home.row, counter);
   }
 
   /** Something was thrown, or a promise rejected, that no call of a handler waits for. */
@@ -398,14 +401,15 @@ async function call(file: string, given: Sources | null, isDry: boolean): Promis
 
 async function startServing(assignment: Assignment): Promise<void> {
   const { config, row, sources: given, isFirst, standIn } = assignment;
-  const ledger = new Ledger(assignment.ledger);
+  const workerRows = new WorkerRows(assignment.workerRows);
+  const records = new SessionRecords(assignment.records);
   const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
   await startFilters(chain, { folder: dirname(config.file), isCheck: false });
   const table = new ConnectionTable(assignment.table);
   table.setEventPoll(row, findEventPoll());
-  server = new Server(assignment, ledger, table, chain);
-  holdExits(ledger, row);
-  outbox.onDropped = () => ledger.count(row, "linesDropped");
+  server = new Server(assignment, workerRows, records, table, chain);
+  holdExits(workerRows, row);
+  outbox.onDropped = () => workerRows.count(row, "linesDropped");
   post({ kind: "ready", summary: summarize(chain) });
 }
 
@@ -458,11 +462,11 @@ async function check(config: Config, starts: boolean): Promise<ChainSummary> {
  * A thread that ends by itself may still read from its connections on its way out, and what it reads is lost. So a handler
  * that ends it only stops it, and the main thread does the rest.
  */
-function holdExits(ledger: Ledger, row: number): void {
+function holdExits(workerRows: WorkerRows, row: number): void {
   const hold = (what: string): never => {
     finishPrints();
     post({ kind: "exiting", reason: `a handler called ${what}` });
-    return ledger.park(row);
+    return workerRows.park(row);
   };
   process.exit = (code) => hold(`process.exit(${code === undefined ? "" : String(code)})`);
   Object.assign(globalThis, { close: () => hold("close()") });

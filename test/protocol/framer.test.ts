@@ -2,6 +2,7 @@
 import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { Framer } from "../../src/protocol/framer.ts";
+import { Survey } from "../../src/protocol/survey.ts";
 import { forSeeds, mustEqual, type Random } from "./random.ts";
 import { fromHex, packet } from "./wire.ts";
 
@@ -10,8 +11,9 @@ setDefaultTimeout(120_000);
 const LIMIT = 1 << 20;
 
 /** Each packet as its code and payload, copied at once. */
-function take(framer: Framer, into: string[] = []): string[] {
+function take(framer: Framer, into: string[] = [], survey: Survey | null = null): string[] {
   while (framer.next()) {
+    survey?.take(framer.code);
     const payload = Buffer.from(framer.bytes.subarray(framer.start, framer.end)).toString("latin1");
     into.push(String.fromCharCode(framer.code) + payload);
   }
@@ -266,18 +268,19 @@ describe("Framer.survey", () => {
     forSeeds(400, (random) => {
       const { stream } = randomStream(random);
       const framer = new Framer(LIMIT);
+      const survey = new Survey();
       let position = 0;
       for (const piece of random.cut(stream)) {
         framer.push(piece);
         position += piece.length;
-        framer.survey(isOwed);
-        const { begun, due, firstOwed, owed, untaken } = framer;
+        framer.survey(survey, isOwed, 0);
+        const { arrived: begun, missing: due, firstOwed, owed, untaken } = survey;
         const copied = Buffer.alloc(begun + 2, 0xee);
-        framer.copyBegun(copied, 1, begun);
-        const packets = take(framer);
+        framer.copyPartial(begun, copied, 1, begun);
+        const packets = take(framer, [], survey);
         const found = packets.filter((text) => OWED.has(text[0]!));
         mustEqual(untaken, packets.length, `untaken at byte ${position}`);
-        mustEqual(framer.untaken, 0, `untaken when all is taken, at byte ${position}`);
+        mustEqual(survey.untaken, 0, `untaken when all is taken, at byte ${position}`);
         mustEqual(begun, begunAt(stream, position), `begun at byte ${position}`);
         mustEqual(
           copied.toString("hex"),
@@ -285,7 +288,7 @@ describe("Framer.survey", () => {
           `the beginning of the packet at byte ${position}`,
         );
         mustEqual(owed, found.length, `owed at byte ${position}`);
-        mustEqual(framer.owed, 0, `owed when all is taken, at byte ${position}`);
+        mustEqual(survey.owed, 0, `owed when all is taken, at byte ${position}`);
         mustEqual(firstOwed, found[0]?.charCodeAt(0) ?? 0, `firstOwed at byte ${position}`);
         mustEqual(due, dueAt(stream, position), `due at byte ${position}`);
       }
@@ -296,12 +299,13 @@ describe("Framer.survey", () => {
     forSeeds(800, (random) => {
       const { stream, packets } = randomStream(random);
       const framer = new Framer(LIMIT);
+      const survey = new Survey();
       let position = 0;
       let taken = 0;
       for (const piece of random.cut(stream)) {
         framer.push(Buffer.from(piece));
         position += piece.length;
-        framer.survey(isOwed);
+        framer.survey(survey, isOwed, 0);
         let whole = 0;
         for (let at = 0; at < position && at + 4 + stream.readUInt32BE(at) <= position; whole++) {
           at += 4 + stream.readUInt32BE(at);
@@ -311,28 +315,32 @@ describe("Framer.survey", () => {
           }
         }
         const waiting = packets.slice(taken, whole).filter((text) => OWED.has(text[0]!));
-        mustEqual(framer.owed, waiting.length, `owed at byte ${position}`);
-        mustEqual(framer.due, dueAt(stream, position), `due at byte ${position}`);
-        if (random.chance(0.5) && framer.next()) taken++;
+        mustEqual(survey.owed, waiting.length, `owed at byte ${position}`);
+        mustEqual(survey.missing, dueAt(stream, position), `due at byte ${position}`);
+        if (!random.chance(0.5) || !framer.next()) continue;
+        survey.take(framer.code);
+        taken++;
       }
     });
   });
 
   test("passes over the packets that get no reply whatever they are", () => {
     const framer = new Framer(LIMIT);
+    const survey = new Survey();
     framer.push(Buffer.concat([packet("C"), packet("X"), packet("H"), packet("M")]));
-    framer.survey(isOwed, 2);
-    expect([framer.owed, String.fromCharCode(framer.firstOwed), framer.untaken]).toEqual([2, "H", 4]);
-    const owed = [1, 2, 3, 4].map(() => (framer.next(), framer.owed));
+    framer.survey(survey, isOwed, 2);
+    expect([survey.owed, String.fromCharCode(survey.firstOwed), survey.untaken]).toEqual([2, "H", 4]);
+    const owed = [1, 2, 3, 4].map(() => (framer.next(), survey.take(framer.code), survey.owed));
     expect(owed).toEqual([2, 2, 1, 0]);
   });
 
   test("takes nothing and ends on lengths that next refuses", () => {
     const framer = new Framer(LIMIT);
+    const survey = new Survey();
     framer.push(Buffer.concat([packet("H", "x\0"), fromHex("00000000 00000000 ffffffff 45")]));
-    framer.survey(isOwed);
-    expect(framer.owed).toBeGreaterThanOrEqual(1);
-    expect(framer.firstOwed).toBe("H".charCodeAt(0));
+    framer.survey(survey, isOwed, 0);
+    expect(survey.owed).toBeGreaterThanOrEqual(1);
+    expect(survey.firstOwed).toBe("H".charCodeAt(0));
     expect(framer.next()).toBe(true);
     expect(codeOf(() => framer.next())).toBe("PMILTER_ERR_LENGTH_ZERO");
   });

@@ -1,6 +1,6 @@
 /** A handler that does not return, at each phase: the answer comes from outside, and nobody else loses anything. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { BEAT_MS } from "../../src/shared/ledger.ts";
+import { BEAT_MS } from "../../src/shared/worker-rows.ts";
 import { WATCHDOG_MS } from "../../src/server/policy.ts";
 import type { Pmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";

@@ -1,33 +1,34 @@
 /** What becomes of a session whose worker is lost, as a table: from the record to the replies and to what goes on. */
 import { describe, expect, test } from "bun:test";
-import type { SlotRecord } from "../../src/shared/ledger.ts";
-import { type Circumstances, handOver, recover } from "../../src/server/handover/recovery.ts";
+import type { SlotRecord } from "../../src/shared/session-records.ts";
+import { handOver, recover, RULE_NAMES, rulesFor } from "../../src/server/handover/recovery.ts";
+import type { Circumstances } from "../../src/server/handover/situation.ts";
 import { cmd } from "../protocol/wire.ts";
 
-const CONTEXT = Buffer.concat([cmd.connect(), cmd.helo()]);
+const OPENING = Buffer.concat([cmd.connect(), cmd.helo()]);
 const NOTHING = new Uint8Array(0);
 
 const RECORD: SlotRecord = {
   state: "connected",
-  standing: 0,
+  pendingCode: 0,
   owed: 0,
   firstOwed: 0,
   untaken: 0,
-  due: 0,
-  begun: NOTHING,
-  hasAllBegun: false,
+  missing: 0,
+  partial: NOTHING,
+  isPartialKept: false,
   call: null,
   waitedMs: 0,
   version: 6,
   actions: 0x1ff,
   protocol: 0,
-  context: CONTEXT,
+  opening: OPENING,
   isHalfSent: false,
   isOver: false,
   hasMacrosAhead: false,
-  isBeginningAhead: false,
-  isInContext: false,
-  answersContext: false,
+  isOpeningAhead: false,
+  isInOpening: false,
+  answersOpening: false,
   isAnew: false,
   hasRead: true,
   queueId: "",
@@ -40,15 +41,19 @@ const TEMPFAIL = { onError: "tempfail", onTimeout: "tempfail", isObserved: false
 const filter = (onTimeout: "tempfail" | "reject" | "accept" | "continue", isObserved = false) =>
   ({ onError: "tempfail", onTimeout, isObserved }) as const;
 
+const CIRCUMSTANCES: Circumstances = {
+  cause: "blocked",
+  isSuspect: false,
+  filters: [TEMPFAIL],
+  skippedFilters: [],
+  isOffender: false,
+};
+
 function recovered(record: Partial<SlotRecord>, circumstances: Partial<Circumstances> = {}) {
   const result = recover(
     { ...RECORD, ...record },
     {
-      cause: "blocked",
-      isSuspect: false,
-      filters: [TEMPFAIL],
-      skippedFilters: [],
-      isOffender: false,
+      ...CIRCUMSTANCES,
       ...circumstances,
     },
   );
@@ -60,8 +65,8 @@ function recovered(record: Partial<SlotRecord>, circumstances: Partial<Circumsta
       .map((code) => String.fromCharCode(code))
       .join(""),
     verdict: verdict === null ? null : `${verdict.scope} ${verdict.outcome}`,
-    ruling:
-      session.ruling === null ? null : `${session.ruling.scope} ${String.fromCharCode(session.ruling.packet[4]!)}`,
+    pending:
+      session.pending === null ? null : `${session.pending.scope} ${String.fromCharCode(session.pending.packet[4]!)}`,
     skippedFilters: session.skippedFilters,
     session,
   };
@@ -71,8 +76,8 @@ const code = (letter: string) => letter.charCodeAt(0);
 
 describe("a session beside the one that its worker was lost to", () => {
   test.each([
-    ["not negotiated", { state: "start", version: 0, context: NOTHING }, "", null],
-    ["before CONNECT", { state: "idle", context: NOTHING }, "", null],
+    ["not negotiated", { state: "start", version: 0, opening: NOTHING }, "", null],
+    ["before CONNECT", { state: "idle", opening: NOTHING }, "", null],
     ["between messages", {}, "", null],
     ["within a message", { state: "message" }, "", "message t"],
     ["in a message with a reply awaited", { state: "message", owed: 1, firstOwed: code("E") }, "t", "message t"],
@@ -95,19 +100,19 @@ describe("a session beside the one that its worker was lost to", () => {
     ],
     ["waiting at abort", { call: { phase: "abort", filter: 0 } }, "", null],
     ["with HELO read and not worked on", { untaken: 1, owed: 1, firstOwed: code("H") }, "t", "connection t"],
-    ["whose first packets are not known", { context: null }, "", "connection t"],
-  ] as const)("%s", (_, record, replies, ruling) => {
-    expect(recovered(record as Partial<SlotRecord>)).toMatchObject({ replies, ruling });
+    ["whose first packets are not known", { opening: null }, "", "connection t"],
+  ] as const)("%s", (_, record, replies, pending) => {
+    expect(recovered(record as Partial<SlotRecord>)).toMatchObject({ replies, pending });
   });
 
   test("waiting at connect or helo: it is asked again, and answered by the next worker", () => {
     const result = recovered({ call: { phase: "helo", filter: 0 }, owed: 1, firstOwed: code("H") });
-    expect(result).toMatchObject({ replies: "", ruling: null, verdict: null, session: { answersContext: true } });
+    expect(result).toMatchObject({ replies: "", pending: null, verdict: null, session: { answersOpening: true } });
   });
 
   test("a message that had its verdict is not counted again, one that had not is", () => {
-    const decided = { state: "decided", standing: code("r") } as const;
-    expect(recovered(decided)).toMatchObject({ verdict: null, ruling: "message r" });
+    const decided = { state: "decided", pendingCode: code("r") } as const;
+    expect(recovered(decided)).toMatchObject({ verdict: null, pending: "message r" });
     expect(recovered({ ...decided, untaken: 1, owed: 1 })).toMatchObject({ verdict: "message tempfail" });
     expect(recovered({ state: "message" })).toMatchObject({ verdict: "message tempfail" });
   });
@@ -116,8 +121,8 @@ describe("a session beside the one that its worker was lost to", () => {
     ["its session was over", { isOver: true }, false],
     ["a reply had left in part", { isHalfSent: true }, true],
     ["its negotiation was lost", { version: 0, owed: 1, state: "start" }, true],
-    ["a packet of it was lost in part", { begun: Buffer.from([0, 0, 9, 9, code("M")]), due: 5 }, true],
-    ["a packet of it was lost in part", { begun: Buffer.from([0, 0, 9, 9, code("B")]), due: -1 }, true],
+    ["a packet of it was lost in part", { partial: Buffer.from([0, 0, 9, 9, code("M")]), missing: 5 }, true],
+    ["a packet of it was lost in part", { partial: Buffer.from([0, 0, 9, 9, code("B")]), missing: -1 }, true],
   ] as const)("it ends where %s", (reason, record, isFailure) => {
     expect(recovered(record as Partial<SlotRecord>)).toEqual({ kind: "end", reason, isFailure });
   });
@@ -126,23 +131,26 @@ describe("a session beside the one that its worker was lost to", () => {
 describe("a packet that was half read", () => {
   test("goes on whole if all of its beginning is known", () => {
     const begun = cmd.mail().subarray(0, 9);
-    expect(recovered({ begun, hasAllBegun: true, due: 7 })).toMatchObject({
-      ruling: null,
-      session: { begun, lost: null },
+    expect(recovered({ partial: begun, isPartialKept: true, missing: 7 })).toMatchObject({
+      pending: null,
+      session: { partial: begun, lost: null },
     });
   });
 
   test("is passed over if it is one of a message, which gets the fallback", () => {
     const begun = Buffer.from([0, 0, 255, 255, code("B")]);
-    expect(recovered({ begun, due: 60_000 })).toMatchObject({
-      ruling: "message t",
-      session: { begun: NOTHING, lost: { due: 60_000, code: code("B") } },
+    expect(recovered({ partial: begun, missing: 60_000 })).toMatchObject({
+      pending: "message t",
+      session: { partial: NOTHING, lost: { missing: 60_000, code: code("B") } },
     });
   });
 
   test("is dropped if it held macros", () => {
     const begun = Buffer.from([0, 0, 255, 255, code("D"), code("U")]);
-    expect(recovered({ begun, due: 9 })).toMatchObject({ ruling: null, session: { lost: { due: 9, code: 0 } } });
+    expect(recovered({ partial: begun, missing: 9 })).toMatchObject({
+      pending: null,
+      session: { lost: { missing: 9, code: 0 } },
+    });
   });
 });
 
@@ -163,7 +171,7 @@ describe("the session that its worker was lost to", () => {
     ] as const) {
       expect(recovered(at("eom"), { ...guilty, filters: [filter(onTimeout)] })).toMatchObject({
         replies: letter,
-        ruling: `message ${letter}`,
+        pending: `message ${letter}`,
       });
     }
   });
@@ -182,7 +190,7 @@ describe("the session that its worker was lost to", () => {
   test("filters in observe mode decide nothing", () => {
     const filters = [filter("reject", true), filter("continue")];
     expect(recovered(at("eom"), { ...guilty, filters })).toMatchObject({ replies: "c" });
-    expect(recovered(at("connect"), { ...guilty, filters })).toMatchObject({ replies: "c", ruling: null });
+    expect(recovered(at("connect"), { ...guilty, filters })).toMatchObject({ replies: "c", pending: null });
   });
 
   test("a worker that died: on_error instead of on_timeout", () => {
@@ -194,7 +202,7 @@ describe("the session that its worker was lost to", () => {
   test("at connect: the fallback for the connection, and no handler is asked again", () => {
     expect(recovered(at("connect"), { ...guilty, filters: [TEMPFAIL, TEMPFAIL] })).toMatchObject({
       replies: "t",
-      ruling: "connection t",
+      pending: "connection t",
       verdict: "connection tempfail",
       skippedFilters: [{ filter: 0 }, { filter: 1 }],
     });
@@ -203,7 +211,7 @@ describe("the session that its worker was lost to", () => {
   test("at connect with a fallback that lets pass: asked again without that filter, and those passed over before", () => {
     const filters = [filter("continue"), filter("accept"), filter("tempfail")];
     const first = recovered(at("connect"), { ...guilty, filters });
-    expect(first).toMatchObject({ replies: "c", ruling: null, skippedFilters: [{ filter: 0, isOver: false }] });
+    expect(first).toMatchObject({ replies: "c", pending: null, skippedFilters: [{ filter: 0, isOver: false }] });
     const skippedFilters = [{ filter: 0, isOver: false }];
     expect(recovered(at("connect", 1), { ...guilty, filters, skippedFilters })).toMatchObject({
       skippedFilters: [...skippedFilters, { filter: 1, isOver: true }],
@@ -211,9 +219,9 @@ describe("the session that its worker was lost to", () => {
   });
 
   test("a connection that was refused stays so, whatever is lost next, and is not counted again", () => {
-    expect(recovered({ state: "refused", standing: code("r"), owed: 1, untaken: 1 }, guilty)).toMatchObject({
+    expect(recovered({ state: "refused", pendingCode: code("r"), owed: 1, untaken: 1 }, guilty)).toMatchObject({
       replies: "r",
-      ruling: "connection r",
+      pending: "connection r",
       verdict: null,
       skippedFilters: [{ filter: 0 }],
     });
@@ -226,18 +234,18 @@ describe("the session that its worker was lost to", () => {
       ["a", "accept"],
       ["t", "tempfail"],
     ] as const) {
-      const record = { state: "message", standing: code(letter), owed: 1, firstOwed: code("E") } as const;
+      const record = { state: "message", pendingCode: code(letter), owed: 1, firstOwed: code("E") } as const;
       expect(recovered(record, { filters: [filter("continue")] })).toMatchObject({
         replies: letter,
-        ruling: `message ${letter}`,
+        pending: `message ${letter}`,
         verdict: `message ${verdict}`,
       });
     }
   });
 
   test("at abort or close the message is over: nothing is refused", () => {
-    expect(recovered({ ...at("abort"), state: "message" }, guilty)).toMatchObject({ replies: "", ruling: null });
-    expect(recovered({ ...at("close"), state: "message" }, guilty)).toMatchObject({ replies: "", ruling: null });
+    expect(recovered({ ...at("abort"), state: "message" }, guilty)).toMatchObject({ replies: "", pending: null });
+    expect(recovered({ ...at("close"), state: "message" }, guilty)).toMatchObject({ replies: "", pending: null });
   });
 });
 
@@ -246,12 +254,12 @@ test("handOver: a session between messages goes on as it is", () => {
     version: 6,
     actions: 0x1ff,
     protocol: 0,
-    context: CONTEXT,
-    answersContext: false,
+    opening: OPENING,
+    answersOpening: false,
     waitedMs: 0,
-    ruling: null,
-    due: null,
-    begun: NOTHING,
+    pending: null,
+    nextMessage: null,
+    partial: NOTHING,
     lost: null,
     skippedFilters: [],
   });
@@ -272,76 +280,85 @@ describe("macros whose command has not come", () => {
   const due = (record: Partial<SlotRecord>, circumstances: Partial<Circumstances> = {}) => {
     const result = recovered(record, circumstances);
     if (!("session" in result)) throw new Error(result.reason);
-    const { ruling, verdict, session } = result;
-    return { ruling, verdict, due: session.due === null ? null : String.fromCharCode(session.due[4]!) };
+    const { pending, verdict, session } = result;
+    return {
+      pending,
+      verdict,
+      nextMessage: session.nextMessage === null ? null : String.fromCharCode(session.nextMessage[4]!),
+    };
   };
   const CUT = (command: string) => Buffer.from([0, 0, 9, 9, code("D"), code(command)]);
 
   test("are lost: the message that they were for gets the fallback", () => {
-    expect(due({ hasMacrosAhead: true })).toEqual({ ruling: null, verdict: "message tempfail", due: "t" });
-    expect(due({ hasMacrosAhead: true }, { filters: [filter("reject")] })).toMatchObject({ due: "r" });
-    expect(due({ hasMacrosAhead: true }, { filters: [filter("continue")] })).toMatchObject({ due: null });
+    expect(due({ hasMacrosAhead: true })).toEqual({ pending: null, verdict: "message tempfail", nextMessage: "t" });
+    expect(due({ hasMacrosAhead: true }, { filters: [filter("reject")] })).toMatchObject({ nextMessage: "r" });
+    expect(due({ hasMacrosAhead: true }, { filters: [filter("continue")] })).toMatchObject({ nextMessage: null });
   });
 
   test("are lost again: it gets what was found for it, which is not counted again", () => {
-    const again = { hasMacrosAhead: true, standing: code("r") };
-    expect(due(again)).toEqual({ ruling: null, verdict: null, due: "r" });
+    const again = { hasMacrosAhead: true, pendingCode: code("r") };
+    expect(due(again)).toEqual({ pending: null, verdict: null, nextMessage: "r" });
   });
 
   test("that were cut count as well, unless they are of the connection or of the message that is open", () => {
-    expect(due({ begun: CUT("M"), due: 900 })).toMatchObject({ due: "t" });
-    expect(due({ begun: CUT("M").subarray(0, 5), due: 900 })).toMatchObject({ due: "t" });
-    expect(due({ begun: CUT("H"), due: 900 })).toMatchObject({ due: null, ruling: "connection t" });
-    expect(due({ begun: CUT("R"), due: 900, state: "message" })).toMatchObject({ due: null, ruling: "message t" });
+    expect(due({ partial: CUT("M"), missing: 900 })).toMatchObject({ nextMessage: "t" });
+    expect(due({ partial: CUT("M").subarray(0, 5), missing: 900 })).toMatchObject({ nextMessage: "t" });
+    expect(due({ partial: CUT("H"), missing: 900 })).toMatchObject({ nextMessage: null, pending: "connection t" });
+    expect(due({ partial: CUT("R"), missing: 900, state: "message" })).toMatchObject({
+      nextMessage: null,
+      pending: "message t",
+    });
   });
 
   test("of a refused connection change nothing", () => {
-    const refused = { hasMacrosAhead: true, state: "refused", standing: code("r") } as const;
-    expect(due(refused)).toMatchObject({ ruling: "connection r", due: null });
+    const refused = { hasMacrosAhead: true, state: "refused", pendingCode: code("r") } as const;
+    expect(due(refused)).toMatchObject({ pending: "connection r", nextMessage: null });
   });
 });
 
 describe("CONNECT or HELO that came behind and were not worked on", () => {
-  const ahead = { isBeginningAhead: true, untaken: 2, owed: 1, firstOwed: code("M") } as const;
+  const ahead = { isOpeningAhead: true, untaken: 2, owed: 1, firstOwed: code("M") } as const;
 
   test("nobody is asked about what follows with the client or the HELO before: the connection gets the fallback", () => {
     const atAbort = { ...ahead, call: { phase: "abort", filter: 0 } } as const;
-    expect(recovered(atAbort)).toMatchObject({ replies: "t", ruling: "connection t", verdict: "connection tempfail" });
+    expect(recovered(atAbort)).toMatchObject({ replies: "t", pending: "connection t", verdict: "connection tempfail" });
     expect(recovered({ ...ahead, call: { phase: "body", filter: 0 }, state: "message" })).toMatchObject({
-      ruling: "connection t",
+      pending: "connection t",
     });
   });
 
   test("with the CONNECT of the next session still to come, the connection ends; with it lost, it gets the fallback", () => {
-    const idle = { state: "idle", call: { phase: "close", filter: 0 }, isBeginningAhead: true, untaken: 1 } as const;
+    const idle = { state: "idle", call: { phase: "close", filter: 0 }, isOpeningAhead: true, untaken: 1 } as const;
     expect(recovered(idle)).toMatchObject({ kind: "end", reason: "macros of its next session were lost" });
-    expect(recovered({ ...idle, untaken: 2, owed: 1, firstOwed: code("C") })).toMatchObject({ ruling: "connection t" });
+    expect(recovered({ ...idle, untaken: 2, owed: 1, firstOwed: code("C") })).toMatchObject({
+      pending: "connection t",
+    });
   });
 
   test("of a connection that was accepted, or refused: the fallback, which lets pass nothing that was refused", () => {
     const lenient = { filters: [filter("continue")] };
-    const was = (letter: string) => ({ ...ahead, state: "refused", standing: code(letter) }) as const;
-    expect(recovered(was("a"))).toMatchObject({ replies: "t", ruling: "connection t" });
-    expect(recovered(was("r"), lenient)).toMatchObject({ replies: "r", ruling: "connection r" });
+    const was = (letter: string) => ({ ...ahead, state: "refused", pendingCode: code(letter) }) as const;
+    expect(recovered(was("a"))).toMatchObject({ replies: "t", pending: "connection t" });
+    expect(recovered(was("r"), lenient)).toMatchObject({ replies: "r", pending: "connection r" });
   });
 });
 
 describe("a second loss, while the packets that began it are worked on again", () => {
-  const again = { isInContext: true, call: { phase: "connect", filter: 0 } } as const;
+  const again = { isInOpening: true, call: { phase: "connect", filter: 0 } } as const;
 
   test("with nothing else read: as if nothing had happened", () => {
-    expect(recovered(again)).toMatchObject({ replies: "", ruling: null, verdict: null });
+    expect(recovered(again)).toMatchObject({ replies: "", pending: null, verdict: null });
   });
 
   test("with a reply to be given at their end: it is still to be given", () => {
-    const answers = { ...again, answersContext: true, owed: 1, firstOwed: code("H") };
-    expect(recovered(answers)).toMatchObject({ replies: "", ruling: null, session: { answersContext: true } });
+    const answers = { ...again, answersOpening: true, owed: 1, firstOwed: code("H") };
+    expect(recovered(answers)).toMatchObject({ replies: "", pending: null, session: { answersOpening: true } });
   });
 
   test("with the first command of a message read: that message gets the fallback", () => {
     const behind = { ...again, owed: 1, firstOwed: code("M"), untaken: 1 };
-    expect(recovered(behind)).toMatchObject({ replies: "t", ruling: "message t" });
-    expect(recovered({ ...again, untaken: 1 })).toMatchObject({ replies: "", ruling: "message t" });
+    expect(recovered(behind)).toMatchObject({ replies: "t", pending: "message t" });
+    expect(recovered({ ...again, untaken: 1 })).toMatchObject({ replies: "", pending: "message t" });
   });
 
   test("by its own handler, where its filter lets pass: what came behind was still seen by nobody", () => {
@@ -349,8 +366,48 @@ describe("a second loss, while the packets that began it are worked on again", (
     const filters = [filter("accept"), filter("tempfail")];
     expect(recovered(behind, { isSuspect: true, filters })).toMatchObject({
       replies: "t",
-      ruling: "message t",
+      pending: "message t",
       skippedFilters: [{ filter: 0, isOver: true }],
     });
+  });
+});
+
+describe("each rule decides on some session", () => {
+  const CASES: readonly (readonly [string, Partial<SlotRecord>, Partial<Circumstances>?])[] = [
+    ["session over", { isOver: true }],
+    ["reply sent in part", { isHalfSent: true }],
+    ["negotiation lost", { version: 0, owed: 1 }],
+    ["next opening lost", { state: "idle", isOpeningAhead: true }],
+    ["connection decided", { state: "refused", pendingCode: code("r") }],
+    ["opening too long", { opening: null }],
+    ["opening unseen", { isOpeningAhead: true }],
+    ["repeats", { state: "message" }, { isOffender: true }],
+    ["repeats, let pass: no message", {}, { isOffender: true, filters: [filter("accept")] }],
+    ["bystander at the opening", { call: { phase: "helo", filter: 0 }, owed: 1, firstOwed: code("H") }],
+    ["blocked at the opening", { call: { phase: "helo", filter: 0 } }, { isSuspect: true }],
+    [
+      "blocked at the opening, let pass",
+      { call: { phase: "helo", filter: 0 } },
+      { isSuspect: true, filters: [filter("continue")] },
+    ],
+    ["message: verdict found", { state: "message", pendingCode: code("r") }],
+    ["message: blocked", { state: "message", call: { phase: "body", filter: 0 } }, { isSuspect: true }],
+    ["message: bystander", { state: "message", call: { phase: "body", filter: 0 } }],
+    ["message: no message", {}],
+  ];
+
+  test.each(CASES)("%s", (name, record, circumstances = {}) => {
+    const names = rulesFor({ ...RECORD, ...record }, { ...CIRCUMSTANCES, ...circumstances });
+    expect(names.join(": ")).toBe(name);
+  });
+
+  test("none is left without a case, and those of a failure have the name of its row", async () => {
+    const reached = new Set(CASES.flatMap(([name]) => name.split(": ")));
+    expect(RULE_NAMES.filter((name) => !reached.has(name))).toEqual([]);
+    const rows = await Bun.file(`${import.meta.dir}/../../docs/failures.md`).text();
+    for (const name of ["blocked", "bystander", "repeats"]) {
+      expect(RULE_NAMES).toContain(name);
+      expect(rows).toContain(`| \`${name}\``);
+    }
   });
 });

@@ -11,7 +11,8 @@ import { join } from "node:path";
 import type { Chain } from "../../src/handler/chain.ts";
 import { PHASE_LIST } from "../../src/protocol/phases.ts";
 import type { Connection as ConnectionType, ConnectionHome } from "../../src/worker/connection.ts";
-import type { Ledger } from "../../src/shared/ledger.ts";
+import type { SessionRecords } from "../../src/shared/session-records.ts";
+import type { WorkerRows } from "../../src/shared/worker-rows.ts";
 import { ALL, ALL_NR, cmd, packetsOf } from "../protocol/wire.ts";
 import { tempDir, type TempDir } from "../support/temp.ts";
 
@@ -32,7 +33,10 @@ const FILES = [
   "protocol/macros.ts",
   "protocol/encode.ts",
   "protocol/framer.ts",
+  "protocol/survey.ts",
+  "protocol/packets.ts",
   "worker/connection.ts",
+  "worker/recorder.ts",
 ] as const;
 
 /** The beginning of a method or a function: its line, or the last line of its parameters. Constructors are left out. */
@@ -70,7 +74,8 @@ const UNANSWERED = new Set(["ABORT", "QUIT"]);
 interface Modules {
   readonly Connection: typeof ConnectionType;
   readonly ReplyWriter: typeof import("../../src/protocol/encode.ts").ReplyWriter;
-  readonly Ledger: typeof Ledger;
+  readonly SessionRecords: typeof SessionRecords;
+  readonly WorkerRows: typeof WorkerRows;
   readonly chainOf: (handlers: (typeof HANDLERS)[number]) => Chain;
 }
 
@@ -206,7 +211,8 @@ async function instrument(folder: string): Promise<{ modules: Modules; places: R
   const load = (file: string): Promise<Record<string, unknown>> => import(join(folder, "src", file));
   const { Connection } = await load("worker/connection.ts");
   const { ReplyWriter } = await load("protocol/encode.ts");
-  const { Ledger: CopiedLedger } = await load("shared/ledger.ts");
+  const records = await load("shared/session-records.ts");
+  const rows = await load("shared/worker-rows.ts");
   const { Chain: CopiedChain } = (await load("handler/chain.ts")) as typeof import("../../src/handler/chain.ts");
   const { checkFilter } = (await load("handler/filter.ts")) as typeof import("../../src/handler/filter.ts");
   const { reject } = (await load("handler/verdict.ts")) as typeof import("../../src/handler/verdict.ts");
@@ -237,7 +243,7 @@ async function instrument(folder: string): Promise<{ modules: Modules; places: R
       limits,
     });
   };
-  return { modules: { Connection, ReplyWriter, Ledger: CopiedLedger, chainOf } as Modules, places };
+  return { modules: { Connection, ReplyWriter, ...records, ...rows, chainOf } as unknown as Modules, places };
 }
 
 let folder: TempDir;
@@ -271,14 +277,15 @@ const failed = new Set<string>();
  */
 async function play({ at, handlers, socket }: Setting, onPlace: Probe): Promise<string[]> {
   const { modules } = instrumented;
-  const ledger = modules.Ledger.create(1, 2);
+  const workerRows = modules.WorkerRows.create(1);
   const logged: string[] = [];
   let now = 1000;
   const home = {
     row: ROW,
     chain: modules.chainOf(handlers),
     writer: new modules.ReplyWriter(1024),
-    ledger,
+    workerRows,
+    records: modules.SessionRecords.create(2),
     reportsAccepted: true,
     tracesPackets: false,
     now: () => now++,
@@ -306,9 +313,9 @@ async function play({ at, handlers, socket }: Setting, onPlace: Probe): Promise<
   if (trial.closed !== 1) problems.push(`the slot was given back ${trial.closed} times`);
   if (timers.count > 0) problems.push(`${timers.count} timers are left`);
   if (home.writer.length > 0) problems.push("replies of a connection that is over are left");
-  if (!ledger.lock(ROW)) problems.push("the worker's lock is held");
-  ledger.unlock(ROW);
-  if (ledger.busySlot(ROW) !== null) problems.push("a handler is still said to run");
+  if (!workerRows.lock(ROW)) problems.push("the worker's lock is held");
+  workerRows.unlock(ROW);
+  if (workerRows.busySlot(ROW) !== null) problems.push("a handler is still said to run");
   const next = new Trial(modules, home, 1, false);
   for (const [name, bytes] of COMMANDS) {
     if (!(await next.ask(name, bytes))) problems.push(`${name} of the next connection got no answer`);

@@ -5,10 +5,10 @@
 import type { LogFields } from "../../admin/log.ts";
 import type { LogLevel } from "../../admin/log-level.ts";
 import type { Counters } from "../../counters.ts";
-import type { Ledger } from "../../shared/ledger.ts";
 import { suffices } from "../../protocol/negotiate.ts";
 import type { PeerName } from "../../net/peer.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
+import type { SessionRecords } from "../../shared/session-records.ts";
 import type { ResumedSession } from "../../shared/messages.ts";
 import { isSameFile } from "../../net/open-files.ts";
 import type { Generation, Release } from "../workers/generation.ts";
@@ -64,7 +64,7 @@ interface Unplaced extends History {
 const MIN_GIVEN = 256;
 
 export class Connections {
-  readonly #ledger: Ledger;
+  readonly #records: SessionRecords;
   readonly #table: ConnectionTable;
   readonly #generations: () => Generations;
   readonly #counters: Counters;
@@ -81,14 +81,14 @@ export class Connections {
   #isStopping = false;
 
   constructor(
-    ledger: Ledger,
+    records: SessionRecords,
     table: ConnectionTable,
     generations: () => Generations,
     counters: Counters,
     nothing: number,
     host: ConnectionsHost,
   ) {
-    this.#ledger = ledger;
+    this.#records = records;
     this.#table = table;
     this.#generations = generations;
     this.#counters = counters;
@@ -205,9 +205,9 @@ export class Connections {
    * generation that it knew of; should that not be the current one any more, the session may have to go back.
    */
   moveOn(slot: number, release: Release): void {
-    const record = this.#ledger.read(slot);
+    const record = this.#records.read(slot);
     // Its first packets were too long to be kept: a worker gives up no such session.
-    if (record.context === null) {
+    if (record.opening === null) {
       this.#endConnection(slot);
       release.done();
       return;
@@ -244,7 +244,7 @@ export class Connections {
     for (const slot of slots) {
       const descriptor = this.#table.descriptorOf(slot);
       // A worker that has closed it, and could not tell any more, has given the number back: it may mean anything by now.
-      if (this.#ledger.isAdopted(slot) && isSameFile(descriptor, this.#table.duplicateOf(slot))) {
+      if (this.#records.isAdopted(slot) && isSameFile(descriptor, this.#table.duplicateOf(slot))) {
         replaceDescriptor(this.#nothing, descriptor, eventPoll);
       }
     }
@@ -269,12 +269,12 @@ export class Connections {
   ): void {
     const since = Math.min(silentSince, performance.now());
     const before = this.#historyOf(slot);
-    if (!this.#ledger.isAdopted(slot)) {
+    if (!this.#records.isAdopted(slot)) {
       close(this.#table.descriptorOf(slot));
       this.#continueSession(slot, before ?? { resume: null, since, cost: 0 }, generation);
       return;
     }
-    const record = this.#ledger.read(slot);
+    const record = this.#records.read(slot);
     const isSuspect = busySlot === null ? record.call !== null : slot === busySlot;
     // Memory may be held by anybody.
     const isCulprit = slot === busySlot && cause !== "memory";

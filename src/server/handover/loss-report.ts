@@ -1,10 +1,11 @@
 /** What is logged and counted of a session whose worker was lost: the same words as for verdicts that a worker gives. */
 import { dirname } from "node:path";
 import type { ServerCounter, WorkerCounter } from "../../counters.ts";
-import type { SlotRecord } from "../../shared/ledger.ts";
-import { decodeText, EMPTY, readU32 } from "../../protocol/bytes.ts";
-import { COMMAND, LENGTH_BYTES } from "../../protocol/constants.ts";
+import type { SlotRecord } from "../../shared/session-records.ts";
+import { decodeText, EMPTY } from "../../protocol/bytes.ts";
+import { COMMAND } from "../../protocol/constants.ts";
 import { type Client, readClient } from "../../protocol/client.ts";
+import { PacketWalk } from "../../protocol/packets.ts";
 import { isOfMessage, PHASES } from "../../protocol/phases.ts";
 import { clientName } from "../../handler/reporter.ts";
 import { formatSite, lineOf, type LogLine, subjectFields } from "../../handler/log-lines.ts";
@@ -92,7 +93,7 @@ export function countersOf(recovery: Recovery): (WorkerCounter | ServerCounter)[
 
 /** Who and what the session was about, as far as that is on record. */
 function subjectOf(record: SlotRecord, peer: PeerName, version: string): Record<string, unknown> {
-  const { client, helo } = beginningOf(record.context ?? EMPTY);
+  const { client, helo } = beginningOf(record.opening ?? EMPTY);
   const isOpen = hasMessage(record);
   const subject = {
     recipient: null,
@@ -117,16 +118,13 @@ function hasMessage({ call, firstOwed, state }: SlotRecord): boolean {
 }
 
 /** Who the SMTP client is, from the packets that began its session: null and "" if they do not tell. */
-function beginningOf(context: Uint8Array): { readonly client: Client | null; readonly helo: string } {
+function beginningOf(opening: Uint8Array): { readonly client: Client | null; readonly helo: string } {
   let client: Client | null = null;
   let helo = "";
-  for (let at = 0; at < context.length;) {
-    const end = at + LENGTH_BYTES + readU32(context, at);
-    const payload = at + LENGTH_BYTES + 1;
-    const code = context[payload - 1];
-    if (code === COMMAND.CONNECT) client = readClient(context, payload, end);
-    if (code === COMMAND.HELO) helo = decodeText(context, payload, context.indexOf(0, payload));
-    at = end;
+  for (const packets = new PacketWalk(opening); packets.next();) {
+    const { code, end, start } = packets;
+    if (code === COMMAND.CONNECT) client = readClient(opening, start, end);
+    if (code === COMMAND.HELO) helo = decodeText(opening, start, opening.indexOf(0, start));
   }
   return { client, helo };
 }

@@ -7,7 +7,8 @@ import type { LogFields } from "../../admin/log.ts";
 import type { LogLevel } from "../../admin/log-level.ts";
 import type { Config } from "../../config/config.ts";
 import type { ServerCounter } from "../../counters.ts";
-import { BEAT_MS, type Ledger } from "../../shared/ledger.ts";
+import type { SessionRecords } from "../../shared/session-records.ts";
+import { BEAT_MS, type WorkerRows } from "../../shared/worker-rows.ts";
 import type { FallbackVerdict } from "../../handler/fallback.ts";
 import type { Wants } from "../../protocol/negotiate.ts";
 import { LoadError } from "../../handler/load-failure.ts";
@@ -82,7 +83,8 @@ export interface GenerationOptions {
   readonly number: number;
   readonly workerUrl: URL;
   readonly config: Config;
-  readonly ledger: Ledger;
+  readonly workerRows: WorkerRows;
+  readonly records: SessionRecords;
   readonly table: ConnectionTable;
   readonly listeningSockets: readonly ListeningSocket[];
   readonly workers: number;
@@ -200,7 +202,7 @@ export class Generation {
 
   /**
    * Gives a connection to the worker that has the fewest.
-   * @param descriptor a duplicate, the worker's from now on, once the ledger says that it has adopted it
+   * @param descriptor a duplicate, the worker's from now on, once its record says that it has adopted it
    * @param resume what another worker left of its session, null for a new one
    * @returns false if no worker can take it now; the descriptor is still the caller's
    */
@@ -308,13 +310,13 @@ export class Generation {
 
   /** Ends a worker that does not end, whatever it is doing. */
   #giveUp(member: Member): void {
-    const { ledger } = this.#options;
+    const { workerRows } = this.#options;
     if (member.state === "over") return;
-    if (!ledger.claim(member.row)) {
+    if (!workerRows.claim(member.row)) {
       setTimeout(() => this.#giveUp(member), CLAIM_RETRY_MS);
       return;
     }
-    const busySlot = ledger.busySlot(member.row);
+    const busySlot = workerRows.busySlot(member.row);
     member.state = "over";
     this.#takeFrom(member);
     member.loss = { cause: "blocked", busySlot, since: member.silentSince };
@@ -415,10 +417,10 @@ export class Generation {
   }
 
   async #spawn(place: number): Promise<ChainSummary> {
-    const { config, listeningSockets, events, ledger, table, rows, standIn, workerUrl } = this.#options;
+    const { config, listeningSockets, events, records, table, rows, standIn, workerRows, workerUrl } = this.#options;
     events.starting();
     const row = rows.take();
-    const member: Member = new Member(place, row, workerUrl, ledger, table, {
+    const member: Member = new Member(place, row, workerUrl, workerRows, records, table, {
       message: (message) => this.#receive(member, message),
       gone: (reason) => this.#gone(member, reason),
     });
@@ -429,7 +431,8 @@ export class Generation {
       row,
       generation: this.number,
       config,
-      ledger: ledger.layout,
+      workerRows: workerRows.layout,
+      records: records.layout,
       table: table.layout,
       listeningSockets,
       sources: this.#sources,
@@ -550,9 +553,9 @@ export class Generation {
 
   /** Its connections go on elsewhere, and it is ended: from here on it can reach none of them. */
   #takeOver(member: Member, cause: LossCause, reason: string): void {
-    const { events, ledger } = this.#options;
-    if (member.state === "over" || !ledger.claim(member.row)) return;
-    const busySlot = ledger.busySlot(member.row);
+    const { events, workerRows } = this.#options;
+    if (member.state === "over" || !workerRows.claim(member.row)) return;
+    const busySlot = workerRows.busySlot(member.row);
     const wasLeaving = member.state === "leaving";
     member.state = "over";
     this.#takeFrom(member);
@@ -581,11 +584,11 @@ export class Generation {
   }
 
   #gone(member: Member, reason: string): void {
-    const { events, ledger, rows, table } = this.#options;
+    const { events, rows, table, workerRows } = this.#options;
     // With its thread its descriptors were closed: another worker may accept by the same numbers already.
     table.forgetListening(member.row);
     const wasServing = member.isServing;
-    const busySlot = ledger.busySlot(member.row);
+    const busySlot = workerRows.busySlot(member.row);
     const isMember = this.#members[member.place] === member;
     member.state = "over";
     // Also what it accepted after it was found to be lost.

@@ -4,7 +4,8 @@
  */
 import type { Config } from "../../config/config.ts";
 import { type FallbackVerdict, strictest } from "../../handler/fallback.ts";
-import type { Ledger } from "../../shared/ledger.ts";
+import type { SessionRecords } from "../../shared/session-records.ts";
+import type { WorkerRows } from "../../shared/worker-rows.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ListeningSocket } from "../../shared/messages.ts";
 import type { Sources } from "../../load/sources.ts";
@@ -23,7 +24,8 @@ import { SlowStart } from "./slow-start.ts";
 export class Generations {
   readonly #workerUrl: URL;
   readonly #firstConfig: Config;
-  readonly #ledger: Ledger;
+  readonly #workerRows: WorkerRows;
+  readonly #records: SessionRecords;
   readonly #table: ConnectionTable;
   /** Where workers accept connections. */
   listeningSockets: readonly ListeningSocket[] = [];
@@ -51,20 +53,22 @@ export class Generations {
   constructor(
     workerUrl: URL,
     config: Config,
-    ledger: Ledger,
+    workerRows: WorkerRows,
+    records: SessionRecords,
     table: ConnectionTable,
     rows: RowPool,
     events: GenerationEvents,
   ) {
     this.#workerUrl = workerUrl;
     this.#firstConfig = config;
-    this.#ledger = ledger;
+    this.#workerRows = workerRows;
+    this.#records = records;
     this.#table = table;
     this.#rows = rows;
     this.#events = events;
   }
 
-  /** The rows that a ledger needs for so many workers a generation. */
+  /** The rows that are needed for so many workers a generation. */
   static rowsFor(workers: number): number {
     return Math.max(MIN_ROWS, workers * MAX_GENERATIONS);
   }
@@ -117,7 +121,8 @@ export class Generations {
       number: this.#started + 1,
       workerUrl: this.#workerUrl,
       config,
-      ledger: this.#ledger,
+      workerRows: this.#workerRows,
+      records: this.#records,
       table: this.#table,
       listeningSockets: this.listeningSockets,
       workers,
@@ -210,7 +215,8 @@ export class Generations {
       number: 0,
       workerUrl: this.#workerUrl,
       config,
-      ledger: this.#ledger,
+      workerRows: this.#workerRows,
+      records: this.#records,
       table: this.#table,
       listeningSockets: this.listeningSockets,
       workers: 1,

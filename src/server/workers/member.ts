@@ -1,5 +1,6 @@
 /** One worker of a generation as the main thread sees it: how far it is, what it has, and whether it shows that it is alive. */
-import { BEAT_MS, type Ledger } from "../../shared/ledger.ts";
+import type { SessionRecords } from "../../shared/session-records.ts";
+import { BEAT_MS, type WorkerRows } from "../../shared/worker-rows.ts";
 import type { PeerName } from "../../net/peer.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ChainSummary, ResumedSession } from "../../shared/messages.ts";
@@ -33,7 +34,7 @@ const SILENT_MS = 2 * BEAT_MS;
 
 export class Member {
   readonly place: number;
-  /** Of the ledger and the connection table. */
+  /** Its row in `WorkerRows` and in the connection table. */
   readonly row: number;
   readonly thread: WorkerThread;
   /** Settles its loading. */
@@ -46,7 +47,8 @@ export class Member {
   readonly taken: number[] = [];
   loss: Omit<Loss, "slots"> = { cause: "died", busySlot: null, since: Number.POSITIVE_INFINITY };
   readonly memory = new WorkerMemory();
-  readonly #ledger: Ledger;
+  readonly #workerRows: WorkerRows;
+  readonly #records: SessionRecords;
   readonly #table: ConnectionTable;
   readonly #startedAt = performance.now();
   #isToListen = false;
@@ -60,13 +62,15 @@ export class Member {
     place: number,
     row: number,
     workerUrl: URL,
-    ledger: Ledger,
+    workerRows: WorkerRows,
+    records: SessionRecords,
     table: ConnectionTable,
     events: WorkerEvents,
   ) {
     this.place = place;
     this.row = row;
-    this.#ledger = ledger;
+    this.#workerRows = workerRows;
+    this.#records = records;
     this.#table = table;
     this.thread = new WorkerThread(workerUrl, events);
   }
@@ -98,7 +102,7 @@ export class Member {
 
   /** As it said last. */
   get heapBytes(): number {
-    return this.#ledger.heapBytes(this.row);
+    return this.#workerRows.heapBytes(this.row);
   }
 
   /** What it said last, and what the process has grown by since: that may have been others. */
@@ -146,9 +150,9 @@ export class Member {
     return wasToListen;
   }
 
-  /** Gives it a connection. @param descriptor a duplicate, the worker's from now on, once the ledger says that it has adopted it */
+  /** Gives it a connection. @param descriptor a duplicate, the worker's from now on, once its record says that it has adopted it */
   give(slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): void {
-    this.#ledger.offer(slot);
+    this.#records.offer(slot);
     this.#table.give(slot, this.row, descriptor);
     this.thread.post({ kind: "adopt", slot, descriptor, peer, resume });
   }
@@ -162,7 +166,7 @@ export class Member {
 
   /** @param elapsedMs since the last look */
   look(elapsedMs: number, process: Pick<MemoryLook, "residentBytes" | "isShort" | "limit">): void {
-    const beat = this.#ledger.beats(this.row);
+    const beat = this.#workerRows.beats(this.row);
     const hasReturned = beat !== this.#beat;
     this.#silentMs = hasReturned ? 0 : this.#silentMs + elapsedMs;
     this.#beat = beat;

@@ -4,6 +4,7 @@
  */
 import { ProtocolError } from "../../../src/protocol/errors.ts";
 import { Framer } from "../../../src/protocol/framer.ts";
+import { Survey } from "../../../src/protocol/survey.ts";
 import type { Random } from "../../protocol/random.ts";
 import { anyStream, noise } from "../../protocol/streams.ts";
 import { Fault, must, type Target } from "../target.ts";
@@ -82,6 +83,7 @@ export function framerTarget(make: (limit: number) => Framer = (limit) => new Fr
 function drive(framer: Framer, stream: Buffer, limit: number, random: Random): Read {
   const packets: string[] = [];
   const lent: { readonly bytes: Uint8Array; readonly text: string }[] = [];
+  const survey = new Survey();
   let pushed = 0;
   let taken = 0;
   const reads = random.chance(0.2) ? Array.from(stream, (byte) => Buffer.of(byte)) : random.cut(stream);
@@ -90,14 +92,15 @@ function drive(framer: Framer, stream: Buffer, limit: number, random: Random): R
     for (const read of reads) {
       // As the socket gives it: memory of its own.
       const chunk = new Uint8Array(read);
+      survey.isCurrent = false;
       framer.push(chunk);
       pushed += read.length;
       const rest = stream.subarray(taken, pushed);
       const isSurveyed = random.chance(0.5) && readAll(rest, limit).error === "";
       let { owed } = account(isSurveyed ? rest : Buffer.alloc(0));
       if (isSurveyed) {
-        framer.survey(OWED);
-        const found = JSON.stringify({ due: framer.due, owed: framer.owed, firstOwed: framer.firstOwed });
+        framer.survey(survey, OWED, 0);
+        const found = JSON.stringify({ due: survey.missing, owed: survey.owed, firstOwed: survey.firstOwed });
         must(
           found === JSON.stringify(account(rest)),
           () => `survey ${found}, expected ${JSON.stringify(account(rest))}`,
@@ -107,12 +110,13 @@ function drive(framer: Framer, stream: Buffer, limit: number, random: Random): R
       for (let most = random.pick([0, 1, 2, 9999, 9999]); most > 0 && !isDry; most--) {
         if (!framer.next()) isDry = true;
         else {
+          survey.take(framer.code);
           const packet = current(framer);
           packets.push(packet);
           taken += 4 + packet.length;
           if (OWED[framer.code] === 1) owed -= 1;
         }
-        if (isSurveyed) must(framer.owed === owed, () => `owed ${framer.owed} after taking, expected ${owed}`);
+        if (isSurveyed) must(survey.owed === owed, () => `owed ${survey.owed} after taking, expected ${owed}`);
         must(framer.restBytes === pushed - taken, () => `restBytes ${framer.restBytes}, expected ${pushed - taken}`);
         must(framer.hasRest === pushed > taken, () => `hasRest ${framer.hasRest} with ${pushed - taken} left`);
         if (!isDry && random.chance(0.1)) {

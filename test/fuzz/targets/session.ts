@@ -70,7 +70,7 @@ class Owner {
         }
         if (isPoisoned && !session.isOver) chunk.fill(0x2a);
         const isWhole = wasNegotiated && !session.isOver;
-        must(!isWhole || session.framer.owed === 0, () => `owed ${session.framer.owed} with all packets taken`);
+        must(!isWhole || session.unread.owed === 0, () => `owed ${session.unread.owed} with all packets taken`);
       }
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;

@@ -1,0 +1,169 @@
+/** The life of a connection in its worker: what it still does, and does not do any more, once it ends or is released. */
+import { describe, expect, test } from "bun:test";
+import { Chain } from "../../src/handler/chain.ts";
+import { checkFilter } from "../../src/handler/filter.ts";
+import { ReplyWriter } from "../../src/protocol/encode.ts";
+import { SessionRecords } from "../../src/shared/session-records.ts";
+import { WorkerRows } from "../../src/shared/worker-rows.ts";
+import { Connection, type ConnectionHome } from "../../src/worker/connection.ts";
+import { ALL, ALL_NR, cmd, packetsOf } from "../protocol/wire.ts";
+
+const LIMITS = { packet: 1 << 20, headers: 9, headerBytes: 1 << 16, recipients: 99, macros: 1 << 12, body: 1 << 16 };
+
+/** A connection with a socket that says what was done to it. */
+class Trial {
+  readonly calls: string[] = [];
+  readonly rows = WorkerRows.create(1);
+  readonly records = SessionRecords.create(1);
+  readonly home: ConnectionHome;
+  readonly connection: Connection;
+  written = Buffer.alloc(0);
+  /** Milliseconds that pass with each look at the clock. */
+  step = 0;
+  #now = 0;
+
+  constructor() {
+    const loaded = checkFilter({ envrcpt() {}, close() {} }, "trial");
+    const filter = { index: 0, loaded, timeoutMs: null, isObserved: false, options: {}, files: {} };
+    const chain = new Chain([{ ...filter, onError: "tempfail", onTimeout: "tempfail" }], {
+      onError: "tempfail",
+      handlerTimeoutMs: 1000,
+      eomTimeoutMs: 1000,
+      deferContent: false,
+      limits: LIMITS,
+    });
+    this.home = {
+      row: 0,
+      chain,
+      writer: new ReplyWriter(1024),
+      workerRows: this.rows,
+      records: this.records,
+      reportsAccepted: false,
+      tracesPackets: false,
+      now: () => (this.#now += this.step),
+      report: () => undefined,
+      log: () => undefined,
+      closed: () => void this.calls.push("given back"),
+      releaseFor: null,
+      isStandIn: false,
+      released: () => void this.calls.push("handed over"),
+    };
+    this.connection = new Connection(this.home, 0, "unix:test");
+    const tell = (name: string) => () => void this.calls.push(name);
+    const socket = {
+      write: (bytes: Uint8Array, offset: number, length: number) => {
+        this.written = Buffer.concat([this.written, bytes.subarray(offset, offset + length)]);
+        return length;
+      },
+      shutdown: tell("shutdown"),
+      end: tell("end"),
+      pause: tell("pause"),
+      resume: tell("resume"),
+      terminate: tell("terminate"),
+    };
+    this.connection.opened(socket as never);
+  }
+
+  begin(): this {
+    this.connection.data(Buffer.concat([cmd.optneg(6, 0x1ff, ALL & ~ALL_NR), cmd.connect(), cmd.helo()]));
+    return this;
+  }
+
+  /** The codes of what was written since this was last asked. */
+  replies(): string {
+    const codes = packetsOf(this.written).map((packet) => packet[0]);
+    this.written = Buffer.alloc(0);
+    return codes.join("");
+  }
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+describe("a connection that is released", () => {
+  const released = () => {
+    const trial = new Trial().begin();
+    trial.home.releaseFor = trial.home.chain.wants;
+    trial.replies();
+    trial.connection.release();
+    return trial;
+  };
+
+  test("is closed here without its peer noticing, and handed over when the socket is gone, once", () => {
+    const trial = released();
+    expect(trial.calls).toEqual(["pause", "end"]);
+    trial.connection.disconnected();
+    trial.connection.disconnected();
+    expect(trial.calls).toEqual(["pause", "end", "handed over"]);
+    expect(trial.records.read(0)).toMatchObject({ isOver: false, state: "connected" });
+  });
+
+  test("reads nothing any more, and is not ended for its peer, whatever happens here", () => {
+    const trial = released();
+    trial.connection.data(cmd.mail());
+    trial.connection.cut("the server stops");
+    trial.connection.failed(new Error("a mistake"));
+    trial.connection.release();
+    expect([trial.calls, trial.replies()]).toEqual([["pause", "end"], ""]);
+  });
+});
+
+describe("a connection that ends", () => {
+  test("is ended for its peer, reads nothing any more, and gives its slot back once", () => {
+    const trial = new Trial().begin();
+    trial.replies();
+    trial.connection.cut("it was idle");
+    trial.connection.data(cmd.mail());
+    expect([trial.calls, trial.replies()]).toEqual([["shutdown", "end"], ""]);
+    expect(trial.records.read(0).isOver).toBe(true);
+    trial.home.releaseFor = trial.home.chain.wants;
+    trial.connection.release();
+    trial.connection.disconnected();
+    trial.connection.disconnected();
+    expect(trial.calls).toEqual(["shutdown", "end", "given back"]);
+  });
+
+  test("writes nothing into its slot once that was given back: it is another connection's", () => {
+    const trial = new Trial().begin();
+    trial.connection.disconnected();
+    trial.records.offer(0);
+    trial.connection.failed(new Error("a mistake"));
+    trial.connection.cut("it was idle");
+    trial.connection.resume();
+    trial.connection.flush();
+    expect(trial.records.read(0)).toMatchObject({ isOver: false, state: "start", owed: 0 });
+    expect(trial.calls).toEqual(["given back"]);
+  });
+});
+
+describe("a connection whose turn is over", () => {
+  /** It has had its turn with most of 50 commands still to be worked on. */
+  const yielding = () => {
+    const trial = new Trial().begin();
+    trial.connection.data(cmd.mail());
+    trial.replies();
+    trial.step = 30;
+    trial.connection.data(Buffer.concat(Array.from({ length: 50 }, () => cmd.rcpt())));
+    const { length } = trial.replies();
+    expect(length).toBeGreaterThan(0);
+    expect(length).toBeLessThan(50);
+    trial.step = 0;
+    return { trial, left: 50 - length };
+  };
+
+  test("goes on by itself after the others, with what has come meanwhile", async () => {
+    const { left, trial } = yielding();
+    trial.connection.data(cmd.rcpt());
+    expect(trial.replies()).toBe("");
+    await turn();
+    expect(trial.replies()).toBe("c".repeat(left + 1));
+    trial.connection.data(cmd.rcpt());
+    expect(trial.replies()).toBe("c");
+  });
+
+  test("does not go on if it was ended meanwhile", async () => {
+    const { trial } = yielding();
+    trial.connection.cut("the server stops");
+    await turn();
+    expect([trial.replies(), trial.calls]).toEqual(["", ["shutdown", "end"]]);
+  });
+});
