@@ -3,26 +3,18 @@
  * stop are this one mechanism. A generation that does not load changes nothing.
  */
 import type { Config } from "../../config/config.ts";
-import { type FallbackVerdict, strictest } from "../../handler/fallback.ts";
 import type { Ledger } from "../../shared/ledger.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ListeningSocket } from "../../shared/messages.ts";
 import type { Sources } from "../../load/sources.ts";
-import { Generation, type GenerationEvents } from "./generation.ts";
+import { Generation, type GenerationEvents, type GenerationOptions } from "./generation.ts";
 import type { RowPool } from "./row-pool.ts";
-import {
-  MAX_GENERATIONS,
-  MAX_WAITING_GENERATIONS,
-  MIN_ROWS,
-  RELOAD_AGAIN_MS,
-  SLOW_START_MS,
-  STAND_IN_RETRY_MS,
-} from "../policy.ts";
+import { MAX_GENERATIONS, MAX_WAITING_GENERATIONS, MIN_ROWS, RELOAD_AGAIN_MS, SLOW_START_MS } from "../policy.ts";
 import { SlowStart } from "./slow-start.ts";
+import { StandIn } from "./stand-in.ts";
 
 export class Generations {
   readonly #workerUrl: URL;
-  readonly #firstConfig: Config;
   readonly #ledger: Ledger;
   readonly #table: ConnectionTable;
   /** Where workers accept connections. */
@@ -39,9 +31,7 @@ export class Generations {
   /** Those of the old ones whose sessions are to move. */
   readonly #moving = new Set<Generation>();
   #slowStart: SlowStart | null = null;
-  #standIn: Generation | null = null;
-  #isStandInUsed = false;
-  #standInTriedAt = Number.NEGATIVE_INFINITY;
+  readonly #standIn: StandIn;
   /** Stood in, and finish the sessions that they have; or were loaded, and are not wanted. */
   readonly #dismissed = new Set<Generation>();
   #started = 0;
@@ -57,11 +47,17 @@ export class Generations {
     events: GenerationEvents,
   ) {
     this.#workerUrl = workerUrl;
-    this.#firstConfig = config;
     this.#ledger = ledger;
     this.#table = table;
     this.#rows = rows;
     this.#events = events;
+    this.#standIn = new StandIn(config, {
+      make: (options) => this.#make(options),
+      current: () => this.#current,
+      isStopping: () => this.#isStopping,
+      dismiss: (standIn) => this.#dismiss(standIn),
+      log: (level, text, fields, of) => events.log(level, text, fields, of),
+    });
   }
 
   /** The rows that a ledger needs for so many workers a generation. */
@@ -113,18 +109,7 @@ export class Generations {
     if (this.#old.size + 1 >= MAX_GENERATIONS || workers > this.#rows.free) {
       throw new Error(`${this.#old.size} older generations still have sessions; a further one has to wait for them`);
     }
-    const generation = new Generation({
-      number: this.#started + 1,
-      workerUrl: this.#workerUrl,
-      config,
-      ledger: this.#ledger,
-      table: this.#table,
-      listeningSockets: this.listeningSockets,
-      workers,
-      rows: this.#rows,
-      standIn: null,
-      events: this.#events,
-    });
+    const generation = this.#make({ number: this.#started + 1, config, workers, standIn: null });
     this.#loading = generation;
     try {
       await generation.load();
@@ -154,6 +139,18 @@ export class Generations {
     return generation;
   }
 
+  #make(options: Pick<GenerationOptions, "number" | "config" | "workers" | "standIn">): Generation {
+    return new Generation({
+      ...options,
+      workerUrl: this.#workerUrl,
+      ledger: this.#ledger,
+      table: this.#table,
+      listeningSockets: this.listeningSockets,
+      rows: this.#rows,
+      events: this.#events,
+    });
+  }
+
   async #startSlowly(generation: Generation, until: number): Promise<void> {
     const now = performance.now();
     const ms = Math.min(SLOW_START_MS, until - now);
@@ -170,76 +167,19 @@ export class Generations {
     else this.#slowStart.cut();
   }
 
-  /**
-   * The worker that gives every connection the fallback, while no other can take any; it is ended once one can.
-   * @returns null while it is not ready
-   */
+  /** The stand-in, for a session that cannot wait any longer. @returns null while it is not ready */
   standIn(): Generation | null {
-    if (this.#standIn?.isReady !== true) return null;
-    if (!this.#isStandInUsed) {
-      this.#isStandInUsed = true;
-      const outcome = fallbackOf(this.#standIn.config);
-      if (this.#current === null) {
-        this.#events.log(
-          "warn",
-          `the handlers are still loading; until they are loaded, connections get the fallback: ${outcome}`,
-        );
-      } else if (this.#current.isReady) {
-        this.#events.log(
-          "warn",
-          `workers are being lost; sessions that have waited too long for a worker get the fallback: ${outcome}`,
-        );
-      } else {
-        this.#events.log(
-          "crit",
-          `no worker can take sessions; until one can, connections get the fallback: ${outcome}`,
-        );
-      }
-    }
-    return this.#standIn;
+    return this.#standIn.use();
   }
 
-  /** Starts that worker, which may soon be needed. */
+  /** Starts the stand-in, which may soon be needed. */
   prepareStandIn(): void {
-    if (this.#standIn !== null || this.#isStopping) return;
-    if (performance.now() - this.#standInTriedAt < STAND_IN_RETRY_MS) return;
-    this.#standInTriedAt = performance.now();
-    this.#isStandInUsed = false;
-    const config = this.#current?.config ?? this.#firstConfig;
-    const standIn = new Generation({
-      number: 0,
-      workerUrl: this.#workerUrl,
-      config,
-      ledger: this.#ledger,
-      table: this.#table,
-      listeningSockets: this.listeningSockets,
-      workers: 1,
-      rows: this.#rows,
-      standIn: fallbackOf(config),
-      events: this.#events,
-    });
-    this.#standIn = standIn;
-    standIn.load().then(
-      () => {
-        if (this.#current?.isReady === true) standIn.release(this.#current.summary);
-      },
-      (error: unknown) => {
-        this.#standIn = null;
-        const what = "the worker that gives the fallback could not be started";
-        if (!this.#isStopping) this.#events.log("crit", `${what}: ${String(error)}`, {}, what);
-      },
-    );
+    this.#standIn.prepare();
   }
 
-  /** Workers can take sessions again: the one that stood in ends with the sessions that it has. */
+  /** Ends the stand-in, if workers take sessions again. */
   dismissStandIn(): void {
-    const standIn = this.#standIn;
-    if (standIn === null || this.#current?.isReady !== true || !standIn.isReady) return;
-    if (this.#current.isLosingWorkers) return;
-    this.#standIn = null;
-    standIn.release(this.#current.summary);
-    if (this.#isStandInUsed) this.#events.log("notice", "workers take sessions again");
-    this.#dismiss(standIn);
+    this.#standIn.dismiss();
   }
 
   /** Lets one that serves no new sessions end. */
@@ -262,7 +202,7 @@ export class Generations {
   }
 
   #everything(): Generation[] {
-    return [...this.all, ...this.#dismissed, ...(this.#standIn === null ? [] : [this.#standIn])];
+    return [...this.all, ...this.#dismissed, this.#standIn.generation].filter((generation) => generation !== null);
   }
 
   /** Lets an old generation finish its sessions; those that outlive `drain_timeout` move between two messages. */
@@ -284,12 +224,4 @@ export class Generations {
     this.#moving.add(generation);
     generation.release(this.#current.summary);
   }
-}
-
-/** What connections get that no worker can take: the strictest fallback of the filters that this configuration has. */
-function fallbackOf({ filters, handler, server }: Config): FallbackVerdict {
-  if (!server.handler) return strictest([]);
-  const phaseFiles = Object.keys(handler.session).length > 0 ? [server.onError] : [];
-  const enforced = filters.filter(({ mode }) => mode !== "observe");
-  return strictest([...phaseFiles, ...enforced.map(({ onError }) => onError ?? server.onError)]);
 }
