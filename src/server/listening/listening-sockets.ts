@@ -2,6 +2,7 @@
  * The listening sockets, and who accepts connections by them: the workers of the current generation if they can, else this
  * thread, or nobody while there is no room. What becomes of a connection is somebody else's business.
  */
+import type { LogFields } from "../../admin/log.ts";
 import type { LogLevel } from "../../admin/log-level.ts";
 import { RecurringState, timesInWords } from "../../admin/recurring-state.ts";
 import { formatAddress, type ListenAddress } from "../../config/address.ts";
@@ -18,16 +19,16 @@ const NOT_ACCEPTED = "a connection could not be accepted";
 
 export interface ListeningSocketsHost {
   /** @param of the kind, for lines that may come in great numbers */
-  log(level: LogLevel, text: string, of?: string): void;
+  log(level: LogLevel, text: string, fields?: LogFields, of?: string): void;
   /** This thread has accepted a connection, of which nothing was read. */
-  accepted(descriptor: number, peer: PeerName): void;
+  acceptedHere(descriptor: number, peer: PeerName): void;
   /** Slots may be free: those that were accepted while none was come first. */
   addSurplus(): void;
 }
 
 export class ListeningSockets {
   readonly #table: ConnectionTable;
-  readonly #generations: () => Generations;
+  readonly #generations: Generations;
   /** What revoked descriptors become: a descriptor of nothing. */
   readonly #nothing: number;
   readonly #host: ListeningSocketsHost;
@@ -56,7 +57,7 @@ export class ListeningSockets {
   /** Listeners that clients do not find; as they were when it was last looked. */
   #unreachable: readonly SharedListener[] = [];
 
-  constructor(table: ConnectionTable, generations: () => Generations, nothing: number, host: ListeningSocketsHost) {
+  constructor(table: ConnectionTable, generations: Generations, nothing: number, host: ListeningSocketsHost) {
     this.#table = table;
     this.#generations = generations;
     this.#nothing = nothing;
@@ -83,8 +84,8 @@ export class ListeningSockets {
         uid: user?.uid ?? null,
         gid: group,
         backlog: listenBacklog,
-        onConnection: (accepted) => this.#host.accepted(accepted.fd, peerName(accepted, name)),
-        onError: ({ message }) => this.#host.log("error", `${name}: ${NOT_ACCEPTED}: ${message}`, NOT_ACCEPTED),
+        onConnection: (accepted) => this.#host.acceptedHere(accepted.fd, peerName(accepted, name)),
+        onError: ({ message }) => this.#host.log("error", `${name}: ${NOT_ACCEPTED}: ${message}`, {}, NOT_ACCEPTED),
       });
       if (this.#isClosed) {
         listener.close({ unlink: true });
@@ -92,7 +93,7 @@ export class ListeningSockets {
       }
       this.#listeners.push(listener);
     }
-    this.#generations().listeningSockets = this.#listeners.map(({ listeningSocket }) => listeningSocket);
+    this.#generations.listeningSockets = this.#listeners.map(({ listeningSocket }) => listeningSocket);
   }
 
   /** Nobody accepts any more, for good. */
@@ -153,7 +154,7 @@ export class ListeningSockets {
       if (before.includes(listener)) continue;
       const where = formatAddress(listener.address);
       const what = "the socket file was removed or replaced, and no mail server can connect until pmilter is restarted";
-      this.#host.log("error", `${where}: ${what}`, what);
+      this.#host.log("error", `${where}: ${what}`, {}, what);
     }
   }
 
@@ -176,7 +177,7 @@ export class ListeningSockets {
 
   /** Has connections accepted, by the workers if they can and else by this thread, or by nobody. */
   settle(): void {
-    const { all, current } = this.#generations();
+    const { all, current } = this.#generations;
     const isOpen = !this.#isClosed && !this.#isFull && !this.#table.isStarved;
     try {
       const isHeard = isOpen && current?.listen() === true;

@@ -1,0 +1,192 @@
+/**
+ * Connects the three parts that move connections: the generations (which worker runs a session), the connections (sessions
+ * without a worker), the listening sockets (who accepts). None of them knows the other two by name, but for generations,
+ * which both call; each tells its events to the coordinator, and here stands where they lead.
+ */
+import type { BlockList } from "node:net";
+import type { Log, LogFields } from "../admin/log.ts";
+import type { LogLevel } from "../admin/log-level.ts";
+import type { Config } from "../config/config.ts";
+import type { Counters, ServerCounter } from "../counters.ts";
+import { close } from "../net/libc.ts";
+import { allowedBy, isAllowed, type PeerName, REFUSED, refusal } from "../net/peer.ts";
+import { ConnectionTable } from "../shared/connection-table.ts";
+import { Ledger } from "../shared/ledger.ts";
+import type { PassedConnection } from "../shared/messages.ts";
+import { Connections, type ConnectionsHost } from "./handover/connections.ts";
+import { ConnectionRoom, descriptorLimit } from "./listening/descriptors.ts";
+import { ListeningSockets, type ListeningSocketsHost } from "./listening/listening-sockets.ts";
+import type { Generation, GenerationEvents, Release } from "./workers/generation.ts";
+import { Generations } from "./workers/generations.ts";
+import type { Loss } from "./workers/member.ts";
+import { RowPool } from "./workers/row-pool.ts";
+
+export interface CoordinatorOptions {
+  readonly workerUrl: URL;
+  readonly config: Config;
+  /** `server.workers` as a number. */
+  readonly workers: number;
+  readonly maxConnections: number;
+  readonly counters: Counters;
+  readonly log: Log;
+  /** A descriptor of nothing: revoked descriptors become duplicates of it. */
+  readonly nothing: number;
+}
+
+/** The events of workers that are not about connections. */
+export interface CoordinatorHost {
+  /** A worker is about to be started. @throws Error if that cannot be */
+  starting(): void;
+  /** A generation has read its sources: their changes are to be noticed from now on. */
+  sources(): void;
+  /** A handler has printed this. */
+  print(text: string): void;
+}
+
+export class Coordinator implements GenerationEvents, ConnectionsHost, ListeningSocketsHost {
+  readonly table: ConnectionTable;
+  readonly rows: RowPool;
+  readonly generations: Generations;
+  readonly connections: Connections;
+  readonly listeningSockets: ListeningSockets;
+  readonly #room: ConnectionRoom;
+  readonly #counters: Counters;
+  readonly #log: Log;
+  readonly #host: CoordinatorHost;
+  /** The networks of `server.allow`. */
+  #allowed: BlockList | null;
+  #isStopping = false;
+
+  constructor(options: CoordinatorOptions, host: CoordinatorHost) {
+    const { config, counters, log, maxConnections, nothing, workers, workerUrl } = options;
+    this.#host = host;
+    this.#log = log;
+    this.#counters = counters;
+    this.#allowed = allowedBy(config);
+    this.#room = new ConnectionRoom(maxConnections, descriptorLimit());
+    const rows = Generations.rowsFor(workers);
+    const ledger = Ledger.create(rows, maxConnections);
+    this.table = ConnectionTable.create(rows, maxConnections, config.server.listen.length);
+    this.rows = new RowPool(ledger, this.table, (row, counted) => this.#rowGone(row, counted));
+    this.generations = new Generations(workerUrl, config, ledger, this.table, this.rows, this);
+    this.connections = new Connections(ledger, this.table, () => this.generations, counters, nothing, this);
+    this.listeningSockets = new ListeningSockets(this.table, this.generations, nothing, this);
+  }
+
+  /** The current generation is another, of this configuration. */
+  serves(config: Config): void {
+    this.#allowed = allowedBy(config);
+    this.ready();
+  }
+
+  /** From now on no session begins, and sessions that wait for a worker end. */
+  stop(): void {
+    this.#isStopping = true;
+    this.connections.stop();
+  }
+
+  // Of all three.
+
+  log(level: LogLevel, text: string, fields?: LogFields, of?: string): void {
+    this.#log.write(level, text, fields, of);
+  }
+
+  // Of the generations: to the connections and the listening sockets.
+
+  ready(): void {
+    this.connections.placeWaiting();
+    this.listeningSockets.settle();
+  }
+
+  acceptingStopped(): void {
+    this.listeningSockets.settle();
+  }
+
+  paused(): void {
+    this.listeningSockets.settleRoom();
+  }
+
+  accepted({ duplicate, peer, slot }: PassedConnection): void {
+    if (slot === -1) this.acceptedHere(duplicate, peer);
+    else this.connections.addPassed(slot);
+  }
+
+  room(): void {
+    this.listeningSockets.settleRoom();
+  }
+
+  released(slot: number, release: Release): void {
+    this.connections.moveOn(slot, release);
+  }
+
+  revoke(row: number): number[] {
+    // The listening sockets come first: of connections that the worker accepts afterwards nobody would know.
+    this.listeningSockets.revoke(row);
+    const slots = this.connections.revoke(row);
+    this.#room.keep(row, slots.length);
+    this.#fitRoom();
+    return slots;
+  }
+
+  workerLost(generation: Generation, loss: Loss): void {
+    this.connections.recover(generation, loss);
+  }
+
+  count(counter: ServerCounter): void {
+    this.#counters.count(counter);
+  }
+
+  starting(): void {
+    this.#host.starting();
+  }
+
+  sources(): void {
+    this.#host.sources();
+  }
+
+  print(text: string): void {
+    this.#host.print(text);
+  }
+
+  // Of the connections: to the listening sockets.
+
+  isLetIn(peer: PeerName): boolean {
+    if (isAllowed(this.#allowed, peer)) return true;
+    this.log("warn", refusal(peer), {}, REFUSED);
+    return false;
+  }
+
+  ended(): void {
+    this.listeningSockets.ended();
+  }
+
+  // Of the listening sockets: to the connections.
+
+  acceptedHere(descriptor: number, peer: PeerName): void {
+    if (this.#isStopping || !this.isLetIn(peer)) {
+      close(descriptor);
+      return;
+    }
+    this.connections.add(descriptor, peer);
+    if (this.table.isFull) this.listeningSockets.settleRoom();
+  }
+
+  addSurplus(): void {
+    this.connections.addSurplus();
+  }
+
+  /** The thread of a worker has ended. */
+  #rowGone(row: number, counters: readonly number[]): void {
+    this.#counters.add(counters);
+    this.#room.giveBack(row);
+    this.#fitRoom();
+  }
+
+  /** Threads that do not end keep descriptors: until they do there is room for fewer connections. */
+  #fitRoom(): void {
+    const { connections } = this.#room;
+    if (connections === this.table.room) return;
+    this.table.room = connections;
+    this.listeningSockets.settleRoom();
+  }
+}
