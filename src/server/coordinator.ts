@@ -1,7 +1,9 @@
 /**
- * Connects the three parts that move connections: the generations (which worker runs a session), the connections (sessions
- * without a worker), the listening sockets (who accepts). None of them knows the other two by name, but for generations,
- * which both call; each tells its events to the coordinator, and here stands where they lead.
+ * Connects the three parts that move connections. The generations run sessions in workers. The connections are sessions that
+ * no worker has accepted for itself, or whose worker is lost: they call the generations to place them. The listening sockets
+ * have workers accept, or accept for them: they call the generations as well. In the other direction, and between the last
+ * two, there are only events. Each part has an interface for its events, the coordinator implements all three, and its
+ * methods show where each event leads.
  */
 import type { BlockList } from "node:net";
 import type { Log, LogFields } from "../admin/log.ts";
@@ -85,13 +87,13 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
     this.connections.stop();
   }
 
-  // Of all three.
+  // Events of all three parts.
 
   log(level: LogLevel, text: string, fields?: LogFields, of?: string): void {
     this.#log.write(level, text, fields, of);
   }
 
-  // Of the generations: to the connections and the listening sockets.
+  // Events of the generations, for the connections and the listening sockets.
 
   ready(): void {
     this.connections.placeWaiting();
@@ -120,7 +122,7 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
   }
 
   revoke(row: number): number[] {
-    // The listening sockets come first: of connections that the worker accepts afterwards nobody would know.
+    // The listening sockets come first: a connection that the worker accepted afterwards would not be found.
     this.listeningSockets.revoke(row);
     const slots = this.connections.revoke(row);
     this.#room.keep(row, slots.length);
@@ -148,7 +150,7 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
     this.#host.print(text);
   }
 
-  // Of the connections: to the listening sockets.
+  // Events of the connections, for the listening sockets.
 
   isLetIn(peer: PeerName): boolean {
     if (isAllowed(this.#allowed, peer)) return true;
@@ -160,7 +162,7 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
     this.listeningSockets.ended();
   }
 
-  // Of the listening sockets: to the connections.
+  // Events of the listening sockets, for the connections.
 
   acceptedHere(descriptor: number, peer: PeerName): void {
     if (this.#isStopping || !this.isLetIn(peer)) {

@@ -25,7 +25,7 @@ import { callHandler, checkModule, LOAD_TIMEOUT_MS, type TaskOutput } from "./wo
 export interface ReloadResult {
   readonly ok: boolean;
   readonly at: Date;
-  /** One or more lines for people. */
+  /** For people; may have several lines. */
   readonly message: string;
 }
 
@@ -60,11 +60,11 @@ export class Reloader {
   readonly #environment = { ...process.env };
   readonly #watcher: FileWatcher;
   readonly #review: Review;
-  /** The sources of the `master_exit_handler` as they were checked; null without one. */
+  /** The sources of the `master_exit_handler` as they were checked; null without such a handler. */
   #exitSources: Sources | null = null;
   /** When files are to be watched again, on the clock of `performance.now()`; infinity while they are. */
   #watchAgainAt = Number.POSITIVE_INFINITY;
-  /** A start or a reload that is under way; settles whatever its result is. */
+  /** A start or a reload that is under way. Never rejects. */
   #loading: Promise<unknown> | null = null;
   /** Ends the steps of a start or a reload besides the loading of a generation. */
   #abandoning = new AbortController();
@@ -228,7 +228,7 @@ export class Reloader {
     if (!isSame) this.#review.start(this.#config, sources);
   }
 
-  /** Watches the sources that matter: of the generation that serves, of the one that loads, and of the load that failed last. */
+  /** Watches the sources of the generation that serves, of the generation that loads, and of the load that failed last. */
   watch(): void {
     const { current, failed, loading } = this.#generations;
     // While the first generation loads, a change could replace nothing; it is found afterwards.
@@ -252,7 +252,7 @@ export class Reloader {
     if (this.#isStopped || !this.#options.starvation.canRead()) return;
     const { loading } = this.#generations;
     if (loading?.sources != null && !isCurrent(loading.sources)) {
-      // The version that is being loaded, or hangs, is out of date: it must not keep the next one waiting.
+      // The version that is being loaded, or hangs, is out of date: it must not keep the next version waiting.
       this.#abandon("a file was changed while it was being loaded");
     }
     await this.#loading;
@@ -292,7 +292,7 @@ export class Reloader {
     }
   }
 
-  /** Calls `master_exit_handler`, if there is one. @throws LoadError */
+  /** Calls `master_exit_handler`, if the configuration has it. @throws LoadError */
   async callExitHandler(limits: { readonly timeoutMs: number; readonly signal?: AbortSignal }): Promise<void> {
     const { taskOutput, workerUrl } = this.#options;
     const file = this.#config.handler.masterExit;

@@ -35,7 +35,7 @@ export interface ServerOptions {
   /** See `FileWatcher`. */
   readonly watchUrl: URL;
   readonly log: Log;
-  /** Where what handlers print goes. */
+  /** The output for lines that handlers print. */
   readonly prints: Output;
   /** The server cannot serve any more, and the process is to end: a supervisor starts it again. */
   onFatal(reason: string): void;
@@ -54,7 +54,7 @@ export class FilterServer {
   /** A descriptor of nothing: revoked descriptors become duplicates of it. Made now: later no descriptor may be left. */
   readonly #nothing = deadSocket();
   #stopped: Promise<void> | null = null;
-  /** Aborted by a second signal while the server stops: ends what is still waited for. */
+  /** Aborted by a second signal while the server stops: sessions and `master_exit_handler` are not waited for any longer. */
   readonly #hurry = new AbortController();
 
   /** Nothing is bound or loaded yet: see {@link start}. */
@@ -119,7 +119,7 @@ export class FilterServer {
   async #start(config: Config): Promise<void> {
     const { group, user } = config.server;
     const { abandoned } = this.#reloader;
-    // In this order: of two servers that start at once, the one that gets the address has the control socket as well.
+    // The addresses first: of two servers that start at once, the server that gets them gets the control socket as well.
     await unlessAborted(this.#coordinator.listeningSockets.open(config.server), abandoned);
     this.#openFolder({ user, group });
     await unlessAborted(this.#control.open(), abandoned);
@@ -214,9 +214,9 @@ export class FilterServer {
     }
   }
 
-  /** While it stops: waits no longer. */
+  /** While the server stops: it waits no longer. */
   cut(): void {
-    this.#hurry.abort(new Error("it was not through at the second signal"));
+    this.#hurry.abort(new Error("not finished at the second signal"));
     this.#coordinator.generations.cut(NATIVE_MS);
   }
 }

@@ -29,25 +29,26 @@ import { WorkerThread } from "./worker-thread.ts";
 export interface GenerationEvents {
   /** @param of the kind, for lines that may come in great numbers */
   log(level: LogLevel, text: string, fields?: LogFields, of?: string): void;
+  /** A handler has printed this. */
   print(text: string): void;
   /** The sources were read: their changes are to be noticed from now on. */
   sources(): void;
   /** A worker can take connections, perhaps after none could. */
   ready(): void;
-  /** A worker that accepted connections does not any more: somebody else may have to. */
+  /** A worker that accepted connections was told not to, or was lost: another worker or the main thread may have to accept. */
   acceptingStopped(): void;
-  /** A worker that accepted connections has ceased to, by itself. */
+  /** A worker that accepted connections has stopped by itself. */
   paused(): void;
-  /** A worker has accepted this one for others. */
+  /** A worker has accepted a connection for another worker. */
   accepted(passed: PassedConnection): void;
-  /** A slot is free that somebody waited for. */
+  /** A slot that was waited for is free. */
   room(): void;
-  /** A worker's descriptor of a connection is closed, and the session may go on in another generation. */
+  /** A worker's descriptor of a connection is closed, and the session may be resumed in another generation. */
   released(slot: number, release: Release): void;
   /**
-   * Takes all connections from a worker that is lost, and what it accepts by: whatever it does on its way out, it must not
-   * reach them any more.
-   * @returns their slots
+   * Takes all connections from a lost worker, and the sockets by which it accepts: its thread may still run for a moment,
+   * and must not reach them any more.
+   * @returns the slots of the connections
    */
   revoke(row: number): number[];
   /** Sessions have lost their worker; its descriptors are closed, or never to be used again. */
@@ -57,13 +58,13 @@ export interface GenerationEvents {
   starting(): void;
 }
 
-/** A session that a worker has released. One of these is called. */
+/** A session that a worker has released. The receiver calls either `done` or `back`. */
 export interface Release {
-  /** Where it was. */
+  /** The generation of that worker. */
   readonly generation: Generation;
-  /** It goes on elsewhere. */
+  /** The session is with another worker, or has ended. */
   done(): void;
-  /** It has to stay: the worker takes it again. The descriptor is a new duplicate. */
+  /** The session has to stay: the worker takes it again. The descriptor is a new duplicate. */
   back(descriptor: number, peer: PeerName, resume: ResumedSession): void;
 }
 
@@ -77,7 +78,7 @@ export interface GenerationOptions {
   readonly listeningSockets: readonly ListeningSocket[];
   readonly workers: number;
   readonly rows: RowPool;
-  /** It runs no handler, and gives every connection this; null for one that does its work. */
+  /** The verdict for every connection, without running handlers; null for a generation that runs them. */
   readonly standIn: FallbackVerdict | null;
   readonly events: GenerationEvents;
 }
@@ -86,12 +87,12 @@ const LOSS_COUNTER = { blocked: "blocked", died: "workersDied", memory: "workers
 
 const connections = (count: number) => `${count} connection${count === 1 ? "" : "s"}`;
 
-/** The kind of lines that tell of a worker that is lost. */
+/** The kind of the log lines for lost workers. */
 const LOST = "a worker with … ended, or is taken for stuck; another is started";
 
 const megabytes = (bytes: number) => Math.round(bytes / 2 ** 20);
 
-/** A worker is writing its record: it is looked again after so long. */
+/** A worker is writing its session record: milliseconds until the next attempt to claim its row. */
 const CLAIM_RETRY_MS = 10;
 
 export class Generation {
@@ -227,7 +228,7 @@ export class Generation {
     this.#members.pause();
   }
 
-  /** Sessions of it wait for a worker: if none is left, or about to be, one is started. */
+  /** Sessions of this generation wait for a worker: starts a worker, unless there is one or one is being started. */
   revive(): void {
     if (!this.#members.isStaffed) this.#respawn.replace(0);
   }
@@ -275,7 +276,7 @@ export class Generation {
     this.#settleEnd();
   }
 
-  /** Ends a worker that does not end by itself, whatever it is doing. */
+  /** Ends a worker that has not ended by itself, even in the middle of a handler. */
   #giveUp(member: Member): void {
     if (member.isTaken) return;
     if (!this.#options.ledger.claim(member.row)) {
@@ -296,7 +297,8 @@ export class Generation {
     const { limits, server } = this.config;
     const { serving } = this.#members;
     for (const member of serving) member.look(elapsedMs, { residentBytes, isShort, limit: limits.workerMemory });
-    // The growth of the process counts against each silent worker: only one is ended for it at a time.
+    // The growth of the process counts against each silent worker, and at most one of them caused it: only the worker with
+    // the most memory is ended, and the others have to be found again.
     let eater: Member | null = null;
     for (const member of serving) {
       if (member.silentMs > server.blockTimeoutMs + BEAT_MS) {
@@ -320,7 +322,7 @@ export class Generation {
     const { events, workers } = this.#options;
     const taking = this.#members.taking;
     const { areMoreSilent, further } = this.#reinforcement.look(performance.now(), taking);
-    // The workers that accept connections may be the silent ones.
+    // Workers that accept connections may have become silent: others have to accept.
     if (areMoreSilent) events.acceptingStopped();
     if (further === "start") this.#startFurther();
     else if (further === "end") for (const member of taking) if (member.place >= workers) this.#dismiss(member);
@@ -338,7 +340,7 @@ export class Generation {
     });
   }
 
-  /** It takes no more sessions, and ends with those that it has; they may be resumed in other workers. */
+  /** Has a worker take no more sessions, and end with those that it has; they may be resumed in other workers. */
   #dismiss(member: Member): void {
     if (!member.isReady) return;
     member.leave();

@@ -1,6 +1,6 @@
 /**
- * The generations of a running server: the current one takes new sessions, older ones finish theirs. Start, reload and
- * stop are this one mechanism. A generation that does not load changes nothing.
+ * The generations of a running server: the current generation takes new sessions, older generations finish theirs. Start,
+ * reload and stop all work by this. A generation that does not load changes nothing.
  */
 import type { Config } from "../../config/config.ts";
 import type { Ledger } from "../../shared/ledger.ts";
@@ -17,27 +17,27 @@ export class Generations {
   readonly #workerUrl: URL;
   readonly #ledger: Ledger;
   readonly #table: ConnectionTable;
-  /** Where workers accept connections. */
+  /** The sockets by which workers accept connections. */
   listeningSockets: readonly ListeningSocket[] = [];
   readonly #events: GenerationEvents;
   readonly #rows: RowPool;
   #current: Generation | null = null;
-  /** When it last replaced another, on the clock of `performance.now()`. */
+  /** When the current generation replaced its predecessor, on the clock of `performance.now()`. */
   #reloadedAt = Number.NEGATIVE_INFINITY;
   #loading: Generation | null = null;
   #failed: Sources | null = null;
-  /** Oldest first; with the timer that has their sessions moved. */
+  /** Older generations, the oldest first, each with the timer after which its sessions are moved. */
   readonly #old = new Map<Generation, ReturnType<typeof setTimeout>>();
-  /** Those of the old ones whose sessions are to move. */
+  /** The older generations whose sessions are to be moved. */
   readonly #moving = new Set<Generation>();
   #slowStart: SlowStart | null = null;
   readonly #standIn: StandIn;
-  /** Stood in, and finish the sessions that they have; or were loaded, and are not wanted. */
+  /** Former stand-ins that finish their sessions, and generations that were loaded and did not pass `confirm`. */
   readonly #dismissed = new Set<Generation>();
   #started = 0;
   #isStopping = false;
 
-  /** @param config of the first generation: what stands in for it while it loads */
+  /** @param config of the first generation: a stand-in needs it while that loads */
   constructor(
     workerUrl: URL,
     config: Config,
@@ -60,7 +60,7 @@ export class Generations {
     });
   }
 
-  /** The rows that a ledger needs for so many workers a generation. */
+  /** Number of rows that a ledger needs for so many workers a generation. */
   static rowsFor(workers: number): number {
     return Math.max(MIN_ROWS, workers * MAX_GENERATIONS);
   }
@@ -69,41 +69,41 @@ export class Generations {
     return this.#current;
   }
 
-  /** The one that takes over slowly. */
+  /** The generation that takes over slowly; null if none does. */
   get next(): Generation | null {
     return this.#slowStart?.generation ?? null;
   }
 
-  /** The one that a session which begins now, and no worker has kept, is for. */
+  /** The generation for a session that begins now and that no worker has kept. */
   get forNew(): Generation | null {
     return this.#slowStart?.wantsMore === true ? this.next : this.#current;
   }
 
-  /** Older ones that still have sessions. */
+  /** Older generations that still have sessions. */
   get old(): readonly Generation[] {
     return [...this.#old.keys()];
   }
 
-  /** All that run, oldest first. */
+  /** All generations that run, the oldest first. */
   get all(): readonly Generation[] {
     return [...this.#old.keys(), this.#current, this.next].filter((generation) => generation !== null);
   }
 
-  /** What the last load was made from if it failed, as far as that was read: a change of it may mend it. */
+  /** The sources of the last load if it failed, as far as they were read: a change of them may correct it. */
   get failed(): Sources | null {
     return this.#failed;
   }
 
-  /** The one that is being loaded, or takes over slowly. */
+  /** The generation that is being loaded, or takes over slowly. */
   get loading(): Generation | null {
     return this.#loading;
   }
 
   /**
    * Loads a new generation; it takes all sessions that begin once this has settled, and some of them before.
-   * @param until how long it may take over slowly, at the most, on the clock of `performance.now()`
+   * @param until the latest time until which it may take over slowly, on the clock of `performance.now()`
    * @param confirm the last step before it serves; if it throws, the generation is ended again
-   * @throws LoadError, or what `confirm` throws; the one before serves on
+   * @throws LoadError, or the error of `confirm`; the current generation keeps serving
    */
   async start(config: Config, workers: number, until: number, confirm: () => Promise<void>): Promise<Generation> {
     if (this.#old.size + 1 >= MAX_GENERATIONS || workers > this.#rows.free) {
@@ -128,13 +128,13 @@ export class Generations {
     this.#started += 1;
     const before = this.#current;
     this.#current = generation;
-    // From here on no other worker keeps what it accepts, whenever it hears of this.
+    // From here on workers of other generations pass on the connections that they accept.
     this.#table.current = generation.number;
     if (before !== null) {
       this.#reloadedAt = performance.now();
       this.#retire(before);
     }
-    // What was not enough for the generation before may do for this one, and the other way round.
+    // Sessions that could not be moved to the generation before may be moved to this one, and the other way round.
     for (const moving of this.#moving) moving.release(generation.summary);
     return generation;
   }
@@ -161,7 +161,7 @@ export class Generations {
     this.#slowStart = null;
   }
 
-  /** The one that is being loaded is not wanted any more; one that takes over slowly does so at once. */
+  /** Gives up the generation that is being loaded; if it already takes over slowly, it takes over at once. */
   abandonLoading(reason: string): void {
     if (this.#slowStart === null) this.#loading?.abandon(reason);
     else this.#slowStart.cut();
@@ -182,13 +182,13 @@ export class Generations {
     this.#standIn.dismiss();
   }
 
-  /** Lets one that serves no new sessions end. */
+  /** Lets a generation end that serves no new sessions. */
   #dismiss(generation: Generation): void {
     this.#dismissed.add(generation);
     void generation.end(null).then(() => this.#dismissed.delete(generation));
   }
 
-  /** Ends all, within a bound. */
+  /** Ends all generations. Sessions that are left after `timeoutMs` are cut. */
   async stop(timeoutMs: number): Promise<void> {
     this.#isStopping = true;
     this.#table.current = 0;
@@ -196,7 +196,7 @@ export class Generations {
     await Promise.all(this.#everything().map((generation) => generation.end(timeoutMs)));
   }
 
-  /** While they are ended: what is left is cut. @param graceMs see `Generation.cut` */
+  /** Cuts the sessions that are left. @param graceMs see `Generation.cut` */
   cut(graceMs: number): void {
     for (const generation of this.#everything()) generation.cut(graceMs);
   }
@@ -205,7 +205,7 @@ export class Generations {
     return [...this.all, ...this.#dismissed, this.#standIn.generation].filter((generation) => generation !== null);
   }
 
-  /** Lets an old generation finish its sessions; those that outlive `drain_timeout` move between two messages. */
+  /** Lets an old generation finish its sessions; those that outlive `drain_timeout` are moved between two messages. */
   #retire(generation: Generation): void {
     const timer = setTimeout(() => this.#move(generation), generation.config.server.drainTimeoutMs);
     this.#old.set(generation, timer);

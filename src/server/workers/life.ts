@@ -1,6 +1,6 @@
 /**
- * The states of a worker's thread, of a worker, and of a generation, each with the transitions that are legal: one table
- * for each. Code that asks for another transition is wrong, and gets an internal error. Pure.
+ * The states of a worker's thread, of a worker, and of a generation, and for each a table of the legal transitions. Code
+ * that asks for an illegal transition is wrong, and gets an internal error. Pure.
  */
 
 /** The states that may follow each state. */
@@ -40,9 +40,9 @@ export const WORKER_TRANSITIONS: Transitions<WorkerState> = {
 
 /**
  * - `loading`: its first workers load.
- * - `serving`: all have loaded. A worker that is lost is replaced, as it is while others load.
+ * - `serving`: all have loaded. A worker that is lost is replaced, as in `loading`.
  * - `draining`: it takes no new sessions and finishes those that it has. A lost worker is replaced only for sessions that
- *   no other generation can take.
+ *   the current generation cannot take.
  * - `stopping`: the server stops. Sessions finish, and no worker is started.
  * - `cut`: sessions are ended, or it could not be loaded. No worker is started.
  * - `ended`: all workers are over.
@@ -58,7 +58,7 @@ export const GENERATION_TRANSITIONS: Transitions<GenerationState> = {
   ended: [],
 };
 
-/** The state of one thread, worker or generation. */
+/** The state of a thread, a worker or a generation. */
 export class Life<S extends string> {
   readonly #name: string;
   readonly #transitions: Transitions<S>;
@@ -75,7 +75,7 @@ export class Life<S extends string> {
     return this.#state;
   }
 
-  /** Whether it is in one of these states. */
+  /** Whether its state is among these. */
   is(...states: readonly S[]): boolean {
     return states.includes(this.#state);
   }

@@ -1,4 +1,4 @@
-/** One worker of a generation as the main thread sees it: its state, its connections, and whether it returns to its event loop. */
+/** A worker of a generation as the main thread sees it: its state, its connections, and whether it returns to its event loop. */
 import { BEAT_MS, type Ledger } from "../../shared/ledger.ts";
 import type { PeerName } from "../../net/peer.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
@@ -10,7 +10,7 @@ import { type WorkerEvents, WorkerThread } from "./worker-thread.ts";
 /** Why a worker was lost: it did not return to its event loop, ended by itself, or held too much memory. */
 export type LossCause = "blocked" | "died" | "memory";
 
-/** The loss of a worker: its sessions, and what is known of the cause. */
+/** The loss of a worker: its sessions and the cause, as far as that is known. */
 export interface Loss {
   readonly cause: LossCause;
   readonly slots: readonly number[];
@@ -114,7 +114,7 @@ export class Member {
     return this.#ledger.heapBytes(this.row);
   }
 
-  /** The same, and the growth of the process since: other workers may have caused that. */
+  /** Bytes of its heap at its last beat, plus the growth of the process since, which may not be its own. */
   get knownBytes(): number {
     return this.heapBytes + this.memory.grownBytes;
   }

@@ -1,10 +1,10 @@
-/** The workers of a generation: those that take sessions, each in its place, and those that are being replaced. */
+/** The workers of a generation: each has a place, and leaves it to another worker when it is replaced. */
 import { within } from "../../shared/within.ts";
 import { MAX_LISTENING } from "../policy.ts";
 import type { Member, WorkerStatus } from "./member.ts";
 
 export class Members {
-  /** The places of `server.workers` come first, those of further workers follow. */
+  /** The places of `server.workers` come first, the places of further workers follow. */
   readonly #byPlace: Member[] = [];
   /** Replaced, or about to be, until their threads have ended. */
   readonly #replaced = new Set<Member>();
@@ -24,7 +24,7 @@ export class Members {
     this.#replaced.delete(member);
   }
 
-  /** Whether no other worker has been started in its place. */
+  /** Whether it still has its place. */
   isInPlace(member: Member): boolean {
     return this.#byPlace[member.place] === member;
   }
@@ -65,20 +65,20 @@ export class Members {
     return this.all.flatMap(({ status }) => status ?? []);
   }
 
-  /** The first place from this one on that no worker has. */
+  /** The first free place from this place on. */
   freePlace(from: number): number {
     let place = from;
     while (this.#byPlace[place]?.isTaken === false) place++;
     return place;
   }
 
-  /** Connections by worker: the first places count while their workers are replaced, the others while they have one. */
+  /** Connections by worker: the first `workers` places always count, further places while they have a worker. */
   loads(workers: number): number[] {
     const counted = this.#byPlace.filter(({ isTaken, place }) => place < workers || !isTaken);
     return counted.map(({ connections }) => connections);
   }
 
-  /** The worker that a session is given to: the one with the fewest connections; null if none can take it now. */
+  /** The worker for a session: it has the fewest connections of those that are not silent. Null if no worker is ready. */
   forSession(): Member | null {
     const ready = this.#ready;
     const prompt = ready.filter(({ isPrompt }) => isPrompt);

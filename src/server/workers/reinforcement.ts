@@ -25,7 +25,7 @@ export class Reinforcement {
   #lostAt = Number.NEGATIVE_INFINITY;
   /** Number of silent workers at the last look. */
   #silent = 0;
-  /** When a further worker was last started, or when the next may be started after one failed. */
+  /** When a further worker was last started; after a failure, when the next may be started. */
   #startedAt = 0;
 
   /** @param workers `server.workers` @param blockTimeoutMs `server.block_timeout` */
@@ -51,7 +51,7 @@ export class Reinforcement {
     const silent = workers.filter((worker) => worker.silentMs > silentMs).length;
     const areMoreSilent = silent > this.#silent;
     this.#silent = silent;
-    // Before the first loss a slow handler is more likely than one that never returns, and the other workers answer.
+    // Before the first loss a slow handler is more likely than an endless loop, and the workers that are not silent answer.
     const wanted = isLosing ? silent + RESERVE : silent < workers.length ? 0 : 1;
     const loading = workers.filter(({ state }) => state === "loading").length;
     if (workers.length < this.#workers + Math.min(MAX_EXTRA, wanted)) {

@@ -1,4 +1,4 @@
-/** The rows of the ledger and the connection table: each worker has one, from its start until its thread is gone. */
+/** The rows of the ledger and the connection table: each worker has a row, from its start until its thread has ended. */
 import type { Ledger } from "../../shared/ledger.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
 
@@ -9,7 +9,7 @@ export class RowPool {
   readonly #taken = new Set<number>();
   readonly #onGone: (row: number, counters: readonly number[]) => void;
 
-  /** @param onGone told what a worker had counted when its row is given back */
+  /** @param onGone called when a row is given back, with the counters of its worker */
   constructor(ledger: Ledger, table: ConnectionTable, onGone: (row: number, counters: readonly number[]) => void) {
     this.#ledger = ledger;
     this.#table = table;
@@ -21,7 +21,7 @@ export class RowPool {
     return this.#free.length;
   }
 
-  /** What the workers that run have counted. */
+  /** The counters of the workers that run. */
   counters(): number[][] {
     return [...this.#taken].map((row) => this.#ledger.counters(row));
   }

@@ -10,7 +10,7 @@ import type { Generation, GenerationEvents, GenerationOptions } from "./generati
 export interface StandInHost {
   /** A generation that is not loaded yet. */
   make(options: Pick<GenerationOptions, "number" | "config" | "workers" | "standIn">): Generation;
-  /** The generation that takes new sessions; null while the first one loads. */
+  /** The generation that takes new sessions; null while the first generation loads. */
   current(): Generation | null;
   isStopping(): boolean;
   /** Lets the stand-in end with the sessions that it has. */
