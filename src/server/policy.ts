@@ -47,7 +47,7 @@ export const BUSY_CONNECTIONS = 10;
 export const SLOW_START_MS = 2000;
 /** Shares of new connections, in sixteenths, that a generation gets during a slow start: one after the other, each for the same time. */
 export const SLOW_START_SHARES = [1, 2, 3, 4, 6, 8, 10, 13];
-/** After a second reload within this time the generation takes over at once: somebody is waiting for it. */
+/** After a second reload within this time the generation takes over at once: an administrator waits for it. */
 export const RELOAD_AGAIN_MS = 5000;
 
 /** Time between two attempts to make the control socket again in its place. */
@@ -72,7 +72,7 @@ export const LEAVING_MS = 30_000;
 
 /** Maximum number of further workers of a generation, beside those of `server.workers`. */
 export const MAX_EXTRA = 8;
-/** Maximum number of workers that load while a further worker is started: they share the processors with blocked handlers. */
+/** With so many workers loading, no further worker is started: they share the processors with handlers that do not return. */
 export const MAX_LOADING = 2;
 /** Number of further workers while losses are expected, beyond the number of silent workers: a loss then costs fewer sessions. */
 export const RESERVE = 3;

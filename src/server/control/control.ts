@@ -1,6 +1,6 @@
 /**
- * The control socket: one line of JSON in, one line out, then the connection ends. It asks and tells; what is done stands
- * in the server. Its file is 0600 from its first moment on: who may open it may command the server.
+ * The control socket: a line of JSON in, a line out, then the connection ends. Requests are carried out by the server. The
+ * file has mode 0600 from its first moment on: a user who may open it may command the server.
  */
 import type { Socket } from "bun";
 import { close, connectUnix, LibcError, peerUser, shutdown } from "../../net/libc.ts";
@@ -10,17 +10,17 @@ import { openListener, type Listener } from "../listening/listener.ts";
 import { Reachable } from "../listening/reachable.ts";
 import { isSocket } from "../listening/unix-socket.ts";
 
-/** What may be asked. */
+/** A request. */
 export interface ControlRequest {
   readonly command: "status" | "reload";
   /** The configuration of the server that is meant: a server that runs another does nothing and says so. */
   readonly config?: ConfigurationFile;
 }
 
-/** What the answer is when something is wrong with the request itself. */
+/** The answer to a request that is wrong in itself. */
 export interface ControlFailure {
   readonly error: string;
-  /** The path of the configuration that this server runs: it runs another than the one that is meant. */
+  /** The path of the configuration that this server runs, if the request means another. */
   readonly runs?: string;
 }
 
@@ -31,11 +31,11 @@ const MODE = 0o600;
 /** A request is a few words and two paths. */
 const MAX_REQUEST_BYTES = 16_384;
 
-/** Connections at a time, and how long each may take to say what it wants. */
+/** Maximum number of connections, and maximum time of each for its request. */
 const MAX_OPEN = 16;
 const REQUEST_TIMEOUT_MS = 10_000;
 
-/** The conversation on one control connection. */
+/** A control connection. */
 interface Exchange {
   text: string;
   /** The request is complete; its answer may take its time. */
@@ -71,7 +71,7 @@ export async function listenForControl(
   };
   /** Those that are open, oldest first. */
   const open = new Set<Exchange>();
-  // Without a descriptor left is when somebody asks.
+  // A server without descriptors left is when an administrator wants its status.
   const reachable = new Reachable();
   const listener = await openListener(
     { kind: "unix", path },
@@ -83,7 +83,7 @@ export async function listenForControl(
       onError,
       duplicate: (fd) => reachable.dup(fd),
       onConnection({ fd }) {
-        // Who says nothing is not waited for, and keeps nobody out: descriptors are for mail.
+        // A client without a request is not waited for, and keeps no other client out: descriptors are for mail.
         if (open.size >= MAX_OPEN) {
           const [oldest] = [...open].toSorted((a, b) => Number(a.isAsked) - Number(b.isAsked));
           open.delete(oldest!);
@@ -144,9 +144,9 @@ async function answer(text: string, handle: ControlHandler): Promise<object> {
   }
 }
 
-/** How long a client waits for the answer; a reload loads every handler. */
+/** Maximum wait of a client for the answer; a reload loads every handler. */
 const ANSWER_TIMEOUT_MS = 60_000;
-/** How long a client tries while the queue of the socket is full, and how often. */
+/** Maximum time that a client tries while the queue of the socket is full, and the time between attempts. */
 const QUEUE_TIMEOUT_MS = 2000;
 const QUEUE_RETRY_MS = 10;
 
@@ -155,7 +155,7 @@ export class ControlError extends PlainError {
   override readonly name = "ControlError";
   /** The socket's path. */
   readonly path: string;
-  /** What is wrong, without the path. */
+  /** The reason, without the path. */
   readonly reason: string;
   /** The system's, if it could not be connected to. */
   readonly code: string | null;
@@ -177,7 +177,7 @@ export interface AskOptions {
 
 /**
  * Asks a running server.
- * @throws ControlError saying that none answers, or what it said
+ * @throws ControlError with the reason: no server answers, or it refused
  */
 export async function askServer(
   path: string,
@@ -251,7 +251,7 @@ function whyNotConnected(path: string, { code }: LibcError): string {
   }
 }
 
-/** @throws ControlError if it is none, or says that something went wrong */
+/** @throws ControlError if it is no answer, or a failure */
 function readAnswer(path: string, text: string, { command, config }: ControlRequest): object {
   const fail = (reason: string) => new ControlError(path, reason);
   if (text === "") throw fail("the server ended the connection without an answer: it may have stopped");

@@ -1,6 +1,6 @@
 /**
- * The listening sockets, and who accepts connections by them: the workers of the current generation if they can, else this
- * thread, or nobody while there is no room. What becomes of a connection is somebody else's business.
+ * The listening sockets. The workers of the current generation accept connections by them if they can, else this thread
+ * does. While there is no room neither does. Accepted connections are given to the host.
  */
 import type { LogFields } from "../../admin/log.ts";
 import type { LogLevel } from "../../admin/log-level.ts";
@@ -22,19 +22,19 @@ export interface ListeningSocketsHost {
   log(level: LogLevel, text: string, fields?: LogFields, of?: string): void;
   /** This thread has accepted a connection, of which nothing was read. */
   acceptedHere(descriptor: number, peer: PeerName): void;
-  /** Slots may be free: those that were accepted while none was come first. */
+  /** Slots may be free: connections that were accepted while there was none come first. */
   addSurplus(): void;
 }
 
 export class ListeningSockets {
   readonly #table: ConnectionTable;
   readonly #generations: Generations;
-  /** What revoked descriptors become: a descriptor of nothing. */
+  /** A descriptor of nothing: revoked descriptors become duplicates of it. */
   readonly #nothing: number;
   readonly #host: ListeningSocketsHost;
   #listeners: SharedListener[] = [];
   #isFull = false;
-  /** Whether it is to be looked again who accepts. */
+  /** The next look has to settle anew which thread accepts. */
   #isUnsettled = false;
   /** Why a listening socket could not be used when it was last tried; null if all could. */
   #deafBecause: string | null = null;
@@ -96,7 +96,7 @@ export class ListeningSockets {
     this.#generations.listeningSockets = this.#listeners.map(({ listeningSocket }) => listeningSocket);
   }
 
-  /** Nobody accepts any more, for good. */
+  /** No connection is accepted any more. */
   close(): void {
     this.#isClosed = true;
     this.settle();
@@ -108,7 +108,7 @@ export class ListeningSockets {
     return this.#listeners.map((listener) => listener.address);
   }
 
-  /** One whose socket something else in this process has closed, null if there is none. */
+  /** The address whose socket was closed by other code in this process; null if there is none. */
   get lost(): ListenAddress | null {
     return this.#listeners.find((listener) => !listener.isAlive())?.address ?? null;
   }
@@ -120,7 +120,7 @@ export class ListeningSockets {
     return this.#isFull ? `${this.#limit} is reached` : null;
   }
 
-  /** What bounds the number of connections. */
+  /** The limit on the number of connections, in words. */
   get #limit(): string {
     const { layout, room } = this.#table;
     return room < layout.slots
@@ -128,22 +128,22 @@ export class ListeningSockets {
       : "server.max_connections";
   }
 
-  /** A worker is lost: it accepts no more, whatever it does on its way out. */
+  /** Takes the listening sockets from a lost worker, whose thread may still run for a moment. */
   revoke(row: number): void {
     const eventPoll = this.#table.eventPollOf(row);
     for (const descriptor of this.#table.listeningOf(row)) {
-      // It may have closed it, and the number be another's by now.
+      // The worker may have closed it, and the number may belong to another file by now.
       if (!this.#listeners.some((listener) => listener.isOwn(descriptor))) continue;
       replaceDescriptor(this.#nothing, descriptor, eventPoll);
     }
   }
 
-  /** Addresses whose socket file is gone, or another's. */
+  /** Addresses whose socket file was removed or replaced. */
   get unreachable(): ListenAddress[] {
     return this.#unreachable.map((listener) => listener.address);
   }
 
-  /** Looks again, if what was found last may not be so any more. */
+  /** To be called several times a second. */
   look(): void {
     if (this.#isUnsettled) this.settleRoom();
     this.#fullness.look();
@@ -170,12 +170,12 @@ export class ListeningSockets {
     this.#isFull = isFull;
     this.#fullness.set(isFull);
     this.#table.isAwaited = isFull;
-    // One that became free before this was said is found by looking.
+    // A slot that became free before workers saw that it is awaited is found by the next look.
     this.#isUnsettled = isFull;
     this.settle();
   }
 
-  /** Has connections accepted, by the workers if they can and else by this thread, or by nobody. */
+  /** Has the workers accept connections if they can, else this thread; while there is no room neither. */
   settle(): void {
     const { all, current } = this.#generations;
     const isOpen = !this.#isClosed && !this.#isFull && !this.#table.isStarved;
