@@ -3,7 +3,7 @@
  * is made again. Without it no command can reach the server; mail is served all the same.
  */
 import type { LogLevel } from "../../admin/log-level.ts";
-import { type ControlHandler, listenForControl } from "./control.ts";
+import { type ControlHandler, listenForControl } from "./requests.ts";
 import { toError } from "../../errors.ts";
 import type { Listener } from "../listening/listener.ts";
 import { CONTROL_RETRY_MS } from "../policy.ts";

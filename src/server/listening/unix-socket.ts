@@ -68,14 +68,7 @@ export function bindUnix(address: ListenAddress & { kind: "unix" }, options: Soc
     const bound = bunListen({ unix: temporary, socket: NO_HANDLERS });
     let file: SocketFile;
     try {
-      ownSocket(temporary, options.mode, options.uid, options.gid);
-      const { dev, ino } = lstatSync(temporary, { bigint: true });
-      file = { path, dev, ino };
-      whileAlone(folder, () => {
-        // Again: another server may have started meanwhile.
-        inspect(path, name);
-        renameSync(temporary, path);
-      });
+      file = moveIntoPlace(temporary, path, name, options);
     } catch (error) {
       bound.stop();
       throw error;
@@ -93,6 +86,18 @@ export function bindUnix(address: ListenAddress & { kind: "unix" }, options: Soc
       // An empty folder is left behind; it must not hide the outcome.
     }
   }
+}
+
+/** Gives a socket its mode and owner, and renames it to its final path. */
+function moveIntoPlace(temporary: string, path: string, name: string, options: SocketOwnership): SocketFile {
+  ownSocket(temporary, options.mode, options.uid, options.gid);
+  const { dev, ino } = lstatSync(temporary, { bigint: true });
+  whileAlone(dirname(path), () => {
+    // Again: another server may have started meanwhile.
+    inspect(path, name);
+    renameSync(temporary, path);
+  });
+  return { path, dev, ino };
 }
 
 /**
