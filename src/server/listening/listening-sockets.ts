@@ -37,7 +37,7 @@ export class ListeningSockets {
   /** The next look has to settle anew which thread accepts. */
   #isUnsettled = false;
   /** Why a listening socket could not be used when it was last tried; null if all could. */
-  #deafBecause: string | null = null;
+  #failure: string | null = null;
   #isClosed = false;
   readonly #fullness = new RecurringState({
     began: () => this.#host.log("warn", `${this.#table.total} connections (${this.#limit}): further ones wait`),
@@ -48,8 +48,8 @@ export class ListeningSockets {
       ),
     now: () => performance.now(),
   });
-  readonly #deafness = new RecurringState({
-    began: () => this.#host.log("error", `connections cannot be accepted: ${this.#deafBecause}`),
+  readonly #failing = new RecurringState({
+    began: () => this.#host.log("error", `connections cannot be accepted: ${this.#failure}`),
     ended: (times) =>
       this.#host.log("notice", `connections can be accepted again: that had failed ${timesInWords(times)}`),
     now: () => performance.now(),
@@ -116,7 +116,7 @@ export class ListeningSockets {
   /** Why new connections are not accepted now, null if they are. */
   get closedBecause(): string | null {
     if (this.#table.isStarved) return "no file descriptors are left";
-    if (this.#deafBecause !== null) return this.#deafBecause;
+    if (this.#failure !== null) return this.#failure;
     return this.#isFull ? `${this.#limit} is reached` : null;
   }
 
@@ -147,7 +147,7 @@ export class ListeningSockets {
   look(): void {
     if (this.#isUnsettled) this.settleRoom();
     this.#fullness.look();
-    this.#deafness.look();
+    this.#failing.look();
     const before = this.#unreachable;
     this.#unreachable = this.#listeners.filter((listener) => !listener.isReachable());
     for (const listener of this.#unreachable) {
@@ -180,17 +180,17 @@ export class ListeningSockets {
     const { all, current } = this.#generations;
     const isOpen = !this.#isClosed && !this.#isFull && !this.#table.isStarved;
     try {
-      const isHeard = isOpen && current?.listen() === true;
-      for (const generation of all) if (!isHeard || generation !== current) generation.pause();
+      const workersAccept = isOpen && current?.listen() === true;
+      for (const generation of all) if (!workersAccept || generation !== current) generation.pause();
       for (const listener of this.#listeners) {
-        if (isOpen && !isHeard) listener.resume();
+        if (isOpen && !workersAccept) listener.resume();
         else listener.pause();
       }
-      this.#deafBecause = null;
-      this.#deafness.set(false);
+      this.#failure = null;
+      this.#failing.set(false);
     } catch (error) {
-      this.#deafBecause = toError(error).message;
-      this.#deafness.set(true);
+      this.#failure = toError(error).message;
+      this.#failing.set(true);
       this.#isUnsettled = true;
     }
   }
