@@ -71,7 +71,7 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
     this.table = ConnectionTable.create(rows, maxConnections, config.server.listen.length);
     this.rows = new RowPool(ledger, this.table, (row, counted) => this.#rowGone(row, counted));
     this.generations = new Generations(workerUrl, config, ledger, this.table, this.rows, this);
-    this.connections = new Connections(ledger, this.table, () => this.generations, counters, nothing, this);
+    this.connections = new Connections(ledger, this.table, this.generations, counters, nothing, this);
     this.listeningSockets = new ListeningSockets(this.table, this.generations, nothing, this);
   }
 
