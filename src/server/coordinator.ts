@@ -12,12 +12,13 @@ import type { Config } from "../config/config.ts";
 import type { Counters, ServerCounter } from "../counters.ts";
 import { close } from "../net/libc.ts";
 import { allowedBy, isAllowed, type PeerName, REFUSED, refusal } from "../net/peer.ts";
-import { ConnectionTable } from "../shared/connection-table.ts";
-import { Ledger } from "../shared/ledger.ts";
+import type { ConnectionTable } from "../shared/connection-table.ts";
+import type { Ledger } from "../shared/ledger.ts";
 import type { PassedConnection } from "../shared/messages.ts";
 import { Connections, type ConnectionsHost } from "./handover/connections.ts";
 import { ConnectionRoom, descriptorLimit } from "./listening/descriptors.ts";
 import { ListeningSockets, type ListeningSocketsHost } from "./listening/listening-sockets.ts";
+import type { Starvation } from "./listening/starvation.ts";
 import type { Generation, GenerationEvents, Release } from "./workers/generation.ts";
 import { Generations } from "./workers/generations.ts";
 import type { Loss } from "./workers/member.ts";
@@ -26,9 +27,9 @@ import { RowPool } from "./workers/row-pool.ts";
 export interface CoordinatorOptions {
   readonly workerUrl: URL;
   readonly config: Config;
-  /** `server.workers` as a number. */
-  readonly workers: number;
-  readonly maxConnections: number;
+  readonly ledger: Ledger;
+  readonly table: ConnectionTable;
+  readonly starvation: Starvation;
   readonly counters: Counters;
   readonly log: Log;
   /** A descriptor of nothing: revoked descriptors become duplicates of it. */
@@ -37,8 +38,6 @@ export interface CoordinatorOptions {
 
 /** The events of workers that are not about connections. */
 export interface CoordinatorHost {
-  /** A worker is about to be started. @throws Error if that cannot be */
-  starting(): void;
   /** A generation has read its sources: their changes are to be noticed from now on. */
   sources(): void;
   /** A handler has printed this. */
@@ -51,6 +50,7 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
   readonly generations: Generations;
   readonly connections: Connections;
   readonly listeningSockets: ListeningSockets;
+  readonly #starvation: Starvation;
   readonly #room: ConnectionRoom;
   readonly #counters: Counters;
   readonly #log: Log;
@@ -60,19 +60,18 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
   #isStopping = false;
 
   constructor(options: CoordinatorOptions, host: CoordinatorHost) {
-    const { config, counters, log, maxConnections, nothing, workers, workerUrl } = options;
+    const { config, counters, ledger, log, nothing, starvation, table, workerUrl } = options;
     this.#host = host;
     this.#log = log;
     this.#counters = counters;
+    this.#starvation = starvation;
     this.#allowed = allowedBy(config);
-    this.#room = new ConnectionRoom(maxConnections, descriptorLimit());
-    const rows = Generations.rowsFor(workers);
-    const ledger = Ledger.create(rows, maxConnections);
-    this.table = ConnectionTable.create(rows, maxConnections, config.server.listen.length);
-    this.rows = new RowPool(ledger, this.table, (row, counted) => this.#rowGone(row, counted));
-    this.generations = new Generations(workerUrl, config, ledger, this.table, this.rows, this);
-    this.connections = new Connections(ledger, this.table, this.generations, counters, nothing, this);
-    this.listeningSockets = new ListeningSockets(this.table, this.generations, nothing, this);
+    this.#room = new ConnectionRoom(table.layout.slots, descriptorLimit());
+    this.table = table;
+    this.rows = new RowPool(ledger, table, (row, counted) => this.#rowGone(row, counted));
+    this.generations = new Generations(workerUrl, config, ledger, table, this.rows, this);
+    this.connections = new Connections(ledger, table, this.generations, counters, nothing, this);
+    this.listeningSockets = new ListeningSockets(table, this.generations, nothing, this);
   }
 
   /** The current generation is another, of this configuration. */
@@ -139,7 +138,7 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
   }
 
   starting(): void {
-    this.#host.starting();
+    this.#starvation.release();
   }
 
   sources(): void {

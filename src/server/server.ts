@@ -6,6 +6,8 @@ import type { Config } from "../config/config.ts";
 import { Counters } from "../counters.ts";
 import { toError } from "../errors.ts";
 import { close, deadSocket } from "../net/libc.ts";
+import { ConnectionTable } from "../shared/connection-table.ts";
+import { Ledger } from "../shared/ledger.ts";
 import { unlessAborted } from "../shared/within.ts";
 import type { ControlFailure, ControlRequest } from "./control/control.ts";
 import { ControlSocket } from "./control/control-socket.ts";
@@ -28,6 +30,7 @@ import { ServerState } from "./server-state.ts";
 import { fittingConnections, workersOf } from "./sizes.ts";
 import { Watchdog } from "./watchdog.ts";
 import type { Generation } from "./workers/generation.ts";
+import { Generations } from "./workers/generations.ts";
 import type { TaskOutput } from "./workers/tasks.ts";
 
 export interface ServerOptions {
@@ -71,23 +74,22 @@ export class FilterServer {
     this.#log = log;
     this.#folder = new StateFolder(config.server.state, config.file);
     const maxConnections = fittingConnections(config, log);
+    const rows = Generations.rowsFor(workersOf(config));
+    const ledger = Ledger.create(rows, maxConnections);
+    const table = ConnectionTable.create(rows, maxConnections, config.server.listen.length);
+    const starvation = new Starvation(nothing, table, log);
+    this.#starvation = starvation;
     const coordinator = new Coordinator(
-      { workerUrl, config, workers: workersOf(config), maxConnections, counters, log, nothing },
-      {
-        starting: () => this.#starvation.release(),
-        sources: () => this.#reloader.watch(),
-        print: (text) => prints.push(text),
-      },
+      { workerUrl, config, ledger, table, starvation, counters, log, nothing },
+      { sources: () => this.#reloader.watch(), print: (text) => prints.push(text) },
     );
     this.#coordinator = coordinator;
-    const starvation = new Starvation(nothing, coordinator.table, log);
-    this.#starvation = starvation;
     const { generations } = coordinator;
     this.#reloader = new Reloader(
       { workerUrl, watchUrl, config, log, generations, starvation, taskOutput },
       {
         serves: (served) => coordinator.serves(served),
-        isBusy: () => cpu.share > BUSY_SHARE && coordinator.table.total >= BUSY_CONNECTIONS,
+        isBusy: () => cpu.share > BUSY_SHARE && table.total >= BUSY_CONNECTIONS,
       },
     );
     const reloader = this.#reloader;
