@@ -196,14 +196,14 @@ export class Reloader {
       this.watch();
       const { message } = toError(error);
       if (error instanceof LoadError) this.#keepFailure(config, failedBefore, message);
-      return this.#done(false, `generation ${this.#generation.number} serves on: ${message}`);
+      return this.#done(false, `generation ${this.#generation.number} keeps serving: ${message}`);
     }
   }
 
   #done(ok: boolean, message: string): ReloadResult {
     this.#lastReload = { ok, at: new Date(), message };
     // Files that change without an end fail without an end.
-    this.#log.write(ok ? "notice" : "error", `reload: ${message}`, {}, ok ? undefined : "reload: … serves on");
+    this.#log.write(ok ? "notice" : "error", `reload: ${message}`, {}, ok ? undefined : "reload: … keeps serving");
     return this.#lastReload;
   }
 
