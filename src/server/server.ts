@@ -189,7 +189,6 @@ export class FilterServer {
 
   async #stop(): Promise<void> {
     this.#state.isStopping = true;
-    this.#watchdog.stopping();
     this.#coordinator.stop();
     // In this order: a server that takes over the address finds no control socket in its way.
     this.#control.close();

@@ -26,18 +26,12 @@ export class Watchdog {
   #lookedAt = performance.now();
   /** Milliseconds for which no worker could take sessions. */
   #withoutWorkerMs = 0;
-  #isStopping = false;
 
   /** @param onFatal the server cannot serve any more; called at most once */
   constructor(watched: Watched, onFatal: (reason: string) => void) {
     this.#watched = watched;
     this.#onFatal = onFatal;
     this.#timer = setInterval(() => this.#look(), WATCHDOG_MS);
-  }
-
-  /** From now on it looks only after workers and connections. */
-  stopping(): void {
-    this.#isStopping = true;
   }
 
   stop(): void {
@@ -49,7 +43,8 @@ export class Watchdog {
     const { connections, listeningSockets } = coordinator;
     const now = performance.now();
     const elapsedMs = this.#elapsedMs(now);
-    const lost = this.#isStopping ? null : listeningSockets.lost;
+    const { isStopping } = state;
+    const lost = isStopping ? null : listeningSockets.lost;
     if (lost !== null) {
       const where = formatAddress(lost);
       this.#end(`the socket at ${where} was closed by something else in this process, such as a handler`);
@@ -62,7 +57,7 @@ export class Watchdog {
     }
     state.look(now);
     listeningSockets.look();
-    if (!this.#isStopping) control.look();
+    if (!isStopping) control.look();
     this.#lookAtWorkers(elapsedMs);
     reloader.watchAgain(now);
     connections.standIn(now);
@@ -87,10 +82,11 @@ export class Watchdog {
 
   /** Without a worker nothing can be decided any more: a supervisor that starts the process again may help, waiting does not. */
   #lookForWorkers(now: number, elapsedMs: number): void {
-    const { connections, generations } = this.#watched.coordinator;
-    const { current } = generations;
+    const { coordinator, state } = this.#watched;
+    const { current } = coordinator.generations;
     this.#withoutWorkerMs = current === null || current.isReady ? 0 : this.#withoutWorkerMs + elapsedMs;
-    if (this.#isStopping || Math.max(this.#withoutWorkerMs, connections.waitedMs(now)) <= NO_WORKER_MS) return;
+    const withoutMs = Math.max(this.#withoutWorkerMs, coordinator.connections.waitedMs(now));
+    if (state.isStopping || withoutMs <= NO_WORKER_MS) return;
     const stuck = WorkerThread.stuck === 0 ? "" : ` (${WorkerThread.stuck} threads do not end)`;
     this.#end(`no worker could take sessions for ${NO_WORKER_MS / 1000} s${stuck}`);
   }

@@ -312,7 +312,7 @@ export class Generation {
     if (eater === null) return;
     const { heapBytes, memory } = eater;
     const since = memory.grownBytes > 0 ? `, and the process ${megabytes(memory.grownBytes)} MiB more since then` : "";
-    this.#takeOver(eater, "memory", `holds too much memory (${megabytes(heapBytes)} MiB when it last said${since})`);
+    this.#takeOver(eater, "memory", `holds too much memory (${megabytes(heapBytes)} MiB at its last report${since})`);
     for (const member of serving) member.memory.lookAgain();
   }
 

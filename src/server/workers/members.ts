@@ -78,7 +78,7 @@ export class Members {
     return counted.map(({ connections }) => connections);
   }
 
-  /** The worker for a session: it has the fewest connections of those that are not silent. Null if no worker is ready. */
+  /** The worker for a session: the one with the fewest connections, silent workers last. Null if none is ready. */
   forSession(): Member | null {
     const ready = this.#ready;
     const prompt = ready.filter(({ isPrompt }) => isPrompt);
