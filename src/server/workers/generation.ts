@@ -518,7 +518,7 @@ export class Generation {
   /** The thread of a worker has ended, asked to or not. */
   #gone(member: Member, reason: string): void {
     const { events, rows } = this.#options;
-    const { isServing } = member;
+    const { isServing, state } = member;
     if (isServing) {
       member.loss = { cause: "died", busySlot: this.#options.ledger.busySlot(member.row), since: member.silentSince };
     }
@@ -532,7 +532,8 @@ export class Generation {
       const taken = connections(member.taken.length);
       events.log("crit", `a worker with ${taken} ended: ${reason}; another is started`, {}, LOST);
     }
-    if (isServing && this.#members.isInPlace(member) && this.#replacesLost) {
+    // A worker that leaves is replaced already, or will be.
+    if (isServing && state !== "leaving" && this.#replacesLost) {
       this.#respawn.replaceDead(member.place, member.livedMs);
     }
     this.#passOn(member);

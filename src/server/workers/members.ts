@@ -24,11 +24,6 @@ export class Members {
     this.#replaced.delete(member);
   }
 
-  /** Whether it still has its place. */
-  isInPlace(member: Member): boolean {
-    return this.#byPlace[member.place] === member;
-  }
-
   get all(): Member[] {
     return [...new Set([...this.#byPlace, ...this.#replaced])];
   }
