@@ -191,9 +191,7 @@ export class SoakServer implements AsyncDisposable {
     const text = this.#edit(await filterText(version, isBroken));
     const before = this.#folder;
     const path = join(this.dir, before, "filter.ts");
-    const said = this.log.next(
-      isBroken ? /reload: generation \d+ serves on: / : /reload: generation \d+ serves(?! on:)/,
-    );
+    const said = this.log.next(isBroken ? /reload: generation \d+ keeps serving: / : /reload: generation \d+ serves: /);
     if (version % 3 === 0) {
       await writeFile(`${path}.new~`, text);
       await rename(`${path}.new~`, path);

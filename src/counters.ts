@@ -1,22 +1,22 @@
-/** What a running server counts: the names that `pmilter status` gives them, and where they stand in shared memory. */
+/** The counters of a running server: their names in `pmilter status`, and their order in shared memory. */
 
 /** Counted by the workers, each in its own row of `WorkerRows`. The order is that of the row. */
 export const WORKER_COUNTERS = [
-  /** Connections since the start, by who accepted them. */
+  /** Connections since the start. A worker counts those that it accepted and kept, the main thread all others. */
   "connections",
-  /** Messages that got their verdict. Each is one of the five that follow. */
+  /** Messages that got their verdict: the sum of the five that follow. */
   "messages",
   "accepted",
   "rejected",
   "tempfailed",
   "discarded",
-  /** Accepted and held. */
+  /** Accepted and held by the mail server. */
   "quarantined",
   "recipientsRefused",
   "connectionsRefused",
   /** Verdicts on a message, a recipient or a connection that a fallback gave. */
   "fallbacks",
-  /** Messages, and connections before one, in which a handler failed and a fallback took its place: each counts once. */
+  /** Messages, and connections before a message, in which a handler failed and a fallback took its place: each counts once. */
   "messagesWithFallback",
   /** Handlers that threw or rejected. */
   "errors",
@@ -28,23 +28,23 @@ export const WORKER_COUNTERS = [
   "limits",
   /** Verdicts that a handler made and did not return. */
   "unreturned",
-  /** Connections closed because the peer broke the protocol. */
+  /** Connections closed because the mail server broke the protocol. */
   "protocolErrors",
   /** Connections closed because of a mistake of ours. */
   "internalErrors",
-  /** Lines of the log or of handlers that nobody took in time. */
+  /** Lines of the log or of handlers that could not be written in time. */
   "linesDropped",
 ] as const;
 export type WorkerCounter = (typeof WORKER_COUNTERS)[number];
 
 /** Counted by the main thread alone. */
 export const SERVER_COUNTERS = [
-  /** Workers taken from a handler that did not return. */
+  /** Workers lost to a handler that did not return. */
   "blocked",
   "workersDied",
   /** Workers replaced because they held too much memory. */
   "workersRecycled",
-  /** Sessions that went on in another worker. */
+  /** Sessions that were resumed in another worker. */
   "sessionsMoved",
   /** Sessions closed by us because of a failure. */
   "sessionsLost",
@@ -58,7 +58,7 @@ export const COUNTER_INDEX = Object.fromEntries(WORKER_COUNTERS.map((name, index
   Record<WorkerCounter, number>
 >;
 
-/** The main thread's own counts, and those of workers that are gone. */
+/** The main thread's own counts, and the counts of workers that have ended. */
 export class Counters {
   readonly #counts = Object.fromEntries([...WORKER_COUNTERS, ...SERVER_COUNTERS].map((name) => [name, 0])) as Record<
     WorkerCounter | ServerCounter,
@@ -69,7 +69,7 @@ export class Counters {
     this.#counts[name] += by;
   }
 
-  /** Takes over the row of a worker that is gone. */
+  /** Adds the row of a worker that has ended. */
   add(row: readonly number[]): void {
     WORKER_COUNTERS.forEach((name, index) => this.count(name, row[index]));
   }

@@ -14,7 +14,7 @@ const WATCH_URL = new URL("./server/files/watch-entry.ts", import.meta.url);
 const EXIT_WRONG = 1;
 const EXIT_USAGE = 2;
 
-/** Each command loads its own code and no other's: the server's first answer is not kept waiting for it. */
+/** Each command loads only its own code: the server's first answer does not wait for the code of other commands. */
 async function run(args: readonly string[]): Promise<number> {
   const command = parseArguments(args);
   if (command.name !== "serve") ignoreBrokenPipes();

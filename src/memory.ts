@@ -1,6 +1,6 @@
 /**
- * How much memory is held. The system is asked by opening a file, so a process without a descriptor left gets no answer:
- * then the last one stands, since nobody should fail for that.
+ * Memory that the process and the thread hold. Asking the system opens a file, which fails while no descriptor is left: then
+ * the last answer is given again, since a caller should not fail for that.
  */
 
 let lastResident = 0;

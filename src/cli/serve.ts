@@ -3,7 +3,8 @@ import { Log } from "../admin/log.ts";
 import { Output } from "../admin/output.ts";
 import { formatAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
-import { describeFilters, FilterServer, logNotices, type ServerOptions } from "../server/server.ts";
+import { describeFilters, logNotices } from "../server/reload.ts";
+import { FilterServer, type ServerOptions } from "../server/server.ts";
 import { VERSION } from "../version.ts";
 
 const STDOUT = 1;

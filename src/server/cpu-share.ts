@@ -1,4 +1,4 @@
-/** How much of a core this process has used lately, with all its threads: 1 is one core at work all the time. */
+/** The share of a core that this process has used lately, with all its threads: 1 is a core at work all the time. */
 export class CpuShare {
   #usedMs = usedMs();
   #lookedAt = performance.now();

@@ -1,112 +1,112 @@
-/** How patient the server is: the waits and bounds that no configuration names. Pure. */
+/** Times and limits of the server that no configuration key sets. Names give the unit: `_MS` is milliseconds. Pure. */
 
 /**
- * Milliseconds before a worker that died is replaced: the first time at once, since its sessions' mail servers come
- * again; then with patience, and with much more for one that does not even load.
+ * Milliseconds before a worker that died is replaced. The first time it is at once: mail servers may be waiting for replies
+ * of its sessions. Then the delay grows, and grows faster if the replacement does not load.
  *
- * @param deaths how many workers in this place died in a row, each within {@link STABLE_MS}; 1 for the first
+ * @param deaths number of workers that died in this place in a row, each within {@link STABLE_MS}; 1 for the first
  */
 export function respawnDelay(deaths: number, hasLoaded: boolean): number {
   if (deaths <= 1) return 0;
   return hasLoaded ? Math.min(1000, 100 * (deaths - 1)) : Math.min(30_000, 100 * 2 ** (deaths - 1));
 }
-/** A worker that has lived so long, in milliseconds, starts well. */
+/** A worker that dies later than this after its start does not count as dying in a row. */
 export const STABLE_MS = 10_000;
 
 /**
- * Milliseconds between two looks at the sources. A change is taken up when the next look finds nothing new: an editor
- * writes in several steps.
+ * Time between two looks at the sources. A change is loaded when the next look finds no further change: an editor writes in
+ * several steps.
  */
 export const WATCH_MS = 200;
-/** Files that are looked at in a second, at most: with more than a fifth of it to watch, looks become rarer. */
+/** Maximum number of files that are looked at in a second: with more than a fifth of it to watch, looks become rarer. */
 export const WATCHED_A_SECOND = 5000;
-
-/** How long after its thread has ended by itself files are watched again, in milliseconds: descriptors may have been used up. */
+/** Time after which files are watched again, if the thread that does it has ended: perhaps for lack of descriptors. */
 export const WATCH_AGAIN_MS = 5000;
 
-/** How many generations may be alive at a time; with that many still ending, a reload fails. */
+/** Maximum number of generations that run; with so many still ending, a reload fails. */
 export const MAX_GENERATIONS = 32;
-/** Rows for workers at the least, so that a reload may raise `server.workers`: 256 bytes each in `WorkerRows`. */
+/** Minimum number of rows for workers, so that a reload may raise `server.workers`. A row has 256 bytes. */
 export const MIN_ROWS = 4096;
-/** How many old ones may wait for their sessions to end until `drain_timeout`; older ones have them moved at once. */
+/** Maximum number of old generations that wait for their sessions until `drain_timeout`; older ones have them moved at once. */
 export const MAX_WAITING_GENERATIONS = 4;
 
-/** How many workers accept connections for themselves: each connection wakes all of them. They pass on what is not their share. */
+/** Maximum number of workers that accept connections: each connection wakes all of them. They pass on connections beyond their share. */
 export const MAX_LISTENING = 4;
-
-/** How long a start waits until its workers accept connections, in milliseconds: meanwhile they wait in the queue of the socket. */
+/** Maximum time that a start waits until its workers accept connections: meanwhile connections wait in the socket's queue. */
 export const LISTENING_MS = 1000;
 
-/** How long after the last write what was saved is in force, at the most, in milliseconds: a promise. */
+/** Maximum time from the last write of a file until the saved version serves: a promise to users. */
 export const SAVED_MS = 1000;
-/** What of that remains for loading and taking over: the last look noticed nothing new, the one before it the write. */
+/** Part of {@link SAVED_MS} that is left for loading and taking over, after two looks: the first notices the write, the second no further write. */
 export const LOADED_MS = SAVED_MS - 2 * WATCH_MS - 150;
 
-/** A server is busy that uses so much of a core, for so many connections at a time: a generation takes over slowly then. */
+/** A server is busy, and a new generation takes over slowly, if it uses this share of a core and has so many connections. */
 export const BUSY_SHARE = 0.25;
 export const BUSY_CONNECTIONS = 10;
-/** How long that takes, in milliseconds; less after a save. */
+/** Time for a slow start; shorter after a save, see {@link LOADED_MS}. */
 export const SLOW_START_MS = 2000;
-/** Its shares of the connections that begin meanwhile, in sixteenths, each for the same time. */
+/** Shares of new connections, in sixteenths, that a generation gets during a slow start: one after the other, each for the same time. */
 export const SLOW_START_SHARES = [1, 2, 3, 4, 6, 8, 10, 13];
-/** Who reloads again within so many milliseconds is waiting for it: the generation takes over at once. */
+/** After a second reload within this time the generation takes over at once: an administrator waits for it. */
 export const RELOAD_AGAIN_MS = 5000;
 
-/** How long until it is tried again to make the control socket where commands look for it, in milliseconds. */
+/** Time between two attempts to make the control socket again in its place. */
 export const CONTROL_RETRY_MS = 1000;
 
-/** Milliseconds between two looks at the workers. */
+/** Time between two looks at the workers. */
 export const WATCHDOG_MS = 100;
 /**
- * How long the end of a worker is waited for, in milliseconds, before its connections go on elsewhere: JavaScript ends
- * within a few, a blocking native call whenever it returns.
+ * Maximum wait for the end of a thread before its connections are given to other workers: JavaScript ends within a few
+ * milliseconds, a blocking native call when it returns.
  */
 export const NATIVE_MS = 300;
 /**
- * A worker over `limits.worker_memory`, or over twice as much, has to say so for so many milliseconds before anything is done
- * about it. What a handler needs for one message is gone again by then, on a slow machine too.
+ * Time for which a worker has to report that it is over `limits.worker_memory`, or over twice that, before it is replaced or
+ * ended. The memory that a handler needs for a single message is free again by then, on a slow machine too.
  */
 export const MEMORY_MS = 2000;
-/** Over this many times `limits.worker_memory` a worker is ended as soon as a second look finds the same. */
+/** Over this multiple of `limits.worker_memory` a worker is ended as soon as a second look finds the same. */
 export const MEMORY_AT_MOST = 4;
-/** How long a worker that holds too much memory may finish its sessions, before they are taken from it. */
+/** Maximum time that a worker with too much memory has to finish its sessions, before they are taken from it. */
 export const LEAVING_MS = 30_000;
+
 /** Maximum number of further workers of a generation, beside those of `server.workers`. */
 export const MAX_EXTRA = 8;
-/** How many of them may be loading at a time: they share the processors with the handlers that do not return. */
+/** With so many workers loading, no further worker is started: they share the processors with handlers that do not return. */
 export const MAX_LOADING = 2;
-/** While losses are expected, this many further workers are kept beyond one for each silent one: a loss then costs fewer sessions. */
+/** Number of further workers while losses are expected, beyond the number of silent workers: a loss then costs fewer sessions. */
 export const RESERVE = 3;
-/** While losses are expected, a worker that is silent for so long, in milliseconds, counts as blocked. */
+/** While losses are expected, a worker counts as silent after this time. */
 export const EARLY_MS = 250;
-/** How long after the last loss of a worker to a handler further losses are expected, in milliseconds. */
+/** After the loss of a worker to a handler, further losses are expected for this time. */
 export const CALM_MS = 20_000;
-/** How long a connection may wait for a worker before it gets the fallback: Sendmail waits 10 s for each reply. */
+
+/** Maximum wait of a connection for a worker, before it gets the fallback from the stand-in: Sendmail waits 10 s for each reply. */
 export const UNPLACED_MS = 4000;
-/** How long until the stand-in that gives it is started: on a busy machine a thread may take its time to start. */
+/** Wait of a connection after which the stand-in is started: on a busy machine a thread may take long to start. */
 export const PREPARE_MS = UNPLACED_MS / 2;
+/** Time between two attempts to start the stand-in. */
+export const STAND_IN_RETRY_MS = 2000;
 
 /**
- * No reply is later than this, in milliseconds, whatever workers are lost while it is waited for: Sendmail gives up after 10 s.
- * A session that might be later if it lost another worker gets the fallback from the stand-in.
+ * Maximum time for a reply, however many workers are lost meanwhile: Sendmail gives up after 10 s. A session that might
+ * exceed it if it lost another worker gets the fallback from the stand-in.
  */
 export const LATEST_MS = 9000;
-/** Milliseconds from the end of `block_timeout` until a session is answered and placed with another worker, at the most. */
+/** Maximum time from the end of `block_timeout` until a session is answered and placed with another worker. */
 export const ANSWERED_MS = 2500;
-/** How many workers the handlers of one session may cost. After one more the rest of the session gets the fallback. */
+/** Maximum number of workers that may be lost to the handlers of a session. After another loss the rest of the session gets the fallback. */
 export const MAX_COST = 20;
 
-/** After so long without a worker that takes sessions, in milliseconds, the process ends. */
+/** The process ends after this time without a worker that takes sessions. */
 export const NO_WORKER_MS = 30_000;
-/** How long a worker may take to cut its sessions and stop its filters, in milliseconds, before it is ended. */
+/** Maximum time for a worker to cut its sessions and stop its filters, before it is ended. */
 export const CUT_MS = 2000;
-/** How long `master_exit_handler` may keep the process from ending, in milliseconds; and once a second signal has come. */
+/** Maximum time for `master_exit_handler`, before and after a second signal. */
 export const EXIT_HANDLER_MS = 5000;
 export const HURRIED_EXIT_HANDLER_MS = 1000;
 
-/** Threads that may be stuck in native calls at a time: with so many, workers wait for one to return before they are replaced. */
+/** Maximum number of threads that are ending, such as threads in native calls: with so many, no worker is started until one has ended. */
 export const MAX_STUCK = 32;
-/** How long until it is looked again, in milliseconds. */
+/** Time until the next attempt to start a worker. */
 export const STUCK_RETRY_MS = 1000;
-/** How long until the stand-in for it is tried again, if it could not be started. */
-export const STAND_IN_RETRY_MS = 2000;

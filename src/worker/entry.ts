@@ -297,7 +297,7 @@ class Server {
 /** @throws Error if it has not settled after `timeoutMs` */
 async function inTime(promise: unknown, timeoutMs: number): Promise<void> {
   const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`it was not through after ${timeoutMs / 1000} s`)), timeoutMs);
+  const timer = setTimeout(() => reject(new Error(`timed out after ${timeoutMs / 1000} s`)), timeoutMs);
   try {
     await Promise.race([promise, late]);
   } finally {

@@ -224,7 +224,7 @@ export default defineFilter({
     }
     const broken = server.log.all.length;
     await writeFile(join(server.dir, "handlers/lib/part.ts"), "export const part = ;\n");
-    expect(await server.log.next(/serves on/, { from: broken })).toMatch(/handlers\/lib\/part\.ts:1:\d+: /);
+    expect(await server.log.next(/keeps serving/, { from: broken })).toMatch(/handlers\/lib\/part\.ts:1:\d+: /);
     const failed = await run("reload", "-c", server.configFile);
     expect(failed.exitCode).toBe(1);
     const degraded = await run("status", "--health", "-c", server.configFile);
@@ -232,7 +232,7 @@ export default defineFilter({
       exitCode: 1,
       stdout: expect.stringMatching(/^on disk +would not start: \S+part\.ts:1:\d+: /m),
     });
-    expect(failed.stderr).toMatch(/^not reloaded: generation 4 serves on: .*part\.ts:1:\d+: /);
+    expect(failed.stderr).toMatch(/^not reloaded: generation 4 keeps serving: .*part\.ts:1:\d+: /);
     await writeFile(join(server.dir, "handlers/lib/part.ts"), 'export const part = "mended";\n');
     const took = await run("reload", "-c", server.configFile);
     expect({ exitCode: took.exitCode, stderr: took.stderr }).toEqual({ exitCode: 0, stderr: "" });

@@ -50,11 +50,11 @@ describe("the files on disk", () => {
     expect((await statusText(server)).stdout).toMatch(/^on disk +the same as what serves$/m);
 
     await save(server, "filter.ts", BROKEN);
-    await logged(server, /serves on/);
+    await logged(server, /keeps serving/);
     const broken = await statusText(server);
     expect(broken.stdout).toMatch(/^on disk +would not start: \S+filter\.ts:2:\d+: /m);
     expect(broken.stdout).toMatch(/^health +degraded; the files on disk would not start: \S+filter\.ts:2:\d+: /m);
-    expect(broken.stdout).toMatch(/^last reload +failed at [^,]+: generation 1 serves on: /m);
+    expect(broken.stdout).toMatch(/^last reload +failed at [^,]+: generation 1 keeps serving: /m);
     expect(await exitCodes(server)).toEqual([0, 1]);
 
     await save(server, "filter.ts", versioned("v1"));
@@ -62,7 +62,7 @@ describe("the files on disk", () => {
     const { stdout } = await statusText(server);
     expect(stdout).toMatch(/^health +ok$/m);
     expect(stdout).toMatch(/^on disk +the same as what serves$/m);
-    expect(stdout).toMatch(/^last reload +failed at [^,]+, put right since: generation 1 serves on: /m);
+    expect(stdout).toMatch(/^last reload +failed at [^,]+, put right since: generation 1 keeps serving: /m);
     expect(await exitCodes(server)).toEqual([0, 0]);
     expect(await newVersion(server)).toBe("v1");
   });

@@ -132,7 +132,7 @@ test("stale-socket: a TCP port, with connections of the killed process on it", a
   }
 });
 
-test("live-socket: a second server ends, and the first one serves on", async () => {
+test("live-socket: a second server ends, and the first one keeps serving", async () => {
   await using server = await start(FILTER);
   const path = join(server.dir, "pmilter.sock");
   const { ino } = lstatSync(path);

@@ -21,7 +21,7 @@ function startVersioned(files: Readonly<Record<string, string>> = {}): Promise<P
   });
 }
 
-/** Saves a version that does not load: the old one serves on, `check` says the same, and mending it takes effect. */
+/** Saves a version that does not load: the old one keeps serving, `check` says the same, and mending it takes effect. */
 async function expectRefused(text: string, place: RegExp, files = {}): Promise<void> {
   await using server = await startVersioned(files);
   using open = await RawClient.connect(server.addresses[0]!);
@@ -29,7 +29,7 @@ async function expectRefused(text: string, place: RegExp, files = {}): Promise<v
   await save(server, "filter.ts", text);
   const checking = runPmilter(["check", "-c", server.configFile]);
   const [line] = await expectLogged(server, "broken-handler");
-  const said = line!.slice(line!.indexOf("serves on: ") + "serves on: ".length);
+  const said = line!.slice(line!.indexOf("keeps serving: ") + "keeps serving: ".length);
   expect(said).toMatch(place);
   const { exitCode, stderr } = await checking;
   expect(exitCode).toBe(1);
@@ -61,7 +61,7 @@ describe("at a reload", () => {
   test("broken-handler: one that exports the wrong thing", () =>
     expectRefused("export default { enfvrom() {} };\n", /filter\.ts:1:18: .*enfvrom.*envfrom/));
 
-  test("start-fails: the old code serves on", async () => {
+  test("start-fails: the old code keeps serving", async () => {
     await using server = await startVersioned();
     await save(
       server,
@@ -104,7 +104,7 @@ test("broken-handler: at a start, exit code 1, and no socket is left", async () 
   expect(await Bun.file(join(server.dir, "pmilter.sock")).exists()).toBe(false);
 });
 
-test("broken-config: at a reload, the old configuration serves on", async () => {
+test("broken-config: at a reload, the old configuration keeps serving", async () => {
   await using server = await startVersioned();
   const text = await Bun.file(server.configFile).text();
   await writeFile(server.configFile, text.replace("[server]", "[server]\nworkrs = 1"));
@@ -117,7 +117,7 @@ test("broken-config: at a reload, the old configuration serves on", async () => 
   expect(await newVersion(server)).toBe("v1");
 });
 
-test("file-vanishes: the old code serves on until it is back", async () => {
+test("file-vanishes: the old code keeps serving until it is back", async () => {
   await using server = await startVersioned();
   await unlink(join(server.dir, "filter.ts"));
   await expectLogged(server, "file-vanishes");

@@ -1,4 +1,4 @@
-/** Code that does not load: the old code serves on, the log says where and what, and mending it takes effect. */
+/** Code that does not load: the old code keeps serving, the log says where and what, and mending it takes effect. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { runPmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
@@ -95,15 +95,15 @@ describe("broken-handler: a file that does not load", () => {
     using before = await RawClient.connect(server.addresses[0]!);
     await before.ask(OPTNEG, CONNECT, HELO);
     await save(server, name, text);
-    const line = await logged(server, /serves on/);
-    expect(line).toContain("[error]: reload: generation 1 serves on: ");
+    const line = await logged(server, /keeps serving/);
+    expect(line).toContain("[error]: reload: generation 1 keeps serving: ");
     expect(await newVersion(server)).toBe("part json toml");
     expect(await versionOf(before)).toBe("part json toml");
 
     const { exitCode, stderr } = await runPmilter(["check", "--no-types", "-c", server.configFile]);
     expect(exitCode).toBe(1);
     // One line of the log holds all of the message.
-    const said = line.slice(line.indexOf("serves on: ") + "serves on: ".length);
+    const said = line.slice(line.indexOf("keeps serving: ") + "keeps serving: ".length);
     expect(
       stderr
         .trimEnd()
@@ -122,16 +122,16 @@ describe("broken-handler: a file that does not load", () => {
   });
 
   test.each<[string, Name, RegExp]>([
-    ["the handler", "filter.ts", /serves on: \S*\/filter\.ts: there is no such file/],
-    ["a module", "lib/part.ts", /serves on: \S*\/filter\.ts:2:\d+: .*lib\/part\.ts/],
-    ["a JSON file", "data.json", /serves on: \S*\/filter\.ts:3:\d+: .*data\.json/],
+    ["the handler", "filter.ts", /keeps serving: \S*\/filter\.ts: there is no such file/],
+    ["a module", "lib/part.ts", /keeps serving: \S*\/filter\.ts:2:\d+: .*lib\/part\.ts/],
+    ["a JSON file", "data.json", /keeps serving: \S*\/filter\.ts:3:\d+: .*data\.json/],
   ])("%s that was deleted is named as at a start", async (_, name, message) => {
     await using server = await startVersioned({ files: FILES });
     await remove(server, name);
-    const line = await logged(server, /serves on/);
+    const line = await logged(server, /keeps serving/);
     const { exitCode, stderr } = await runPmilter(["check", "--no-types", "-c", server.configFile]);
     expect(exitCode).toBe(1);
-    expect(stderr.trimEnd()).toBe(`pmilter: ${line.slice(line.indexOf("serves on: ") + 11)}`);
+    expect(stderr.trimEnd()).toBe(`pmilter: ${line.slice(line.indexOf("keeps serving: ") + "keeps serving: ".length)}`);
     expect(line).toMatch(message);
   });
 
@@ -142,7 +142,7 @@ describe("broken-handler: a file that does not load", () => {
       "filter.ts",
       'export default {\n  unknown() {},\n  start() {\n    throw new Error("no port");\n  },\n};\n',
     );
-    const line = await logged(server, /serves on/);
+    const line = await logged(server, /keeps serving/);
     expect(line).toMatch(/filter\.ts:4.*: start\(\) of filter filter failed: no port/);
     expect(await newVersion(server)).toBe("v1");
     expect(await askStatus(server)).toMatchObject({ generation: { number: 1 }, ending: [] });
@@ -156,7 +156,7 @@ describe("broken-handler: a file that does not load", () => {
   ])("%s leaves the old code", async (_, text) => {
     await using server = await startVersioned();
     await save(server, "filter.ts", text);
-    await logged(server, /\[error\]: reload: generation 1 serves on: .*\S/);
+    await logged(server, /\[error\]: reload: generation 1 keeps serving: .*\S/);
     expect(await newVersion(server)).toBe("v1");
     await save(server, "filter.ts", versioned("v2"));
     await untilVersion(server, "v2");
@@ -185,7 +185,7 @@ describe("mending", () => {
       "filter.ts",
       'import { defineFilter, reject } from "pmilter";\nimport { word } from "./later/word.ts";\nexport default defineFilter({ unknown: () => reject("550 5.7.1 " + word) });\n',
     );
-    await logged(server, /serves on: .*later\/word\.ts:1:\d+: /);
+    await logged(server, /keeps serving: .*later\/word\.ts:1:\d+: /);
     await save(server, "later/word.ts", 'export const word = "mended";\n');
     await untilVersion(server, "mended");
   });
@@ -193,7 +193,7 @@ describe("mending", () => {
   test("a module that was missing is made", async () => {
     await using server = await startVersioned({ files: FILES });
     await save(server, "filter.ts", FILES["filter.ts"].replace("./lib/part.ts", "./lib/made.ts"));
-    await logged(server, /serves on/);
+    await logged(server, /keeps serving/);
     await save(server, "lib/made.ts", 'export const part = "made";\n');
     await untilVersion(server, "made json toml");
   });
@@ -201,7 +201,7 @@ describe("mending", () => {
   test("going back to the old text: no reload, the old code serves", async () => {
     await using server = await startVersioned();
     await save(server, "filter.ts", "syntax error");
-    await logged(server, /serves on/);
+    await logged(server, /keeps serving/);
     await save(server, "filter.ts", versioned("v1"));
     await quiet();
     expect(await newVersion(server)).toBe("v1");
@@ -271,7 +271,7 @@ test("a broken reload is told by status, and the next that takes replaces it", a
   await using server = await startVersioned({ config: USE_FILTER });
   expect((await askStatus(server)).reload).toBeNull();
   await save(server, "filter.ts", "syntax error");
-  await logged(server, /serves on/);
+  await logged(server, /keeps serving/);
   expect((await askStatus(server)).reload).toMatchObject({
     ok: false,
     message: expect.stringContaining("filter.ts:1:"),

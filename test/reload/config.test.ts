@@ -39,7 +39,7 @@ function withKeys(keys: Readonly<Record<string, unknown>>): (text: string) => st
 async function hangUpSignal(server: Pmilter): Promise<string> {
   const from = server.log.all.length;
   server.process.kill("SIGHUP");
-  return logged(server, /reload: generation \d+ serves/, from);
+  return logged(server, /reload: generation \d+ (?:serves|keeps serving)/, from);
 }
 
 const MAIL = { from: "from@example.com", to: ["to@example.com"], eml: "Subject: x\r\n\r\nHello\r\n" };
@@ -183,7 +183,7 @@ describe("SIGHUP reads the configuration anew", () => {
     await using server = await startVersioned();
     await configure(server, change);
     const line = await hangUpSignal(server);
-    expect(line).toMatch(/\[error\]: reload: generation 1 serves on: /);
+    expect(line).toMatch(/\[error\]: reload: generation 1 keeps serving: /);
     expect(line).toMatch(message);
     expect(await newVersion(server)).toBe("v1");
     // Handlers are reloaded with the configuration that is in force.
@@ -194,7 +194,7 @@ describe("SIGHUP reads the configuration anew", () => {
   test("broken-config: the configuration is gone: the old one serves", async () => {
     await using server = await startVersioned();
     await Bun.file(server.configFile).delete();
-    expect(await hangUpSignal(server)).toMatch(/\[error\]: reload: generation 1 serves on: .*pmilter\.toml/);
+    expect(await hangUpSignal(server)).toMatch(/\[error\]: reload: generation 1 keeps serving: .*pmilter\.toml/);
     expect(await newVersion(server)).toBe("v1");
   });
 
@@ -227,7 +227,7 @@ describe("pmilter reload", () => {
     await save(server, "filter.ts", "export default {\n  unknown() { return ); },\n};\n");
     const { exitCode, stdout, stderr } = await runPmilter(["reload", "-c", server.configFile]);
     expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: "" });
-    expect(stderr).toMatch(/^not reloaded: generation 1 serves on: \S+filter\.ts:2:\d+: /);
+    expect(stderr).toMatch(/^not reloaded: generation 1 keeps serving: \S+filter\.ts:2:\d+: /);
     const asJson = await runPmilter(["reload", "-c", server.configFile, "--json"]);
     expect(asJson.exitCode).toBe(1);
     expect(JSON.parse(asJson.stdout)).toMatchObject({
@@ -306,7 +306,7 @@ describe("postconfig_handler", () => {
     });
     await save(server, "postconfig.ts", 'export default () => {\n  throw new Error("no database");\n};\n');
     await save(server, "filter.ts", versioned("v2"));
-    expect(await logged(server, /serves on/)).toMatch(/postconfig\.ts:2.*: no database/);
+    expect(await logged(server, /keeps serving/)).toMatch(/postconfig\.ts:2.*: no database/);
     expect(await newVersion(server)).toBe("v1");
     await save(server, "postconfig.ts", POSTCONFIG);
     expect(await askReload(server)).toMatchObject({ ok: true });

@@ -143,10 +143,10 @@ describe("pmilter status", () => {
   test("and after a reload that failed", async () => {
     await using server = await startVersioned();
     await save(server, "filter.ts", "syntax error");
-    await logged(server, /serves on/);
+    await logged(server, /keeps serving/);
     const { stdout } = await runPmilter(["status", "-c", server.configFile]);
     expect(stdout).toMatch(/^generation +1 \(code [0-9a-f]{12}\), /m);
-    expect(stdout).toMatch(/^last reload +failed at .*: generation 1 serves on: .*filter\.ts:1:\d+: /m);
+    expect(stdout).toMatch(/^last reload +failed at .*: generation 1 keeps serving: .*filter\.ts:1:\d+: /m);
     expect(await newVersion(server)).toBe("v1");
   });
 });

@@ -423,22 +423,22 @@ describe("a link", () => {
   test("link-turned: one that leads nowhere for a while: the old version serves, and its return is noticed", async () => {
     await using server = await startOne(oneFile);
     await turn(server, "cur", "nowhere");
-    await said(server, /generation 1 serves on: .*cur\/filter\.ts: there is no such file/);
+    await said(server, /generation 1 keeps serving: .*cur\/filter\.ts: there is no such file/);
     expect(await newVersion(server)).toBe("v1");
     await turn(server, "cur", "r2");
     await until(server, "v2");
     // What it led to comes later than the link.
     const from = server.log.all.length;
     await turn(server, "cur", "r3");
-    await said(server, /generation 2 serves on: /, from);
+    await said(server, /generation 2 keeps serving: /, from);
     await save(server, "r3/filter.ts", versioned("v3"));
     await until(server, "v3");
   });
 
-  test("that leads to itself: the old version serves on", async () => {
+  test("that leads to itself: the old version keeps serving", async () => {
     await using server = await startOne(oneFile);
     await turn(server, "cur", "cur");
-    await said(server, /generation 1 serves on: .*cur\/filter\.ts: there is no such file/);
+    await said(server, /generation 1 keeps serving: .*cur\/filter\.ts: there is no such file/);
     expect(await newVersion(server)).toBe("v1");
   });
 

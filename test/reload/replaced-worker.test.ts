@@ -79,7 +79,7 @@ describe("with server.watch = false", () => {
 test("while the watched files are broken: what is served is the generation before, and mending them takes", async () => {
   await using server = await startVersioned({ config, files: FILES, server: { workers: 2 } });
   await save(server, "handlers/lib/inner.ts", "export const inner = ;\n");
-  await logged(server, /reload: generation 1 serves on/);
+  await logged(server, /reload: generation 1 keeps serving/);
   for (let round = 0; round < 3; round++) {
     await endWorker(server);
     expect(await Promise.all([newVersion(server), newVersion(server), newVersion(server)])).toEqual([ALL, ALL, ALL]);

@@ -358,7 +358,7 @@ describe("file-vanishes: files and folders that go and come", () => {
   test("a handler that is deleted and made again", async () => {
     await using server = await startVersioned();
     await remove(server, "filter.ts");
-    await logged(server, /\[error\]: reload: generation 1 serves on: .*filter\.ts/);
+    await logged(server, /\[error\]: reload: generation 1 keeps serving: .*filter\.ts/);
     expect(await newVersion(server)).toBe("v1");
     await save(server, "filter.ts", versioned("v2"));
     await untilVersion(server, "v2");
@@ -367,12 +367,12 @@ describe("file-vanishes: files and folders that go and come", () => {
   test("a module and a JSON file that are deleted and made again", async () => {
     await using server = await startVersioned({ files: FROM_FILES });
     await remove(server, "lib/inner.ts");
-    await logged(server, /reload: generation 1 serves on: /);
+    await logged(server, /reload: generation 1 keeps serving: /);
     await save(server, "lib/inner.ts", 'export const inner = "again";\n');
     await untilVersion(server, "handler module:again json toml text");
     const from = server.log.all.length;
     await remove(server, "data.json");
-    await logged(server, /serves on: /, from);
+    await logged(server, /keeps serving: /, from);
     await save(server, "data.json", '{ "word": "again" }');
     await untilVersion(server, "handler module:again again toml text");
   });

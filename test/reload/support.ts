@@ -140,7 +140,7 @@ export function logged(server: Pmilter, pattern: RegExp, from = 0): Promise<stri
 
 /** The log lines about reloads that came to an end. */
 export function reloadLines(server: Pmilter): string[] {
-  return server.log.all.filter((line) => /\]: reload: generation \d+ serves/.test(line));
+  return server.log.all.filter((line) => /\]: reload: generation \d+ (?:serves|keeps serving)/.test(line));
 }
 
 /** Long enough for a reload that should not happen to have begun and ended: there is no event to wait for. */

@@ -22,9 +22,9 @@ test("a number that the next worker has got is not taken, however often the lost
   const table = ConnectionTable.create(2, 4, 1);
   const nothing = deadSocket();
   const generations: { listeningSockets: readonly ListeningSocket[] } = { listeningSockets: [] };
-  const sockets = new ListeningSockets(table, () => generations as Generations, nothing, {
+  const sockets = new ListeningSockets(table, generations as Generations, nothing, {
     log() {},
-    accepted() {},
+    acceptedHere() {},
     addSurplus() {},
   });
   await sockets.open(server);

@@ -1,9 +1,9 @@
 /**
  * The server's control socket, kept where commands look for it: when a link in its path is turned, or its file is removed, it
- * is made again. Without it nobody can ask how the server is; the mail goes on.
+ * is made again. Without it no command can reach the server; mail is served all the same.
  */
 import type { LogLevel } from "../../admin/log-level.ts";
-import { type ControlHandler, listenForControl } from "./control.ts";
+import { type ControlHandler, listenForControl } from "./requests.ts";
 import { toError } from "../../errors.ts";
 import type { Listener } from "../listening/listener.ts";
 import { CONTROL_RETRY_MS } from "../policy.ts";
@@ -27,7 +27,7 @@ export class ControlSocket {
     this.#log = log;
   }
 
-  /** If it cannot be made that is logged. */
+  /** Makes it; a failure is logged. */
   async open(): Promise<void> {
     try {
       await this.#listen();
@@ -36,7 +36,7 @@ export class ControlSocket {
     }
   }
 
-  /** Called now and then: makes it again if its path does not lead to it any more. */
+  /** To be called several times a second: makes it again if its path does not lead to it any more. */
   look(): void {
     if (this.#isOpening || this.#listener === null || this.#listener.isReachable()) return;
     const now = performance.now();

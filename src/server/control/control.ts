@@ -1,152 +1,27 @@
-/**
- * The control socket: one line of JSON in, one line out, then the connection ends. It asks and tells; what is done stands
- * in the server. Its file is 0600 from its first moment on: who may open it may command the server.
- */
+/** Asks a running server over its control socket: a line of JSON in, a line out, then the connection ends. */
 import type { Socket } from "bun";
-import { close, connectUnix, LibcError, peerUser, shutdown } from "../../net/libc.ts";
+import { close, connectUnix, LibcError, peerUser } from "../../net/libc.ts";
 import { PlainError } from "../../errors.ts";
-import { type ConfigurationFile, readConfigurationFile } from "../files/configuration-file.ts";
-import { openListener, type Listener } from "../listening/listener.ts";
-import { Reachable } from "../listening/reachable.ts";
+import type { ConfigurationFile } from "../files/configuration-file.ts";
 import { isSocket } from "../listening/unix-socket.ts";
 
-/** What may be asked. */
+/** A request. */
 export interface ControlRequest {
   readonly command: "status" | "reload";
   /** The configuration of the server that is meant: a server that runs another does nothing and says so. */
   readonly config?: ConfigurationFile;
 }
 
-/** What the answer is when something is wrong with the request itself. */
+/** The answer to a request that is wrong in itself. */
 export interface ControlFailure {
   readonly error: string;
-  /** The path of the configuration that this server runs: it runs another than the one that is meant. */
+  /** The path of the configuration that this server runs, if the request means another. */
   readonly runs?: string;
 }
 
-/** Answers a request; the result is sent as JSON. */
-export type ControlHandler = (request: ControlRequest) => Promise<object> | object;
-
-const MODE = 0o600;
-/** A request is a few words and two paths. */
-const MAX_REQUEST_BYTES = 16_384;
-
-/** Connections at a time, and how long each may take to say what it wants. */
-const MAX_OPEN = 16;
-const REQUEST_TIMEOUT_MS = 10_000;
-
-/** The conversation on one control connection. */
-interface Exchange {
-  text: string;
-  /** The request is complete; its answer may take its time. */
-  isAsked: boolean;
-  /** Ends the connection. */
-  end(): void;
-}
-
-/** @throws ListenError */
-export async function listenForControl(
-  path: string,
-  handle: ControlHandler,
-  onError: (error: Error) => void,
-): Promise<Listener> {
-  const handlers = {
-    data(socket: Socket<Exchange>, chunk: Uint8Array) {
-      const exchange = socket.data;
-      if (exchange.isAsked) return;
-      exchange.text += Buffer.from(chunk).toString("utf8");
-      const end = exchange.text.indexOf("\n");
-      if (end === -1 && exchange.text.length < MAX_REQUEST_BYTES) return;
-      exchange.isAsked = true;
-      void answer(exchange.text.slice(0, end === -1 ? undefined : end), handle).then((reply) => {
-        // A status fits into the buffer of a socket that nothing was written to before.
-        socket.write(`${JSON.stringify(reply)}\n`);
-        socket.end();
-      });
-    },
-    error(_: Socket<Exchange>, error: Error) {
-      onError(error);
-    },
-    drain() {},
-  };
-  /** Those that are open, oldest first. */
-  const open = new Set<Exchange>();
-  // Without a descriptor left is when somebody asks.
-  const reachable = new Reachable();
-  const listener = await openListener(
-    { kind: "unix", path },
-    {
-      mode: MODE,
-      uid: null,
-      gid: null,
-      backlog: 8,
-      onError,
-      duplicate: (fd) => reachable.dup(fd),
-      onConnection({ fd }) {
-        // Who says nothing is not waited for, and keeps nobody out: descriptors are for mail.
-        if (open.size >= MAX_OPEN) {
-          const [oldest] = [...open].toSorted((a, b) => Number(a.isAsked) - Number(b.isAsked));
-          open.delete(oldest!);
-          oldest!.end();
-        }
-        const data: Exchange = { text: "", isAsked: false, end: () => shutdown(fd, "both") };
-        open.add(data);
-        const timer = setTimeout(() => {
-          if (!data.isAsked) data.end();
-        }, REQUEST_TIMEOUT_MS);
-        // Once it is closed, its number may be another descriptor's.
-        const forget = () => {
-          clearTimeout(timer);
-          open.delete(data);
-        };
-        const connect = Bun.connect as unknown as (options: object) => Promise<unknown>;
-        connect({
-          fd,
-          data,
-          socket: { ...handlers, close: forget },
-        }).catch((error: unknown) => {
-          close(fd);
-          forget();
-          onError(error instanceof Error ? error : new Error(String(error)));
-        });
-      },
-    },
-  ).catch((error: unknown) => {
-    reachable.close();
-    throw error;
-  });
-  return reachable.watch(listener);
-}
-
-async function answer(text: string, handle: ControlHandler): Promise<object> {
-  const failure = (error: string): ControlFailure => ({ error });
-  let request: unknown;
-  try {
-    request = JSON.parse(text);
-  } catch {
-    return failure(`expected one line of JSON, such as {"command":"status"}`);
-  }
-  const { command, config } = (typeof request === "object" && request !== null ? request : {}) as Record<
-    string,
-    unknown
-  >;
-  if (command !== "status" && command !== "reload") {
-    return failure(`expected the command "status" or "reload", got ${JSON.stringify(command)}`);
-  }
-  const meant = config === undefined ? undefined : readConfigurationFile(config);
-  if (meant === null) {
-    return failure(`expected a configuration such as {"path":"/etc/pmilter.toml"}, got ${JSON.stringify(config)}`);
-  }
-  try {
-    return await handle({ command, ...(meant === undefined ? {} : { config: meant }) });
-  } catch (error) {
-    return failure(error instanceof Error ? error.message : String(error));
-  }
-}
-
-/** How long a client waits for the answer; a reload loads every handler. */
+/** Maximum wait of a client for the answer; a reload loads every handler. */
 const ANSWER_TIMEOUT_MS = 60_000;
-/** How long a client tries while the queue of the socket is full, and how often. */
+/** Maximum time that a client tries while the queue of the socket is full, and the time between attempts. */
 const QUEUE_TIMEOUT_MS = 2000;
 const QUEUE_RETRY_MS = 10;
 
@@ -155,7 +30,7 @@ export class ControlError extends PlainError {
   override readonly name = "ControlError";
   /** The socket's path. */
   readonly path: string;
-  /** What is wrong, without the path. */
+  /** The reason, without the path. */
   readonly reason: string;
   /** The system's, if it could not be connected to. */
   readonly code: string | null;
@@ -177,7 +52,7 @@ export interface AskOptions {
 
 /**
  * Asks a running server.
- * @throws ControlError saying that none answers, or what it said
+ * @throws ControlError with the reason: no server answers, or it refused
  */
 export async function askServer(
   path: string,
@@ -251,7 +126,7 @@ function whyNotConnected(path: string, { code }: LibcError): string {
   }
 }
 
-/** @throws ControlError if it is none, or says that something went wrong */
+/** @throws ControlError if it is no answer, or a failure */
 function readAnswer(path: string, text: string, { command, config }: ControlRequest): object {
   const fail = (reason: string) => new ControlError(path, reason);
   if (text === "") throw fail("the server ended the connection without an answer: it may have stopped");

@@ -1,5 +1,5 @@
 /**
- * How many messages of the last minute got a fallback, from counts that are looked at once a second. Looking costs the
+ * Number of messages of the last minute that got a fallback, from the counters, which are read once a second. That costs the
  * workers nothing: they count in any case.
  */
 import type { Counts } from "../../counters.ts";
@@ -11,9 +11,9 @@ const MIN_MESSAGES = 10;
 const MAX_SHARE = 0.05;
 
 export interface LastMinute {
-  /** Those that got a verdict, or as many as got a fallback if that is more: a client may give up before the end of one. */
+  /** Messages that got a verdict, or a fallback if those are more: a client may give up before the end of a message. */
   readonly messages: number;
-  /** Those in which a handler failed and the fallback took its place. */
+  /** Messages in which a handler failed and the fallback took its place. */
   readonly fallbacks: number;
 }
 
@@ -25,7 +25,7 @@ interface Sample extends Counted {
 }
 
 export class FallbackRate {
-  /** Oldest first; the first is the last one that is at least as old as the span, if any is. */
+  /** Oldest first. Only the first may be older than the span: the last minute begins there. */
   readonly #samples: Sample[];
 
   /** @param now on the clock of `performance.now()` */

@@ -1,6 +1,6 @@
 /**
- * The last failures of handlers, and fallbacks for other reasons, as the log told of them: `pmilter send` asks why a
- * message got what it got. Few and short, so that they fit into a status.
+ * The last failures of handlers, and fallbacks for other reasons, from the lines of the log: `pmilter send` asks for the
+ * reason of a fallback. Few and short, so that they fit into a status.
  */
 import type { LogFields } from "../../admin/log.ts";
 
@@ -11,7 +11,7 @@ export interface RecentFailure {
   readonly client: string;
   /** "" where there was none yet. */
   readonly queueId: string;
-  /** Null for a limit, and where it is not known whose handler it was. */
+  /** The filter of the handler; null for a limit, and where it is not known. */
   readonly filter: string | null;
   readonly phase: string | null;
   /** `error`, `timeout`, `limit`, `blocked` and so on; `lost` for a session that was only beside the handler that failed. */
@@ -19,7 +19,7 @@ export interface RecentFailure {
   readonly message: string;
   /** `handlers/stamp.ts:7`; null if not known. */
   readonly place: string | null;
-  /** What was done; null for nothing. */
+  /** The fallback that took its place; null for none. */
   readonly fallback: string | null;
 }
 
@@ -34,7 +34,7 @@ export class RecentFailures {
     return this.#kept;
   }
 
-  /** Takes a line of the log, if it tells of one. */
+  /** Notes a line of the log, if it is about a failure. */
   note(text: string, fields: LogFields): void {
     const { cause, client, error, fallback, filter, phase, reason, verdict } = fields;
     const isLoss = fallback === true && typeof reason === "string";

@@ -1,4 +1,4 @@
-/** What a running server says of itself: plain data, as `pmilter status --json` prints it. */
+/** The status of a running server: plain data, as `pmilter status --json` prints it. */
 import { formatAddress, type ListenAddress } from "../../config/address.ts";
 import type { Config } from "../../config/config.ts";
 import type { Phase } from "../../protocol/phases.ts";
@@ -40,7 +40,7 @@ export interface Status {
    * yet, so none is.
    */
   readonly health: "ok" | "degraded" | "starting";
-  /** For people, one line each. */
+  /** For people, a line each. */
   readonly problems: readonly string[];
   readonly connections: number;
   /** Those of them that wait for a worker. */
@@ -51,18 +51,18 @@ export interface Status {
   readonly stuckThreads: number;
   readonly counters: Counts;
   readonly lastMinute: LastMinute;
-  /** Whether the configuration and the handlers on disk are what serves. */
+  /** Whether the configuration and the handlers on disk are the version that serves. */
   readonly disk: DiskStatus;
-  /** The one that takes new sessions; number 0 while the first one loads. */
+  /** The generation that takes new sessions; number 0 while the first generation loads. */
   readonly generation: GenerationStatus;
-  /** One whose share of new sessions grows to all of them: a reload of a busy server that is under way; else null. */
+  /** The generation that takes over slowly, during a reload of a busy server; else null. */
   readonly next: GenerationStatus | null;
-  /** Those that finish theirs, oldest first. */
+  /** The generations that finish their sessions, the oldest first. */
   readonly ending: readonly GenerationStatus[];
   readonly filters: readonly { readonly name: string; readonly phases: readonly Phase[]; readonly observed: boolean }[];
   /** The filters of the configuration that are switched off, by name. */
   readonly switchedOff: readonly string[];
-  /** Of handlers, and fallbacks for other reasons: the last ones, oldest first. */
+  /** The last failures of handlers, and fallbacks for other reasons, the oldest first. */
   readonly failures: readonly RecentFailure[];
   /** Of the last reload, null before the first. */
   readonly reload: { readonly ok: boolean; readonly at: string; readonly message: string } | null;

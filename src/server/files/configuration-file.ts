@@ -1,10 +1,10 @@
 /**
- * Which configuration file a server runs, and whether a command means the same one: by the path as given, the real path
- * or the file itself. One is enough, since links are turned and folders are moved while a server runs.
+ * The configuration file of a server, and whether a command means the same file: by the path as given, the real path, or
+ * the file itself. Any of the three is enough, since links and folders change while a server runs.
  */
 import { realpathSync, statSync } from "node:fs";
 
-/** What is known of a configuration file; plain data, it travels over the control socket. */
+/** The identity of a configuration file; plain data, it travels over the control socket. */
 export interface ConfigurationFile {
   /** Absolute, links not resolved. */
   readonly path: string;
@@ -32,7 +32,7 @@ export function isSameConfiguration(a: ConfigurationFile, b: ConfigurationFile):
   );
 }
 
-/** Reads one from JSON that somebody sent; null if it is none. */
+/** Reads it from JSON that a command sent; null if that is something else. */
 export function readConfigurationFile(value: unknown): ConfigurationFile | null {
   if (typeof value !== "object" || value === null) return null;
   const { identity = null, path, realPath = null } = value as Partial<Record<keyof ConfigurationFile, unknown>>;

@@ -1,7 +1,7 @@
 /**
- * Whether the files on disk are what serves, would serve, or would not load. It is looked at when somebody asks: the
- * configuration is read and the sources are compared, nothing is run. That a handler does not load is known if a load of
- * exactly these files has failed; without one, files that are missing and text that does not parse are found.
+ * Whether the files on disk are the version that serves, would serve, or would not load. A status request looks at them: it
+ * reads the configuration and compares the sources, and runs nothing. A handler is known not to load if a load of exactly
+ * these files has failed. Otherwise only missing files and text that does not parse are found.
  */
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
@@ -14,11 +14,11 @@ import { isCurrent, readSources, type Sources, syntaxErrorOf, versionOf } from "
 
 export interface DiskStatus {
   /**
-   * `same`: what serves; `pending`: something else, that nothing is known to be wrong with; `broken`: a start and a reload
-   * would fail; `unknown`: it cannot be told now.
+   * `same`: the version that serves; `pending`: another version, without a known fault; `broken`: a start and a reload would
+   * fail; `unknown`: it cannot be told now.
    */
   readonly state: "same" | "pending" | "broken" | "unknown";
-  /** For people; of a broken one it may have several lines. */
+  /** For people; if `broken`, it may have several lines. */
   readonly message: string;
 }
 
@@ -36,7 +36,7 @@ export class FilesOnDisk {
     this.#tasks = tasksOf(config);
   }
 
-  /** Whether the disk still holds the same. @param config what the configuration on disk says */
+  /** Whether the disk still holds the same. @param config the configuration on disk */
   isSame(config: Config): boolean {
     return (
       Bun.deepEquals(config, this.config) &&
@@ -58,7 +58,7 @@ export interface Situation {
   readonly environment: Environment;
   /** A reload is under way. */
   readonly isLoading: boolean;
-  /** The keys, by name, of which only a start takes what a configuration says. */
+  /** The names of the keys that differ and that only a start reads. */
   needRestart(config: Config): readonly string[];
 }
 
@@ -81,11 +81,11 @@ export function lookAtDisk({ environment, failed, isLoading, needRestart, served
 /** Whether another process, such as one that starts, may well be able to read the file. */
 function isOfThisProcess({ cause }: ConfigError, { server }: Config): boolean {
   const { code } = (cause ?? {}) as { code?: unknown };
-  // What root could read at the start, the user that it became may not.
+  // A file that root could read at the start may not be readable for the user that the server became.
   return (code === "EACCES" && server.user !== null) || code === "EMFILE" || code === "ENFILE";
 }
 
-/** The files are others than those that serve, and were not loaded yet. */
+/** The files differ from those that serve, and were not loaded yet. */
 function lookAtOther(config: Config, served: FilesOnDisk, isLoading: boolean, restart: string): DiskStatus {
   const sources = readSources(entryFiles(config));
   const failure = unreadableTask(config) ?? sources.problem ?? syntaxErrorIn(sources, served.sources);
@@ -106,7 +106,7 @@ function unreadableTask({ handler: { masterExit, postconfig } }: Config): LoadFa
   return null;
 }
 
-/** In the files that are others than those that serve. */
+/** In the files that differ from those that serve. */
 function syntaxErrorIn({ files }: Sources, served: Sources | null): LoadFailure | null {
   for (const file of files) {
     if (served?.files.some(({ path, text }) => path === file.path && text === file.text) === true) continue;

@@ -1,6 +1,6 @@
 /**
  * Events of the folders that paths depend on, as a hint that it is worth looking at the files. Linux only, and only on file
- * systems that belong to this machine: changes that another one makes give no events.
+ * systems that belong to this machine: changes by another machine give no events.
  */
 import { closeSync, lstatSync, readlinkSync, type Stats, statfsSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
@@ -57,7 +57,7 @@ export class FolderEvents {
   }
 }
 
-/** The real folders in which something happens when one of the paths leads elsewhere, or to another content. */
+/** The real folders in which an event occurs when a path leads to another file, or a file's content changes. */
 function foldersOf(paths: readonly string[]): Set<string> {
   const folders = new Set<string>();
   const seen = new Map<string, Stats | undefined>();

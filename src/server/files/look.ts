@@ -1,18 +1,18 @@
 /**
- * Looks at files and finds out when one has changed, once they have been quiet: editors rename, truncate and write in several
- * steps. A link that is turned anywhere in a path is a change, and so is a file that is made, or goes. Where events of
- * folders say that nothing has happened, most looks are not taken.
+ * Looks at files and finds changes, once the files have stopped changing: editors rename, truncate and write in several
+ * steps. A link that is turned anywhere in a path is a change, and so is a new or a removed file. While events of folders
+ * show that nothing has happened, most looks are skipped.
  */
 import { lstatSync, realpathSync, type Stats, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { FolderEvents } from "./folder-events.ts";
 
-/** Looks that are not taken in a row, because of events. Some changes give none: one by another hard link, a mount. */
+/** Maximum number of looks that are skipped in a row for lack of events. Some changes give no event: by another hard link, a mount. */
 const MAX_SKIPPED = 4;
 
 export class Looker {
   readonly #paths: readonly string[];
-  /** What the files looked like at the last look; "" for one that is not there. */
+  /** The state of each file at the last look; "" for a missing file. */
   #seen: readonly string[] | null = null;
   /** Whether they have changed before the first look is not known here: then it tells of a change that may be none. */
   #hasChanged = true;
@@ -45,7 +45,7 @@ export class Looker {
     const isSame = this.#seen?.every((earlier, index) => earlier === seen[index]) ?? false;
     if (!isFirst && !isSame) this.#hasChanged = true;
     this.#seen = seen;
-    // Other folders may matter from now on. What happens before their events come, the next look sees.
+    // Other folders may matter from now on. The next look finds changes that come before their events are on.
     if (!isFirst && (!isSame || (hasHappened && seen.includes("")))) this.#openEvents();
     const isQuiet = isSame && this.#hasChanged;
     if (isQuiet) this.#hasChanged = false;
@@ -63,9 +63,9 @@ export class Looker {
   }
 }
 
-/** One look, which looks at each folder once: most files share theirs. */
+/** A look, which looks at each folder once: most files share theirs. */
 class Look {
-  /** The real paths of folders; null for one that is not there. */
+  /** The real paths of folders; null for a missing folder. */
   readonly #folders = new Map<string, string | null>();
 
   at(path: string): string {
@@ -103,7 +103,7 @@ function find(stat: typeof lstatSync, path: string): Stats | null {
   try {
     return stat(path, { throwIfNoEntry: false }) ?? null;
   } catch {
-    // A link that leads to itself, or a folder that is closed: what is behind it cannot be read either.
+    // A link that leads to itself, or a folder without the right to enter it: files behind it cannot be read either.
     return null;
   }
 }

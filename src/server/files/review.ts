@@ -1,6 +1,6 @@
 /**
- * What only reading shows of the handlers that a reload has brought, such as type errors: told in the log, after they
- * serve. It keeps nothing waiting.
+ * Finds mistakes in the handlers that a reload has brought, such as type errors, by reading them, and logs them after the
+ * handlers serve. Nothing waits for it.
  */
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -11,18 +11,18 @@ import { isTypeScript, type Sources } from "../../load/sources.ts";
 import { toError } from "../../errors.ts";
 import { judgeSources, type TaskOutput } from "../workers/tasks.ts";
 
-/** How long after a reload it begins, in milliseconds: who saves again soon is not done, and sessions come first. */
+/** Milliseconds from a reload to its review: another save may follow soon, and sessions come first. */
 const REVIEW_AFTER_MS = 2000;
-/** How long it may take, before it is given up. */
+/** Maximum time in milliseconds for a review. */
 const REVIEW_TIMEOUT_MS = 150_000;
-/** So many problems are told one by one. */
+/** Maximum number of problems that get a line each. */
 const MAX_TOLD = 20;
 
 export class Review {
   readonly #workerUrl: URL;
   readonly #log: Log;
   readonly #output: TaskOutput;
-  /** Those that have not settled, with what ends each: at most one is not ending. */
+  /** Reviews that have not settled, each with the controller that ends it. All but the last are ending. */
   readonly #running = new Map<Promise<void>, AbortController>();
 
   constructor(workerUrl: URL, log: Log, output: TaskOutput) {
@@ -31,7 +31,7 @@ export class Review {
     this.#output = output;
   }
 
-  /** Of handlers that serve from now on; those before are of no interest any more. */
+  /** Reviews handlers that serve from now on, and ends the review of those before. */
   start(config: Config, sources: Sources): void {
     void this.cancel();
     if (!sources.files.some(({ path }) => isTypeScript(path))) return;
@@ -41,7 +41,7 @@ export class Review {
     void running.then(() => this.#running.delete(running));
   }
 
-  /** Settles when nothing of any is left. */
+  /** Ends all reviews; settles when they have ended. */
   async cancel(): Promise<void> {
     for (const abort of this.#running.values()) abort.abort(new Error("it is not wanted any more"));
     await Promise.all(this.#running.keys());

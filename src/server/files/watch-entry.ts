@@ -1,11 +1,11 @@
 /**
- * A thread that looks at files now and then. It asks the file system and waits for the answer, which costs a fraction of
- * asking without waiting, and can hang on a network file system: that holds up nobody but this thread.
+ * A thread that looks at files several times a second, by blocking calls. They cost a fraction of asynchronous calls, and
+ * may hang on a network file system: then only this thread hangs.
  */
 import { Looker } from "./look.ts";
 import { WATCH_MS, WATCHED_A_SECOND } from "../policy.ts";
 
-/** The side of the thread that the main thread talks to: paths come in, and a `true` goes out when one has changed. */
+/** The side of the thread that the main thread talks to: paths come in, and a `true` goes out for a change. */
 interface WatchScope {
   postMessage(hasChanged: true): void;
   onmessage: (event: { readonly data: readonly string[] }) => void;

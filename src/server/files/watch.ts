@@ -1,7 +1,7 @@
 /**
- * Watches files and tells when one has changed and all have been quiet. They are looked at now and then, in a thread of its
- * own, instead of asking the system for events: a folder that is replaced, a link that is turned, a file that is yet to be
- * made, and network file systems give none that can be relied on.
+ * Watches files and reports changes, once the files have stopped changing. A thread of its own looks at them several times a
+ * second. Events of the system cannot be relied on: for a replaced folder, a turned link, a file that does not exist yet, and
+ * network file systems they may not come.
  */
 export interface WatchEvents {
   /** A file looks different, or may do so. */
@@ -24,8 +24,8 @@ export class FileWatcher {
   }
 
   /**
-   * Watches these files from now on, and no others. Whether they have changed before this call is not known here: the
-   * first look may tell of a change that is none.
+   * Watches exactly these files from now on. Whether they have changed before this call is not known here: the first look
+   * may report a change where there is none.
    */
   set(paths: readonly string[]): void {
     if (this.#isClosed || (this.#thread === null && paths.length === 0)) return;

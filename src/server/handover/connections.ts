@@ -66,7 +66,7 @@ const MIN_GIVEN = 256;
 export class Connections {
   readonly #records: SessionRecords;
   readonly #table: ConnectionTable;
-  readonly #generations: () => Generations;
+  readonly #generations: Generations;
   readonly #counters: Counters;
   /** What revoked descriptors become: a descriptor of nothing. */
   readonly #nothing: number;
@@ -83,7 +83,7 @@ export class Connections {
   constructor(
     records: SessionRecords,
     table: ConnectionTable,
-    generations: () => Generations,
+    generations: Generations,
     counters: Counters,
     nothing: number,
     host: ConnectionsHost,
@@ -150,7 +150,7 @@ export class Connections {
         this.#unplaced.push(waiting);
         return;
       }
-      const generation = to ?? (from === null ? this.#generations().forNew : this.#generations().current);
+      const generation = to ?? (from === null ? this.#generations.forNew : this.#generations.current);
       const given = givenTo(generation, from, resume);
       if (generation?.place(slot, descriptor, this.#table.peerOf(slot), given) === true) {
         this.#remember(slot, { ...waiting, resume: given });
@@ -197,7 +197,7 @@ export class Connections {
     for (const waiting of this.#unplaced.splice(0).sort((a, b) => a.since - b.since)) {
       this.#place(waiting.to?.hasEnded === true ? { ...waiting, to: null } : waiting);
     }
-    this.#generations().dismissStandIn();
+    this.#generations.dismissStandIn();
   }
 
   /**
@@ -215,7 +215,7 @@ export class Connections {
     const before = this.#historyOf(slot);
     const resume = handOver(record, before?.resume?.skippedFilters ?? []);
     const history = { resume, since: performance.now(), cost: before?.cost ?? 0 };
-    const { summary } = this.#generations().current!;
+    const { summary } = this.#generations.current!;
     if (suffices(resume, summary, summary)) {
       this.#counters.count("sessionsMoved");
       this.#place({ ...history, slot, from: release.generation, to: null });
@@ -314,7 +314,7 @@ export class Connections {
       return;
     }
     const { resume, since } = history;
-    const { current, next } = this.#generations();
+    const { current, next } = this.#generations;
     const isServed = resume === null || (current !== null && suffices(resume, generation.summary, current.summary));
     // No session that began on new code goes on with old.
     const mayMove = generation !== next && isServed;
@@ -339,7 +339,7 @@ export class Connections {
   /** Mail servers do not wait for ever: those that have waited long enough get the fallback. */
   standIn(now: number): void {
     if (this.#lacksDescriptors) this.placeWaiting();
-    const generations = this.#generations();
+    const generations = this.#generations;
     const waiting = this.#waiting();
     const waitedMs = longestWait(waiting, now);
     // Where workers are being lost it is there before it is needed: to start one takes a while on a busy machine.

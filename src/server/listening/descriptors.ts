@@ -1,21 +1,21 @@
-/** The descriptors of this process: how many it may have, and how many connections that leaves room for. */
+/** The descriptors of this process: their limit, and the number of connections that it leaves room for. */
 import { readFileSync } from "node:fs";
 import { close, dup } from "../../net/libc.ts";
 
 /** A connection takes two: the main thread's and the worker's. */
 const PER_CONNECTION = 2;
-/** So many connections there are at most, unless the configuration says otherwise. */
+/** Default maximum number of connections. */
 export const MAX_CONNECTIONS = 10_000;
-/** Kept for everything else: listeners, files, the runtime, what handlers open. */
+/** Descriptors for everything else: listeners, files, the runtime, handlers. */
 const RESERVED = 200;
 
-/** How many are kept back. */
+/** Number of descriptors that are kept back. */
 const SPARE = 32;
-/** With fewer than so many besides, no connection is accepted. */
+/** With fewer free descriptors besides, no connection is accepted. */
 const FREE_AT_LEAST = 8;
-/** What Bun opens at most while it starts a worker, with its sources. */
+/** Maximum number of descriptors that Bun opens while it starts a worker, with its sources. */
 const WORKER_NEEDS = 16;
-/** Milliseconds that a worker has for it. */
+/** Time that a worker has to start, in milliseconds. */
 const WORKER_START_MS = 2000;
 
 /** The soft limit of open files; null where it cannot be read (no /proc). */
@@ -30,15 +30,15 @@ export function descriptorLimit(): number | null {
   return match === null ? null : Number(match[1]);
 }
 
-/** The connections that fit into a descriptor limit, at most `wanted`, at least one. */
+/** Number of connections that fit into a descriptor limit: at most `wanted`, at least 1. */
 export function connectionsThatFit(wanted: number, limit: number | null): number {
   if (limit === null) return wanted;
   return Math.max(1, Math.min(wanted, Math.floor((limit - RESERVED) / PER_CONNECTION)));
 }
 
 /**
- * How many connections there is room for: those that were asked for, less what threads that do not end keep. A lost worker
- * keeps a number for each connection that it had until its thread is gone, and a thread in a native call may never be.
+ * Number of connections that there is room for: fewer while threads that do not end keep descriptors. A lost worker keeps a
+ * descriptor for each connection that it had until its thread has ended, and a thread in a native call may never end.
  */
 export class ConnectionRoom {
   readonly #wanted: number;
@@ -46,23 +46,23 @@ export class ConnectionRoom {
   /** Descriptors by the row of the worker that keeps them. */
   readonly #kept = new Map<number, number>();
 
-  /** @param wanted as many as fit while no thread keeps any */
+  /** @param wanted the number that fits while no thread keeps any */
   constructor(wanted: number, limit: number | null) {
     this.#wanted = wanted;
     this.#limit = limit;
   }
 
-  /** A lost worker keeps so many descriptors, besides those that it was known to. */
+  /** A lost worker keeps so many further descriptors. */
   keep(row: number, count: number): void {
     if (count > 0) this.#kept.set(row, (this.#kept.get(row) ?? 0) + count);
   }
 
-  /** Its thread is gone, and they are closed. */
+  /** The thread of a lost worker has ended, and its descriptors are closed. */
   giveBack(row: number): void {
     this.#kept.delete(row);
   }
 
-  /** Descriptors that lost workers keep. */
+  /** Number of descriptors that lost workers keep. */
   get kept(): number {
     return this.#kept.values().reduce((sum, count) => sum + count, 0);
   }
@@ -90,8 +90,8 @@ export function canOpen(source: number, count: number): boolean {
 }
 
 /**
- * Descriptors that are kept back, for when handlers or connections have used up all others: Bun ends the process if it
- * cannot open what the start of a worker needs.
+ * Descriptors that are kept back for the start of a worker, in case handlers or connections have used up all others: Bun
+ * ends the process if it cannot open a file that the start needs.
  */
 export class SpareDescriptors {
   readonly #source: number;

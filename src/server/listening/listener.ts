@@ -1,10 +1,10 @@
 /**
- * The listening side of the main thread: binds one address, and hands every connection over the moment it is accepted, as
- * a descriptor of which nothing was read. It speaks no protocol, counts nothing and places nothing; whoever owns it does.
+ * The listening side of the main thread: binds an address, and hands over each connection when it is accepted, as a
+ * descriptor of which nothing was read. It speaks no protocol, counts nothing and places nothing; its owner does.
  *
- * Bun's own socket of a connection is closed at once: it would be in the event loop, and wake the main thread twice for
- * each connection, for nothing. Each listener keeps a listening descriptor of its own and lends Bun duplicates of it: `Bun.listen` can neither pause
- * accepting nor leave a socket's file alone when it stops.
+ * Bun's own socket of a connection is closed at once: in the event loop it would wake the main thread twice for each
+ * connection, for nothing. Each listener keeps a listening descriptor of its own and lends Bun duplicates of it:
+ * `Bun.listen` can neither pause accepting nor leave a socket's file alone when it stops.
  */
 import { unlinkSync } from "node:fs";
 import { lookup } from "node:dns/promises";
@@ -32,37 +32,37 @@ import { bindUnix, isSameFile as isSamePath, type SocketOwnership, statOf } from
 
 /** An accepted connection, non-blocking. */
 export interface Accepted extends Remote {
-  /** The owner's from now on: nobody else closes it. */
+  /** The receiver's from now on: it has to close it. */
   readonly fd: number;
 }
 
 export interface ListenerOptions extends SocketOwnership {
   /** Connections that may wait to be accepted; the kernel caps it. Also set on an inherited socket. */
   readonly backlog: number;
-  /** Called synchronously for each connection, of which nothing has been read. What it throws ends it. */
+  /** Called synchronously for each connection, of which nothing has been read. If it throws, the connection is ended. */
   onConnection(accepted: Accepted): void;
-  /** How a connection is taken from Bun, if not by `dup`. */
+  /** Duplicates the descriptor of a connection. Default: `dup`. */
   readonly duplicate?: (fd: number) => number;
-  /** Told of everything that fails later; must not throw. */
+  /** Called for everything that fails later; must not throw. */
   onError(error: Error): void;
 }
 
 export interface Listener {
   /** As asked for, with the port that the kernel chose for port 0. */
   readonly address: ListenAddress;
-  /** Its socket is there. Somebody else in this process may have closed it, by its number. */
+  /** Its socket is open. A handler may have closed it, by its number. */
   isAlive(): boolean;
-  /** Clients find it: the path of a unix socket still leads to it. */
+  /** Mail servers find it: the path of a unix socket still leads to it. */
   isReachable(): boolean;
   /** Accepts no more. Clients that connect now wait in the backlog. Accepted connections stay. */
   pause(): void;
   /** Accepts again, first those that waited. Throws ListenError if it cannot; it is then still paused. */
   resume(): void;
-  /** Ends listening; accepted connections stay. `unlink` removes a unix socket, if the path still leads to this one. */
+  /** Ends listening; accepted connections stay. `unlink` removes a unix socket, if the path still leads to it. */
   close(options: { unlink: boolean }): void;
 }
 
-/** Workers can accept for themselves what comes to it. */
+/** A listener by whose socket workers can accept connections themselves. */
 export interface SharedListener extends Listener {
   readonly listeningSocket: ListeningSocket;
   /** Whether a descriptor leads to its socket. */
@@ -72,8 +72,8 @@ export interface SharedListener extends Listener {
 /**
  * Listens on `address` and starts accepting.
  *
- * - A unix socket replaces a stale one, never a live one and never anything that is not a socket. Nobody can connect
- *   to it before its mode and owner are right.
+ * - A unix socket replaces a stale socket, never a live socket and never anything that is not a socket. Before its mode and
+ *   owner are right no client can connect.
  * - `inet6` is IPv6 only: `[::]` and `0.0.0.0` can then be listened on side by side, whatever the system's default, and
  *   no client shows up as `::ffff:192.0.2.1`, which lists of allowed networks would miss.
  * - `fd` is duplicated; the original is left open and becomes close-on-exec. An inherited IPv6 socket may carry IPv4.
@@ -121,7 +121,7 @@ class ActiveListener implements SharedListener {
     try {
       return isSamePath(statOf(this.#file.path), this.#file);
     } catch {
-      // Its folder may not be entered any more: that says nothing about others.
+      // This process may not enter the folder any more; mail servers may.
       return true;
     }
   }
@@ -157,7 +157,7 @@ class ActiveListener implements SharedListener {
   close({ unlink }: { unlink: boolean }): void {
     if (this.#fd === null) return;
     this.pause();
-    // Before the descriptor goes: while it is open the kernel gives the file's number to no other file.
+    // Before the descriptor is closed: while it is open the kernel gives the file's number to no other file.
     if (unlink && this.#file !== null) this.#unlink(this.#file);
     close(this.#fd);
     this.#fd = null;
@@ -176,7 +176,7 @@ class ActiveListener implements SharedListener {
   }
 }
 
-/** One object for all connections of a listener. */
+/** An object for all connections of a listener. */
 function handlersFor({ onConnection, onError, duplicate = dup }: ListenerOptions, isUnix: boolean): Handlers {
   const open = (socket: Bun.Socket<undefined>): void => {
     const fd = duplicate(descriptorOf(socket));
@@ -184,7 +184,7 @@ function handlersFor({ onConnection, onError, duplicate = dup }: ListenerOptions
       const { remoteAddress, remotePort } = remoteOf(socket, isUnix);
       onConnection({ fd, remoteAddress, remotePort });
     } catch (error) {
-      // A duplicate may have been given away before: only a shutdown reaches that one, too.
+      // A duplicate may have been given away before: only a shutdown ends that as well.
       shutdown(fd, "both");
       close(fd);
       throw error;

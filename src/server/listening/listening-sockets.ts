@@ -1,7 +1,8 @@
 /**
- * The listening sockets, and who accepts connections by them: the workers of the current generation if they can, else this
- * thread, or nobody while there is no room. What becomes of a connection is somebody else's business.
+ * The listening sockets. The workers of the current generation accept connections by them if they can, else this thread
+ * does. While there is no room neither does. Accepted connections are given to the host.
  */
+import type { LogFields } from "../../admin/log.ts";
 import type { LogLevel } from "../../admin/log-level.ts";
 import { RecurringState, timesInWords } from "../../admin/recurring-state.ts";
 import { formatAddress, type ListenAddress } from "../../config/address.ts";
@@ -18,25 +19,25 @@ const NOT_ACCEPTED = "a connection could not be accepted";
 
 export interface ListeningSocketsHost {
   /** @param of the kind, for lines that may come in great numbers */
-  log(level: LogLevel, text: string, of?: string): void;
+  log(level: LogLevel, text: string, fields?: LogFields, of?: string): void;
   /** This thread has accepted a connection, of which nothing was read. */
-  accepted(descriptor: number, peer: PeerName): void;
-  /** Slots may be free: those that were accepted while none was come first. */
+  acceptedHere(descriptor: number, peer: PeerName): void;
+  /** Slots may be free: connections that were accepted while there was none come first. */
   addSurplus(): void;
 }
 
 export class ListeningSockets {
   readonly #table: ConnectionTable;
-  readonly #generations: () => Generations;
-  /** What revoked descriptors become: a descriptor of nothing. */
+  readonly #generations: Generations;
+  /** A descriptor of nothing: revoked descriptors become duplicates of it. */
   readonly #nothing: number;
   readonly #host: ListeningSocketsHost;
   #listeners: SharedListener[] = [];
   #isFull = false;
-  /** Whether it is to be looked again who accepts. */
+  /** The next look has to settle anew which thread accepts. */
   #isUnsettled = false;
   /** Why a listening socket could not be used when it was last tried; null if all could. */
-  #deafBecause: string | null = null;
+  #failure: string | null = null;
   #isClosed = false;
   readonly #fullness = new RecurringState({
     began: () => this.#host.log("warn", `${this.#table.total} connections (${this.#limit}): further ones wait`),
@@ -47,8 +48,8 @@ export class ListeningSockets {
       ),
     now: () => performance.now(),
   });
-  readonly #deafness = new RecurringState({
-    began: () => this.#host.log("error", `connections cannot be accepted: ${this.#deafBecause}`),
+  readonly #failing = new RecurringState({
+    began: () => this.#host.log("error", `connections cannot be accepted: ${this.#failure}`),
     ended: (times) =>
       this.#host.log("notice", `connections can be accepted again: that had failed ${timesInWords(times)}`),
     now: () => performance.now(),
@@ -56,7 +57,7 @@ export class ListeningSockets {
   /** Listeners that clients do not find; as they were when it was last looked. */
   #unreachable: readonly SharedListener[] = [];
 
-  constructor(table: ConnectionTable, generations: () => Generations, nothing: number, host: ListeningSocketsHost) {
+  constructor(table: ConnectionTable, generations: Generations, nothing: number, host: ListeningSocketsHost) {
     this.#table = table;
     this.#generations = generations;
     this.#nothing = nothing;
@@ -83,8 +84,8 @@ export class ListeningSockets {
         uid: user?.uid ?? null,
         gid: group,
         backlog: listenBacklog,
-        onConnection: (accepted) => this.#host.accepted(accepted.fd, peerName(accepted, name)),
-        onError: ({ message }) => this.#host.log("error", `${name}: ${NOT_ACCEPTED}: ${message}`, NOT_ACCEPTED),
+        onConnection: (accepted) => this.#host.acceptedHere(accepted.fd, peerName(accepted, name)),
+        onError: ({ message }) => this.#host.log("error", `${name}: ${NOT_ACCEPTED}: ${message}`, {}, NOT_ACCEPTED),
       });
       if (this.#isClosed) {
         listener.close({ unlink: true });
@@ -92,10 +93,10 @@ export class ListeningSockets {
       }
       this.#listeners.push(listener);
     }
-    this.#generations().listeningSockets = this.#listeners.map(({ listeningSocket }) => listeningSocket);
+    this.#generations.listeningSockets = this.#listeners.map(({ listeningSocket }) => listeningSocket);
   }
 
-  /** Nobody accepts any more, for good. */
+  /** No connection is accepted any more. */
   close(): void {
     this.#isClosed = true;
     this.settle();
@@ -107,7 +108,7 @@ export class ListeningSockets {
     return this.#listeners.map((listener) => listener.address);
   }
 
-  /** One whose socket something else in this process has closed, null if there is none. */
+  /** The address whose socket was closed by other code in this process; null if there is none. */
   get lost(): ListenAddress | null {
     return this.#listeners.find((listener) => !listener.isAlive())?.address ?? null;
   }
@@ -115,11 +116,11 @@ export class ListeningSockets {
   /** Why new connections are not accepted now, null if they are. */
   get closedBecause(): string | null {
     if (this.#table.isStarved) return "no file descriptors are left";
-    if (this.#deafBecause !== null) return this.#deafBecause;
+    if (this.#failure !== null) return this.#failure;
     return this.#isFull ? `${this.#limit} is reached` : null;
   }
 
-  /** What bounds the number of connections. */
+  /** The limit on the number of connections, in words. */
   get #limit(): string {
     const { layout, room } = this.#table;
     return room < layout.slots
@@ -127,11 +128,11 @@ export class ListeningSockets {
       : "server.max_connections";
   }
 
-  /** A worker is lost: it accepts no more, whatever it does on its way out. */
+  /** Takes the listening sockets from a lost worker, whose thread may still run for a moment. */
   revoke(row: number): void {
     const eventPoll = this.#table.eventPollOf(row);
     for (const descriptor of this.#table.listeningOf(row)) {
-      // It may have closed it, and the number be another's by now.
+      // The worker may have closed it, and the number may belong to another file by now.
       if (!this.#listeners.some((listener) => listener.isOwn(descriptor))) continue;
       replaceDescriptor(this.#nothing, descriptor, eventPoll);
     }
@@ -139,23 +140,23 @@ export class ListeningSockets {
     this.#table.forgetListening(row);
   }
 
-  /** Addresses whose socket file is gone, or another's. */
+  /** Addresses whose socket file was removed or replaced. */
   get unreachable(): ListenAddress[] {
     return this.#unreachable.map((listener) => listener.address);
   }
 
-  /** Looks again, if what was found last may not be so any more. */
+  /** To be called several times a second. */
   look(): void {
     if (this.#isUnsettled) this.settleRoom();
     this.#fullness.look();
-    this.#deafness.look();
+    this.#failing.look();
     const before = this.#unreachable;
     this.#unreachable = this.#listeners.filter((listener) => !listener.isReachable());
     for (const listener of this.#unreachable) {
       if (before.includes(listener)) continue;
       const where = formatAddress(listener.address);
       const what = "the socket file was removed or replaced, and no mail server can connect until pmilter is restarted";
-      this.#host.log("error", `${where}: ${what}`, what);
+      this.#host.log("error", `${where}: ${what}`, {}, what);
     }
   }
 
@@ -171,27 +172,27 @@ export class ListeningSockets {
     this.#isFull = isFull;
     this.#fullness.set(isFull);
     this.#table.isAwaited = isFull;
-    // One that became free before this was said is found by looking.
+    // A slot that became free before workers saw that it is awaited is found by the next look.
     this.#isUnsettled = isFull;
     this.settle();
   }
 
-  /** Has connections accepted, by the workers if they can and else by this thread, or by nobody. */
+  /** Has the workers accept connections if they can, else this thread; while there is no room neither. */
   settle(): void {
-    const { all, current } = this.#generations();
+    const { all, current } = this.#generations;
     const isOpen = !this.#isClosed && !this.#isFull && !this.#table.isStarved;
     try {
-      const isHeard = isOpen && current?.listen() === true;
-      for (const generation of all) if (!isHeard || generation !== current) generation.pause();
+      const workersAccept = isOpen && current?.listen() === true;
+      for (const generation of all) if (!workersAccept || generation !== current) generation.pause();
       for (const listener of this.#listeners) {
-        if (isOpen && !isHeard) listener.resume();
+        if (isOpen && !workersAccept) listener.resume();
         else listener.pause();
       }
-      this.#deafBecause = null;
-      this.#deafness.set(false);
+      this.#failure = null;
+      this.#failing.set(false);
     } catch (error) {
-      this.#deafBecause = toError(error).message;
-      this.#deafness.set(true);
+      this.#failure = toError(error).message;
+      this.#failing.set(true);
       this.#isUnsettled = true;
     }
   }

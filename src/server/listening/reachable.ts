@@ -1,6 +1,6 @@
 /**
  * Keeps a listener with few, short connections reachable when handlers or mail have used up all descriptors: some are
- * kept back for whoever connects then. Where even those are gone it does not accept, since trying would take a core.
+ * kept back for a client that connects then. Where even those are used up it does not accept, since trying would take a core.
  */
 import { openSync } from "node:fs";
 import { devNull } from "node:os";
@@ -9,9 +9,9 @@ import { close, dup } from "../../net/libc.ts";
 import type { Listener } from "./listener.ts";
 
 const LOOK_MS = 200;
-/** What a connection takes: what is accepted, and a duplicate that is read. */
+/** Descriptors of a connection: the accepted descriptor, and a duplicate that is read. */
 const OF_CONNECTION = 2;
-/** Accepting again after a pause takes one more. */
+/** Accepting again after a pause takes a further descriptor. */
 const KEPT_BACK = OF_CONNECTION + 1;
 /** With so many free besides, they are kept back again. */
 const ENOUGH = 16;
@@ -25,7 +25,7 @@ export class Reachable {
     this.#keep();
   }
 
-  /** A duplicate, if need be with what was kept back. Throws LibcError. */
+  /** A duplicate, if need be by a descriptor that was kept back. Throws LibcError. */
   dup(fd: number): number {
     try {
       return dup(fd);
@@ -70,7 +70,7 @@ export class Reachable {
       else listener.pause();
       this.#isPaused = !mayAccept;
     } catch {
-      // Somebody was faster: the next look tries again.
+      // Other code has taken the descriptors: the next look tries again.
     }
   }
 

@@ -1,6 +1,6 @@
 /**
- * Binding a unix socket so that nobody can connect to it early, a stale one is replaced in one step, and a live one is
- * not. Accepting is not done here.
+ * Binds a unix socket: no client can connect early, a stale socket is replaced in a single step, and a live socket is not
+ * replaced. Accepting is not done here.
  */
 import {
   type BigIntStats,
@@ -23,7 +23,7 @@ import { codeOf, reason } from "../../errors.ts";
 import { ListenError } from "./listen-error.ts";
 import { ownSocket } from "../rights/privileges.ts";
 
-/** Who may connect to a unix socket. */
+/** Mode and owner of a unix socket: they say which users may connect. */
 export interface SocketOwnership {
   /** Permission bits. */
   readonly mode: number;
@@ -38,10 +38,10 @@ const LOCK_RETRY_MS = 5;
 
 /**
  * Binds inside a private folder (0700, unpredictable name) beside the final path, sets mode and owner there, and then
- * renames the socket into place. So nobody else can connect early, which a umask would not ensure for the owner (and a
- * umask is the whole process's); and the rename replaces a stale socket in one step, so that a mail server finds
- * either the old or the new. On Linux the folder is named by its descriptor: whoever may rename things beside the
- * socket cannot make us bind or chown elsewhere, and the final path may use all of sun_path's bytes.
+ * renames the socket into place. So no client can connect early, which a umask would not ensure for the owner (and a umask
+ * is the whole process's); and the rename replaces a stale socket in a single step, so that a mail server finds either the
+ * old or the new socket. On Linux the folder is named by its descriptor: a user who may rename files beside the socket
+ * cannot have it bound, or given away, elsewhere, and the final path may use all of sun_path's bytes.
  */
 export function bindUnix(address: ListenAddress & { kind: "unix" }, options: SocketOwnership): Bound {
   const { path } = address;
@@ -68,14 +68,7 @@ export function bindUnix(address: ListenAddress & { kind: "unix" }, options: Soc
     const bound = bunListen({ unix: temporary, socket: NO_HANDLERS });
     let file: SocketFile;
     try {
-      ownSocket(temporary, options.mode, options.uid, options.gid);
-      const { dev, ino } = lstatSync(temporary, { bigint: true });
-      file = { path, dev, ino };
-      whileAlone(folder, () => {
-        // Again: another server may have started meanwhile.
-        inspect(path, name);
-        renameSync(temporary, path);
-      });
+      file = moveIntoPlace(temporary, path, name, options);
     } catch (error) {
       bound.stop();
       throw error;
@@ -95,10 +88,22 @@ export function bindUnix(address: ListenAddress & { kind: "unix" }, options: Soc
   }
 }
 
+/** Gives a socket its mode and owner, and renames it to its final path. */
+function moveIntoPlace(temporary: string, path: string, name: string, options: SocketOwnership): SocketFile {
+  ownSocket(temporary, options.mode, options.uid, options.gid);
+  const { dev, ino } = lstatSync(temporary, { bigint: true });
+  whileAlone(dirname(path), () => {
+    // Again: another server may have started meanwhile.
+    inspect(path, name);
+    renameSync(temporary, path);
+  });
+  return { path, dev, ino };
+}
+
 /**
- * Runs while no other server that starts is between its look at what is there and its replacement: two that both found a
+ * Runs while no other starting server is between its look at the path and its replacement: two servers that both found a
  * stale socket would replace each other's. The lock is on the folder itself, so that nothing remains on disk, and ends with
- * the process. Where the folder cannot be locked, or something else keeps it locked, it runs without.
+ * the process. If the folder cannot be locked, or other software keeps it locked, it runs without the lock.
  */
 function whileAlone(folder: string, run: () => void): void {
   let fd: number | null = null;
@@ -116,7 +121,7 @@ function whileAlone(folder: string, run: () => void): void {
   }
 }
 
-/** Throws ListenError if what is at `path` now may not be replaced. */
+/** Throws ListenError if `path` leads to something that may not be replaced. */
 function inspect(path: string, name: string): void {
   let found: BigIntStats | null;
   try {
@@ -135,7 +140,7 @@ function inspect(path: string, name: string): void {
   } catch (cause) {
     const { code } = cause as { code?: unknown };
     if (code === "ECONNREFUSED" || code === "ENOENT") return;
-    // A full queue has somebody behind it.
+    // A full queue belongs to a server that lives.
     if (code !== "EAGAIN") {
       throw new ListenError(
         `cannot listen at ${name}: it cannot be told whether another server answers there: ${reason(cause)}`,

@@ -1,6 +1,6 @@
 /**
- * What else changes with the user of the process: variables that say whose process this is and where its folders are, and
- * the working folder. Those of root would send handlers, and programs that they start, to folders that they may not enter.
+ * The environment variables and the working folder that change with the user of the process. The variables of root would
+ * send handlers, and programs that they start, to folders that they may not enter.
  */
 import { accessSync, constants } from "node:fs";
 import { setVariable } from "../../net/libc.ts";
@@ -14,7 +14,7 @@ export interface Account {
 
 /** Without an account there is no home: the root folder stands for it, as in containers. */
 const NO_HOME = "/";
-/** Variables of one user's session. Those that begin with XDG_ are as well, but for two lists that the system gives to all. */
+/** Variables of a user's session, as are those that begin with XDG_, but for two lists that the system gives to all users. */
 const OF_SESSION: ReadonlySet<string> = new Set(["MAIL", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK"]);
 const OF_SYSTEM: ReadonlySet<string> = new Set(["XDG_CONFIG_DIRS", "XDG_DATA_DIRS"]);
 
@@ -47,6 +47,6 @@ function set(name: string, value: string | null): void {
   else if (process.env[name] === undefined) return;
   else delete process.env[name];
   // `os.homedir` and `Bun.spawn` read the variables of the process itself, and remember a name that was set once: for
-  // these a variable that is not set is an empty one.
+  // these a variable without a value has to be empty.
   setVariable(name, value ?? "");
 }

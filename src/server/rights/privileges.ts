@@ -1,6 +1,6 @@
 /**
- * Who the server is: names to ids, the owner of a unix socket, and giving up root after binding. It is not a sandbox:
- * it changes user and groups of the process, and the variables that say whose it is, nothing else.
+ * Users and groups: names to ids, the owner of a unix socket, and giving up root after binding. It is not a sandbox: it
+ * changes user and groups of the process, and the variables that belong to a user, nothing else.
  *
  * Names are looked up in /etc/passwd and /etc/group. Accounts that live elsewhere (LDAP, systemd's dynamic users,
  * macOS's directory) are given by number.
@@ -9,7 +9,7 @@ import { chmodSync, lchownSync, readFileSync } from "node:fs";
 import { PlainError } from "../../errors.ts";
 import { type Account, enterAccount } from "./account-environment.ts";
 
-/** A user or group is unknown, or the process may not become it. The message says what was expected. */
+/** A user or group is unknown, or the process may not become it. The message names the expected value. */
 export class PrivilegeError extends PlainError {
   override readonly name = "PrivilegeError";
   readonly code = "PMILTER_ERR_PRIVILEGES";
@@ -67,9 +67,9 @@ export function groupsOf(name: string, primary: number, files: AccountFiles = SY
 }
 
 /**
- * Gives a socket file its mode and owner; null leaves the owner or group as it is. Mode first: who is not root may not
- * change the mode of a file that it has given away. Throws the system error (EPERM: only root gives files to others,
- * anybody else only to a group of its own).
+ * Gives a socket file its mode and owner; null leaves the owner or group as it is. Mode first: a user other than root may not
+ * change the mode of a file that it has given away. Throws the system error (EPERM: only root gives files to another user;
+ * any user gives them to a group of its own).
  */
 export function ownSocket(path: string, mode: number, user: number | null, group: number | null): void {
   chmodSync(path, mode);
@@ -113,7 +113,7 @@ export function dropPrivileges(
     );
   }
   try {
-    // In this order, since each step needs the rights that the last one gives up.
+    // In this order, since each step gives up rights that the step before needs.
     setgroups(ids === null || ids.name === null ? [gid] : supplementaryGroups(ids.name, gid, files));
     setgid(gid);
     if (ids !== null) setuid(ids.uid);
@@ -187,7 +187,7 @@ function posix() {
   return { getuid, geteuid, getgid, getegid, setuid, setgid, getgroups, setgroups, initgroups };
 }
 
-/** Rows of a colon separated account file. A file that cannot be read lists nobody: numbers still work. */
+/** Rows of a colon separated account file. A file that cannot be read has no rows: numbers still work. */
 function readRows(file: string): string[][] {
   let text: string;
   try {

@@ -1,7 +1,7 @@
 /**
- * The folder for what outlives the process. It is made when something first needs it, with mode 0700, belongs to the user that
- * the server runs as, and is locked: of two servers the second does not start on it. What can be wrong with it is known when
- * {@link StateFolder.need} is called, which whoever needs it does, and says for itself what it lacks then.
+ * The folder for data that outlive the process. It is made when it is first needed, with mode 0700, belongs to the user that
+ * the server runs as, and is locked: a second server does not start on it. A part of the server that needs the folder calls
+ * {@link StateFolder.need}, learns then whether it can be used, and reports itself if it cannot.
  */
 import {
   chmodSync,
@@ -25,7 +25,7 @@ import { PlainError, codeOf, reason } from "../../errors.ts";
 import { byDescriptor } from "../../net/open-files.ts";
 
 const MODE = 0o700;
-/** Of the folders above it that are made as well: the server's user has to pass them, and must not change them. */
+/** Mode of the folders above it that are made as well: the server's user has to pass them, and must not change them. */
 const MODE_ABOVE = 0o755;
 const LOCK = "lock";
 const LOCK_TEXT = /^(\d+) ([^\n]*)\n$/;
@@ -47,7 +47,7 @@ export class StateFolderTakenError extends StateFolderError {
   override readonly name = "StateFolderTakenError";
 }
 
-/** Whose the folder is to be. */
+/** The owner of the folder. */
 export interface Owner {
   readonly uid: number;
   readonly gid: number;
@@ -69,14 +69,14 @@ export class StateFolder {
     try {
       return statSync(this.path, { throwIfNoEntry: false }) !== undefined;
     } catch {
-      // A folder above it may not be entered, or is none: what needs it is told.
+      // A folder above it may not be entered, or is no folder: `need` gives the reason.
       return false;
     }
   }
 
   /**
    * Makes the folder unless it is there, and locks it unless that is done.
-   * @param owner whom root gives it to; null: the process's user
+   * @param owner the user that root gives it to; null: the process's user
    * @returns its path
    * @throws StateFolderError, also StateFolderTakenError
    */
@@ -85,7 +85,7 @@ export class StateFolder {
     let folder: number | null = null;
     try {
       makeFolders(this.path);
-      // By its descriptor from here on: what is at the path may be exchanged meanwhile.
+      // By its descriptor from here on: the path may lead to another folder meanwhile.
       folder = openSync(this.path, constants.O_RDONLY | constants.O_DIRECTORY);
       this.#take(folder, owner);
       this.#lock = this.#openLock(byDescriptor(folder) ?? this.path, owner);
@@ -120,15 +120,15 @@ export class StateFolder {
     if ((mode & 0o777) !== MODE) fchmodSync(folder, MODE);
   }
 
-  /** @returns a descriptor that holds the lock. It ends with the process, whatever ends that. */
+  /** @returns a descriptor that holds the lock. The lock ends with the process, even if that crashes. */
   #openLock(folder: string, owner: Owner | null): number {
     const fd = openSync(join(folder, LOCK), constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
     try {
-      // A program that a handler starts must not hold it on.
+      // A program that a handler starts must not keep the lock.
       setCloseOnExec(fd);
       const stats = fstatSync(fd);
       const isOwners = owner === null || stats.uid === owner.uid;
-      // Root gives away no other file, which the user may have linked or moved here.
+      // Root gives away only a lock file: the user may have linked or moved another file here.
       if (!stats.isFile() || stats.nlink !== 1 || !(isOwners || isLock(fd))) {
         throw this.#fail(`${LOCK} in it is not a file of its own`);
       }
@@ -192,8 +192,8 @@ function make(folder: string, mode: number): boolean {
 }
 
 /**
- * Whether nobody but root can have what a path leads to exchanged: each folder on the way, and each link, is root's, and lets
- * nobody else change what is in it.
+ * Whether only root can make a path lead to something else: root owns each folder on the way, and each link, and no other
+ * user may change their contents.
  */
 function isRootsAlone(path: string): boolean {
   let links = 0;
@@ -201,7 +201,7 @@ function isRootsAlone(path: string): boolean {
     let at = "/";
     for (const part of absolute.split("/").filter((each) => each !== "")) {
       const above = statSync(at);
-      // In a sticky folder nobody renames or removes what is root's.
+      // In a sticky folder other users cannot rename or remove files of root.
       if (above.uid !== 0 || ((above.mode & 0o022) !== 0 && (above.mode & 0o1000) === 0)) return false;
       const next = join(at, part);
       const stats = lstatSync(next);

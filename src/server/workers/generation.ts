@@ -1,7 +1,7 @@
 /**
  * A generation: the workers that run one version of the configuration and the code, from one snapshot of its sources. It
- * has them accept connections, places others with them, replaces those that die, and ends when it is told to. Who listens,
- * and whether connections are accepted, is the server's business.
+ * loads them, gives them connections, replaces lost workers, and ends when it is told to. Whether connections are accepted,
+ * and by which thread, the server decides.
  */
 import type { LogFields } from "../../admin/log.ts";
 import type { LogLevel } from "../../admin/log-level.ts";
@@ -17,48 +17,39 @@ import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ListeningSocket, PassedConnection } from "../../shared/messages.ts";
 import type { ChainSummary, FromWorker, ResumedSession } from "../../shared/messages.ts";
 import type { Sources } from "../../load/sources.ts";
-import {
-  CALM_MS,
-  EARLY_MS,
-  CUT_MS,
-  LEAVING_MS,
-  MAX_EXTRA,
-  MAX_LISTENING,
-  MAX_LOADING,
-  MAX_STUCK,
-  RESERVE,
-  respawnDelay,
-  STABLE_MS,
-  STUCK_RETRY_MS,
-} from "../policy.ts";
+import { CUT_MS, LEAVING_MS, MAX_STUCK, STABLE_MS } from "../policy.ts";
 import { type Loss, type LossCause, Member, type WorkerStatus } from "./member.ts";
+import { GENERATION_TRANSITIONS, type GenerationState, Life } from "./life.ts";
+import { Members } from "./members.ts";
+import { Reinforcement } from "./reinforcement.ts";
+import { Respawn } from "./respawn.ts";
 import type { RowPool } from "./row-pool.ts";
 import { LOAD_TIMEOUT_MS } from "./tasks.ts";
-import { within } from "../../shared/within.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
 export interface GenerationEvents {
   /** @param of the kind, for lines that may come in great numbers */
   log(level: LogLevel, text: string, fields?: LogFields, of?: string): void;
+  /** A handler has printed this. */
   print(text: string): void;
   /** The sources were read: their changes are to be noticed from now on. */
   sources(): void;
   /** A worker can take connections, perhaps after none could. */
   ready(): void;
-  /** A worker that accepted connections does not any more: somebody else may have to. */
+  /** A worker that accepted connections was told not to, or was lost: another worker or the main thread may have to accept. */
   acceptingStopped(): void;
-  /** A worker that accepted connections has ceased to, by itself. */
+  /** A worker that accepted connections has stopped by itself. */
   paused(): void;
-  /** A worker has accepted this one for others. */
+  /** A worker has accepted a connection for another worker. */
   accepted(passed: PassedConnection): void;
-  /** A slot is free that somebody waited for. */
+  /** A slot that was waited for is free. */
   room(): void;
-  /** A worker's descriptor of a connection is closed, and the session may go on in another generation. */
+  /** A worker's descriptor of a connection is closed, and the session may be resumed in another generation. */
   released(slot: number, release: Release): void;
   /**
-   * Takes all connections from a worker that is lost, and what it accepts by: whatever it does on its way out, it must not
-   * reach them any more.
-   * @returns their slots
+   * Takes all connections from a lost worker, and the sockets by which it accepts: its thread may still run for a moment,
+   * and must not reach them any more.
+   * @returns the slots of the connections
    */
   revoke(row: number): number[];
   /** Sessions have lost their worker; its descriptors are closed, or never to be used again. */
@@ -68,13 +59,13 @@ export interface GenerationEvents {
   starting(): void;
 }
 
-/** A session that a worker has released. One of these is called. */
+/** A session that a worker has released. The receiver calls either `done` or `back`. */
 export interface Release {
-  /** Where it was. */
+  /** The generation of that worker. */
   readonly generation: Generation;
-  /** It goes on elsewhere. */
+  /** The session is with another worker, or has ended. */
   done(): void;
-  /** It has to stay: the worker takes it again. The descriptor is a new duplicate. */
+  /** The session has to stay: the worker takes it again. The descriptor is a new duplicate. */
   back(descriptor: number, peer: PeerName, resume: ResumedSession): void;
 }
 
@@ -89,7 +80,7 @@ export interface GenerationOptions {
   readonly listeningSockets: readonly ListeningSocket[];
   readonly workers: number;
   readonly rows: RowPool;
-  /** It runs no handler, and gives every connection this; null for one that does its work. */
+  /** The verdict for every connection, without running handlers; null for a generation that runs them. */
   readonly standIn: FallbackVerdict | null;
   readonly events: GenerationEvents;
 }
@@ -98,63 +89,53 @@ const LOSS_COUNTER = { blocked: "blocked", died: "workersDied", memory: "workers
 
 const connections = (count: number) => `${count} connection${count === 1 ? "" : "s"}`;
 
-/** The kind of lines that tell of a worker that is lost. */
+/** The kind of the log lines for lost workers. */
 const LOST = "a worker with … ended, or is taken for stuck; another is started";
 
 const megabytes = (bytes: number) => Math.round(bytes / 2 ** 20);
 
-/** A worker is writing its record: it is looked again after so long. */
+/** A worker is writing its session record: milliseconds until the next attempt to claim its row. */
 const CLAIM_RETRY_MS = 10;
 
 export class Generation {
   readonly number: number;
   readonly #options: GenerationOptions;
-  /** By place: the one that takes sessions, or is about to. */
-  readonly #members: Member[] = [];
-  /** Replaced already: they finish the sessions that they have. */
-  readonly #leaving = new Set<Member>();
+  readonly #life = new Life<GenerationState>("a generation", GENERATION_TRANSITIONS, "loading");
+  readonly #members = new Members();
+  readonly #respawn: Respawn;
+  readonly #reinforcement: Reinforcement;
   #summary: ChainSummary | null = null;
   #sources: Sources | null = null;
-  #ending: PromiseWithResolvers<void> | null = null;
-  /** The server stops: no worker is replaced. */
-  #isStopping = false;
-  /** What is left is cut, and none is replaced. */
-  #isCut = false;
-  /** Settles when the sources are read, and are such that they can be loaded. */
+  /** Settles when the sources are read, and can be loaded. */
   readonly #areRead = Promise.withResolvers<void>();
-  #hasEnded = false;
-  /** Workers that are lost, and whose sessions do not go on yet. */
-  #lost = 0;
-  /** Workers that died in a row, by place. */
-  readonly #deaths: number[];
-  /** When a worker was last lost to a handler, on the clock of `performance.now()`. */
-  #blockedAt = Number.NEGATIVE_INFINITY;
-  /** Number of silent workers at the last look. */
-  #silent = 0;
-  /** When a further worker was last started, or when the next may be started after one failed. */
-  #reinforceAt = 0;
-  /** What its workers say once. */
+  readonly #hasEnded = Promise.withResolvers<void>();
+  /** Log lines that its workers have written and that are written once. */
   readonly #said = new Set<string>();
 
   /** Nothing runs yet: see {@link load}. */
   constructor(options: GenerationOptions) {
     this.number = options.number;
     this.#options = options;
-    this.#deaths = new Array<number>(options.workers).fill(0);
+    this.#reinforcement = new Reinforcement(options.workers, options.config.server.blockTimeoutMs);
+    this.#respawn = new Respawn(options.workers, {
+      spawn: (place) => this.#spawn(place),
+      startsNone: () => this.#life.is("stopping", "cut", "ended"),
+      log: (level, text, fields, of) => options.events.log(level, text, fields, of),
+    });
   }
 
   /**
-   * Starts the workers; settles when all have loaded their handlers and started their filters. The first reads the
-   * sources, the others load what it read while it loads that itself.
+   * Starts the workers; settles when all have loaded their handlers and started their filters. The first worker reads the
+   * sources. The others load the same sources as soon as it has read them, while it loads them itself.
    * @throws LoadError none of the workers is left then
    */
   async load(): Promise<void> {
     try {
       [this.#summary] = await Promise.all([this.#spawn(0), this.#loadOthers()]);
+      if (this.#life.is("loading")) this.#life.to("serving");
     } catch (error) {
-      this.#ending ??= Promise.withResolvers();
-      this.#isCut = true;
-      await Promise.all(this.#members.map((member) => member.thread.terminate()));
+      if (this.#life.can("cut")) this.#life.to("cut");
+      await Promise.all(this.#members.all.map((member) => member.thread.terminate()));
       throw error;
     }
   }
@@ -163,13 +144,13 @@ export class Generation {
     const others = Array.from({ length: this.#options.workers - 1 }, (_, index) => index + 1);
     if (others.length === 0) return;
     await this.#areRead.promise;
-    // The first one may have failed since.
-    if (!this.#isCut) await Promise.all(others.map((place) => this.#spawn(place)));
+    // The first worker may have failed since.
+    if (this.#life.is("loading")) await Promise.all(others.map((place) => this.#spawn(place)));
   }
 
-  /** It is not wanted any more while it loads: {@link load} throws this message. */
+  /** Gives up loading: {@link load} throws this message. */
   abandon(message: string): void {
-    for (const member of this.#members) this.#failLoading(member, message);
+    for (const member of this.#members.all) this.#failLoading(member, message);
   }
 
   get config(): Config {
@@ -185,36 +166,50 @@ export class Generation {
     return this.#summary!;
   }
 
-  /** What it was loaded from; null until that was read. */
+  /** The sources that it was loaded from; null until they are read. */
   get sources(): Sources | null {
     return this.#sources;
   }
 
   /** Connections by worker: a place of `server.workers` counts while its worker is replaced, a further worker while it runs. */
   get loads(): number[] {
-    const members = this.#members.filter(({ place, state }) => place < this.#options.workers || state !== "over");
-    return members.map(({ connections }) => connections);
+    return this.#members.loads(this.#options.workers);
   }
 
   get workers(): WorkerStatus[] {
-    return this.#everyone().flatMap(({ status }) => status ?? []);
+    return this.#members.statuses;
+  }
+
+  /** Some worker of it can take sessions. */
+  get isReady(): boolean {
+    return this.#members.isReady;
+  }
+
+  /** A worker was lost to a handler not long ago: further losses are likely. */
+  get isLosingWorkers(): boolean {
+    return this.#reinforcement.isLosing(performance.now());
+  }
+
+  /** All its workers are over, and none will be started. */
+  get hasEnded(): boolean {
+    return this.#life.is("ended");
+  }
+
+  /** A worker that is lost is replaced. */
+  get #replacesLost(): boolean {
+    return this.#life.is("loading", "serving");
   }
 
   /**
    * Gives a connection to the worker that has the fewest.
    * @param descriptor a duplicate, the worker's from now on, once its record says that it has adopted it
-   * @param resume what another worker left of its session, null for a new one
+   * @param resume the session as another worker left it, null for a new one
    * @returns false if no worker can take it now; the descriptor is still the caller's
    */
   place(slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): boolean {
-    const ready = this.#members.filter(({ state }) => state === "ready");
-    const prompt = ready.filter(({ isPrompt }) => isPrompt);
-    const members = prompt.length > 0 ? prompt : ready;
-    const counts = members.map((each) => each.connections);
-    const member = members[counts.indexOf(Math.min(...counts))];
-    if (member === undefined) return false;
-    member.give(slot, descriptor, peer, resume);
-    return true;
+    const member = this.#members.forSession();
+    member?.give(slot, descriptor, peer, resume);
+    return member !== null;
   }
 
   /**
@@ -222,73 +217,48 @@ export class Generation {
    * @returns false if none can now
    */
   listen(): boolean {
-    const ready = this.#members.filter(({ state }) => state === "ready");
-    const rows = ready.map(({ row }) => row);
-    // One that is silent accepts nothing for now.
-    const byUse = [...ready].sort((a, b) => Number(b.isPrompt) - Number(a.isPrompt));
-    // Each connection wakes all who listen.
-    const chosen = byUse.slice(0, MAX_LISTENING);
-    for (const member of byUse.slice(MAX_LISTENING)) member.pause();
-    for (const member of chosen) member.listen(rows);
-    return chosen.length > 0;
+    return this.#members.listen();
   }
 
-  /** Settles when those that were told to {@link listen} do, or after `timeoutMs`. */
+  /** Settles when the workers that were told to {@link listen} do, or after `timeoutMs`. */
   async listening(timeoutMs: number): Promise<void> {
-    const told = this.#members.filter(({ isToListen }) => isToListen);
-    await within(Promise.all(told.map(({ listening }) => listening.promise)), timeoutMs);
+    await this.#members.listening(timeoutMs);
   }
 
   /** Its workers accept no more. */
   pause(): void {
-    for (const member of this.#everyone()) member.pause();
+    this.#members.pause();
   }
 
-  /** Some worker of it can take sessions. */
-  get isReady(): boolean {
-    return this.#members.some(({ state }) => state === "ready");
-  }
-
-  /** A worker was lost to a handler not long ago: others are likely to be. */
-  get isLosingWorkers(): boolean {
-    return performance.now() - this.#blockedAt < CALM_MS;
-  }
-
-  /** All is over: it can take nothing any more. */
-  get hasEnded(): boolean {
-    return this.#hasEnded;
-  }
-
-  /** Sessions of it wait for a worker: if none is left, or about to be, one is started. */
+  /** Sessions of this generation wait for a worker: starts a worker, unless there is one or one is being started. */
   revive(): void {
-    if (this.#isOver || this.#members.some(({ state }) => state !== "over")) return;
-    this.#respawn(0, 0);
+    if (!this.#members.isStaffed) this.#respawn.replace(0);
   }
 
-  /** From now on gives up sessions between messages that can go on in a generation that wants this. */
+  /** From now on gives up sessions between messages that can be resumed in a generation that wants this. */
   release(wants: Wants): void {
-    for (const member of this.#serving()) member.thread.post({ kind: "release", wants });
+    for (const member of this.#members.serving) member.thread.post({ kind: "release", wants });
   }
 
   /**
    * Takes no more connections, lets the sessions end, then stops the filters and the workers.
-   * @param timeoutMs the server stops: what is left then is cut, and a worker that loads is not waited for; null: it goes on
+   * @param timeoutMs the server stops: sessions that are left after so long are cut, and loading is given up; null: the
+   *   server keeps running, and sessions have all the time that they need
    */
   async end(timeoutMs: number | null): Promise<void> {
-    if (timeoutMs !== null) {
-      this.#isStopping = true;
-      this.abandon("the server stops");
-    }
-    if (this.#ending === null) {
-      this.#ending = Promise.withResolvers();
-      for (const member of this.#serving()) member.thread.post({ kind: "end", atOnce: false });
+    const wasServing = this.#replacesLost;
+    const next = timeoutMs === null ? "draining" : "stopping";
+    if (this.#life.can(next)) this.#life.to(next);
+    if (timeoutMs !== null) this.abandon("the server stops");
+    if (wasServing) {
+      for (const member of this.#members.serving) member.thread.post({ kind: "end", atOnce: false });
       // A worker that is being replaced has nothing to end.
       this.#settleEnd();
     }
     const timer = timeoutMs === null ? undefined : setTimeout(() => this.cut(), timeoutMs);
-    await this.#ending.promise;
+    await this.#hasEnded.promise;
     clearTimeout(timer);
-    await Promise.all(this.#everyone().map((member) => member.thread.terminate()));
+    await Promise.all(this.#members.all.map((member) => member.thread.terminate()));
   }
 
   /**
@@ -296,9 +266,9 @@ export class Generation {
    * @param graceMs a worker that has not done so by then, and stopped its filters, is ended itself
    */
   cut(graceMs = CUT_MS): void {
-    const isFirst = !this.#isCut;
-    this.#isCut = true;
-    const left = this.#serving();
+    const isFirst = this.#life.can("cut");
+    if (isFirst) this.#life.to("cut");
+    const left = this.#members.serving;
     const sessions = left.reduce((sum, member) => sum + member.connections, 0);
     if (sessions > 0 && isFirst) this.#options.events.log("warn", `${sessions} sessions had not ended and are cut`);
     for (const member of left) member.thread.post({ kind: "end", atOnce: true });
@@ -308,38 +278,32 @@ export class Generation {
     this.#settleEnd();
   }
 
-  /** Ends a worker that does not end, whatever it is doing. */
+  /** Ends a worker that has not ended by itself, even in the middle of a handler. */
   #giveUp(member: Member): void {
-    const { workerRows } = this.#options;
-    if (member.state === "over") return;
-    if (!workerRows.claim(member.row)) {
+    if (member.isTaken) return;
+    if (!this.#options.workerRows.claim(member.row)) {
       setTimeout(() => this.#giveUp(member), CLAIM_RETRY_MS);
       return;
     }
-    const busySlot = workerRows.busySlot(member.row);
-    member.state = "over";
-    this.#takeFrom(member);
-    member.loss = { cause: "blocked", busySlot, since: member.silentSince };
-    void member.thread.terminate().then(() => this.#reportLoss(member));
+    this.#endLost(member, "blocked");
   }
 
   /**
-   * Looks after the workers: takes the connections of one that does not return to its event loop, and has one replaced
-   * that holds too much memory.
+   * Looks after the workers: takes the connections of a worker that does not return to its event loop, and replaces a
+   * worker that holds too much memory.
    * @param elapsedMs since the last look
    * @param residentBytes of the process
    * @param isShort that is more than all workers together may hold
    */
   watch(elapsedMs: number, residentBytes: number, isShort: boolean): void {
-    const { blockTimeoutMs } = this.config.server;
-    const serving = this.#serving();
-    for (const member of serving) {
-      member.look(elapsedMs, { residentBytes, isShort, limit: this.config.limits.workerMemory });
-    }
-    // The process grows for each that is silent: only one is ended for it at a time.
+    const { limits, server } = this.config;
+    const { serving } = this.#members;
+    for (const member of serving) member.look(elapsedMs, { residentBytes, isShort, limit: limits.workerMemory });
+    // The growth of the process counts against each silent worker, and at most one of them caused it: only the worker with
+    // the most memory is ended, and the others have to be found again.
     let eater: Member | null = null;
     for (const member of serving) {
-      if (member.silentMs > blockTimeoutMs + BEAT_MS) {
+      if (member.silentMs > server.blockTimeoutMs + BEAT_MS) {
         const seconds = (member.silentMs / 1000).toFixed(1);
         this.#takeOver(member, "blocked", `has not returned to its event loop for ${seconds} s`);
       } else if (member.memory.isTooMuch) {
@@ -350,70 +314,43 @@ export class Generation {
     if (eater === null) return;
     const { heapBytes, memory } = eater;
     const since = memory.grownBytes > 0 ? `, and the process ${megabytes(memory.grownBytes)} MiB more since then` : "";
-    this.#takeOver(eater, "memory", `holds too much memory (${megabytes(heapBytes)} MiB when it last said${since})`);
+    this.#takeOver(eater, "memory", `holds too much memory (${megabytes(heapBytes)} MiB at its last report${since})`);
     for (const member of serving) member.memory.lookAgain();
   }
 
-  /**
-   * Starts further workers while some are silent, and for a while after some were lost, and ends them afterwards: most
-   * sessions are then with a worker that answers.
-   */
+  /** Starts further workers while they are needed, and ends them afterwards. */
   #reinforce(): void {
-    if (this.#ending !== null) return;
-    const now = performance.now();
-    const { blockTimeoutMs } = this.config.server;
-    const { isLosingWorkers } = this;
-    const silentMs = isLosingWorkers ? Math.min(EARLY_MS, blockTimeoutMs / 2) : blockTimeoutMs / 2;
-    const left = this.#members.filter(({ state }) => state === "loading" || state === "ready");
-    // Where none could be started, more would not either.
-    if (!this.isReady) return;
-    const silent = left.filter((member) => member.silentMs > silentMs).length;
-    // Those that accept connections may be the silent ones.
-    if (silent > this.#silent) this.#options.events.acceptingStopped();
-    this.#silent = silent;
-    // Before the first loss a slow handler is more likely than one that never returns, and the other workers answer.
-    const wanted = isLosingWorkers ? silent + RESERVE : silent < left.length ? 0 : 1;
-    const { workers } = this.#options;
-    const loading = left.filter(({ state }) => state === "loading").length;
-    if (left.length < workers + Math.min(MAX_EXTRA, wanted)) {
-      if (loading < MAX_LOADING && now > this.#reinforceAt) this.#addExtra(now);
-    } else if (!isLosingWorkers && now - this.#reinforceAt > CALM_MS) {
-      for (const member of left) if (member.place >= workers) this.#dismiss(member);
-    }
+    if (!this.#replacesLost || !this.isReady) return;
+    const { events, workers } = this.#options;
+    const taking = this.#members.taking;
+    const { areMoreSilent, further } = this.#reinforcement.look(performance.now(), taking);
+    // Workers that accept connections may have become silent: others have to accept.
+    if (areMoreSilent) events.acceptingStopped();
+    if (further === "start") this.#startFurther();
+    else if (further === "end") for (const member of taking) if (member.place >= workers) this.#dismiss(member);
   }
 
-  #addExtra(now: number): void {
-    const { workers } = this.#options;
+  #startFurther(): void {
     if (WorkerThread.ending >= MAX_STUCK) return;
-    let place = workers;
-    while (this.#members[place] !== undefined && this.#members[place]!.state !== "over") place++;
-    this.#reinforceAt = now;
-    this.#spawn(place).catch((error: unknown) => {
-      this.#reinforceAt = performance.now() + STUCK_RETRY_MS;
-      if (!this.#isCut && !this.#hasEnded) {
+    this.#reinforcement.started(performance.now());
+    this.#spawn(this.#members.freePlace(this.#options.workers)).catch((error: unknown) => {
+      this.#reinforcement.failed(performance.now());
+      if (!this.#life.is("cut", "ended")) {
         const what = "a further worker could not be started";
         this.#options.events.log("error", `${what}: ${String(error)}`, {}, what);
       }
     });
   }
 
-  /** It takes no more sessions, and ends with those that it has; they may go on in others. */
+  /** Has a worker take no more sessions, and end with those that it has; they may be resumed in other workers. */
   #dismiss(member: Member): void {
-    if (member.state !== "ready") return;
+    if (!member.isReady) return;
     member.leave();
-    this.#leaving.add(member);
+    this.#members.setAside(member);
     this.#options.events.acceptingStopped();
-    if (this.#ending !== null) return;
+    if (!this.#replacesLost) return;
     member.thread.post({ kind: "release", wants: this.summary });
     member.thread.post({ kind: "end", atOnce: false });
-  }
-
-  #serving(): Member[] {
-    return this.#everyone().filter(({ isServing }) => isServing);
-  }
-
-  #everyone(): Member[] {
-    return [...new Set([...this.#members, ...this.#leaving])];
   }
 
   async #spawn(place: number): Promise<ChainSummary> {
@@ -424,8 +361,7 @@ export class Generation {
       message: (message) => this.#receive(member, message),
       gone: (reason) => this.#gone(member, reason),
     });
-    this.#members[place] = member;
-    const isFirst = this.number === 1;
+    this.#members.add(member);
     member.thread.post({
       kind: "serve",
       row,
@@ -436,7 +372,7 @@ export class Generation {
       table: table.layout,
       listeningSockets,
       sources: this.#sources,
-      isFirst,
+      isFirst: this.number === 1,
       standIn,
     });
     const timer = setTimeout(() => {
@@ -444,13 +380,13 @@ export class Generation {
     }, LOAD_TIMEOUT_MS);
     try {
       const summary = await member.loading.promise;
-      member.state = "ready";
+      member.loaded();
       events.ready();
-      // Told to end while it loaded, perhaps for sessions that had lost their worker.
-      if (this.#ending !== null) member.thread.post({ kind: "end", atOnce: this.#isCut });
+      // The generation was told to end meanwhile: the worker may have been started for sessions that had lost theirs.
+      if (!this.#replacesLost) member.thread.post({ kind: "end", atOnce: this.#life.is("cut") });
       return summary;
     } catch (error) {
-      member.state = "over";
+      member.failed();
       void member.thread.terminate();
       this.#settleEnd();
       throw error;
@@ -470,47 +406,31 @@ export class Generation {
       case "sources":
         this.#sources = message.sources;
         if (message.sources.problem === null) this.#areRead.resolve();
-        events.sources();
-        return;
+        return events.sources();
       case "ready":
-        member.loading.resolve(message.summary);
-        return;
+        return member.loading.resolve(message.summary);
       case "failed":
-        member.loading.reject(new LoadError(message.failure, undefined));
-        return;
+        return member.loading.reject(new LoadError(message.failure, undefined));
       case "accepted":
-        events.accepted(message.passed);
-        return;
+        return events.accepted(message.passed);
       case "listening":
-        member.listening.resolve();
-        return;
+        return member.listening.resolve();
       case "paused":
-        events.paused();
-        return;
+        return events.paused();
       case "room":
-        events.room();
-        return;
+        return events.room();
       case "released":
-        // Else it was taken from that worker: what it says is out of date.
-        if (this.#options.table.take(message.slot, member.row)) this.#offer(member, message.slot);
-        return;
+        return this.#offer(member, message.slot);
       case "log":
-        if (message.once != null && !this.#isNew(message.once)) return;
-        events.log(message.level, message.text, message.fields, message.of);
+        if (message.once == null || this.#isNew(message.once))
+          events.log(message.level, message.text, message.fields, message.of);
         return;
       case "print":
-        events.print(message.text);
-        return;
+        return events.print(message.text);
       case "exiting":
-        this.#takeOver(member, "died", `ended: ${message.reason}`);
-        return;
+        return this.#takeOver(member, "died", `ended: ${message.reason}`);
       case "ended":
-        member.state = "over";
-        // One that it was given meanwhile it does not take any more.
-        this.#takeFrom(member);
-        if (this.#leaving.has(member)) void member.thread.terminate();
-        this.#reportLoss(member);
-        return;
+        return this.#finished(member);
       case "done":
       case "judged":
       case "starting":
@@ -526,7 +446,10 @@ export class Generation {
     return isNew;
   }
 
+  /** A worker has released a session. */
   #offer(member: Member, slot: number): void {
+    // If the session was taken from this worker meanwhile, the message is out of date.
+    if (!this.#options.table.take(slot, member.row)) return;
     this.#options.events.released(slot, {
       generation: this,
       done: () => member.thread.post({ kind: "moved", slot }),
@@ -534,7 +457,15 @@ export class Generation {
     });
   }
 
-  /** It holds too much memory: another takes its place, and it finishes what it has. */
+  /** A worker that was told to end has. A connection that it was given meanwhile it does not take any more. */
+  #finished(member: Member): void {
+    const isLeaving = member.state === "leaving";
+    this.#takeFrom(member);
+    if (isLeaving) void member.thread.terminate();
+    this.#passOn(member);
+  }
+
+  /** A worker holds too much memory: another takes its place, and it finishes its sessions. */
   #recycle(member: Member, heapBytes: number): void {
     const { events } = this.#options;
     const held = `${megabytes(heapBytes)} MiB, more than limits.worker_memory`;
@@ -542,112 +473,80 @@ export class Generation {
       if (member.leavingMs > LEAVING_MS) this.#takeOver(member, "memory", `still holds ${held}`);
       return;
     }
-    // One that needs so much from the start is not helped by another start.
+    // Another start does not help a worker that needs so much from its start on.
     if (member.livedMs < STABLE_MS) return;
     events.count(LOSS_COUNTER.memory);
     const what = "it finishes its sessions, and another takes the new ones";
     events.log("warn", `a worker holds ${held}: ${what}`, {}, what);
     this.#dismiss(member);
-    if (this.#ending === null) this.#respawn(member.place, 0);
+    if (this.#replacesLost) this.#respawn.replace(member.place);
   }
 
-  /** Its connections go on elsewhere, and it is ended: from here on it can reach none of them. */
+  /** A worker is lost: its connections are taken and its thread is ended. From here on it can reach none of them. */
   #takeOver(member: Member, cause: LossCause, reason: string): void {
     const { events, workerRows } = this.#options;
-    if (member.state === "over" || !workerRows.claim(member.row)) return;
-    const busySlot = workerRows.busySlot(member.row);
+    if (member.isTaken || !workerRows.claim(member.row)) return;
     const wasLeaving = member.state === "leaving";
-    member.state = "over";
-    this.#takeFrom(member);
+    this.#endLost(member, cause);
     events.count(LOSS_COUNTER[cause]);
     events.log("crit", `a worker with ${connections(member.taken.length)} ${reason}; another is started`, {}, LOST);
-    if (cause !== "memory") this.#blockedAt = performance.now();
-    member.loss = { cause, busySlot, since: member.silentSince };
-    void member.thread.terminate().then(() => this.#reportLoss(member));
-    if (!wasLeaving && this.#ending === null) {
-      this.#respawn(member.place, cause === "died" ? this.#delayAfterDeath(member, true) : 0);
-    }
+    if (cause !== "memory") this.#reinforcement.lost(performance.now());
+    if (wasLeaving || !this.#replacesLost) return;
+    if (cause === "died") this.#respawn.replaceDead(member.place, member.livedMs);
+    else this.#respawn.replace(member.place);
+  }
+
+  /** Its row is claimed. */
+  #endLost(member: Member, cause: LossCause): void {
+    member.loss = { cause, busySlot: this.#options.workerRows.busySlot(member.row), since: member.silentSince };
+    this.#takeFrom(member);
+    void member.thread.terminate().then(() => this.#passOn(member));
   }
 
   #takeFrom(member: Member): void {
     const { events } = this.#options;
-    this.#lost += 1;
+    const wasAccepting = member.end();
+    this.#members.setAside(member);
     member.taken.push(...events.revoke(member.row));
-    if (member.stopAccepting()) events.acceptingStopped();
+    if (wasAccepting) events.acceptingStopped();
   }
 
-  #reportLoss(member: Member): void {
-    this.#lost -= 1;
+  #passOn(member: Member): void {
     const slots = member.taken.splice(0);
     if (slots.length > 0) this.#options.events.workerLost(this, { ...member.loss, slots });
+    member.passedOn();
     this.#settleEnd();
   }
 
+  /** The thread of a worker has ended, asked to or not. */
   #gone(member: Member, reason: string): void {
     const { events, rows, table, workerRows } = this.#options;
+    const { isServing, state } = member;
     // With its thread its descriptors were closed: another worker may accept by the same numbers already.
     table.forgetListening(member.row);
-    const wasServing = member.isServing;
-    const busySlot = workerRows.busySlot(member.row);
-    const isMember = this.#members[member.place] === member;
-    member.state = "over";
-    // Also what it accepted after it was found to be lost.
+    if (isServing) {
+      member.loss = { cause: "died", busySlot: workerRows.busySlot(member.row), since: member.silentSince };
+    }
+    // Also the connections that it accepted after it was found to be lost.
     this.#takeFrom(member);
     rows.give(member.row);
-    this.#leaving.delete(member);
+    this.#members.forget(member);
     this.#failLoading(member, `a worker ended while it loaded the handlers: ${reason}`);
-    if (!wasServing) {
-      this.#reportLoss(member);
-      return;
-    }
-    member.loss = { cause: "died", busySlot, since: member.silentSince };
-    if (!this.#isCut) {
+    if (isServing && !this.#life.is("cut")) {
       events.count(LOSS_COUNTER.died);
       const taken = connections(member.taken.length);
       events.log("crit", `a worker with ${taken} ended: ${reason}; another is started`, {}, LOST);
     }
-    if (isMember && this.#ending === null) this.#respawn(member.place, this.#delayAfterDeath(member, true));
-    this.#reportLoss(member);
-  }
-
-  #delayAfterDeath(member: Member, hasLoaded: boolean): number {
-    const deaths = member.livedMs < STABLE_MS ? this.#deaths[member.place]! + 1 : 1;
-    this.#deaths[member.place] = deaths;
-    return respawnDelay(deaths, hasLoaded);
-  }
-
-  /** No worker is started any more. */
-  get #isOver(): boolean {
-    return this.#isStopping || this.#isCut || this.#hasEnded;
-  }
-
-  #respawn(place: number, delayMs: number): void {
-    // A further worker is started by `#reinforce` when it is needed.
-    if (place >= this.#options.workers) return;
-    const spawn = () => {
-      if (this.#isOver) return;
-      if (WorkerThread.ending >= MAX_STUCK) {
-        const held = `${WorkerThread.ending} threads do not end`;
-        const what = "a worker is not replaced";
-        this.#options.events.log("crit", `${what} while ${held}: each takes memory`, {}, what);
-        this.#respawn(place, STUCK_RETRY_MS);
-        return;
-      }
-      this.#spawn(place).catch((error: unknown) => {
-        if (this.#isOver) return;
-        const what = "a worker could not be replaced";
-        this.#options.events.log("crit", `${what}: ${String(error)}`, {}, what);
-        this.#respawn(place, this.#delayAfterDeath(this.#members[place]!, false));
-      });
-    };
-    if (delayMs === 0) spawn();
-    else setTimeout(spawn, delayMs);
+    // A worker that leaves is replaced already, or will be.
+    if (isServing && state !== "leaving" && this.#replacesLost) {
+      this.#respawn.replaceDead(member.place, member.livedMs);
+    }
+    this.#passOn(member);
   }
 
   #settleEnd(): void {
-    if (this.#ending === null) return;
-    if (this.#lost > 0 || !this.#everyone().every(({ state }) => state === "over")) return;
-    this.#hasEnded = true;
-    this.#ending.resolve();
+    if (!this.#life.can("ended") || !this.#members.areOver) return;
+    this.#life.to("ended");
+    this.#hasEnded.resolve();
   }
 }

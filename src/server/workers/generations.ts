@@ -1,55 +1,45 @@
 /**
- * The generations of a running server: the current one takes new sessions, older ones finish theirs. Start, reload and
- * stop are this one mechanism. A generation that does not load changes nothing.
+ * The generations of a running server: the current generation takes new sessions, older generations finish theirs. Start,
+ * reload and stop all work by this. A generation that does not load changes nothing.
  */
 import type { Config } from "../../config/config.ts";
-import { type FallbackVerdict, strictest } from "../../handler/fallback.ts";
 import type { SessionRecords } from "../../shared/session-records.ts";
 import type { WorkerRows } from "../../shared/worker-rows.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ListeningSocket } from "../../shared/messages.ts";
 import type { Sources } from "../../load/sources.ts";
-import { Generation, type GenerationEvents } from "./generation.ts";
+import { Generation, type GenerationEvents, type GenerationOptions } from "./generation.ts";
 import type { RowPool } from "./row-pool.ts";
-import {
-  MAX_GENERATIONS,
-  MAX_WAITING_GENERATIONS,
-  MIN_ROWS,
-  RELOAD_AGAIN_MS,
-  SLOW_START_MS,
-  STAND_IN_RETRY_MS,
-} from "../policy.ts";
+import { MAX_GENERATIONS, MAX_WAITING_GENERATIONS, MIN_ROWS, RELOAD_AGAIN_MS, SLOW_START_MS } from "../policy.ts";
 import { SlowStart } from "./slow-start.ts";
+import { StandIn } from "./stand-in.ts";
 
 export class Generations {
   readonly #workerUrl: URL;
-  readonly #firstConfig: Config;
   readonly #workerRows: WorkerRows;
   readonly #records: SessionRecords;
   readonly #table: ConnectionTable;
-  /** Where workers accept connections. */
+  /** The sockets by which workers accept connections. */
   listeningSockets: readonly ListeningSocket[] = [];
   readonly #events: GenerationEvents;
   readonly #rows: RowPool;
   #current: Generation | null = null;
-  /** When it last replaced another, on the clock of `performance.now()`. */
+  /** When the current generation replaced its predecessor, on the clock of `performance.now()`. */
   #reloadedAt = Number.NEGATIVE_INFINITY;
   #loading: Generation | null = null;
   #failed: Sources | null = null;
-  /** Oldest first; with the timer that has their sessions moved. */
+  /** Older generations, the oldest first, each with the timer after which its sessions are moved. */
   readonly #old = new Map<Generation, ReturnType<typeof setTimeout>>();
-  /** Those of the old ones whose sessions are to move. */
+  /** The older generations whose sessions are to be moved. */
   readonly #moving = new Set<Generation>();
   #slowStart: SlowStart | null = null;
-  #standIn: Generation | null = null;
-  #isStandInUsed = false;
-  #standInTriedAt = Number.NEGATIVE_INFINITY;
-  /** Stood in, and finish the sessions that they have; or were loaded, and are not wanted. */
+  readonly #standIn: StandIn;
+  /** Former stand-ins that finish their sessions, and generations that were loaded and did not pass `confirm`. */
   readonly #dismissed = new Set<Generation>();
   #started = 0;
   #isStopping = false;
 
-  /** @param config of the first generation: what stands in for it while it loads */
+  /** @param config of the first generation: a stand-in needs it while that loads */
   constructor(
     workerUrl: URL,
     config: Config,
@@ -60,15 +50,21 @@ export class Generations {
     events: GenerationEvents,
   ) {
     this.#workerUrl = workerUrl;
-    this.#firstConfig = config;
     this.#workerRows = workerRows;
     this.#records = records;
     this.#table = table;
     this.#rows = rows;
     this.#events = events;
+    this.#standIn = new StandIn(config, {
+      make: (options) => this.#make(options),
+      current: () => this.#current,
+      isStopping: () => this.#isStopping,
+      dismiss: (standIn) => this.#dismiss(standIn),
+      log: (level, text, fields, of) => events.log(level, text, fields, of),
+    });
   }
 
-  /** The rows that are needed for so many workers a generation. */
+  /** Number of rows of shared memory for so many workers a generation. */
   static rowsFor(workers: number): number {
     return Math.max(MIN_ROWS, workers * MAX_GENERATIONS);
   }
@@ -77,59 +73,47 @@ export class Generations {
     return this.#current;
   }
 
-  /** The one that takes over slowly. */
+  /** The generation that takes over slowly; null if none does. */
   get next(): Generation | null {
     return this.#slowStart?.generation ?? null;
   }
 
-  /** The one that a session which begins now, and no worker has kept, is for. */
+  /** The generation for a session that begins now and that no worker has kept. */
   get forNew(): Generation | null {
     return this.#slowStart?.wantsMore === true ? this.next : this.#current;
   }
 
-  /** Older ones that still have sessions. */
+  /** Older generations that still have sessions. */
   get old(): readonly Generation[] {
     return [...this.#old.keys()];
   }
 
-  /** All that run, oldest first. */
+  /** All generations that run, the oldest first. */
   get all(): readonly Generation[] {
     return [...this.#old.keys(), this.#current, this.next].filter((generation) => generation !== null);
   }
 
-  /** What the last load was made from if it failed, as far as that was read: a change of it may mend it. */
+  /** The sources of the last load if it failed, as far as they were read: a change of them may correct it. */
   get failed(): Sources | null {
     return this.#failed;
   }
 
-  /** The one that is being loaded, or takes over slowly. */
+  /** The generation that is being loaded, or takes over slowly. */
   get loading(): Generation | null {
     return this.#loading;
   }
 
   /**
    * Loads a new generation; it takes all sessions that begin once this has settled, and some of them before.
-   * @param until how long it may take over slowly, at the most, on the clock of `performance.now()`
+   * @param until the latest time until which it may take over slowly, on the clock of `performance.now()`
    * @param confirm the last step before it serves; if it throws, the generation is ended again
-   * @throws LoadError, or what `confirm` throws; the one before serves on
+   * @throws LoadError, or the error of `confirm`; the current generation keeps serving
    */
   async start(config: Config, workers: number, until: number, confirm: () => Promise<void>): Promise<Generation> {
     if (this.#old.size + 1 >= MAX_GENERATIONS || workers > this.#rows.free) {
       throw new Error(`${this.#old.size} older generations still have sessions; a further one has to wait for them`);
     }
-    const generation = new Generation({
-      number: this.#started + 1,
-      workerUrl: this.#workerUrl,
-      config,
-      workerRows: this.#workerRows,
-      records: this.#records,
-      table: this.#table,
-      listeningSockets: this.listeningSockets,
-      workers,
-      rows: this.#rows,
-      standIn: null,
-      events: this.#events,
-    });
+    const generation = this.#make({ number: this.#started + 1, config, workers, standIn: null });
     this.#loading = generation;
     try {
       await generation.load();
@@ -148,15 +132,28 @@ export class Generations {
     this.#started += 1;
     const before = this.#current;
     this.#current = generation;
-    // From here on no other worker keeps what it accepts, whenever it hears of this.
+    // From here on workers of other generations pass on the connections that they accept.
     this.#table.current = generation.number;
     if (before !== null) {
       this.#reloadedAt = performance.now();
       this.#retire(before);
     }
-    // What was not enough for the generation before may do for this one, and the other way round.
+    // Sessions that could not be moved to the generation before may be moved to this one, and the other way round.
     for (const moving of this.#moving) moving.release(generation.summary);
     return generation;
+  }
+
+  #make(options: Pick<GenerationOptions, "number" | "config" | "workers" | "standIn">): Generation {
+    return new Generation({
+      ...options,
+      workerUrl: this.#workerUrl,
+      workerRows: this.#workerRows,
+      records: this.#records,
+      table: this.#table,
+      listeningSockets: this.listeningSockets,
+      rows: this.#rows,
+      events: this.#events,
+    });
   }
 
   async #startSlowly(generation: Generation, until: number): Promise<void> {
@@ -169,92 +166,34 @@ export class Generations {
     this.#slowStart = null;
   }
 
-  /** The one that is being loaded is not wanted any more; one that takes over slowly does so at once. */
+  /** Gives up the generation that is being loaded; if it already takes over slowly, it takes over at once. */
   abandonLoading(reason: string): void {
     if (this.#slowStart === null) this.#loading?.abandon(reason);
     else this.#slowStart.cut();
   }
 
-  /**
-   * The worker that gives every connection the fallback, while no other can take any; it is ended once one can.
-   * @returns null while it is not ready
-   */
+  /** The stand-in, for a session that cannot wait any longer. @returns null while it is not ready */
   standIn(): Generation | null {
-    if (this.#standIn?.isReady !== true) return null;
-    if (!this.#isStandInUsed) {
-      this.#isStandInUsed = true;
-      const outcome = fallbackOf(this.#standIn.config);
-      if (this.#current === null) {
-        this.#events.log(
-          "warn",
-          `the handlers are still loading; until they are loaded, connections get the fallback: ${outcome}`,
-        );
-      } else if (this.#current.isReady) {
-        this.#events.log(
-          "warn",
-          `workers are being lost; sessions that have waited too long for a worker get the fallback: ${outcome}`,
-        );
-      } else {
-        this.#events.log(
-          "crit",
-          `no worker can take sessions; until one can, connections get the fallback: ${outcome}`,
-        );
-      }
-    }
-    return this.#standIn;
+    return this.#standIn.use();
   }
 
-  /** Starts that worker, which may soon be needed. */
+  /** Starts the stand-in, which may soon be needed. */
   prepareStandIn(): void {
-    if (this.#standIn !== null || this.#isStopping) return;
-    if (performance.now() - this.#standInTriedAt < STAND_IN_RETRY_MS) return;
-    this.#standInTriedAt = performance.now();
-    this.#isStandInUsed = false;
-    const config = this.#current?.config ?? this.#firstConfig;
-    const standIn = new Generation({
-      number: 0,
-      workerUrl: this.#workerUrl,
-      config,
-      workerRows: this.#workerRows,
-      records: this.#records,
-      table: this.#table,
-      listeningSockets: this.listeningSockets,
-      workers: 1,
-      rows: this.#rows,
-      standIn: fallbackOf(config),
-      events: this.#events,
-    });
-    this.#standIn = standIn;
-    standIn.load().then(
-      () => {
-        if (this.#current?.isReady === true) standIn.release(this.#current.summary);
-      },
-      (error: unknown) => {
-        this.#standIn = null;
-        const what = "the worker that gives the fallback could not be started";
-        if (!this.#isStopping) this.#events.log("crit", `${what}: ${String(error)}`, {}, what);
-      },
-    );
+    this.#standIn.prepare();
   }
 
-  /** Workers can take sessions again: the one that stood in ends with the sessions that it has. */
+  /** Ends the stand-in, if workers take sessions again. */
   dismissStandIn(): void {
-    const standIn = this.#standIn;
-    if (standIn === null || this.#current?.isReady !== true || !standIn.isReady) return;
-    if (this.#current.isLosingWorkers) return;
-    this.#standIn = null;
-    standIn.release(this.#current.summary);
-    if (this.#isStandInUsed) this.#events.log("notice", "workers take sessions again");
-    this.#dismiss(standIn);
+    this.#standIn.dismiss();
   }
 
-  /** Lets one that serves no new sessions end. */
+  /** Lets a generation end that serves no new sessions. */
   #dismiss(generation: Generation): void {
     this.#dismissed.add(generation);
     void generation.end(null).then(() => this.#dismissed.delete(generation));
   }
 
-  /** Ends all, within a bound. */
+  /** Ends all generations. Sessions that are left after `timeoutMs` are cut. */
   async stop(timeoutMs: number): Promise<void> {
     this.#isStopping = true;
     this.#table.current = 0;
@@ -262,16 +201,16 @@ export class Generations {
     await Promise.all(this.#everything().map((generation) => generation.end(timeoutMs)));
   }
 
-  /** While they are ended: what is left is cut. @param graceMs see `Generation.cut` */
+  /** Cuts the sessions that are left. @param graceMs see `Generation.cut` */
   cut(graceMs: number): void {
     for (const generation of this.#everything()) generation.cut(graceMs);
   }
 
   #everything(): Generation[] {
-    return [...this.all, ...this.#dismissed, ...(this.#standIn === null ? [] : [this.#standIn])];
+    return [...this.all, ...this.#dismissed, this.#standIn.generation].filter((generation) => generation !== null);
   }
 
-  /** Lets an old generation finish its sessions; those that outlive `drain_timeout` move between two messages. */
+  /** Lets an old generation finish its sessions; those that outlive `drain_timeout` are moved between two messages. */
   #retire(generation: Generation): void {
     const timer = setTimeout(() => this.#move(generation), generation.config.server.drainTimeoutMs);
     this.#old.set(generation, timer);
@@ -290,12 +229,4 @@ export class Generations {
     this.#moving.add(generation);
     generation.release(this.#current.summary);
   }
-}
-
-/** What connections get that no worker can take: the strictest fallback of the filters that this configuration has. */
-function fallbackOf({ filters, handler, server }: Config): FallbackVerdict {
-  if (!server.handler) return strictest([]);
-  const phaseFiles = Object.keys(handler.session).length > 0 ? [server.onError] : [];
-  const enforced = filters.filter(({ mode }) => mode !== "observe");
-  return strictest([...phaseFiles, ...enforced.map(({ onError }) => onError ?? server.onError)]);
 }

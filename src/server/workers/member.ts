@@ -1,63 +1,62 @@
-/** One worker of a generation as the main thread sees it: how far it is, what it has, and whether it shows that it is alive. */
+/** A worker of a generation as the main thread sees it: its state, its connections, and whether it returns to its event loop. */
 import type { SessionRecords } from "../../shared/session-records.ts";
 import { BEAT_MS, type WorkerRows } from "../../shared/worker-rows.ts";
 import type { PeerName } from "../../net/peer.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ChainSummary, ResumedSession } from "../../shared/messages.ts";
+import { Life, WORKER_TRANSITIONS, type WorkerState } from "./life.ts";
 import { WorkerMemory, type MemoryLook } from "./worker-memory.ts";
 import { type WorkerEvents, WorkerThread } from "./worker-thread.ts";
 
 /** Why a worker was lost: it did not return to its event loop, ended by itself, or held too much memory. */
 export type LossCause = "blocked" | "died" | "memory";
 
-/** A worker that is lost, and what is known of why. */
+/** The loss of a worker: its sessions and the cause, as far as that is known. */
 export interface Loss {
   readonly cause: LossCause;
   readonly slots: readonly number[];
-  /** The slot whose handler ran when it was lost, null if that is not known. */
+  /** The slot whose handler ran when the worker was lost, null if that is not known. */
   readonly busySlot: number | null;
-  /** When it was last seen to return to its event loop, on the clock of `performance.now()`; infinity if it was not silent. */
+  /** When the worker was last seen to return to its event loop, on the clock of `performance.now()`; infinity if that was not looked at. */
   readonly since: number;
 }
 
-/** What `pmilter status` tells of a worker. */
+/** A worker in `pmilter status`. */
 export interface WorkerStatus {
   readonly state: "loading" | "ready" | "leaving";
   readonly connections: number;
   readonly heapBytes: number;
-  /** For so long it has not returned to its event loop; 0 if it does. */
+  /** Milliseconds for which it has not returned to its event loop; 0 if it does. */
   readonly blockedMs: number;
 }
 
-/** A worker whose beat was not seen for so long does not return to its event loop. */
+/** A worker is silent, which means that it does not return to its event loop, if it gave no beat for so long. */
 const SILENT_MS = 2 * BEAT_MS;
 
 export class Member {
   readonly place: number;
-  /** Its row in `WorkerRows` and in the connection table. */
+  /** Its row in shared memory. */
   readonly row: number;
   readonly thread: WorkerThread;
-  /** Settles its loading. */
+  /** Settles when it has loaded its handlers, or failed to. */
   readonly loading = Promise.withResolvers<ChainSummary>();
   /** Settles when it first accepts connections. */
   readonly listening = Promise.withResolvers<void>();
-  /** `leaving`: it finishes its sessions and takes no more, since it holds too much memory. */
-  state: "loading" | "ready" | "leaving" | "over" = "loading";
-  /** Slots that were taken from it, since it is lost or has ended. */
+  /** Slots that were taken from it and whose sessions have not been passed on. */
   readonly taken: number[] = [];
   loss: Omit<Loss, "slots"> = { cause: "died", busySlot: null, since: Number.POSITIVE_INFINITY };
   readonly memory = new WorkerMemory();
+  readonly #life = new Life<WorkerState>("a worker", WORKER_TRANSITIONS, "loading");
   readonly #workerRows: WorkerRows;
   readonly #records: SessionRecords;
   readonly #table: ConnectionTable;
   readonly #startedAt = performance.now();
-  #isToListen = false;
-  /** The last beat that was seen, and for how many milliseconds no other has come. */
+  /** The last beat that was seen, and the milliseconds since. */
   #beat = 0;
   #silentMs = 0;
   #leavingSince = 0;
 
-  /** Its thread is started. @param row taken for it */
+  /** Starts its thread. @param row taken for it */
   constructor(
     place: number,
     row: number,
@@ -75,9 +74,23 @@ export class Member {
     this.thread = new WorkerThread(workerUrl, events);
   }
 
+  get state(): WorkerState {
+    return this.#life.state;
+  }
+
+  /** It takes sessions that it is given. */
+  get isReady(): boolean {
+    return this.#life.is("ready", "accepting");
+  }
+
   /** It has sessions, or can take some. */
   get isServing(): boolean {
-    return this.state === "ready" || this.state === "leaving";
+    return this.#life.is("ready", "accepting", "leaving");
+  }
+
+  /** Its connections were taken from it, or it never had any. */
+  get isTaken(): boolean {
+    return this.#life.is("ending", "over");
   }
 
   /** It returns to its event loop. */
@@ -85,7 +98,7 @@ export class Member {
     return this.#silentMs <= SILENT_MS;
   }
 
-  /** For so long it has not. */
+  /** Milliseconds for which it has not. */
   get silentMs(): number {
     return this.#silentMs;
   }
@@ -95,24 +108,19 @@ export class Member {
     return performance.now() - this.#silentMs;
   }
 
-  /** Of one that is lost, what it has is somebody else's. */
+  /** Number of its connections. A lost worker counts as having none: they have been reassigned. */
   get connections(): number {
-    return this.state === "over" ? 0 : this.#table.countOf(this.row);
+    return this.isTaken ? 0 : this.#table.countOf(this.row);
   }
 
-  /** As it said last. */
+  /** Bytes of its heap at its last beat. */
   get heapBytes(): number {
     return this.#workerRows.heapBytes(this.row);
   }
 
-  /** What it said last, and what the process has grown by since: that may have been others. */
+  /** Bytes of its heap at its last beat, plus the growth of the process since, which may not be its own. */
   get knownBytes(): number {
     return this.heapBytes + this.memory.grownBytes;
-  }
-
-  /** Whether it was last told to accept connections. */
-  get isToListen(): boolean {
-    return this.#isToListen;
   }
 
   /** Since its start, in milliseconds. */
@@ -120,34 +128,40 @@ export class Member {
     return performance.now() - this.#startedAt;
   }
 
-  /** Since it began to leave. */
+  /** Milliseconds since it began to leave. */
   get leavingMs(): number {
     return performance.now() - this.#leavingSince;
   }
 
-  /** Null once it is over. */
+  /** Null once its connections were taken. */
   get status(): WorkerStatus | null {
     const { connections, heapBytes, isPrompt, silentMs, state } = this;
-    return state === "over" ? null : { state, connections, heapBytes, blockedMs: isPrompt ? 0 : silentMs };
+    if (state === "ending" || state === "over") return null;
+    const shown = state === "accepting" ? "ready" : state;
+    return { state: shown, connections, heapBytes, blockedMs: isPrompt ? 0 : silentMs };
   }
 
-  /** @param rows of all workers that take sessions */
+  /** It has loaded its handlers. */
+  loaded(): void {
+    this.#life.to("ready");
+  }
+
+  /** It has not loaded its handlers, and has no connections. */
+  failed(): void {
+    if (this.#life.is("loading")) this.#life.to("over");
+  }
+
+  /** Has it accept connections. @param rows of all workers that take sessions */
   listen(rows: readonly number[]): void {
-    this.#isToListen = true;
+    if (!this.#life.is("accepting")) this.#life.to("accepting");
     this.thread.post({ kind: "listen", rows });
   }
 
+  /** Has it accept no more connections. */
   pause(): void {
-    if (!this.#isToListen) return;
-    this.#isToListen = false;
+    if (!this.#life.is("accepting")) return;
+    this.#life.to("ready");
     this.thread.post({ kind: "pause" });
-  }
-
-  /** What it accepted by was taken from it. @returns whether it was to listen */
-  stopAccepting(): boolean {
-    const wasToListen = this.#isToListen;
-    this.#isToListen = false;
-    return wasToListen;
   }
 
   /** Gives it a connection. @param descriptor a duplicate, the worker's from now on, once its record says that it has adopted it */
@@ -159,9 +173,21 @@ export class Member {
 
   /** It takes no more sessions from now on. */
   leave(): void {
-    this.state = "leaving";
-    this.#leavingSince = performance.now();
     this.pause();
+    this.#life.to("leaving");
+    this.#leavingSince = performance.now();
+  }
+
+  /** Its connections, and the sockets by which it accepts, are about to be taken. @returns whether it was to accept */
+  end(): boolean {
+    const wasAccepting = this.#life.is("accepting");
+    if (!this.isTaken) this.#life.to("ending");
+    return wasAccepting;
+  }
+
+  /** The sessions that were taken from it have been passed on. */
+  passedOn(): void {
+    if (this.#life.is("ending")) this.#life.to("over");
   }
 
   /** @param elapsedMs since the last look */

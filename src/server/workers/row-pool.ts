@@ -1,6 +1,6 @@
-/** The rows of `WorkerRows` and of the connection table: each worker has one, from its start until its thread is gone. */
-import type { ConnectionTable } from "../../shared/connection-table.ts";
+/** The rows of the shared memory: each worker has a row, from its start until its thread has ended. */
 import type { WorkerRows } from "../../shared/worker-rows.ts";
+import type { ConnectionTable } from "../../shared/connection-table.ts";
 
 export class RowPool {
   readonly #workerRows: WorkerRows;
@@ -9,7 +9,7 @@ export class RowPool {
   readonly #taken = new Set<number>();
   readonly #onGone: (row: number, counters: readonly number[]) => void;
 
-  /** @param onGone told what a worker had counted when its row is given back */
+  /** @param onGone called when a row is given back, with the counters of its worker */
   constructor(
     workerRows: WorkerRows,
     table: ConnectionTable,
@@ -25,7 +25,7 @@ export class RowPool {
     return this.#free.length;
   }
 
-  /** What the workers that run have counted. */
+  /** The counters of the workers that run. */
   counters(): number[][] {
     return [...this.#taken].map((row) => this.#workerRows.counters(row));
   }

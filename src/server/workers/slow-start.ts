@@ -1,7 +1,7 @@
 /**
- * How a generation takes over on a busy server: its share of the connections that begin grows step by step. Code that has
- * not run yet is slow, and compiling it takes processor time; all at once that is more than a busy machine has to spare, and
- * every reply waits for it.
+ * How a generation takes over on a busy server: its share of new connections grows step by step. Code that has not run yet
+ * is slow, and compiling it takes processor time. All at once that is more than a busy machine has to spare, and every reply
+ * would wait.
  */
 import { ALL_SHARES, type ConnectionTable } from "../../shared/connection-table.ts";
 import type { Generation } from "./generation.ts";
@@ -35,7 +35,7 @@ export class SlowStart {
     this.#cut.resolve();
   }
 
-  /** Whether the generation has less than its share: in bursts, workers also pass on what is more than their own. */
+  /** Whether the generation has less than its share: in a burst, workers also pass on connections beyond their own share. */
   get wantsMore(): boolean {
     const { passShares, total } = this.#table;
     const has = this.generation.loads.reduce((sum, load) => sum + load, 0);

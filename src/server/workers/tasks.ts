@@ -8,19 +8,19 @@ import type { Sources } from "../../load/sources.ts";
 import { unlessAborted } from "../../shared/within.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
-/** How long loading and starting the handlers may take, before it counts as hung. */
+/** Maximum time in milliseconds for loading and starting the handlers. */
 export const LOAD_TIMEOUT_MS = 30_000;
 
-/** How long the `start()` of a filter, or the import of a file, may take in a check. */
+/** Maximum time in milliseconds for the `start()` of a filter, or the import of a file, in a check. */
 export const START_TIMEOUT_MS = 10_000;
 
-/** What a task tells while it runs: log lines and what handlers print. */
+/** Takes the log lines of a task, and the lines that handlers print. */
 export type TaskOutput = (message: Extract<FromWorker, { kind: "log" | "print" }>) => void;
 
-/** How a task ends that does not end by itself. */
+/** The limits after which a task is ended. */
 export interface TaskLimits {
   readonly timeoutMs: number;
-  /** Aborted when its result is not wanted any more: the task is ended, and fails with the signal's reason. */
+  /** If it is aborted, the task is ended, and fails with the signal's reason. */
   readonly signal?: AbortSignal;
 }
 
@@ -46,7 +46,7 @@ export async function checkHandlers(
 }
 
 /**
- * Judges the handlers of a snapshot in a worker, and types in a process besides: none of it takes time of the main thread's.
+ * Judges the handlers of a snapshot in a worker, and types in a process of their own: the main thread spends no time on it.
  * @throws LoadError if it cannot be done
  */
 export async function judgeSources(
@@ -65,7 +65,7 @@ export async function judgeSources(
 
 /**
  * Calls the default export of a module.
- * @param sources what it is loaded from; null to read it
+ * @param sources its sources as they were read before; null to read them
  * @throws LoadError also if it takes longer than `timeoutMs`
  */
 export async function callHandler(
@@ -80,7 +80,7 @@ export async function callHandler(
 
 /**
  * Loads such a module without calling it.
- * @returns what it was loaded from, for a call
+ * @returns its sources, for a call
  * @throws LoadError
  */
 export async function checkModule(
@@ -105,15 +105,15 @@ async function runTask(
 ): Promise<Answer> {
   const answer = Promise.withResolvers<Answer>();
   const fail = (failure: LoadFailure) => answer.reject(new LoadError(failure, undefined));
-  const seconds = (ms: number) => `it was not through after ${ms / 1000} s`;
-  let timer = setTimeout(() => fail({ file, line: 0, column: 0, message: seconds(timeoutMs) }), timeoutMs);
+  const timedOut = (ms: number) => `timed out after ${ms / 1000} s`;
+  let timer = setTimeout(() => fail({ file, line: 0, column: 0, message: timedOut(timeoutMs) }), timeoutMs);
   const thread = new WorkerThread(workerUrl, {
     message(message) {
       if (message.kind === "starting") {
         const { failure } = message;
         clearTimeout(timer);
         timer = setTimeout(
-          () => fail({ ...failure, message: `${failure.message}: ${seconds(START_TIMEOUT_MS)}` }),
+          () => fail({ ...failure, message: `${failure.message}: ${timedOut(START_TIMEOUT_MS)}` }),
           START_TIMEOUT_MS,
         );
       } else if (message.kind === "log" || message.kind === "print") output(message);

@@ -1,34 +1,34 @@
 /**
- * Whether one worker holds too much memory, as several looks agree. What counts is amounts, and its own word where it has
- * one: what a handler needs for a single message costs no worker, however slow the machine is. Pure.
+ * Whether a worker holds too much memory. Several looks have to agree, and a worker's own report counts as long as it
+ * reports: the memory that a handler needs for a single message costs no worker, however slow the machine is. Pure.
  */
 import { MEMORY_AT_MOST, MEMORY_MS } from "../policy.ts";
 
-/** One look at a worker. */
+/** A look at a worker. */
 export interface MemoryLook {
   readonly elapsedMs: number;
   /** It has returned to its event loop since the look before. */
   readonly hasReturned: boolean;
-  /** It has not for a while: what it said last is old. */
+  /** It has not for a while: its last report is old. */
   readonly isSilent: boolean;
-  /** As it said last. */
+  /** Bytes of its heap, as it reported last. */
   readonly heapBytes: number;
-  /** Of the whole process. */
+  /** Resident bytes of the whole process. */
   readonly residentBytes: number;
-  /** That is more than all workers together may hold. */
+  /** They are more than all workers together may hold. */
   readonly isShort: boolean;
   /** `limits.worker_memory`. */
   readonly limit: number;
 }
 
 export class WorkerMemory {
-  /** What the process held when this worker last returned to its event loop. */
+  /** Resident bytes of the process when this worker last returned to its event loop. */
   #residentThen = 0;
   #residentNow = 0;
-  /** For how long it has said that it holds more than the limit, and more than twice that. */
+  /** Milliseconds for which it has reported more than the limit, and more than twice the limit. */
   #overMs = 0;
   #farOverMs = 0;
-  /** Looks in a row that found it over all bounds. */
+  /** Number of looks in a row that found it over `MEMORY_AT_MOST` times the limit. */
   #looks = 0;
 
   look({ elapsedMs, hasReturned, isSilent, heapBytes, residentBytes, isShort, limit }: MemoryLook): void {
@@ -37,28 +37,28 @@ export class WorkerMemory {
     const most = MEMORY_AT_MOST * limit;
     const isEating = isSilent && isShort && heapBytes + this.grownBytes > most;
     this.#looks = isEating || heapBytes > most ? this.#looks + 1 : 0;
-    // What was said before it fell silent is not said again: nobody knows whether it still holds.
+    // The report from before it fell silent is not counted again: it may not be true any more.
     if (isSilent) return;
     this.#overMs = heapBytes > limit ? this.#overMs + elapsedMs : 0;
     this.#farOverMs = heapBytes > 2 * limit ? this.#farOverMs + elapsedMs : 0;
   }
 
-  /** By how much the process has grown since this worker last returned to its event loop. */
+  /** Bytes by which the process has grown since this worker last returned to its event loop. */
   get grownBytes(): number {
     return Math.max(0, this.#residentNow - this.#residentThen);
   }
 
-  /** More than the limit: it is to be replaced. */
+  /** It holds more than the limit: it is to be replaced, and may finish its sessions. */
   get isMuch(): boolean {
     return this.#overMs >= MEMORY_MS;
   }
 
-  /** It is to be ended, whatever it has at hand. */
+  /** It holds so much that it is to be ended at once. */
   get isTooMuch(): boolean {
     return this.#farOverMs >= MEMORY_MS || this.#looks > 1;
   }
 
-  /** Another worker was ended for its memory: whether this one is over all bounds is found by new looks. */
+  /** Another worker was ended for its memory: the growth of the process counts against this worker from new looks only. */
   lookAgain(): void {
     this.#looks = 0;
   }

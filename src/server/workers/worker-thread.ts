@@ -1,78 +1,79 @@
 /**
- * The thread behind a worker: starts it, turns its messages into calls, and ends it within a bound. What a worker is
- * for is not known here.
+ * The thread behind a worker: starts it, turns its messages into calls, and ends it within a time limit. The purpose of a
+ * worker is not known here.
  */
 import type { FromWorker, ToWorker } from "../../shared/messages.ts";
 import { sizeOf } from "../../shared/outbox.ts";
 import { NATIVE_MS } from "../policy.ts";
 import { within } from "../../shared/within.ts";
+import { Life, THREAD_TRANSITIONS, type ThreadState } from "./life.ts";
 
 export interface WorkerEvents {
   message(message: FromWorker): void;
-  /** The thread is gone, asked to or not. Called once. */
+  /** The thread has ended, asked to or not. Called once. */
   gone(reason: string): void;
 }
 
-/** A worker is told after so much of its text has been taken. */
-const TAKEN_AT_ONCE = 64 * 1024;
+/** A worker is told how much of its text was taken each time that so much has been. */
+const TAKEN_BYTES = 64 * 1024;
 
 export class WorkerThread {
-  readonly #worker: Worker;
-  readonly #gone = Promise.withResolvers<void>();
-  /** Threads that were told to end and have not: each is in a native call that has not returned. */
+  /** Number of threads that are stuck: each is in a native call that has not returned. */
   static stuck = 0;
-  /** Threads that were told to end and have not yet, stuck or not. */
+  /** Number of threads that were told to end and have not yet, stuck or not. */
   static ending = 0;
-  #isEnding = false;
-  #isStuck = false;
-  /** Text that it sent and has not been told of. */
-  #takenText = 0;
-  #isGone = false;
+  readonly #worker: Worker;
+  readonly #life = new Life<ThreadState>("a thread", THREAD_TRANSITIONS, "running");
+  readonly #gone = Promise.withResolvers<void>();
+  /** Text that it has sent since it was last told how much was taken. */
+  #takenBytes = 0;
   #reason = "it ended by itself";
 
   constructor(url: URL, events: WorkerEvents) {
-    // By itself a worker gets the environment that the process began with, not the one it has now.
+    // By default a worker gets the environment that the process began with, not the one it has now.
     this.#worker = new Worker(url.href, { env: { ...process.env } as Record<string, string> });
     this.#worker.onmessage = (event: MessageEvent<FromWorker>) => {
       events.message(event.data);
-      this.#takenText += sizeOf(event.data);
-      if (this.#takenText < TAKEN_AT_ONCE) return;
-      this.post({ kind: "taken", size: this.#takenText });
-      this.#takenText = 0;
+      this.#takenBytes += sizeOf(event.data);
+      if (this.#takenBytes < TAKEN_BYTES) return;
+      this.post({ kind: "taken", size: this.#takenBytes });
+      this.#takenBytes = 0;
     };
     this.#worker.onerror = (event) => {
       event.preventDefault();
       this.#reason = event.message.split("\n")[0] ?? "an error";
     };
     this.#worker.addEventListener("close", () => {
-      if (this.#isGone) return;
-      this.#isGone = true;
-      if (this.#isStuck) WorkerThread.stuck -= 1;
-      if (this.#isEnding) WorkerThread.ending -= 1;
+      if (this.isGone) return;
+      if (this.#life.is("stuck")) WorkerThread.stuck -= 1;
+      if (this.#life.is("ending", "stuck")) WorkerThread.ending -= 1;
+      this.#life.to("gone");
       this.#gone.resolve();
       events.gone(this.#reason);
     });
   }
 
   get isGone(): boolean {
-    return this.#isGone;
+    return this.#life.is("gone");
   }
 
   post(message: ToWorker): void {
-    if (!this.#isGone) this.#worker.postMessage(message);
+    if (!this.isGone) this.#worker.postMessage(message);
   }
 
-  /** Ends the thread; settles when it is gone, or after {@link NATIVE_MS}: a blocking native call cannot be ended. */
+  /** Ends the thread; settles when it has ended, or after {@link NATIVE_MS}: a blocking native call cannot be ended. */
   async terminate(): Promise<void> {
-    if (this.#isGone || this.#isStuck) return;
-    if (!this.#isEnding) WorkerThread.ending += 1;
-    this.#isEnding = true;
-    // Its promise settles before the thread is gone and has been seen to hang: the close event is what counts.
+    if (this.#life.is("running")) {
+      this.#life.to("ending");
+      WorkerThread.ending += 1;
+    }
+    if (!this.#life.is("ending")) return;
+    // The promise of `terminate` settles before the thread has ended, and may never settle: only the close event counts.
     this.#worker.terminate();
     await within(this.#gone.promise, NATIVE_MS);
     // Another call may have waited for the same end.
-    if (this.#isGone || this.#isStuck) return;
-    this.#isStuck = true;
+    if (!this.#life.is("ending")) return;
+    this.#life.to("stuck");
     WorkerThread.stuck += 1;
   }
 }
