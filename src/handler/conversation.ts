@@ -24,7 +24,7 @@ import { Reporter, type ReportSource, type AppliedVerdict } from "./reporter.ts"
 import { sendChanges } from "./message/send-changes.ts";
 import type { Address } from "./types.ts";
 import { UnreturnedVerdicts } from "./unreturned.ts";
-import { type Decision, made, plainDecision, textDecision, verdictIn } from "./verdict.ts";
+import { type EncodedVerdict, made, plainVerdict, verdictWithText, verdictIn } from "./verdict.ts";
 
 /** What a conversation needs from whoever owns its socket. */
 export interface ConversationHost extends Clock {
@@ -52,15 +52,15 @@ export interface ConversationHost extends Clock {
   readonly arrivedAt: number;
 }
 
-const ACCEPT = plainDecision("accept");
-const FALLBACK_DECISIONS: Readonly<Record<Exclude<Fallback, "continue">, Decision>> = {
+const ACCEPT = plainVerdict("accept");
+const FALLBACK_VERDICTS: Readonly<Record<Exclude<Fallback, "continue">, EncodedVerdict>> = {
   accept: ACCEPT,
-  reject: plainDecision("reject"),
-  tempfail: plainDecision("tempfail"),
+  reject: plainVerdict("reject"),
+  tempfail: plainVerdict("tempfail"),
 };
 
 /** For a message whose body is larger than `limits.body`: RFC 5321 4.2.2, RFC 3463 3.4. */
-const TOO_LARGE = textDecision("reject", "552 5.3.4 Message too big");
+const TOO_LARGE = verdictWithText("reject", "552 5.3.4 Message too big");
 
 /** A filter that is left out when the packets that began a session are replayed: it failed in them, or its part is over. */
 export interface SkippedFilter {
@@ -86,7 +86,7 @@ interface Waiting {
   readonly part: FilterPart;
   readonly phase: EventPhase;
   /** What it made before it was awaited, if it gives no other; null if it made none. */
-  readonly unreturned: Decision | null;
+  readonly unreturned: EncodedVerdict | null;
   /** Who and what it was about, once it is waited for no longer: what it still says is about that. */
   subject: Subject | null;
 }
@@ -163,7 +163,7 @@ export class Conversation implements SessionSource, ReportSource {
 
   /** The plain code of a verdict that was found and is still to be given, or to be given again; 0 if there is none. */
   get standing(): number {
-    return this.#deferred === null ? this.session.standing : plainCodeOf(this.#deferred.decision.packet);
+    return this.#deferred === null ? this.session.standing : plainCodeOf(this.#deferred.verdict.packet);
   }
 
   /**
@@ -341,7 +341,7 @@ export class Conversation implements SessionSource, ReportSource {
       if (this.session.isReplay && this.#isSkipped(part)) continue;
       this.#host.calling(phase, step.filter);
       let result: unknown;
-      let decision: Decision | null = null;
+      let verdict: EncodedVerdict | null = null;
       const { count } = made;
       try {
         result = this.#call(step, part.session, phase);
@@ -349,16 +349,16 @@ export class Conversation implements SessionSource, ReportSource {
           if (made.count !== count) this.#notReturned(part, phase, made.last);
           continue;
         }
-        if (!isPromise(result)) decision = verdictIn(result, phase);
+        if (!isPromise(result)) verdict = verdictIn(result, phase);
       } catch (error) {
         if (this.#fail(part, phase, "error", error)) return;
         continue;
       }
-      if (decision === null) {
+      if (verdict === null) {
         this.#wait(index, part, phase, result, made.count === count ? null : made.last);
         return;
       }
-      if (this.#apply(part, phase, decision)) return;
+      if (this.#apply(part, phase, verdict)) return;
     }
     this.#finish(phase);
   }
@@ -408,9 +408,9 @@ export class Conversation implements SessionSource, ReportSource {
     }
   }
 
-  #notReturned({ filter }: FilterPart, phase: EventPhase, decision: Decision): void {
+  #notReturned({ filter }: FilterPart, phase: EventPhase, verdict: EncodedVerdict): void {
     this.#unreturned ??= new UnreturnedVerdicts();
-    this.#unreturned.add({ filter, phase, decision });
+    this.#unreturned.add({ filter, phase, verdict });
   }
 
   #reportUnreturned(isSession: boolean): void {
@@ -421,12 +421,12 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /** Applies the verdict of a handler, which its phase has; true if that ends the phase. */
-  #apply(part: FilterPart, phase: EventPhase, decision: Decision): boolean {
-    this.#unreturned?.returned(decision, part.filter);
-    const { origin } = decision;
+  #apply(part: FilterPart, phase: EventPhase, verdict: EncodedVerdict): boolean {
+    this.#unreturned?.returned(verdict, part.filter);
+    const { origin } = verdict;
     const { filter } = part;
     const recipient = this.recipientAtHand;
-    return this.#decide({ decision, filter, phase: phase.name, recipient, isFallback: false, origin }, part, phase);
+    return this.#decide({ verdict, filter, phase: phase.name, recipient, isFallback: false, origin }, part, phase);
   }
 
   /** A handler failed: its changes are dropped, and the configured fallback is its verdict. True if that ends the phase. */
@@ -438,17 +438,17 @@ export class Conversation implements SessionSource, ReportSource {
     this.#reporter.failure(cause, filter, phase, error, decides ? fallback : "none");
     if (decides && !filter.isObserved) this.#countFallback();
     if (!decides || fallback === "continue") return false;
-    const decision = FALLBACK_DECISIONS[fallback];
+    const verdict = FALLBACK_VERDICTS[fallback];
     const recipient = this.recipientAtHand;
-    const ruling: AppliedVerdict = { decision, filter, phase: phase.name, recipient, isFallback: true, origin: error };
-    return this.#decide(ruling, part, phase);
+    const applied: AppliedVerdict = { verdict, filter, phase: phase.name, recipient, isFallback: true, origin: error };
+    return this.#decide(applied, part, phase);
   }
 
   /** Applies a verdict that the phase has; true if it ends the phase for all filters. */
-  #decide(ruling: AppliedVerdict, part: FilterPart, phase: EventPhase): boolean {
+  #decide(applied: AppliedVerdict, part: FilterPart, phase: EventPhase): boolean {
     const { filter } = part;
-    const { decision } = ruling;
-    const { kind } = decision;
+    const { verdict } = applied;
+    const { kind } = verdict;
     const ofConnection = phase.scope === "connection";
     const ofRecipient = phase.scope === "recipient" && kind !== "discard";
     // The mail server's own rejection of a recipient stands, whatever a filter says of it (8.4).
@@ -465,26 +465,26 @@ export class Conversation implements SessionSource, ReportSource {
     if (filter.isObserved) {
       // What it would have ended is over for this filter; a refused recipient or command ends nothing.
       if (phase.scope !== "none" && !ofRecipient) part.done = ofConnection ? "connection" : "message";
-      this.#reporter.verdict(ruling, ofConnection ? "connection" : ofRecipient ? "recipient" : "message");
+      this.#reporter.verdict(applied, ofConnection ? "connection" : ofRecipient ? "recipient" : "message");
       return false;
     }
     if (ofConnection) {
-      this.#refuseConnection(ruling);
+      this.#refuseConnection(applied);
       return true;
     }
     if (phase.scope === "none") {
-      this.session.answer(decision.packet);
+      this.session.answer(verdict.packet);
       return true;
     }
     if (ofRecipient && !this.#isSimulated) {
-      this.#reporter.verdict(ruling, "recipient");
-      this.#count("recipientsRefused", ruling);
-      this.session.answer(decision.packet);
+      this.#reporter.verdict(applied, "recipient");
+      this.#count("recipientsRefused", applied);
+      this.session.answer(verdict.packet);
       this.message!.dropRecipient();
       this.#letLeave();
       return true;
     }
-    this.#decideMessage(ruling, !ofRecipient);
+    this.#decideMessage(applied, !ofRecipient);
     return true;
   }
 
@@ -496,10 +496,10 @@ export class Conversation implements SessionSource, ReportSource {
     if (this.session.untaken > 0) this.#host.flush();
   }
 
-  #refuseConnection(ruling: AppliedVerdict): void {
-    this.#reporter.verdict(ruling, "connection");
-    if (ruling.decision.kind !== "accept") this.#count("connectionsRefused", ruling);
-    this.session.decideConnection(ruling.decision.packet);
+  #refuseConnection(applied: AppliedVerdict): void {
+    this.#reporter.verdict(applied, "connection");
+    if (applied.verdict.kind !== "accept") this.#count("connectionsRefused", applied);
+    this.session.decideConnection(applied.verdict.packet);
   }
 
   #count(counter: WorkerCounter, { isFallback }: AppliedVerdict): void {
@@ -520,23 +520,23 @@ export class Conversation implements SessionSource, ReportSource {
    * A verdict on the message, given now if the event at hand can carry it, else as soon as one can.
    * @param fitsReply the event's reply would be about the message, not about a recipient
    */
-  #decideMessage(ruling: AppliedVerdict, fitsReply: boolean): void {
+  #decideMessage(applied: AppliedVerdict, fitsReply: boolean): void {
     if (fitsReply && this.session.wantsReply) {
-      this.#deliver(ruling);
+      this.#deliver(applied);
       return;
     }
-    this.#deferred = ruling;
+    this.#deferred = applied;
     this.session.proceed();
   }
 
-  #deliver(ruling: AppliedVerdict): void {
-    if (ruling.decision.kind === "accept") this.#reportObserved();
-    if (ruling.decision.kind !== "accept" || this.#host.reportsAccepted) this.#reporter.verdict(ruling, "message");
-    if (ruling.decision.kind !== "skip") {
+  #deliver(applied: AppliedVerdict): void {
+    if (applied.verdict.kind === "accept") this.#reportObserved();
+    if (applied.verdict.kind !== "accept" || this.#host.reportsAccepted) this.#reporter.verdict(applied, "message");
+    if (applied.verdict.kind !== "skip") {
       this.#host.count("messages");
-      this.#count(VERDICT_COUNTER[ruling.decision.kind], ruling);
+      this.#count(VERDICT_COUNTER[applied.verdict.kind], applied);
     }
-    this.session.decideMessage(ruling.decision.packet);
+    this.session.decideMessage(applied.verdict.packet);
     this.#forgetMessage();
   }
 
@@ -549,10 +549,10 @@ export class Conversation implements SessionSource, ReportSource {
     if (!this.#overLimit) this.#reporter.failure("limit", null, phase, new RangeError(what), onError);
     this.#overLimit = true;
     if (onError === "continue" || phase.scope === "none") return false;
-    const decision = FALLBACK_DECISIONS[onError];
-    const ruling = ownVerdict(decision, phase, true, this.recipientAtHand);
-    if (phase.scope === "connection") this.#refuseConnection(ruling);
-    else this.#decideMessage(ruling, phase.scope === "message" || onError === "accept");
+    const verdict = FALLBACK_VERDICTS[onError];
+    const applied = ownVerdict(verdict, phase, true, this.recipientAtHand);
+    if (phase.scope === "connection") this.#refuseConnection(applied);
+    else this.#decideMessage(applied, phase.scope === "message" || onError === "accept");
     return true;
   }
 
@@ -692,7 +692,7 @@ export class Conversation implements SessionSource, ReportSource {
     return macros.get("i") !== undefined && (macros.get("v") ?? "").startsWith("Postfix");
   }
 
-  #wait(index: number, part: FilterPart, phase: EventPhase, promise: unknown, unreturned: Decision | null): void {
+  #wait(index: number, part: FilterPart, phase: EventPhase, promise: unknown, unreturned: EncodedVerdict | null): void {
     const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
     const waiting: Waiting = { index, part, phase, unreturned, subject: null };
     if (phase === PHASES.body) this.session.framer.lend();
@@ -748,13 +748,13 @@ export class Conversation implements SessionSource, ReportSource {
   /** Takes what a handler has given in the end; true if that ends the phase. */
   #take(part: FilterPart, phase: EventPhase, value: unknown): boolean {
     if (value === undefined) return false;
-    let decision: Decision;
+    let verdict: EncodedVerdict;
     try {
-      decision = verdictIn(value, phase);
+      verdict = verdictIn(value, phase);
     } catch (error) {
       return this.#fail(part, phase, "error", error);
     }
-    return this.#apply(part, phase, decision);
+    return this.#apply(part, phase, verdict);
   }
 
   #stopWaiting(): void {
@@ -784,14 +784,14 @@ export class Conversation implements SessionSource, ReportSource {
   }
 }
 
-/** A ruling that no filter made. */
+/** A verdict that no filter made. */
 function ownVerdict(
-  decision: Decision,
+  verdict: EncodedVerdict,
   { name }: EventPhase,
   isFallback: boolean,
   recipient: Address | null = null,
 ): AppliedVerdict {
-  return { decision, filter: null, phase: name, recipient, isFallback, origin: null };
+  return { verdict, filter: null, phase: name, recipient, isFallback, origin: null };
 }
 
 /** Whether it is to be awaited. Reading it may run code of the handler's, and throw. */

@@ -12,7 +12,7 @@ import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts"
 import { describeThrown, type Site, siteOf } from "./site.ts";
 import type { Address } from "./types.ts";
 import type { Unreturned } from "./unreturned.ts";
-import type { Decision } from "./verdict.ts";
+import type { EncodedVerdict } from "./verdict.ts";
 import type { Phase } from "../protocol/phases.ts";
 
 /** What reports are made from. */
@@ -32,7 +32,7 @@ export interface ReportSource {
 
 /** A verdict with where it comes from. */
 export interface AppliedVerdict {
-  readonly decision: Decision;
+  readonly verdict: EncodedVerdict;
   /** Null for a limit, and for a message that no filter has anything left to do with. */
   readonly filter: ChainFilter | null;
   readonly phase: Phase;
@@ -65,19 +65,19 @@ export class Reporter {
   }
 
   verdict(
-    { decision, filter, phase, recipient, isFallback, origin }: AppliedVerdict,
+    { verdict, filter, phase, recipient, isFallback, origin }: AppliedVerdict,
     scope: VerdictReport["scope"],
   ): void {
-    if (decision.kind === "skip") return;
+    if (verdict.kind === "skip") return;
     this.#sink.report({
       ...this.subject(recipient),
       kind: "verdict",
-      verdict: decision.kind,
+      verdict: verdict.kind,
       scope,
       filter: filter?.loaded.name ?? null,
       phase,
       site: filter === null ? null : placeOf(origin, filter, phase),
-      reply: decision.reply,
+      reply: verdict.reply,
       reason: null,
       isFallback,
       isObserved: filter?.isObserved ?? false,
@@ -128,14 +128,14 @@ export class Reporter {
     });
   }
 
-  unreturned({ decision, filter, phase }: Unreturned): void {
+  unreturned({ verdict, filter, phase }: Unreturned): void {
     this.#sink.report({
       ...this.subject(),
       kind: "warning",
-      verdict: decision.kind,
+      verdict: verdict.kind,
       filter: filter.loaded.name,
       phase: phase.name,
-      site: placeOf(decision.origin, filter, phase.name),
+      site: placeOf(verdict.origin, filter, phase.name),
     });
   }
 

@@ -5,13 +5,13 @@
 import { isOfMessage } from "../protocol/phases.ts";
 import type { EventPhase } from "../protocol/session.ts";
 import type { ChainFilter } from "./chain.ts";
-import { type Decision, isShared, placeNext } from "./verdict.ts";
+import { type EncodedVerdict, isShared, placeNext } from "./verdict.ts";
 
 /** A call, and the last verdict that it made. */
 export interface Unreturned {
   readonly filter: ChainFilter;
   readonly phase: EventPhase;
-  readonly decision: Decision;
+  readonly verdict: EncodedVerdict;
 }
 
 /** More of one message are not remembered. */
@@ -21,14 +21,14 @@ export class UnreturnedVerdicts {
   #calls: Unreturned[] = [];
 
   add(call: Unreturned): void {
-    if (isShared(call.decision)) placeNext();
+    if (isShared(call.verdict)) placeNext();
     if (this.#calls.length < MAX) this.#calls.push(call);
   }
 
   /** A handler of `filter` has returned this one. */
-  returned(decision: Decision, filter: ChainFilter): void {
+  returned(verdict: EncodedVerdict, filter: ChainFilter): void {
     this.#calls = this.#calls.filter(
-      (call) => call.decision !== decision || (isShared(decision) && call.filter !== filter),
+      (call) => call.verdict !== verdict || (isShared(verdict) && call.filter !== filter),
     );
   }
 

@@ -27,7 +27,7 @@ const PLAIN: Readonly<Record<VerdictKind, PlainReply>> = {
 };
 
 /** A verdict with what it is on the wire. Internal: handlers see {@link Verdict}. */
-export interface Decision {
+export interface EncodedVerdict {
   readonly kind: VerdictKind;
   /** The SMTP reply, null for the mail server's own text. */
   readonly reply: ReplyText | null;
@@ -37,7 +37,7 @@ export interface Decision {
   readonly origin: Error | null;
 }
 
-class DecisionValue implements Decision {
+class VerdictValue implements EncodedVerdict {
   readonly [BRAND] = true;
   /** Only a value that this module made has it: no proxy and no heir of one. */
   // oxlint-disable-next-line no-unused-private-class-members -- `#isOurs in value` is its use
@@ -55,7 +55,7 @@ class DecisionValue implements Decision {
     Object.freeze(this);
   }
 
-  static isOurs(value: object): value is DecisionValue {
+  static isOurs(value: object): value is VerdictValue {
     return #isOurs in value;
   }
 }
@@ -66,58 +66,58 @@ class DecisionValue implements Decision {
  *
  * @throws UsageError PMILTER_ERR_VERDICT for a value that is no verdict, and for one that the phase does not have
  */
-export function verdictIn(value: unknown, phase: PhaseInfo): Decision {
-  const decision = typeof value === "object" && value !== null ? decisionOf(value) : null;
-  if (decision === null) {
+export function verdictIn(value: unknown, phase: PhaseInfo): EncodedVerdict {
+  const verdict = typeof value === "object" && value !== null ? encodedIn(value) : null;
+  if (verdict === null) {
     const expected = "expected nothing or a verdict such as reject()";
     throw new UsageError("PMILTER_ERR_VERDICT", `the ${phase.name} handler returned ${typeof value}, ${expected}`);
   }
-  if (phase.verdicts.includes(decision.kind)) return decision;
+  if (phase.verdicts.includes(verdict.kind)) return verdict;
   const error = new UsageError(
     "PMILTER_ERR_VERDICT",
-    `${decision.kind}() is no verdict of phase ${phase.name}; it has ${phase.verdicts.join(", ") || "none"}`,
+    `${verdict.kind}() is no verdict of phase ${phase.name}; it has ${phase.verdicts.join(", ") || "none"}`,
   );
-  if (decision.origin !== null) Object.defineProperty(error, "stack", { value: decision.origin.stack });
+  if (verdict.origin !== null) Object.defineProperty(error, "stack", { value: verdict.origin.stack });
   throw error;
 }
 
 /** Null if the value is no verdict. */
-function decisionOf(value: object): Decision | null {
-  if (DecisionValue.isOurs(value)) return value;
-  return BRAND in value ? copyOf(value as Partial<Decision>) : null;
+function encodedIn(value: object): EncodedVerdict | null {
+  if (VerdictValue.isOurs(value)) return value;
+  return BRAND in value ? copyOf(value as Partial<EncodedVerdict>) : null;
 }
 
 /** A verdict of another copy of this module: its members are read once and checked as if they were written here. */
-function copyOf({ kind, origin, reply }: Partial<Decision>): Decision {
+function copyOf({ kind, origin, reply }: Partial<EncodedVerdict>): EncodedVerdict {
   if (kind === undefined || !Object.hasOwn(PLAIN, kind)) {
     throw new UsageError("PMILTER_ERR_VERDICT", "the handler returned a verdict of a kind that is not known");
   }
   const text =
     reply == null ? undefined : [`${reply.code} ${reply.enhanced} ${reply.lines[0]}`, ...reply.lines.slice(1)];
-  return decide(kind, text?.join("\n"), origin instanceof Error ? origin : null);
+  return encode(kind, text?.join("\n"), origin instanceof Error ? origin : null);
 }
 
-/** The plain decision of a fallback: no text, no place in a handler. */
-export function plainDecision(kind: VerdictKind): Decision {
-  return new DecisionValue(kind, null, null);
+/** The plain verdict of a fallback: no text, no place in a handler. */
+export function plainVerdict(kind: VerdictKind): EncodedVerdict {
+  return new VerdictValue(kind, null, null);
 }
 
-/** A decision of pmilter's own with a text. */
-export function textDecision(kind: "reject" | "tempfail", text: string): Decision {
-  return decide(kind, text, null);
+/** A verdict of pmilter's own with a text. */
+export function verdictWithText(kind: "reject" | "tempfail", text: string): EncodedVerdict {
+  return encode(kind, text, null);
 }
 
 /**
  * What handlers have made of verdicts in this thread. A call that ends without a verdict, and after which there are more,
  * has made one that it did not return.
  */
-export const made: { count: number; last: Decision } = { count: 0, last: plainDecision("accept") };
+export const made: { count: number; last: EncodedVerdict } = { count: 0, last: plainVerdict("accept") };
 
 function make<K extends VerdictKind>(kind: K, text: string | undefined, origin: Error | null): Verdict<K> {
-  const decision = decide(kind, text, origin);
+  const verdict = encode(kind, text, origin);
   made.count += 1;
-  made.last = decision;
-  return decision as unknown as Verdict<K>;
+  made.last = verdict;
+  return verdict as unknown as Verdict<K>;
 }
 
 /** Runs `make`, whose verdict reaches the chain by another way than being returned. */
@@ -131,7 +131,7 @@ export function withoutCounting<T>(make: () => T): T {
 }
 
 /** @throws UsageError PMILTER_ERR_REPLY_TEXT */
-function decide(kind: VerdictKind, text: string | undefined, origin: Error | null): Decision {
+function encode(kind: VerdictKind, text: string | undefined, origin: Error | null): EncodedVerdict {
   let reply: ReplyText | null = null;
   if (text !== undefined) {
     if (typeof text !== "string") {
@@ -143,14 +143,14 @@ function decide(kind: VerdictKind, text: string | undefined, origin: Error | nul
       throw new UsageError("PMILTER_ERR_REPLY_TEXT", error instanceof Error ? error.message : String(error));
     }
   }
-  return new DecisionValue(kind, reply, origin);
+  return new VerdictValue(kind, reply, origin);
 }
 
 /**
  * Verdicts without a text are constants: they are made for many messages that pass. The first few are made with their place
  * nevertheless, and again after one was not returned, so that the log can say where that was.
  */
-const CONSTANTS = { accept: new DecisionValue("accept", null, null), skip: new DecisionValue("skip", null, null) };
+const CONSTANTS = { accept: new VerdictValue("accept", null, null), skip: new VerdictValue("skip", null, null) };
 const PLACED = 100;
 let placedLeft = PLACED;
 
@@ -160,8 +160,8 @@ export function placeNext(): void {
 }
 
 /** A verdict that is shared by all who give it: nothing tells which call made it. */
-export function isShared(decision: Decision): boolean {
-  return decision === CONSTANTS.accept || decision === CONSTANTS.skip;
+export function isShared(verdict: EncodedVerdict): boolean {
+  return verdict === CONSTANTS.accept || verdict === CONSTANTS.skip;
 }
 
 function plain<K extends keyof typeof CONSTANTS>(kind: K): Verdict<K> {
