@@ -5,7 +5,7 @@
 import { decodeText, LARGE_BYTES } from "../protocol/bytes.ts";
 import { NameCache } from "../protocol/name-cache.ts";
 import type { EventPhase, MilterSession } from "../protocol/session.ts";
-import type { Limits } from "./chain.ts";
+import type { ChainStep, Limits } from "./chain.ts";
 import type { ReceivedMessage } from "./message/received.ts";
 
 /**
@@ -116,6 +116,25 @@ export class PhaseValues {
         this.chunk = chunkOf(bytes, start, end);
         return;
       default:
+    }
+  }
+
+  /** Calls a handler of the phase whose values were read. */
+  call({ filter, handler }: ChainStep, session: unknown, phase: EventPhase): unknown {
+    const { self } = filter.loaded;
+    switch (phase.name) {
+      case "helo":
+      case "unknown":
+        return handler.call(self, session, this.text);
+      case "envfrom":
+      case "envrcpt":
+        return handler.call(self, session, this.text, this.params);
+      case "header":
+        return handler.call(self, session, this.text, this.value);
+      case "body":
+        return handler.call(self, session, this.chunk!);
+      default:
+        return handler.call(self, session);
     }
   }
 }

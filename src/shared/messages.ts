@@ -6,7 +6,7 @@ import type { LogLevel } from "../admin/log-level.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { ConnectionTableLayout } from "./connection-table.ts";
 import type { Need } from "../handler/chain.ts";
-import type { SkippedFilter } from "../handler/conversation.ts";
+import type { SkippedFilter } from "../handler/filter-parts.ts";
 import type { Fallback, FallbackVerdict } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";

@@ -4,7 +4,7 @@
  * Pure: no socket is touched here.
  */
 import { type Fallback, type FallbackVerdict, strictest } from "../../handler/fallback.ts";
-import type { SkippedFilter } from "../../handler/conversation.ts";
+import type { SkippedFilter } from "../../handler/filter-parts.ts";
 import type { SlotRecord } from "../../shared/ledger.ts";
 import { COMMAND, LENGTH_BYTES } from "../../protocol/constants.ts";
 import { PLAIN_REPLIES } from "../../protocol/encode.ts";
