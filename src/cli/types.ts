@@ -4,7 +4,7 @@
  */
 import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { API_TYPES } from "../check/api-types.ts";
+import API_TYPES from "../check/pmilter.d.txt" with { type: "text" };
 import { PlainError } from "../errors.ts";
 import { VERSION } from "../version.ts";
 
