@@ -28,6 +28,7 @@ const ROOMS = [
   "server/control",
   "server/cpu-share.ts",
   "server/server.ts",
+  "error-codes.ts",
   "cli",
   "main.ts",
 ];
