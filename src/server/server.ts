@@ -9,6 +9,7 @@ import { RecurringState, timesInWords } from "../admin/recurring-state.ts";
 import { formatAddress, type ListenAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
+import { needRestart } from "../config/restart.ts";
 import { Counters, type Counts } from "../counters.ts";
 import { Ledger } from "../shared/ledger.ts";
 import { residentBytes } from "../memory.ts";
@@ -661,25 +662,6 @@ function fittingConnections({ server }: Config, log: Log): number {
 
 function workersOf({ server }: Config): number {
   return server.workers === "auto" ? availableParallelism() : server.workers;
-}
-
-/** Keys that only a start reads, by their names in the file. */
-const START_KEYS = {
-  listen: "server.listen",
-  listenBacklog: "server.listen_backlog",
-  socketMode: "server.socket_mode",
-  socketUser: "server.socket_user",
-  socketGroup: "server.socket_group",
-  user: "server.user",
-  group: "server.group",
-  control: "server.control",
-  state: "server.state",
-  maxConnections: "server.max_connections",
-} as const satisfies Partial<Record<keyof Config["server"], string>>;
-
-function needRestart(before: Config, after: Config): string[] {
-  const keys = Object.keys(START_KEYS) as (keyof typeof START_KEYS)[];
-  return keys.filter((key) => !Bun.deepEquals(before.server[key], after.server[key])).map((key) => START_KEYS[key]);
 }
 
 /** What the configuration's reader has to say of it. */
