@@ -32,6 +32,7 @@ import { failureOf, LoadError, type LoadFailure } from "../handler/load-failure.
 import { type CodeName, logLine } from "../handler/log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "../shared/messages.ts";
 import { Outbox } from "../shared/outbox.ts";
+import { within } from "../shared/within.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../load/ruby-scripts.ts";
 import { serveSources } from "../load/serve-sources.ts";
@@ -287,17 +288,6 @@ class Server {
   }
 }
 
-/** @throws Error if it has not settled after `timeoutMs` */
-async function inTime(promise: unknown, timeoutMs: number): Promise<void> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`it was not through after ${timeoutMs / 1000} s`)), timeoutMs);
-  try {
-    await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 /** How each cause of a failure is counted. */
 const FAILURE_COUNTER = { error: "errors", timeout: "timeouts", late: "late", limit: "limits" } as const;
 
@@ -430,7 +420,8 @@ function placeOfStart(file: string): Omit<LoadFailure, "message"> {
 async function stopFilters(chain: Chain): Promise<void> {
   for (const { loaded } of chain.filters) {
     try {
-      await inTime(loaded.stop?.call(loaded.self), STOP_TIMEOUT_MS);
+      const isInTime = await within(loaded.stop?.call(loaded.self), STOP_TIMEOUT_MS);
+      if (!isInTime) throw new Error(`timed out after ${STOP_TIMEOUT_MS / 1000} s`);
     } catch (error) {
       post(failureLog(`filter ${loaded.name} failed at stop`, failureOf(error, "")));
     }

@@ -285,7 +285,7 @@ export const MISTAKES: readonly Mistake[] = [
   {
     name: "an import that never ends",
     code: 'import { defineFilter } from "pmilter";\nawait new Promise(() => {});\nexport default defineFilter({ eom() {} });\n',
-    says: /it was not through after 10 s/,
+    says: /timed out after 10 s/,
   },
   {
     name: "a start() that fails",
@@ -295,12 +295,12 @@ export const MISTAKES: readonly Mistake[] = [
   {
     name: "a start() that never ends",
     code: filter("", "  start() { // here\n    return new Promise<void>(() => {});\n  },\n  eom() {},"),
-    says: /start\(\) of filter handler failed: it was not through after 10 s/,
+    says: /start\(\) of filter handler failed: timed out after 10 s/,
   },
   {
     name: "a start() that blocks",
     code: filter("", "  start() { // here\n    for (;;) {}\n  },\n  eom() {},"),
-    says: /start\(\) of filter handler failed: it was not through after 10 s/,
+    says: /start\(\) of filter handler failed: timed out after 10 s/,
   },
   {
     name: "an option of another type",

@@ -323,7 +323,7 @@ describe("master_exit_handler", () => {
     await Bun.write(file, text);
     const worker = new URL("../../src/worker/entry.ts", import.meta.url);
     await expect(callHandler(worker, file, null, { timeoutMs: 300 }, () => {})).rejects.toThrow(
-      /exit\.ts: it was not through after 0\.3 s/,
+      /exit\.ts: timed out after 0\.3 s/,
     );
   });
 });

@@ -105,7 +105,7 @@ async function runTask(
 ): Promise<Answer> {
   const answer = Promise.withResolvers<Answer>();
   const fail = (failure: LoadFailure) => answer.reject(new LoadError(failure, undefined));
-  const seconds = (ms: number) => `it was not through after ${ms / 1000} s`;
+  const seconds = (ms: number) => `timed out after ${ms / 1000} s`;
   let timer = setTimeout(() => fail({ file, line: 0, column: 0, message: seconds(timeoutMs) }), timeoutMs);
   const thread = new WorkerThread(workerUrl, {
     message(message) {
