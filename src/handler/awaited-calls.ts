@@ -1,6 +1,6 @@
 /**
- * The handler that a conversation awaits: its time, the progress that is sent meanwhile, and what comes when it settles.
- * At most one is awaited at a time.
+ * The handler that a conversation awaits: its time limit, the progress that is sent meanwhile, and its result. At most
+ * one is awaited at a time.
  */
 import { ACTION } from "../protocol/constants.ts";
 import { PLAIN_REPLIES, type ReplyWriter } from "../protocol/encode.ts";
@@ -20,7 +20,8 @@ export interface AwaitingHost extends Clock {
   failed(error: unknown): void;
   /**
    * The handler that was called is awaited; other connections go on meanwhile.
-   * @param alreadyMs what was waited for this phase elsewhere; null if another handler of it was awaited here before
+   * @param alreadyMs milliseconds that the mail server waited for this phase elsewhere; null if another handler of the
+   *   phase was awaited here before
    */
   suspended(alreadyMs: number | null): void;
 }
@@ -33,20 +34,20 @@ export interface AwaitedCall {
   readonly phase: EventPhase;
   /** The verdict that it made before it was awaited, in case it returns none; null if it made none. */
   readonly unreturned: EncodedVerdict | null;
-  /** What it was about, once it is no longer waited for: a failure that comes later is about the same. */
+  /** Subject of a failure that comes after the conversation has stopped waiting; null until then. */
   subject: Subject | null;
 }
 
 /** How an awaited handler ended. */
 export type Ending = "value" | "error" | "timeout";
 
-/** What these calls need of their conversation. */
+/** The parts of a conversation that these calls need. */
 export interface AwaitingSource {
   readonly session: MilterSession;
   readonly policy: ChainPolicy;
   readonly writer: ReplyWriter;
   readonly host: AwaitingHost;
-  /** A call has ended; it may be one that is no longer waited for. */
+  /** A call has ended, perhaps after the conversation has stopped waiting for it. */
   settled(call: AwaitedCall, how: Ending, value: unknown): void;
 }
 
@@ -64,7 +65,7 @@ export class AwaitedCalls {
     return this.#current;
   }
 
-  /** @param alreadyMs what the mail server has waited elsewhere for the reply to this event */
+  /** @param alreadyMs milliseconds that the mail server has waited elsewhere for the reply to this event */
   begin(call: AwaitedCall, promise: unknown, alreadyMs: number): void {
     const { host, policy, session } = this.#source;
     const { filter } = call.part;
@@ -77,8 +78,9 @@ export class AwaitedCalls {
       this.#settle(call, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
     });
     if (isEom) this.#keepProgress();
-    // Any object with a `then` may be awaited. A promise that is resolved with it takes in what it throws, and asks it to
-    // call back only once this phase has been left; Promise.resolve() and await run code of its own here.
+    // Any object with a `then` may be awaited. A promise that is resolved with it turns an exception of its code into a
+    // rejection, and calls its `then` only after this phase has been left; Promise.resolve() and await would run its
+    // code here.
     new Promise((resolve) => resolve(promise)).then(
       (value) => this.#settle(call, "value", value),
       (error: unknown) => this.#settle(call, "error", error),
@@ -109,9 +111,10 @@ export class AwaitedCalls {
   }
 
   /**
-   * Adapts the time to what was read behind the awaited handler. Content handlers run without a reply; but once the end of
-   * the message is read the mail server waits for them too, within the time of `eom`. While reading is paused before that,
-   * the end may be unread, so what is queued has the time of one phase in all (Sendmail waits 10 s).
+   * Adapts the time limit to the packets that were read behind the awaited handler. Content handlers run without a
+   * reply; but once the end of the message is read the mail server waits for them too, within the time of `eom`. While
+   * reading is paused before that, the end may be unread, so all queued packets together have the time of one phase
+   * (Sendmail waits 10 s).
    */
   foresee(isReadingPaused: boolean): void {
     const { policy, session } = this.#source;
@@ -126,7 +129,7 @@ export class AwaitedCalls {
     this.#deadline.backlog(null);
   }
 
-  /** A call has ended. No caller catches what is thrown here. */
+  /** A call has ended. No caller catches exceptions here. */
   #settle(call: AwaitedCall, how: Ending, value: unknown): void {
     try {
       this.#source.settled(call, how, value);

@@ -26,9 +26,9 @@ import type { Address } from "./types.ts";
 import { UnreturnedVerdicts } from "./unreturned.ts";
 import { type EncodedVerdict, made, plainVerdict, verdictIn, verdictWithText } from "./verdict.ts";
 
-/** What a conversation needs from the owner of its socket. */
+/** The owner of a conversation's socket, as the conversation needs it. */
 export interface ConversationHost extends AwaitingHost {
-  /** The awaited handler is through: call `pump`, then send what the writer has. */
+  /** The awaited handler has settled: call `pump`, then send the writer's bytes. */
   resume(): void;
   report(report: Report): void;
   /** Something happened that is counted. */
@@ -39,7 +39,7 @@ export interface ConversationHost extends AwaitingHost {
   readonly isTurnOver: boolean;
   /** Whether reports of messages that all filters let pass are wanted: most messages are such. */
   readonly reportsAccepted: boolean;
-  /** When what is being worked on came, on the clock of `now`. */
+  /** When the bytes at hand arrived, on the clock of `now`. */
   readonly arrivedAt: number;
 }
 
@@ -74,7 +74,7 @@ export class Conversation implements SessionSource, ReportSource {
   #isRejectedRecipient = false;
   /** Null until it is first read. */
   #isSendmail: boolean | null = null;
-  /** The recipient at hand is not kept past its phase: it was rejected, or is one too many. */
+  /** The recipient at hand is not kept past its phase: it was rejected, or is over the limit. */
   #isPassingRecipient = false;
   /** The verdict on the message, where no reply could carry it when it was found. */
   #pending: AppliedVerdict | null = null;
@@ -91,7 +91,7 @@ export class Conversation implements SessionSource, ReportSource {
   /** Made when a call did not return the verdict that it had made. */
   #unreturned: UnreturnedVerdicts | null = null;
   #isHungUp = false;
-  /** What the mail server has waited elsewhere for the reply that is to be given first. */
+  /** Milliseconds that the mail server has waited elsewhere for the first reply of this conversation. */
   #waitedMs = 0;
 
   constructor(chain: Chain, writer: ReplyWriter, host: ConversationHost) {
@@ -156,7 +156,10 @@ export class Conversation implements SessionSource, ReportSource {
     return false;
   }
 
-  /** The connection is gone or about to go: `abort` and `close` handlers run, whatever was awaited is left behind. */
+  /**
+   * The connection is gone or about to go: `abort` and `close` handlers run, an awaited handler is waited for no
+   * longer.
+   */
   hangUp(): void {
     if (this.#isHungUp) return;
     this.#isHungUp = true;
@@ -164,7 +167,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.pump();
   }
 
-  // What sessions read: see `SessionSource`.
+  // Read by sessions: see `SessionSource`.
   get client(): Client {
     return this.session.client;
   }
@@ -180,7 +183,7 @@ export class Conversation implements SessionSource, ReportSource {
   get hasHeaders(): boolean {
     return (this.session.options.protocol & PHASES.header.no) === 0;
   }
-  /** Postfix says `Postfix 3.7.11`, Sendmail its bare version; what says nothing is taken for neither. */
+  /** Postfix says `Postfix 3.7.11`, Sendmail its bare version. Without a version it is neither. */
   get isSendmail(): boolean {
     return (this.#isSendmail ??= /^\d/.test(this.session.macros.get("v") ?? ""));
   }
@@ -219,13 +222,13 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /**
-   * Takes in what the event brings.
+   * Takes the event's values in.
    * @returns the limit that it passed, or null
    */
   #takeIn(phase: EventPhase): string | null {
     const { session } = this;
     const concernsMessage = isOfMessage(phase);
-    // A mail server that left MAIL out, as it may have been told to, opens the message with what it sends.
+    // A mail server that left MAIL out, as it may have been told to, opens the message with its first command.
     if (concernsMessage) this.message ??= new ReceivedMessage();
     let problem: string | null = null;
     switch (phase) {
@@ -277,8 +280,8 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /**
-   * The verdict on the message is known: it is sent with the first reply that can carry it. No filter sees what comes until
-   * then; the log names it.
+   * The verdict on the message is known: it is sent with the first reply that can carry it. No filter sees the packets
+   * until then; the log names their values.
    */
   #passUnseen(phase: EventPhase, pending: AppliedVerdict): void {
     const message = this.message!;
@@ -288,12 +291,12 @@ export class Conversation implements SessionSource, ReportSource {
     else this.session.proceed();
   }
 
-  /** The recipient at hand is one that the mail server itself rejects. */
+  /** The mail server itself rejects the recipient at hand. */
   #isRejectedByServer(): boolean {
     return this.#chain.wantsRejected && this.session.macros.get("{rcpt_mailer}") === "error";
   }
 
-  /** Runs the handlers of a phase from the step at `from` on, until one ends it or has to be awaited. */
+  /** Runs the handlers of a phase from the step at `from` on, until a handler ends the phase or has to be awaited. */
   #run(phase: EventPhase, from: number): void {
     const steps = this.#chain.steps[phase.index]!;
     for (let index = from; index < steps.length; index++) {
@@ -376,7 +379,7 @@ export class Conversation implements SessionSource, ReportSource {
     return placeOf(phase, this.#isRejectedRecipient, this.#isLocal);
   }
 
-  /** Does what a verdict decides; true if that ends the phase for all filters. */
+  /** Carries a verdict out; true if that ends the phase for all filters. */
   #carryOut(applied: AppliedVerdict, { decides, waits }: Effect): boolean {
     switch (decides) {
       case null:
@@ -397,8 +400,8 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /**
-   * A verdict leaves before the handlers of what was read behind it run: should they be lost, it is given all the same. Few
-   * mail servers pipeline.
+   * Sends a verdict before the handlers of packets behind it run, so that it is sent even if this worker is lost in
+   * them. Few mail servers pipeline.
    */
   #letLeave(): void {
     if (this.session.untaken > 0) this.#host.flush();
@@ -419,13 +422,13 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   #count(counter: WorkerCounter, { isFallback }: AppliedVerdict): void {
-    // What is replayed was counted where it was first decided.
+    // Replayed packets were counted where they were first decided.
     if (this.session.isReplay) return;
     this.#host.count(counter);
     if (isFallback) this.#host.count("fallbacks");
   }
 
-  /** However many handlers fail in a message: it is one that got a fallback. */
+  /** A message counts once, however many of its handlers fail. */
   #countFallback(): void {
     if (this.#hasFallback || this.session.isReplay) return;
     this.#hasFallback = true;
@@ -457,7 +460,8 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /**
-   * A limit of the configuration is passed: its fallback is a verdict on the message (on the connection, before one).
+   * A limit of the configuration is passed: its fallback is a verdict on the message, or before a message on the
+   * connection.
    * @returns true if that ends the phase
    */
   #passLimit(phase: EventPhase, what: string): boolean {
@@ -471,8 +475,8 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /**
-   * The body is larger than what may be collected. It is as large when the client sends it again, so the message is
-   * refused for good, whatever `on_error` says; not for filters that only observe, whose part in it is over.
+   * The body is larger than may be collected. It would be as large the next time, so the message is refused
+   * permanently, whatever `on_error` says. Filters that only observe refuse nothing: their part in the message ends.
    * @returns true if that ends the phase
    */
   #passBodyLimit(what: string): boolean {
@@ -537,7 +541,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#forgetMessage();
   }
 
-  /** Logs what filters in observe mode would have changed. */
+  /** Logs the changes that filters in observe mode would have made. */
   #reportObserved(): void {
     for (const { filter, changes } of this.#parts.observed) this.#reporter.accepted(filter, [changes!]);
   }
@@ -594,7 +598,7 @@ export class Conversation implements SessionSource, ReportSource {
     const { part, phase, index } = call;
     const calls = this.#calls!;
     if (calls.current !== call) {
-      // Its time was over, or the connection: what it returns or throws now changes nothing.
+      // Its time was over, or the connection: its result no longer counts.
       if (how === "error") this.#reporter.failure("late", part.filter, phase, value, "none", call.subject);
       return;
     }
@@ -611,7 +615,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#host.resume();
   }
 
-  /** Applies what an awaited handler has returned in the end; true if that ends the phase. */
+  /** Applies the value that an awaited promise resolved to; true if that ends the phase. */
   #take(part: FilterPart, phase: EventPhase, value: unknown): boolean {
     if (value === undefined) return false;
     let verdict: EncodedVerdict;
@@ -634,7 +638,7 @@ function ownVerdict(
   return { verdict, filter: null, phase: name, recipient, isFallback, origin: null };
 }
 
-/** Whether it is to be awaited. Reading it may run code of the handler's, and throw. */
+/** Whether a value is to be awaited. Reading it may run the handler's code, and throw. */
 function isPromise(value: unknown): boolean {
   return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }

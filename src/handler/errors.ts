@@ -13,7 +13,7 @@ export const USAGE_ERRORS = {
 
 export type UsageErrorCode = keyof typeof USAGE_ERRORS;
 
-/** A handler, or who embeds pmilter, used it wrongly. Thrown where the mistake is made. */
+/** A handler, or a program that embeds pmilter, made a mistake. Thrown where it was made. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
   readonly code: UsageErrorCode;

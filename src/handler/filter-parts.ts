@@ -1,4 +1,4 @@
-/** The parts that the filters of a chain take in one session: which filter has left what, and what each changes. */
+/** The parts that the filters of a chain take in one session: how far each filter's part is over, and its changes. */
 import { type PhaseInfo, PHASES } from "../protocol/phases.ts";
 import type { EventPhase } from "../protocol/session.ts";
 import type { Chain, ChainFilter } from "./chain.ts";
@@ -69,7 +69,7 @@ export class FilterParts {
     return phase !== PHASES.envrcpt || !isRejectedRecipient || part.filter.loaded.rejectedRecipients;
   }
 
-  /** A filter leaves what its verdict says. */
+  /** A verdict ends a filter's part in the body, the message or the connection. */
   leave(part: FilterPart, { accepts, leaves }: Effect): void {
     if (leaves === "body") part.skipsBody = true;
     else if (leaves !== "nothing") part.done = leaves;
@@ -77,8 +77,8 @@ export class FilterParts {
   }
 
   /**
-   * The body is larger than what may be collected. A filter in observe mode that collects it leaves the message.
-   * @returns `counts` if a filter whose verdicts count collects it, else `observed` if one in observe mode does
+   * The body is larger than may be collected. A filter in observe mode that collects it leaves the message.
+   * @returns `counts` if a filter whose verdicts count collects it, else `observed` if a filter in observe mode does
    */
   leaveLargeBody(): "counts" | "observed" | "not collected" {
     let collected: "counts" | "observed" | "not collected" = "not collected";

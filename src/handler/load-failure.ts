@@ -1,4 +1,4 @@
-/** Why a handler could not be loaded, and where in which file: from whatever an import throws. */
+/** Why a handler could not be loaded, and where in which file, from the exception of its import. */
 import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { describeThrown, siteOf } from "./site.ts";
 import { PlainError, whyNotRead } from "../errors.ts";
@@ -47,7 +47,7 @@ function positionOf(error: unknown): Omit<LoadFailure, "message"> | null {
   return { file: position.file, line: position.line, column };
 }
 
-/** Bun says "Cannot find module" whatever keeps it from reading an entry file. Null if that is not what went wrong. */
+/** Bun says "Cannot find module" for every reason not to read an entry file. Null for other errors. */
 export function unreadable(file: string, error: unknown): LoadFailure | null {
   if (typeof error !== "object" || error === null || !("specifier" in error) || error.specifier !== file) return null;
   const message = whyUnreadable(file);

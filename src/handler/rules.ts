@@ -1,7 +1,7 @@
 /**
- * What a verdict does: one table of constants. Its rows are what a verdict can be about, its columns the kinds of verdict,
- * and there is one for each giver: a filter, a filter in observe mode, a limit of the configuration. `conversation.ts`
- * carries the effects out.
+ * The effect of each verdict, as a table of constants: a row for each object that a verdict can be given on, a column
+ * for each kind of verdict. Filters, filters in observe mode, and limits of the configuration have a table each.
+ * `conversation.ts` carries the effects out.
  */
 import { PHASES, type PhaseInfo, type Scope, type VerdictKind } from "../protocol/phases.ts";
 import type { Fallback } from "./fallback.ts";
@@ -11,25 +11,28 @@ import { type EncodedVerdict, plainVerdict } from "./verdict.ts";
 export type Giver = "enforce" | "observe" | "limit";
 
 /**
- * What a verdict is given on: the scope of its phase, where `none` is a command that belongs to no message. Two kinds of
- * recipient have rows of their own: one that the mail server rejects itself, and one of a session that Postfix made up for
- * local mail, in which a single recipient cannot be refused.
+ * The object of a verdict: the scope of its phase, where `none` is a command that belongs to no message. Two kinds of
+ * recipient have their own rows: recipients that the mail server rejects itself, and recipients in a session that
+ * Postfix made up for local mail, where a single recipient cannot be refused.
  */
 export type Place = Scope | "rejected recipient" | "local recipient";
 
-/** What a filter takes no further part in. */
+/** How far a filter's part is over. */
 export type Left = "nothing" | "body" | "message" | "connection";
 
 export interface Effect {
-  /** What the filter leaves. */
+  /** The part of the session that the filter sees no more of. */
   readonly leaves: Left;
   /** The filter has accepted. A message, or connection, that no filter has work left for is then accepted at once. */
   readonly accepts: boolean;
-  /** What the verdict decides for all filters, which ends the phase; null if it decides nothing and the next filter runs. */
+  /**
+   * The object that is decided for all filters, which ends the phase; null if nothing is decided and the next filter
+   * runs.
+   */
   readonly decides: "connection" | "message" | "recipient" | "command" | null;
   /** The reply to the event at hand is about something else, so the verdict is pending until another reply can carry it. */
   readonly waits: boolean;
-  /** What the verdict of a filter in observe mode would have decided; null if there is nothing to log. */
+  /** In observe mode, the object that would have been decided, for the log; null if there is nothing to log. */
   readonly observed: "connection" | "message" | "recipient" | null;
 }
 
@@ -45,7 +48,8 @@ const DECIDE_MESSAGE_LATER: Effect = { ...DECIDE_MESSAGE, waits: true };
 const DECIDE_RECIPIENT: Effect = { ...NOTHING, decides: "recipient" };
 const DECIDE_COMMAND: Effect = { ...NOTHING, decides: "command" };
 
-// An observing filter sees no more of what it would have ended. A recipient, or a command, that is refused ends nothing.
+// An observing filter sees no more of a message or connection that it would have ended. Refusing a recipient or a
+// command ends nothing.
 const OBSERVE_CONNECTION: Effect = { ...NOTHING, leaves: "connection", observed: "connection" };
 const OBSERVE_MESSAGE: Effect = { ...NOTHING, leaves: "message", observed: "message" };
 const OBSERVE_RECIPIENT: Effect = { ...NOTHING, observed: "recipient" };
@@ -58,7 +62,7 @@ function row(accept: Effect, refuse: Effect, discard: Effect = refuse): Row {
   return { accept, reject: refuse, tempfail: refuse, discard, skip: LEAVE_BODY };
 }
 
-/** The mail server's own rejection of a recipient stands, whatever a filter says of it. */
+/** The mail server's own rejection of a recipient stands, whatever a filter returns. */
 const STANDS: Row = { ...row(NOTHING, NOTHING), skip: NOTHING };
 
 const RULES: Readonly<Record<Giver, Readonly<Record<Place, Row>>>> = {
@@ -89,12 +93,12 @@ const RULES: Readonly<Record<Giver, Readonly<Record<Place, Row>>>> = {
   },
 };
 
-/** What a verdict does. */
+/** The effect of a verdict. */
 export function effectOf(giver: Giver, place: Place, kind: VerdictKind): Effect {
   return RULES[giver][place][kind];
 }
 
-/** What a verdict of a phase is given on. */
+/** The object of a phase's verdict. */
 export function placeOf({ scope }: PhaseInfo, isRejectedRecipient: boolean, isLocal: boolean): Place {
   if (scope !== "recipient") return scope;
   if (isRejectedRecipient) return "rejected recipient";
@@ -102,7 +106,7 @@ export function placeOf({ scope }: PhaseInfo, isRejectedRecipient: boolean, isLo
 }
 
 /**
- * Whether the reply to an event of this phase can carry a pending verdict on the message. A reply to RCPT is about one
+ * Whether the reply to an event of this phase can carry a pending verdict on the message. A reply to RCPT is about a
  * recipient; in a session that Postfix made up for local mail all of the message is there at `eom` alone.
  */
 export function carriesPending(phase: PhaseInfo, isLocal: boolean): boolean {

@@ -1,6 +1,6 @@
 /**
- * Verdicts that calls of one conversation have made and not returned. One may be kept and given back by a later call, so it
- * is judged when what it could be about is over: the message, or for `connect`, `helo` and `unknown` the session.
+ * Verdicts that calls of a conversation have made and not returned. A handler may keep a verdict for a later call, so
+ * it counts as not returned only at the end of its message, or for `connect`, `helo` and `unknown` of its session.
  */
 import { isOfMessage } from "../protocol/phases.ts";
 import type { EventPhase } from "../protocol/session.ts";
@@ -14,7 +14,7 @@ export interface Unreturned {
   readonly verdict: EncodedVerdict;
 }
 
-/** More of one message are not remembered. */
+/** More calls of a message are not remembered. */
 const MAX = 100;
 
 export class UnreturnedVerdicts {
@@ -25,7 +25,7 @@ export class UnreturnedVerdicts {
     if (this.#calls.length < MAX) this.#calls.push(call);
   }
 
-  /** A handler of `filter` has returned this one. */
+  /** A handler of `filter` has returned this verdict. */
   returned(verdict: EncodedVerdict, filter: ChainFilter): void {
     this.#calls = this.#calls.filter(
       (call) => call.verdict !== verdict || (isShared(verdict) && call.filter !== filter),

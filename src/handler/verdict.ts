@@ -15,7 +15,7 @@ export interface Verdict<K extends VerdictKind = VerdictKind> {
   readonly [kindBrand]: K;
 }
 
-/** Shared by all copies of this module, should a handler's folder bring one of its own. */
+/** Shared by all copies of this module, in case a handler's folder has its own copy. */
 const BRAND = Symbol.for("pmilter.verdict");
 
 const PLAIN: Readonly<Record<VerdictKind, PlainReply>> = {
@@ -26,20 +26,23 @@ const PLAIN: Readonly<Record<VerdictKind, PlainReply>> = {
   skip: "SKIP",
 };
 
-/** A verdict with what it is on the wire. Internal: handlers see {@link Verdict}. */
+/** A verdict with its reply packet. Internal: handlers see {@link Verdict}. */
 export interface EncodedVerdict {
   readonly kind: VerdictKind;
   /** The SMTP reply, null for the mail server's own text. */
   readonly reply: ReplyText | null;
   /** The whole reply packet. */
   readonly packet: Uint8Array;
-  /** Where it was written; its stack is made only if someone logs it. Null for verdicts that nobody needs to find. */
+  /**
+   * Has the stack of the call that made it; the text of the stack is made only if it is logged. Null for verdicts
+   * without a place in a handler.
+   */
   readonly origin: Error | null;
 }
 
 class VerdictValue implements EncodedVerdict {
   readonly [BRAND] = true;
-  /** Only a value that this module made has it: no proxy and no heir of one. */
+  /** Only a value that this module made has it; a proxy or an heir of such a value has not. */
   // oxlint-disable-next-line no-unused-private-class-members -- `#isOurs in value` is its use
   readonly #isOurs = true;
   readonly kind: VerdictKind;
@@ -62,9 +65,9 @@ class VerdictValue implements EncodedVerdict {
 
 /**
  * The verdict that a handler returned. Reading a value that this module did not make may run code of the handler's, so
- * whatever is thrown here is a failure of the handler.
+ * an exception here is a failure of the handler.
  *
- * @throws UsageError PMILTER_ERR_VERDICT for a value that is no verdict, and for one that the phase does not have
+ * @throws UsageError PMILTER_ERR_VERDICT for a value that is no verdict, and for a verdict that the phase does not have
  */
 export function verdictIn(value: unknown, phase: PhaseInfo): EncodedVerdict {
   const verdict = typeof value === "object" && value !== null ? encodedIn(value) : null;
@@ -108,8 +111,8 @@ export function verdictWithText(kind: "reject" | "tempfail", text: string): Enco
 }
 
 /**
- * What handlers have made of verdicts in this thread. A call that ends without a verdict, and after which there are more,
- * has made one that it did not return.
+ * The verdicts that handlers have made in this thread. If a call ends without a verdict and the count has grown, the
+ * call did not return the verdict that it made.
  */
 export const made: { count: number; last: EncodedVerdict } = { count: 0, last: plainVerdict("accept") };
 
@@ -120,7 +123,7 @@ function make<K extends VerdictKind>(kind: K, text: string | undefined, origin: 
   return verdict as unknown as Verdict<K>;
 }
 
-/** Runs `make`, whose verdict reaches the chain by another way than being returned. */
+/** Runs `make`, whose verdict reaches the chain without being returned. */
 export function withoutCounting<T>(make: () => T): T {
   const { count } = made;
   try {
@@ -147,8 +150,8 @@ function encode(kind: VerdictKind, text: string | undefined, origin: Error | nul
 }
 
 /**
- * Verdicts without a text are constants: they are made for many messages that pass. The first few are made with their place
- * nevertheless, and again after one was not returned, so that the log can say where that was.
+ * Verdicts without a text are constants: they are made for many messages that pass. The first hundred are made with
+ * their place all the same, and again a hundred after a verdict that was not returned, so that the log can say where.
  */
 const CONSTANTS = { accept: new VerdictValue("accept", null, null), skip: new VerdictValue("skip", null, null) };
 const PLACED = 100;
@@ -159,7 +162,7 @@ export function placeNext(): void {
   placedLeft = PLACED;
 }
 
-/** A verdict that is shared by all who give it: nothing tells which call made it. */
+/** A constant verdict: nothing tells which call made it. */
 export function isShared(verdict: EncodedVerdict): boolean {
   return verdict === CONSTANTS.accept || verdict === CONSTANTS.skip;
 }
