@@ -23,3 +23,23 @@ export function reason(cause: unknown): string {
   const code = codeOf(cause);
   return typeof code === "string" && !message.includes(code) ? `${message} (${code})` : message;
 }
+
+/** Why a file cannot be read, from the error of trying; a caller may say more of what it expected, or of the permission. */
+export function whyNotRead(
+  cause: unknown,
+  words: { readonly expected?: string; readonly denied?: string } = {},
+): string {
+  switch (codeOf(cause)) {
+    case "ENOENT":
+    case "ENOTDIR":
+    case "ELOOP":
+      return "there is no such file";
+    case "EISDIR":
+      return `expected ${words.expected ?? "a file"}, got a folder`;
+    case "EACCES":
+    case "EPERM":
+      return words.denied ?? `no permission to read it as uid ${process.geteuid?.()}`;
+    default:
+      return reason(cause);
+  }
+}

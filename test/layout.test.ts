@@ -33,10 +33,11 @@ const ROOMS = [
   "server/server-state.ts",
   "server/watchdog.ts",
   "server/server.ts",
+  "error-codes.ts",
   "cli",
   "main.ts",
 ];
-const FOR_ALL = new Set(["errors.ts", "version.ts", "memory.ts", "compiled.ts", "counters.ts"]);
+const FOR_ALL = new Set(["errors.ts", "version.ts", "memory.ts", "compiled.ts", "counters.ts", "terminal.ts"]);
 
 const imports = new Map<string, string[]>();
 for (const file of new Glob("**/*.ts").scanSync(SRC)) {

@@ -10,7 +10,7 @@ import { IS_COMPILED } from "../compiled.ts";
 import type { Config } from "../config/config.ts";
 import { isTypeScript, type Sources } from "../load/sources.ts";
 import { readText } from "../load/files.ts";
-import { API_TYPES } from "./api-types.ts";
+import API_TYPES from "./pmilter.d.txt" with { type: "text" };
 import { installedBunTypes, type TypeFiles, unpackBunTypes } from "./bun-types.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import type { Problem } from "./problem.ts";

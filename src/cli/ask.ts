@@ -1,6 +1,7 @@
 /** `pmilter status` and `pmilter reload`: ask the running server over its control socket. */
 import { PlainError } from "../errors.ts";
 import { formatStatus, type Status } from "../server/control/status.ts";
+import { asMark, harmless } from "../terminal.ts";
 import { askServerOf } from "./find-server.ts";
 
 /** The server could not be asked; said to the user as it is. */
@@ -32,10 +33,9 @@ export async function reload(configFile: string, asJson: boolean): Promise<numbe
   return answer.ok ? 0 : 1;
 }
 
-/** Whoever answers at that path, a terminal obeys none of it. */
+/** The answer may come from another program than pmilter. */
 function printable(text: string): string {
-  // oxlint-disable-next-line no-control-regex
-  return text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g, "?");
+  return harmless(text, asMark, "\n");
 }
 
 async function ask(configFile: string, command: "status" | "reload"): Promise<unknown> {

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename, extname } from "node:path";
 import { PHASE_NAMES } from "../protocol/phases.ts";
-import { PlainError } from "../errors.ts";
+import { codeOf, PlainError, whyNotRead } from "../errors.ts";
 import { ROLE_OF_FILE, type Role } from "../ruby/convert/names.ts";
 import { ArgumentError, type ConvertArguments } from "./args.ts";
 
@@ -29,7 +29,7 @@ export async function convert({ file, phase }: ConvertArguments): Promise<number
     writeFileSync(target, code, { flag: "wx" });
   } catch (error) {
     throw new ConvertError(
-      isCode(error, "EEXIST")
+      codeOf(error) === "EEXIST"
         ? `${target} is there already, and is kept`
         : `${target} cannot be written: ${String(error)}`,
     );
@@ -52,12 +52,6 @@ function read(file: string): string {
   try {
     return readFileSync(file, "utf8").replace(/^\uFEFF/, "");
   } catch (error) {
-    throw new ConvertError(
-      `${file} cannot be read: ${isCode(error, "ENOENT") ? "there is no such file" : String(error)}`,
-    );
+    throw new ConvertError(`${file} cannot be read: ${whyNotRead(error)}`);
   }
-}
-
-function isCode(error: unknown, code: string): boolean {
-  return error instanceof Error && "code" in error && error.code === code;
 }

@@ -1,4 +1,5 @@
 /** The help texts. They teach: what a command is for, each option, and lines to paste. */
+import { RESTART_KEYS } from "../config/restart.ts";
 import type { CommandName } from "./args.ts";
 
 const GENERAL = `pmilter: a mail filter server. Postfix or Sendmail asks it over the milter protocol about each
@@ -117,8 +118,9 @@ Usage: pmilter reload -c pmilter.toml [--json]
   -c, --config FILE   the running server's configuration: where its control socket is (server.control)
   --json              print the result as JSON
 
-Sessions that are open finish on the code they began with. What cannot be loaded changes nothing. The keys
-server.listen, socket_*, user, group, control, state, listen_backlog and max_connections need a restart.
+Sessions that are open finish on the code they began with. What cannot be loaded changes nothing. These keys
+of [server] need a restart: ${RESTART_KEYS.slice(0, 6).join(", ")},
+${RESTART_KEYS.slice(6).join(", ")}.
 
 Exit codes: 0 it took; 1 it did not, and the old code serves on, or no server answers; 2 wrong usage.
 `,

@@ -4,6 +4,7 @@
  */
 import type { SmtpReply } from "../protocol/replies.ts";
 import type { RecentFailure } from "../server/control/recent-failures.ts";
+import { harmless } from "../terminal.ts";
 import type { Modification, Outcome, PhaseOutcome } from "../testing/outcome.ts";
 
 const INDENT = "  ";
@@ -140,21 +141,19 @@ function section(title: string, lines: readonly string[]): string {
 function messageLines(message: string): string[] {
   const lines = message.split("\r\n");
   if (lines.at(-1) === "") lines.pop();
-  return lines.map((line) => printable(line, /\t/));
+  return lines.map((line) => printable(line, "\t"));
 }
 
-/**
- * Control characters, what orders text from right to left, other invisible characters, and bytes that are not UTF-8
- * (kept as lone surrogates by `decodeText`), each as its bytes or code in hex.
- */
-function printable(text: string, kept?: RegExp): string {
-  return text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, (character) => {
-    if (kept?.test(character) === true) return character;
-    const code = character.codePointAt(0)!;
-    if (code >= 0xdc80 && code <= 0xdcff) return `\\x${(code - 0xdc00).toString(16)}`;
-    if (code === 0x0a) return "\\n";
-    if (code === 0x0d) return "\\r";
-    if (code === 0x09) return "\\t";
-    return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`;
-  });
+/** What came from the filter or the message, with each unsafe character as its byte or code in hex. */
+function printable(text: string, kept?: string): string {
+  return harmless(text, inHex, kept);
+}
+
+function inHex(character: string): string {
+  const code = character.codePointAt(0)!;
+  if (code >= 0xdc80 && code <= 0xdcff) return `\\x${(code - 0xdc00).toString(16)}`;
+  if (code === 0x0a) return "\\n";
+  if (code === 0x0d) return "\\r";
+  if (code === 0x09) return "\\t";
+  return code < 0x100 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`;
 }

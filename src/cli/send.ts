@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { AddressError, formatAddress, type ListenAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
-import { PlainError, codeOf } from "../errors.ts";
+import { codeOf, PlainError, whyNotRead } from "../errors.ts";
 import { ProtocolError } from "../protocol/errors.ts";
 import { ClientUsageError, ConversationError, MilterClient, type Outcome } from "../testing/index.ts";
 import type { SendArguments } from "./args.ts";
@@ -107,28 +107,15 @@ function readMessage(file: string): Uint8Array {
   try {
     bytes = readFileSync(file === "-" ? 0 : file);
   } catch (error) {
-    throw new SendError(`the message cannot be read: ${name}: ${whyNotRead(error)}`);
+    throw new SendError(
+      `the message cannot be read: ${name}: ${whyNotRead(error, { expected: "a file with a message" })}`,
+    );
   }
   // From standard input nothing is an empty message; an empty file is a wrong one.
   if (bytes.length === 0 && file !== "-") {
     throw new SendError(`the message cannot be read: ${name}: expected headers and a body, got nothing`);
   }
   return bytes;
-}
-
-function whyNotRead(error: unknown): string {
-  switch (codeOf(error)) {
-    case "ENOENT":
-    case "ENOTDIR":
-      return "there is no such file";
-    case "EISDIR":
-      return "expected a file with a message, got a folder";
-    case "EACCES":
-    case "EPERM":
-      return `no permission to read it as uid ${process.geteuid?.()}`;
-    default:
-      return error instanceof Error ? error.message : String(error);
-  }
 }
 
 /** The first address that a client can connect to; `::` and `0.0.0.0` are reached through loopback. */

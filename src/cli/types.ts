@@ -4,8 +4,8 @@
  */
 import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { API_TYPES } from "../check/api-types.ts";
-import { PlainError } from "../errors.ts";
+import API_TYPES from "../check/pmilter.d.txt" with { type: "text" };
+import { codeOf, PlainError, reason, whyNotRead } from "../errors.ts";
 import { VERSION } from "../version.ts";
 
 /** A file could not be written, or is not ours to write; said to the user as it is. */
@@ -72,7 +72,7 @@ function makeFolder(folder: string): void {
     mkdirSync(folder, { recursive: true });
     if (!statSync(folder).isDirectory()) throw new Error("it is a file");
   } catch (error) {
-    throw new TypesError(`${folder}: expected a folder: ${reasonOf(error)}`, { cause: error });
+    throw new TypesError(`${folder}: expected a folder: ${reason(error)}`, { cause: error });
   }
 }
 
@@ -81,8 +81,8 @@ function isOurs(file: string): boolean {
   try {
     return readFileSync(file, "utf8").startsWith(MARKER);
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return true;
-    throw new TypesError(`${file}: cannot be read: ${reasonOf(error)}`, { cause: error });
+    if (codeOf(error) === "ENOENT") return true;
+    throw new TypesError(`${file}: cannot be read: ${whyNotRead(error)}`, { cause: error });
   }
 }
 
@@ -90,11 +90,7 @@ function write(file: string, text: string): void {
   try {
     writeFileSync(file, text);
   } catch (error) {
-    throw new TypesError(`${file}: cannot be written: ${reasonOf(error)}`, { cause: error });
+    throw new TypesError(`${file}: cannot be written: ${reason(error)}`, { cause: error });
   }
   process.stdout.write(`wrote ${file}\n`);
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

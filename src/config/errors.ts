@@ -3,6 +3,7 @@
  * modules beside this one do, and this one says where it stands and how the line reads.
  */
 import { PlainError } from "../errors.ts";
+import { asMark, harmless } from "../terminal.ts";
 
 /** One fault. Without a line it concerns the file as a whole, or something that is not written in it. */
 export interface ConfigIssue {
@@ -66,7 +67,7 @@ function quoteSource({ line, column }: ConfigIssue, lines: readonly string[]): s
   const source = lines[line - 1];
   if (source === undefined || source.trim() === "" || source.length > MAX_SOURCE_LENGTH) return "";
   // Tabs stay in both lines, so that the caret stands right whatever their width.
-  const shown = source.replace(/[^\P{Cc}\t]|\p{Cf}/gu, "?");
+  const shown = harmless(source, asMark, "\t");
   const indent = source.slice(0, column - 1).replace(/[^\t]/g, " ");
   const gutter = " ".repeat(String(line).length);
   return `\n  ${line} | ${shown}\n  ${gutter} | ${indent}^`;
@@ -90,9 +91,9 @@ export function quote(text: string): string {
   return printable(JSON.stringify(short));
 }
 
-/** The same with everything escaped that could move a terminal's cursor, or hide what stands there. */
+/** Text made harmless for a terminal, with the escapes of JSON and TOML. */
 export function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}]/gu, (char) => `\\u${(char.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`);
+  return harmless(text, (char) => `\\u${char.codePointAt(0)!.toString(16).padStart(4, "0")}`);
 }
 
 /** `"a", "b" or "c"`. */

@@ -7,6 +7,7 @@ import { dirname, resolve } from "node:path";
 import * as v from "valibot";
 import { checkTogether, noticesOf } from "./checks.ts";
 import { type Config, toConfig } from "./config.ts";
+import { whyNotRead } from "../errors.ts";
 import type { Environment } from "./places.ts";
 import { ConfigError, type ConfigIssue } from "./errors.ts";
 import { type Fault, pathInWords, readNames } from "./keys.ts";
@@ -28,9 +29,14 @@ export function loadConfig(path: string, env: Environment = process.env): Config
   try {
     bytes = readFileSync(path);
   } catch (error) {
-    throw new ConfigError(path, [{ text: `the configuration cannot be read: ${reasonOf(error)}` }], undefined, {
-      cause: error,
-    });
+    throw new ConfigError(
+      path,
+      [{ text: `the configuration cannot be read: ${whyNotRead(error, { denied: "permission denied" })}` }],
+      undefined,
+      {
+        cause: error,
+      },
+    );
   }
   return parseConfig(decode(bytes, path), path, env);
 }
@@ -106,16 +112,4 @@ function firstNotUtf8(bytes: Uint8Array): { line: number; column: number; byte: 
   const lines = text.split("\n");
   const byte = bytes[start]!.toString(16).toUpperCase().padStart(2, "0");
   return { line: lines.length, column: lines.at(-1)!.length + 1, byte };
-}
-
-const READ_ERRORS: Readonly<Record<string, string>> = {
-  ENOENT: "there is no such file",
-  ENOTDIR: "there is no such file",
-  EACCES: "permission denied",
-  EISDIR: "expected a file, got a folder",
-};
-
-function reasonOf(error: unknown): string {
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  return READ_ERRORS[code] ?? (error instanceof Error ? error.message : String(error));
 }

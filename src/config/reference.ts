@@ -69,10 +69,14 @@ export function defaultInWords(key: KeyInfo): string {
   return `\`${JSON.stringify(key.default)}\``;
 }
 
+function meaningOf({ description, restart }: KeyInfo): string {
+  return restart === true ? `${description} Needs a restart.` : description;
+}
+
 /** The table of the configuration reference for one table of the file, as Markdown. */
 export function referenceTable(table: TableInfo): string {
   const rows = [...table.keys.values()].map((key) =>
-    [`\`${key.name}\``, defaultInWords(key), key.unit ?? "", key.description].join(" | "),
+    [`\`${key.name}\``, defaultInWords(key), key.unit ?? "", meaningOf(key)].join(" | "),
   );
   return ["key | default | unit | meaning", "--- | --- | --- | ---", ...rows].map((row) => `| ${row} |`).join("\n");
 }

@@ -34,6 +34,8 @@ export interface About {
   readonly alias?: string;
   /** What holds when a key without a default is not set. */
   readonly unset?: string;
+  /** A start alone reads it: a reload that finds it changed says that it needs a restart. */
+  readonly restart?: true;
 }
 
 /** A key that has a default, written as it would be in the file. */
@@ -62,26 +64,34 @@ const ServerSchema = v.strictObject({
     listenAddresses(),
     "inet:127.0.0.1:8891",
     "Where mail servers connect: one address or a list. The forms are listed below the table.",
+    { restart: true },
   ),
   socket_mode: key(
     mode(),
     "0660",
     "Permissions of a unix socket, octal digits in quotes, set before anyone can connect to it.",
+    { restart: true },
   ),
-  socket_user: unset(text("a user name"), "Owner of a unix socket.", { unset: "the process's" }),
-  socket_group: unset(text("a group name"), "Group of a unix socket.", { unset: "the process's" }),
-  user: unset(text("a user name"), "User to become after the sockets are bound, when started as root."),
-  group: unset(text("a group name"), "Group to become after the sockets are bound, when started as root."),
+  socket_user: unset(text("a user name"), "Owner of a unix socket.", { restart: true, unset: "the process's" }),
+  socket_group: unset(text("a group name"), "Group of a unix socket.", { restart: true, unset: "the process's" }),
+  user: unset(text("a user name"), "User to become after the sockets are bound, when started as root.", {
+    restart: true,
+  }),
+  group: unset(text("a group name"), "Group to become after the sockets are bound, when started as root.", {
+    restart: true,
+  }),
   allow: unset(
     networks(),
     "List of the addresses and networks that may connect by TCP; an empty list admits none. Unix sockets have their permissions instead.",
     { unset: "all" },
   ),
   control: unset(socketPath(), "Unix socket, with mode 0600, for `pmilter status` and `pmilter reload`.", {
+    restart: true,
     unset:
       "a name made from the configuration's path, in `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR`, else beside it",
   }),
   state: unset(folderPath(), "Folder, with mode 0700, for what outlives the process. Made when something needs it.", {
+    restart: true,
     unset: "`$STATE_DIRECTORY`, else `.pmilter/NAME` beside the configuration, NAME being its file name",
   }),
   timeout: key(duration(), 7210, "How long an idle connection may stay.", { unit: "s" }),
@@ -92,7 +102,7 @@ const ServerSchema = v.strictObject({
     "`text`, in the original's shape, `plain`, with local time in ISO 8601, or `json`, one object per line. See [the log](log.md).",
   ),
   handler: key(boolean(), true, "Master switch: false runs no handler and no filter.", { alias: "mruby_handler" }),
-  listen_backlog: key(whole(1, 65535), 128, "Connections that the kernel keeps waiting."),
+  listen_backlog: key(whole(1, 65535), 128, "Connections that the kernel keeps waiting.", { restart: true }),
   debug: key(whole(0, 6), 0, "0 to 6; from 1 on every packet is traced, at level `debug`."),
   workers: key(
     workers(),
@@ -131,7 +141,7 @@ const ServerSchema = v.strictObject({
   max_connections: unset(
     whole(1, 1_000_000),
     "Further connections wait in the backlog. Each takes two descriptors: a number that does not fit the limit of open files is lowered at start, with a warning.",
-    { unset: "10000, or what fits" },
+    { restart: true, unset: "10000, or what fits" },
   ),
   drain_timeout: key(
     durationOrZero(),

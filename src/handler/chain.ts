@@ -1,6 +1,6 @@
 /**
- * The chain of filters of one generation: what runs at which phase, and what is asked of the mail server for it. To the
- * mail server the chain is one milter.
+ * The chain of filters of one generation: its handlers by phase, and the negotiation that they need. To the mail server
+ * the chain is a single milter.
  */
 import { ACTION, ALL_ACTIONS, PROTOCOL } from "../protocol/constants.ts";
 import { DEFAULT_MACROS, MAX_MACRO_NAMES, type Wants } from "../protocol/negotiate.ts";
@@ -16,7 +16,7 @@ export interface ChainFilter {
   readonly loaded: LoadedFilter;
   readonly onError: Fallback;
   readonly onTimeout: Fallback;
-  /** What a call of this filter may take, in milliseconds; null for what the chain has left. */
+  /** Milliseconds that a call of this filter may take; null for all the time that the chain has left. */
   readonly timeoutMs: number | null;
   readonly isObserved: boolean;
   readonly options: unknown;
@@ -38,9 +38,9 @@ export interface Limits {
   readonly body: number;
 }
 
-/** What the configuration says of all filters. */
+/** Settings for all filters. */
 export interface ChainPolicy {
-  /** For what no filter is to blame: a limit. */
+  /** Fallback where no filter is to blame: a limit. */
   readonly onError: Fallback;
   /** Milliseconds that the chain may await at a phase. */
   readonly handlerTimeoutMs: number;
@@ -56,7 +56,7 @@ export type Need =
   | "reply"
   /** A handler runs; its verdict is given at `eom`, where the mail server allows it. */
   | "deferred"
-  /** It is sent without a reply, for what handlers of other phases read. */
+  /** It is sent without a reply, since handlers of other phases read its values. */
   | "context"
   /** It is not sent. */
   | "none";
@@ -143,8 +143,8 @@ export class Chain {
 
   #findMacros(): Wants["macros"] {
     if (!this.filters.some((filter) => Object.keys(filter.loaded.handlers).length > 0)) return {};
-    // `v` tells Postfix from Sendmail, and with a queue id at CONNECT, whether Postfix made the session up (13.4).
-    // A client need not say EHLO again behind STARTTLS: then only MAIL brings what is known of TLS.
+    // `v` tells Postfix from Sendmail, and with a queue id at CONNECT, whether Postfix made the session up (13.4). A
+    // client need not say EHLO again behind STARTTLS: then only MAIL brings the macros of TLS.
     const lists: Partial<Record<string, string[]>> = {
       CONNECT: [...DEFAULT_MACROS.CONNECT, "v", "i"],
       ...(this.needs.envfrom !== "none" && { MAIL: [...DEFAULT_MACROS.MAIL, ...DEFAULT_MACROS.HELO] }),

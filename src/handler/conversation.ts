@@ -7,71 +7,46 @@
  */
 import { decodeText } from "../protocol/bytes.ts";
 import type { WorkerCounter } from "../counters.ts";
-import { ACTION } from "../protocol/constants.ts";
 import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "../protocol/encode.ts";
-import { isOfMessage, type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
+import { isOfMessage, type Phase, PHASES } from "../protocol/phases.ts";
 import type { Client } from "../protocol/client.ts";
 import type { Resumption } from "../protocol/resumption.ts";
 import { type EventPhase, MilterSession } from "../protocol/session.ts";
-import type { Chain, ChainFilter, ChainStep } from "./chain.ts";
-import type { FilterChanges } from "./message/changes.ts";
-import type { Fallback } from "./fallback.ts";
-import { FilterPart, type SessionSource } from "./filter-session.ts";
+import { type AwaitedCall, AwaitedCalls, type AwaitingHost, type Ending } from "./awaited-calls.ts";
+import type { Chain, ChainFilter } from "./chain.ts";
+import { FilterParts, type SkippedFilter } from "./filter-parts.ts";
+import type { FilterPart, SessionSource } from "./filter-session.ts";
 import { PhaseValues, takeIn } from "./intake.ts";
+import type { FilterChanges } from "./message/changes.ts";
 import { ReceivedMessage } from "./message/received.ts";
-import { type Clock, PhaseDeadline } from "./phase-deadline.ts";
-import type { Report, Subject } from "./report.ts";
-import { Reporter, type ReportSource, type AppliedVerdict } from "./reporter.ts";
 import { sendChanges } from "./message/send-changes.ts";
+import type { Report } from "./report.ts";
+import { type AppliedVerdict, Reporter, type ReportSource } from "./reporter.ts";
+import { carriesPending, type Effect, effectOf, FALLBACK_VERDICTS, fallbackAt, type Place, placeOf } from "./rules.ts";
 import type { Address } from "./types.ts";
 import { UnreturnedVerdicts } from "./unreturned.ts";
-import { type Decision, made, plainDecision, textDecision, verdictIn } from "./verdict.ts";
+import { type EncodedVerdict, made, plainVerdict, verdictIn, verdictWithText } from "./verdict.ts";
 
-/** What a conversation needs from whoever owns its socket. */
-export interface ConversationHost extends Clock {
-  /** A handler that suspended the conversation is through: call `pump`, then send what the writer holds. */
+/** The owner of a conversation's socket, as the conversation needs it. */
+export interface ConversationHost extends AwaitingHost {
+  /** The awaited handler has settled: call `pump`, then send the writer's bytes. */
   resume(): void;
-  /** Send what the writer holds: progress, while a handler works. */
-  flush(): void;
-  /** A mistake of ours, outside of `pump` and `hangUp`: the connection has to be ended. It must not throw. */
-  failed(error: unknown): void;
   report(report: Report): void;
   /** Something happened that is counted. */
   count(counter: WorkerCounter): void;
   /** A handler is about to be called. */
   calling(phase: EventPhase, filter: ChainFilter): void;
-  /**
-   * The handler that was called is awaited: others run meanwhile.
-   * @param alreadyMs what was waited for this phase elsewhere; null if another handler of it was awaited here before
-   */
-  suspended(alreadyMs: number | null): void;
-  /** Asked before each event: the writer holds enough to be sent, or others are to have their turn. */
+  /** Asked before each event: the writer has enough to be sent, or it is the turn of other connections. */
   readonly isTurnOver: boolean;
-  /** Whether reports of messages that all filters let pass are wanted: they are most of them. */
+  /** Whether reports of messages that all filters let pass are wanted: most messages are such. */
   readonly reportsAccepted: boolean;
-  /** When what is being worked on came, on the clock of `now`. */
+  /** When the bytes at hand arrived, on the clock of `now`. */
   readonly arrivedAt: number;
 }
 
-const ACCEPT = plainDecision("accept");
-const FALLBACK_DECISIONS: Readonly<Record<Exclude<Fallback, "continue">, Decision>> = {
-  accept: ACCEPT,
-  reject: plainDecision("reject"),
-  tempfail: plainDecision("tempfail"),
-};
-
+const ACCEPT = plainVerdict("accept");
 /** For a message whose body is larger than `limits.body`: RFC 5321 4.2.2, RFC 3463 3.4. */
-const TOO_LARGE = textDecision("reject", "552 5.3.4 Message too big");
-
-/** A filter that is left out when the packets that began a session are replayed: it failed in them, or its part is over. */
-export interface SkippedFilter {
-  /** Its index. */
-  readonly filter: number;
-  /** Its part in the connection is over, as after `accept()`. */
-  readonly isOver: boolean;
-}
-
-const NOBODY: readonly SkippedFilter[] = [];
+const TOO_LARGE = verdictWithText("reject", "552 5.3.4 Message too big");
 
 /** How each verdict on a message is counted. */
 const VERDICT_COUNTER = {
@@ -81,24 +56,12 @@ const VERDICT_COUNTER = {
   discard: "discarded",
 } as const;
 
-/** A handler that is awaited. */
-interface Waiting {
-  readonly index: number;
-  readonly part: FilterPart;
-  readonly phase: EventPhase;
-  /** What it made before it was awaited, if it gives no other; null if it made none. */
-  readonly unreturned: Decision | null;
-  /** Who and what it was about, once it is waited for no longer: what it still says is about that. */
-  subject: Subject | null;
-}
-
 export class Conversation implements SessionSource, ReportSource {
   readonly session: MilterSession;
   readonly #chain: Chain;
   readonly #writer: ReplyWriter;
   readonly #host: ConversationHost;
-  /** By filter index; made when a filter is first called. */
-  #parts: (FilterPart | undefined)[];
+  readonly #parts: FilterParts;
 
   message: ReceivedMessage | null = null;
   helo = "";
@@ -106,21 +69,18 @@ export class Conversation implements SessionSource, ReportSource {
   #event: EventPhase = PHASES.connect;
   readonly #values = new PhaseValues();
 
-  /** Some filter said `accept`, so there may be nothing left for anyone. */
-  #someAccepted = false;
   /** Postfix made this session up for local mail: a recipient cannot be refused in it. */
-  #isSimulated = false;
-  /** The recipient at hand was rejected by the mail server itself. */
+  #isLocal = false;
+  /** The mail server itself rejected the recipient at hand. */
   #isRejectedRecipient = false;
-  /** Found when somebody first asks. */
+  /** Null until it is first read. */
   #isSendmail: boolean | null = null;
-  /** The recipient at hand is not kept past its phase: it was rejected, or is one too many. */
+  /** The recipient at hand is not kept past its phase: it was rejected, or is over the limit. */
   #isPassingRecipient = false;
-  /** The verdict on the message, where it could not be given when it was found. */
-  #deferred: AppliedVerdict | null = null;
-  #waiting: Waiting | null = null;
+  /** The verdict on the message, where no reply could carry it when it was found. */
+  #pending: AppliedVerdict | null = null;
   /** Made when a handler is first awaited. */
-  #deadline: PhaseDeadline | null = null;
+  #calls: AwaitedCalls | null = null;
   /** A limit was passed in this message: it is reported once. */
   #overLimit = false;
   /** When its MAIL came; null while none has. */
@@ -132,9 +92,7 @@ export class Conversation implements SessionSource, ReportSource {
   /** Made when a call did not return the verdict that it had made. */
   #unreturned: UnreturnedVerdicts | null = null;
   #isHungUp = false;
-  /** Filters that take no part in replayed packets. */
-  #skippedFilters: readonly SkippedFilter[] = NOBODY;
-  /** What the mail server has waited elsewhere for the reply that is to be given first. */
+  /** Milliseconds that the mail server has waited elsewhere for the first reply of this conversation. */
   #waitedMs = 0;
 
   constructor(chain: Chain, writer: ReplyWriter, host: ConversationHost) {
@@ -142,54 +100,44 @@ export class Conversation implements SessionSource, ReportSource {
     this.#writer = writer;
     this.#host = host;
     this.session = new MilterSession(chain.wants, chain.policy.limits, writer);
-    this.#parts = new Array(chain.filters.length);
+    this.#parts = new FilterParts(chain, this);
   }
 
   /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */
   resume(resumption: Resumption, skippedFilters: readonly SkippedFilter[]): void {
-    this.#skippedFilters = skippedFilters;
+    this.#parts.skip(skippedFilters);
     this.#waitedMs = resumption.answersOpening ? resumption.waitedMs : 0;
     this.session.resume(resumption);
   }
 
-  /** A handler is being awaited: bytes may be pushed, nothing is taken. */
+  /** A handler is awaited: bytes may be pushed, no event is taken. */
   get isWaiting(): boolean {
-    return this.#waiting !== null;
+    return this.#calls !== null && this.#calls.current !== null;
   }
 
   /** All events are through after {@link hangUp}, or after QUIT: the connection may be closed. */
   get isOver(): boolean {
-    return this.#waiting === null && this.session.isOver;
+    return !this.isWaiting && this.session.isOver;
   }
 
-  /** The plain code of a verdict that was found and is still to be given, or to be given again; 0 if there is none. */
+  /** The plain code of a verdict that is still to be sent, or to be sent again; 0 if there is none. */
   get pendingCode(): number {
-    return this.#deferred === null ? this.session.pendingCode : plainCodeOf(this.#deferred.decision.packet);
+    return this.#pending === null ? this.session.pendingCode : plainCodeOf(this.#pending.verdict.packet);
   }
 
-  /**
-   * What lies behind the handler that is awaited, as far as it was read. Content handlers run without a reply; but once the
-   * end of the message is read the mail server waits for them too, within the time of `eom`. And while reading is paused
-   * before that nobody knows whether it has come, so what is queued has the time of one phase in all (Sendmail waits 10 s).
-   */
+  /** More was read behind the handler that is awaited, or reading was paused. */
   foresee(isReadingPaused: boolean): void {
-    const deadline = this.#deadline;
-    if (this.#waiting === null || deadline === null) return;
-    if (!this.#waiting.phase.content || this.session.wantsReply) return;
-    const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
-    const { hasEndRead } = this.session;
-    if (hasEndRead && deadline.endRead(eomTimeoutMs)) this.#keepProgress(deadline);
-    deadline.backlog(isReadingPaused && !hasEndRead ? handlerTimeoutMs : null);
+    this.#calls?.foresee(isReadingPaused);
   }
 
   /** All that was queued has been worked on, and reading goes on. */
   caughtUp(): void {
-    this.#deadline?.backlog(null);
+    this.#calls?.caughtUp();
   }
 
   /** No message is open: a stop costs the mail server nothing but a new connection. */
   get isBetweenMessages(): boolean {
-    return this.message === null && this.#waiting === null;
+    return this.message === null && !this.isWaiting;
   }
 
   /**
@@ -198,7 +146,7 @@ export class Conversation implements SessionSource, ReportSource {
    * @throws ProtocolError the peer broke the protocol: hang up
    */
   pump(): boolean {
-    while (this.#waiting === null) {
+    while (!this.isWaiting) {
       if (this.#host.isTurnOver && !this.#isHungUp) return true;
       const event = this.#isHungUp ? this.session.hangUp() : this.session.next();
       if (event === null) return false;
@@ -209,15 +157,18 @@ export class Conversation implements SessionSource, ReportSource {
     return false;
   }
 
-  /** The connection is gone or about to go: `abort` and `close` handlers run, whatever was awaited is left behind. */
+  /**
+   * The connection is gone or about to go: `abort` and `close` handlers run, an awaited handler is waited for no
+   * longer.
+   */
   hangUp(): void {
     if (this.#isHungUp) return;
     this.#isHungUp = true;
-    this.#stopWaiting();
+    this.#calls?.stop(this.#reporter);
     this.pump();
   }
 
-  // What sessions read: see `SessionSource`.
+  // Read by sessions: see `SessionSource`.
   get client(): Client {
     return this.session.client;
   }
@@ -233,7 +184,7 @@ export class Conversation implements SessionSource, ReportSource {
   get hasHeaders(): boolean {
     return (this.session.options.protocol & PHASES.header.no) === 0;
   }
-  /** Postfix says `Postfix 3.7.11`, Sendmail its bare version; what says nothing is taken for neither. */
+  /** Postfix says `Postfix 3.7.11`, Sendmail its bare version. Without a version it is neither. */
   get isSendmail(): boolean {
     return (this.#isSendmail ??= /^\d/.test(this.session.macros.get("v") ?? ""));
   }
@@ -248,45 +199,45 @@ export class Conversation implements SessionSource, ReportSource {
   get messageMs(): number | null {
     return this.#mailAt === null ? null : Math.max(0, Math.round(this.#host.now() - this.#mailAt));
   }
-  changesBefore(filter: { readonly index: number }): FilterChanges[] {
-    const layers: FilterChanges[] = [];
-    for (let index = 0; index < filter.index; index++) {
-      const part = this.#parts[index];
-      if (part?.changes && !part.filter.isObserved) layers.push(part.changes);
-    }
-    return layers;
+  changesBefore({ index }: { readonly index: number }): FilterChanges[] {
+    return this.#parts.changesBefore(index);
   }
-
   allChanges(): FilterChanges[] {
-    return this.changesBefore({ index: this.#parts.length });
+    return this.#parts.allChanges();
   }
 
   get #reporter(): Reporter {
     return new Reporter(this, this.#host);
   }
 
-  /** Takes in what the event brings, and runs its handlers. */
+  /** Takes an event in, and runs its handlers. */
   #enter(phase: EventPhase): void {
-    const { session } = this;
-    const concernsMessage = isOfMessage(phase);
-    if (this.#deferred !== null && concernsMessage) {
-      // The verdict is known: it is given as soon as it can be (in a made-up session at eom, where all the message is
-      // there). What comes until then no filter sees; the log names it.
-      this.#takeUnseen(phase, this.message!);
-      const mayAnswer = phase === PHASES.eom || (phase.scope === "message" && !this.#isSimulated);
-      if (mayAnswer && session.wantsReply) this.#deliver(this.#deferred);
-      else session.proceed();
+    if (this.#pending !== null && isOfMessage(phase)) {
+      this.#passUnseen(phase, this.#pending);
       return;
     }
-    // A mail server that left MAIL out, as it may have been told to, opens the message with what it sends.
+    const problem = this.#takeIn(phase);
+    if (this.#isEndedByLimit(phase, problem)) return;
+    if (this.#chain.steps[phase.index]!.length > 0) this.#values.read(phase, this.session, this.message);
+    this.#run(phase, 0);
+  }
+
+  /**
+   * Takes the event's values in.
+   * @returns the limit that it passed, or null
+   */
+  #takeIn(phase: EventPhase): string | null {
+    const { session } = this;
+    const concernsMessage = isOfMessage(phase);
+    // A mail server that left MAIL out, as it may have been told to, opens the message with its first command.
     if (concernsMessage) this.message ??= new ReceivedMessage();
     let problem: string | null = null;
     switch (phase) {
       case PHASES.connect:
         // An UNKNOWN command may have come before: a filter's state is empty at connect.
-        if (this.#parts.some((part) => part !== undefined)) this.#forgetSession();
-        if (session.isReplay) this.#endParts();
-        this.#isSimulated = this.#detectSimulated();
+        if (!this.#parts.isUnused) this.#forgetSession();
+        if (session.isReplay) this.#parts.endSkipped();
+        this.#isLocal = this.#detectLocal();
         break;
       case PHASES.helo:
         this.helo = decodeText(session.bytes, session.start, session.start + session.firstLength);
@@ -308,110 +259,79 @@ export class Conversation implements SessionSource, ReportSource {
       this.#isRejectedRecipient = this.#isRejectedByServer();
       this.#isPassingRecipient = this.#isRejectedRecipient || problem !== null;
     }
+    return problem;
+  }
+
+  /**
+   * @param passed the limit that the event passed, or null: its macros may have passed one, too
+   * @returns true if a limit was passed and its fallback ends the phase
+   */
+  #isEndedByLimit(phase: EventPhase, passed: string | null): boolean {
+    const { session } = this;
+    let problem = passed;
     if (problem !== null && phase === PHASES.body) {
-      if (this.#passBodyLimit(problem)) return;
+      if (this.#passBodyLimit(problem)) return true;
       problem = null;
     }
     if (session.macrosOverLimit) {
       session.macrosOverLimit = false;
       problem ??= `more than ${this.#chain.policy.limits.macros} bytes of macros (limits.macros)`;
     }
-    if (problem !== null && this.#passLimit(phase, problem)) return;
-    if (this.#chain.steps[phase.index]!.length > 0) this.#values.read(phase, session, this.message);
-    this.#run(phase, 0);
+    return problem !== null && this.#passLimit(phase, problem);
   }
 
-  /** Takes in what no filter sees of a message whose verdict is known. */
-  #takeUnseen(phase: EventPhase, message: ReceivedMessage): void {
+  /**
+   * The verdict on the message is known: it is sent with the first reply that can carry it. No filter sees the packets
+   * until then; the log names their values.
+   */
+  #passUnseen(phase: EventPhase, pending: AppliedVerdict): void {
+    const message = this.message!;
     const isOver = takeIn(phase, this.session, message, this.#chain.policy.limits, false) !== null;
     if (phase === PHASES.envrcpt && (isOver || this.#isRejectedByServer())) message.dropRecipient();
+    if (carriesPending(phase, this.#isLocal) && this.session.wantsReply) this.#deliver(pending);
+    else this.session.proceed();
   }
 
-  /** The recipient at hand is one that the mail server itself rejects. */
+  /** The mail server itself rejects the recipient at hand. */
   #isRejectedByServer(): boolean {
     return this.#chain.wantsRejected && this.session.macros.get("{rcpt_mailer}") === "error";
   }
 
-  /** Runs the handlers of a phase from the step at `from` on, until one ends it or has to be awaited. */
+  /** Runs the handlers of a phase from the step at `from` on, until a handler ends the phase or has to be awaited. */
   #run(phase: EventPhase, from: number): void {
     const steps = this.#chain.steps[phase.index]!;
     for (let index = from; index < steps.length; index++) {
       const step = steps[index]!;
-      const part = this.#partOf(step.filter);
-      if (!this.#takesPart(part, phase)) continue;
-      if (this.session.isReplay && this.#isSkipped(part)) continue;
+      const part = this.#parts.of(step.filter);
+      if (!this.#parts.isCalled(part, phase, this.#isRejectedRecipient)) continue;
+      if (this.session.isReplay && this.#parts.isSkipped(part)) continue;
       this.#host.calling(phase, step.filter);
       let result: unknown;
-      let decision: Decision | null = null;
+      let verdict: EncodedVerdict | null = null;
       const { count } = made;
       try {
-        result = this.#call(step, part.session, phase);
+        result = this.#values.call(step, part.session, phase);
         if (result === undefined) {
           if (made.count !== count) this.#notReturned(part, phase, made.last);
           continue;
         }
-        if (!isPromise(result)) decision = verdictIn(result, phase);
+        if (!isPromise(result)) verdict = verdictIn(result, phase);
       } catch (error) {
         if (this.#fail(part, phase, "error", error)) return;
         continue;
       }
-      if (decision === null) {
-        this.#wait(index, part, phase, result, made.count === count ? null : made.last);
+      if (verdict === null) {
+        this.#await(index, part, phase, result, made.count === count ? null : made.last);
         return;
       }
-      if (this.#apply(part, phase, decision)) return;
+      if (this.#apply(part, phase, verdict)) return;
     }
     this.#finish(phase);
   }
 
-  #partOf(filter: ChainFilter): FilterPart {
-    return (this.#parts[filter.index] ??= new FilterPart(filter, this));
-  }
-
-  /** Filters whose part was over before the session came here. */
-  #endParts(): void {
-    for (const { filter, isOver } of this.#skippedFilters) {
-      if (!isOver) continue;
-      this.#partOf(this.#chain.filters[filter]!).done = "connection";
-      this.#someAccepted = true;
-    }
-  }
-
-  #isSkipped(part: FilterPart): boolean {
-    return this.#skippedFilters.some(({ filter }) => filter === part.filter.index);
-  }
-
-  #takesPart(part: FilterPart, phase: EventPhase): boolean {
-    if (phase === PHASES.close) return true;
-    // An unknown command is not of the message: whoever has accepted that is asked all the same.
-    if (part.done !== "no" && (part.done === "connection" || phase !== PHASES.unknown)) return false;
-    if (phase === PHASES.body) return !part.skipsBody;
-    return phase !== PHASES.envrcpt || !this.#isRejectedRecipient || part.filter.loaded.rejectedRecipients;
-  }
-
-  #call(step: ChainStep, session: unknown, phase: EventPhase): unknown {
-    const { handler } = step;
-    const { self } = step.filter.loaded;
-    const values = this.#values;
-    switch (phase.name) {
-      case "helo":
-      case "unknown":
-        return handler.call(self, session, values.text);
-      case "envfrom":
-      case "envrcpt":
-        return handler.call(self, session, values.text, values.params);
-      case "header":
-        return handler.call(self, session, values.text, values.value);
-      case "body":
-        return handler.call(self, session, values.chunk!);
-      default:
-        return handler.call(self, session);
-    }
-  }
-
-  #notReturned({ filter }: FilterPart, phase: EventPhase, decision: Decision): void {
+  #notReturned({ filter }: FilterPart, phase: EventPhase, verdict: EncodedVerdict): void {
     this.#unreturned ??= new UnreturnedVerdicts();
-    this.#unreturned.add({ filter, phase, decision });
+    this.#unreturned.add({ filter, phase, verdict });
   }
 
   #reportUnreturned(isSession: boolean): void {
@@ -422,95 +342,94 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /** Applies the verdict of a handler, which its phase has; true if that ends the phase. */
-  #apply(part: FilterPart, phase: EventPhase, decision: Decision): boolean {
-    this.#unreturned?.returned(decision, part.filter);
-    const { origin } = decision;
+  #apply(part: FilterPart, phase: EventPhase, verdict: EncodedVerdict): boolean {
+    this.#unreturned?.returned(verdict, part.filter);
+    const { origin } = verdict;
     const { filter } = part;
     const recipient = this.recipientAtHand;
-    return this.#decide({ decision, filter, phase: phase.name, recipient, isFallback: false, origin }, part, phase);
+    return this.#decide({ verdict, filter, phase: phase.name, recipient, isFallback: false, origin }, part, phase);
   }
 
   /** A handler failed: its changes are dropped, and the configured fallback is its verdict. True if that ends the phase. */
   #fail(part: FilterPart, phase: EventPhase, cause: "error" | "timeout", error: unknown): boolean {
     const { filter } = part;
-    const decides = phase.verdicts.length > 0 && phase.scope !== "none";
-    const fallback = cause === "error" ? filter.onError : filter.onTimeout;
+    const fallback = fallbackAt(phase, cause === "error" ? filter.onError : filter.onTimeout);
     part.dropChanges();
-    this.#reporter.failure(cause, filter, phase, error, decides ? fallback : "none");
-    if (decides && !filter.isObserved) this.#countFallback();
-    if (!decides || fallback === "continue") return false;
-    const decision = FALLBACK_DECISIONS[fallback];
+    this.#reporter.failure(cause, filter, phase, error, fallback);
+    if (fallback !== "none" && !filter.isObserved) this.#countFallback();
+    const verdict = FALLBACK_VERDICTS[fallback];
+    if (verdict === null) return false;
     const recipient = this.recipientAtHand;
-    const ruling: AppliedVerdict = { decision, filter, phase: phase.name, recipient, isFallback: true, origin: error };
-    return this.#decide(ruling, part, phase);
+    return this.#decide(
+      { verdict, filter, phase: phase.name, recipient, isFallback: true, origin: error },
+      part,
+      phase,
+    );
   }
 
   /** Applies a verdict that the phase has; true if it ends the phase for all filters. */
-  #decide(ruling: AppliedVerdict, part: FilterPart, phase: EventPhase): boolean {
-    const { filter } = part;
-    const { decision } = ruling;
-    const { kind } = decision;
-    const ofConnection = phase.scope === "connection";
-    const ofRecipient = phase.scope === "recipient" && kind !== "discard";
-    // The mail server's own rejection of a recipient stands, whatever a filter says of it (8.4).
-    if (phase === PHASES.envrcpt && this.#isRejectedRecipient) return false;
-    if (kind === "skip") {
-      part.skipsBody = true;
-      return false;
+  #decide(applied: AppliedVerdict, part: FilterPart, phase: EventPhase): boolean {
+    const giver = part.filter.isObserved ? "observe" : "enforce";
+    const effect = effectOf(giver, this.#placeOf(phase), applied.verdict.kind);
+    this.#parts.leave(part, effect);
+    if (effect.observed !== null) this.#reporter.verdict(applied, effect.observed);
+    return this.#carryOut(applied, effect);
+  }
+
+  #placeOf(phase: EventPhase): Place {
+    return placeOf(phase, this.#isRejectedRecipient, this.#isLocal);
+  }
+
+  /** Carries a verdict out; true if that ends the phase for all filters. */
+  #carryOut(applied: AppliedVerdict, { decides, waits }: Effect): boolean {
+    switch (decides) {
+      case null:
+        return false;
+      case "connection":
+        this.#refuseConnection(applied);
+        return true;
+      case "message":
+        this.#decideMessage(applied, waits);
+        return true;
+      case "recipient":
+        this.#refuseRecipient(applied);
+        return true;
+      case "command":
+        this.session.answer(applied.verdict.packet);
+        return true;
     }
-    if (kind === "accept") {
-      part.done = ofConnection ? "connection" : "message";
-      this.#someAccepted = true;
-      return false;
-    }
-    if (filter.isObserved) {
-      // What it would have ended is over for this filter; a refused recipient or command ends nothing.
-      if (phase.scope !== "none" && !ofRecipient) part.done = ofConnection ? "connection" : "message";
-      this.#reporter.verdict(ruling, ofConnection ? "connection" : ofRecipient ? "recipient" : "message");
-      return false;
-    }
-    if (ofConnection) {
-      this.#refuseConnection(ruling);
-      return true;
-    }
-    if (phase.scope === "none") {
-      this.session.answer(decision.packet);
-      return true;
-    }
-    if (ofRecipient && !this.#isSimulated) {
-      this.#reporter.verdict(ruling, "recipient");
-      this.#count("recipientsRefused", ruling);
-      this.session.answer(decision.packet);
-      this.message!.dropRecipient();
-      this.#letLeave();
-      return true;
-    }
-    this.#decideMessage(ruling, !ofRecipient);
-    return true;
   }
 
   /**
-   * A verdict leaves before the handlers of what was read behind it run: should they be lost, it is given all the same. Few
-   * mail servers pipeline.
+   * Sends a verdict before the handlers of packets behind it run, so that it is sent even if this worker is lost in
+   * them. Few mail servers pipeline.
    */
   #letLeave(): void {
     if (this.session.untaken > 0) this.#host.flush();
   }
 
-  #refuseConnection(ruling: AppliedVerdict): void {
-    this.#reporter.verdict(ruling, "connection");
-    if (ruling.decision.kind !== "accept") this.#count("connectionsRefused", ruling);
-    this.session.decideConnection(ruling.decision.packet);
+  #refuseRecipient(applied: AppliedVerdict): void {
+    this.#reporter.verdict(applied, "recipient");
+    this.#count("recipientsRefused", applied);
+    this.session.answer(applied.verdict.packet);
+    this.message!.dropRecipient();
+    this.#letLeave();
+  }
+
+  #refuseConnection(applied: AppliedVerdict): void {
+    this.#reporter.verdict(applied, "connection");
+    if (applied.verdict.kind !== "accept") this.#count("connectionsRefused", applied);
+    this.session.decideConnection(applied.verdict.packet);
   }
 
   #count(counter: WorkerCounter, { isFallback }: AppliedVerdict): void {
-    // What is replayed was counted where it was first decided.
+    // Replayed packets were counted where they were first decided.
     if (this.session.isReplay) return;
     this.#host.count(counter);
     if (isFallback) this.#host.count("fallbacks");
   }
 
-  /** However many handlers fail in a message: it is one that got a fallback. */
+  /** A message counts once, however many of its handlers fail. */
   #countFallback(): void {
     if (this.#hasFallback || this.session.isReplay) return;
     this.#hasFallback = true;
@@ -518,67 +437,57 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /**
-   * A verdict on the message, given now if the event at hand can carry it, else as soon as one can.
-   * @param fitsReply the event's reply would be about the message, not about a recipient
+   * A verdict on the message is sent now if a reply is awaited, else with the first that can carry it.
+   * @param waits the reply to the event at hand is about a recipient, and cannot
    */
-  #decideMessage(ruling: AppliedVerdict, fitsReply: boolean): void {
-    if (fitsReply && this.session.wantsReply) {
-      this.#deliver(ruling);
+  #decideMessage(applied: AppliedVerdict, waits: boolean): void {
+    if (!waits && this.session.wantsReply) {
+      this.#deliver(applied);
       return;
     }
-    this.#deferred = ruling;
+    this.#pending = applied;
     this.session.proceed();
   }
 
-  #deliver(ruling: AppliedVerdict): void {
-    if (ruling.decision.kind === "accept") this.#reportObserved();
-    if (ruling.decision.kind !== "accept" || this.#host.reportsAccepted) this.#reporter.verdict(ruling, "message");
-    if (ruling.decision.kind !== "skip") {
+  #deliver(applied: AppliedVerdict): void {
+    if (applied.verdict.kind === "accept") this.#reportObserved();
+    if (applied.verdict.kind !== "accept" || this.#host.reportsAccepted) this.#reporter.verdict(applied, "message");
+    if (applied.verdict.kind !== "skip") {
       this.#host.count("messages");
-      this.#count(VERDICT_COUNTER[ruling.decision.kind], ruling);
+      this.#count(VERDICT_COUNTER[applied.verdict.kind], applied);
     }
-    this.session.decideMessage(ruling.decision.packet);
+    this.session.decideMessage(applied.verdict.packet);
     this.#forgetMessage();
   }
 
   /**
-   * A limit of the configuration is passed: its fallback is a verdict on the message (on the connection, before one).
+   * A limit of the configuration is passed: its fallback is a verdict on the message, or before a message on the
+   * connection.
    * @returns true if that ends the phase
    */
   #passLimit(phase: EventPhase, what: string): boolean {
     const { onError } = this.#chain.policy;
     if (!this.#overLimit) this.#reporter.failure("limit", null, phase, new RangeError(what), onError);
     this.#overLimit = true;
-    if (onError === "continue" || phase.scope === "none") return false;
-    const decision = FALLBACK_DECISIONS[onError];
-    const ruling = ownVerdict(decision, phase, true, this.recipientAtHand);
-    if (phase.scope === "connection") this.#refuseConnection(ruling);
-    else this.#decideMessage(ruling, phase.scope === "message" || onError === "accept");
-    return true;
+    const verdict = FALLBACK_VERDICTS[onError];
+    if (verdict === null) return false;
+    const applied = ownVerdict(verdict, phase, true, this.recipientAtHand);
+    return this.#carryOut(applied, effectOf("limit", this.#placeOf(phase), verdict.kind));
   }
 
   /**
-   * The body is larger than what may be collected. It is as large when the client sends it again, so the message is
-   * refused for good, whatever `on_error` says; not for filters that only observe, whose part in it is over.
+   * The body is larger than may be collected. It would be as large the next time, so the message is refused
+   * permanently, whatever `on_error` says. Filters that only observe refuse nothing: their part in the message ends.
    * @returns true if that ends the phase
    */
   #passBodyLimit(what: string): boolean {
-    let fallback: "reject" | "none" | null = null;
-    for (const filter of this.#chain.filters) {
-      if (!filter.loaded.collectBody) continue;
-      const part = this.#partOf(filter);
-      if (part.done !== "no") continue;
-      if (filter.isObserved) {
-        part.done = "message";
-        this.#someAccepted = true;
-        fallback ??= "none";
-      } else fallback = "reject";
-    }
-    if (fallback === null) return false;
+    const collected = this.#parts.leaveLargeBody();
+    if (collected === "not collected") return false;
+    const fallback = collected === "counts" ? "reject" : "none";
     if (!this.#overLimit) this.#reporter.failure("limit", null, PHASES.body, new RangeError(what), fallback);
     this.#overLimit = true;
     if (fallback === "none") return false;
-    this.#decideMessage(ownVerdict(TOO_LARGE, PHASES.body, true), true);
+    this.#decideMessage(ownVerdict(TOO_LARGE, PHASES.body, true), false);
     return true;
   }
 
@@ -602,32 +511,15 @@ export class Conversation implements SessionSource, ReportSource {
         break;
       default:
     }
-    if (this.#someAccepted && phase.scope !== "none" && this.#isAllDone(phase)) {
+    if (this.#parts.isAllAccepted(phase)) {
       if (phase.scope === "connection") session.decideConnection(PLAIN_REPLIES.ACCEPT);
-      else this.#decideMessage(ownVerdict(ACCEPT, phase, false), true);
+      else this.#decideMessage(ownVerdict(ACCEPT, phase, false), false);
       return;
     }
-    if (phase === PHASES.body && session.wantsReply && this.#nobodyWantsBody()) {
+    if (phase === PHASES.body && session.wantsReply && session.maySkip && this.#parts.isBodyUnwanted) {
       this.#isBodyCut = true;
       session.answer(PLAIN_REPLIES.SKIP);
     } else session.proceed();
-  }
-
-  /** No filter has anything left to do or to send. */
-  #isAllDone(phase: PhaseInfo): boolean {
-    for (const part of this.#parts) if (part?.changes && !part.filter.isObserved) return false;
-    return !this.#chain.hasWorkAfter(phase, (filter) => {
-      const done = this.#parts[filter.index]?.done ?? "no";
-      return phase.scope === "connection" ? done === "connection" : done !== "no";
-    });
-  }
-
-  #nobodyWantsBody(): boolean {
-    if (this.#chain.collectsBody || !this.session.maySkip) return false;
-    return this.#chain.steps[PHASES.body.index]!.every(({ filter }) => {
-      const part = this.#parts[filter.index];
-      return part !== undefined && (part.skipsBody || part.done !== "no");
-    });
   }
 
   /** `eom` with nothing against the message: the changes go out, and it is accepted. */
@@ -641,161 +533,113 @@ export class Conversation implements SessionSource, ReportSource {
       });
     }
     this.#reportObserved();
-    const holder = this.#findHolder();
-    if (holder !== undefined || this.#host.reportsAccepted) this.#reporter.accepted(holder?.filter ?? null, layers);
+    const quarantining = this.#parts.findQuarantining();
+    if (quarantining !== null || this.#host.reportsAccepted) this.#reporter.accepted(quarantining, layers);
     this.#host.count("messages");
-    this.#host.count(holder === undefined ? "accepted" : "quarantined");
+    this.#host.count(quarantining === null ? "accepted" : "quarantined");
     session.proceed();
     session.endMessage();
     this.#forgetMessage();
   }
 
-  /** The filter that holds the message: of several the last. */
-  #findHolder(): FilterPart | undefined {
-    let holder: FilterPart | undefined;
-    for (const part of this.#parts) if (part?.changes?.quarantine && !part.filter.isObserved) holder = part;
-    return holder;
-  }
-
-  /** What filters in observe mode would have changed. */
+  /** Logs the changes that filters in observe mode would have made. */
   #reportObserved(): void {
-    for (const part of this.#parts) {
-      if (part?.changes && part.filter.isObserved) this.#reporter.accepted(part.filter, [part.changes]);
-    }
+    for (const { filter, changes } of this.#parts.observed) this.#reporter.accepted(filter, [changes!]);
   }
 
   #forgetMessage(): void {
     if (this.#unreturned !== null) this.#reportUnreturned(false);
     this.message = null;
-    this.#deferred = null;
+    this.#pending = null;
     this.#overLimit = false;
     this.#mailAt = null;
     this.#isBodyCut = false;
     this.#hasFallback = false;
-    this.#deadline?.endMessage();
+    this.#calls?.endMessage();
     this.#values.forget();
-    for (const part of this.#parts) part?.endMessage();
+    this.#parts.endMessage();
   }
 
   #forgetSession(): void {
     if (this.#unreturned !== null) this.#reportUnreturned(true);
     this.#unreturned = null;
     this.#forgetMessage();
-    this.#parts = new Array(this.#chain.filters.length);
-    this.#someAccepted = false;
+    this.#parts.endSession();
     this.#isSendmail = null;
     this.helo = "";
   }
 
   /** Postfix gives mail from its sendmail command a made-up session, with a queue id from CONNECT on (13.4). */
-  #detectSimulated(): boolean {
+  #detectLocal(): boolean {
     const { macros } = this.session;
     return macros.get("i") !== undefined && (macros.get("v") ?? "").startsWith("Postfix");
   }
 
-  #wait(index: number, part: FilterPart, phase: EventPhase, promise: unknown, unreturned: Decision | null): void {
-    const { eomTimeoutMs, handlerTimeoutMs } = this.#chain.policy;
-    const waiting: Waiting = { index, part, phase, unreturned, subject: null };
-    if (phase === PHASES.body) this.session.framer.lend();
-    this.#waiting = waiting;
-    const deadline = (this.#deadline ??= new PhaseDeadline(this.#host));
-    const isFirst = deadline.isFresh;
+  #await(
+    index: number,
+    part: FilterPart,
+    phase: EventPhase,
+    promise: unknown,
+    unreturned: EncodedVerdict | null,
+  ): void {
+    this.#calls ??= new AwaitedCalls({
+      session: this.session,
+      policy: this.#chain.policy,
+      writer: this.#writer,
+      host: this.#host,
+      settled: (call, how, value) => this.#settled(call, how, value),
+    });
     const alreadyMs = this.session.isReplay ? 0 : this.#waitedMs;
     if (!this.session.isReplay) this.#waitedMs = 0;
-    this.#host.suspended(isFirst ? alreadyMs : null);
-    const budgetMs = (phase === PHASES.eom ? eomTimeoutMs : handlerTimeoutMs) - alreadyMs;
-    deadline.begin(Math.max(0, budgetMs), part.filter.timeoutMs, (ms) => {
-      this.#settle(waiting, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
-    });
-    if (phase === PHASES.eom) this.#keepProgress(deadline);
-    // Any object with a `then` may be awaited. A promise that is resolved with it takes in what it throws, and asks it to
-    // call back only once this phase has been left; Promise.resolve() and await run code of its own here.
-    new Promise((resolve) => resolve(promise)).then(
-      (value) => this.#settle(waiting, "value", value),
-      (error: unknown) => this.#settle(waiting, "error", error),
-    );
+    this.#calls.begin({ index, part, phase, unreturned, subject: null }, promise, alreadyMs);
   }
 
-  /** An awaited handler has settled, or its time is over. No caller catches what is thrown here. */
-  #settle(waiting: Waiting, how: "value" | "error" | "timeout", value: unknown): void {
-    try {
-      this.#resumeAfter(waiting, how, value);
-    } catch (error) {
-      this.#host.failed(error);
-    }
-  }
-
-  #resumeAfter(waiting: Waiting, how: "value" | "error" | "timeout", value: unknown): void {
-    const { part, phase, index } = waiting;
-    if (this.#waiting !== waiting) {
-      // Its time was over, or the connection: what it says now changes nothing.
-      if (how === "error") this.#reporter.failure("late", part.filter, phase, value, "none", waiting.subject);
+  /** A handler that was awaited has settled, or its time is over. */
+  #settled(call: AwaitedCall, how: Ending, value: unknown): void {
+    const { part, phase, index } = call;
+    const calls = this.#calls!;
+    if (calls.current !== call) {
+      // Its time was over, or the connection: its result no longer counts.
+      if (how === "error") this.#reporter.failure("late", part.filter, phase, value, "none", call.subject);
       return;
     }
-    if (how === "timeout") waiting.subject = this.#reporter.subject();
-    this.#deadline?.pause();
-    this.#waiting = null;
-    if (how === "value" && value === undefined && waiting.unreturned !== null) {
-      this.#notReturned(part, phase, waiting.unreturned);
+    if (how === "timeout") call.subject = this.#reporter.subject();
+    calls.take();
+    if (how === "value" && value === undefined && call.unreturned !== null) {
+      this.#notReturned(part, phase, call.unreturned);
     }
     const isEnded = how === "value" ? this.#take(part, phase, value) : this.#fail(part, phase, how, value);
     if (!isEnded) this.#run(phase, index + 1);
     // Still in this phase if another handler is awaited now.
     if (this.isWaiting) return;
-    this.#deadline?.end();
+    calls.endPhase();
     this.#host.resume();
   }
 
-  /** Takes what a handler has given in the end; true if that ends the phase. */
+  /** Applies the value that an awaited promise resolved to; true if that ends the phase. */
   #take(part: FilterPart, phase: EventPhase, value: unknown): boolean {
     if (value === undefined) return false;
-    let decision: Decision;
+    let verdict: EncodedVerdict;
     try {
-      decision = verdictIn(value, phase);
+      verdict = verdictIn(value, phase);
     } catch (error) {
       return this.#fail(part, phase, "error", error);
     }
-    return this.#apply(part, phase, decision);
-  }
-
-  #stopWaiting(): void {
-    if (this.#waiting !== null) this.#waiting.subject = this.#reporter.subject();
-    this.#waiting = null;
-    this.#deadline?.end();
-    this.#deadline?.endMessage();
-  }
-
-  #keepProgress(deadline: PhaseDeadline): void {
-    if (this.#mayProgress()) deadline.keepProgress(() => this.#sendProgress());
-  }
-
-  /** Servers older than PROGRESS would take it for an error; QUARANTINE came with the same release (Sendmail 8.13). */
-  #mayProgress(): boolean {
-    const { version, actions } = this.session.options;
-    return version >= 6 || (actions & ACTION.QUARANTINE) !== 0;
-  }
-
-  #sendProgress(): void {
-    try {
-      this.#writer.packet(PLAIN_REPLIES.PROGRESS);
-      this.#host.flush();
-    } catch (error) {
-      this.#host.failed(error);
-    }
+    return this.#apply(part, phase, verdict);
   }
 }
 
-/** A ruling that no filter made. */
+/** A verdict that no filter made. */
 function ownVerdict(
-  decision: Decision,
+  verdict: EncodedVerdict,
   { name }: EventPhase,
   isFallback: boolean,
   recipient: Address | null = null,
 ): AppliedVerdict {
-  return { decision, filter: null, phase: name, recipient, isFallback, origin: null };
+  return { verdict, filter: null, phase: name, recipient, isFallback, origin: null };
 }
 
-/** Whether it is to be awaited. Reading it may run code of the handler's, and throw. */
+/** Whether a value is to be awaited. Reading it may run the handler's code, and throw. */
 function isPromise(value: unknown): boolean {
   return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }

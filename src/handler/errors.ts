@@ -1,7 +1,6 @@
-/**
- * What a handler can do wrong, and what the loader can find wrong with it. Codes are stable; messages are for people.
- */
+/** The errors of handlers, thrown where a handler makes a mistake or where it is loaded. */
 
+/** Codes are stable; messages are for people. */
 export const USAGE_ERRORS = {
   PMILTER_ERR_REPLY_TEXT: "a reply text that no mail server would take, or of the wrong class",
   PMILTER_ERR_VERDICT: "a verdict that the phase does not have, or a value that is no verdict",
@@ -14,7 +13,7 @@ export const USAGE_ERRORS = {
 
 export type UsageErrorCode = keyof typeof USAGE_ERRORS;
 
-/** A handler, or who embeds pmilter, used it wrongly. Thrown where the mistake is made. */
+/** A handler, or a program that embeds pmilter, made a mistake. Thrown where it was made. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
   readonly code: UsageErrorCode;

@@ -1,13 +1,13 @@
-/** What is decided when a handler cannot: it threw, or it was too slow. One policy, stated in the configuration. */
+/** The verdict in place of a handler that threw or was too slow: a policy of the configuration. */
 export const FALLBACKS = ["tempfail", "reject", "accept", "continue"] as const;
 export type Fallback = (typeof FALLBACKS)[number];
 
-/** A fallback as the mail server is told of it: where nothing is refused, the message goes on. */
+/** A fallback as a reply: unless it refuses, the reply is continue. */
 export type FallbackVerdict = "tempfail" | "reject" | "continue";
 
 /**
- * What becomes of what several filters were to decide and none can any more: the strictest that the configuration says
- * for any of them, `tempfail` before `reject`, since it loses nothing. So nothing passes that no one chose to let pass.
+ * The fallback for several filters of which none can decide any more: the strictest of theirs. `tempfail` comes before
+ * `reject`, since it loses no mail. So no message passes that the configuration does not let pass.
  */
 export function strictest(fallbacks: readonly Fallback[]): FallbackVerdict {
   if (fallbacks.includes("tempfail")) return "tempfail";

@@ -1,6 +1,6 @@
 /**
- * `session`: what one filter sees of one SMTP connection. One object serves all phases; the types in `types.ts` offer
- * per phase what exists there. `FilterPart` is the chain's own side of it.
+ * `session`: an SMTP connection as a filter sees it. The same object serves all phases; the types in `types.ts` have
+ * the members of each phase. `FilterPart` is the chain's own side of it.
  */
 import type { Client } from "../protocol/client.ts";
 import type { Phase } from "../protocol/phases.ts";
@@ -11,7 +11,7 @@ import type { ReceivedMessage } from "./message/received.ts";
 import { MessageView, type ViewOwner } from "./message/view.ts";
 import type { Auth, MacroLookup, State, Tls } from "./types.ts";
 
-/** What sessions read of their conversation. */
+/** The parts of a conversation that sessions read. */
 export interface SessionSource {
   readonly client: Client;
   readonly helo: string;
@@ -24,7 +24,7 @@ export interface SessionSource {
   readonly hasHeaders: boolean;
   /** The mail server is a Sendmail. */
   readonly isSendmail: boolean;
-  /** Changes of the filters before this one that count, in chain order: a list of the caller's own. */
+  /** Changes of the filters before this one that count, in chain order: a new list. */
   changesBefore(filter: { readonly index: number }): FilterChanges[];
   /** Counts the headers that filters added. */
   addedHeaders: number;
@@ -33,14 +33,14 @@ export interface SessionSource {
 /** How far a filter's part in a session is over. */
 export type Done = "no" | "message" | "connection";
 
-/** One filter's part in one connection. */
+/** A filter's part in a connection. */
 export class FilterPart implements ViewOwner {
   readonly filter: ChainFilter;
   readonly session: FilterSession;
   done: Done = "no";
   /** It wants no more chunks of this message's body. */
   skipsBody = false;
-  /** What it changes in this message. */
+  /** Its changes to this message. */
   changes: FilterChanges | null = null;
   readonly #source: SessionSource;
   #view: MessageView | null = null;
@@ -66,7 +66,7 @@ export class FilterPart implements ViewOwner {
     this.changes = null;
   }
 
-  // What views ask for: see `ViewOwner`.
+  // Read by views: see `ViewOwner`.
   get actions(): number {
     return this.#source.actions;
   }

@@ -1,4 +1,7 @@
-/** `defineFilter`, and the check of what a module exports: from `unknown` to a filter, with an error that says what is wrong. */
+/**
+ * `defineFilter`, and the check of a module's exports: from `unknown` to a filter, or to an error that names the
+ * mistake.
+ */
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import { UsageError } from "./errors.ts";
 import { type Filter, type FilterHome, MACRO_STAGES, type MacroPhase, type State } from "./types.ts";
@@ -26,7 +29,7 @@ export type AnyHandler = (session: unknown, ...rest: unknown[]) => unknown;
 export interface LoadedFilter {
   readonly name: string;
   readonly handlers: Readonly<Partial<Record<Phase, AnyHandler>>>;
-  /** What `this` is in the handlers: the object given to `defineFilter`; undefined for phase files. */
+  /** `this` in the handlers: the object given to `defineFilter`; undefined for phase files. */
   readonly self: unknown;
   readonly collectBody: boolean;
   readonly rejectedRecipients: boolean;

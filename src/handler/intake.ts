@@ -1,16 +1,16 @@
 /**
- * What an event brings: taken into the message, within the limits of the configuration, and decoded for the handlers
- * of its phase.
+ * The values of an event: taken into the message, within the limits of the configuration, and decoded for the handlers
+ * of the phase.
  */
 import { decodeText, LARGE_BYTES } from "../protocol/bytes.ts";
 import { NameCache } from "../protocol/name-cache.ts";
 import type { EventPhase, MilterSession } from "../protocol/session.ts";
-import type { Limits } from "./chain.ts";
+import type { ChainStep, Limits } from "./chain.ts";
 import type { ReceivedMessage } from "./message/received.ts";
 
 /**
  * Takes an envelope recipient, a header or a piece of body into the message.
- * @param collectsBody somebody reads the whole body
+ * @param collectsBody a filter reads the whole body
  * @returns null, or which limit it passed: then it was not taken, except for a recipient, which has its own reply
  */
 export function takeIn(
@@ -35,7 +35,8 @@ export function takeIn(
         message.hasAllHeaders = false;
         return `more than ${limits.headers} headers (limits.headers)`;
       }
-      // Once one is left out, so are those behind it: the indexes of the ones taken stay those of the mail server.
+      // Once a header is left out, so are all behind it: the indexes of the headers taken stay those of the mail
+      // server.
       if (!message.hasAllHeaders || message.headerBytes + end - start > limits.headerBytes) {
         message.hasAllHeaders = false;
         return `more than ${limits.headerBytes} bytes of headers (limits.header_bytes)`;
@@ -72,7 +73,7 @@ function chunkOf(bytes: Uint8Array, start: number, end: number): Uint8Array {
   return chunk;
 }
 
-/** What the handlers of a phase get besides the session, decoded once for all of them. */
+/** The arguments of a phase's handlers besides the session, decoded once for all of them. */
 export class PhaseValues {
   /** The first argument: a name, an address, a command line. Of HELO the conversation has it anyway. */
   text = "";
@@ -82,7 +83,7 @@ export class PhaseValues {
   params: readonly string[] = NONE;
   chunk: Uint8Array | null = null;
 
-  /** The message is over: nothing of it is held. */
+  /** Drops the values, once their message is over. */
   forget(): void {
     this.text = "";
     this.value = "";
@@ -90,7 +91,7 @@ export class PhaseValues {
     this.chunk = null;
   }
 
-  /** @param message the message at hand, which has taken in what the event brought */
+  /** @param message the message at hand, which has taken the event in */
   read(phase: EventPhase, session: MilterSession, message: ReceivedMessage | null): void {
     const { bytes, start, end } = session;
     switch (phase.name) {
@@ -116,6 +117,25 @@ export class PhaseValues {
         this.chunk = chunkOf(bytes, start, end);
         return;
       default:
+    }
+  }
+
+  /** Calls a handler of the phase whose values were read. */
+  call({ filter, handler }: ChainStep, session: unknown, phase: EventPhase): unknown {
+    const { self } = filter.loaded;
+    switch (phase.name) {
+      case "helo":
+      case "unknown":
+        return handler.call(self, session, this.text);
+      case "envfrom":
+      case "envrcpt":
+        return handler.call(self, session, this.text, this.params);
+      case "header":
+        return handler.call(self, session, this.text, this.value);
+      case "body":
+        return handler.call(self, session, this.chunk!);
+      default:
+        return handler.call(self, session);
     }
   }
 }

@@ -1,7 +1,7 @@
-/** Why a handler could not be loaded, and where in which file: from whatever an import throws. */
+/** Why a handler could not be loaded, and where in which file, from the exception of its import. */
 import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { describeThrown, siteOf } from "./site.ts";
-import { PlainError } from "../errors.ts";
+import { PlainError, whyNotRead } from "../errors.ts";
 
 /** Why a handler could not be loaded; plain data, it travels between threads. */
 export interface LoadFailure {
@@ -47,7 +47,7 @@ function positionOf(error: unknown): Omit<LoadFailure, "message"> | null {
   return { file: position.file, line: position.line, column };
 }
 
-/** Bun says "Cannot find module" whatever keeps it from reading an entry file. Null if that is not what went wrong. */
+/** Bun says "Cannot find module" for every reason not to read an entry file. Null for other errors. */
 export function unreadable(file: string, error: unknown): LoadFailure | null {
   if (typeof error !== "object" || error === null || !("specifier" in error) || error.specifier !== file) return null;
   const message = whyUnreadable(file);
@@ -58,11 +58,11 @@ export function unreadable(file: string, error: unknown): LoadFailure | null {
 export function whyUnreadable(file: string): string | null {
   try {
     accessSync(file, constants.R_OK);
-    return statSync(file).isDirectory() ? "expected a file, got a folder" : null;
+    return statSync(file).isDirectory() ? whyNotRead({ code: "EISDIR" }) : null;
   } catch (cause) {
-    const { code } = cause as { code?: unknown };
-    if (code !== "EACCES") return "there is no such file";
-    return `no permission to read it, or a folder above it, as uid ${process.geteuid?.()}`;
+    return whyNotRead(cause, {
+      denied: `no permission to read it, or a folder above it, as uid ${process.geteuid?.()}`,
+    });
   }
 }
 

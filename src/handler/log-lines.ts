@@ -1,6 +1,6 @@
 /**
- * Reports of conversations as log lines: one a message, with everything an administrator looks for in it. Text that a
- * client sent is escaped, so that no client can write a line of its own.
+ * Reports of conversations as log lines: a line for each message, with everything an administrator looks for. Text from
+ * clients is escaped, so that no client can write a line.
  */
 import { relative } from "node:path";
 import type { LogLevel } from "../admin/log-level.ts";
@@ -15,7 +15,7 @@ export interface LogLine {
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
-/** Characters of one value in a line of text. */
+/** Most characters of a value in a line of text. */
 const MAX_VALUE = 256;
 /** The same as a field of JSON. */
 const MAX_FIELD = 512;
@@ -48,7 +48,7 @@ export function lineOf(level: LogLevel, head: string, fields: Readonly<Record<st
   };
 }
 
-/** Values are cut in both forms: a line is for reading, and what a client sent may be long. */
+/** Values are cut in both forms: a line is for reading, and a client's values may be long. */
 function cut(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(cut);
   return typeof value === "string" && value.length > MAX_FIELD ? `${value.slice(0, MAX_FIELD)}…` : value;
@@ -61,7 +61,7 @@ function verdictLine(report: VerdictReport, code: CodeName): LogLine {
     ...(report.isObserved ? { observed: true } : {}),
     verdict: report.verdict,
     scope: report.scope,
-    // What the line is about stands first in it.
+    // The refused recipient is the first field.
     ...(report.scope === "recipient" ? { recipient: report.recipient } : {}),
     ...subject(report, code),
     ...(report.isFallback ? { fallback: true } : {}),
@@ -99,7 +99,7 @@ function subject(report: Report, code: CodeName): Record<string, unknown> {
   };
 }
 
-/** Who and what a line is about, in the order of all lines; what is empty is left out. */
+/** The fields of a line's subject, in the order of all lines, without empty fields. */
 export function subjectFields(subject: Subject, version: string): Record<string, unknown> {
   const fields = {
     queue_id: subject.queueId,
@@ -128,7 +128,7 @@ export function formatSite({ file, line }: Site, folder: string): string {
 /** Told by the words before the colon, or behind the list that they are about. */
 const UNPAIRED = new Set(["verdict", "scope", "cause", "observed", "to_more"]);
 
-/** Fields as `key=value`, each value so written that nobody can forge another one. */
+/** Fields as `key=value`, each value written so that it cannot forge another field. */
 function formatPairs(fields: Readonly<Record<string, unknown>>): string {
   return Object.entries(fields)
     .filter(([key]) => !UNPAIRED.has(key))
@@ -140,7 +140,7 @@ function formatPairs(fields: Readonly<Record<string, unknown>>): string {
     .join(" ");
 }
 
-/** A value bare if it is one harmless word, else in quotes with everything odd escaped. */
+/** A value as it is if it is a harmless word, else in quotes with escapes. */
 function quoted(value: unknown): string {
   const text = typeof value === "string" ? value : String(value);
   if (/^[\w<>@.:/+=[\]-]+$/.test(text) && text.length <= MAX_VALUE) return text;

@@ -1,9 +1,9 @@
 /**
  * The time that a phase may take once a handler is awaited, and the progress that keeps the mail server waiting
- * meanwhile. One budget serves the whole chain at a phase.
+ * meanwhile. The budget is that of the whole chain at a phase.
  */
 
-/** The clock of whoever owns the conversation. */
+/** The clock of a conversation's owner. */
 export interface Clock {
   /** Runs `callback` after so many milliseconds; gives a function that cancels it. */
   after(ms: number, callback: () => void): () => void;
@@ -38,8 +38,8 @@ export class PhaseDeadline {
 
   /**
    * A handler is awaited.
-   * @param budgetMs what the chain may take at this phase, counted from the first time
-   * @param callMs what this call may take at most, null for all that is left
+   * @param budgetMs milliseconds that the chain may take at this phase, from the first call
+   * @param callMs milliseconds that this call may take at most, null for all the chain has left
    * @param onTimeout called with the milliseconds that the call had
    */
   begin(budgetMs: number, callMs: number | null, onTimeout: (ms: number) => void): void {
@@ -60,7 +60,7 @@ export class PhaseDeadline {
     return true;
   }
 
-  /** Reading is paused: what is queued has so much in all. Null: it goes on. */
+  /** Reading is paused: the queued packets together have so many milliseconds. Null: reading goes on. */
   backlog(budgetMs: number | null): void {
     const isKnown = this.#backlogDeadline !== Number.POSITIVE_INFINITY;
     if (isKnown === (budgetMs !== null)) return;

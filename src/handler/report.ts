@@ -1,17 +1,17 @@
-/** What a conversation tells its owner for the log: facts, no formatting. */
+/** Reports of a conversation to its owner, for the log: facts, no formatting. */
 import type { Phase, VerdictKind } from "../protocol/phases.ts";
 import type { ReplyText } from "../protocol/reply-text.ts";
 import type { Fallback } from "./fallback.ts";
 import type { Site } from "./site.ts";
 
-/** Who and what a report is about; strings are as the client sent them, to be escaped where they are printed. */
+/** The subject of a report. Strings are as the client sent them, to be escaped where they are printed. */
 export interface Subject {
   /** The recipient that is or was decided on, as in `envrcpt`; null where it is the message, or the connection. */
   readonly recipient: string | null;
   readonly queueId: string;
   /** "" if the message's headers were not sent, or hold none. */
   readonly messageId: string;
-  /** `hostname [address]`, or what there is of it. */
+  /** `hostname [address]`, or the part that is known. */
   readonly client: string;
   readonly helo: string;
   /** The name that the client has authenticated as; "" for none. */
@@ -30,9 +30,9 @@ export interface Subject {
 
 export interface VerdictReport extends Subject {
   readonly kind: "verdict";
-  /** `quarantine`: accepted, and held. */
+  /** `quarantine`: accepted, and held back by the mail server. */
   readonly verdict: Exclude<VerdictKind, "skip"> | "quarantine";
-  /** What was decided on. */
+  /** The object of the verdict. */
   readonly scope: "connection" | "message" | "recipient";
   /** The filter that decided; null for a message that all let pass, and for a limit. */
   readonly filter: string | null;
@@ -60,7 +60,7 @@ export interface FailureReport extends Subject {
   readonly phase: Phase;
   readonly site: Site | null;
   readonly message: string;
-  /** What was done: a fallback of the configuration, or nothing at phases that decide nothing. */
+  /** The fallback that was applied; `none` at phases that decide nothing. */
   readonly fallback: Fallback | "none";
 }
 
@@ -70,13 +70,13 @@ export interface WarningReport extends Subject {
   readonly verdict: VerdictKind;
   readonly filter: string;
   readonly phase: Phase;
-  /** Where the verdict was made; of a constant one only the handler's file is known. */
+  /** Where the verdict was made; of a constant verdict only the handler's file is known. */
   readonly site: Site | null;
 }
 
 export type Report = VerdictReport | FailureReport | WarningReport;
 
-/** What is said once of a warning is said of this. */
+/** The place of a warning: each place is reported once. */
 export function placeOfWarning({ filter, phase, site, verdict }: WarningReport): string {
   return site === null || site.line === 0 ? `${filter} ${phase} ${verdict}` : `${site.file}:${site.line}`;
 }

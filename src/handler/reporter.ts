@@ -1,6 +1,6 @@
 /**
- * Makes the reports of a conversation: who and what it was about, and where in which handler it was decided. Made only
- * for what is logged.
+ * Makes the reports of a conversation: their subject, and the handler's file and line. Reports are made only if they
+ * are logged.
  */
 import type { Client } from "../protocol/client.ts";
 import type { EventPhase, MilterSession } from "../protocol/session.ts";
@@ -12,10 +12,10 @@ import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts"
 import { describeThrown, type Site, siteOf } from "./site.ts";
 import type { Address } from "./types.ts";
 import type { Unreturned } from "./unreturned.ts";
-import type { Decision } from "./verdict.ts";
+import type { EncodedVerdict } from "./verdict.ts";
 import type { Phase } from "../protocol/phases.ts";
 
-/** What reports are made from. */
+/** The parts of a conversation that reports are made from. */
 export interface ReportSource {
   readonly session: MilterSession;
   readonly message: ReceivedMessage | null;
@@ -32,7 +32,7 @@ export interface ReportSource {
 
 /** A verdict with where it comes from. */
 export interface AppliedVerdict {
-  readonly decision: Decision;
+  readonly verdict: EncodedVerdict;
   /** Null for a limit, and for a message that no filter has anything left to do with. */
   readonly filter: ChainFilter | null;
   readonly phase: Phase;
@@ -40,21 +40,21 @@ export interface AppliedVerdict {
   readonly recipient: Address | null;
   /** It stands for a handler that failed, or for a limit. */
   readonly isFallback: boolean;
-  /** What knows where in the handler it comes from: the verdict's stack, or for a fallback what was thrown. */
+  /** Has the place in the handler: an error with the verdict's stack, or for a fallback the exception. */
   readonly origin: unknown;
 }
 
-/** Who takes them. */
+/** The receiver of reports. */
 export interface ReportSink {
   report(report: Report): void;
 }
 
 /** The macro of the name that a client has authenticated as. */
 export const USER_MACRO = "{auth_authen}";
-/** Recipients that a report names; the others are counted. */
+/** Most recipients that a report names; further recipients are counted. */
 const MAX_NAMED = 10;
 
-/** It keeps nothing: one is made for what is to be reported, since most connections report nothing. */
+/** It has no state: it is made when there is something to report, since most connections report nothing. */
 export class Reporter {
   readonly #source: ReportSource;
   readonly #sink: ReportSink;
@@ -65,19 +65,19 @@ export class Reporter {
   }
 
   verdict(
-    { decision, filter, phase, recipient, isFallback, origin }: AppliedVerdict,
+    { verdict, filter, phase, recipient, isFallback, origin }: AppliedVerdict,
     scope: VerdictReport["scope"],
   ): void {
-    if (decision.kind === "skip") return;
+    if (verdict.kind === "skip") return;
     this.#sink.report({
       ...this.subject(recipient),
       kind: "verdict",
-      verdict: decision.kind,
+      verdict: verdict.kind,
       scope,
       filter: filter?.loaded.name ?? null,
       phase,
       site: filter === null ? null : placeOf(origin, filter, phase),
-      reply: decision.reply,
+      reply: verdict.reply,
       reason: null,
       isFallback,
       isObserved: filter?.isObserved ?? false,
@@ -86,9 +86,9 @@ export class Reporter {
   }
 
   /**
-   * A message was accepted, and is perhaps held.
-   * @param filter who holds it, or in observe mode would have changed it
-   * @param changes those that were sent, or in observe mode not sent
+   * A message was accepted, and perhaps quarantined.
+   * @param filter the filter that quarantines it, or in observe mode would have changed it
+   * @param changes the changes that were sent, or in observe mode not sent
    */
   accepted(filter: ChainFilter | null, changes: readonly FilterChanges[]): void {
     const quarantine = changes.findLast((layer) => layer.quarantine !== null)?.quarantine ?? null;
@@ -128,18 +128,18 @@ export class Reporter {
     });
   }
 
-  unreturned({ decision, filter, phase }: Unreturned): void {
+  unreturned({ verdict, filter, phase }: Unreturned): void {
     this.#sink.report({
       ...this.subject(),
       kind: "warning",
-      verdict: decision.kind,
+      verdict: verdict.kind,
       filter: filter.loaded.name,
       phase: phase.name,
-      site: placeOf(decision.origin, filter, phase.name),
+      site: placeOf(verdict.origin, filter, phase.name),
     });
   }
 
-  /** Who and what the conversation is about now. */
+  /** The subject of a report at this moment. */
   subject(recipient: Address | null = this.#source.recipientAtHand): Subject {
     const { helo, isWhole, message, messageMs, session } = this.#source;
     const { client, macros } = session;
@@ -167,7 +167,7 @@ function senderOf(message: ReceivedMessage | null): string {
   return message.sender.raw === "" ? "<>" : message.sender.raw;
 }
 
-/** The SMTP client as logs name it: `hostname [address]`, or what there is of it. */
+/** The SMTP client as logs name it: `hostname [address]`, or the part that is known. */
 export function clientName({ address, family, hostname }: Client): string {
   return `${hostname} [${address === "" ? family : address}]`;
 }

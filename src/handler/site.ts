@@ -11,7 +11,7 @@ export interface Site {
 
 /** Frames of pmilter's own sources are passed over: they are below this folder, in the repository and in a binary. */
 const OWN_SOURCES = fileURLToPath(new URL("..", import.meta.url));
-/** What Ruby handlers run on; in a binary it lies among our own. */
+/** The run-time code of Ruby handlers; in a binary it lies among our own files. */
 const OPAL = "/node_modules/opal-runtime/";
 
 /** Code that was made from another language, by the name that its frames have: where its places lie in the source. */
@@ -46,8 +46,8 @@ export function* sitesOf(error: unknown): Generator<Site> {
 }
 
 /**
- * The frames of a stack. In front of them stands the error's message, which may hold what a client sent: it is taken for
- * no frame, whatever it looks like, and however long it is.
+ * The frames of a stack. In front of them stands the error's message, which may have text from a client: it is never
+ * taken for a frame, whatever it looks like, and however long it is.
  */
 function framesOf(error: unknown): string[] {
   try {
@@ -63,7 +63,7 @@ function framesOf(error: unknown): string[] {
   }
 }
 
-/** What was thrown, in words. Anything can be thrown: a value that has no words for itself must do no harm here. */
+/** An exception in words. Anything can be thrown, also a value that cannot be turned into text. */
 export function describeThrown(error: unknown): string {
   try {
     return error instanceof Error ? `${error.name}: ${error.message}` : `thrown: ${String(error)}`;

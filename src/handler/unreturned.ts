@@ -1,34 +1,34 @@
 /**
- * Verdicts that calls of one conversation have made and not returned. One may be kept and given back by a later call, so it
- * is judged when what it could be about is over: the message, or for `connect`, `helo` and `unknown` the session.
+ * Verdicts that calls of a conversation have made and not returned. A handler may keep a verdict for a later call, so
+ * it counts as not returned only at the end of its message, or for `connect`, `helo` and `unknown` of its session.
  */
 import { isOfMessage } from "../protocol/phases.ts";
 import type { EventPhase } from "../protocol/session.ts";
 import type { ChainFilter } from "./chain.ts";
-import { type Decision, isShared, placeNext } from "./verdict.ts";
+import { type EncodedVerdict, isShared, placeNext } from "./verdict.ts";
 
 /** A call, and the last verdict that it made. */
 export interface Unreturned {
   readonly filter: ChainFilter;
   readonly phase: EventPhase;
-  readonly decision: Decision;
+  readonly verdict: EncodedVerdict;
 }
 
-/** More of one message are not remembered. */
+/** More calls of a message are not remembered. */
 const MAX = 100;
 
 export class UnreturnedVerdicts {
   #calls: Unreturned[] = [];
 
   add(call: Unreturned): void {
-    if (isShared(call.decision)) placeNext();
+    if (isShared(call.verdict)) placeNext();
     if (this.#calls.length < MAX) this.#calls.push(call);
   }
 
-  /** A handler of `filter` has returned this one. */
-  returned(decision: Decision, filter: ChainFilter): void {
+  /** A handler of `filter` has returned this verdict. */
+  returned(verdict: EncodedVerdict, filter: ChainFilter): void {
     this.#calls = this.#calls.filter(
-      (call) => call.decision !== decision || (isShared(decision) && call.filter !== filter),
+      (call) => call.verdict !== verdict || (isShared(verdict) && call.filter !== filter),
     );
   }
 

@@ -15,7 +15,7 @@ export interface Verdict<K extends VerdictKind = VerdictKind> {
   readonly [kindBrand]: K;
 }
 
-/** Shared by all copies of this module, should a handler's folder bring one of its own. */
+/** Shared by all copies of this module, in case a handler's folder has its own copy. */
 const BRAND = Symbol.for("pmilter.verdict");
 
 const PLAIN: Readonly<Record<VerdictKind, PlainReply>> = {
@@ -26,20 +26,23 @@ const PLAIN: Readonly<Record<VerdictKind, PlainReply>> = {
   skip: "SKIP",
 };
 
-/** A verdict with what it is on the wire. Internal: handlers see {@link Verdict}. */
-export interface Decision {
+/** A verdict with its reply packet. Internal: handlers see {@link Verdict}. */
+export interface EncodedVerdict {
   readonly kind: VerdictKind;
   /** The SMTP reply, null for the mail server's own text. */
   readonly reply: ReplyText | null;
   /** The whole reply packet. */
   readonly packet: Uint8Array;
-  /** Where it was written; its stack is made only if someone logs it. Null for verdicts that nobody needs to find. */
+  /**
+   * Has the stack of the call that made it; the text of the stack is made only if it is logged. Null for verdicts
+   * without a place in a handler.
+   */
   readonly origin: Error | null;
 }
 
-class DecisionValue implements Decision {
+class VerdictValue implements EncodedVerdict {
   readonly [BRAND] = true;
-  /** Only a value that this module made has it: no proxy and no heir of one. */
+  /** Only a value that this module made has it; a proxy or an heir of such a value has not. */
   // oxlint-disable-next-line no-unused-private-class-members -- `#isOurs in value` is its use
   readonly #isOurs = true;
   readonly kind: VerdictKind;
@@ -55,72 +58,72 @@ class DecisionValue implements Decision {
     Object.freeze(this);
   }
 
-  static isOurs(value: object): value is DecisionValue {
+  static isOurs(value: object): value is VerdictValue {
     return #isOurs in value;
   }
 }
 
 /**
  * The verdict that a handler returned. Reading a value that this module did not make may run code of the handler's, so
- * whatever is thrown here is a failure of the handler.
+ * an exception here is a failure of the handler.
  *
- * @throws UsageError PMILTER_ERR_VERDICT for a value that is no verdict, and for one that the phase does not have
+ * @throws UsageError PMILTER_ERR_VERDICT for a value that is no verdict, and for a verdict that the phase does not have
  */
-export function verdictIn(value: unknown, phase: PhaseInfo): Decision {
-  const decision = typeof value === "object" && value !== null ? decisionOf(value) : null;
-  if (decision === null) {
+export function verdictIn(value: unknown, phase: PhaseInfo): EncodedVerdict {
+  const verdict = typeof value === "object" && value !== null ? encodedIn(value) : null;
+  if (verdict === null) {
     const expected = "expected nothing or a verdict such as reject()";
     throw new UsageError("PMILTER_ERR_VERDICT", `the ${phase.name} handler returned ${typeof value}, ${expected}`);
   }
-  if (phase.verdicts.includes(decision.kind)) return decision;
+  if (phase.verdicts.includes(verdict.kind)) return verdict;
   const error = new UsageError(
     "PMILTER_ERR_VERDICT",
-    `${decision.kind}() is no verdict of phase ${phase.name}; it has ${phase.verdicts.join(", ") || "none"}`,
+    `${verdict.kind}() is no verdict of phase ${phase.name}; it has ${phase.verdicts.join(", ") || "none"}`,
   );
-  if (decision.origin !== null) Object.defineProperty(error, "stack", { value: decision.origin.stack });
+  if (verdict.origin !== null) Object.defineProperty(error, "stack", { value: verdict.origin.stack });
   throw error;
 }
 
 /** Null if the value is no verdict. */
-function decisionOf(value: object): Decision | null {
-  if (DecisionValue.isOurs(value)) return value;
-  return BRAND in value ? copyOf(value as Partial<Decision>) : null;
+function encodedIn(value: object): EncodedVerdict | null {
+  if (VerdictValue.isOurs(value)) return value;
+  return BRAND in value ? copyOf(value as Partial<EncodedVerdict>) : null;
 }
 
 /** A verdict of another copy of this module: its members are read once and checked as if they were written here. */
-function copyOf({ kind, origin, reply }: Partial<Decision>): Decision {
+function copyOf({ kind, origin, reply }: Partial<EncodedVerdict>): EncodedVerdict {
   if (kind === undefined || !Object.hasOwn(PLAIN, kind)) {
     throw new UsageError("PMILTER_ERR_VERDICT", "the handler returned a verdict of a kind that is not known");
   }
   const text =
     reply == null ? undefined : [`${reply.code} ${reply.enhanced} ${reply.lines[0]}`, ...reply.lines.slice(1)];
-  return decide(kind, text?.join("\n"), origin instanceof Error ? origin : null);
+  return encode(kind, text?.join("\n"), origin instanceof Error ? origin : null);
 }
 
-/** The plain decision of a fallback: no text, no place in a handler. */
-export function plainDecision(kind: VerdictKind): Decision {
-  return new DecisionValue(kind, null, null);
+/** The plain verdict of a fallback: no text, no place in a handler. */
+export function plainVerdict(kind: VerdictKind): EncodedVerdict {
+  return new VerdictValue(kind, null, null);
 }
 
-/** A decision of pmilter's own with a text. */
-export function textDecision(kind: "reject" | "tempfail", text: string): Decision {
-  return decide(kind, text, null);
+/** A verdict of pmilter's own with a text. */
+export function verdictWithText(kind: "reject" | "tempfail", text: string): EncodedVerdict {
+  return encode(kind, text, null);
 }
 
 /**
- * What handlers have made of verdicts in this thread. A call that ends without a verdict, and after which there are more,
- * has made one that it did not return.
+ * The verdicts that handlers have made in this thread. If a call ends without a verdict and the count has grown, the
+ * call did not return the verdict that it made.
  */
-export const made: { count: number; last: Decision } = { count: 0, last: plainDecision("accept") };
+export const made: { count: number; last: EncodedVerdict } = { count: 0, last: plainVerdict("accept") };
 
 function make<K extends VerdictKind>(kind: K, text: string | undefined, origin: Error | null): Verdict<K> {
-  const decision = decide(kind, text, origin);
+  const verdict = encode(kind, text, origin);
   made.count += 1;
-  made.last = decision;
-  return decision as unknown as Verdict<K>;
+  made.last = verdict;
+  return verdict as unknown as Verdict<K>;
 }
 
-/** Runs `make`, whose verdict reaches the chain by another way than being returned. */
+/** Runs `make`, whose verdict reaches the chain without being returned. */
 export function withoutCounting<T>(make: () => T): T {
   const { count } = made;
   try {
@@ -131,7 +134,7 @@ export function withoutCounting<T>(make: () => T): T {
 }
 
 /** @throws UsageError PMILTER_ERR_REPLY_TEXT */
-function decide(kind: VerdictKind, text: string | undefined, origin: Error | null): Decision {
+function encode(kind: VerdictKind, text: string | undefined, origin: Error | null): EncodedVerdict {
   let reply: ReplyText | null = null;
   if (text !== undefined) {
     if (typeof text !== "string") {
@@ -143,14 +146,14 @@ function decide(kind: VerdictKind, text: string | undefined, origin: Error | nul
       throw new UsageError("PMILTER_ERR_REPLY_TEXT", error instanceof Error ? error.message : String(error));
     }
   }
-  return new DecisionValue(kind, reply, origin);
+  return new VerdictValue(kind, reply, origin);
 }
 
 /**
- * Verdicts without a text are constants: they are made for many messages that pass. The first few are made with their place
- * nevertheless, and again after one was not returned, so that the log can say where that was.
+ * Verdicts without a text are constants: they are made for many messages that pass. The first hundred are made with
+ * their place all the same, and again a hundred after a verdict that was not returned, so that the log can say where.
  */
-const CONSTANTS = { accept: new DecisionValue("accept", null, null), skip: new DecisionValue("skip", null, null) };
+const CONSTANTS = { accept: new VerdictValue("accept", null, null), skip: new VerdictValue("skip", null, null) };
 const PLACED = 100;
 let placedLeft = PLACED;
 
@@ -159,9 +162,9 @@ export function placeNext(): void {
   placedLeft = PLACED;
 }
 
-/** A verdict that is shared by all who give it: nothing tells which call made it. */
-export function isShared(decision: Decision): boolean {
-  return decision === CONSTANTS.accept || decision === CONSTANTS.skip;
+/** A constant verdict: nothing tells which call made it. */
+export function isShared(verdict: EncodedVerdict): boolean {
+  return verdict === CONSTANTS.accept || verdict === CONSTANTS.skip;
 }
 
 function plain<K extends keyof typeof CONSTANTS>(kind: K): Verdict<K> {

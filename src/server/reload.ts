@@ -11,7 +11,7 @@ import { isCurrent, pathsOf, type Sources, versionOf } from "../load/sources.ts"
 import type { ChainSummary } from "../shared/messages.ts";
 import { type ConfigurationFile, isSameConfiguration, lookUp } from "./files/configuration-file.ts";
 import { type DiskStatus, type FailedLoad, FilesOnDisk, lookAtDisk } from "./files/disk.ts";
-import { needRestart } from "./files/restart-keys.ts";
+import { needRestart } from "../config/restart.ts";
 import { Review } from "./files/review.ts";
 import { FileWatcher } from "./files/watch.ts";
 import type { Starvation } from "./listening/starvation.ts";

@@ -7,7 +7,7 @@ import type { ConnectionTableLayout } from "./connection-table.ts";
 import type { SessionRecordsLayout } from "./session-records.ts";
 import type { WorkerRowsLayout } from "./worker-rows.ts";
 import type { Need } from "../handler/chain.ts";
-import type { SkippedFilter } from "../handler/conversation.ts";
+import type { SkippedFilter } from "../handler/filter-parts.ts";
 import type { Fallback, FallbackVerdict } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";

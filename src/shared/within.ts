@@ -1,11 +1,11 @@
 /** Waiting for a promise, within bounds. */
 
-/** Settles when the promise does, or after so many milliseconds; rejects as the promise does. Nothing is left running. */
-export async function within(promise: Promise<unknown>, ms: number): Promise<void> {
-  const { promise: late, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
+/** Waits for a promise, at most so many milliseconds: whether it settled in time. Rejects as the promise does. No timer stays. */
+export async function within(promise: unknown, ms: number): Promise<boolean> {
+  const { promise: late, resolve } = Promise.withResolvers<false>();
+  const timer = setTimeout(() => resolve(false), ms);
   try {
-    await Promise.race([promise, late]);
+    return await Promise.race([Promise.resolve(promise).then(() => true), late]);
   } finally {
     clearTimeout(timer);
   }

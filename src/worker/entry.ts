@@ -33,6 +33,7 @@ import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "../shar
 import { Outbox } from "../shared/outbox.ts";
 import { SessionRecords } from "../shared/session-records.ts";
 import { BEAT_MS, WorkerRows } from "../shared/worker-rows.ts";
+import { within } from "../shared/within.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../load/ruby-scripts.ts";
 import { serveSources } from "../load/serve-sources.ts";
@@ -294,17 +295,6 @@ class Server {
   }
 }
 
-/** @throws Error if it has not settled after `timeoutMs` */
-async function inTime(promise: unknown, timeoutMs: number): Promise<void> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`timed out after ${timeoutMs / 1000} s`)), timeoutMs);
-  try {
-    await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 /** How each cause of a failure is counted. */
 const FAILURE_COUNTER = { error: "errors", timeout: "timeouts", late: "late", limit: "limits" } as const;
 
@@ -438,7 +428,8 @@ function placeOfStart(file: string): Omit<LoadFailure, "message"> {
 async function stopFilters(chain: Chain): Promise<void> {
   for (const { loaded } of chain.filters) {
     try {
-      await inTime(loaded.stop?.call(loaded.self), STOP_TIMEOUT_MS);
+      const isInTime = await within(loaded.stop?.call(loaded.self), STOP_TIMEOUT_MS);
+      if (!isInTime) throw new Error(`timed out after ${STOP_TIMEOUT_MS / 1000} s`);
     } catch (error) {
       post(failureLog(`filter ${loaded.name} failed at stop`, failureOf(error, "")));
     }

@@ -23,6 +23,9 @@ const ROOT = new URL("../..", import.meta.url).pathname;
 /** The files whose methods fail. */
 const FILES = [
   "handler/conversation.ts",
+  "handler/rules.ts",
+  "handler/filter-parts.ts",
+  "handler/awaited-calls.ts",
   "handler/phase-deadline.ts",
   "handler/intake.ts",
   "handler/reporter.ts",
@@ -48,7 +51,7 @@ const probe = globalThis as { mistakeAt?: Probe };
 
 /** These do nothing but catch what the methods that they call throw, and end the connection: they have no probe. */
 const GUARDS =
-  /^worker\/connection\.ts:.*: (?:opened|data|drained|disconnected|failed|#complain|#hangUp|#end)\(|^handler\/conversation\.ts:.*: #(?:settle|sendProgress)\(/;
+  /^worker\/connection\.ts:.*: (?:opened|data|drained|disconnected|failed|#complain|#hangUp|#end)\(|^handler\/awaited-calls\.ts:.*: #(?:settle|sendProgress)\(/;
 
 const HANDLERS = ["prompt", "awaited", "too slow", "failing"] as const;
 const SOCKETS = ["takes all", "takes little"] as const;

@@ -5,7 +5,7 @@ import { type ReceivedMessage, withoutBrackets } from "./received.ts";
 import type { Address } from "../types.ts";
 
 /** What the changes come to. */
-interface Outcome {
+interface Recipients {
   readonly all: readonly Address[];
   /** Received ones that are deleted. */
   readonly deleted: readonly Address[];
@@ -17,7 +17,7 @@ interface Outcome {
 export class RecipientList {
   readonly #received: ReceivedMessage;
   readonly #changes: RecipientChange[] = [];
-  #made: Outcome | null = null;
+  #result: Recipients | null = null;
   #count = -1;
 
   constructor(received: ReceivedMessage) {
@@ -26,28 +26,28 @@ export class RecipientList {
 
   apply(change: RecipientChange): void {
     this.#changes.push(change);
-    this.#made = null;
+    this.#result = null;
   }
 
   /** In order. */
   get all(): readonly Address[] {
-    return this.#changes.length === 0 ? this.#received.recipients : this.outcome.all;
+    return this.#changes.length === 0 ? this.#received.recipients : this.result.all;
   }
 
-  get outcome(): Outcome {
+  get result(): Recipients {
     const { length } = this.#received.recipients;
-    if (this.#made === null || this.#count !== length) {
-      this.#made = this.#make();
+    if (this.#result === null || this.#count !== length) {
+      this.#result = this.#make();
       this.#count = length;
     }
-    return this.#made;
+    return this.#result;
   }
 
   /**
    * One pass over recipients and changes. A mailbox that is there already, in whatever spelling, is not added again:
    * Postfix would deliver twice. One that was added and then deleted was never there.
    */
-  #make(): Outcome {
+  #make(): Recipients {
     const { recipients } = this.#received;
     const keys = recipients.map(({ raw }) => mailboxKey(raw));
     const received = new Set(keys);

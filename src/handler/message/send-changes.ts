@@ -46,7 +46,7 @@ export function sendChanges(
 
 /** Deletions first: a recipient that one filter deletes and another adds again is there. */
 function sendRecipients(writer: ReplyWriter, received: ReceivedMessage, layers: readonly FilterChanges[]): void {
-  const { deleted, unknown, added } = recipientsUnder(received, layers).outcome;
+  const { deleted, unknown, added } = recipientsUnder(received, layers).result;
   const spellings = new Set(deleted.flatMap(({ raw }) => deletionsOf(raw)));
   // Sendmail refuses the whole message for an address to delete that is none.
   for (const address of unknown) if ("mailbox" in writtenMailbox(address)) spellings.add(`<${address}>`);

@@ -3,7 +3,7 @@
  * the replies that the mail server gets, and how the next worker resumes the session. Pure: no socket is touched here.
  */
 import type { FallbackVerdict } from "../../handler/fallback.ts";
-import type { SkippedFilter } from "../../handler/conversation.ts";
+import type { SkippedFilter } from "../../handler/filter-parts.ts";
 import { COMMAND } from "../../protocol/constants.ts";
 import type { ResumedSession } from "../../shared/messages.ts";
 import type { SlotRecord } from "../../shared/session-records.ts";

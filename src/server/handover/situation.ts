@@ -3,7 +3,7 @@
  * Nothing is decided here.
  */
 import { type Fallback, type FallbackVerdict, strictest } from "../../handler/fallback.ts";
-import type { SkippedFilter } from "../../handler/conversation.ts";
+import type { SkippedFilter } from "../../handler/filter-parts.ts";
 import { COMMAND, LENGTH_BYTES } from "../../protocol/constants.ts";
 import { PLAIN_REPLIES } from "../../protocol/encode.ts";
 import { isOfMessage, PHASES, PHASE_LIST } from "../../protocol/phases.ts";

@@ -1,0 +1,161 @@
+/** The parts that the filters of a chain take in one session: how far each filter's part is over, and its changes. */
+import { type PhaseInfo, PHASES } from "../protocol/phases.ts";
+import type { EventPhase } from "../protocol/session.ts";
+import type { Chain, ChainFilter } from "./chain.ts";
+import { FilterPart, type SessionSource } from "./filter-session.ts";
+import type { FilterChanges } from "./message/changes.ts";
+import type { Effect } from "./rules.ts";
+
+/** A filter that is left out when the packets that began a session are replayed: it failed in them, or its part is over. */
+export interface SkippedFilter {
+  /** Its index. */
+  readonly filter: number;
+  /** Its part in the connection is over, as after `accept()`. */
+  readonly isOver: boolean;
+}
+
+const NO_FILTERS: readonly SkippedFilter[] = [];
+const NO_PARTS: readonly FilterPart[] = [];
+
+export class FilterParts {
+  readonly #chain: Chain;
+  readonly #source: SessionSource;
+  /** By filter index; made when a filter is first called. */
+  #parts: (FilterPart | undefined)[];
+  /** A filter has accepted, so there may be nothing left to do. */
+  #hasAccepted = false;
+  /** Filters that take no part in replayed packets. */
+  #skipped: readonly SkippedFilter[] = NO_FILTERS;
+
+  constructor(chain: Chain, source: SessionSource) {
+    this.#chain = chain;
+    this.#source = source;
+    this.#parts = new Array(chain.filters.length);
+  }
+
+  /** The session began elsewhere: these filters take no part in its replay. */
+  skip(filters: readonly SkippedFilter[]): void {
+    this.#skipped = filters;
+  }
+
+  /** No filter was called yet. */
+  get isUnused(): boolean {
+    return this.#parts.every((part) => part === undefined);
+  }
+
+  of(filter: ChainFilter): FilterPart {
+    return (this.#parts[filter.index] ??= new FilterPart(filter, this.#source));
+  }
+
+  /** Ends the parts that were over before the session came here. */
+  endSkipped(): void {
+    for (const { filter, isOver } of this.#skipped) {
+      if (!isOver) continue;
+      this.of(this.#chain.filters[filter]!).done = "connection";
+      this.#hasAccepted = true;
+    }
+  }
+
+  isSkipped({ filter }: FilterPart): boolean {
+    return this.#skipped.some((skipped) => skipped.filter === filter.index);
+  }
+
+  /** Whether a filter's handler is called. */
+  isCalled(part: FilterPart, phase: EventPhase, isRejectedRecipient: boolean): boolean {
+    if (phase === PHASES.close) return true;
+    // An unknown command belongs to no message, so a filter that has left the message is called all the same.
+    if (part.done !== "no" && (part.done === "connection" || phase !== PHASES.unknown)) return false;
+    if (phase === PHASES.body) return !part.skipsBody;
+    return phase !== PHASES.envrcpt || !isRejectedRecipient || part.filter.loaded.rejectedRecipients;
+  }
+
+  /** A verdict ends a filter's part in the body, the message or the connection. */
+  leave(part: FilterPart, { accepts, leaves }: Effect): void {
+    if (leaves === "body") part.skipsBody = true;
+    else if (leaves !== "nothing") part.done = leaves;
+    if (accepts) this.#hasAccepted = true;
+  }
+
+  /**
+   * The body is larger than may be collected. A filter in observe mode that collects it leaves the message.
+   * @returns `counts` if a filter whose verdicts count collects it, else `observed` if a filter in observe mode does
+   */
+  leaveLargeBody(): "counts" | "observed" | "not collected" {
+    let collected: "counts" | "observed" | "not collected" = "not collected";
+    for (const filter of this.#chain.filters) {
+      if (!filter.loaded.collectBody) continue;
+      const part = this.of(filter);
+      if (part.done !== "no") continue;
+      if (filter.isObserved) {
+        part.done = "message";
+        this.#hasAccepted = true;
+        if (collected === "not collected") collected = "observed";
+      } else collected = "counts";
+    }
+    return collected;
+  }
+
+  /** A filter has accepted, and no filter has anything left to do, or to send. */
+  isAllAccepted(phase: PhaseInfo): boolean {
+    return this.#hasAccepted && phase.scope !== "none" && !this.#hasChanges && !this.#hasWorkAfter(phase);
+  }
+
+  /** A change that counts was made to the message. */
+  get #hasChanges(): boolean {
+    return this.#parts.some((part) => part?.changes && !part.filter.isObserved);
+  }
+
+  #hasWorkAfter(phase: PhaseInfo): boolean {
+    return this.#chain.hasWorkAfter(phase, (filter) => {
+      const done = this.#parts[filter.index]?.done ?? "no";
+      return phase.scope === "connection" ? done === "connection" : done !== "no";
+    });
+  }
+
+  /** No filter has use for more of the body. */
+  get isBodyUnwanted(): boolean {
+    if (this.#chain.collectsBody) return false;
+    return this.#chain.steps[PHASES.body.index]!.every(({ filter }) => {
+      const part = this.#parts[filter.index];
+      return part !== undefined && (part.skipsBody || part.done !== "no");
+    });
+  }
+
+  /** The changes that count of the filters before this index, in chain order: a list of the caller's own. */
+  changesBefore(index: number): FilterChanges[] {
+    const layers: FilterChanges[] = [];
+    for (let before = 0; before < index; before++) {
+      const part = this.#parts[before];
+      if (part?.changes && !part.filter.isObserved) layers.push(part.changes);
+    }
+    return layers;
+  }
+
+  /** All changes that count, in chain order. */
+  allChanges(): FilterChanges[] {
+    return this.changesBefore(this.#parts.length);
+  }
+
+  /** The parts of filters in observe mode that would have changed the message. */
+  get observed(): readonly FilterPart[] {
+    let found: FilterPart[] | null = null;
+    for (const part of this.#parts) if (part?.changes && part.filter.isObserved) (found ??= []).push(part);
+    return found ?? NO_PARTS;
+  }
+
+  /** The filter that quarantines the message, of several the last; null if none does. */
+  findQuarantining(): ChainFilter | null {
+    let found: ChainFilter | null = null;
+    for (const part of this.#parts) if (part?.changes?.quarantine && !part.filter.isObserved) found = part.filter;
+    return found;
+  }
+
+  endMessage(): void {
+    for (const part of this.#parts) part?.endMessage();
+  }
+
+  endSession(): void {
+    this.#parts = new Array(this.#chain.filters.length);
+    this.#hasAccepted = false;
+  }
+}
