@@ -1,6 +1,6 @@
 /**
  * Cuts the byte stream into packets, whatever the splits. A packet is `uint32 length`, then `length` bytes: a code and
- * its payload. Packets that lie whole in one read are views of it; only one that straddles reads is copied.
+ * its payload. Packets that lie whole in one read are views of it; only a packet that straddles reads is copied.
  *
  * Cost: O(1) and no allocation a packet that lies whole in its read; a straddling packet is copied into a buffer that
  * at most doubles what has really arrived of it, so a length field alone reserves nothing.
@@ -12,13 +12,13 @@ import { HEAD_BYTES, PacketWalk } from "./packets.ts";
 import type { Survey } from "./survey.ts";
 
 const MIN_CARRY_BYTES = 1024;
-/** Of the survey that runs. */
+/** The walk of a survey: no two surveys run at a time. */
 const WALK = new PacketWalk();
 
 /**
  * Usage: `push` a read, then take packets with `next` until it gives false. After a `true`, `code` and
- * `bytes[start, end)` (the payload) describe the packet, until the next call of `next` or `push`; {@link Framer.lend} says
- * that somebody looks at them for longer. What was pushed is the framer's: its memory is given back once it was taken.
+ * `bytes[start, end)` (the payload) describe the packet, until the next call of `next` or `push`; {@link Framer.lend} makes
+ * them valid for longer. The framer owns the reads that are pushed: it frees their memory once all packets are taken.
  */
 export class Framer {
   /** The code byte of the current packet. */
@@ -30,16 +30,16 @@ export class Framer {
 
   readonly #maxPacketBytes: number;
   #chunk: Uint8Array = EMPTY;
-  /** Bytes to drop of what comes next: they end a packet whose beginning is lost, and whose code this is. */
+  /** Bytes to drop of the next reads: they end a packet whose beginning is lost, and whose code this is. */
   #lost = 0;
   #lostCode = 0;
-  /** Somebody looks at a packet in the chunk for longer than it is the current one. */
+  /** The bytes of a packet in the chunk stay in use after the packet is the current one. */
   #isLent = false;
   #at = 0;
-  /** The beginning of a packet whose end has not arrived, length field included. */
+  /** The partial packet, length field included: bytes that were copied from earlier reads. */
   #carry: Uint8Array = EMPTY;
   #carried = 0;
-  /** The memory of the packet before, which was carried as well: for the next, as long as each of them straddles reads. */
+  /** Memory of the last carried packet. The next one uses it again, as long as each packet straddles reads. */
   #spare: Uint8Array = EMPTY;
 
   /** @param maxPacketBytes limit of a packet's length field, at least 1 */
@@ -47,7 +47,7 @@ export class Framer {
     this.#maxPacketBytes = maxPacketBytes;
   }
 
-  /** Takes the next read, and its memory. What `next` has not taken of the one before is kept in front of it. */
+  /** Takes the next read, and its memory. Bytes of the read before that `next` has not taken are kept in front of it. */
   push(bytes: Uint8Array): void {
     const chunk = this.#lost > 0 ? this.#passLost(bytes) : bytes;
     if (this.#at < this.#chunk.length) {
@@ -80,7 +80,7 @@ export class Framer {
         return true;
       }
     }
-    // An idle connection holds no memory for what it does not have.
+    // An idle connection keeps no memory for packets to come.
     if (left === 0) this.#spare = EMPTY;
     this.#carryOver(left);
     this.#release();
@@ -88,7 +88,7 @@ export class Framer {
   }
 
   /**
-   * Looks through what was pushed without taking it. Call it between packets.
+   * Fills in a survey of the packets that were pushed and not taken. Call it between packets.
    * @param marks see {@link Survey.begin}
    */
   survey(survey: Survey, marks: Uint8Array, silent: number): void {
@@ -117,7 +117,7 @@ export class Framer {
     const walk = WALK.over(chunk, at, chunk.length);
     while (walk.next()) survey.found(walk.code, walk.end > walk.start ? chunk[walk.start]! : 0);
     at = walk.at;
-    // Nothing of a read is kept by what outlives it.
+    // The walk outlives the read, and must not keep its memory.
     WALK.over(EMPTY, 0, 0);
     const left = chunk.length - at;
     if (this.#lost > 0) survey.endsWith(left, this.#lost, this.#lostCode);
@@ -129,7 +129,7 @@ export class Framer {
    * after {@link Framer.survey}, before a packet is taken.
    */
   copyPartial(arrived: number, target: Uint8Array, at: number, count: number): void {
-    // Bytes of it that lie in the chunk; what is carried of it comes before them.
+    // Bytes of the packet that lie in the chunk; the carried ones come before them.
     const inChunk = Math.min(arrived, this.#chunk.length - this.#at);
     const carried = arrived - inChunk;
     const fromCarry = Math.min(count, carried);
@@ -139,11 +139,11 @@ export class Framer {
   }
 
   /**
-   * The next `due` bytes end a packet that began elsewhere and is lost but for its code: it comes without a payload once
-   * they are here, or with the code 0 not at all.
+   * The next `missing` bytes end a packet that began in another worker, and of which only the code is known. They are
+   * dropped. Then `next` gives the packet without a payload; with the code 0 it gives none.
    */
-  expectLost(due: number, code: number): void {
-    this.#lost = due;
+  expectLost(missing: number, code: number): void {
+    this.#lost = missing;
     this.#lostCode = code;
   }
 
@@ -155,7 +155,7 @@ export class Framer {
     return Buffer.concat([Buffer.from([0, 0, 0, 1, this.#lostCode]), rest]);
   }
 
-  /** True if a packet, or a part of one, has been pushed and not taken, or the end of a lost one is still to come. */
+  /** True if a packet or a part of it has been pushed and not taken, or if the end of a lost packet is still to come. */
   get hasRest(): boolean {
     return this.#carried > 0 || this.#at < this.#chunk.length || this.#lost > 0;
   }
@@ -165,13 +165,13 @@ export class Framer {
     return this.#carried + this.#chunk.length - this.#at;
   }
 
-  /** The current packet's bytes are looked at by somebody else, for as long as he likes: their memory is his as well. */
+  /** Keeps the current packet's bytes valid for as long as anything refers to them: their memory is left to the collector. */
   lend(): void {
     if (this.bytes === this.#chunk) this.#isLent = true;
     else if (this.bytes === this.#spare) this.#spare = EMPTY;
   }
 
-  /** Drops the references to what was pushed, so that an idle connection does not hold its last read. */
+  /** Drops the references to the read, so that an idle connection does not keep it. */
   #release(): void {
     if (!this.#isLent) freeBytes(this.#chunk);
     this.#isLent = false;

@@ -8,7 +8,7 @@ export const HEAD_BYTES = LENGTH_BYTES + 1;
 /**
  * Walks the whole packets in a range of bytes, and stops in front of a partial one. After a `true` of {@link PacketWalk.next},
  * `code` and the bytes from `start` to `end` (the payload) describe a packet. It can be used for further ranges, so that a
- * walk on the hot path allocates nothing. Lengths are taken as they are: `Framer.next` is what refuses them.
+ * walk on the hot path allocates nothing. Lengths are taken as they are: `Framer.next` refuses wrong ones.
  */
 export class PacketWalk {
   code = 0;

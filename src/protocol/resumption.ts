@@ -1,7 +1,7 @@
 /**
  * A session that was negotiated and begun in another worker: how it is handed over, and how its opening is replayed here.
- * The opening are the packets MACRO and CONNECT, MACRO and HELO: handlers run on them again, since what they knew of the
- * session is gone, and the replies are not sent again.
+ * The opening is the packets MACRO and CONNECT, MACRO and HELO. Handlers run on them again, since the state of the session
+ * is gone with its worker. The replies are not sent again.
  */
 import type { Options } from "./negotiate.ts";
 import { PacketWalk } from "./packets.ts";
@@ -29,9 +29,9 @@ export interface Resumption extends Options {
   readonly lost: { readonly missing: number; readonly code: number } | null;
 }
 
-/** The replay of an opening, and what was decided on the session before it. */
+/** The replay of an opening, and the verdicts that the session brings with it. */
 export class Replay {
-  /** The current packet is one of the opening whose reply was sent before. */
+  /** The current packet belongs to the opening, and its reply was sent before. */
   isSilent = false;
   readonly answersOpening: boolean;
   /** In force from the first packet on that is not replayed. */
@@ -60,7 +60,7 @@ export class Replay {
     return this.#silentLeft;
   }
 
-  /** The current packet is one of the opening, or some of them are still to come. */
+  /** The current packet belongs to the opening, or packets of the opening are still to come. */
   get isInOpening(): boolean {
     return this.#isOpening || this.#left > 0;
   }

@@ -1,6 +1,6 @@
 /**
  * The filter's side of a milter connection, without I/O: push the bytes of a read, take events, give each a decision;
- * replies are appended to the writer. What an event means to a handler is not known here.
+ * replies are appended to the writer. Handlers are not known here.
  *
  * An event is the {@link PhaseInfo} of its phase. Between an event and its decision nothing else may be taken. A
  * verdict and the reply that carries it are two things: where no reply is awaited, the owner keeps its verdict until
@@ -53,18 +53,18 @@ for (const [name, code] of Object.entries(COMMAND) as [CommandName, number][]) {
   };
 }
 
-/** By code byte: commands that get a reply unless their NR flag was granted, and what else is looked for. */
+/** By code byte, the marks of a survey: commands get a reply unless their NR flag was granted. */
 const ANSWERED = new Uint8Array(256);
 for (const phase of PHASE_LIST) if (phase !== PHASES.abort && phase !== PHASES.close) ANSWERED[phase.command] = OWED;
-/** Once it is read, the mail server waits for the end of what lies before it as well. */
+/** Once BODYEOB is read, the mail server also waits for the handlers of all packets before it. */
 ANSWERED[COMMAND.BODYEOB]! |= END;
-/** Whoever goes on without them would take the session for another. */
+/** A worker that resumes the session without them would have the wrong client or HELO name. */
 for (const phase of [PHASES.connect, PHASES.helo]) ANSWERED[phase.command]! |= OPENING;
 
 const NR_FLAGS = PHASE_LIST.reduce((flags, phase) => flags | phase.nr, 0);
 const ANSWERED_UNDER = new Map<number, Uint8Array>();
 
-/** What gets a reply once these flags are granted: sessions share it, since there are few ways to grant them. */
+/** The marks once these flags are granted. Sessions share them, since there are few combinations of flags. */
 function answeredUnder(protocol: number): Uint8Array {
   const key = protocol & NR_FLAGS;
   let answered = ANSWERED_UNDER.get(key);
@@ -80,9 +80,9 @@ const ALL_CODES = new Uint8Array(256).fill(1);
 
 export class MilterSession {
   readonly macros = new SessionMacros();
-  /** What the packets owe that were pushed and not taken, once {@link MilterSession.survey} has looked. */
+  /** The packets that were pushed and not taken: see {@link MilterSession.survey}. */
   readonly unread = new Survey();
-  /** What was negotiated. */
+  /** The negotiated version, actions and protocol steps. */
   options: Options = { version: 0, actions: 0, protocol: 0 };
   /** Set at the `connect` event; {@link UNKNOWN_CLIENT} before. */
   client: Client = UNKNOWN_CLIENT;
@@ -90,7 +90,7 @@ export class MilterSession {
   wantsReply = false;
   /** True after QUIT: close the connection once the replies are out. */
   isOver = false;
-  /** A MACRO packet was over `limits.macros` and was dropped; the owner decides what becomes of the message. */
+  /** A MACRO packet was over `limits.macros` and was dropped; the owner decides on the message. */
   macrosOverLimit = false;
 
   /** Of HELO, MAIL, RCPT, HEADER and UNKNOWN: bytes of the first string of the packet, without its NUL. */
@@ -98,9 +98,9 @@ export class MilterSession {
   /** Of HEADER: bytes of the second string. */
   secondLength = 0;
 
-  /** Told of each packet of use that is in `tapped`, once it was taken: for the record in shared memory and for tracing. */
+  /** Gets each packet whose code is in `tapped`, once it was taken: for the session record and for tracing. */
   tap: PacketTap | null = null;
-  /** By code byte, 1 for the packets that `tap` is told of. */
+  /** By code byte, 1 for the packets that `tap` gets. */
   tapped: Uint8Array = ALL_CODES;
 
   readonly #wants: Wants;
@@ -114,13 +114,13 @@ export class MilterSession {
   #eomDue = false;
   /** A session has begun for which no `close` event was given. */
   #open = false;
-  /** The same for a packet whose command has not come yet. */
+  /** As `macrosOverLimit`, for macros whose command has not come yet. */
   #isOverPending = false;
   /** Of a session that was begun elsewhere; else null. */
   #replay: Replay | null = null;
   /** The reply that ended the message or the connection early. */
   #final: Uint8Array = PLAIN_REPLIES.TEMPFAIL;
-  /** By code byte, what is to be known of such a command; see `Survey`. */
+  /** By code byte, the marks of the commands: see `Survey`. */
   #owed: Uint8Array = ANSWERED;
 
   constructor(wants: Wants, limits: SessionLimits, writer: ReplyWriter) {
@@ -144,7 +144,7 @@ export class MilterSession {
   get end(): number {
     return this.#framer.end;
   }
-  /** The framing, for the record in shared memory and for keeping bytes past their read. */
+  /** The framer, for the session record and for keeping bytes past their read. */
   get framer(): Framer {
     return this.#framer;
   }
@@ -159,7 +159,7 @@ export class MilterSession {
     return (this.options.protocol & PROTOCOL.SKIP) !== 0;
   }
 
-  /** Takes the bytes of a read. They must stay unchanged until `next` gives null, or `framer.keep` was called. */
+  /** Takes the bytes of a read. They must stay unchanged until `next` gives null. */
   push(chunk: Uint8Array): void {
     this.unread.isCurrent = false;
     this.#framer.push(chunk);
@@ -181,7 +181,7 @@ export class MilterSession {
     return isOwed || isOwedLater ? code : 0;
   }
 
-  /** Whole packets that have come and are not dealt with, apart from the event at hand and those of the opening. */
+  /** Number of whole packets that have come and are not dealt with, without the event at hand and the replayed opening. */
   get untaken(): number {
     const left = this.#replay === null ? 0 : this.#replay.left;
     return this.unread.untaken - left + (this.#again || this.#eomDue ? 1 : 0);
@@ -197,19 +197,19 @@ export class MilterSession {
     return this.#replay !== null && this.#replay.answersOpening;
   }
 
-  /** Macros of a message have come whose command has not: whoever goes on without them must not ask about that message. */
+  /** Macros of a message have come whose command has not. A worker that resumes the session without them must not run handlers for that message. */
   get hasMacrosAhead(): boolean {
     if (this.#nextMessage !== null) return true;
     const { lastCode, lastFirst } = this.unread;
     if (this.untaken > 0) {
-      // Whatever came before the last command goes with it. An ABORT may come before the macros, however open the message is.
+      // Packets before the last command go with it. An ABORT may come before the macros, also while a message is open.
       return lastCode === COMMAND.MACRO && (lastFirst === COMMAND.MAIL || this.#state !== "message");
     }
     const isOpen = this.#state === "message" || this.#state === "decided";
     return isOpen ? this.macros.areOfMail : this.macros.areOfMessage;
   }
 
-  /** CONNECT or HELO, or macros of theirs, have come that are not dealt with, apart from those that are replayed. */
+  /** CONNECT or HELO, or macros of theirs, have come and are not dealt with. Replayed packets do not count. */
   get isOpeningAhead(): boolean {
     const { lastCode, lastFirst, openings } = this.unread;
     const isAnsweredAhead = this.#replay !== null && this.#replay.answersOpening && this.#replay.left > 0;
@@ -226,7 +226,7 @@ export class MilterSession {
     return this.#replay === null ? null : this.#replay.nextMessage;
   }
 
-  /** The state to go on from elsewhere, should this session be taken over now. */
+  /** The state from which another worker would resume the session now. */
   get resumableState(): SessionState {
     const pending = this.#pending;
     if (pending === null) return this.#state;
@@ -245,7 +245,7 @@ export class MilterSession {
     return this.#eomDue || this.unread.ends > 0;
   }
 
-  /** Brings {@link MilterSession.unread} up to date: it looks once a push, and packets that are taken count down. */
+  /** Brings {@link MilterSession.unread} up to date. It reads the bytes once a push; packets that are taken count down. */
   survey(): void {
     if (!this.unread.isCurrent) this.#framer.survey(this.unread, this.#owed, this.#replay?.silentLeft ?? 0);
   }
@@ -326,7 +326,7 @@ export class MilterSession {
   }
 
   /**
-   * The connection has ended without QUIT, or is about to: the events that are still due, one a call, then null.
+   * The connection has ended without QUIT, or is about to: each call gives an event that is still due, then null.
    */
   hangUp(): EventPhase | null {
     this.isOver = true;
@@ -337,16 +337,16 @@ export class MilterSession {
     return PHASES.close;
   }
 
-  /** Between messages of a session that a new one may {@link MilterSession.resume}: neither refused, nor waiting for its first command. */
+  /** Another worker may resume the session now: it is between messages, not refused, and past CONNECT. */
   get mayMove(): boolean {
     const { resumableState } = this;
     return !this.hasMacrosAhead && (resumableState === "connected" || resumableState === "decided");
   }
 
-  /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */
+  /** Resumes a session that was negotiated and begun in another worker. Call it before anything is pushed. */
   resume(resumption: Resumption): void {
     const { actions, lost, opening, partial, protocol, version } = resumption;
-    // Version 0: nothing was negotiated yet, the offer itself is still to come.
+    // Version 0: the negotiation is still to come.
     if (version !== 0) this.#grant({ version, actions, protocol });
     this.#replay = new Replay(resumption);
     this.#framer.push(opening);
@@ -354,7 +354,7 @@ export class MilterSession {
     if (lost !== null) this.#framer.expectLost(lost.missing, lost.code);
   }
 
-  /** The replay is over: what was decided elsewhere holds, unless the opening was refused here. */
+  /** The replay is over: the pending verdict is in force, unless handlers refused the opening here. */
   #putInForce({ packet, scope }: PendingVerdict): void {
     if (this.#state === "refused") return;
     this.#open = true;
@@ -362,7 +362,7 @@ export class MilterSession {
     this.#state = scope === "message" ? "decided" : "refused";
   }
 
-  /** A message begins that is decided, and no handler runs for it. */
+  /** A message begins that already has its verdict: no handler runs for it. */
   #giveVerdict(packet: Uint8Array): void {
     this.#forgetVerdict();
     this.#open = true;
@@ -386,7 +386,7 @@ export class MilterSession {
     if (this.wantsReply) this.#writer.packet(packet);
   }
 
-  /** The final reply for the message; if more of it is to come, later commands of it get the same again. */
+  /** The final reply for the message. If the message is not at its end, its later commands get the same reply. */
   decideMessage(packet: Uint8Array): void {
     this.#writer.packet(packet);
     this.#final = packet;
@@ -394,7 +394,7 @@ export class MilterSession {
     if (this.#framer.code !== COMMAND.BODYEOB) this.#state = "decided";
   }
 
-  /** The final reply for the connection; later commands get it again. */
+  /** The final reply for the connection. Later commands get the same reply. */
   decideConnection(packet: Uint8Array): void {
     this.answer(packet);
     this.#final = packet;
@@ -408,7 +408,7 @@ export class MilterSession {
     this.macrosOverLimit = false;
   }
 
-  /** The session is over: nothing of it may reach the next one on this connection. */
+  /** The session is over: nothing of it may reach the next session on this connection. */
   endSession(): void {
     this.#forgetVerdict();
     this.client = UNKNOWN_CLIENT;
@@ -514,7 +514,7 @@ export class MilterSession {
     this.secondLength = valueEnd - nameEnd - 1;
   }
 
-  /** The message is over at once, so that it has one `abort` whatever comes while its handlers are awaited. */
+  /** The message is over at once: a command that comes while `abort` handlers are awaited causes no second `abort`. */
   #abort(): EventPhase {
     this.#state = "connected";
     this.wantsReply = false;

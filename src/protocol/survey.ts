@@ -1,6 +1,7 @@
 /**
- * What the unread packets of a connection owe its mail server: what another thread needs to know to answer for the
- * session and to find its next packet, should this one be lost. `Framer.survey` fills it in; it reads nothing itself.
+ * The unread packets of a connection: how many there are, which replies the mail server waits for, and how much of the
+ * last packet is missing. With this another thread can answer for the session, and find its next packet, if this thread is
+ * lost. `Framer.survey` fills it in.
  */
 import { EMPTY } from "./bytes.ts";
 
@@ -31,7 +32,7 @@ export class Survey {
   /** The code that was given to `Framer.expectLost`, while some of that packet is still to come; else null. */
   lostCode: number | null = null;
 
-  /** It describes what was pushed last. */
+  /** It describes all bytes that were pushed. */
   isCurrent = false;
   #marks: Uint8Array = EMPTY;
   #silent = 0;

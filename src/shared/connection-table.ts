@@ -1,24 +1,24 @@
 /**
- * Which connections there are, who has each, and by which descriptors: shared memory between the main thread and its
- * workers. A worker that accepts a connection puts it here, so that the main thread can go on with it if that worker is
- * lost, and need not hear of it otherwise. What is known of its session is in `SessionRecords`, under the same slot.
+ * Shared memory between the main thread and its workers: which connections there are, who owns each, and by which
+ * descriptors. A worker that accepts a connection puts it here, so that the main thread can go on with it if that worker is
+ * lost, and need not hear of it otherwise. The record of its session is in `SessionRecords`, under the same slot.
  *
- * Each connection has two descriptors: the one that its worker reads from, and one that is *held*: a number that no
- * object of Bun's knows of, so it outlives a thread whose sockets are closed when it ends. Whoever takes a slot from its
- * owner, by one atomic exchange, has the held descriptor from then on, and is the one to close it.
+ * Each connection has two descriptors: its worker reads from the first. No object of Bun's knows of the second, the
+ * duplicate, so it outlives a thread whose sockets are closed when it ends. A thread takes a slot from its owner by an
+ * atomic exchange; from then on the duplicate is its own, and it has to close it.
  */
 import type { PeerName } from "../net/peer.ts";
 
 /** Words of a line of the processor's cache. */
 const LINE_WORDS = 16;
 
-/** The words of the whole: in the first line those that are written for each connection, in the second those that are read for each. */
+/** The words of the table. Those in the first line are written for each connection, those in the second are only read. */
 const HEAD = {
   /** Slots that are taken. */
   TOTAL: 0,
-  /** No slot below this is free. A hint: who looks from here has to look at all of them. */
+  /** Hint: the lowest slot that may be free. Not authoritative, so a search wraps around and checks every slot. */
   LOWEST: 1,
-  /** 1 while somebody waits for a slot to become free. */
+  /** 1 while a connection, or a paused listening socket, waits for a free slot. */
   IS_AWAITED: LINE_WORDS,
   /** The generation that takes new sessions; 0: none does. */
   CURRENT: LINE_WORDS + 1,
@@ -45,7 +45,7 @@ const ROW = {
 const SLOT = {
   /** {@link FREE}, {@link RESERVED}, {@link MAIN}, {@link PASSED}, or the row of its worker plus 1. */
   OWNER: 0,
-  /** What its worker reads from. */
+  /** The descriptor that its worker reads from. */
   DESCRIPTOR: 1,
   DUPLICATE: 2,
   /** Counts up with each connection that gets the slot. */
@@ -58,14 +58,14 @@ const PEER_AT = 5 * 4;
 const PEER_BYTES = 112;
 const SLOT_WORDS = (PEER_AT + PEER_BYTES) / 4;
 
-/** What {@link ConnectionTable.passShares} is a share of. */
+/** The whole of which {@link ConnectionTable.passShares} is a part. */
 export const ALL_SHARES = 16;
 
 const FREE = 0;
 const RESERVED = -1;
 /** The main thread's: it waits for a worker. */
 const MAIN = -2;
-/** A worker has accepted it for others: it waits for the main thread. */
+/** A passed connection: it waits for the main thread. */
 const PASSED = -3;
 
 export interface ConnectionTableLayout {
@@ -115,7 +115,7 @@ export class ConnectionTable {
     return this.total >= this.room;
   }
 
-  /** Somebody waits for a slot: whoever frees one says so. */
+  /** A connection waits for a slot: a worker that frees a slot posts that. */
   get isAwaited(): boolean {
     return Atomics.load(this.#words, HEAD.IS_AWAITED) === 1;
   }
@@ -175,7 +175,7 @@ export class ConnectionTable {
     return word === 0 ? null : word - 1;
   }
 
-  /** What the worker accepts by at one of the listening sockets; null: it does not. */
+  /** The descriptor by which the worker accepts at a listening socket; null: it does not accept there. */
   setListening(row: number, listeningSocket: number, descriptor: number | null): void {
     Atomics.store(
       this.#words,
@@ -200,12 +200,12 @@ export class ConnectionTable {
     return this.#slotsOf(row + 1);
   }
 
-  /** Those that workers have accepted for others. */
+  /** The slots of passed connections. */
   passedSlots(): number[] {
     return this.#slotsOf(PASSED);
   }
 
-  /** Takes a free slot, the lowest as far as is known: what is used together lies together. @returns -1 if none is free */
+  /** Takes a free slot, a low one so that used memory lies together. @returns -1 if none is free */
   reserve(): number {
     const words = this.#words;
     const { slots } = this.layout;
@@ -213,7 +213,7 @@ export class ConnectionTable {
       Atomics.sub(words, HEAD.TOTAL, 1);
       return -1;
     }
-    // There is one, since a slot is freed before the total says so.
+    // A slot is free, since slots are freed before the total says so.
     for (let slot = Atomics.load(words, HEAD.LOWEST); ; slot++) {
       if (slot >= slots) slot = 0;
       if (Atomics.compareExchange(words, this.#slotAt(slot), FREE, RESERVED) !== FREE) continue;
@@ -222,45 +222,45 @@ export class ConnectionTable {
     }
   }
 
-  /** A reserved slot is a worker's, which reads from `descriptor`. */
+  /** Gives a reserved slot to a worker, which reads from `descriptor`. */
   enter(slot: number, row: number, descriptor: number, duplicate: number, peer: PeerName): void {
     this.#describe(slot, descriptor, duplicate, peer);
     Atomics.add(this.#words, this.#rowAt(row), 1);
     Atomics.store(this.#words, this.#slotAt(slot), row + 1);
   }
 
-  /** A reserved slot is the main thread's. */
+  /** Gives a reserved slot to the main thread. */
   enterOwn(slot: number, duplicate: number, peer: PeerName): void {
     this.#describe(slot, -1, duplicate, peer);
     Atomics.store(this.#words, this.#slotAt(slot), MAIN);
   }
 
-  /** A reserved slot is of a connection that a worker has accepted for others. */
+  /** Gives a reserved slot to a passed connection. */
   enterPassed(slot: number, duplicate: number, peer: PeerName): void {
     this.#describe(slot, -1, duplicate, peer);
     Atomics.store(this.#words, this.#slotAt(slot), PASSED);
   }
 
-  /** The main thread takes one of those. @returns false if it has been taken */
+  /** The main thread takes a passed connection. @returns false if it was taken before */
   takePassed(slot: number): boolean {
     return Atomics.compareExchange(this.#words, this.#slotAt(slot), PASSED, MAIN) === PASSED;
   }
 
-  /** The main thread gives one of its own to a worker. */
+  /** The main thread gives a connection of its own to a worker. */
   give(slot: number, row: number, descriptor: number): void {
     this.#words[this.#slotAt(slot) + SLOT.DESCRIPTOR] = descriptor;
     Atomics.add(this.#words, this.#rowAt(row), 1);
     Atomics.store(this.#words, this.#slotAt(slot), row + 1);
   }
 
-  /** The main thread takes it from a worker. @returns false if it is not that worker's any more */
+  /** The main thread takes a connection from a worker. @returns false if that worker does not own it any more */
   take(slot: number, row: number): boolean {
     if (Atomics.compareExchange(this.#words, this.#slotAt(slot), row + 1, MAIN) !== row + 1) return false;
     Atomics.sub(this.#words, this.#rowAt(row), 1);
     return true;
   }
 
-  /** A worker's connection has ended. @returns false if it is not that worker's any more, nor its held descriptor */
+  /** A worker's connection has ended. @returns false if that worker does not own it any more, nor its duplicate */
   leave(slot: number, row: number): boolean {
     if (Atomics.compareExchange(this.#words, this.#slotAt(slot), row + 1, FREE) !== row + 1) return false;
     Atomics.sub(this.#words, this.#rowAt(row), 1);
@@ -268,7 +268,7 @@ export class ConnectionTable {
     return true;
   }
 
-  /** One of the main thread has ended. @returns false if it has none in that slot */
+  /** A connection of the main thread has ended. @returns false if the main thread does not own that slot */
   leaveOwn(slot: number): boolean {
     if (Atomics.compareExchange(this.#words, this.#slotAt(slot), MAIN, FREE) !== MAIN) return false;
     this.#freed(slot);
@@ -283,7 +283,7 @@ export class ConnectionTable {
     return this.#words[this.#slotAt(slot) + SLOT.DUPLICATE]!;
   }
 
-  /** Differs from one connection to the next that has the slot. */
+  /** A number that differs for each connection that gets the slot. */
   useOf(slot: number): number {
     return this.#words[this.#slotAt(slot) + SLOT.USE]!;
   }

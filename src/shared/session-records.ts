@@ -1,6 +1,6 @@
 /**
  * Shared memory between the main thread and its workers, a record for each connection's session. Before a worker runs the
- * handlers of a read, it writes here what the main thread needs to answer for the session should the worker be lost:
+ * handlers of a read, it writes here all that the main thread needs to answer for the session should the worker be lost:
  * where the next packet begins, which replies are owed, and the packets that began the session. Nothing here allocates
  * but {@link SessionRecords.read}, which the main thread calls.
  */
@@ -12,11 +12,11 @@ import { type Phase, PHASE_LIST, type PhaseInfo } from "../protocol/phases.ts";
 import { type SessionState, SESSION_STATES } from "../protocol/state.ts";
 import type { Survey } from "../protocol/survey.ts";
 
-/** Bytes of one connection's slot: its words, what the log names, then the packets that began the session. */
+/** Bytes of a record: its words, texts for the log, then the packets of the opening. */
 const SLOT_BYTES = 1280;
 const SLOT_WORDS = 20;
 const HEAD_AT = SLOT_WORDS * 4;
-/** What is kept at the least of a packet that has begun: of MACRO the byte behind these tells which command it is for. */
+/** The bytes that are always kept of a partial packet: its head and a byte. Of MACRO that byte is its stage. */
 const PARTIAL_HEAD_BYTES = HEAD_BYTES + 1;
 const QUEUE_ID_AT = HEAD_AT + 8;
 const QUEUE_ID_BYTES = 24;
@@ -27,43 +27,43 @@ const SENDER_BYTES = 176;
 const OPENING_AT = SENDER_AT + SENDER_BYTES;
 const OPENING_BYTES = SLOT_BYTES - OPENING_AT;
 
-/** The words of a slot. */
+/** The words of a record. */
 const SLOT = {
-  /** 1 once a worker has the descriptor that it was given. */
+  /** 1 once the worker has taken the descriptor that it was given. */
   ADOPTED: 0,
-  /** Index of the session's state in `SESSION_STATES`, and above it, from bit 8, the reply byte of the verdict that stands. */
+  /** Index of the session's state in `SESSION_STATES`, and above it, from bit 8, the reply byte of the pending verdict. */
   STATE: 1,
-  /** Replies that the peer waits for. */
+  /** Number of replies that the mail server waits for. */
   OWED: 2,
-  /** The command of the first of those; 0 if it is one of a message. */
+  /** The command of the first of those; 0 if that is not known. */
   FIRST_OWED: 3,
-  /** Whole packets that were read and not worked on. */
+  /** Number of whole packets that were read and not worked on. */
   UNTAKEN: 4,
-  /** Bytes missing of the packet that has begun to arrive, as `Framer.survey` finds them. */
+  /** Bytes of the partial packet that are missing: see `Survey`. */
   MISSING: 5,
-  /** Bytes that have arrived of it. */
+  /** Bytes of the partial packet that have arrived. */
   ARRIVED: 6,
   /** The handler that runs or is awaited: phase index + 1 in the high half, filter index + 1 in the low one; 0: none. */
   CALL: 7,
-  /** What was negotiated. */
+  /** The negotiated options. */
   VERSION: 8,
   ACTIONS: 9,
   PROTOCOL: 10,
-  /** Bytes of opening; -1 if the session's first packets did not fit. */
+  /** Bytes of the opening; -1 if it did not fit. */
   OPENING_LENGTH: 11,
-  /** Where the packets up to CONNECT end within it. */
+  /** Bytes of the opening up to the end of CONNECT. */
   CONNECT_LENGTH: 12,
-  /** 1 if all of the begun packet is kept, at the end of the slot. */
+  /** 1 if all of the partial packet is kept, at the end of the record. */
   IS_PARTIAL_KEPT: 13,
   /** See {@link SlotRecord}. */
   FLAGS: 14,
   QUEUE_ID_LENGTH: 15,
-  /** Since when the phase has awaited a handler: milliseconds of the wall clock, the lower 32 bits. Threads share no other. */
+  /** When the phase first awaited a handler: the lower 32 bits of the wall clock in milliseconds, the clock that all threads share. */
   WAITING_SINCE: 16,
   USER_LENGTH: 17,
-  /** Bytes of the sender of the message that was begun last, plus 1; 0 if none was. */
+  /** Bytes of the sender of the last message, plus 1; 0 before the first message. */
   SENDER_LENGTH: 18,
-  /** When MAIL came; as WAITING_SINCE. */
+  /** When its MAIL came, on the clock of WAITING_SINCE. */
   MAIL_AT: 19,
 } as const;
 
@@ -81,7 +81,7 @@ export const FLAG = {
   OPENING_AHEAD: 64,
   READ: 128,
 } as const;
-/** The flags that tell what has come and was not worked on. */
+/** The flags about packets that have come and were not worked on. */
 export const AHEAD_FLAGS = FLAG.MACROS_AHEAD | FLAG.OPENING_AHEAD | FLAG.IN_OPENING | FLAG.ANSWERS_OPENING;
 
 export interface SessionRecordsLayout {
@@ -89,21 +89,21 @@ export interface SessionRecordsLayout {
   readonly slots: number;
 }
 
-/** What the record of a connection says. */
+/** The record of a session, as the main thread reads it. */
 export interface SlotRecord {
   readonly state: SessionState;
-  /** The reply byte of a verdict that was found and is still to be given, or to be given again; 0 if there is none. */
+  /** The reply byte of the pending verdict; 0 if there is none. */
   readonly pendingCode: number;
   readonly owed: number;
   readonly firstOwed: number;
   readonly untaken: number;
   readonly missing: number;
-  /** What has arrived of the last packet: all of it, or its first bytes. */
+  /** The partial packet: all bytes that have arrived, or the first of them. */
   readonly partial: Uint8Array;
   readonly isPartialKept: boolean;
   /** The handler that runs or is awaited. */
   readonly call: { readonly phase: Phase; readonly filter: number } | null;
-  /** For how many milliseconds the phase has awaited handlers, if it does. */
+  /** For how many milliseconds the phase has awaited handlers, if it does so. */
   readonly waitedMs: number;
   readonly version: number;
   readonly actions: number;
@@ -114,20 +114,20 @@ export interface SlotRecord {
   readonly isOver: boolean;
   /** Macros of a message have come whose command has not. */
   readonly hasMacrosAhead: boolean;
-  /** CONNECT or HELO, or macros of theirs, have come that were not worked on: `opening` is not all that the session began with. */
+  /** CONNECT or HELO, or macros of theirs, have come that were not worked on: `opening` is not complete. */
   readonly isOpeningAhead: boolean;
-  /** The packets that began the session elsewhere are still being worked on; `untaken` does not count them. */
+  /** The opening is being replayed; `untaken` does not count its packets. */
   readonly isInOpening: boolean;
-  /** The last of those gets a reply. */
+  /** The last packet of the opening gets a reply. */
   readonly answersOpening: boolean;
-  /** The session began anew on this connection: what was known of the one before is over. */
+  /** Another session has begun on this connection since: knowledge of earlier losses is out of date. */
   readonly isAnew: boolean;
   /** The worker has read from the connection. */
   readonly hasRead: boolean;
-  /** Of the last message that began; its texts may be cut. */
+  /** Of the last message; long texts are cut. */
   readonly queueId: string;
   readonly user: string;
-  /** Null if none was begun. */
+  /** Null before the first message. */
   readonly sender: string | null;
   /** Milliseconds since its MAIL came. */
   readonly messageMs: number;
@@ -149,7 +149,7 @@ export class SessionRecords {
     this.#bytes = new Uint8Array(layout.buffer);
   }
 
-  /** A slot is about to be given to a worker; what was known of it is forgotten. */
+  /** Clears the record: its slot is about to be given to a worker. */
   offer(slot: number): void {
     const at = slotAt(slot);
     this.#words.fill(0, at, at + SLOT_WORDS);
@@ -164,7 +164,7 @@ export class SessionRecords {
     return Atomics.load(this.#words, slotAt(slot) + SLOT.ADOPTED) === 1;
   }
 
-  /** What was read and is not worked on. @param firstOwed the command of the first owed reply, 0 if that is not known */
+  /** The packets that were read and not worked on. @param firstOwed the command of the first owed reply, 0 if that is not known */
   setOwed(slot: number, owed: number, firstOwed: number, untaken: number): void {
     const at = slotAt(slot);
     const words = this.#words;
@@ -173,7 +173,7 @@ export class SessionRecords {
     words[at + SLOT.UNTAKEN] = untaken;
   }
 
-  /** The partial packet at the end of what was read. @param survey of the framer */
+  /** The partial packet at the end of the last read. */
   setPartial(slot: number, framer: Framer, { arrived, lostCode, missing }: Survey): void {
     const at = slotAt(slot);
     const words = this.#words;
@@ -190,13 +190,13 @@ export class SessionRecords {
     if (fits) framer.copyPartial(arrived, this.#bytes, at * 4 + SLOT_BYTES - arrived, arrived);
   }
 
-  /** The packet that has begun is lost already, but for its code: it is known as one that was too long to be kept. */
+  /** Of the partial packet only the code is known: it is recorded like a packet that was too long to be kept. */
   #recordLost(at: number, code: number): void {
     this.#words[at + SLOT.ARRIVED] = PARTIAL_HEAD_BYTES;
     this.#words[at + SLOT.IS_PARTIAL_KEPT] = 0;
     const head = at * 4 + HEAD_AT;
     this.#bytes[head + LENGTH_BYTES] = code === 0 ? COMMAND.MACRO : code;
-    // What macros that are lost were for is settled: see `Resumption.due`.
+    // Lost macros have had their consequence already: see `Resumption.nextMessage`.
     this.#bytes[head + HEAD_BYTES] = COMMAND.UNKNOWN;
   }
 
@@ -207,7 +207,7 @@ export class SessionRecords {
     this.#words[at + SLOT.UNTAKEN] = untaken;
   }
 
-  /** A handler is awaited for the first time in this phase. @param alreadyMs what was waited for it in another worker */
+  /** A handler is awaited for the first time in this phase. @param alreadyMs how long it was awaited in another worker */
   wait(slot: number, alreadyMs: number): void {
     this.#words[slotAt(slot) + SLOT.WAITING_SINCE] = Date.now() - alreadyMs;
   }
@@ -222,7 +222,7 @@ export class SessionRecords {
     this.#words[slotAt(slot) + SLOT.STATE] = SESSION_STATES.indexOf(state) | (pendingCode << 8);
   }
 
-  /** Sets some of the flags, and clears others: {@link FLAG}, or'ed. Those that are in neither stay as they are. */
+  /** Sets some of the flags, and clears others: {@link FLAG}, or'ed. Flags that are in neither are left alone. */
   setFlags(slot: number, set: number, clear = 0): void {
     const at = slotAt(slot) + SLOT.FLAGS;
     this.#words[at] = (this.#words[at]! & ~clear) | set;
@@ -235,7 +235,7 @@ export class SessionRecords {
     this.#words[at + SLOT.PROTOCOL] = protocol;
   }
 
-  /** Keeps `bytes[start, end)` as the queue id of the message at hand, for the log; too long a one is cut. */
+  /** Keeps `bytes[start, end)` as the queue id of the message at hand, for the log. A long one is cut. */
   setQueueId(slot: number, bytes: Uint8Array, start: number, end: number): void {
     const at = slotAt(slot);
     this.#words[at + SLOT.QUEUE_ID_LENGTH] = this.#keep(at * 4 + QUEUE_ID_AT, QUEUE_ID_BYTES, bytes, start, end);
@@ -261,7 +261,7 @@ export class SessionRecords {
     return length;
   }
 
-  /** The session has ended, and its connection may serve another one. */
+  /** The session has ended, and another may begin on its connection. */
   forgetOpening(slot: number): void {
     const at = slotAt(slot);
     this.#words[at + SLOT.OPENING_LENGTH] = 0;
@@ -269,8 +269,8 @@ export class SessionRecords {
   }
 
   /**
-   * Keeps a packet if it is one of those that begin a session. A second HELO replaces the first; a CONNECT, or its
-   * macros, begin anew.
+   * Keeps a packet if it belongs to an opening. A second HELO replaces the first; a CONNECT, or its macros, begin the
+   * opening anew.
    */
   keepOpening(slot: number, code: number, bytes: Uint8Array, start: number, end: number): void {
     const of = code === COMMAND.MACRO ? bytes[start] : code;
@@ -287,13 +287,13 @@ export class SessionRecords {
       length = connectLength;
     }
     const packet = HEAD_BYTES + end - start;
-    // Without its CONNECT a session cannot be begun anew, however short its HELO is.
+    // Without its CONNECT a session cannot be resumed, however short its HELO is.
     const isHeadless = of === COMMAND.HELO && words[at + SLOT.OPENING_LENGTH]! < 0 && connectLength === 0;
     if (length < 0 || isHeadless || length + packet > OPENING_BYTES) {
       words[at + SLOT.OPENING_LENGTH] = -1;
       return;
     }
-    // What is kept of a begun packet stands at the end: it makes room.
+    // The partial packet is kept at the end of the record: it gives way.
     if (length + packet + words[at + SLOT.ARRIVED]! > OPENING_BYTES) words[at + SLOT.IS_PARTIAL_KEPT] = 0;
     const to = at * 4 + OPENING_AT + length;
     this.#bytes[to] = 0;
@@ -306,14 +306,14 @@ export class SessionRecords {
     if (code === COMMAND.CONNECT) words[at + SLOT.CONNECT_LENGTH] = length + packet;
   }
 
-  /** Keeps the packets that began a session elsewhere. */
+  /** Keeps the opening of a session that began in another worker. */
   setOpening(slot: number, opening: Uint8Array): void {
     for (const packets = new PacketWalk(opening); packets.next();) {
       this.keepOpening(slot, packets.code, opening, packets.start, packets.end);
     }
   }
 
-  /** Whether another worker could go on with the session: its first packets are all there. */
+  /** Whether another worker could resume the session: its opening is complete. */
   mayResume(slot: number): boolean {
     return this.#words[slotAt(slot) + SLOT.OPENING_LENGTH]! >= 0;
   }

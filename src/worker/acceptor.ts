@@ -1,7 +1,7 @@
 /**
  * The accepting side of a worker: it listens on the sockets that the main thread has bound, and keeps what it accepts, so
- * that a connection wakes nobody else. What it may not keep, is more than its share, or is for a generation that begins,
- * the main thread gets and places.
+ * that a connection wakes no other thread. A connection that it may not keep, that is more than its share, or that is for a
+ * starting generation is passed to the main thread, which places it.
  */
 import type { Socket } from "bun";
 import type { BlockList } from "node:net";
@@ -30,22 +30,22 @@ export interface AcceptorHost {
   pass(passed: PassedConnection): void;
   /** It has begun to listen. */
   listening(): void;
-  /** It does not listen any more, and was not told to: no slot is free, or a listening socket cannot be used. */
+  /** It has stopped to listen by itself: no slot is free, or a listening socket cannot be used. */
   stopped(): void;
   /** @param of the kind, for lines that may come in great numbers */
   log(level: "warn" | "error", text: string, of: string): void;
 }
 
 /**
- * How many more than the one with the fewest a worker may have and still keep what it accepts. To pass one on wakes two
- * threads: where there are many it need not be exact, and where they end as fast as they come an uneven moment is soon over,
- * so there it may have twice as many.
+ * How many more connections than the worker with the fewest a worker may have and still keep the next. To pass a connection
+ * on wakes two threads. Where there are many connections their number need not be exact. Where they end as fast as they
+ * come, an uneven moment is soon over, so a worker may have twice as many.
  */
 const slack = (fewest: number, isChurning: boolean) =>
   isChurning ? Math.max(CHURN_SLACK, fewest) : Math.round(fewest / 16);
-/** At the least, where they do. */
+/** The least slack where they end as fast as they come. */
 export const CHURN_SLACK = 16;
-/** Fewer than so many of the last connections tell whether they end as fast as they come. */
+/** Connections that are looked back on, at most, to tell whether they end as fast as they come. */
 const LAST = 256;
 
 export class Acceptor {
@@ -58,10 +58,10 @@ export class Acceptor {
   #waiting: { readonly socket: Socket<undefined>; readonly listeningSocket: ListeningSocket }[] = [];
   #retry: ReturnType<typeof setTimeout> | null = null;
   #isClosed = false;
-  /** Of the last connections, how many it kept, and how many of this worker's ended meanwhile: at most as many. */
+  /** Number of the last connections that it kept, and of those of this worker that ended meanwhile (at most as many). */
   #begun = 0;
   #ended = 0;
-  /** Shares of connections that were to be passed on, below {@link ALL_SHARES}. */
+  /** The shares to be passed on that are left over from earlier connections, below {@link ALL_SHARES}. */
   #toPass = 0;
 
   /** @param handlers of the connections that it keeps, `data` of their sockets */
@@ -96,7 +96,7 @@ export class Acceptor {
     table.setListening(row, index, listener.fd);
   }
 
-  /** Accepts no more; what comes waits for others that do. */
+  /** Accepts no more. Connections wait for another worker that accepts. */
   pause(): void {
     const { table, row } = this.#host;
     for (const [index, listener] of this.#listening.splice(0).entries()) {
@@ -111,7 +111,7 @@ export class Acceptor {
     }
   }
 
-  /** Accepts no more, for good: those that wait here others are to have. */
+  /** Accepts no more until the worker ends. The connections that wait here are passed on. */
   close(): void {
     this.#isClosed = true;
     this.pause();
@@ -133,7 +133,7 @@ export class Acceptor {
     this.#host.stopped();
   }
 
-  /** Whatever goes wrong with one connection ends that one. */
+  /** An error of a connection ends that connection alone. */
   #opened(socket: Socket<undefined>, listeningSocket: ListeningSocket): void {
     const { table } = this.#host;
     const mayWait = !this.#isClosed;
@@ -171,7 +171,7 @@ export class Acceptor {
     const { allowed, table, row } = this.#host;
     const peer = peerName(remoteOf(socket, isUnix), name);
     const mayKeep = this.#host.mayKeep() && !this.#isToPass();
-    // Else its list may be out of date: the main thread has the one that counts.
+    // A connection that is passed on is checked by the main thread: this list may be out of date.
     if (mayKeep && !isAllowed(allowed, peer)) {
       this.#host.log("warn", refusal(peer), REFUSED);
       socket.end();
@@ -187,7 +187,7 @@ export class Acceptor {
       socket.end();
       return;
     }
-    // Before the slot is known to be this worker's: the main thread would take it from there.
+    // Before the slot is entered as this worker's: from then on the main thread may take it.
     this.#host.prepare(slot);
     table.enter(slot, row, descriptor, duplicate, peer);
     this.#begun += 1;
@@ -207,7 +207,7 @@ export class Acceptor {
     return this.#begun > CHURN_SLACK && 4 * this.#ended >= 3 * this.#begun;
   }
 
-  /** Every so many are for a generation that begins. */
+  /** Whether this connection is for a starting generation, which gets a share of them. */
   #isToPass(): boolean {
     this.#toPass += this.#host.table.passShares;
     if (this.#toPass < ALL_SHARES) return false;
@@ -225,5 +225,5 @@ export class Acceptor {
   }
 }
 
-/** What could not be done is tried again after so long. */
+/** After how long a step that failed is tried again, in milliseconds. */
 const RETRY_MS = 1000;

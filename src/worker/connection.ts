@@ -1,6 +1,6 @@
 /**
  * One mail server connection in a worker: socket to conversation and back. It owns the write queue and the idle clock, and
- * says when the session is recorded; what the packets mean is not its business.
+ * says when the session is recorded. The meaning of packets is not known here.
  */
 import type { Socket } from "bun";
 import type { LogLevel } from "../admin/log-level.ts";
@@ -22,7 +22,7 @@ import type { SessionRecords } from "../shared/session-records.ts";
 import type { WorkerRows } from "../shared/worker-rows.ts";
 import { RECORDED, Recorder } from "./recorder.ts";
 
-/** What connections share in their worker. */
+/** All that connections share in their worker. */
 export interface ConnectionHome {
   /** The worker's row in {@link WorkerRows}. */
   readonly row: number;
@@ -41,35 +41,36 @@ export interface ConnectionHome {
   log(level: LogLevel, text: string, of?: string): void;
   /** The connection is closed on this side. */
   closed(connection: Connection): void;
-  /** What another generation wants of its sessions, once this one is to give up its own; null until then. */
+  /** The wants of the generation that is to resume the sessions of this one; null while this one keeps them. */
   releaseFor: Wants | null;
-  /** A session stays until it was answered here. */
+  /** The worker is a stand-in: it keeps a session until it has read from it. */
   readonly isStandIn: boolean;
-  /** It is closed on this side and goes on elsewhere. */
+  /** The connection is closed on this side, and its session goes on in another worker. */
   released(connection: Connection): void;
 }
 
-/** A kind of lines. */
+/** The kind of the log line of a mistake in this code. */
 export const INTERNAL_ERROR = "internal error, connection closed";
-/** More than this unread, while a handler works or replies wait, and the socket is paused. */
+/** The socket is paused while a handler is awaited, or replies wait, and more bytes than this are unread. */
 const MAX_UNREAD_BYTES = 64 * 1024;
 
-/** So much is gathered before it is written, however much of a read is left. */
+/** Replies are written at the latest when there are so many bytes of them, however much of a read is left. */
 const MAX_REPLY_BYTES = 256 * 1024;
 
 /**
- * A connection works no longer at a time, in milliseconds, if it has more to do: then others have their turn, and the worker
- * shows that it is alive. A handler may be slow, and one read may bring thousands of packets.
+ * How long a connection works at a time, in milliseconds. Then the other connections have their turn, and the worker beats:
+ * a handler may be slow, and a read may bring thousands of packets.
  */
 const TURN_MS = 20;
-/** The clock is looked at after so many events; where none of them took a millisecond, after more; else after each. */
+/** Number of events before the clock is first read in a turn. */
 const FIRST_LOOK = 4;
+/** Number of events before it is read again, as long as no millisecond has passed; else it is read after each event. */
 const QUICK_EVENTS = 16;
 
 type Life =
-  /** What is read is worked on. */
+  /** Packets are worked on as they are read. */
   | "serving"
-  /** Its turn is over: what was read is worked on after the turns of the others. */
+  /** Its turn is over: the rest of its packets is worked on after the turns of the other connections. */
   | "yielding"
   /** Nothing more is read; once the replies have left, the socket is ended. */
   | "ending"
@@ -97,7 +98,7 @@ export class Connection implements ConversationHost, PacketTap {
   readonly #conversation: Conversation;
   readonly #recorder: Recorder;
   #socket: MailSocket | null = null;
-  /** Replies that the socket did not take yet, and how much of them it took. */
+  /** Replies that the socket did not take at once, and how many bytes of them it has taken since. */
   #unsent: Uint8Array | null = null;
   #sent = 0;
   #isPaused = false;
@@ -107,11 +108,11 @@ export class Connection implements ConversationHost, PacketTap {
   #lookAfter = 0;
   #lookedAt = 0;
   #hasHadItsTurn = false;
-  /** When the peer last sent something, or a handler that it waited for was through; on the home's clock. */
+  /** When the peer last sent something, or an awaited handler was through; on the home's clock. */
   #lastActive: number;
   readonly reportsAccepted: boolean;
 
-  /** @param resume what another worker left of the session, null for a new one */
+  /** @param resume the session as another worker left it, null for a new session */
   constructor(home: ConnectionHome, slot: number, peer: PeerName, resume: ResumedSession | null = null) {
     this.#home = home;
     this.slot = slot;
@@ -128,7 +129,7 @@ export class Connection implements ConversationHost, PacketTap {
     this.#recorder.resumed(resume);
   }
 
-  /** No message is open and nothing is being worked on. */
+  /** No message is open, and no handler or reply is under way. */
   get isBetweenMessages(): boolean {
     return this.#conversation.isBetweenMessages && this.#unsent === null;
   }
@@ -162,14 +163,14 @@ export class Connection implements ConversationHost, PacketTap {
       return;
     }
     try {
-      // The packets that began a resumed session, if there are any, run through the handlers before anything is read.
+      // The opening of a resumed session is replayed before anything is read.
       this.#work();
     } catch (error) {
       this.failed(error);
     }
   }
 
-  /** A read: memory of its own, which the framer gives back. */
+  /** A read. Its memory becomes the framer's, which frees it. */
   data(chunk: Uint8Array): void {
     if (!this.#isOpen) return;
     try {
@@ -236,7 +237,7 @@ export class Connection implements ConversationHost, PacketTap {
     if (this.#isClosed) return;
     const isReleased = this.#life === "released";
     try {
-      // It may be the descriptor that was taken from this worker, and not the peer that is gone.
+      // The peer may be there still, and the descriptor be taken from this worker.
       this.#stopIfClaimed();
       if (isReleased) return;
       this.#recorder.over();
@@ -247,14 +248,14 @@ export class Connection implements ConversationHost, PacketTap {
     } finally {
       this.#life = "closed";
       this.#home.workerRows.leave(this.#home.row);
-      // Whatever went wrong: the slot and the main thread's copy have to be given back.
+      // Whatever went wrong: the slot and the duplicate have to be given back.
       this.#home.writer.clear();
       if (isReleased) this.#home.released(this);
       else this.#home.closed(this);
     }
   }
 
-  /** Lets the session go on elsewhere, if it is between messages and nothing of it is under way here. */
+  /** Lets another worker resume the session, if it is between messages and nothing of it is under way here. */
   release(): void {
     const { session } = this.#conversation;
     const { chain, releaseFor } = this.#home;
@@ -263,12 +264,12 @@ export class Connection implements ConversationHost, PacketTap {
     if (!this.isBetweenMessages || session.framer.hasRest || !session.mayMove) return;
     if (!suffices(session.options, chain.wants, releaseFor) || !this.#recorder.mayResume) return;
     this.#become("released");
-    // Nothing is read from now on, so nothing can be lost; the main thread's copy keeps the peer from noticing.
+    // Nothing is read from now on, so nothing can be lost. The duplicate keeps the connection open for the peer.
     this.#socket.pause();
     this.#socket.end();
   }
 
-  /** Cuts the connection if nothing came for so long, and it is the peer that is waited for. */
+  /** Cuts the connection if nothing came for so long, while no handler is awaited. */
   cutIdle(timeoutMs: number): void {
     if (this.#conversation.isWaiting || this.#home.now() - this.#lastActive <= timeoutMs) return;
     this.cut(`nothing came for ${timeoutMs / 1000} s (server.timeout)`);
@@ -281,7 +282,7 @@ export class Connection implements ConversationHost, PacketTap {
     this.#hangUp();
   }
 
-  // What the conversation asks for: see `ConversationHost`.
+  // For the conversation: see `ConversationHost`.
 
   resume(): void {
     this.#home.workerRows.leave(this.#home.row);
@@ -301,7 +302,7 @@ export class Connection implements ConversationHost, PacketTap {
     if (this.#home.writer.length > 0) this.#settle();
   }
 
-  /** Sends what the writer holds, and records what is owed after it: nobody may take this worker's place in between. */
+  /** Sends the replies, and records the session as it is then. The lock keeps the main thread from claiming it in between. */
   #settle(): void {
     const { row, workerRows, writer } = this.#home;
     if (this.#isClosed) {
@@ -314,7 +315,7 @@ export class Connection implements ConversationHost, PacketTap {
       isGone = writer.length > 0 && !this.#write();
       this.#recorder.settled(this.#unsent !== null);
     } finally {
-      // A lock that stays would keep the main thread from ever taking this worker's connections.
+      // If the lock stayed, the main thread could never claim this worker's connections.
       workerRows.unlock(row);
     }
     if (isGone) this.#lost();
@@ -407,7 +408,7 @@ export class Connection implements ConversationHost, PacketTap {
     this.#lookAfter = FIRST_LOOK;
     this.#hasHadItsTurn = false;
     try {
-      // What one read makes us write leaves in pieces, and no further than the peer takes them.
+      // The replies to one read leave in pieces; if the peer does not take them, the work stops.
       while (!isInterrupted && conversation.pump() && this.#unsent === null) {
         this.flush();
         isInterrupted = this.#hasHadItsTurn;
@@ -451,7 +452,7 @@ export class Connection implements ConversationHost, PacketTap {
     });
   }
 
-  /** A write says that the peer is gone. A paused socket would never be told. */
+  /** A write has shown that the peer is gone. A paused socket gets no event of that. */
   #lost(): void {
     const socket = this.#socket;
     this.disconnected();
@@ -459,8 +460,8 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   /**
-   * The peer broke the protocol, or we made a mistake: the mail server applies its own policy to this connection, and no
-   * other is concerned. Nothing that goes wrong here keeps the connection from being ended.
+   * The peer broke the protocol, or we made a mistake: the mail server applies its own policy to this connection. No
+   * other connection is concerned. An error in here must not keep the connection from being ended.
    */
   failed(problem: unknown): void {
     this.#complain(problem);
@@ -499,7 +500,7 @@ export class Connection implements ConversationHost, PacketTap {
     }
   }
 
-  /** There is a second descriptor of the connection, so closing alone would leave the peer waiting. */
+  /** Ends the connection for its peer. There is a duplicate of the descriptor, so closing alone would leave the peer waiting. */
   #end(): void {
     if (!this.#become("ending")) return;
     const socket = this.#socket;

@@ -1,6 +1,6 @@
 /**
- * A worker thread: loads the handlers, accepts and adopts connections, runs them. It tells the main thread what happened
- * and asks it nothing.
+ * A worker thread: loads the handlers, accepts and adopts connections, runs them. It posts to the
+ * main thread and never waits for an answer.
  */
 import { dirname } from "node:path";
 import type { Socket } from "bun";
@@ -53,13 +53,13 @@ function post(message: FromWorker): void {
   outbox.post(message);
 }
 
-/** Bytes that the worker's replies start with room for; larger ones grow it for a while. */
+/** Bytes of the buffer for replies. Larger replies make it larger for a while. */
 const WRITER_BYTES = 64 * 1024;
 /** How long each filter's `stop()` may keep its worker from ending. */
 const STOP_TIMEOUT_MS = 5000;
-/** A heap that is too large is collected at most so often, unless it has doubled: what is still there then is held. */
+/** How often a heap that is too large is collected at most, in milliseconds, unless it has doubled. */
 const COLLECT_MS = 5000;
-/** Places of handlers that are warned of, at most. */
+/** Number of places in handlers that are warned of, at most. */
 const MAX_SAID = 1000;
 /** Idle connections are looked for this often, at most. */
 const MAX_SWEEP_MS = 30_000;
@@ -68,10 +68,10 @@ class Server {
   readonly #chain: Chain;
   readonly #home: ConnectionHome;
   readonly #connections = new Set<Connection>();
-  /** When the heap was last collected for its size, on the home's clock, and what was held then. */
+  /** When the heap was last collected for its size, on the home's clock, and its bytes after that. */
   #collectedAt = Number.NEGATIVE_INFINITY;
   #heldBytes = 0;
-  /** Slots of sessions that were released and may yet come back. */
+  /** Slots of sessions that were released, and that the main thread may still give back. */
   readonly #inTransit = new Set<number>();
   readonly #sweep: ReturnType<typeof setInterval>;
   #isEnding = false;
@@ -79,7 +79,7 @@ class Server {
 
   readonly #beat: ReturnType<typeof setInterval>;
   readonly #code: CodeName;
-  /** What was said once. */
+  /** Keys of the log lines that are written once. */
   readonly #said = new Set<string>();
   readonly #table: ConnectionTable;
   readonly #acceptor: Acceptor;
@@ -181,10 +181,10 @@ class Server {
   }
 
   adopt(slot: number, descriptor: number, peer: PeerName, resume: ResumedSession | null): void {
-    // It was given while the end was being told of: the main thread finds it not adopted.
+    // It was given while this worker ended: the main thread finds that it is not adopted.
     if (this.#hasEnded) return;
     this.#inTransit.delete(slot);
-    // From here on the descriptor is this worker's: the main thread would close one that was not taken.
+    // From here on the descriptor is this worker's. The main thread closes a descriptor that was not adopted.
     this.#home.records.adopt(slot);
     const connection = this.#begin(slot, peer, resume);
     if (connection === null) {
@@ -200,7 +200,7 @@ class Server {
     });
   }
 
-  /** The connection of a slot that is this worker's. Null if it cannot be made: then it has been ended for its peer. */
+  /** Makes the connection of a slot that is this worker's. Null if that fails: then the connection has been ended for its peer. */
   #begin(slot: number, peer: PeerName, resume: ResumedSession | null): Connection | null {
     try {
       const connection = new Connection(this.#home, slot, peer, resume);
@@ -224,18 +224,18 @@ class Server {
   failedOutside(error: unknown): void {
     this.count("late");
     const line = strayLine(error, this.#chain.filters, sources, this.#code);
-    // Each place is a kind: one that fails again and again does not hide another.
+    // Each place is a kind: a place that fails again and again does not hide another.
     post({ kind: "log", ...line, of: `${STRAY_FAILURE}: at=${String(line.fields["at"] ?? "an unknown place")}` });
   }
 
-  /** Whether this is to be said, as it is the first time. */
+  /** Whether the key has not been seen yet. */
   #isNew(once: string): boolean {
     const isNew = !this.#said.has(once) && this.#said.size < MAX_SAID;
     if (isNew) this.#said.add(once);
     return isNew;
   }
 
-  /** Gives up what can go on in another generation, now and whenever a message has ended. */
+  /** Releases the sessions that another generation can resume, now and whenever a message has ended. */
   release(wants: Wants): void {
     this.#home.releaseFor = wants;
     for (const connection of this.#connections) connection.release();
@@ -248,15 +248,15 @@ class Server {
     this.#endIfIdle();
   }
 
-  /** A session that this worker released has gone on elsewhere. */
+  /** A session that this worker released has been resumed by another. */
   moved(slot: number): void {
     this.#inTransit.delete(slot);
     this.#endIfIdle();
   }
 
   /**
-   * What counts is what is held: a heap over the limit is collected before anybody hears of it, since the collector, left
-   * alone, waits. Between two collections what the last one left stands.
+   * The size of the heap without garbage: a heap over the limit is collected before its size is reported, since the
+   * collector by itself waits. Between two collections it is the size after the last collection.
    */
   #heapBytes(limit: number): number {
     const bytes = heapBytes();
@@ -270,10 +270,10 @@ class Server {
     return this.#heldBytes;
   }
 
-  /** A connection has ended, on this side: nobody else needs its slot and the descriptor that was held. */
+  /** A connection has ended on this side: its slot and its duplicate are given back. */
   #leave(slot: number): void {
     const duplicate = this.#table.duplicateOf(slot);
-    // Else it was taken from this worker, with its descriptor.
+    // If that fails, the main thread has taken it, with the duplicate.
     if (!this.#table.leave(slot, this.#home.row)) return;
     this.#acceptor.ended();
     close(duplicate);
@@ -298,7 +298,7 @@ class Server {
 /** How each cause of a failure is counted. */
 const FAILURE_COUNTER = { error: "errors", timeout: "timeouts", late: "late", limit: "limits" } as const;
 
-/** Without a connection: one that was accepted, and not kept. */
+/** The socket of a connection that was accepted and passed on has no {@link Connection}. */
 type KeptSocket = Socket<Connection | undefined>;
 
 const SOCKET_HANDLERS = {
@@ -332,7 +332,7 @@ function summarize(chain: Chain): ChainSummary {
   };
 }
 
-/** Gives the handlers `pmilter` as this very module, wherever they lie: one identity of the API. */
+/** Gives the handlers `pmilter` as this very module, wherever they lie: the API exists once. */
 function provideApi(): void {
   Bun.plugin({
     name: "pmilter",
@@ -346,7 +346,7 @@ type Assignment = Extract<ToWorker, { kind: "serve" }>;
 
 let server: Server | null = null;
 
-/** What the handlers are loaded from in this thread; null until they are. */
+/** The sources that the handlers of this thread are loaded from; null until they are loaded. */
 let sources: Sources | null = null;
 
 async function load(
@@ -365,7 +365,7 @@ async function load(
   return loadChain(config, sources, onFile);
 }
 
-/** A file that cannot be read has no line of its own: the one that names it is what has to be mended. */
+/** A file that cannot be read has no line of its own: the line of the configuration that names it is given instead. */
 function withName(config: Config, problem: LoadFailure): LoadFailure {
   const named = problem.line > 0 ? null : whereNamed(config, problem.file);
   return named === null ? problem : { ...problem, message: `${problem.message} (${named})` };
@@ -379,7 +379,7 @@ async function judge({ config, folder, sources }: Extract<ToWorker, { kind: "jud
 
 /**
  * Loads a module of the server's life, and calls it unless the run is dry.
- * @returns what it was loaded from
+ * @returns the sources that it was loaded from
  */
 async function call(file: string, given: Sources | null, isDry: boolean): Promise<Sources> {
   sources = given ?? (await compileScripts(readSources([file]), false));
@@ -450,7 +450,7 @@ async function check(config: Config, starts: boolean): Promise<ChainSummary> {
 }
 
 /**
- * A thread that ends by itself may still read from its connections on its way out, and what it reads is lost. So a handler
+ * A thread that ends by itself may still read from its connections on its way out, and those bytes are lost. So a handler
  * that ends it only stops it, and the main thread does the rest.
  */
 function holdExits(workerRows: WorkerRows, row: number): void {
@@ -523,7 +523,7 @@ self.onmessage = ({ data: message }) => {
   }
 };
 
-// What a handler throws in a timer, or rejects without anyone waiting, must not end the worker and its sessions.
+// An error that a handler throws in a timer, or a rejection that is not awaited, must not end the worker and its sessions.
 for (const event of ["uncaughtException", "unhandledRejection"] as const) {
   process.on(event, (error: unknown) => {
     if (server === null)

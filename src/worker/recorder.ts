@@ -1,7 +1,6 @@
 /**
- * Writes the record of one connection's session: what the main thread would need, at any moment, to answer for the session
- * and to have another worker resume it. Each write comes before the work that it is about, so that a worker that is lost
- * in that work leaves a record of it.
+ * Writes the record of a connection's session, with which the main thread can answer for the session at any moment, and
+ * have another worker resume it. A step is recorded before it is worked on: a worker that is lost in it leaves a record.
  */
 import type { ChainFilter } from "../handler/chain.ts";
 import type { Conversation } from "../handler/conversation.ts";
@@ -14,7 +13,7 @@ import { AHEAD_FLAGS, FLAG, type SessionRecords } from "../shared/session-record
 /** The macro `i`. */
 const QUEUE_ID_MACRO = 0x69;
 
-/** By code byte, 1 for the packets that {@link Recorder.seen} has to be told of. */
+/** By code byte, 1 for the packets that {@link Recorder.seen} has to get. */
 export const RECORDED = new Uint8Array(256);
 for (const name of ["OPTNEG", "QUIT", "QUIT_NC", "MACRO", "CONNECT", "HELO", "MAIL"] as const)
   RECORDED[COMMAND[name]] = 1;
@@ -51,7 +50,7 @@ export class Recorder {
     this.unread();
   }
 
-  /** What the unread packets owe, before any of them is worked on. */
+  /** The unread packets, before they are worked on. */
   unread(): void {
     const { isWaiting, session } = this.#conversation;
     session.survey();
@@ -71,21 +70,21 @@ export class Recorder {
     this.#records.setFlags(this.#slot, FLAG.READ);
   }
 
-  /** What was read has been worked on as far as it goes. Call it with the lock of the row, if replies were written. */
+  /** The unread packets have been worked on as far as possible. Call it with the lock of the row, if replies were written. */
   settled(isHalfSent: boolean): void {
     const { isWaiting, session } = this.#conversation;
     const owing = session.owing(isWaiting);
     this.#setState();
     this.#setAhead(isHalfSent ? FLAG.UNSENT : 0, FLAG.UNSENT);
     if (!isWaiting) this.#records.endCall(this.#slot);
-    // Of the packets that are left it is not known which the first reply is owed to.
+    // Which of the packets that are left gets the first reply is not known.
     this.#records.setOwed(this.#slot, session.unread.owed + (owing === 0 ? 0 : 1), owing, session.untaken);
   }
 
   /** A handler is about to run. */
   calling(phase: EventPhase, filter: ChainFilter): void {
     if (this.#isOpeningAhead) this.#setAhead(0, 0);
-    // Of the other phases the phase itself tells whether a message is open.
+    // The other phases themselves tell whether a message is open.
     if (phase.scope === "none") this.#setState();
     this.#records.enter(this.#slot, phase, filter.index, this.#conversation.session.untaken);
   }
@@ -148,7 +147,7 @@ export class Recorder {
     this.#records.setState(this.#slot, session.resumableState, pendingCode);
   }
 
-  /** What has come and is not worked on; with it flags of the caller's. */
+  /** Sets the flags about packets that were not worked on, together with flags of the caller. */
   #setAhead(set: number, clear: number): void {
     const { answersOpening, hasMacrosAhead, isInOpening, isOpeningAhead } = this.#conversation.session;
     this.#isOpeningAhead = isOpeningAhead;

@@ -1,4 +1,4 @@
-/** The life of a connection in its worker: what it still does, and does not do any more, once it ends or is released. */
+/** A connection in its worker: what is on record at each step, and what it still does once it ends or is released. */
 import { describe, expect, test } from "bun:test";
 import { Chain } from "../../src/handler/chain.ts";
 import { checkFilter } from "../../src/handler/filter.ts";
@@ -20,10 +20,12 @@ class Trial {
   written = Buffer.alloc(0);
   /** Milliseconds that pass with each look at the clock. */
   step = 0;
+  /** Called by the handler of recipients. */
+  atRecipient: () => void = () => undefined;
   #now = 0;
 
   constructor() {
-    const loaded = checkFilter({ envrcpt() {}, close() {} }, "trial");
+    const loaded = checkFilter({ envrcpt: () => this.atRecipient(), close() {} }, "trial");
     const filter = { index: 0, loaded, timeoutMs: null, isObserved: false, options: {}, files: {} };
     const chain = new Chain([{ ...filter, onError: "tempfail", onTimeout: "tempfail" }], {
       onError: "tempfail",
@@ -78,6 +80,51 @@ class Trial {
 }
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+describe("the record of its session", () => {
+  test("has the opening, the sender, and between two reads nothing that is owed", () => {
+    const trial = new Trial().begin();
+    trial.connection.data(Buffer.concat([cmd.macro("M", { i: "4ZB1" }), cmd.mail("<a@b.test>")]));
+    const { opening, ...record } = trial.records.read(0);
+    expect(Buffer.from(opening!)).toEqual(Buffer.concat([cmd.connect(), cmd.helo()]));
+    expect(record).toMatchObject({
+      state: "message",
+      queueId: "4ZB1",
+      sender: "<a@b.test>",
+      version: 6,
+      hasRead: true,
+    });
+    expect(record).toMatchObject({ call: null, owed: 0, untaken: 0, missing: 0 });
+  });
+
+  test("has the call, the owed replies and the partial packet before a handler runs, and the worker is busy with it", () => {
+    const trial = new Trial().begin();
+    trial.connection.data(cmd.mail());
+    const seen: unknown[] = [];
+    trial.atRecipient = () => {
+      const { call, isPartialKept, missing, owed, partial, untaken } = trial.records.read(0);
+      seen.push({
+        call,
+        isPartialKept,
+        missing,
+        owed,
+        partial: Buffer.from(partial),
+        untaken,
+        busy: trial.rows.busySlot(0),
+      });
+    };
+    const half = cmd.rcpt().subarray(0, 7);
+    trial.connection.data(Buffer.concat([cmd.rcpt(), cmd.rcpt(), half]));
+    const common = { call: { phase: "envrcpt", filter: 0 }, isPartialKept: true, partial: half, busy: 0 };
+    const missing = cmd.rcpt().length - half.length;
+    expect(seen).toEqual([
+      { ...common, missing, owed: 2, untaken: 1 },
+      { ...common, missing, owed: 2, untaken: 0 },
+    ]);
+    expect(trial.records.read(0)).toMatchObject({ call: null, owed: 0, untaken: 0, missing });
+    expect(trial.rows.busySlot(0)).toBeNull();
+  });
+});
 
 describe("a connection that is released", () => {
   const released = () => {

@@ -1,6 +1,6 @@
 /**
- * The connections as the main thread sees them: it goes on with those whose worker is lost, moves them between generations,
- * and places those that no worker has accepted for itself. Whether any are accepted is the server's business.
+ * The connections as the main thread sees them: it answers for sessions whose worker is lost and has them resumed, moves
+ * sessions between generations, and places passed connections. Listening is the server's business.
  */
 import type { LogFields } from "../../admin/log.ts";
 import type { LogLevel } from "../../admin/log-level.ts";
@@ -23,15 +23,15 @@ import { forOthers, forStandIn, handOver, recover } from "./recovery.ts";
 export interface ConnectionsHost {
   /** @param of the kind, for lines that may come in great numbers */
   log(level: LogLevel, text: string, fields?: LogFields, of?: string): void;
-  /** By `server.allow` as it is now. One that is not is logged. */
+  /** Whether `server.allow` as it is now lets the peer in. A peer that is refused is logged. */
   isLetIn(peer: PeerName): boolean;
   /** A connection of the main thread has ended: there is room for another. */
   ended(): void;
 }
 
-/** What is remembered of a connection from one worker to the next. */
+/** Facts about a connection that outlive its worker. */
 interface History {
-  /** How its session goes on, null if it begins. */
+  /** How its session is resumed; null for a new session. */
   readonly resume: ResumedSession | null;
   /** Since when its peer may have waited for a reply, on the clock of `performance.now()`. */
   readonly since: number;
@@ -41,7 +41,7 @@ interface History {
 
 /** The history that a worker was given with a connection. */
 interface Given extends History {
-  /** The use of the slot that it is about: of another connection it says nothing. */
+  /** The use of the slot that it is about, so that it is not taken for that of a later connection. */
   readonly use: number;
 }
 
@@ -54,13 +54,13 @@ interface Surplus {
 /** A connection that no worker could take yet: the first is loading, or the last is being replaced. */
 interface Unplaced extends History {
   readonly slot: number;
-  /** The one that it was with; null for a new session. */
+  /** The generation of its last worker; null for a new session. */
   readonly from: Generation | null;
-  /** The one that it is for; null: whichever is current. */
+  /** The generation that it is for; null: the current generation of that time. */
   readonly to: Generation | null;
 }
 
-/** So many are given before it is looked which of them are over. */
+/** Number of histories above which those of ended connections are looked for. */
 const MIN_GIVEN = 256;
 
 export class Connections {
@@ -68,7 +68,7 @@ export class Connections {
   readonly #table: ConnectionTable;
   readonly #generations: Generations;
   readonly #counters: Counters;
-  /** What revoked descriptors become: a descriptor of nothing. */
+  /** A descriptor of nothing, which revoked descriptors are replaced by. */
   readonly #nothing: number;
   readonly #host: ConnectionsHost;
   /** By slot. */
@@ -112,7 +112,7 @@ export class Connections {
     this.#begin(slot);
   }
 
-  /** Takes one that a worker has accepted for others, and put into a slot. */
+  /** Takes a passed connection that has a slot. */
   addPassed(slot: number): void {
     if (!this.#table.takePassed(slot)) return;
     if (this.#host.isLetIn(this.#table.peerOf(slot))) this.#begin(slot);
@@ -133,7 +133,7 @@ export class Connections {
     for (const { duplicate, peer } of this.#surplus.splice(0)) this.add(duplicate, peer);
   }
 
-  /** From now on no session begins, one that loses its worker ends, and those end that wait for one. */
+  /** From now on no session begins, a session that loses its worker ends, and sessions that wait for a worker end. */
   stop(): void {
     this.#isStopping = true;
     for (const { duplicate } of this.#surplus.splice(0)) end(duplicate);
@@ -168,7 +168,7 @@ export class Connections {
     }
   }
 
-  /** A descriptor for a worker; null while none is left: the connection waits. */
+  /** Makes a descriptor for a worker; null while no descriptor is left: the connection waits. */
   #duplicate(slot: number): number | null {
     try {
       return dup(this.#table.duplicateOf(slot));
@@ -193,7 +193,7 @@ export class Connections {
 
   placeWaiting(): void {
     this.#lacksDescriptors = false;
-    // The one that has waited longest comes first: there may not be a place for all.
+    // The connection that has waited longest comes first: there may not be a place for all.
     for (const waiting of this.#unplaced.splice(0).sort((a, b) => a.since - b.since)) {
       this.#place(waiting.to?.hasEnded === true ? { ...waiting, to: null } : waiting);
     }
@@ -201,8 +201,8 @@ export class Connections {
   }
 
   /**
-   * A session of an old generation, between messages: the current one goes on with it. The worker has given it up for the
-   * generation that it knew of; should that not be the current one any more, the session may have to go back.
+   * A worker of an old generation has released a session between messages, for the generation that it knew to be current.
+   * The current generation resumes it, or, if that is another one by now and does not suffice, the worker takes it back.
    */
   moveOn(slot: number, release: Release): void {
     const record = this.#records.read(slot);
@@ -232,18 +232,18 @@ export class Connections {
   }
 
   /**
-   * Takes all connections of a worker. Its descriptors become descriptors of nothing: a thread that is ended goes on reading
-   * what its last poll found ready, and what it reads would be lost.
+   * Takes all connections of a worker. Its descriptors become descriptors of nothing: a thread that is ended still reads
+   * from all sockets that its last poll found ready, and those bytes would be lost.
    * @returns their slots
    */
   revoke(row: number): number[] {
-    // What it has accepted for others, and could not tell any more.
+    // Connections that it passed, and could not post any more.
     for (const slot of this.#table.passedSlots()) this.addPassed(slot);
     const slots = this.#table.slotsOf(row).filter((slot) => this.#table.take(slot, row));
     const eventPoll = this.#table.eventPollOf(row);
     for (const slot of slots) {
       const descriptor = this.#table.descriptorOf(slot);
-      // A worker that has closed it, and could not tell any more, has given the number back: it may mean anything by now.
+      // A worker may have closed it without having been able to post that. Then the number may be another file's by now.
       if (this.#records.isAdopted(slot) && isSameFile(descriptor, this.#table.duplicateOf(slot))) {
         replaceDescriptor(this.#nothing, descriptor, eventPoll);
       }
@@ -251,7 +251,7 @@ export class Connections {
     return slots;
   }
 
-  /** Sessions have lost their worker: what the mail servers wait for is answered, and the sessions go on in others. */
+  /** Sessions have lost their worker: the mail servers get the replies that they wait for, and other workers resume the sessions. */
   recover(generation: Generation, { slots, ...loss }: Loss): void {
     for (const slot of slots) {
       try {
@@ -276,7 +276,7 @@ export class Connections {
     }
     const record = this.#records.read(slot);
     const isSuspect = busySlot === null ? record.call !== null : slot === busySlot;
-    // Memory may be held by anybody.
+    // Any session of the worker may hold the memory.
     const isCulprit = slot === busySlot && cause !== "memory";
     const cost = (record.isAnew || before === null ? 0 : before.cost) + (isCulprit ? 1 : 0);
     const recovery = recover(record, {
@@ -301,13 +301,13 @@ export class Connections {
       return;
     }
     const waitsSince = before === null || record.hasRead ? since : Math.min(before.since, since);
-    // Whatever was read has been answered: only what was not may have been waiting.
+    // All that was read has been answered: the peer may only have waited for what is still unread.
     const isWaiting = isReadable(this.#table.duplicateOf(slot));
     const session = { resume: recovery.session, since: isWaiting ? waitsSince : performance.now(), cost };
     this.#continueSession(slot, session, generation);
   }
 
-  /** A session that was with a generation goes on there, or in the current one if the other is ending and this one serves it. */
+  /** Has a session resumed in its generation, or in the current one if its own is ending and the current one suffices. */
   #continueSession(slot: number, history: History, generation: Generation): void {
     if (this.#isStopping) {
       this.#endConnection(slot);
@@ -320,29 +320,29 @@ export class Connections {
     const mayMove = generation !== next && isServed;
     const to = generation === current || mayMove ? null : generation;
     const waiting = { ...history, slot, from: generation, to };
-    // One more worker that is lost with it, and its peer would have given up.
+    // If another worker were lost with it, its peer would give up.
     const mayWaitMs = LATEST_MS - generation.config.server.blockTimeoutMs - ANSWERED_MS;
     if (performance.now() - since > Math.max(UNPLACED_MS, mayWaitMs)) this.#unplaced.push(waiting);
     else this.#place(waiting);
   }
 
-  /** For how long the peer that has waited longest for a worker has, in milliseconds; 0 if none waits. */
+  /** The longest time that a peer has waited for a worker, in milliseconds; 0 if none waits. */
   waitedMs(now: number): number {
     return longestWait(this.#waiting(), now);
   }
 
-  /** Those of the unplaced whose peer has sent something: a session whose peer says nothing waits for nothing. */
+  /** The unplaced connections whose peer has sent something: only they wait for a reply. */
   #waiting(): Unplaced[] {
     return this.#unplaced.filter(({ slot }) => isReadable(this.#table.duplicateOf(slot)));
   }
 
-  /** Mail servers do not wait for ever: those that have waited long enough get the fallback. */
+  /** Connections that have waited too long for a worker get the fallback, from the stand-in: mail servers have a timeout. */
   standIn(now: number): void {
     if (this.#lacksDescriptors) this.placeWaiting();
     const generations = this.#generations;
     const waiting = this.#waiting();
     const waitedMs = longestWait(waiting, now);
-    // Where workers are being lost it is there before it is needed: to start one takes a while on a busy machine.
+    // While workers are being lost it is started before it is needed: that takes a while on a busy machine.
     if (waitedMs > PREPARE_MS || generations.current?.isLosingWorkers === true) generations.prepareStandIn();
     else generations.dismissStandIn();
     const standIn = waitedMs > UNPLACED_MS ? generations.standIn() : null;
@@ -352,7 +352,7 @@ export class Connections {
     for (const each of late) this.#place({ ...each, to: standIn });
   }
 
-  /** A connection that cannot be served any more, whatever its peer does. */
+  /** Ends a connection that cannot be served any more. */
   #loseConnection(slot: number, reason: string): void {
     const what = "connection closed";
     this.#host.log("error", `${this.#table.peerOf(slot)}: ${what}: ${reason}`, {}, what);
@@ -360,7 +360,7 @@ export class Connections {
     this.#endConnection(slot);
   }
 
-  /** Ends a connection of the main thread for its peer, whoever else holds a copy of it. */
+  /** Ends a connection of the main thread for its peer, also if there are other descriptors of it. */
   #endConnection(slot: number): void {
     const duplicate = this.#table.duplicateOf(slot);
     if (!this.#table.leaveOwn(slot)) return;
@@ -373,7 +373,7 @@ function longestWait(waiting: readonly Unplaced[], now: number): number {
   return waiting.reduce((longest, { since }) => Math.max(longest, now - since), 0);
 }
 
-/** How a session is resumed in a generation that may not be the one that it was with. */
+/** How a session is resumed in a generation, which may differ from its last. */
 function givenTo(
   generation: Generation | null,
   from: Generation | null,
@@ -383,13 +383,13 @@ function givenTo(
   return from === null || from === generation ? resume : forOthers(resume);
 }
 
-/** Ends a connection for its peer, whoever else has a descriptor of it. */
+/** Ends a connection for its peer, also if there are other descriptors of it. */
 function end(duplicate: number): void {
   shutdown(duplicate, "both");
   close(duplicate);
 }
 
-/** @returns false if the peer is gone. Throws Error if it reads nothing, and its buffer is full of replies before these. */
+/** @returns false if the peer is gone. Throws Error if the peer reads nothing, and earlier replies fill its buffer. */
 function sendAll(fd: number, replies: Uint8Array): boolean {
   if (replies.length === 0) return true;
   try {

@@ -1,4 +1,4 @@
-/** What is logged and counted of a session whose worker was lost: the same words as for verdicts that a worker gives. */
+/** Log lines and counters of a session whose worker was lost: in the same words as for verdicts that a worker gives. */
 import { dirname } from "node:path";
 import type { ServerCounter, WorkerCounter } from "../../counters.ts";
 import type { SlotRecord } from "../../shared/session-records.ts";
@@ -15,7 +15,7 @@ import type { Generation } from "../workers/generation.ts";
 import type { LossCause } from "../workers/member.ts";
 import type { Recovery } from "./recovery.ts";
 
-/** Where it is not known whose handler it was: each that was awaited is named. */
+/** Where it is not known which handler it was: each handler that was awaited is named. */
 const SUSPECTED = "handler was awaited when its worker was lost";
 
 const CAUSES: Readonly<Record<LossCause, string>> = {
@@ -34,7 +34,7 @@ const VERDICT_COUNTER = {
 
 export interface LossContext {
   readonly cause: LossCause;
-  /** Workers that the handlers of the session have cost so far, with this one. */
+  /** Workers that the handlers of the session have cost so far, this loss included. */
   readonly cost: number;
   readonly generation: Generation;
   readonly isSure: boolean;
@@ -42,7 +42,7 @@ export interface LossContext {
 }
 
 /**
- * @param isSuspect (and `isSure`, that it was no other) the handler on record may be what the worker was lost to
+ * @param isSuspect the worker may have been lost to the handler on record; with `isSure` to no other
  */
 export function lossLines(
   record: SlotRecord,
@@ -91,9 +91,9 @@ export function countersOf(recovery: Recovery): (WorkerCounter | ServerCounter)[
   return ["sessionsMoved", "messages", VERDICT_COUNTER[outcome], ...fallbacks];
 }
 
-/** Who and what the session was about, as far as that is on record. */
+/** Client, sender and message of the session, as far as they are on record. */
 function subjectOf(record: SlotRecord, peer: PeerName, version: string): Record<string, unknown> {
-  const { client, helo } = beginningOf(record.opening ?? EMPTY);
+  const { client, helo } = openingOf(record.opening ?? EMPTY);
   const isOpen = hasMessage(record);
   const subject = {
     recipient: null,
@@ -111,14 +111,14 @@ function subjectOf(record: SlotRecord, peer: PeerName, version: string): Record<
   return subjectFields(subject, version);
 }
 
-/** Whether the message that was begun last is the one at hand. */
+/** Whether the last message on record is still open. */
 function hasMessage({ call, firstOwed, state }: SlotRecord): boolean {
   if (call !== null && isOfMessage(PHASES[call.phase])) return true;
   return state === "message" || (state === "decided" && firstOwed !== COMMAND.MAIL);
 }
 
-/** Who the SMTP client is, from the packets that began its session: null and "" if they do not tell. */
-function beginningOf(opening: Uint8Array): { readonly client: Client | null; readonly helo: string } {
+/** The SMTP client and its HELO name, from the opening; null and "" if it does not tell. */
+function openingOf(opening: Uint8Array): { readonly client: Client | null; readonly helo: string } {
   let client: Client | null = null;
   let helo = "";
   for (const packets = new PacketWalk(opening); packets.next();) {

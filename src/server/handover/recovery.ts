@@ -1,5 +1,5 @@
 /**
- * What becomes of a session whose worker is lost (stuck in a handler, dead, or ended for its memory), as a table of rules:
+ * The recovery of a session whose worker is lost (stuck in a handler, dead, or ended for its memory), as a table of rules:
  * the replies that the mail server gets, and how the next worker resumes the session. Pure: no socket is touched here.
  */
 import type { FallbackVerdict } from "../../handler/fallback.ts";
@@ -40,7 +40,7 @@ const NOTHING = new Uint8Array(0);
 
 type Condition = (situation: Situation) => boolean;
 type Consequence = (situation: Situation) => Decided | Ended;
-/** Its name, when it applies, and what follows. Where docs/failures.md has a row for it, the name is that of the row. */
+/** Its name, its condition, its consequence. Where docs/failures.md has a row for it, the name is that of the row. */
 type Rule = readonly [name: string, when: Condition, then: Consequence];
 
 const always: Condition = () => true;
@@ -50,7 +50,7 @@ const RULES: readonly Rule[] = [
   ["session over", (s) => s.record.isOver, () => ended("its session was over", false)],
   ["reply sent in part", (s) => s.record.isHalfSent, () => ended("a reply had left in part")],
   ["negotiation lost", (s) => s.isNegotiationLost, () => ended("its negotiation was lost")],
-  // No verdict can be kept for a session whose CONNECT is still to come: that would open it without what is lost.
+  // No verdict can be kept for a session whose CONNECT is still to come: that would open it without the lost packets.
   ["next opening lost", (s) => s.isNextOpeningLost, () => ended("macros of its next session were lost")],
   // Its handlers, asked again, might decide otherwise.
   ["connection decided", (s) => s.isDecided && !s.isOpeningLost, (s) => onConnection(s, s.pending!, false)],
@@ -58,7 +58,7 @@ const RULES: readonly Rule[] = [
   ["opening too long", (s) => s.record.opening === null, (s) => onConnection(s, s.connectionFallback)],
   ["opening unseen", (s) => s.isOpeningLost && !s.isOpening, (s) => onConnection(s, s.connectionFallback)],
   ["repeats", (s) => s.isOffender && s.isRefused, (s) => onConnection(s, stricter(s.pending, s.fallback))],
-  // Its fallback lets pass: the filter's part is over, and the others go on with the session.
+  // Its fallback lets pass: the filter's part is over, and the other filters go on with the session.
   ["repeats, let pass", (s) => s.isOffender, onMessage],
   ["bystander at the opening", (s) => s.isOpening && s.mayAskAgain, (s) => onOpening(s, { isAskedAgain: true })],
   ["blocked at the opening", (s) => s.isOpening && !s.isLetPass, (s) => onConnection(s, s.openingFallback)],
@@ -85,7 +85,7 @@ function ruleFor(rules: readonly Rule[], situation: Situation): Rule {
 /** Every name that {@link rulesFor} may give. */
 export const RULE_NAMES: readonly string[] = [...RULES, ...MESSAGE_RULES].map(([name]) => name);
 
-/** The names of the rules that decide on a session: one, and one for its message if that is what the first leaves to. */
+/** The names of the rules that decide on a session: a rule of the session, and after `onMessage` a rule of its message. */
 export function rulesFor(record: SlotRecord, circumstances: Circumstances): string[] {
   const situation = situationOf(record, circumstances);
   const [name, , then] = ruleFor(RULES, situation);
@@ -211,7 +211,7 @@ function mayPass(cut: number, missing: number, { connection, message }: Decided)
 
 /**
  * A fallback for the rest of a message. If that was decided, and its mail server does not know it yet, the fallback may not
- * let pass what was refused. A MAIL that is owed begins another message.
+ * let the message pass if it was refused. A MAIL that is owed begins another message.
  */
 function rest({ pending, record }: Situation, fallback: FallbackVerdict): PlainVerdict {
   const isDecided = record.state === "decided" && record.firstOwed !== COMMAND.MAIL;
@@ -243,12 +243,12 @@ export function handOver(
   };
 }
 
-/** A session that goes on with the stand-in: what it began with was answered elsewhere, and is not refused now. */
+/** A session that the stand-in resumes: its opening was answered before, and is not refused now. */
 export function forStandIn(session: ResumedSession | null): ResumedSession | null {
   return session === null ? null : { ...session, skippedFilters: [{ filter: 0, isOver: false }] };
 }
 
-/** A session that goes on in another generation: what failed were filters of the one before, which are others there. */
+/** A session that another generation resumes: the filters that failed were those of its last generation. */
 export function forOthers(session: ResumedSession | null): ResumedSession | null {
   return session === null || session.pending?.scope === "connection" ? session : { ...session, skippedFilters: [] };
 }

@@ -1,6 +1,6 @@
 /**
- * What a session's record, the configuration and the circumstances of a loss say, in the words of the rules of recovery.
- * Nothing is decided here.
+ * The facts about a session whose worker is lost, from its record, the configuration and the circumstances, in the words of
+ * the rules of recovery. Nothing is decided here.
  */
 import { type Fallback, type FallbackVerdict, strictest } from "../../handler/fallback.ts";
 import type { SkippedFilter } from "../../handler/filter-parts.ts";
@@ -20,10 +20,10 @@ export interface FilterPolicy {
   readonly isObserved: boolean;
 }
 
-/** What the main thread knows of a session besides its record. */
+/** Facts about a session that are not in its record. */
 export interface Circumstances {
   readonly cause: LossCause;
-  /** The handler on record may be what the worker was lost to. */
+  /** The worker may have been lost to the handler on record. */
   readonly isSuspect: boolean;
   readonly filters: readonly FilterPolicy[];
   /** From earlier losses: filters that failed in the opening. */
@@ -45,12 +45,12 @@ export function verdictOf(code: number): PlainVerdict | null {
   return (Object.keys(PACKETS) as PlainVerdict[]).find((verdict) => PACKETS[verdict][LENGTH_BYTES] === code) ?? null;
 }
 
-/** Commands of a message: one that was lost gets the message's verdict, whatever it said. */
+/** Commands of a message. If one is lost, the message's verdict covers it, whatever it said. */
 export const MESSAGE_COMMANDS: ReadonlySet<number> = new Set(
   PHASE_LIST.filter(isOfMessage).map((phase) => phase.command),
 );
 
-/** What the record, the configuration and the circumstances say, in the words of the rules. */
+/** See the top of the file. */
 export interface Situation {
   readonly record: SlotRecord;
   readonly circumstances: Circumstances;
@@ -79,7 +79,7 @@ export interface Situation {
   readonly isUnknown: boolean;
   /** The pending verdict of the message covers all that was read. */
   readonly isPendingInForce: boolean;
-  /** A message, or a command or a packet of one, is lost. */
+  /** A message, or a command or packet of a message, is lost. */
   readonly isMessageLost: boolean;
 
   /** The filter that the worker may have been lost to. */
@@ -94,11 +94,11 @@ export interface Situation {
   readonly isLetPass: boolean;
   /** The suspect's if it refuses, else the chain's. */
   readonly messageFallback: FallbackVerdict;
-  /** The chain's, which may not let pass what a pending verdict refuses. */
+  /** The chain's, or the pending verdict if it refuses and the chain's does not. */
   readonly connectionFallback: PlainVerdict;
   /** The suspect's if it rejects, else the connection's. */
   readonly openingFallback: PlainVerdict;
-  /** From earlier losses. An offender's filter is one of them, whose part is over. */
+  /** From earlier losses; also an offender's filter, whose part is over. */
   readonly skippedFilters: readonly SkippedFilter[];
 }
 
@@ -172,7 +172,7 @@ export function stricter<F extends Fallback>(pending: PlainVerdict | null, fallb
   return isRefusal && fallback !== "tempfail" ? pending : fallback;
 }
 
-/** Whether a partial MACRO packet is, or may be, of macros for another message than the one that is open. */
+/** Whether a partial MACRO packet is, or may be, of macros for another message than the open one. */
 export function isForMessage(partial: Uint8Array, state: SessionState): boolean {
   const command = partial[LENGTH_BYTES + 1];
   if (state === "message") return command === undefined || command === COMMAND.MAIL;
