@@ -94,37 +94,37 @@ const ServerSchema = v.strictObject({
     restart: true,
     unset: "`$STATE_DIRECTORY`, else `.pmilter/NAME` beside the configuration, NAME being its file name",
   }),
-  timeout: key(duration(), 7210, "How long an idle connection may stay.", { unit: "s" }),
-  log_level: key(oneOf(LOG_LEVELS), "notice", `The least serious level that is logged: ${LOG_LEVELS.join(", ")}.`),
+  timeout: key(duration(), 7210, "Maximum time that a connection may be idle.", { unit: "s" }),
+  log_level: key(oneOf(LOG_LEVELS), "notice", `The lowest level that is logged: ${LOG_LEVELS.join(", ")}.`),
   log_format: key(
     oneOf(LOG_FORMATS),
     "text",
-    "`text`, in the original's shape, `plain`, with local time in ISO 8601, or `json`, one object per line. See [the log](log.md).",
+    "`text`: the original's format; `plain`: local time in ISO 8601; `json`: one object per line. See [the log](log.md).",
   ),
   handler: key(boolean(), true, "Master switch: false runs no handler and no filter.", { alias: "mruby_handler" }),
   listen_backlog: key(whole(1, 65535), 128, "Connections that the kernel keeps waiting.", { restart: true }),
-  debug: key(whole(0, 6), 0, "0 to 6; from 1 on every packet is traced, at level `debug`."),
+  debug: key(whole(0, 6), 0, "0 to 6; from 1 on the log has every packet, at level `debug`."),
   workers: key(
     workers(),
     "auto",
-    'Number of handler workers, at most 1024; `"auto"`: as many as the cores this process may use.',
+    'Number of workers, at most 1024; `"auto"`: the number of cores that this process may use.',
   ),
   handler_timeout: key(
     duration(),
     8,
-    "How long a phase may await, for the whole chain of filters. Below 10, the time that Sendmail waits.",
+    "Maximum time that a phase may spend awaiting handlers, for the whole filter chain. Keep it below 10 s, Sendmail's timeout.",
     { unit: "s" },
   ),
   eom_timeout: key(
     duration(),
     240,
-    "The same for `eom`, from the end of the message; the server sends progress meanwhile. Below 300, the time that Sendmail waits for the end however much progress it sees.",
+    "The same for `eom`, from the end of the message; the server sends progress meanwhile. Keep it below 300 s: Sendmail waits no longer for the end, even with progress.",
     { unit: "s" },
   ),
   block_timeout: key(
     duration(),
     2,
-    "How long a worker may go without returning to its event loop, in any phase; then the fallback is sent and the worker replaced.",
+    "Maximum time that a worker may run without returning to its event loop, in any phase. After it the fallback is sent and the worker replaced.",
     { unit: "s" },
   ),
   on_error: key(
@@ -132,11 +132,15 @@ const ServerSchema = v.strictObject({
     "tempfail",
     "The fallback when a handler throws: tempfail, reject, accept or continue.",
   ),
-  on_timeout: key(oneOf(FALLBACKS), "tempfail", "The fallback when a handler is too slow: the same four."),
+  on_timeout: key(
+    oneOf(FALLBACKS),
+    "tempfail",
+    "The fallback when a handler is too slow: tempfail, reject, accept or continue.",
+  ),
   defer_content: key(
     boolean(),
     true,
-    "Verdicts of `header`, `eoh` and `body` are given at `eom` where the mail server allows it: fewer round trips, the same result.",
+    "Gives verdicts of `header`, `eoh` and `body` at `eom`, where the mail server allows it: fewer round trips, the same result.",
   ),
   max_connections: unset(
     whole(1, 1_000_000),
@@ -146,10 +150,10 @@ const ServerSchema = v.strictObject({
   drain_timeout: key(
     durationOrZero(),
     300,
-    "How long after a reload a session stays with the old code before it is moved, between two messages, to the new.",
+    "Maximum time that a session stays with the old code after a reload. It is then moved, between two messages, to the new code.",
     { unit: "s" },
   ),
-  stop_timeout: key(durationOrZero(), 20, "How long open sessions get at stop.", { unit: "s" }),
+  stop_timeout: key(durationOrZero(), 20, "Time that open sessions have to end at a stop.", { unit: "s" }),
   watch: key(
     boolean(),
     true,
@@ -161,7 +165,7 @@ const LimitsSchema = v.strictObject({
   packet: key(
     size(MIN_PACKET, MAX_BYTES),
     MiB,
-    `One packet, its command byte included; over it the connection is closed. At least ${MIN_PACKET}: smaller breaks real mail.`,
+    `One packet, with its command byte; over it the connection is closed. At least ${MIN_PACKET}: smaller breaks real mail.`,
     { unit: "bytes" },
   ),
   headers: key(whole(1, MAX_BYTES), 5000, "Header fields of one message."),
@@ -173,7 +177,7 @@ const LimitsSchema = v.strictObject({
   body: key(
     size(1, MAX_BYTES),
     64 * MiB,
-    "The body of one message, where a filter collects it; a larger one is refused with 552 5.3.4.",
+    "The body of one message, if a filter collects it; a larger body is refused with 552 5.3.4.",
     {
       unit: "bytes",
     },
@@ -181,7 +185,7 @@ const LimitsSchema = v.strictObject({
   worker_memory: key(
     size(64 * MiB, 2 ** 40),
     1024 * MiB,
-    "The heap of one worker; one that stays over it is replaced and finishes its sessions, one that stays over twice as much is ended.",
+    "The heap of one worker. A worker that stays over it is replaced, and finishes its sessions. A worker that stays over twice as much is ended.",
     { unit: "bytes" },
   ),
 });
@@ -189,10 +193,10 @@ const LimitsSchema = v.strictObject({
 const HandlerConfigSchema = v.strictObject({
   postconfig_handler: unset(
     handlerPath(),
-    "Module whose default function runs, or Ruby script that runs, without arguments and in a worker of its own, at each successful load; an error there is a configuration error.",
+    "A module with a default function, or a Ruby script. It runs without arguments, in a worker of its own, at each successful load; its error is a configuration error.",
     { alias: "mruby_postconfig_handler" },
   ),
-  master_exit_handler: unset(handlerPath(), "The same, run once at exit, for at most 5 s.", {
+  master_exit_handler: unset(handlerPath(), "The same, but it runs once at exit, for at most 5 s.", {
     alias: "mruby_master_exit_handler",
   }),
 });
@@ -217,13 +221,17 @@ const FilterSchema = v.strictObject(
       v.metadata({ unset: "required" } satisfies About),
     ),
     enabled: key(boolean(), true, "false switches the filter off: its module is not loaded."),
-    name: unset(text("a name of one line"), "Name in logs and figures.", { unset: "the module's" }),
+    name: unset(text("a name of one line"), "Name in the log and in `pmilter status`.", { unset: "the module's" }),
     on_error: unset(oneOf(FALLBACKS), "The fallback when this filter throws.", { unset: "the server's" }),
     on_timeout: unset(oneOf(FALLBACKS), "The fallback when this filter is too slow.", { unset: "the server's" }),
-    handler_timeout: unset(duration(), "How long a phase of this filter may await: at most `server.handler_timeout`.", {
-      unit: "s",
-      unset: "the server's",
-    }),
+    handler_timeout: unset(
+      duration(),
+      "Maximum time that a phase of this filter may spend awaiting its handler: at most `server.handler_timeout`.",
+      {
+        unit: "s",
+        unset: "the server's",
+      },
+    ),
     mode: key(
       oneOf(["enforce", "observe"]),
       "enforce",

@@ -73,7 +73,7 @@ export const NEGOTIATION_DIFFERENCES: readonly NegotiationDifference[] = [
       );
     },
     reason:
-      "A mail server that speaks an older version cannot mean flags that it did not have. libmilter grants whatever bits are offered.",
+      "A mail server with an older version cannot mean flags that this version does not have. libmilter grants all offered bits.",
   },
 ];
 
@@ -202,14 +202,14 @@ export const DIFFERENCES: readonly Difference[] = [
     is: (seen) => !seen.isNegotiated && seen.command.code !== "Q" && seen.pmilter.final === undefined,
     until: "end",
     reason:
-      "Nothing may be answered under rules that nobody agreed on: pmilter closes. libmilter takes MAIL and HELO, and ignores the rest.",
+      "No reply is valid before the rules are negotiated: pmilter closes. libmilter accepts MAIL and HELO, and ignores other commands.",
   },
   {
     name: "second-optneg",
     is: (seen) => seen.isNegotiated && seen.command.code === "O" && isIgnored(seen) && seen.pmilter.isClosed,
     until: "end",
     reason:
-      "libmilter ignores it and leaves the mail server waiting for its timeout. pmilter closes at once, with a line in the log.",
+      "libmilter ignores the second OPTNEG, and the mail server waits for its timeout. pmilter closes at once, with a line in the log.",
   },
   {
     name: "missing-nul",
@@ -217,27 +217,28 @@ export const DIFFERENCES: readonly Difference[] = [
       onlyPmilterCloses(seen) && !seen.fate.isIgnored && "HMRU".includes(seen.command.code) && lackOfNul(seen.command),
     until: "end",
     reason:
-      "A string that was cut is not what the client sent. libmilter goes on without the last argument, or does not answer a HELO at all; pmilter closes.",
+      "A cut string is not the string that the client sent: pmilter closes. libmilter continues without the last argument, or does not reply to a HELO at all.",
   },
   {
     name: "impossible-length",
     is: (seen) => onlyPmilterCloses(seen) && seen.command.length !== undefined,
     until: "end",
     reason:
-      "A length of 0 leaves no room for a command, and 0xFFFFFFFF is none: what comes then is noise. libmilter takes both for an empty packet.",
+      "A length of 0 leaves no room for a command, and 0xFFFFFFFF is no possible length: pmilter closes, as the bytes that follow are no packets. libmilter treats both as an empty packet.",
   },
   {
     name: "macro-without-nul",
     is: (seen) => onlyPmilterCloses(seen) && seen.command.code === "D" && lackOfNul(seen.command),
     until: "end",
-    reason: "Half of a value could pass for another queue id or login. libmilter goes on without it; pmilter closes.",
+    reason:
+      "Half of a value could be taken for another queue id or login: pmilter closes. libmilter continues without the macro.",
   },
   {
     name: "malformed-and-ignored",
     is: (seen) => onlyPmilterCloses(seen) && isIgnored(seen) && isMalformed(seen.command),
     until: "end",
     reason:
-      "libmilter does not look at what it ignores. pmilter does, and closes as it does everywhere on a malformed packet.",
+      "libmilter does not check commands that it ignores. pmilter checks them, and closes on a malformed packet as everywhere.",
   },
   {
     name: "malformed-after-verdict",
@@ -247,48 +248,49 @@ export const DIFFERENCES: readonly Difference[] = [
       (seen.connectionFinal !== null || seen.messageFinal !== null),
     until: "end",
     reason:
-      "The other way round: what comes behind a verdict gets the verdict again, and pmilter does not look at it. libmilter looks, and closes.",
+      "After a verdict, pmilter repeats the verdict for each further command without checking its packet. libmilter checks the packet, and closes.",
   },
   {
     name: "empty-body-packet",
     is: (seen) => onlyLibmilterCloses(seen) && seen.command.code === "B" && seen.command.payload.length === 0,
     until: "end",
     reason:
-      "A BODY without bytes is a piece of body like any other. libmilter closes, and the mail server goes on without its filter.",
+      "pmilter treats a BODY without bytes like any other chunk of the body. libmilter closes, and the mail server continues without its filter.",
   },
   {
     name: "header-without-name",
     is: (seen) => onlyLibmilterCloses(seen) && seen.command.code === "L" && seen.command.payload[0] === 0,
     until: "end",
-    reason: "Handlers see an empty name and decide. libmilter closes, and the mail server goes on without its filter.",
+    reason:
+      "In pmilter handlers get an empty name and decide. libmilter closes, and the mail server continues without its filter.",
   },
   {
     name: "address-that-is-none",
     is: (seen) => onlyLibmilterCloses(seen) && seen.command.code === "C" && !isMalformed(seen.command),
     until: "end",
     reason:
-      "The client's address is information, and handlers get it as it was sent. libmilter closes, and the mail server goes on without its filter.",
+      "The client's address is information, and handlers get it as it was sent. libmilter closes, and the mail server continues without its filter.",
   },
   {
     name: "large-packet",
     is: (seen) => onlyLibmilterCloses(seen) && seen.command.payload.length > 65_535,
     until: "end",
     reason:
-      "Postfix sends headers of 100 KB. libmilter closes on more than 65,535 bytes; pmilter takes `limits.packet`.",
+      "Postfix sends headers of 100 KB. libmilter closes on more than 65,535 bytes; pmilter accepts packets up to `limits.packet`.",
   },
   {
     name: "second-connect",
     is: (seen) => seen.command.code === "C" && isIgnored(seen) && !seen.pmilter.isClosed,
     until: "session",
     reason:
-      "libmilter ignores it, and the mail server waits; what follows is judged by the client before. To pmilter it begins a session.",
+      "libmilter ignores the second CONNECT, and the mail server waits; the filter judges the following commands by the earlier client. In pmilter a second CONNECT begins a session.",
   },
   {
     name: "quit-nc",
     is: (seen) => seen.command.code === "K" && isIgnored(seen),
     until: "session",
     reason:
-      "libmilter takes it only behind the end of a message or an unknown command. Elsewhere it keeps the old session, and ignores the CONNECT of the next.",
+      "libmilter accepts QUIT_NC only after the end of a message or an unknown command. Elsewhere it keeps the old session, and ignores the CONNECT of the next.",
   },
   {
     name: "after-the-connection",
@@ -299,7 +301,7 @@ export const DIFFERENCES: readonly Difference[] = [
       isAgain(seen, seen.connectionFinal),
     until: "session",
     reason:
-      "A connection that was refused stays refused. libmilter asks the filter again, command by command, so a message could get past.",
+      "In pmilter a refused connection stays refused. libmilter calls the filter again for each command, so a message could get past it.",
   },
   {
     name: "after-a-discarded-recipient",
@@ -311,7 +313,8 @@ export const DIFFERENCES: readonly Difference[] = [
       !seen.libmilter.isClosed &&
       isAgain(seen, seen.messageFinal),
     until: "message",
-    reason: "DISCARD at RCPT is for the message. libmilter goes on with it as if nothing had been said.",
+    reason:
+      "In pmilter DISCARD at RCPT applies to the message. libmilter continues the message as if there were no verdict.",
   },
   {
     name: "after-the-message",
@@ -323,7 +326,7 @@ export const DIFFERENCES: readonly Difference[] = [
       isAgain(seen, seen.messageFinal),
     until: "message",
     reason:
-      "The message has its verdict, and gets it again. libmilter does not answer, or behind an unknown command begins a message without sender.",
+      "A message that has its verdict gets the verdict again. libmilter does not reply, or after an unknown command begins a message without sender.",
   },
   {
     name: "content-after-unknown",
@@ -334,21 +337,21 @@ export const DIFFERENCES: readonly Difference[] = [
       !seen.pmilter.isClosed,
     until: "message",
     reason:
-      "A command that the mail server did not know says nothing about the message. Behind it libmilter ignores headers and end of a message, without an answer.",
+      "An unknown command says nothing about the message. After one, libmilter ignores headers and end of a message, without a reply.",
   },
   {
     name: "out-of-order",
     is: (seen) => isIgnored(seen) && OF_MESSAGE.includes(seen.command.code) && !seen.pmilter.isClosed,
     until: "message",
     reason:
-      "libmilter ignores a command that does not fit, and drops the message without a word, so that the mail server waits for its timeout. pmilter runs the message through the handlers.",
+      "libmilter ignores a command that does not fit, and drops the message without a reply, so that the mail server waits for its timeout. pmilter runs the message through the handlers.",
   },
   {
     name: "unknown-in-content",
     is: (seen) => seen.command.code === "U" && seen.fate.endsMessage && isSame(seen),
     until: "message",
     reason:
-      "For libmilter an unknown command in the content ends the message. To pmilter it is a command like any other, and the message goes on.",
+      "In libmilter an unknown command in the content ends the message. In pmilter it is like any other command, and the message continues.",
   },
   {
     name: "body-in-bodyeob",
@@ -360,7 +363,7 @@ export const DIFFERENCES: readonly Difference[] = [
     },
     until: "message",
     reason:
-      "One command gets one reply. libmilter sends the verdict on the last piece of body twice, and none at all if body gets no replies: `eom` is not run.",
+      "One command gets one reply. libmilter sends the verdict on the last chunk of body twice, and none at all if body gets no replies: `eom` is not run.",
   },
   {
     name: "made-up-session",
@@ -371,7 +374,7 @@ export const DIFFERENCES: readonly Difference[] = [
       seen.pmilter.final?.code === "c",
     until: "message",
     reason:
-      "Postfix keeps its own mail in the queue, with an error, if a filter refuses a recipient in such a session: pmilter gives the verdict for the message at `eom`.",
+      "If a filter refuses a recipient in such a session, Postfix keeps its own mail in the queue, with an error. So pmilter gives the verdict for the message at `eom`.",
   },
   {
     name: "accept-at-eom",
@@ -407,7 +410,7 @@ export const DIFFERENCES: readonly Difference[] = [
     until: "same",
     settle: (seen) => without(seen, isNamed("X-Macros")),
     reason:
-      "libmilter keeps the macros of a message until others come for the same command. A queue id or a login must not pass from one message to the next.",
+      "libmilter keeps the macros of a message until others arrive for the same command. pmilter drops them: a queue id or a login must not pass from one message to the next.",
   },
   {
     name: "empty-macro-packet",
@@ -415,7 +418,7 @@ export const DIFFERENCES: readonly Difference[] = [
     until: "same",
     settle: (seen) => without(seen, isNamed("X-Macros")),
     reason:
-      "A MACRO packet replaces the macros of its command. For libmilter one without any leaves those of the message, or recipient, before.",
+      "In pmilter a MACRO packet replaces the macros of its command. In libmilter an empty MACRO packet leaves the macros of the earlier message or recipient.",
   },
   {
     name: "count-of-aborts",
@@ -423,7 +426,7 @@ export const DIFFERENCES: readonly Difference[] = [
     until: "same",
     settle: (seen) => without(seen, isNamed("X-Aborts")),
     reason:
-      "Follows from others above: libmilter calls no `abort` for a message with an unknown command in it, and other ones for what it ignores.",
+      "This follows from differences above: libmilter calls no `abort` for a message with an unknown command in it, and additional ones for commands that it ignores.",
   },
   {
     name: "place-of-insertion",
@@ -437,7 +440,7 @@ export const DIFFERENCES: readonly Difference[] = [
     settle: (seen) =>
       findAdded(seen.pmilter.changes, "X-Mid")!.index === END ? settleAppended(seen) : without(seen, isNamed("X-Mid")),
     reason:
-      "An index of a handler counts the headers that it sees; Postfix also counts its own Received, at a place that it does not tell: the headers behind the new one are taken out and appended again, which needs no index.",
+      "An index of a handler counts the headers that the handler sees. Postfix also counts its own Received, at a place that it does not tell. So pmilter deletes the headers behind the new header and appends them again, which needs no index.",
   },
   {
     name: "header-for-sendmail",
@@ -445,7 +448,7 @@ export const DIFFERENCES: readonly Difference[] = [
     until: "same",
     settle: (seen) => settleAppended(seen),
     reason:
-      "Sendmail's ADDHEADER goes in front of a header of the same name, and its indexes count headers that it does not show: headers are added by INSHEADER past the end.",
+      "Sendmail's ADDHEADER inserts in front of a header of the same name, and its indexes count headers that it does not show. So pmilter adds headers by INSHEADER past the end.",
   },
 ];
 
