@@ -1,4 +1,4 @@
-/** The help texts. They teach: what a command is for, each option, and lines to paste. */
+/** The help texts. They teach: the purpose of a command, each option, and lines to paste. */
 import { RESTART_KEYS } from "../config/restart.ts";
 import type { CommandName } from "./args.ts";
 
