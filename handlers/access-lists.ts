@@ -10,7 +10,7 @@ interface List {
   readonly file: AccessFile<AccessTable>;
 }
 
-/** The tables as they were when the client connected: a session is judged by one version of them. */
+/** The tables as they were when the client connected: a session is judged by a single version of them. */
 type Tables = Readonly<Record<Match, readonly AccessTable[]>>;
 
 const lists = new Prepared((options: Options, folder): readonly List[] => {
@@ -41,7 +41,7 @@ function tablesOf({ state, options }: { state: { tables?: Tables }; options: obj
   return (state.tables ??= readTables(lists.of(options)));
 }
 
-/** What the tables say of a name or address: allow wins over block, and an earlier list over a later one. */
+/** The tables' entry for a name or address: allow wins over block, and an earlier list over a later one. */
 function judge(
   tables: readonly AccessTable[],
   find: (entries: AccessTable["allow"] | AccessTable["block"]) => true | Refusal | undefined,
@@ -54,7 +54,7 @@ function judge(
   return undefined;
 }
 
-/** Allowing a HELO, a sender or a recipient only spares it its own list: clients can say what they like. */
+/** Allowing a HELO, a sender or a recipient only spares it its own list: clients can choose these values. */
 function unlessAllowed(judgement: "allow" | Refusal | undefined): Refusal | undefined {
   return judgement === "allow" ? undefined : judgement;
 }

@@ -1,4 +1,4 @@
-// Refuses, holds or reports messages by what is attached to them: docs/handlers/attachments.md.
+// Refuses, quarantines or reports messages by their attachments: docs/handlers/attachments.md.
 import { defineFilter, reject } from "pmilter";
 import { type Entry, entriesOf, GZIP, HEAD_BYTES, TAR, typeOf, UNLISTED, ZIP } from "./lib/archives.ts";
 import { isReordered, matches, plainName, printable } from "./lib/file-names.ts";
@@ -23,7 +23,7 @@ interface Policy {
   readonly header: string;
 }
 
-/** What Windows runs when it is opened, and disk images, in which it hides where it came from. */
+/** Files that Windows runs when they are opened, and disk images, which hide the origin of the files in them. */
 const RUNNABLE_NAMES = (
   "ade adp appx appxbundle bat chm cmd com cpl exe hta img iso jar js jse lnk mde msc msi msix msp mst pif ps1 reg " +
   "scr sct vb vbe vbs vhd vhdx wsc wsf wsh xll"
@@ -73,7 +73,7 @@ interface Finding {
   readonly why: string;
 }
 
-/** The search of one message. It stops at the limits, which are findings too. */
+/** The search of a message. It stops at the limits, which are findings too. */
 class Search {
   readonly findings: Finding[] = [];
   readonly #policy: Policy;
@@ -85,7 +85,7 @@ class Search {
     this.#policy = policy;
   }
 
-  /** @param path the file that the message is, `""` for the one that came in */
+  /** @param path the path of the file that the message is, `""` for the received message */
   async message({ root, isCut }: Mime, body: Uint8Array, path: string, depth: number): Promise<void> {
     if (isCut) this.#find(path, "it has more parts than are looked at");
     for (const part of leavesOf(root)) {
@@ -131,7 +131,7 @@ class Search {
   ): Promise<void> {
     const { maxDepth, maxUnpacked, allowsEncrypted } = this.#policy;
     if (depth >= maxDepth) return this.#find(path, `it lies deeper than ${maxDepth} levels`);
-    // What lies in the message itself is there already, and costs nothing.
+    // A file of the message itself is not unpacked, and does not count.
     const left = depth === 0 ? Infinity : maxUnpacked - this.#unpacked;
     const bytes = await read(left + 1);
     if (bytes !== null && bytes.length > left) return this.#find(path, `it unpacks to more than ${maxUnpacked} bytes`);

@@ -24,7 +24,7 @@ const policies = new Prepared((options: Options): Policy => {
     senderDomains: new DomainList(options, "sender_domains"),
     recipientDomains: new DomainList(options, "recipient_domains"),
     archivesNullSender: options.flag("null_sender", false),
-    // An archive that is full must not tell senders that there is one.
+    // A full archive must not show senders that there is an archive.
     params: options.flag("notify_never", true) ? ["NOTIFY=NEVER"] : [],
     header: options.has("header") ? options.headerName("header") : "",
     headerValue,

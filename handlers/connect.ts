@@ -1,4 +1,4 @@
-// connect: who connects. The counterpart of the original's connect.rb.
+// connect: the client. The counterpart of the original's connect.rb.
 import type { Session } from "pmilter";
 
 export default function connect(session: Session<"connect">) {

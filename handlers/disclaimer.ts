@@ -73,7 +73,9 @@ function asciiHtml(html: string): string {
   return html.replaceAll(/[^\0-\x7f]/gu, (character) => `&#${character.codePointAt(0)};`); // oxlint-disable-line no-control-regex
 }
 
-/** Each condition that is given must hold. There is one body for all recipients: one of them is enough. */
+/**
+ * Each condition that is given must hold. All recipients get the same body: a single recipient that matches is enough.
+ */
 function applies(policy: Policy, message: Message<"eom">): boolean {
   const { senderDomains, exceptSenderDomains, recipientDomains, exceptRecipientDomains } = policy;
   const sender = message.sender.address;
@@ -87,7 +89,7 @@ function applies(policy: Policy, message: Message<"eom">): boolean {
   );
 }
 
-/** What others made and vouch for, or what only its recipient can read. */
+/** Parts that are signed by their author, or that only the recipient can read. */
 const SEALED_TYPES = new Set([
   "multipart/signed",
   "multipart/encrypted",
@@ -147,7 +149,7 @@ function contentId(part: Part): string | undefined {
   return part.fields.find(({ name }) => name.toLowerCase() === "content-id")?.value;
 }
 
-/** A line of the disclaimer must not look like the end of a part, whatever boundary the sender chose. */
+/** A line of the disclaimer must not look like the end of a part, with any boundary that the sender chose. */
 function checkBoundaries(root: Part, { text, html }: Disclaimer): void {
   const lines = `${text}\n${html}`.split("\n").filter((line) => line.startsWith("--"));
   for (const { boundary } of multipartsOf(root)) {
@@ -163,7 +165,7 @@ interface Edit {
   readonly bytes: Uint8Array;
 }
 
-/** What the header of a part has to say after the change. */
+/** The header fields of a part after the change. */
 function changedFields(part: Part, { charset, encoding }: Appended): Map<string, string> {
   const changes = new Map<string, string>();
   if (charset !== undefined) {

@@ -1,5 +1,5 @@
-// eom: the end of the message, where it may be changed. The counterpart of the original's eom.rb and of what its
-// acceptance tests expect.
+// eom: the end of the message, where it may be changed. The counterpart of the original's eom.rb, as its acceptance
+// tests expect it.
 import type { Session } from "pmilter";
 
 export default function eom(session: Session<"eom">) {

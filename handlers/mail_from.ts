@@ -1,4 +1,4 @@
-// envfrom: the sender; one is not welcome. The counterpart of the original's mail_from.rb.
+// envfrom: the sender; a certain sender is not welcome. The counterpart of the original's mail_from.rb.
 import { reject, type Session } from "pmilter";
 
 export default function envfrom(session: Session<"envfrom">, sender: string) {

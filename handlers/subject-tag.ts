@@ -61,7 +61,7 @@ export function hasTag(subject: string, tag: string): boolean {
 
 const NAME_LENGTH = "Subject: ".length;
 
-/** The Subject with the tag; what stood there stays byte for byte, its encoded words included. */
+/** The Subject with the tag; the text before stays byte for byte, its encoded words included. */
 export function withTag(subject: string, tag: string): string {
   const rest = keepFolds(subject).replace(/^[ \t\n]+/, "");
   if (!/[^ -~]/.test(tag) && !tag.includes("=?")) return join(tag, rest);
@@ -69,7 +69,7 @@ export function withTag(subject: string, tag: string): string {
   return join(encodeWords(rest.startsWith("=?") ? `${tag} ` : tag), rest);
 }
 
-/** One space, as a fold where the line would become long. */
+/** A space, as a fold where the line would become long. */
 function join(tag: string, rest: string): string {
   if (rest === "") return tag;
   const length = NAME_LENGTH + tag.length + rest.split("\n", 1)[0]!.length;

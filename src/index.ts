@@ -1,5 +1,5 @@
 /**
- * What handlers import from "pmilter": verdicts, `defineFilter`, and the types of sessions and messages. Nothing here
+ * The exports of "pmilter" for handlers: verdicts, `defineFilter`, and the types of sessions and messages. Nothing here
  * does I/O.
  */
 export { accept, discard, reject, skip, tempfail, type Verdict } from "./handler/verdict.ts";

@@ -15,7 +15,7 @@ export class AccessFile<T> {
   readonly #path: string;
   readonly #parse: (text: string) => T;
   #content: T;
-  /** What `stat` said of the file that was read last, well or not. */
+  /** The `stat` of the file that was read last, with or without success. */
   #seen: string;
   #looked = performance.now();
   /** A change that is not quiet yet, and since when it is known. */
@@ -33,7 +33,7 @@ export class AccessFile<T> {
     }
   }
 
-  /** What is in the file; what was in it before, if it cannot be used now. */
+  /** The file's content; the content before, if the present cannot be used. */
   content(): T {
     const now = performance.now();
     if (now - this.#looked >= LOOK_MS) {

@@ -1,11 +1,14 @@
 /**
- * Host names, domains and addresses as one looks them up in lists: case, quotes, trailing dots and the two spellings of
- * international names must not hide an entry.
+ * Host names, domains and addresses in the form in which lists are searched: case, quotes, trailing dots and the two
+ * spellings of international names must not hide an entry.
  */
 import { domainToASCII } from "node:url";
 import type { Options } from "./header-options.ts";
 
-/** DNS names have at most 255 characters, addresses a few more. What is longer is cut at the front: its end is what suffixes look at. */
+/**
+ * DNS names have at most 255 characters, addresses a few more. A longer name is cut at the front, since suffixes are
+ * compared with its end.
+ */
 const MAX_LENGTH = 600;
 
 /** In lower case, as DNS has it (`xn--…`), without the dot at the end. */
@@ -40,12 +43,12 @@ export class NameTable<T> {
     return this.#values.size;
   }
 
-  /** The first one added of a name counts. */
+  /** Of several entries of a name, the first added counts. */
   add(name: string, value: T): void {
     if (!this.#values.has(name)) this.#values.set(name, value);
   }
 
-  /** One look for each dot in the name, however many entries there are; the longest entry wins. */
+  /** A lookup for each dot in the name, with any number of entries; the longest entry wins. */
   find(name: string): T | undefined {
     return this.#values.get(name) ?? this.#findBelow(name);
   }

@@ -1,10 +1,10 @@
-/** The text of one list of access-lists.ts, as tables to look in. */
+/** The text of a list of access-lists.ts, as tables to look in. */
 import { reject, tempfail } from "pmilter";
 import { mailboxOf, nameEntry, NameTable, normalDomain } from "./access-names.ts";
 import { NetworkTable } from "./access-networks.ts";
 import type { Refusal } from "./header-options.ts";
 
-/** What the entries of a list are compared with. */
+/** The kind of value that the entries of a list are compared with. */
 export const MATCHES = ["client", "helo", "sender", "recipient"] as const;
 export type Match = (typeof MATCHES)[number];
 
@@ -21,7 +21,7 @@ export interface Defaults {
 /** A text in words gets these codes. */
 const CODES = { reject: "550 5.7.1", tempfail: "451 4.7.1" } as const;
 
-/** What is wrong in a list, and in which line, from 1. */
+/** A mistake in a list, and its line, from 1. */
 export class LineError extends Error {
   readonly line: number;
 
@@ -35,7 +35,7 @@ class Entries<T> {
   readonly #networks = new NetworkTable<T>();
   readonly #names = new NameTable<T>();
 
-  /** @throws RangeError saying what was expected */
+  /** @throws RangeError with the expected form */
   add(match: Match, entry: string, value: T): void {
     if (match === "client" && /^[\d.]+(?:\/|$)|:/.test(entry)) this.#networks.add(entry, value);
     else this.#names.add(KEY_OF[match](entry), value);
@@ -106,7 +106,7 @@ function refusalOf(action: "reject" | "tempfail", words: string): Refusal {
 /** How an entry stands in the table of names. */
 const KEY_OF: Readonly<Record<Match, (entry: string) => string>> = {
   client(entry) {
-    // 192.0.2.x: no top-level domain is one character, or a number.
+    // 192.0.2.x: no top-level domain is a single character, or a number.
     if (/(?:^|\.)(?:\d+|.)$/.test(entry)) throw new RangeError(`${show(entry)} is no address, network or host name`);
     return nameKey(entry);
   },

@@ -1,6 +1,6 @@
 /**
- * Adds a disclaimer to the content of one text part: in its encoding and charset, byte for byte as it was up to there.
- * Only where that cannot be, the part becomes UTF-8, or quoted-printable.
+ * Adds a disclaimer to the content of a text part: in its encoding and charset, with the content in front of it byte
+ * for byte as it was. Only where that cannot be, the part becomes UTF-8, or quoted-printable.
  */
 import { charsetOf, type Charset, isAscii, isJis, UTF8 } from "./charset.ts";
 import type { Part } from "./mime.ts";
@@ -16,7 +16,7 @@ export interface Disclaimer {
 export interface Appended {
   /** The new content of the part, encoded. */
   readonly content: Uint8Array;
-  /** What the header has to say now, where that differs. */
+  /** The header fields that change. */
   readonly charset?: string;
   readonly encoding?: string;
 }
@@ -27,7 +27,7 @@ export class LeftAlone extends Error {
 }
 
 /**
- * @param raw the content of the part as it stands in the message; a new one is given, this one stays
+ * @param raw the content of the part as it stands in the message; it is not changed, the result is a new content
  * @throws LeftAlone
  */
 export function append(part: Part, raw: Uint8Array, disclaimer: Disclaimer): Appended {
@@ -93,7 +93,7 @@ function appendText(source: Source, disclaimer: string): Appended {
   const text = latin1(decoded);
   const isFlowed = part.params["format"]?.toLowerCase() === "flowed";
   const endsInLine = text.endsWith("\n");
-  // A line of flowed text that ends in a space goes on in the next one (RFC 3676): an empty line ends it.
+  // A line of flowed text that ends in a space continues in the next line (RFC 3676): an empty line ends it.
   const tail = text.slice(-8);
   const isOpen = isFlowed && / \r?\n?$/.test(tail) && !/(?:^|\n)-- \r?\n?$/.test(tail);
   const before = (text === "" || endsInLine ? "" : lineEnd) + (text === "" ? "" : lineEnd) + (isOpen ? lineEnd : "");
@@ -113,13 +113,13 @@ function appendText(source: Source, disclaimer: string): Appended {
   return convert(source, addition, charset);
 }
 
-/** What the text is written in: as declared, unless that is nothing or ASCII and the bytes are not. */
+/** The charset of the text: as declared, unless nothing or ASCII is declared and the bytes are not ASCII. */
 function charsetFor({ charset, decoded, part }: Source): Charset {
   const isDeclared = !/^(?:us-ascii|ascii)?$/i.test(declaredCharset(part));
   return isDeclared || isAscii(latin1(decoded)) ? charset : UNDECLARED;
 }
 
-/** 8-bit bytes that nobody says the charset of: ASCII can be added to them. */
+/** 8-bit bytes without a declared charset: ASCII can be added to them. */
 const UNDECLARED: Charset = { name: "us-ascii", encode: () => null, decode: UTF8.decode };
 
 /** The whole part anew, as UTF-8. */
@@ -164,8 +164,8 @@ const BODY_END_QUOTED = `${Array.from("</body", (letter) => {
 }).join("")}(?=[\\s>]|=3e|=20)`;
 
 /**
- * Looks for the last `</body>`: one in a comment or a script before it does not count. Text of iso-2022-jp is in
- * another set of characters from one escape sequence to the next, and bytes of it may look like ASCII.
+ * Looks for the last `</body>`: a `</body>` in a comment or a script before it does not count. Text of iso-2022-jp
+ * changes its set of characters at each escape sequence, and bytes of it may look like ASCII.
  */
 function scan(text: string, bodyEndPattern: string, escape: string) {
   const result = { bodyEnd: -1, bodyEndInAscii: -1, endsInAscii: true };
@@ -191,7 +191,7 @@ function insert({ encoding, surface, lineEnd }: Source, at: number, bytes: Uint8
   let open = "";
   // A soft line break that is open at the end gets its line end.
   if (/=[ \t]*$/.test(text)) open = lineEnd;
-  // Elsewhere a soft one keeps lines short, and spaces before it from being dropped.
+  // Elsewhere a soft line break keeps lines short, and keeps spaces in front of it from being dropped.
   else if (/[^\n]$/.test(text) && (bytes[0] !== 0x0d || (after.length > 0 && /[ \t]$/.test(text)))) open = "=\r\n";
   return Buffer.concat([before, Buffer.from(open), encodeQuotedPrintable(bytes), after]);
 }

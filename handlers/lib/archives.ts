@@ -1,7 +1,7 @@
 /**
- * What lies in an archive: names, what is encrypted, and the content of each file as far as one asks for it. zip, tar
- * and gzip are read; others are only recognised. Nothing is unpacked that nobody asked for, and no more than was
- * allowed: what an archive says of its sizes is not believed.
+ * The files in an archive: their names, whether they are encrypted, and their content as far as the caller asks for it.
+ * zip, tar and gzip are read; other archives are only recognised. Only the files asked for are unpacked, and no more
+ * bytes than allowed: the sizes that an archive states are not believed.
  */
 import { isUtf8 } from "node:buffer";
 import type { Transform } from "node:stream";
@@ -37,7 +37,7 @@ export const UNLISTED: ReadonlyMap<string, string> = new Map([
   [TNEF, "winmail.dat"],
 ]);
 
-/** So many bytes decide what a file is. */
+/** So many bytes decide the type of a file. */
 export const HEAD_BYTES = 8192;
 
 /** The type of a file by its first bytes; `""` if they do not tell. */
@@ -71,7 +71,7 @@ function zipEntries(bytes: Buffer): Iterable<Entry> | null {
   if (end < from || end + END_BYTES > bytes.length || bytes.readUInt32LE(end) !== END_OF_DIRECTORY) return null;
   const size = bytes.readUInt32LE(end + 12);
   const start = end - size;
-  // What stands before the archive, such as a program that unpacks it, moves all offsets.
+  // Bytes in front of the archive, such as a program that unpacks it, move all offsets.
   const shift = start - bytes.readUInt32LE(end + 16);
   if (start < 0 || shift < 0) return null;
   return directoryEntries(bytes, start, end, shift);
@@ -154,7 +154,7 @@ function nameInGzip(name: string): string {
   return name.replace(/\.tgz$/i, ".tar").replace(/\.gz$/i, "");
 }
 
-/** The first `most` bytes of what was compressed; what comes before an error counts. */
+/** The first `most` bytes of the uncompressed content; bytes before an error count. */
 async function inflate(stream: Transform, data: Uint8Array, most: number): Promise<Uint8Array | null> {
   const chunks: Buffer[] = [];
   let length = 0;

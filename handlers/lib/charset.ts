@@ -1,5 +1,5 @@
 /**
- * Charsets of text parts: which ones can be added to without touching what stands there, and text to bytes and back.
+ * Charsets of text parts: which charsets can be added to without changing the bytes before, and text to bytes and back.
  */
 import { isUtf8 } from "node:buffer";
 import iconv from "iconv-lite";

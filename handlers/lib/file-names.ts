@@ -1,6 +1,4 @@
-/**
- * File names of attachments as the machine of the reader will take them, whatever the sender did to hide that.
- */
+/** File names of attachments as the reader's machine will take them, also where the sender tried to hide that. */
 
 /** Marks that change the order in which a name is shown: `invoice<U+202E>fdp.exe` is read as `invoiceexe.pdf`. */
 const REORDERING = /[\u202a-\u202e\u2066-\u2069]/;
@@ -40,7 +38,7 @@ export function matches(text: string, pattern: string): boolean {
   return rule === pattern.length;
 }
 
-/** For a reply, a header or the log: short, one line, ASCII, without quotes. The end of a long name stays. */
+/** For a reply, a header or the log: short, a single line, ASCII, without quotes. The end of a long name stays. */
 export function printable(name: string): string {
   const ascii = name.replaceAll(/[^ !#-[\]-~]/gu, "?");
   return ascii.length <= 60 ? ascii : `${ascii.slice(0, 28)}...${ascii.slice(-28)}`;

@@ -1,12 +1,12 @@
 /**
- * Reads `[filter.options]`: each method gives one option, checked, or throws an error that names the option, what was
- * expected and what was given. `end()` finds keys that nobody asked for: most often typing errors.
+ * Reads `[filter.options]`: each method gives an option, checked, or throws an error that names the option, the
+ * expected and the given value. `end()` finds keys that no method read: most often typing errors.
  */
 import { reject, tempfail, type Verdict } from "pmilter";
 
 export type Refusal = Verdict<"reject" | "tempfail">;
 
-/** Everything below space, DEL, C1 and Unicode's line ends: with these, one line of text could become two. */
+/** Everything below space, DEL, C1 and Unicode's line ends: with these, a line of text could become two. */
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
 
@@ -15,7 +15,7 @@ export class Options {
   readonly #path: string;
   readonly #known = new Set<string>();
 
-  /** @param path what the names of the options begin with in errors: `rules[2].` */
+  /** @param path the prefix of the options' names in errors: `rules[2].` */
   constructor(table: unknown, path = "") {
     this.#path = path;
     if (!isTable(table)) throw new Error(`[filter.options]: expected a table, got ${show(table)}`);
@@ -26,7 +26,7 @@ export class Options {
     return this.#get(key) !== undefined;
   }
 
-  /** One line of text; without `fallback` it must be there. */
+  /** A single line of text; without `fallback` it must be there. */
   text(key: string, fallback?: string): string {
     const value = this.#get(key) ?? fallback;
     if (typeof value !== "string" || CONTROL.test(value)) this.fail(key, "one line of text");
@@ -114,8 +114,8 @@ export class Options {
 }
 
 /**
- * What a filter made of its options at `start`, by the table it was made of: one file can be several filters, each with
- * options of its own, and module variables would be shared by them.
+ * The result of a filter's `start`, by the table of its options: a file can be several filters, each with its own
+ * options, and module variables would be shared by them.
  */
 export class Prepared<T extends object> {
   readonly #values = new WeakMap<object, T>();
@@ -127,7 +127,7 @@ export class Prepared<T extends object> {
 
   /**
    * For `start`.
-   * @param folder what relative paths in options are relative to
+   * @param folder the base of relative paths in options
    */
   start(table: object, folder: string): T {
     const options = new Options(table);
@@ -145,7 +145,7 @@ export class Prepared<T extends object> {
   }
 }
 
-/** A name that a header can be changed by (RFC 5322 3.6.8): what a message holds need not be one. */
+/** A name by which a header can be changed (RFC 5322 3.6.8). A header of a message need not have such a name. */
 export function isHeaderName(name: string): boolean {
   return /^[!-9;-~]+$/.test(name);
 }

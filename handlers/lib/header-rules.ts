@@ -7,13 +7,13 @@ import { isHeaderName, type Options } from "./header-options.ts";
 import { authservId, formatDate, isMessageId, parseDate } from "./header-syntax.ts";
 import { fold, unfold } from "./header-text.ts";
 
-/** What a rule found: a way to mend it, which is used if the action is `fix`. */
+/** The finding of a rule: a way to repair it, which is used if the action is `fix`. */
 export type Fix = () => void;
 
 export interface Rule {
-  /** What is wrong when `check` finds something, for replies and logs. */
+  /** The fault that `check` finds, for replies and logs. */
   readonly problem: string;
-  /** What it can mend by itself. */
+  /** Whether it can repair some of its findings. */
   readonly fixes: boolean;
   /** Null if nothing is wrong. */
   check(session: Session<"eom">): Fix | null;
@@ -22,7 +22,7 @@ export interface Rule {
 const DAY_MS = 86_400_000;
 const HOUR_MS = 3_600_000;
 
-/** RFC 5322 3.6, RFC 2045: at most one of each. */
+/** RFC 5322 3.6, RFC 2045: at most a single header of each name. */
 const SINGLE = [
   "Date",
   "From",
@@ -52,7 +52,7 @@ export const RULES = {
     };
   },
 
-  /** Too many headers of a name, or too long ones; `*` is all headers. */
+  /** Too many headers of a name, or too long headers; `*` is all headers. */
   limit(options: Options): Rule {
     const header = options.text("header");
     if (header !== "*" && !isHeaderName(header)) options.fail("header", 'the name of a header, or "*"');
@@ -112,7 +112,7 @@ export const RULES = {
     };
   },
 
-  /** Headers of a name whose value, on one line, matches a pattern. */
+  /** Headers of a name whose unfolded value matches a pattern. */
   rewrite(options: Options): Rule {
     const header = options.headerName("header");
     const pattern = patternOf(options);
@@ -125,7 +125,7 @@ export const RULES = {
         const found = values.map((value) => value.search(pattern) !== -1);
         if (!found.includes(true)) return null;
         return () => {
-          // From the last one on: a value that becomes empty is deleted, and those behind it move up.
+          // From the last header on: a header whose value becomes empty is deleted, and the headers behind it move up.
           for (let at = values.length - 1; at >= 0; at--) {
             if (!found[at]) continue;
             const value = values[at]!.replace(pattern, replacement ?? "");
@@ -136,7 +136,7 @@ export const RULES = {
     };
   },
 
-  /** One header of that name, with that value. */
+  /** A single header of that name, with that value. */
   set(options: Options): Rule {
     const header = options.headerName("header");
     const value = options.text("value").trim();
@@ -204,7 +204,7 @@ export const RULES = {
     );
   },
 
-  /** More than one of a header that may be there once. */
+  /** More headers than one of a name that may be there once. */
   duplicates(options: Options): Rule {
     const given = options.list("headers");
     if (!given.every(isHeaderName)) options.fail("headers", "names of headers");
@@ -227,7 +227,7 @@ export const RULES = {
     };
   },
 
-  /** RFC 8601 5: who claims to be us, and came from outside, lies. */
+  /** RFC 8601 5: a header from outside that has our name is forged. */
   authentication_results(options: Options): Rule {
     const ids = new NameTable<true>();
     for (const id of options.list("authserv_ids")) {
@@ -293,9 +293,9 @@ function indexesFrom(first: number, last: number): number[] {
   return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => first + index);
 }
 
-/** From the last one on, so that the indexes before it stay right. */
+/** From the last header on, so that the indexes of headers before it stay right. */
 function deleteHeaders(message: Session<"eom">["message"], name: string, indexes: readonly number[]): void {
-  // The name may be one out of the message, and what is no name cannot be changed.
+  // The name may come from the message, and a header without a valid name cannot be changed.
   if (!isHeaderName(name)) return;
   for (const index of indexes.toReversed()) message.deleteHeader(name, index);
 }

@@ -21,7 +21,7 @@ function skipComments(text: string, from: number): number {
   return depth === 0 ? text.length : -1;
 }
 
-/** A value on one line without comments and with single spaces, what is quoted as it was; null if it is broken. */
+/** A value on a single line without comments and with single spaces, quoted text unchanged; null if it is broken. */
 function withoutComments(value: string): string | null {
   let plain = "";
   for (let at = 0; at < value.length;) {
@@ -75,7 +75,7 @@ const DATE =
   /^(?:([a-z]{3}) ?, ?)?(\d{1,2}) ([a-z]{3}) (\d{2,5}) (\d\d) ?: ?(\d\d)(?: ?: ?(\d\d))? ?([+-]\d{4}|[a-z]{1,5})$/i;
 const STRICT_DATE = /^\s*(?:[a-z]{3},\s*)?\d{1,2}\s+[a-z]{3}\s+\d{4,5}\s+\d\d:\d\d(?::\d\d)?\s+[+-]\d{4}(?=\s|\(|$)/i;
 
-/** Hours of the zones that have names; all others count as 0 (RFC 5322 4.3). */
+/** Hours of the zones that have names; all other names count as 0 (RFC 5322 4.3). */
 const ZONES: Readonly<Record<string, number>> = {
   EST: -5,
   EDT: -4,
@@ -134,8 +134,8 @@ export function formatDate(date: Date): string {
 }
 
 /**
- * Who an Authentication-Results says it is from, normalised as a domain; null if that cannot be read. Comments before
- * it, quotes around it and a version behind it are not part of it.
+ * The server that an Authentication-Results names as its author, normalised as a domain; null if that cannot be read.
+ * Comments before it, quotes around it and a version behind it are not part of it.
  */
 export function authservId(value: string): string | null {
   const line = unfold(value.slice(0, MAX_LENGTH));
@@ -146,7 +146,8 @@ export function authservId(value: string): string | null {
   const found = id.exec(line);
   if (found === null) return null;
   const end = skipComments(line, id.lastIndex);
-  // The version, a semicolon, or nothing follows; anything else is not of this syntax, and who knows how others read it.
+  // The version, a semicolon, or nothing follows; anything else is not of this syntax, and other programs may read it
+  // differently.
   if (end === -1 || !/^(?:$|;|\d+\s*(?:$|[;(]))/.test(line.slice(end, end + 20))) return null;
   const name = found[1] === undefined ? found[2]! : found[1].replace(/\\(.)/g, "$1");
   return normalDomain(name.trim());

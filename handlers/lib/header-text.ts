@@ -1,6 +1,6 @@
 /** The text of header values: folding (RFC 5322 2.2.3) and encoded words (RFC 2047). None of it throws on any text. */
 
-/** A value on one line. */
+/** A value on a single line. */
 export function unfold(value: string): string {
   return value.replace(/[\r\n]+[ \t]*/g, " ").replaceAll("\0", "");
 }

@@ -1,11 +1,12 @@
 /**
- * The MIME structure of a message, with the offset of every part: what a filter needs to change one part and leave the
- * bytes of all others alone. Header values are read by libmime; nothing is decoded here but parameters and file names.
+ * The MIME structure of a message, with the offset of every part: enough for a filter to change a part and leave the
+ * bytes of all other parts alone. Header values are read by libmime; nothing is decoded here but parameters and file
+ * names.
  */
 import { isUtf8 } from "node:buffer";
 import libmime from "libmime";
 
-/** A field as it stands in the message: one character for each byte, folds included. */
+/** A field as it stands in the message: a character for each byte, folds included. */
 export interface Field {
   readonly name: string;
   readonly value: string;
@@ -32,13 +33,13 @@ export interface Part {
   readonly end: number;
   /** Of a multipart. */
   readonly parts: readonly Part[];
-  /** Of a multipart, one character for each byte. */
+  /** Of a multipart, a character for each byte. */
   readonly boundary: string;
 }
 
 export interface Mime {
   readonly root: Part;
-  /** What is wrong with the structure: mail programs may see other parts in it than we do. */
+  /** The faults of the structure: mail programs may see other parts in it than we do. */
   readonly flaws: readonly string[];
   /** There was more of it than the limits allow, and that was not looked at. */
   readonly isCut: boolean;
@@ -62,7 +63,7 @@ export function readMime(
   return new Reader(buffer(body), limits).read(fields, 0);
 }
 
-/** The structure of a whole message, such as a forwarded one. */
+/** The structure of a whole message, such as a forwarded message. */
 export function readMessage(message: Uint8Array, limits: MimeLimits = MIME_LIMITS): Mime {
   const bytes = buffer(message);
   const reader = new Reader(bytes, limits);
@@ -70,13 +71,13 @@ export function readMessage(message: Uint8Array, limits: MimeLimits = MIME_LIMIT
   return reader.read(fields, start);
 }
 
-/** All parts that hold no others, in order. */
+/** All parts without parts in them, in order. */
 export function* leavesOf(part: Part): Generator<Part> {
   if (part.boundary === "" && part.parts.length === 0) yield part;
   for (const child of part.parts) yield* leavesOf(child);
 }
 
-/** All multiparts, the outer ones first. */
+/** All multiparts, outer before inner. */
 export function* multipartsOf(part: Part): Generator<Part> {
   if (part.type.startsWith("multipart/")) yield part;
   for (const child of part.parts) yield* multipartsOf(child);
@@ -212,7 +213,7 @@ class Reader {
     return this.#part(fields, { head, start, end }, defaultType, depth);
   }
 
-  /** The lines that part a multipart (RFC 2046 5.1.1). The line end before one belongs to it. */
+  /** The lines that part a multipart (RFC 2046 5.1.1). The line end in front of such a line belongs to it. */
   *#delimiters(
     boundary: string,
     start: number,
@@ -252,12 +253,12 @@ function parse(value: string) {
   return libmime.parseHeaderValue(value, { stripComments: true });
 }
 
-/** So much of a file name is looked at, its end first: that is what decides how it is opened. */
+/** So much of a file name is looked at, its end first, which decides how it is opened. */
 const MAX_NAME = 1000;
 
 /**
- * Mail programs differ in which name they take when there are several, and in what they make of a broken one: so all
- * that stand there, as libmime reads them and as a plain search does.
+ * Mail programs differ in which of several names they take, and in how they read a broken name. So all names are given,
+ * as libmime reads them and as a plain search does.
  */
 function namesIn(values: readonly string[]): string[] {
   const names = new Set<string>();
@@ -289,7 +290,7 @@ function buffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-/** A header value of the session as one character for each byte: U+DC80 to U+DCFF stand for bytes that are no UTF-8. */
+/** A header value of the session as a character for each byte: U+DC80 to U+DCFF stand for bytes that are no UTF-8. */
 function byteString(value: string): string {
   return value
     .split(/([\udc80-\udcff])/u)

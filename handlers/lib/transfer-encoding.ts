@@ -31,7 +31,7 @@ export function encodeBase64(bytes: Uint8Array): Buffer {
   return Buffer.from(text.replaceAll(/.{76}(?=.)/g, "$&\r\n"), "latin1");
 }
 
-/** In lines of at most 76 characters; CRLF stays a line end, a lone LF becomes one. */
+/** In lines of at most 76 characters; CRLF stays a line end, a lone LF becomes CRLF. */
 export function encodeQuotedPrintable(bytes: Uint8Array): Buffer {
   const lines = wrap(encode(bytes)).replaceAll(/\r?\n/g, "\r\n");
   return Buffer.from(lines, "latin1");

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 
-/** Each package is found from the one before it, as they depend on each other. */
+/** Each package is found from the package before it, since that depends on it. */
 const PACKAGES = ["@types/bun", "bun-types", "@types/node", "undici-types"] as const;
 
 /** Texts by path below `node_modules`. */

@@ -1,7 +1,7 @@
 /**
- * What can be seen of a handler's calls without running it: a verdict that nobody returns, a text or a header that would
- * throw where it stands, a body that is not collected. Types do not know these. It looks at what is written out, and says
- * nothing of the rest.
+ * Mistakes in a handler's calls that can be found without running it: a verdict that is not returned, a text or a
+ * header that would throw where it stands, a body that is not collected. Types do not find these. Only literal
+ * arguments are looked at; others are passed over.
  */
 import {
   checkHeaderName,
@@ -50,7 +50,7 @@ export function callProblems(files: readonly SourceFile[]): Problem[] {
   });
 }
 
-/** What a file calls the verdicts that it imports from "pmilter": `reject`, `refuse`, `pmilter.reject`. */
+/** The names in a file of the verdicts that it imports from "pmilter": `reject`, `refuse`, `pmilter.reject`. */
 function importedVerdicts({ code, text }: Code): Map<string, VerdictName> {
   const names = new Map<string, VerdictName>();
   const isPmilter = (at: number) => /^[\s(]*["']pmilter["']/.test(text.slice(at));
@@ -129,7 +129,7 @@ function droppedCalls({ code, loader, text }: Code, name: string, calls: readonl
   });
 }
 
-/** The bracket that closes the one at `open`. */
+/** The bracket that closes the bracket at `open`. */
 function closing(code: string, open: number): number {
   let depth = 0;
   for (let at = open; at < code.length; at++) {
@@ -182,7 +182,7 @@ function argumentsAt({ code, text }: Code, behindName: number): string[] {
   return parts;
 }
 
-/** What a text that is written out stands for; null if it is not. */
+/** The value of a literal text; null for other expressions. */
 function valueOf(literal: string): string | null {
   const plain = /^`(?:\\[^]|[^`\\$])*`$/.test(literal) ? JSON.stringify(literal.slice(1, -1)) : literal;
   if (!/^(?:"(?:\\[^]|[^"\\\n])*"|'(?:\\[^]|[^'\\\n])*')$/.test(plain)) return null;

@@ -7,12 +7,12 @@ import { checkTypes } from "./types.ts";
 
 export interface Judgement {
   readonly problems: readonly Problem[];
-  /** What there is to say besides: a tsconfig.json that the checker does not take, say. */
+  /** Remarks that refuse nothing, such as a tsconfig.json that the checker does not take. */
   readonly remarks: readonly string[];
 }
 
 /**
- * @param folder where the type checker gets what it reads; null if types are not judged
+ * @param folder for the type checker's input; null if types are not judged
  * @throws Error if the checker cannot be run
  */
 export async function judgeHandlers(config: Config, sources: Sources, folder: string | null): Promise<Judgement> {

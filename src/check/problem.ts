@@ -1,4 +1,4 @@
-/** What a check finds in a handler, or in what the configuration gives it. */
+/** A mistake that a check finds in a handler, or in its options in the configuration. */
 import { isAbsolute, relative } from "node:path";
 
 export interface Problem {

@@ -1,7 +1,7 @@
 /**
  * The types of TypeScript handlers, judged by Bun's own checker in a process of its own. It gets a folder with the
- * declarations of pmilter, Bun and Node, and one file that holds each handler against what the configuration uses it for.
- * JavaScript is not judged. The nearest tsconfig.json above a handler rules for it, where there is one.
+ * declarations of pmilter, Bun and Node, and a file that assigns each handler to the type of its use in the
+ * configuration. JavaScript is not judged. The nearest tsconfig.json above a handler rules for it, where there is one.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { constants, setPriority } from "node:os";
@@ -19,7 +19,7 @@ import { type Place, type Use, usesOf } from "./uses.ts";
 /** How long the checker may take. */
 const TIMEOUT_MS = 120_000;
 
-/** Ordinary JavaScript with types here and there passes; what would go wrong at run time should not. */
+/** Ordinary JavaScript with types here and there passes; mistakes that would show at run time should not. */
 const OPTIONS = {
   target: "ESNext",
   lib: ["ESNext"],
@@ -34,13 +34,13 @@ const OPTIONS = {
 } as const;
 
 /**
- * Errors that are no mistakes of themselves: a type that nobody wrote is `any` (TS7…, without which an empty list is one of
- * `never`), and what is `unknown`, such as the JSON of an answer or an option, is what it turns out to be. Of those a
- * collection that is indexed, with `get` in the hint, is one.
+ * Errors that are no mistakes by themselves: a missing type is `any` (TS7…; without these an empty list would be a list
+ * of `never`), and a value that is `unknown`, such as an option or the JSON of an answer, may have any type at run
+ * time. The exception is a collection that is indexed, with `get` in the hint: that is a mistake.
  */
 const ALLOWED = /^TS70(?!52)\d\d:|^[^\n]*'unknown'/;
 
-/** What the check needs, whatever a tsconfig.json says. */
+/** Options that the check needs, in place of those of a tsconfig.json. */
 const OWN_OPTIONS = {
   noEmit: true,
   allowImportingTsExtensions: true,
@@ -57,12 +57,12 @@ const OWN_OPTIONS = {
 
 export interface TypeReport {
   readonly problems: readonly Problem[];
-  /** What the checker says besides, about a tsconfig.json say. */
+  /** Other messages of the checker, such as on a tsconfig.json. */
   readonly remarks: readonly string[];
 }
 
 /**
- * @param folder an empty one, for what the checker reads; to be removed afterwards
+ * @param folder empty, for the checker's input; to be removed afterwards
  * @throws Error if the checker cannot be run
  */
 export async function checkTypes(config: Config, sources: Sources, folder: string): Promise<TypeReport> {
@@ -155,7 +155,7 @@ function nearestTsconfig(folder: string): string | null {
   return above === folder ? null : nearestTsconfig(above);
 }
 
-/** What a tsconfig.json itself says of types. */
+/** The options on types of a tsconfig.json itself. */
 function compilerOptionsOf(tsconfig: string): { types?: string[]; typeRoots?: string[] } {
   let config: unknown;
   try {
@@ -233,7 +233,7 @@ function inPlainWords(text: string): string {
   return `${text.slice(0, text.indexOf(":"))}: ${kind}() is no verdict of phase ${phase.name}; it has ${has}`;
 }
 
-/** Two handlers that import one file bring its errors twice. */
+/** Two handlers that import the same file bring its errors twice. */
 function distinct(problems: readonly Problem[]): Problem[] {
   return [...new Map(problems.map((each) => [JSON.stringify(each), each])).values()];
 }

@@ -1,6 +1,6 @@
 /**
- * What the configuration makes of each TypeScript handler, as lines of TypeScript: a phase file is held against its phase,
- * a filter against what a filter may be, and its options in the configuration against their type.
+ * The use of each TypeScript handler in the configuration, as lines of TypeScript: a phase file is assigned to the
+ * handler type of its phase, a filter to `Filter`, and its options in the configuration to their type.
  */
 import { PHASE_NAMES } from "../protocol/phases.ts";
 import type { Config } from "../config/config.ts";
@@ -11,7 +11,7 @@ import { isTypeScript, type Sources } from "../load/sources.ts";
 import { placeOfDefault } from "../load/source-text.ts";
 import type { Problem } from "./problem.ts";
 
-/** Where an error belongs, and what to say in front of it. */
+/** The place that an error belongs to, and a prefix for its text. */
 export type Place = Omit<Problem, "text"> & { readonly prefix?: string };
 
 export interface Use {

@@ -1,4 +1,4 @@
-/** The command line: arguments to a command, or to an error that says what was expected. Pure. */
+/** The command line: arguments to a command, or to an error with the expected form. Pure. */
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
 /** Wrong usage: exit code 2. */
@@ -30,7 +30,7 @@ export interface SendArguments {
 
 export interface ConvertArguments {
   readonly file: string;
-  /** What the script is for; undefined for what its name says. */
+  /** The phase of the script; undefined to take it from its name. */
   readonly phase: string | undefined;
 }
 

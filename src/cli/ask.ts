@@ -22,7 +22,7 @@ export async function status(
   return health && answer.health !== "ok" ? 1 : 0;
 }
 
-/** @returns the exit code: 1 if the reload failed and the old generation serves on */
+/** @returns the exit code: 1 if the reload failed and the old generation keeps serving */
 export async function reload(configFile: string, asJson: boolean): Promise<number> {
   const answer = (await ask(configFile, "reload")) as NonNullable<Status["reload"]>;
   if (asJson) process.stdout.write(`${JSON.stringify(answer, null, 2)}\n`);

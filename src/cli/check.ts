@@ -1,4 +1,4 @@
-/** `pmilter check`: does everything that a start does but listen, judges the handlers, and prints what would happen. */
+/** `pmilter check`: does everything that a start does but listen, judges the handlers, and prints the result. */
 import { withCheckFolder } from "../check/folder.ts";
 import { judgeHandlers } from "../check/judge.ts";
 import { formatProblem, type Problem } from "../check/problem.ts";
@@ -14,7 +14,7 @@ import { LoadError, type LoadFailure } from "../handler/load-failure.ts";
 import type { ChainSummary } from "../shared/messages.ts";
 import { readSources } from "../load/sources.ts";
 
-/** What is wrong with the handlers; said to the user as it is. */
+/** The mistakes in handlers; said to the user as it is. */
 export class CheckError extends PlainError {
   override readonly name = "CheckError";
   readonly #problems: readonly string[];
@@ -77,7 +77,7 @@ export async function check({ config: configFile, starts, types }: CheckOptions,
   return 0;
 }
 
-/** Accounts that a start would not find. The machine that is checked on may be another than the one that serves. */
+/** Accounts that a start would not find. The check may run on another machine than the server. */
 function unknownAccounts({ server }: Config): string[] {
   const warnings: string[] = [];
   const look = (key: string, account: string | null, resolve: (account: string) => unknown) => {
@@ -95,7 +95,7 @@ function unknownAccounts({ server }: Config): string[] {
   return warnings;
 }
 
-/** What keeps a file from loading is found by the type checker as well, in its own words. */
+/** The type checker finds the errors of loading a file as well, in its own words. */
 function isSame({ file, line, text }: Problem, failure: LoadFailure): boolean {
   return file === failure.file && (line === failure.line || /^TS1\d{3}:/.test(text));
 }
@@ -107,7 +107,7 @@ const NEEDS: Readonly<Record<Need, string>> = {
   none: "not sent: nobody reads it",
 };
 
-/** The filters, and what the mail server is asked, for people. */
+/** The filters and the negotiation, for people. */
 export function describeChain(summary: ChainSummary, switchedOff: readonly string[]): string {
   const lines = ["Filters, in order:"];
   if (summary.filters.length === 0) lines.push("  none: every message passes");

@@ -1,4 +1,4 @@
-/** `pmilter convert`: a TypeScript handler beside a Ruby one. Opal is loaded for it. */
+/** `pmilter convert`: a TypeScript handler beside a Ruby handler. Opal is loaded for it. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename, extname } from "node:path";
 import { PHASE_NAMES } from "../protocol/phases.ts";
@@ -6,7 +6,7 @@ import { codeOf, PlainError, whyNotRead } from "../errors.ts";
 import { ROLE_OF_FILE, type Role } from "../ruby/convert/names.ts";
 import { ArgumentError, type ConvertArguments } from "./args.ts";
 
-/** What the command cannot do, in words for people. */
+/** The command failed; the reason in words for people. */
 export class ConvertError extends PlainError {
   override readonly name = "ConvertError";
 }
@@ -16,7 +16,7 @@ const ROLES: readonly Role[] = [...PHASE_NAMES, "postconfig", "master_exit"];
 /**
  * Writes the handler; a file that is there is kept.
  * @returns the exit code
- * @throws ArgumentError what the script is for is not known
+ * @throws ArgumentError the phase of the script is not known
  * @throws LoadError it does not compile
  * @throws ConvertError it cannot be read, or the handler not written
  */

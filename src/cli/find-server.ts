@@ -1,7 +1,7 @@
 /**
- * Finds the running server of a configuration, and asks it: over `server.control` if that is set, else over each control
- * socket in the places where one may be, until a server says that it runs this configuration. The configuration need not
- * be right for that: a server is asked most when its files are wrong.
+ * Finds the running server of a configuration, and asks it: over `server.control` if that is set, else over each
+ * control socket in the usual places, until a server says that it runs this configuration. The configuration may have
+ * faults: a server is asked most often when its files are wrong.
  */
 import { readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -13,12 +13,12 @@ import { lookUp } from "../server/files/configuration-file.ts";
 import { askServer, ControlError, type ControlRequest } from "../server/control/control.ts";
 import { PrivilegeError, resolveUser } from "../server/rights/privileges.ts";
 
-/** A server that may not be the one that is meant has to answer within so many milliseconds. */
+/** Milliseconds within which a server has to answer that may run another configuration. */
 const IDENTIFY_TIMEOUT_MS = 10_000;
 /** A link in the path may have just been turned: so long may the server take to make its socket where it leads now. */
 const TURNED_LINK_MS = 1500;
 const TURNED_LINK_RETRY_MS = 100;
-/** Sockets of a folder that are asked at most, beside the one whose name is expected. */
+/** Most sockets of a folder that are asked, besides the socket with the expected name. */
 const MAX_SOCKETS = 64;
 
 /** No server was found; said to the user as it is. */
@@ -29,11 +29,11 @@ export class NoServerError extends PlainError {
 /** A socket that may be the server's. */
 interface Candidate {
   readonly path: string;
-  /** Users who are believed there besides those who have a say over the configuration. */
+  /** Further users that are believed there, besides those of the configuration. */
   readonly users: readonly number[];
 }
 
-/** What the file says of the server, as far as it can be read. */
+/** The file's keys about the server, as far as it can be read. */
 interface Setting {
   readonly control: string | null;
   readonly user: string | null;
@@ -69,7 +69,7 @@ export async function askServerOf(configFile: string, command: ControlRequest["c
   return command === "status" ? status : askServer(path, { command, config: lookUp(file) }, { isTrusted });
 }
 
-/** The server; or, if there is none, why each socket is not one that runs this configuration. */
+/** The server; or, if there is none, why no socket belongs to a server of this configuration. */
 async function find(file: string, { control, user }: Setting): Promise<Found | ControlError[]> {
   const failures: ControlError[] = [];
   const config = lookUp(file);
@@ -88,7 +88,7 @@ async function find(file: string, { control, user }: Setting): Promise<Found | C
   return failures;
 }
 
-/** The file may be wrong in any way. What is wrong with it, the server knows. */
+/** The file may have any fault; the server reports it. */
 function readSetting(file: string): Setting {
   let text: string;
   try {
@@ -120,26 +120,27 @@ function keyOf(text: string, key: string): string | null {
 function candidatesFor(file: string, control: string | null): Candidate[] {
   if (control !== null) return [{ path: control, users: ownersOf(dirname(control)) }];
   return controlPlaces(file, process.env).flatMap((place) => {
-    // A folder of root's or of the service: who has it has put the socket there, or has let its owner do so.
+    // A folder of root or of the service: its owner made the socket there, or let the socket's owner make it.
     const users = place.isPersonal ? [] : ownersOf(place.folder);
     return socketsIn(place, controlName(file)).map((path) => ({ path, users }));
   });
 }
 
-/** The one whose name is expected; then others, whose servers may know the configuration by another path. */
+/** The socket with the expected name; then others, whose servers may know the configuration by another path. */
 function socketsIn({ folder }: Place, expected: string): string[] {
   let names: string[] = [];
   try {
     names = readdirSync(folder).filter((name) => isControlName(name) && name !== expected);
   } catch {
-    // There is no such folder, or it may not be read: the one socket may be there all the same.
+    // There is no such folder, or it may not be read: the expected socket may be there all the same.
   }
   return [expected, ...names.toSorted().slice(0, MAX_SOCKETS)].map((name) => join(folder, name));
 }
 
 /**
- * The users who decide what a server of this configuration does: root, the owner of the file and of its folder, the user that
- * the server becomes, and who asks. Anybody else may put a socket where one is looked for, and is not believed.
+ * The users who decide what a server of this configuration does: root, the owner of the file and of its folder, the
+ * user that the server becomes, and the user that asks. Any other user may put a socket into these places, and is not
+ * believed.
  */
 function usersWithASay(file: string, user: string | null): number[] {
   const users = [0, process.geteuid?.() ?? 0, ...ownersOf(file), ...ownersOf(dirname(file))];
@@ -160,7 +161,7 @@ function ownersOf(path: string): number[] {
   }
 }
 
-/** Links in the path of the configuration, but not its own: its socket lies beside what they lead to. */
+/** Links in the path of the configuration, but not its own: its socket lies beside their target. */
 function leadsThroughLink(file: string): boolean {
   try {
     return realpathSync.native(dirname(file)) !== dirname(file);

@@ -1,6 +1,6 @@
 /**
- * What `pmilter send` prints: an outcome as text for people, or as JSON. Pure; it sends and prints nothing. Everything
- * that came from the filter or the message is escaped, so that neither can move the terminal's cursor.
+ * The output of `pmilter send`: an outcome as text for people, or as JSON. Pure; it sends and prints nothing. Text of
+ * the filter or the message is escaped, so that it cannot move the terminal's cursor.
  */
 import type { SmtpReply } from "../protocol/replies.ts";
 import type { RecentFailure } from "../server/control/recent-failures.ts";
@@ -12,7 +12,7 @@ const INDENT = "  ";
 /** Why a message, or a part of it, got the fallback. */
 export type Failure = Omit<RecentFailure, "at" | "client" | "queueId">;
 
-/** What became of a message sent to a server, with what went wrong there. */
+/** The outcome of a message sent to a server, with the failures of the server's handlers. */
 export interface SendOutcome extends Outcome {
   readonly failures: readonly Failure[];
 }
@@ -24,8 +24,8 @@ export function formatJson(outcome: SendOutcome): string {
 
 /**
  * The phases with verdict, milliseconds and reply text in columns (headers and pieces of body with the same verdict
- * share a line), the recipients if one was refused, the modifications, the failures, the verdict, and at the end the message as it
- * would be delivered. No colours; ends with a line end.
+ * share a line), the recipients if any was refused, the modifications, the failures, the verdict, and at the end the
+ * message as it would be delivered. No colours; ends with a line end.
  */
 export function formatOutcome(outcome: SendOutcome): string {
   const rows = groupPhases(outcome.phases).map((group) => [
@@ -124,7 +124,7 @@ function modificationText(change: Modification): string {
   }
 }
 
-/** Left-aligned columns; numbers of milliseconds end in one column. */
+/** Left-aligned columns; numbers of milliseconds end in the same column. */
 function table(rows: readonly (readonly string[])[]): string[] {
   const widths: number[] = [];
   for (const row of rows) for (const [at, cell] of row.entries()) widths[at] = Math.max(widths[at] ?? 0, cell.length);
@@ -144,7 +144,7 @@ function messageLines(message: string): string[] {
   return lines.map((line) => printable(line, "\t"));
 }
 
-/** What came from the filter or the message, with each unsafe character as its byte or code in hex. */
+/** Text of the filter or the message, with each unsafe character as its byte or code in hex. */
 function printable(text: string, kept?: string): string {
   return harmless(text, inHex, kept);
 }

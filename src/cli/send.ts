@@ -1,4 +1,4 @@
-/** `pmilter send`: plays the mail server for one message against the running server. */
+/** `pmilter send`: plays the mail server for a message against the running server. */
 import { existsSync, readFileSync } from "node:fs";
 import { AddressError, formatAddress, type ListenAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
@@ -12,13 +12,13 @@ import type { Status } from "../server/control/status.ts";
 import { isSocket } from "../server/listening/unix-socket.ts";
 import { type Failure, formatJson, formatOutcome } from "./send-report.ts";
 
-/** What `send` could not do; said to the user as it is. */
+/** `send` failed; said to the user as it is. */
 export class SendError extends PlainError {
   override readonly name = "SendError";
 }
 
 /**
- * @returns the exit code: 0 whatever the verdict
+ * @returns the exit code: 0 with any verdict
  * @throws ConfigError; SendError: the conversation failed
  */
 export async function send(configFile: string, mail: SendArguments): Promise<number> {
@@ -55,7 +55,7 @@ export async function send(configFile: string, mail: SendArguments): Promise<num
   return 0;
 }
 
-/** By which the server's failures are told from those of others; as long as Postfix's. */
+/** A queue id by which the failures of this message are found; as long as Postfix's. */
 function newQueueId(): string {
   return `SEND${crypto.randomUUID().slice(0, 8).toUpperCase()}`;
 }
@@ -64,7 +64,7 @@ function newQueueId(): string {
 const MAX_ASKED = 10;
 const ASK_AGAIN_MS = 50;
 
-/** What the server knows of why: its status has the last failures. None if it cannot be asked. */
+/** The failures of this message, from the server's status, which has the last. None if the server cannot be asked. */
 async function failuresOf(
   configFile: string,
   outcome: Outcome,
@@ -111,7 +111,7 @@ function readMessage(file: string): Uint8Array {
       `the message cannot be read: ${name}: ${whyNotRead(error, { expected: "a file with a message" })}`,
     );
   }
-  // From standard input nothing is an empty message; an empty file is a wrong one.
+  // Empty standard input is an empty message; an empty file is the wrong file.
   if (bytes.length === 0 && file !== "-") {
     throw new SendError(`the message cannot be read: ${name}: expected headers and a body, got nothing`);
   }
@@ -144,7 +144,7 @@ function explain(error: unknown, address: ListenAddress): unknown {
   return new SendError(`${formatAddress(address)}: ${message}`);
 }
 
-/** What stands in the way, and what to do. */
+/** Why the server cannot be connected to, and a remedy. */
 function whyNotConnected({ cause, message }: ConversationError, address: ListenAddress): string {
   const isRunning = "is the server running with this configuration?";
   switch (codeOf(cause)) {

@@ -13,7 +13,7 @@ const STDERR = 2;
 const EXIT_FATAL = 1;
 /** How long the end of the process waits for the last log lines to be taken. */
 const FLUSH_TIMEOUT_MS = 1000;
-/** A second signal within so long is the first one, heard twice. */
+/** A second signal within so many milliseconds is the first, received twice. */
 const SAME_SIGNAL_MS = 500;
 
 /**
@@ -81,7 +81,7 @@ export async function serve(
   }
 }
 
-/** Settles with the first signal that asks the server to stop; the next one has it wait no longer. */
+/** Settles with the first signal that asks the server to stop; the next signal ends the wait. */
 function untilSignal(server: FilterServer, log: Log): Promise<string> {
   const first = Promise.withResolvers<string>();
   let since: number | null = null;

@@ -1,5 +1,5 @@
 /**
- * `pmilter types`: writes what an editor needs beside handlers that live outside of this repository. The server reads
+ * `pmilter types`: writes the files that an editor needs beside handlers outside of this repository. The server reads
  * none of it: there `pmilter` is its own module.
  */
 import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -19,7 +19,7 @@ const MARKER = "// Written by pmilter types";
 const DECLARATIONS = `${MARKER} (pmilter ${VERSION}), which writes it anew: do not edit.
 ${API_TYPES}`;
 
-/** What an editor must know of how Bun takes handlers. No `paths` here: Bun itself would follow them. */
+/** The options by which an editor reads handlers as Bun does. No `paths` here: Bun itself would follow them. */
 const COMPILER_OPTIONS = `  "compilerOptions": {
     // Handlers run in workers: console, fetch, timers, URL. For the modules of Bun and Node run
     // bun add -d @types/bun, and add "types": ["bun"] here.
@@ -42,7 +42,8 @@ ${COMPILER_OPTIONS}
 `;
 
 /**
- * Writes `pmilter.d.ts` and `tsconfig.json`, and says so. A tsconfig.json of somebody else's is left as it is.
+ * Writes `pmilter.d.ts` and `tsconfig.json`, and says so. A tsconfig.json that an earlier run did not write is left as
+ * it is.
  * @param folder made if it is not there
  * @returns the exit code
  * @throws TypesError

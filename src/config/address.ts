@@ -19,7 +19,10 @@ export interface Network {
   readonly family: Family;
 }
 
-/** The text is no address of the wanted kind; the message quotes it and says how to write what was probably meant. */
+/**
+ * The text is no address of the wanted kind; the message quotes it and says how to write the address that was probably
+ * meant.
+ */
 export class AddressError extends Error {
   override readonly name = "AddressError";
   readonly code = "PMILTER_ERR_ADDRESS";
@@ -63,7 +66,7 @@ export function parseAddress(text: string): ListenAddress {
   }
 }
 
-/** The one canonical form, for logs and for comparing: `unix:/path`, `inet:HOST:PORT`, `inet6:[HOST]:PORT`, `fd:3`. */
+/** The canonical form, for logs and for comparing: `unix:/path`, `inet:HOST:PORT`, `inet6:[HOST]:PORT`, `fd:3`. */
 export function formatAddress(address: ListenAddress): string {
   switch (address.kind) {
     case "unix":
@@ -153,7 +156,7 @@ function portAlone(text: string, port: string): AddressError {
   return bad(text, `a host is missing; ${local} is this machine, ${every} every interface`);
 }
 
-/** `0:0::1` and `::1` are one address and must compare equal; a zone (`%eth0`) is kept as it is. */
+/** `0:0::1` and `::1` are the same address and must compare equal; a zone (`%eth0`) is kept as it is. */
 function canonicalIPv6(address: string): string {
   const [ip = "", ...zone] = address.split("%");
   return [new URL(`http://[${ip}]/`).hostname.slice(1, -1), ...zone].join("%");
@@ -195,7 +198,7 @@ function maskAddress(address: string, prefix: number, family: Family): string {
   return family === 4 ? masked.join(".") : canonicalIPv6(masked.map((part) => part.toString(16)).join(":"));
 }
 
-/** The eight 16-bit groups of a canonical address (hexadecimal only, at most one `::`). */
+/** The eight 16-bit groups of a canonical address (hexadecimal only, at most a single `::`). */
 function ipv6Groups(address: string): number[] {
   const [head = "", tail] = address.split("::");
   const groups = (part: string): number[] => (part === "" ? [] : part.split(":").map((group) => parseInt(group, 16)));

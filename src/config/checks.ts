@@ -1,6 +1,4 @@
-/**
- * What single keys cannot say alone: faults and notices that come from keys together, and from what mail servers do.
- */
+/** Faults and notices that single keys cannot show: they come from keys together, and from habits of mail servers. */
 import { resolve } from "node:path";
 import { formatAddress } from "./address.ts";
 import { resolveAddress } from "./config.ts";
@@ -13,7 +11,7 @@ import type { ConfigFile } from "./schema.ts";
 const MAX_SOCKET_PATH = 107;
 /** Sendmail's T=R: how long it waits for the reply to a command. */
 const SENDMAIL_REPLY_MS = 10_000;
-/** Sendmail's T=E: how long it waits for the end of a message, whatever progress it is told. */
+/** Sendmail's T=E: how long it waits for the end of a message, also with progress. */
 const SENDMAIL_EOM_MS = 300_000;
 
 /**
@@ -69,7 +67,7 @@ function checkLength(socket: string, path: KeyPath): Fault[] {
   ];
 }
 
-/** What is allowed, and probably not meant. */
+/** Settings that are allowed, and probably not meant. */
 export function noticesOf({ server }: ConfigFile): Notice[] {
   const warnings: string[] = [];
   for (const key of ["handler_timeout", "block_timeout"] as const) {

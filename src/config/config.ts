@@ -20,10 +20,10 @@ export interface ServerConfig {
   socketGroup: string | null;
   user: string | null;
   group: string | null;
-  /** Null admits everyone, an empty list no one. */
+  /** Null admits every address, an empty list none. */
   allow: Network[] | null;
   control: string;
-  /** The folder for what outlives the process; made when something first needs it. */
+  /** The folder for files that outlive the process; made when first needed. */
   state: string;
   timeoutMs: number;
   logLevel: LogLevel;
@@ -85,7 +85,7 @@ export interface Config {
   handler: HandlerConfig;
   /** Those that are switched on, in the order of the file. */
   filters: FilterConfig[];
-  /** The names of the others: the module's file where the configuration gives none. */
+  /** Names of filters without a name in the configuration: the module's file. */
   switchedOff: string[];
   notices: Notice[];
 }

@@ -1,11 +1,11 @@
 /**
- * What is wrong with a configuration, in words for the administrator who wrote it. Nothing here finds a fault: the
- * modules beside this one do, and this one says where it stands and how the line reads.
+ * The faults of a configuration, in words for its administrator. The modules beside this file find faults; this file
+ * says where they stand and how the line reads.
  */
 import { PlainError } from "../errors.ts";
 import { asMark, harmless } from "../terminal.ts";
 
-/** One fault. Without a line it concerns the file as a whole, or something that is not written in it. */
+/** A fault. Without a line it concerns the file as a whole, or something that is not written in it. */
 export interface ConfigIssue {
   /** The key as the file spells it, `server.workers`; absent for faults of the TOML itself. */
   readonly key?: string;
@@ -35,7 +35,7 @@ export class ConfigError extends PlainError {
 
   /**
    * @param file the name to show, as the user gave it
-   * @param issues at least one
+   * @param issues at least one fault
    * @param source the text of the file, to quote the lines from
    */
   constructor(file: string, issues: readonly ConfigIssue[], source?: string, options?: ErrorOptions) {
@@ -66,14 +66,14 @@ function quoteSource({ line, column }: ConfigIssue, lines: readonly string[]): s
   if (line === undefined || column === undefined) return "";
   const source = lines[line - 1];
   if (source === undefined || source.trim() === "" || source.length > MAX_SOURCE_LENGTH) return "";
-  // Tabs stay in both lines, so that the caret stands right whatever their width.
+  // Tabs stay in both lines, so that the caret stands right with any width.
   const shown = harmless(source, asMark, "\t");
   const indent = source.slice(0, column - 1).replace(/[^\t]/g, " ");
   const gutter = " ".repeat(String(line).length);
   return `\n  ${line} | ${shown}\n  ${gutter} | ${indent}^`;
 }
 
-/** A value of the file as it appears in a message: short, on one line, strings in quotes. */
+/** A value of the file as it appears in a message: short, on a single line, strings in quotes. */
 export function show(value: unknown): string {
   if (typeof value === "string") return quote(value);
   if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list";

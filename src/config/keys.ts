@@ -1,6 +1,6 @@
 /**
  * The names in a configuration, before their values are judged: the original's names become ours, unknown names and
- * tables of the wrong shape are reported. What it passes on has only known keys, in tables where tables belong.
+ * tables of the wrong shape are reported. The result has only known keys, in tables where tables belong.
  */
 import { show } from "./errors.ts";
 import type { KeyPath } from "./locate.ts";
@@ -65,7 +65,7 @@ export function readNames(raw: Table): Names {
     return result;
   }
 
-  /** Undefined stands for "as if it were not there", so that one fault does not bring others. */
+  /** Undefined stands for "as if it were not there", so that a fault does not bring further faults. */
   function readNested(info: TableInfo, value: unknown, path: KeyPath): Table | Table[] | undefined {
     if (!info.isList) {
       if (isTable(value)) return readTable(info, value, path);

@@ -1,6 +1,6 @@
 /**
- * The entry point of the folder: a file or its text becomes a Config or a ConfigError. It prints nothing and reads no file but
- * the one named; whether handlers exist and load is for the handler loader to find out.
+ * The entry point of the folder: a file or its text becomes a Config or a ConfigError. It prints nothing and reads only
+ * the named file; the handler loader finds out whether handlers exist and load.
  */
 import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";

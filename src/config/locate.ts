@@ -15,8 +15,8 @@ export interface Position {
 export type KeyPath = readonly (string | number)[];
 
 /**
- * The place of the key, list entry or table header that `path` names; of the nearest enclosing one when it is not
- * written in the text; undefined when none of them is.
+ * The place of the key, list entry or table header that `path` names; of the nearest enclosing table or list when it is
+ * not written in the text; undefined when none of them is.
  *
  * @param text a valid TOML document
  */
@@ -24,7 +24,7 @@ export function locate(text: string, path: KeyPath): Position | undefined {
   return locator(text)(path);
 }
 
-/** As `locate`, for several paths of one text. */
+/** As `locate`, for several paths of a text. */
 export function locator(text: string): (path: KeyPath) => Position | undefined {
   const offsets = new Scanner(text).run();
   return (path) => {
@@ -36,7 +36,7 @@ export function locator(text: string): (path: KeyPath) => Position | undefined {
   };
 }
 
-/** What is defined again at a place where smol-toml found that, and where it was first. */
+/** The name that is defined again at a place that smol-toml gives, and where it was defined first. */
 export interface Redefinition {
   readonly path: KeyPath;
   readonly first: Position;
@@ -60,7 +60,7 @@ function positionAt(text: string, offset: number): Position {
   return { line: before.split("\n").length, column: offset - lineStart + 1 };
 }
 
-/** One pass over the text. Every method starts at `at` and leaves it behind what it has read. */
+/** A single pass over the text. Every method starts at `at` and leaves it behind the text that it has read. */
 class Scanner {
   private readonly text: string;
   private at = 0;
@@ -162,7 +162,7 @@ class Scanner {
     else this.skip(/[^,\]}\n#]*/y);
   }
 
-  /** What stands between the brackets of a list or an inline table. */
+  /** The text between the brackets of a list or an inline table. */
   private entries(end: "]" | "}", read: (index: number) => void): void {
     this.at++;
     for (let index = 0; this.at < this.text.length; index++) {

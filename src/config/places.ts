@@ -4,7 +4,7 @@
  */
 import { basename, dirname, extname, isAbsolute, join } from "node:path";
 
-/** What is wanted of the environment. */
+/** The variables of the environment that are used. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Part of a socket's name for people; the path of a unix socket has room for 107 bytes. */
@@ -17,7 +17,7 @@ const SERVICE_FOLDER = "/run/pmilter";
 /** A folder where a control socket may lie. */
 export interface Place {
   readonly folder: string;
-  /** The folder is a user's own: sockets in it are that user's word and nobody else's. */
+  /** The folder is a user's own: no other user can make sockets in it. */
   readonly isPersonal: boolean;
 }
 

@@ -1,5 +1,5 @@
 /**
- * The tables and keys of pmilter.toml as data, read from the schema: for telling known names from unknown ones, and
+ * The tables and keys of pmilter.toml as data, read from the schema: for telling known names from unknown names, and
  * for the configuration reference. It states no fact of its own.
  */
 import * as v from "valibot";
@@ -21,7 +21,7 @@ export interface TableInfo {
   readonly tables: ReadonlyMap<string, TableInfo>;
 }
 
-/** The part of a valibot schema that says what it is made of. */
+/** The structure of a valibot schema. */
 interface Node {
   readonly type: string;
   readonly wrapped?: Node;
@@ -73,7 +73,7 @@ function meaningOf({ description, restart }: KeyInfo): string {
   return restart === true ? `${description} Needs a restart.` : description;
 }
 
-/** The table of the configuration reference for one table of the file, as Markdown. */
+/** The table of the configuration reference for a table of the file, as Markdown. */
 export function referenceTable(table: TableInfo): string {
   const rows = [...table.keys.values()].map((key) =>
     [`\`${key.name}\``, defaultInWords(key), key.unit ?? "", meaningOf(key)].join(" | "),

@@ -1,7 +1,7 @@
 /**
  * Every key of pmilter.toml: its kind, default, unit and meaning, and the types that follow from them. Defaults stand
- * here and nowhere else; the reference in docs/configuration.md is checked against this file. How values are judged is
- * in values.ts, what keys mean together in checks.ts.
+ * here and nowhere else; the reference in docs/configuration.md is checked against this file. values.ts judges single
+ * values, checks.ts keys together.
  */
 import * as v from "valibot";
 import { LOG_FORMATS } from "../admin/log.ts";
@@ -27,12 +27,12 @@ import {
   workers,
 } from "./values.ts";
 
-/** What the reference says about a key besides its description and default. */
+/** Facts of a key for the reference, besides its description and default. */
 export interface About {
   readonly unit?: "s" | "bytes";
   /** The key's name in the original pmilter, accepted as well. */
   readonly alias?: string;
-  /** What holds when a key without a default is not set. */
+  /** The value that holds when a key without a default is not set, in words. */
   readonly unset?: string;
   /** A start alone reads it: a reload that finds it changed says that it needs a restart. */
   readonly restart?: true;

@@ -46,7 +46,7 @@ const PHASE_MEANT: Readonly<Record<string, Phase>> = {
   disconnect: "close",
 };
 
-/** What a table may have, in words. */
+/** The keys that a table may have, in words. */
 function known(table: TableInfo): string {
   if (table.keys.size === 0) {
     const tables = TABLES.filter(
@@ -65,7 +65,7 @@ function candidates(table: TableInfo): Candidate[] {
   return [...table.keys.keys(), ...table.tables.keys()].map((name) => ({ name, table }));
 }
 
-/** What remains when case, separators and the original's prefix do not count. */
+/** A name without case, separators and the original's prefix. */
 function fold(name: string): string {
   return name
     .toLowerCase()
@@ -79,7 +79,7 @@ function sameName(name: string, among: readonly Candidate[]): Candidate | undefi
 
 function nearest(name: string, among: readonly Candidate[]): Candidate | undefined {
   const folded = fold(name);
-  // Two slips in a long name are likely; in a short one they make another word.
+  // Two slips in a long name are likely; in a short name they make another word.
   let limit = folded.length < 5 ? 1 : 2;
   let best: Candidate | undefined;
   for (const candidate of among) {
@@ -91,7 +91,7 @@ function nearest(name: string, among: readonly Candidate[]): Candidate | undefin
   return best;
 }
 
-/** Insertions, deletions, replacements and swaps of neighbours that turn one text into the other. */
+/** Number of insertions, deletions, replacements and swaps of neighbours between two texts. */
 function editDistance(a: string, b: string): number {
   let beforeLast: number[] = [];
   let last = Array.from({ length: b.length + 1 }, (_, index) => index);

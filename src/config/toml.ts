@@ -1,6 +1,6 @@
 /**
- * From text to TOML's values, with errors for people: what was seen, what was expected. smol-toml finds what is wrong and
- * where; here its words become plain ones.
+ * From text to TOML's values, with errors for people: the text seen, the text expected. smol-toml finds the fault and
+ * its place; here its words become plain.
  */
 import { parse, TomlError } from "smol-toml";
 import { ConfigError, type ConfigIssue, printable, quote } from "./errors.ts";
@@ -14,7 +14,7 @@ import { redefinition } from "./locate.ts";
  */
 export function parseToml(source: string, file: string): Record<string, unknown> {
   try {
-    // A key named __proto__ or constructor is nobody's setting, and a trap for whoever copies options.
+    // A key named __proto__ or constructor is never a setting, and a trap for code that copies options.
     return parse(source, { unsafeKeyBehaviour: "throw" });
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
@@ -39,12 +39,12 @@ class Spot {
     this.offset = start + column - 1;
   }
 
-  /** What stands on the line before it. */
+  /** The text of the line before it. */
   get before(): string {
     return this.source.slice(this.#lineStart, this.offset);
   }
 
-  /** What stands on the line from it on. */
+  /** The text of the line from it on. */
   get rest(): string {
     return /^[^\n]*/.exec(this.source.slice(this.offset))![0].replace(/\r$/, "");
   }
@@ -70,7 +70,7 @@ class Spot {
     return new Spot(this.source, { line: this.line, column: this.column - inWord });
   }
 
-  /** What stands there, in words. */
+  /** The text at the place, in words. */
   get seen(): string {
     if (this.source[this.offset] === "\r") return "a carriage return alone (CR); lines end with LF or CRLF";
     const word = /^(?:"[^"]*"|'[^']*'|[\w.-]+|[^\s\w]+)/.exec(this.rest.trimStart())?.[0];
@@ -79,7 +79,7 @@ class Spot {
   }
 }
 
-/** For each error of smol-toml what to say of a place; the first that matches counts. */
+/** The words for each error of smol-toml at a place; the first match counts. */
 const WORDS: readonly (readonly [reason: RegExp, words: (spot: Spot) => string])[] = [
   [/^illegal character in key/, behindKey],
   [/cannot find end of key/, (spot) => behindKey(spot, "the end of the file")],
@@ -182,7 +182,7 @@ const SPOKEN: Readonly<Record<string, string>> = {
 function wrongValue(spot: Spot): string {
   const { rest } = spot.wordStart;
   const key = spot.before.indexOf("=");
-  // A line without a key goes on with the list that an earlier one began.
+  // A line without a key continues a list that an earlier line began.
   const isInside = key === -1 || /[[{]/.test(spot.before.slice(key + 1));
   const value = (isInside ? /^[^,\]}#]*/ : /^[^#]*/).exec(rest)![0].trim();
   if (value === "") return `expected a value${isInside ? "" : ' behind "="'}, got ${spot.seen}`;

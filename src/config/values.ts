@@ -1,6 +1,6 @@
 /**
- * The kinds of value that pmilter.toml knows, each with the sentence that says what was expected. No key and no default
- * is named here; schema.ts puts them together.
+ * The kinds of value that pmilter.toml knows, each with the text of the expected value. No key and no default is named
+ * here; schema.ts puts them together.
  */
 import { TomlDate } from "smol-toml";
 import * as v from "valibot";
@@ -14,7 +14,7 @@ interface Refused {
   readonly input: unknown;
 }
 
-/** A message of the one form `expected …, got …`. */
+/** A message of the form `expected …, got …`. */
 function expected(what: string, hint: (input: unknown) => string = () => ""): (issue: Refused) => string {
   return ({ input }) => `expected ${what}, got ${show(input)}${hint(input)}`;
 }
@@ -59,7 +59,7 @@ export function whole(min: number, max: number) {
 interface Units {
   /** How many of the smallest each is. */
   readonly of: Readonly<Record<string, number>>;
-  /** What people write for each, in any case. */
+  /** The spellings of each unit, in any case. */
   readonly meant: Readonly<Record<string, RegExp>>;
 }
 
@@ -84,7 +84,7 @@ function measure(text: string, { of }: Units): number {
   return digits === undefined || !Object.hasOwn(of, unit) ? NaN : Number(digits) * of[unit]!;
 }
 
-/** How to write what was probably meant by text that is no number with a unit. */
+/** How to write the quantity that was probably meant by a text that is no number with a unit. */
 function unitHint(input: unknown, units: Units): string {
   if (typeof input !== "string" || !Number.isNaN(measure(input, units))) return "";
   const [, digits, word = ""] = /^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$/.exec(input) ?? [];
@@ -146,7 +146,7 @@ export function workers() {
   );
 }
 
-/** Text of one line, without spaces around it. */
+/** Text of a single line, without spaces around it. */
 export function text(what: string) {
   return v.custom<string>(
     (value) => typeof value === "string" && /^\S(?:.*\S)?$/u.test(value) && !/\p{Cc}/u.test(value),
@@ -167,7 +167,7 @@ export function mode() {
   );
 }
 
-/** One listen address or several; always several in the result. */
+/** A listen address or a list; always a list in the result. */
 export function listenAddresses() {
   const what = 'a listen address such as "inet:127.0.0.1:8891", or a list of them';
   const one = parsed(parseAddress, what);

@@ -1,12 +1,10 @@
-/**
- * What handler authors write against: the session as each phase has it, the message, handlers, filters. Types only.
- */
+/** The types for authors of handlers: the session as each phase has it, the message, handlers, filters. */
 import type { MacroStage } from "../protocol/negotiate.ts";
 import type { Phase, VerdictOf } from "../protocol/phases.ts";
 import type { Client } from "../protocol/client.ts";
 import type { Verdict } from "./verdict.ts";
 
-/** What a handler may return: nothing to continue, or a verdict that its phase has. */
+/** The result of a handler: nothing to continue, or a verdict that its phase has. */
 export type Result<P extends Phase> = Verdict<VerdictOf<P>> | undefined | void;
 
 /** An address of the envelope. */
@@ -19,7 +17,7 @@ export interface Address {
   readonly params: readonly string[];
 }
 
-/** A header field; the value comes without the one space that follows the colon, folded lines are separated by LF. */
+/** A header field; the value comes without the space that follows the colon, folded lines are separated by LF. */
 export interface Header {
   readonly name: string;
   readonly value: string;
@@ -62,16 +60,16 @@ export interface MacroLookup {
 /**
  * Changes to a message: kept, visible to later reads, and sent at `eom`; dropped if the message is refused or
  * discarded. Each throws UsageError PMILTER_ERR_NOT_GRANTED if the mail server did not grant it, and
- * PMILTER_ERR_ARGUMENT for what cannot be sent, or would not arrive as it is written.
+ * PMILTER_ERR_ARGUMENT for a value that cannot be sent, or would not arrive as it is written.
  */
 export interface Changes {
   /** Adds a header at the end of the block (`smfi_addheader`). */
   addHeader(name: string, value: string): void;
-  /** Inserts a header before the one at `index`, 0 for the top; a later call goes above (`smfi_insheader`). */
+  /** Inserts a header before the header at `index`, 0 for the top; a later call goes above (`smfi_insheader`). */
   insertHeader(index: number, name: string, value: string): void;
   /**
-   * Changes the `index`th header of that name, from 1. Past the last one it is added; `""` deletes; the value that it has
-   * changes nothing (`smfi_chgheader`).
+   * Changes the `index`th header of that name, from 1. Past the last of them it is added; `""` deletes; its present
+   * value changes nothing (`smfi_chgheader`).
    */
   changeHeader(name: string, value: string, index?: number): void;
   /** Deletes the `index`th header of that name, from 1; without an index all, those still to come included. */
@@ -90,11 +88,11 @@ export interface Changes {
 
 interface FromEnvelope {
   readonly sender: Address;
-  /** Accepted recipients; at `envrcpt` the current one last. */
+  /** Accepted recipients; at `envrcpt` the current recipient is the last. */
   readonly recipients: readonly Address[];
 }
 interface FromHeader extends FromEnvelope {
-  /** The headers, at `header` including the current one. */
+  /** The headers, at `header` including the current header. */
   readonly headers: Headers;
 }
 interface AtEnd extends FromHeader {
@@ -145,7 +143,7 @@ interface FromMail<P extends Phase> extends FromHelo {
 export type State = Record<string, unknown>;
 
 /**
- * One SMTP connection, as a phase has it; plain `Session` is what every phase has.
+ * An SMTP connection, as a phase has it; plain `Session` has only the members that every phase has.
  * @template S the type of `state`, O of `options`
  */
 export type Session<P extends Phase = Phase, S = State, O = State> = [Phase] extends [P]
@@ -156,7 +154,7 @@ export type Session<P extends Phase = Phase, S = State, O = State> = [Phase] ext
       ? Everywhere<P, S, O> & FromHelo
       : Everywhere<P, S, O> & FromMail<P>;
 
-/** What a phase's handler gets besides the session. */
+/** The arguments of a phase's handler besides the session. */
 export interface PhaseArguments {
   connect: [];
   helo: [hostname: string];
@@ -165,7 +163,7 @@ export interface PhaseArguments {
   data: [];
   header: [name: string, value: string];
   eoh: [];
-  /** The chunk is valid until the handler settles: copy what is kept longer. */
+  /** The chunk is valid until the handler settles: copy bytes that you keep longer. */
   body: [chunk: Uint8Array];
   eom: [];
   unknown: [command: string];
@@ -182,7 +180,7 @@ export type Handler<P extends Phase, S = State, O = State> = (
   ...rest: PhaseArguments[P]
 ) => Result<P> | Promise<Result<P>>;
 
-/** A filter: handlers for any of the phases, and what they need. Written with `defineFilter`. */
+/** A filter: handlers for any of the phases, and their needs. Written with `defineFilter`. */
 export type Filter<S = State, O = State> = {
   [P in Phase]?: (session: Session<P, S, O>, ...rest: PhaseArguments[P]) => Result<P> | Promise<Result<P>>;
 } & {
@@ -190,11 +188,13 @@ export type Filter<S = State, O = State> = {
   name?: string;
   /** Collect the body, for `message.body()` at `eom`; bounded by `limits.body`. */
   collectBody?: boolean;
-  /** Also call `envrcpt` for recipients that the mail server rejects itself; what it returns then changes nothing. */
+  /** Also call `envrcpt` for recipients that the mail server rejects itself; its result then changes nothing. */
   rejectedRecipients?: boolean;
   /** Macros to ask for beyond both servers' defaults, by phase. */
   macros?: Partial<Record<MacroPhase, readonly string[]>>;
-  /** Awaited in each worker before it takes sessions: the place to check options, and to open what the filter needs. */
+  /**
+   * Awaited in each worker before it takes sessions: the place to check options, and to open files and connections.
+   */
   start?(options: O, home: FilterHome): void | Promise<void>;
   /** Awaited in each worker when it ends. */
   stop?(): void | Promise<void>;

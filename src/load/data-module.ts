@@ -1,4 +1,4 @@
-/** JSON, TOML, YAML and text files as the modules that Bun makes of them, with the place of what is wrong in them. */
+/** JSON, TOML, YAML and text files as the modules that Bun makes of them, with the place of their errors. */
 import { parse as parseToml, TomlError } from "smol-toml";
 
 export type DataLoader = "json" | "toml" | "yaml" | "text";

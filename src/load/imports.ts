@@ -1,7 +1,7 @@
 /**
- * Where imports lead, by Bun's rules. Bun's own resolver remembers for the life of the process what folders held and where
- * links led, so a module that is made later would not be found, and behind a link that was turned it would find the old
- * one. Packages in real folders are left to it.
+ * Where imports lead, by Bun's rules. Bun's own resolver remembers the contents of folders and the targets of links for
+ * the life of the process. It would not find a module that is made later, and behind a link that was turned it would
+ * find the old module. Packages in real folders are left to it.
  */
 import { isBuiltin } from "node:module";
 import { dirname, extname, join, resolve } from "node:path";
@@ -28,7 +28,7 @@ interface LinkedPackage {
   readonly target: string;
 }
 
-/** Resolves the imports of one snapshot. */
+/** Resolves the imports of a snapshot. */
 export class ImportResolver {
   /** Folders of packages, by the folder that they are asked for from and their name; null if there is none. */
   readonly #packages = new Map<string, string | null>();
@@ -36,7 +36,7 @@ export class ImportResolver {
 
   /**
    * @param importer the importing file's real path
-   * @returns null for what Bun has to find: its own modules, Node's, and packages in real folders
+   * @returns null for modules that Bun has to find: its own, Node's, and packages in real folders
    */
   resolve(importer: string, specifier: string): OwnModule | LinkedPackage | null {
     const path = pathOf(importer, specifier);
@@ -54,7 +54,7 @@ export class ImportResolver {
     if (specifier === "pmilter" || specifier.includes(":") || isBuiltin(specifier)) return null;
     for (const path of this.#tsconfig.candidates(from, specifier)) {
       const found = candidatesOf(path).find(isFile);
-      // One of a package is left to Bun like any other.
+      // A module of a package is left to Bun, like the package.
       if (found !== undefined && !found.includes("/node_modules/"))
         return { kind: "module", path: found, candidates: [] };
     }
@@ -71,7 +71,7 @@ export class ImportResolver {
     return target === null ? null : { kind: "package", link, folder, target };
   }
 
-  /** The nearest one, from this folder up. */
+  /** The nearest folder of the package, from this folder up. */
   #packageFolder(from: string, name: string): string | null {
     const key = `${from}\0${name}`;
     const known = this.#packages.get(key);
@@ -92,7 +92,7 @@ function pathOf(importer: string, specifier: string): string | null {
 
 /**
  * The file that a package gives for a sub-path, found by Bun without the link: a package that names its exports may
- * import itself by name, any other one is a folder.
+ * import itself by name; any other package is a folder.
  */
 function fileInPackage(folder: string, rest: string): string | null {
   try {
@@ -101,13 +101,13 @@ function fileInPackage(folder: string, rest: string): string | null {
       ? Bun.resolveSync(folder + rest, "/")
       : Bun.resolveSync(`${String(name)}${rest}`, folder);
   } catch {
-    // Bun says at the import what is wrong with the package.
+    // Bun reports the package's error at the import.
     return null;
   }
 }
 
 const EXTENSIONS = [".tsx", ".jsx", ".ts", ".mts", ".mjs", ".js", ".cjs", ".json"] as const;
-/** TypeScript lets a source be imported by the name of what it is compiled to. */
+/** TypeScript lets a source be imported by the name of its compiled file. */
 const SOURCE_OF: Readonly<Record<string, readonly string[]>> = {
   ".js": [".ts", ".tsx"],
   ".mjs": [".mts"],

@@ -1,6 +1,6 @@
 /**
- * Loads the handlers of a configuration into a chain. What does not load is a {@link LoadFailure}: the file, the place
- * in it, and what is wrong.
+ * Loads the handlers of a configuration into a chain. A handler that does not load gives a {@link LoadFailure}: the
+ * file, the place in it, and the reason.
  */
 import { type Config, type FilterConfig, moduleName } from "../config/config.ts";
 import { Chain, type ChainFilter, type ChainPolicy } from "../handler/chain.ts";
@@ -14,7 +14,7 @@ import { isRuby, type Sources } from "./sources.ts";
 /** The name of the filter that the phase files together are. */
 export const PHASE_FILES_NAME = "handler";
 
-/** What the configuration says of all filters. */
+/** The configuration's settings for all filters. */
 export function policyOf(config: Config): ChainPolicy {
   const { server, limits } = config;
   return {
@@ -26,7 +26,10 @@ export function policyOf(config: Config): ChainPolicy {
   };
 }
 
-/** What handlers are loaded from: a snapshot, which `serveSources` has to serve. Without one they come from the disk. */
+/**
+ * The snapshot that handlers are loaded from, which `serveSources` has to serve. Without a snapshot they come from the
+ * disk.
+ */
 type Snapshot = Pick<Sources, "broken" | "scripts" | "targets">;
 const DISK: Snapshot = { broken: {}, scripts: {}, targets: new Map() };
 

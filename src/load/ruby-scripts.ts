@@ -4,9 +4,9 @@ import type { SourceFile, Sources } from "./sources.ts";
 import type { RubyScript } from "../ruby/compile.ts";
 
 /**
- * @param isTolerant a file that does not load costs the events of its phase and no more: the original read its handlers at
- *   each event, and started without looking at them
- * @returns the same snapshot with what its Ruby files became
+ * @param isTolerant a file that does not load costs the events of its phase and no more: the original read its handlers
+ *   at each event, and started without looking at them
+ * @returns the same snapshot with the JavaScript of its Ruby files
  */
 export async function compileScripts(sources: Sources, isTolerant: boolean): Promise<Sources> {
   const ruby = sources.files.filter((file) => file.loader === "ruby");

@@ -44,8 +44,8 @@ function moduleOf({ path, loader, text }: SourceFile, aliases: ReadonlyMap<strin
 const IS_ASKED = /\.[A-Za-z\u0080-\uffff][^.]*$|:/;
 
 /**
- * For each specifier that Bun would not ask about one that it does ask about, of the same length: the columns of a stack
- * trace stay right. One for which there is none any more is left to Bun.
+ * Gives each specifier that Bun would not ask about another name that it does ask about, of the same length, so that
+ * the columns of a stack trace stay right. If no such name is left, the specifier is left to Bun.
  */
 function aliasesOf(specifiers: readonly string[]): Map<string, string> {
   const aliases = new Map<string, string>();

@@ -12,7 +12,7 @@ export function placeAt(text: string, offset: number): TextPlace {
   return { line: before.length, column: before.at(-1)!.length + 1 };
 }
 
-/** Where a file says what it exports by default; its first line if it does not. */
+/** The place of a file's default export; its first line if it has none. */
 export function placeOfDefault(text: string): TextPlace {
   return placeAt(text, Math.max(0, blank(text).search(/\bexport\s+default\b|\bexport\s*\{[^}]*\bdefault\b/)));
 }
@@ -29,12 +29,12 @@ const BEFORE_REGEX = /(?:^|[=(,[!&|?:;{}+\-*%<>~^]|\b(?:return|typeof|case|in|of
 const TOKEN = /\/\/[^\n]*|\/\*[^]*?(?:\*\/|$)|"(?:\\[^]|[^"\\\n])*"?|'(?:\\[^]|[^'\\\n])*'?|`|\/|[{}]/g;
 
 /**
- * The text with its comments, strings, templates and regular expressions made blank: what is found in it is code. It is as
- * long, with the same line breaks.
+ * The text with its comments, strings, templates and regular expressions made blank, so that a search finds only code.
+ * It is as long, with the same line breaks.
  */
 export function blank(text: string): string {
   const result: string[] = [];
-  /** For each template whose `${…}` is being read: how many braces are open in it. */
+  /** For each template whose `${…}` is being read: the number of open braces in it. */
   const templates: number[] = [];
   let at = 0;
   const code = (end: number) => {

@@ -1,10 +1,10 @@
 /**
- * One snapshot of the sources of all handlers: read once, and then the only thing that the workers of a generation load
- * from, whatever becomes of the files on disk. It holds the handlers and what they import, code, JSON, TOML and text
- * alike; packages (`node_modules`) and CommonJS modules are left to Bun's own loader.
+ * A snapshot of the sources of all handlers: read once, and then the only source that the workers of a generation load
+ * from, also when the files on disk change. It has the handlers and their imports, code, JSON, TOML and text alike;
+ * packages (`node_modules`) and CommonJS modules are left to Bun's own loader.
  *
- * A module is known by its real path, as in Bun and Node: symbolic links are followed once, when the snapshot is read, and
- * where each of them led is part of it. Relative imports begin at the real path.
+ * A module is known by its real path, as in Bun and Node: symbolic links are followed once, when the snapshot is read,
+ * and where each of them led is part of it. Relative imports begin at the real path.
  */
 import { extname } from "node:path";
 import { placeOfDefault, placeOfMember, type TextPlace } from "./source-text.ts";
@@ -29,7 +29,7 @@ export interface SourceFile {
 export interface OtherFile {
   /** As it was named: links are not followed. */
   readonly path: string;
-  /** What it looked like: see {@link stampOf}. */
+  /** The file's stamp: see {@link stampOf}. */
   readonly stamp: string;
 }
 
@@ -42,7 +42,7 @@ export interface Sources {
   readonly targets: ReadonlyMap<string, string>;
   /** For each importing file, by its real path: the real path that each specifier led to, null if it led nowhere. */
   readonly imports: ReadonlyMap<string, ReadonlyMap<string, string | null>>;
-  /** What the Ruby files became, by real path. */
+  /** The JavaScript of Ruby files, by real path. */
   readonly scripts: Readonly<Record<string, RubyScript>>;
   /** Ruby files that do not load, by real path, or as they were named if there is none. */
   readonly broken: Readonly<Record<string, LoadFailure>>;
@@ -87,7 +87,7 @@ interface Pending {
   readonly path: string;
   /** The loader that an import attribute asks for. */
   readonly as: string | null;
-  /** What to say if it is not there; null if the import may fail at run time, or never comes. */
+  /** The error if the file is not there; null if the import may fail at run time, or never comes. */
   readonly failure: LoadFailure | null;
 }
 
@@ -205,12 +205,12 @@ class Reader {
 
 function loaderOf(path: string, real: string, as: string | null): SourceFile["loader"] | undefined {
   if (isRuby(path)) return "ruby";
-  // What a link leads to may have a name without an extension.
+  // The target of a link may have a name without an extension.
   const [byTarget, byName] = [real, path].map((name) => CODE[extname(name)] ?? DATA[extname(name)]);
   return (as as DataLoader | null) ?? byTarget ?? byName;
 }
 
-/** Where a name is imported that its module does not export, from the loader's message; null if that is not what it says. */
+/** Where a name is imported that its module does not export, from the loader's message; null for other messages. */
 export function placeOfMissingExport(sources: Sources, message: string): Omit<LoadFailure, "message"> | null {
   const match = /^Export named '(.+)' not found in module '(.+)'/.exec(message);
   if (match === null) return null;
@@ -231,7 +231,10 @@ export function textOf({ files, targets }: Sources, path: string): string | unde
   return files.find((file) => file.path === real)?.text;
 }
 
-/** Where the export stands that is not what pmilter needs, or the member of it that the message names; null if it has a place. */
+/**
+ * The place of an export that does not fit, or of the member of it that the message names; null if the failure has a
+ * place already.
+ */
 export function placeOfModule(sources: Sources, { file, line, message }: LoadFailure): TextPlace | null {
   const text = line > 0 ? undefined : textOf(sources, file);
   if (text === undefined) return null;
@@ -239,12 +242,12 @@ export function placeOfModule(sources: Sources, { file, line, message }: LoadFai
   return (name === undefined ? null : placeOfMember(text, name)) ?? placeOfDefault(text);
 }
 
-/** The paths whose change is a change of the sources, as they were named: a link that is turned is one. */
+/** The paths whose change is a change of the sources, as they were named: turning a link is a change, too. */
 export function pathsOf({ targets, others }: Sources): string[] {
   return [...targets.keys(), ...others.map((file) => file.path)];
 }
 
-/** Whether the disk still holds what the snapshot holds. */
+/** Whether the files on disk are still those of the snapshot. */
 export function isCurrent(sources: Sources): boolean {
   return (
     leadWhereTheyLed(sources) &&
@@ -257,7 +260,7 @@ function leadWhereTheyLed({ targets }: Sources): boolean {
   return targets.entries().every(([path, real]) => realPath(path) === real);
 }
 
-/** What a file looks like from outside: another content has another stamp. "" if it is not there. */
+/** The stamp of a file, from its metadata: another content has another stamp. "" if it is not there. */
 function stampOf(path: string): string {
   const stats = statOf(path);
   return stats === null ? "" : `${realPath(path)} ${stats.mtimeMs} ${stats.ctimeMs} ${stats.size} ${stats.ino}`;
@@ -283,7 +286,7 @@ function scan(loader: CodeLoader, text: string): Scanned | null {
   }
 }
 
-/** What is wrong with the text of a file; null if it parses, or is no code. What is neither is found when it is loaded. */
+/** The syntax error of a file of code; null if it parses. Errors in other files come up when they are loaded. */
 export function syntaxErrorOf({ loader, text }: SourceFile): unknown {
   if (!isCode(loader)) return null;
   try {

@@ -1,19 +1,19 @@
-/** What `paths` and `baseUrl` of the nearest tsconfig.json make of the name of a module, as Bun reads them. */
+/** The paths that `paths` and `baseUrl` of the nearest tsconfig.json give a module's name, as Bun reads them. */
 import { dirname, join, resolve } from "node:path";
 import { readText } from "./files.ts";
 
-/** What a tsconfig.json says of it. */
+/** The two options of a tsconfig.json. */
 interface PathMap {
   /** Where names of modules begin; null if it does not say. */
   readonly baseUrl: string | null;
   /** Where `paths` are relative to if there is no `baseUrl`. */
   readonly base: string;
-  /** By pattern, with at most one `*`; null if there are none. */
+  /** By pattern, with at most a single `*`; null if there are none. */
   readonly paths: Readonly<Record<string, readonly string[]>> | null;
 }
 
 const NONE: PathMap = { baseUrl: null, base: "/", paths: null };
-/** Configurations that extend one another. */
+/** Most configurations in a chain of `extends`. */
 const MAX_EXTENDS = 10;
 
 export class TsconfigPaths {
@@ -38,7 +38,7 @@ export class TsconfigPaths {
     return baseUrl === null ? mapped : [...mapped, join(baseUrl, name)];
   }
 
-  /** Of the nearest one, from this folder up. */
+  /** Of the nearest tsconfig.json, from this folder up. */
   #mapOf(folder: string): PathMap {
     const known = this.#maps.get(folder);
     if (known !== undefined) return known;
@@ -82,7 +82,7 @@ function extend(parent: PathMap, child: PathMap): PathMap {
 
 const withEnding = (path: string) => (path.endsWith(".json") ? path : `${path}.json`);
 
-/** What stands for the `*`, null if the name does not match. */
+/** The text in the place of the `*`, null if the name does not match. */
 function matched(pattern: string, name: string): string | null {
   const star = pattern.indexOf("*");
   if (star === -1) return pattern === name ? "" : null;

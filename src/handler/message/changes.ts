@@ -1,5 +1,6 @@
 /**
- * What one filter changes in one message, checked where it is asked for and kept until `eom`. No change is sent here.
+ * The changes of a filter to a message, checked where a handler asks for them and kept until `eom`. No change is sent
+ * here.
  */
 import { encodeText } from "../../protocol/bytes.ts";
 import { MAX_REPLY_PAYLOAD as MAX_PACKET } from "../../protocol/constants.ts";
@@ -12,7 +13,7 @@ export type RecipientChange =
   | { readonly kind: "add"; readonly address: string; readonly params: readonly string[] }
   | { readonly kind: "delete"; readonly address: string };
 
-/** The changes of one filter. The members are written by `MessageView`. */
+/** The changes of a filter. `MessageView` writes the members. */
 export class FilterChanges {
   readonly headers: HeaderChange[] = [];
   readonly recipients: RecipientChange[] = [];
@@ -66,12 +67,12 @@ export function checkHeaderName(name: unknown): string {
 }
 
 /**
- * A header value as it may be sent: lines separated by LF, each but the first beginning with white space.
- * CRLF and a lone CR count as LF; a line break that would begin another header is refused, as is what a mail server
+ * A header value as it may be sent: lines separated by LF, each but the first beginning with white space. CRLF and a
+ * lone CR count as LF; a line break that would begin another header is refused, and so is a value that a mail server
  * would change.
  *
- * @param before the value that is changed: what is odd in it already is a choice of the message's sender, which must
- *   not make a handler fail that puts a word in front
+ * @param before the value that is changed: an oddity that it has already comes from the message's sender, and must not
+ *   make a handler fail that puts a word in front
  */
 export function checkHeaderValue(value: unknown, before = ""): string {
   if (typeof value !== "string") wrong(`a header value is a string, got ${quote(value)}`);
@@ -95,7 +96,7 @@ function hasBlankLine(value: string): boolean {
 
 /**
  * Whether a header arrives whole.
- * @param raw what is to follow the colon, white space included
+ * @param raw the bytes behind the colon, white space included
  * @param before the same as it was
  */
 export function checkHeaderSize(name: string, raw: string, before = ""): void {
@@ -129,7 +130,7 @@ function given(address: unknown, what: string): string {
   return address;
 }
 
-/** An address to send: one mailbox that both mail servers take as it is; without brackets in the result. */
+/** An address to send: a single mailbox that both mail servers take as it is; without brackets in the result. */
 function checkMailbox(address: string, what: string, isSendmail: boolean): string {
   const written = writtenMailbox(address);
   if ("problem" in written) {
@@ -175,8 +176,8 @@ const isXtext = (value: string): boolean => XTEXT.test(value) && value.length <=
 const MAX_PARAM_BYTES = 500;
 
 /**
- * What both mail servers do as they are told, by keyword (RFC 3461). Postfix leaves others out in silence; for a wrong
- * value it leaves the argument out, and Sendmail loses the recipient or its session.
+ * The ESMTP arguments that both mail servers honour, by keyword (RFC 3461). Postfix leaves out any other argument in
+ * silence, and an argument with a wrong value; for that Sendmail loses the recipient or its session.
  */
 const RECIPIENT_PARAMS: Params = {
   NOTIFY: (value) => /^(?:NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*)$/i.test(value),
@@ -185,7 +186,7 @@ const RECIPIENT_PARAMS: Params = {
 const SENDER_PARAMS: Params = {
   RET: (value) => /^(?:FULL|HDRS)$/i.test(value),
   ENVID: isXtext,
-  // Of one hop: a mail server finds out by itself what it says of a message to the next one.
+  // Of a single hop: a mail server finds out by itself how it announces a message to the next.
   SIZE: (value) => /^\d{1,20}$/.test(value),
   BODY: (value) => /^(?:7BIT|8BITMIME)$/i.test(value),
 };
@@ -227,7 +228,10 @@ export function checkIndex(index: unknown, least: number): number {
   return index;
 }
 
-/** Text of one line: no control characters (C1 among them), no line separators of Unicode, no bytes that are no UTF-8. */
+/**
+ * Text of a single line: no control characters (C1 among them), no line separators of Unicode, no bytes that are no
+ * UTF-8.
+ */
 const NO_LINE = /[\p{Cc}\p{Cs}\u2028\u2029]/u;
 
 export function checkReason(reason: unknown): string {
@@ -239,8 +243,8 @@ export function checkReason(reason: unknown): string {
 }
 
 /**
- * A body to send, copied. Line ends are CRLF: in text LF, CRLF and a lone CR are one; in bytes only LF is completed, as
- * the mail servers would.
+ * A body to send, copied. Line ends are CRLF: in text LF, CRLF and a lone CR each end a line; in bytes only LF is
+ * completed, as the mail servers would.
  */
 export function checkBody(body: unknown): Uint8Array {
   if (typeof body === "string") {

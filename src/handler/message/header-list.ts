@@ -1,12 +1,12 @@
 /**
- * The headers of a message as one filter sees them: those received, with the changes of the filters before it and its
- * own. Entries have an identity, so that a change stays with its header whatever is inserted around it; deleted ones
- * stay as tombstones, for what was placed beside them.
+ * The headers of a message as a filter sees them: the received headers, with the changes of the filters before it and
+ * its own. Entries have an identity, so that a change stays with its header when others are inserted around it. Deleted
+ * headers stay as tombstones, since other headers were placed beside them.
  */
 import type { ReceivedMessage } from "./received.ts";
 import type { Header, Headers } from "../types.ts";
 
-/** One change. `id`: the index of a received header, or a negative number that the change gave to its own. */
+/** A change. `id`: the index of a received header, or a negative number for a header that a change made. */
 export type HeaderChange =
   | { readonly kind: "add"; readonly id: number; readonly name: string; readonly value: string }
   /** Before the entry `before`, at the top, or at the end. */
@@ -17,10 +17,10 @@ export type HeaderChange =
       readonly value: string;
       readonly before: number | "top" | "end";
     }
-  /** `raw`: what is to follow the colon, white space included. */
+  /** `raw`: the text behind the colon, white space included. */
   | { readonly kind: "change"; readonly id: number; readonly raw: string }
   | { readonly kind: "delete"; readonly id: number }
-  /** All of that name (in lower case) that are there, and received ones that are still to come. */
+  /** All headers of that name (in lower case) that are there, and received headers that are still to come. */
   | { readonly kind: "deleteAll"; readonly name: string };
 
 export interface HeaderEntry {
@@ -28,7 +28,7 @@ export interface HeaderEntry {
   readonly name: string;
   /** Undefined until someone asks for it, or changes it. */
   value: string | undefined;
-  /** What follows the colon, once it was changed. */
+  /** The text behind the colon, once it was changed. */
   raw: string | undefined;
   isDeleted: boolean;
   /** Added at the end: received headers that come later come before it. */
@@ -115,7 +115,7 @@ export class HeaderList implements Headers {
     for (const entry of this.live()) yield { name: entry.name, value: this.valueOf(entry) };
   }
 
-  /** What follows the colon, white space included. */
+  /** The text behind the colon, white space included. */
   rawOf(entry: HeaderEntry): string {
     return entry.raw ?? (entry.id < 0 ? ` ${entry.value}` : this.#received.headerRaw(entry.id));
   }
@@ -126,8 +126,8 @@ export class HeaderList implements Headers {
   }
 
   /**
-   * What follows the colon when a header gets another value: the white space there stays as it was, unless the value has
-   * white space of its own.
+   * The text behind the colon when a header gets another value: the white space in front stays as it was, unless the
+   * value begins with its own.
    */
   respaced(entry: HeaderEntry, value: string): string {
     const raw = this.rawOf(entry);
@@ -155,7 +155,9 @@ export class HeaderList implements Headers {
     return before === "end" ? -1 : this.#entries.findIndex((entry) => entry.id === before);
   }
 
-  /** Received headers arrive behind the received ones before, and before what was added behind those. */
+  /**
+   * A received header goes behind the received headers before it, and in front of headers that were added behind those.
+   */
   #takeReceived(): void {
     const count = this.#received.headerCount;
     if (this.#taken === count) return;

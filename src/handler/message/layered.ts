@@ -1,6 +1,6 @@
 /**
- * A list under the changes of several filters, kept while it can be: changes that were made since it was last looked at
- * are applied to it. Only a change that belongs before one already applied has it made anew.
+ * A list under the changes of several filters, kept while possible: changes made since the last look are applied to it.
+ * Only a change that belongs before an applied change makes the list anew.
  */
 import type { FilterChanges } from "./changes.ts";
 import type { ReceivedMessage } from "./received.ts";
@@ -9,7 +9,7 @@ interface Applies<C> {
   apply(change: C): void;
 }
 
-/** What a list is of. */
+/** The source of a list. */
 export interface ListKind<L extends Applies<C>, C> {
   /** As it was received. */
   make(received: ReceivedMessage): L;
@@ -44,7 +44,7 @@ export class Layered<L extends Applies<C>, C> {
     return this.#list;
   }
 
-  /** The same layers, and no new change that belongs before one that is applied. */
+  /** The same layers, and no new change that belongs before an applied change. */
   #mayGoOn(layers: readonly FilterChanges[]): boolean {
     let hasGrown = false;
     for (const [index, layer] of layers.entries()) {

@@ -1,9 +1,9 @@
 /**
- * Mailboxes: which spellings of an address name the same one, and which spellings a mail server takes as they are.
+ * Mailboxes: which spellings of an address name the same mailbox, and which spellings a mail server takes as they are.
  *
  * A client chooses its spelling: `<@relay.test:jane@example.org>`, `<"jane"@example.org>` and `<jane@EXAMPLE.ORG.>` are
- * all delivered to jane@example.org. What is read here is read as both mail servers read it (RFC 5321 4.1.2, and the
- * older forms of RFC 822 that they still take), what is written is RFC 5321 alone.
+ * all delivered to jane@example.org. Addresses are read as both mail servers read them (RFC 5321 4.1.2, and the older
+ * forms of RFC 822 that they still take), and written in the form of RFC 5321 alone.
  */
 import { isIPv4, isIPv6 } from "node:net";
 import { domainToASCII } from "node:url";
@@ -18,7 +18,7 @@ interface Parsed {
   readonly behindRoute: string | null;
 }
 
-/** One character of an address; `isQuoted` for those that quotes or a backslash made ordinary. */
+/** A character of an address; `isQuoted` if quotes or a backslash made it ordinary. */
 interface Character {
   readonly text: string;
   readonly isQuoted: boolean;
@@ -26,7 +26,7 @@ interface Character {
 
 /**
  * Reads an address in any spelling: comments and white space outside of quotes are dropped, as are a source route, the
- * name of a group, and what stands outside of the innermost angle brackets.
+ * name of a group, and text outside of the innermost angle brackets.
  */
 function parse(address: string): Parsed {
   const { characters, behindRoute } = significant(address);
@@ -89,14 +89,14 @@ function comparedDomain(domain: string): string {
 
 const ATOM = /^[\w!#$%&'*+\-/=?^`{|}~\u0080-\uffff]+(?:\.[\w!#$%&'*+\-/=?^`{|}~\u0080-\uffff]+)*$/;
 
-/** A local part with the quotes that it needs, and no others. */
+/** A local part with only the quotes that it needs. */
 function quotedLocal(local: string): string {
   return ATOM.test(local) ? local : `"${local.replace(/["\\]/g, "\\$&")}"`;
 }
 
 /**
- * What all spellings of one mailbox have in common: `local@domain` without brackets, source route and needless quotes,
- * the domain in lower case and A-labels. Local parts are compared as they are (RFC 5321 2.4).
+ * The same text for all spellings of a mailbox: `local@domain` without brackets, source route and needless quotes, the
+ * domain in lower case and A-labels. Local parts are compared as they are (RFC 5321 2.4).
  */
 export function mailboxKey(address: string): string {
   const { local, domain } = parse(address);
@@ -109,7 +109,9 @@ export function mailboxKey(address: string): string {
   return quotedLocal(local);
 }
 
-/** What Postfix reads in an address: without its source route and with the quotes that it needs; the domain as written. */
+/**
+ * An address as Postfix reads it: without its source route and with the quotes that it needs; the domain as written.
+ */
 export function readMailbox(address: string): { readonly mailbox: string; readonly isRouted: boolean } {
   const { local, domain, behindRoute } = parse(address);
   const mailbox = domain === null ? quotedLocal(local) : `${quotedLocal(local)}@${domain}`;
@@ -118,8 +120,9 @@ export function readMailbox(address: string): { readonly mailbox: string; readon
 
 /**
  * The spellings with which a recipient has to be deleted, so that the mail server finds it. Sendmail compares with the
- * address as RCPT carried it. So does Postfix, but for what it reads off that and not off the address to delete: a
- * source route, the name of a group, a second pair of brackets. Deleting one that is not there does nothing.
+ * address as RCPT carried it. So does Postfix, but it drops some parts of that address and not of the address to
+ * delete: a source route, the name of a group, a second pair of brackets. Deleting a recipient that is not there does
+ * nothing.
  * @param raw as RCPT carried it
  */
 export function deletionsOf(raw: string): readonly string[] {
@@ -138,9 +141,9 @@ const MAX_LABEL_BYTES = 63;
 const QUOTED = /^"(?:[^"\\\0-\x1f\x7f-\x9f]|\\[ -~])*"$/;
 
 /**
- * An address that both mail servers take as it is written: one mailbox of RFC 5321 with its domain, in ASCII or UTF-8.
- * Brackets, a source route and a dot at the end of the domain are dropped, as the mail servers do.
- * @returns without brackets; or what is wrong with it
+ * An address that both mail servers take as it is written: a single mailbox of RFC 5321 with its domain, in ASCII or
+ * UTF-8. Brackets, a source route and a dot at the end of the domain are dropped, as the mail servers do.
+ * @returns the address without brackets, or the reason why it is refused
  */
 export function writtenMailbox(address: string): { readonly mailbox: string } | { readonly problem: string } {
   const bare = withoutBrackets(address).replace(/^@[^:"]*:/, "");
@@ -176,6 +179,6 @@ function isDomain(domain: string): boolean {
       /^[\w\u00a0-\uffff](?:[\w\-\u00a0-\uffff]*[\w\u00a0-\uffff])?$/.test(label) &&
       Buffer.byteLength(label) <= MAX_LABEL_BYTES,
   );
-  // Postfix takes what ends in a number for an address without its brackets.
+  // Postfix takes a domain that ends in a number for an address without its brackets.
   return areLabels && !/^\d+$/.test(labels.at(-1)!);
 }

@@ -1,6 +1,6 @@
 /**
- * A message as the mail server sends it: envelope, headers, and the body if someone collects it. Kept as bytes of its
- * own (the reads they came in are not kept), decoded when someone reads them. What handlers change is not here.
+ * A message as the mail server sends it: envelope, headers, and the body if a filter collects it. Bytes are copied (the
+ * reads that they came in are not kept) and decoded when they are read. Changes of handlers are not here.
  */
 import { decodeText, EMPTY } from "../../protocol/bytes.ts";
 import type { Address } from "../types.ts";
@@ -10,7 +10,7 @@ const INITIAL_BYTES = 1000;
 const LF = 0x0a;
 const CR = 0x0d;
 
-/** Bytes appended one behind the other. */
+/** Bytes in a row, appended at the end. */
 class Arena {
   #bytes: Uint8Array = EMPTY;
   #used = 0;
@@ -34,7 +34,7 @@ class Arena {
     return offset;
   }
 
-  /** Drops what was appended at `offset` and behind it. */
+  /** Drops the bytes from `offset` on. */
   truncate(offset: number): void {
     this.#used = offset;
   }
@@ -109,7 +109,7 @@ export class SentAddress implements Address {
   }
 }
 
-/** One pair of angle brackets removed, if there is one. */
+/** The address without its outer pair of angle brackets, if it has any. */
 export function withoutBrackets(address: string): string {
   return address.startsWith("<") && address.endsWith(">") ? address.slice(1, -1) : address;
 }
@@ -130,11 +130,11 @@ export class ReceivedMessage {
   #hasSpaces = false;
   #body: Arena | null = null;
   sender: Address = NO_ADDRESS;
-  /** Accepted recipients; while one is being decided, that one last. */
+  /** Accepted recipients; the last may be a recipient that is not decided yet. */
   readonly recipients: SentAddress[] = [];
   /** Bytes of the headers, names and values. */
   headerBytes = 0;
-  /** False once a limit kept one out. */
+  /** False once a limit kept a header out. */
   hasAllHeaders = true;
   /** False once a limit kept a piece of a body to collect out. */
   hasAllBody = true;
@@ -174,7 +174,7 @@ export class ReceivedMessage {
 
   /**
    * Takes a header: name NUL value NUL at `start`, checked.
-   * @param dropSpace drop one space from the front of the value: it was sent as it followed the colon
+   * @param dropSpace drop a space from the front of the value: the mail server sent the value as it followed the colon
    */
   takeHeader(bytes: Uint8Array, start: number, nameLength: number, valueLength: number, dropSpace: boolean): void {
     const length = nameLength + 1 + valueLength + 1;
@@ -184,7 +184,7 @@ export class ReceivedMessage {
     this.headerBytes += length;
   }
 
-  /** Copies a piece of the body behind the ones before. */
+  /** Copies a piece of the body behind the pieces before it. */
   takeBody(bytes: Uint8Array, start: number, end: number): void {
     this.#body ??= new Arena();
     this.#body.append(bytes, start, end);
@@ -209,14 +209,14 @@ export class ReceivedMessage {
     return this.#arena.text(this.#headers[at]!, this.#headers[at + 1]!);
   }
 
-  /** Without the one space that follows the colon. */
+  /** Without the space that follows the colon. */
   headerValue(index: number): string {
     const at = this.#valueAt(index);
     const isSpaced = this.#hasSpaces && this.#arena.byteAt(at) === SPACE;
     return this.#arena.text(isSpaced ? at + 1 : at, this.#arena.indexOf(0, at));
   }
 
-  /** What follows the colon; without HDR_LEADSPC the mail server has dropped a space, if there was one. */
+  /** The text behind the colon; without HDR_LEADSPC the mail server has dropped a space, if any. */
   headerRaw(index: number): string {
     const at = this.#valueAt(index);
     const text = this.#arena.text(at, this.#arena.indexOf(0, at));

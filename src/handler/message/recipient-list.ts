@@ -1,15 +1,18 @@
-/** The recipients of a message as one filter sees them: those accepted, with the changes of the filters before and its own. */
+/**
+ * The recipients of a message as a filter sees them: the accepted recipients, with the changes of the filters before it
+ * and its own.
+ */
 import type { RecipientChange } from "./changes.ts";
 import { mailboxKey } from "./mailbox.ts";
 import { type ReceivedMessage, withoutBrackets } from "./received.ts";
 import type { Address } from "../types.ts";
 
-/** What the changes come to. */
+/** The recipients after the changes. */
 interface Recipients {
   readonly all: readonly Address[];
-  /** Received ones that are deleted. */
+  /** Received recipients that are deleted. */
   readonly deleted: readonly Address[];
-  /** Deleted ones that the message does not have, as far as was shown: an earlier milter may have added them. */
+  /** Deleted recipients that the mail server did not show: an earlier milter may have added them. */
   readonly unknown: readonly string[];
   readonly added: readonly Address[];
 }
@@ -44,8 +47,8 @@ export class RecipientList {
   }
 
   /**
-   * One pass over recipients and changes. A mailbox that is there already, in whatever spelling, is not added again:
-   * Postfix would deliver twice. One that was added and then deleted was never there.
+   * Applies the changes in a single pass. A mailbox that is there already, in any spelling, is not added again: Postfix
+   * would deliver twice. A mailbox that was added and then deleted was never there.
    */
   #make(): Recipients {
     const { recipients } = this.#received;

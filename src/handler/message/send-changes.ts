@@ -1,7 +1,7 @@
 /**
- * The changes of a chain as modification packets, in the one order that both mail servers take alike (section 10.2 of
- * the protocol notes): header changes from the last to the first, so that no index moves under a later one; then what
- * is inserted and added; the body in one run.
+ * The changes of a chain as modification packets, in the order that both mail servers take alike (section 10.2 of the
+ * protocol notes): header changes from the last to the first, so that no index moves under a later one; then insertions
+ * and additions; the body in one run.
  */
 import { encodeText } from "../../protocol/bytes.ts";
 import { encodeAddress, type ReplyWriter } from "../../protocol/encode.ts";
@@ -11,7 +11,7 @@ import type { ReceivedMessage } from "./received.ts";
 import { deletionsOf, writtenMailbox } from "./mailbox.ts";
 import { headersUnder, recipientsUnder } from "./view.ts";
 
-/** What the mail server at hand wants differently. */
+/** The habits of the mail server at hand. */
 export interface Dialect {
   /** HDR_LEADSPC was granted: the space after the colon is ours to write. */
   readonly keepsLeadingSpace: boolean;
@@ -26,7 +26,7 @@ export function sendChanges(
   layers: readonly FilterChanges[],
   dialect: Dialect,
 ): void {
-  // Of each the last one counts. Loops: this runs for every message that is changed.
+  // The last of each counts. Loops, since this runs for every message that is changed.
   let sender: FilterChanges["sender"] = null;
   let body: FilterChanges["body"] = null;
   let quarantine: FilterChanges["quarantine"] = null;
@@ -44,7 +44,7 @@ export function sendChanges(
   if (quarantine !== null) writer.quarantine(quarantine.reason);
 }
 
-/** Deletions first: a recipient that one filter deletes and another adds again is there. */
+/** Deletions first: a recipient that a filter deletes and another adds again is there. */
 function sendRecipients(writer: ReplyWriter, received: ReceivedMessage, layers: readonly FilterChanges[]): void {
   const { deleted, unknown, added } = recipientsUnder(received, layers).result;
   const spellings = new Set(deleted.flatMap(({ raw }) => deletionsOf(raw)));
@@ -84,7 +84,7 @@ function sendHeaders(
   }
 }
 
-/** What most filters do is to add a header: then nobody needs to know those that were received. */
+/** Most filters only add a header: then the received headers need not be read. */
 function areAllAppended(layers: readonly FilterChanges[], isSendmail: boolean): boolean {
   for (const { headers } of layers) {
     for (const change of headers) {
@@ -102,7 +102,7 @@ class HeaderSender {
   readonly #dialect: Dialect;
   /** Not deleted, in order. */
   readonly #live: readonly HeaderEntry[];
-  /** The places of the first and the last received one among them, -1 if none is left. */
+  /** The places of the first and the last received header among them, -1 if none is left. */
   readonly #first: number;
   readonly #last: number;
   /** Names in lower case that were received, or sent by now. */
@@ -120,7 +120,7 @@ class HeaderSender {
   send(): void {
     const moved = this.#findMoved();
     this.#changeReceived(new Set(moved));
-    // Without a received header to go by, what is before the first appended one was inserted at the top.
+    // Without a received header to go by, headers before the first appended header were inserted at the top.
     const firstAppended = this.#live.findIndex((entry) => entry.isAppended);
     const topEnd = this.#first !== -1 ? this.#first : firstAppended !== -1 ? firstAppended : this.#live.length;
     if (moved.length > 0) {
@@ -133,11 +133,11 @@ class HeaderSender {
   }
 
   /**
-   * Where a header is inserted between received ones, those behind it are taken out and all are appended, in their new
-   * order: that needs no index. The mail servers count headers that they do not show, at places that they do not tell:
-   * Sendmail those that it does not send, Postfix its own Received, which may be below what policies and earlier filters
-   * put on top, or not be there at all.
-   * @returns what is to be appended so; nothing where no header is inserted between others
+   * Where a header is inserted between received ones, the headers behind it are deleted and all are appended in their
+   * new order, which needs no index. The mail servers count headers that they do not show, at places that they do not
+   * tell: Sendmail counts headers that it does not send, Postfix its own Received, which may be below headers of
+   * policies and earlier filters, or not be there at all.
+   * @returns the headers to append; none where no header is inserted between received headers
    */
   #findMoved(): readonly HeaderEntry[] {
     const from = this.#live.findIndex((entry, at) => !isReceived(entry) && at > this.#first && at < this.#last);
@@ -152,7 +152,7 @@ class HeaderSender {
     return entries.every((entry) => headerBytes(entry.name, this.#list.rawOf(entry)) <= MAX_HEADER_BYTES);
   }
 
-  /** Changes and deletions, from the last header to the first: no index moves under a later one. */
+  /** Changes and deletions, from the last header to the first: no index moves under a later change. */
   #changeReceived(moved: ReadonlySet<HeaderEntry>): void {
     const counts = new Map<string, number>();
     const received = this.#list.entries.filter(isReceived).map((entry) => {

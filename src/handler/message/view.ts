@@ -1,6 +1,6 @@
 /**
- * `session.message`: a message as one filter sees and changes it. A view is the received message under the changes of
- * the filters before it in the chain and its own.
+ * `session.message`: a message as a filter sees and changes it. A view is the received message under the changes of the
+ * filters before it in the chain and its own.
  */
 import { ACTION, type ActionName } from "../../protocol/constants.ts";
 import {
@@ -26,8 +26,8 @@ import { givenAddress, RecipientList } from "./recipient-list.ts";
 import type { Address, Changes, Headers } from "../types.ts";
 
 /**
- * The filter whose view it is. A handler may keep a view past its message: that one then has no changes any more, and
- * nothing of it reaches the next.
+ * The filter that the view belongs to. A handler may keep a view past its message: it then has no changes any more, and
+ * does not reach the next message.
  */
 export interface ViewOwner {
   /** Granted actions, see `ACTION`. */
@@ -57,10 +57,13 @@ const RECIPIENTS: ListKind<RecipientList, RecipientChange> = {
 export class MessageView implements Changes {
   readonly #received: ReceivedMessage;
   readonly #owner: ViewOwner;
-  /** Made when somebody looks at them. */
+  /** Made at the first look. */
   #headers: Layered<HeaderList, HeaderChange> | null = null;
   #recipients: Layered<RecipientList, RecipientChange> | null = null;
-  /** How many recipients are in `#spellings`, which is for those whose spelling may not be sent for a new one. */
+  /**
+   * Number of recipients whose spelling is in `#spellings`. A received spelling may be used again where it would be
+   * refused for a new recipient.
+   */
   #spelled = 0;
   readonly #spellings = new Set<string>();
 
@@ -118,7 +121,7 @@ export class MessageView implements Changes {
     checkIndex(index, 1);
     const entry = this.#owner.hasHeaders ? this.#list().named(name)[index - 1] : undefined;
     const before = entry === undefined ? undefined : this.#list().valueOf(entry);
-    // What was read and is written back changes nothing, an empty value included.
+    // Writing back the value that was read changes nothing, an empty value included.
     const checked = before !== undefined && value === before ? before : checkHeaderValue(value, before);
     if (checked === "" && before !== "") {
       this.deleteHeader(name, index);
@@ -184,7 +187,7 @@ export class MessageView implements Changes {
   /** Whether a recipient was received with that very spelling, with or without its brackets. */
   #hasReceived(text: string): boolean {
     const { recipients } = this.#received;
-    // The last one may have been refused since: then another may have its place.
+    // The recipient may have been refused since, and another may have its place.
     for (let at = Math.max(0, this.#spelled - 1); at < recipients.length; at++) {
       this.#spellings.add(recipients[at]!.raw).add(recipients[at]!.address);
     }
