@@ -451,7 +451,8 @@ export class Conversation implements SessionSource, ReportSource {
     const { kind } = decision;
     const ofConnection = phase.scope === "connection";
     const ofRecipient = phase.scope === "recipient" && kind !== "discard";
-    // The mail server's own rejection of a recipient stands, whatever a filter says of it (8.4).
+    // The mail server's own rejection of a recipient stands, whatever a filter says of it (docs/protocol.md,
+    // "Rejected recipients").
     if (phase === PHASES.envrcpt && this.#isRejectedRecipient) return false;
     if (kind === "skip") {
       part.skipsBody = true;
@@ -686,7 +687,8 @@ export class Conversation implements SessionSource, ReportSource {
     this.helo = "";
   }
 
-  /** Postfix gives mail from its sendmail command a made-up session, with a queue id from CONNECT on (13.4). */
+  /** Postfix gives mail from its sendmail command a made-up session, with a queue id from CONNECT on (docs/protocol.md,
+   * "Simulated sessions"). */
   #detectSimulated(): boolean {
     const { macros } = this.session;
     return macros.get("i") !== undefined && (macros.get("v") ?? "").startsWith("Postfix");

@@ -130,7 +130,7 @@ export class Framer {
 
   /**
    * Looks through what was pushed without taking it, and records in `due`, `begun`, `owed`, `firstOwed` and `untaken` what
-   * another thread needs to answer for this connection and to find its next packet (design 2.2). Call it between packets;
+   * another thread needs to answer for this connection and to find its next packet (docs/design.md, "Threads"). Call it between packets;
    * once a push it looks, after that `owed`, `untaken` and `watched` are counted down as packets are taken.
    *
    * @param marks by code byte: {@link OWED}, {@link END} and {@link BEGINNING}, or'ed

@@ -39,7 +39,7 @@ export interface Answer extends Options {
   readonly lists: readonly MacroList[];
 }
 
-/** The names by which the mail servers know a stage by default (section 6.2 of the protocol notes: both together). */
+/** The macros of each stage that either mail server sends by default (docs/protocol.md, "Default macro lists"). */
 export const DEFAULT_MACROS: Readonly<Record<MacroStage, readonly string[]>> = {
   CONNECT: ["j", "_", "{daemon_name}", "{if_name}", "{if_addr}", "{daemon_addr}"],
   HELO: ["{tls_version}", "{cipher}", "{cipher_bits}", "{cert_subject}", "{cert_issuer}"],

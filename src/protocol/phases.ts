@@ -1,6 +1,6 @@
 /**
  * The phases of an SMTP session as a handler author knows them, and what each is on the wire. This is the one table:
- * negotiation, the handler types, the configuration keys and the documents are derived from it.
+ * negotiation, the handler types, the configuration keys and the pages in docs are derived from it.
  */
 import { COMMAND, type CommandCode, PROTOCOL } from "./constants.ts";
 
@@ -22,7 +22,7 @@ export interface PhaseInfo {
   /** Verdicts that a handler may return, besides nothing (continue). */
   readonly verdicts: readonly VerdictKind[];
   readonly scope: Scope;
-  /** A content phase reaches the filter only after the mail server has the whole message (design 2.1). */
+  /** A content phase reaches the filter only after the mail server has the whole message (docs/design.md, "Verdicts on content"). */
   readonly content: boolean;
 }
 

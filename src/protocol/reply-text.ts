@@ -1,6 +1,6 @@
 /**
- * SMTP reply texts of `reject(text)` and `tempfail(text)`: checked where a handler writes them, and made into what
- * both mail servers take (their rules differ: design 1.3, RFC 5321 4.2, RFC 3463).
+ * SMTP reply texts of `reject(text)` and `tempfail(text)`: checked where a handler writes them, and changed into a form that
+ * both mail servers take (docs/protocol.md, "Reply texts"; RFC 5321 4.2, RFC 3463).
  */
 
 export interface ReplyText {

@@ -1,7 +1,7 @@
 /**
  * The shared memory between the main thread and its workers: one layout, one file. A worker writes here, before it
  * runs the handlers of a read, what the main thread needs to answer for it should it not come back: where the next
- * packet begins, what is owed, and the packets that made the session what it is (design 2.2). Nothing here allocates.
+ * packet begins, what is owed, and the packets that made the session what it is (docs/design.md, "Threads"). Nothing here allocates.
  *
  * A worker writes to a peer only while it holds the lock of its row, and records what the write has settled before it
  * lets go. So whoever finds the lock free, and takes it for good, finds records that agree with what the peers got.

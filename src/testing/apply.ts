@@ -1,7 +1,7 @@
 /**
- * What the mail server makes of a filter's modifications: pure, from a message and replies to the message that would
- * be delivered. The rules are those of Postfix (`cleanup_milter.c`) and, where it differs, Sendmail (protocol document
- * 10.1 to 10.3).
+ * Applies a filter's modifications as the mail server does: pure, from a message and replies to the message that would be
+ * delivered. The rules are those of Postfix (`cleanup_milter.c`) and, where it differs, Sendmail (docs/protocol.md,
+ * "Modifications").
  *
  * Positions: both servers have put their own Received on top before they ask the filter, and count it for
  * `insertHeader`. The messages here have none, so one is put on top in thought: index 0 is above it, index 1 just below

@@ -32,7 +32,7 @@ export function defaultOffer(version: number): Offer {
 
 const TLS = ["{tls_version}", "{cipher}", "{cipher_bits}", "{cert_subject}", "{cert_issuer}"];
 
-/** The macros sent at a stage unless the filter asks for others (protocol document 6.2). */
+/** The macros sent at a stage unless the filter asks for others (docs/protocol.md, "Default macro lists"). */
 export const MACRO_LISTS: Readonly<Record<Habit, Readonly<Record<MacroStage, readonly string[]>>>> = {
   postfix: {
     connect: ["j", "{daemon_name}", "{daemon_addr}", "v", "_"],
@@ -125,7 +125,7 @@ const OF_MESSAGE: readonly ReplyKind[] = [...OF_CONNECTION, "discard"];
 const OF_MESSAGE_OR_SKIP: readonly ReplyKind[] = [...OF_MESSAGE, "skip"];
 
 /**
- * The final replies that a server takes in a phase (protocol document 8.1). SKIP is listed where the server knows it;
+ * The final replies that a server takes in a phase (docs/protocol.md, "Which reply where"). SKIP is listed where the server knows it;
  * it must also have been negotiated. ACCEPT and DISCARD at `unknown` are taken, though a filter should avoid them.
  */
 export const FINAL_REPLIES: Readonly<Record<Habit, Readonly<Record<EventPhase, readonly ReplyKind[]>>>> = {

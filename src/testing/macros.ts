@@ -2,7 +2,7 @@
  * The values of the macros that a mail server would send, from what the client was told about the session. Which
  * macros go where is in the lists of `habits.ts`; the caller's own values come before the derived ones.
  *
- * A value is derived where the server has one (protocol document 6.2); macros of TLS, authentication and the like have
+ * A value is derived where the server has one (docs/protocol.md, "Macros"); macros of TLS, authentication and the like have
  * none unless the caller gives it, and are left out, as both servers do.
  */
 import type { MacroPair } from "../protocol/commands.ts";
@@ -120,7 +120,7 @@ export class MacroBook {
     this.#message["{rcpt_mailer}"] = "local";
   }
 
-  /** A recipient that the mail server itself refuses (protocol document 8.4). */
+  /** A recipient that the mail server itself rejects (docs/protocol.md, "Rejected recipients"). */
   rejectedRcpt(status: string, text: string): void {
     this.#message["{rcpt_addr}"] = text;
     this.#message["{rcpt_host}"] = status;
@@ -170,7 +170,7 @@ export class MacroBook {
   }
 }
 
-/** Where a derived value exists at all (protocol document 6.2, right column). */
+/** Whether a mail server has a value for the macro at that stage (docs/protocol.md, "Values of macros"). */
 function isAvailable(name: string, stage: MacroStage, habit: Habit): boolean {
   if (name.startsWith("{rcpt_")) return stage === "envrcpt";
   if (habit === "sendmail") return true;
