@@ -11,6 +11,7 @@ import { ACTION } from "../protocol/constants.ts";
 import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "../protocol/encode.ts";
 import { isOfMessage, type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
 import type { Client } from "../protocol/client.ts";
+import { VERDICTS } from "../protocol/verdicts.ts";
 import { type EventPhase, MilterSession, type Resumption } from "../protocol/session.ts";
 import type { Chain, ChainFilter, ChainStep } from "./chain.ts";
 import type { FilterChanges } from "./message/changes.ts";
@@ -71,14 +72,6 @@ export interface SkippedFilter {
 }
 
 const NOBODY: readonly SkippedFilter[] = [];
-
-/** How each verdict on a message is counted. */
-const VERDICT_COUNTER = {
-  accept: "accepted",
-  reject: "rejected",
-  tempfail: "tempfailed",
-  discard: "discarded",
-} as const;
 
 /** A handler that is awaited. */
 interface Waiting {
@@ -533,9 +526,10 @@ export class Conversation implements SessionSource, ReportSource {
   #deliver(ruling: AppliedVerdict): void {
     if (ruling.decision.kind === "accept") this.#reportObserved();
     if (ruling.decision.kind !== "accept" || this.#host.reportsAccepted) this.#reporter.verdict(ruling, "message");
-    if (ruling.decision.kind !== "skip") {
+    const { counter } = VERDICTS[ruling.decision.kind];
+    if (counter !== null) {
       this.#host.count("messages");
-      this.#count(VERDICT_COUNTER[ruling.decision.kind], ruling);
+      this.#count(counter, ruling);
     }
     this.session.decideMessage(ruling.decision.packet);
     this.#forgetMessage();

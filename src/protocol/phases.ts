@@ -3,11 +3,10 @@
  * negotiation, the handler types, the configuration keys and the pages in docs are derived from it.
  */
 import { COMMAND, type CommandCode, PROTOCOL } from "./constants.ts";
+import type { VerdictKind } from "./verdicts.ts";
 
 /** What a verdict of a phase is about. */
 export type Scope = "connection" | "message" | "recipient" | "none";
-
-export type VerdictKind = "accept" | "reject" | "tempfail" | "discard" | "skip";
 
 export interface PhaseInfo {
   readonly name: string;

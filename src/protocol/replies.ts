@@ -7,6 +7,7 @@ import { decodeText, excerpt, readU32 } from "./bytes.ts";
 import { MAX_REPLY_PAYLOAD, nameOf, REPLY } from "./constants.ts";
 import type { MacroList } from "./encode.ts";
 import { ProtocolError } from "./errors.ts";
+import type { VERDICTS } from "./verdicts.ts";
 
 /** An SMTP reply as the client will see it: `%%` undone, code and enhanced code taken off each line. */
 export interface SmtpReply {
@@ -18,10 +19,8 @@ export interface SmtpReply {
   readonly lines: readonly string[];
 }
 
-export type PlainKind = "continue" | "accept" | "reject" | "tempfail" | "discard" | "skip";
-
 /** Ends the wait for a reply. */
-export type FinalReply = { readonly kind: PlainKind } | ({ readonly kind: "replycode" } & SmtpReply);
+export type FinalReply = { readonly kind: keyof typeof VERDICTS } | ({ readonly kind: "replycode" } & SmtpReply);
 
 /** A change of the message, as it was on the wire: header values with or without the leading space, as negotiated. */
 export type ModificationReply =

@@ -4,6 +4,7 @@
  */
 import { ACTION, namesOf, PROTOCOL } from "../protocol/constants.ts";
 import type { FinalReply, ModificationReply, Reply, ReplyKind } from "../protocol/replies.ts";
+import { VERDICTS } from "../protocol/verdicts.ts";
 import type { Exchange } from "./exchange.ts";
 import { actionOf, type EventPhase, FINAL_REPLIES, type Habit, takesProgress } from "./habits.ts";
 import type { Negotiated } from "./negotiation.ts";
@@ -86,16 +87,5 @@ function withoutSkip(
 }
 
 function isFinal(reply: Reply): reply is FinalReply {
-  switch (reply.kind) {
-    case "continue":
-    case "accept":
-    case "reject":
-    case "tempfail":
-    case "discard":
-    case "skip":
-    case "replycode":
-      return true;
-    default:
-      return false;
-  }
+  return reply.kind === "replycode" || Object.hasOwn(VERDICTS, reply.kind);
 }
