@@ -1,6 +1,6 @@
 /**
- * How much memory is held. The system is asked by opening a file, so a process without a descriptor left gets no answer:
- * then the last one stands, since nobody should fail for that.
+ * How much memory is held. Bun 1.4.5 opens a file to find out, so a process without a descriptor left gets an exception
+ * (docs/bun.md, "Threads"). Then the last figure stands: no caller should fail for that.
  */
 
 let lastResident = 0;

@@ -2,7 +2,7 @@
 import type { ListenAddress } from "../config/address.ts";
 import { close, dup, listen } from "./libc.ts";
 
-/** What the types of Bun 1.4.5 leave out: `fd` of a listener, and listening on a descriptor. */
+/** `fd` of a listener, and listening on a descriptor: the types of Bun 1.4.5 lack both (docs/bun.md, "Types"). */
 export type BoundListener = Bun.SocketListener<undefined> & { readonly fd: number; readonly port?: number };
 export type Handlers = Bun.SocketHandler<undefined>;
 export const bunListen = Bun.listen as unknown as (
@@ -48,7 +48,7 @@ export function acceptBy(descriptor: number, backlog: number, socket: Handlers):
     throw error;
   }
   try {
-    // Bun has just called listen() itself, with 512.
+    // Bun 1.4.5 ignores a backlog, and has just called listen() itself, with 512 (docs/bun.md, "Sockets").
     listen(descriptor, backlog);
   } catch (error) {
     bound.stop();
@@ -57,7 +57,7 @@ export function acceptBy(descriptor: number, backlog: number, socket: Handlers):
   return bound;
 }
 
-/** What the types of Bun 1.4.5 leave out; -1 once the socket is closed. */
+/** The descriptor of a socket, -1 once it is closed. The types of Bun 1.4.5 lack it (docs/bun.md, "Types"). */
 export function descriptorOf(socket: Bun.Socket<undefined>): number {
   return (socket as unknown as { readonly fd: number }).fd;
 }

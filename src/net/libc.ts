@@ -240,9 +240,9 @@ export function isListening(fd: number): boolean {
 }
 
 /**
- * Connects to a unix socket and returns the descriptor, which the caller closes. It does not wait: a listener whose
- * queue is full is EAGAIN on Linux, where `Bun.connect` reports it as ECONNREFUSED, as if nobody listened (1.4.5).
- * macOS itself says ECONNREFUSED for both. `path` has at most MAX_UNIX_PATH_BYTES bytes. Throws LibcError.
+ * Connects to a unix socket and returns the descriptor, which the caller closes. It does not wait: if the queue of the
+ * listener is full, Linux says EAGAIN. `Bun.connect` of Bun 1.4.5 makes ECONNREFUSED of that, as for a socket without a
+ * listener (docs/bun.md, "Sockets"). macOS itself says ECONNREFUSED for both. `path` has at most MAX_UNIX_PATH_BYTES bytes. Throws LibcError.
  */
 export function connectUnix(path: string): number {
   const c = libc();

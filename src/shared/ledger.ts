@@ -302,7 +302,7 @@ export class Ledger {
 
   /**
    * No handler runs any more, though one may be awaited. It counts as a return to the event loop: as long as a poll finds
-   * more than 1,024 sockets ready, Bun 1.4.5 polls again at once, and no timer beats.
+   * more than 1,024 sockets ready, Bun 1.4.5 polls again at once, and no timer beats (docs/bun.md, "Sockets").
    */
   leave(row: number): void {
     const at = this.#rowAt(row);

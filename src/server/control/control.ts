@@ -3,6 +3,7 @@
  * in the server. Its file is 0600 from its first moment on: who may open it may command the server.
  */
 import type { Socket } from "bun";
+import { adopt } from "../../net/adopt.ts";
 import { close, connectUnix, LibcError, peerUser, shutdown } from "../../net/libc.ts";
 import { PlainError } from "../../errors.ts";
 import { type ConfigurationFile, readConfigurationFile } from "../files/configuration-file.ts";
@@ -99,12 +100,7 @@ export async function listenForControl(
           clearTimeout(timer);
           open.delete(data);
         };
-        const connect = Bun.connect as unknown as (options: object) => Promise<unknown>;
-        connect({
-          fd,
-          data,
-          socket: { ...handlers, close: forget },
-        }).catch((error: unknown) => {
+        adopt({ fd, data, socket: { ...handlers, close: forget } }).catch((error: unknown) => {
           close(fd);
           forget();
           onError(error instanceof Error ? error : new Error(String(error)));
@@ -194,9 +190,9 @@ export async function askServer(
   const answered = Promise.withResolvers<string>();
   let text = "";
   const fail = (reason: string, cause?: unknown) => answered.reject(new ControlError(path, reason, cause));
-  const bunConnect = Bun.connect as unknown as (options: object) => Promise<Socket>;
-  const socket = await bunConnect({
+  const socket = await adopt({
     fd,
+    data: undefined,
     socket: {
       data: (_: Socket, chunk: Uint8Array) => void (text += Buffer.from(chunk).toString("utf8")),
       close: () => answered.resolve(text),

@@ -1,6 +1,8 @@
 /**
  * Whether one worker holds too much memory, as several looks agree. What counts is amounts, and its own word where it has
  * one: what a handler needs for a single message costs no worker, however slow the machine is. Pure.
+ *
+ * Bun 1.4.5 has no limit of its own for a worker's heap: it ignores `resourceLimits` (docs/bun.md, "Threads").
  */
 import { MEMORY_AT_MOST, MEMORY_MS } from "../policy.ts";
 

@@ -31,7 +31,7 @@ export class WorkerThread {
   #reason = "it ended by itself";
 
   constructor(url: URL, events: WorkerEvents) {
-    // By itself a worker gets the environment that the process began with, not the one it has now.
+    // Without it, Bun 1.4.5 gives a worker the environment that the process began with (docs/bun.md, "Threads").
     this.#worker = new Worker(url.href, { env: { ...process.env } as Record<string, string> });
     this.#worker.onmessage = (event: MessageEvent<FromWorker>) => {
       events.message(event.data);
@@ -67,7 +67,7 @@ export class WorkerThread {
     if (this.#isGone || this.#isStuck) return;
     if (!this.#isEnding) WorkerThread.ending += 1;
     this.#isEnding = true;
-    // Its promise settles before the thread is gone and has been seen to hang: the close event is what counts.
+    // In Bun 1.4.5 its promise settles before the thread is gone, or never: the close event counts (docs/bun.md, "Threads").
     this.#worker.terminate();
     await within(this.#gone.promise, NATIVE_MS);
     // Another call may have waited for the same end.
