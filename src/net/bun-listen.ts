@@ -19,7 +19,7 @@ export interface Remote {
 
 const UNNAMED: Remote = { remoteAddress: undefined, remotePort: undefined };
 
-/** A socket file of ours, by identity: the path alone may lead to somebody else's by now. */
+/** A socket file of ours, by identity: another server's file may have the path by now. */
 export interface SocketFile {
   readonly path: string;
   readonly dev: bigint;
@@ -34,9 +34,9 @@ export interface Bound {
 }
 
 /**
- * Accepts what comes to a listening descriptor, by a duplicate of it that is Bun's from then on.
+ * Accepts the connections of a listening descriptor, by a duplicate of it that Bun owns from then on.
  * @param backlog connections that may wait to be accepted
- * @throws LibcError (EMFILE), or what Bun throws; the duplicate is closed then
+ * @throws LibcError (EMFILE), or an error of Bun's; the duplicate is closed then
  */
 export function acceptBy(descriptor: number, backlog: number, socket: Handlers): BoundListener {
   const copy = dup(descriptor);
@@ -67,7 +67,7 @@ export function remoteOf(socket: Bun.Socket<undefined>, isUnix: boolean): Remote
   return isUnix ? UNNAMED : socket;
 }
 
-/** A descriptor of our own for what Bun listens on, and Bun's is given back. */
+/** Stops a listener, and returns a descriptor of our own for its listening socket. */
 export function takeDescriptor(bound: BoundListener): number {
   try {
     return dup(bound.fd);
