@@ -186,7 +186,10 @@ export class SoakServer implements AsyncDisposable {
     return (await askServer(join(this.dir, "pmilter.ctl"), { command: "status" })) as Status;
   }
 
-  /** Saves a version of the filter, in place, by renaming or behind a turned link, and waits until it serves, or has failed to. */
+  /**
+   * Saves a version of the filter, in place, by renaming or behind a turned link, and waits until it serves, or has failed
+   * to.
+   */
   async save(version: number, isBroken: boolean): Promise<void> {
     const text = this.#edit(await filterText(version, isBroken));
     const before = this.#folder;

@@ -1,6 +1,6 @@
 /**
- * The microbenchmarks of the working tree on the code of two trees. They know the internals that they measure, so one may not
- * run on the other tree's: then each tree runs its own of that name, and the comparison says so.
+ * The microbenchmarks of the working tree on the code of two trees. They know the internals that they measure, so one may
+ * not run on the other tree's: then each tree runs its own of that name, and the comparison says so.
  */
 import { existsSync } from "node:fs";
 import { cp } from "node:fs/promises";

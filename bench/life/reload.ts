@@ -9,7 +9,10 @@ import { type Load, measureGenerators, measureLoad, type Measurement, startGener
 /** The reload is asked for in the middle of a second that is measured, and others follow until one that it is over in. */
 const SECOND_MS = 1000;
 const BEFORE_MS = 300;
-/** Before a second that nothing disturbs: what a reload leaves behind is over, and another one is none of those again and again. */
+/**
+ * Before a second that nothing disturbs: what a reload leaves behind is over, and another one is none of those again and
+ * again.
+ */
 const REST_MS = RELOAD_AGAIN_MS;
 const PAIRS = 4;
 const QUICK_PAIRS = 1;

@@ -35,7 +35,9 @@ const MIN_CPU_NS = { time: 600e6, quick: 60e6 } as const;
  * clock; of its own it takes 4096, which at 12 samples is seconds.
  */
 const BATCH_CALLS = 64;
-/** Units before anything is counted: code that is not compiled yet and buffers that are reused are not what is looked for. */
+/**
+ * Units before anything is counted: code that is not compiled yet and buffers that are reused are not what is looked for.
+ */
 const WARM_UNITS = 20_000;
 const COUNTED_UNITS = 40_000;
 

@@ -1,4 +1,6 @@
-/** The programs that send the mail: smtp-source, which comes with Postfix, and postal, which the original was measured with. */
+/**
+ * The programs that send the mail: smtp-source, which comes with Postfix, and postal, which the original was measured with.
+ */
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { outsideTool } from "../../test/support/available.ts";

@@ -9,8 +9,8 @@ const RESTING_SHARE = 0.05;
 const RESTING_LOOKS = 4;
 
 /**
- * Settles when the compilers of a server under load have come to rest, or after `timeoutMs`: some go on for long with the little
- * that is left.
+ * Settles when the compilers of a server under load have come to rest, or after `timeoutMs`: some go on for long with the
+ * little that is left.
  */
 export async function compilersRest(pid: number, timeoutMs: number, signal: AbortSignal): Promise<void> {
   let before = compilerMicros(pid);

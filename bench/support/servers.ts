@@ -8,7 +8,10 @@ import { BenchChild } from "./child.ts";
 import { ROOT } from "./machine.ts";
 import { OPTNEG } from "./traffic.ts";
 
-/** What a server runs: handlers of `bench/handlers`, the same in Ruby, the printing examples as shipped, or a filter of `bench/filters`. */
+/**
+ * What a server runs: handlers of `bench/handlers`, the same in Ruby, the printing examples as shipped, or a filter of
+ * `bench/filters`.
+ */
 export const HANDLER_SETS = ["ten", "ruby", "eom", "examples", "collect", "empty"] as const;
 export type HandlerSet = (typeof HANDLER_SETS)[number];
 

@@ -6,7 +6,10 @@ export interface Thread {
   /** As the kernel has it: "Worker" for each of Bun's workers; of the main thread the program's. */
   readonly name: string;
   readonly isMain: boolean;
-  /** Processor time since it began, or since a look before, in microseconds; to the nanosecond, unlike that of /proc/PID/stat. */
+  /**
+   * Processor time since it began, or since a look before, in microseconds; to the nanosecond, unlike that of
+   * /proc/PID/stat.
+   */
   readonly cpuMicros: number;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Lines that a stream of connections or errors repeats. Of each kind the first lines of a minute are written and further lines
- * counted; the count is written at the end of the minute. So a kind that goes on costs a single line a minute.
+ * Lines that a stream of connections or errors repeats. Of each kind the first lines of a minute are written and further
+ * lines counted; the count is written at the end of the minute. So a kind that goes on costs a single line a minute.
  */
 import type { LogLevel } from "./log-level.ts";
 

@@ -13,7 +13,9 @@ import { close, deadSocket } from "./libc.ts";
 const NO_HANDLERS = { open() {}, data() {}, error() {} };
 const FOLDER = "/proc/self";
 
-/** The descriptor of this thread's event poll, which the event loop keeps; null where it cannot be found (macOS, no /proc). */
+/**
+ * The descriptor of this thread's event poll, which the event loop keeps; null where it cannot be found (macOS, no /proc).
+ */
 export function findEventPoll(): number | null {
   if (process.platform !== "linux") return null;
   // Only the event loop of this thread waits for a socket that has just been given to it.

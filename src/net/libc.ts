@@ -157,8 +157,8 @@ export function deadSocket(): number {
 }
 
 /**
- * Makes the descriptor number `target`, which another thread uses, refer to the file of `fd`: from here on that thread can no
- * longer reach the old file, and gets no events of it. Throws LibcError (EBADF).
+ * Makes the descriptor number `target`, which another thread uses, refer to the file of `fd`: from here on that thread can
+ * no longer reach the old file, and gets no events of it. Throws LibcError (EBADF).
  * @param eventPoll that thread's, see `findEventPoll`; null where it is not known
  */
 export function replaceDescriptor(fd: number, target: number, eventPoll: number | null): void {
@@ -204,8 +204,8 @@ export function shutdown(fd: number, direction: keyof typeof SHUTDOWN): void {
 }
 
 /**
- * Sends as many bytes as the socket takes now, and returns their number. Bun made the socket non-blocking when it accepted it.
- * Throws LibcError (EAGAIN when it takes nothing, EPIPE and ECONNRESET when the peer is gone).
+ * Sends as many bytes as the socket takes now, and returns their number. Bun made the socket non-blocking when it accepted
+ * it. Throws LibcError (EAGAIN when it takes nothing, EPIPE and ECONNRESET when the peer is gone).
  */
 export function send(fd: number, bytes: Uint8Array): number {
   const c = libc();
@@ -241,7 +241,8 @@ export function isListening(fd: number): boolean {
 /**
  * Connects to a unix socket and returns the descriptor, which the caller closes. It does not wait: if the queue of the
  * listener is full, Linux says EAGAIN. `Bun.connect` of Bun 1.4.5 makes ECONNREFUSED of that, as for a socket without a
- * listener (docs/bun.md, "Sockets"). macOS itself says ECONNREFUSED for both. `path` has at most MAX_UNIX_PATH_BYTES bytes. Throws LibcError.
+ * listener (docs/bun.md, "Sockets"). macOS itself says ECONNREFUSED for both. `path` has at most MAX_UNIX_PATH_BYTES bytes.
+ * Throws LibcError.
  */
 export function connectUnix(path: string): number {
   const c = libc();
@@ -304,7 +305,8 @@ function linux(): NonNullable<typeof linuxCalls> {
 }
 
 /**
- * Takes a descriptor out of an epoll instance, also of another thread's. Returns false if it has no entry for it. Linux only.
+ * Takes a descriptor out of an epoll instance, also of another thread's. Returns false if it has no entry for it. Linux
+ * only.
  */
 export function removeFromEventPoll(eventPoll: number, fd: number): boolean {
   return linux().epoll_ctl(eventPoll, EPOLL_CTL_DEL, fd, null) === 0;

@@ -8,7 +8,8 @@ import { COMMAND, type CommandCode, FAMILY } from "./constants.ts";
 export type MacroPair = readonly [name: string, value: string];
 
 /**
- * Encodes command packets into a buffer of its own, in order; `copy()` or `buffer` give them, `clear()` starts again. Strings are written as {@link ByteWriter.text} does, and must hold no NUL: it would end the field.
+ * Encodes command packets into a buffer of its own, in order; `copy()` or `buffer` give them, `clear()` starts again.
+ * Strings are written as {@link ByteWriter.text} does, and must hold no NUL: it would end the field.
  */
 export class CommandWriter extends ByteWriter {
   /** The first packet of a connection: version, actions (`SMFIF_*`) and protocol flags (`SMFIP_*`) on offer. */

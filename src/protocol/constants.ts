@@ -67,7 +67,10 @@ export const ALL_ACTIONS = 0x1ff;
 /** An offer of 0 means these (`SMFI_V1_ACTS`). */
 export const VERSION_1_ACTIONS = 0x0f;
 
-/** Protocol flags: commands that are not sent (NO*) or not answered (NR_*), and permissions (`SMFIP_*`), the third word of OPTNEG. */
+/**
+ * Protocol flags: commands that are not sent (NO*) or not answered (NR_*), and permissions (`SMFIP_*`), the third word of
+ * OPTNEG.
+ */
 export const PROTOCOL = {
   NOCONNECT: 0x000001,
   NOHELO: 0x000002,

@@ -74,9 +74,9 @@ const ARRIVED = STAGES.length;
 const NO_SETS: readonly Pairs[] = Array.from({ length: 2 * STAGES.length }, () => NO_PAIRS);
 
 /**
- * A MACRO packet comes before its command, and that command may first end the message or the session before it. So macros that
- * arrive are not in force until {@link SessionMacros.commit}: the message or session that ends still sees its own values, and
- * its end does not clear the new ones.
+ * A MACRO packet comes before its command, and that command may first end the message or the session before it. So macros
+ * that arrive are not in force until {@link SessionMacros.commit}: the message or session that ends still sees its own
+ * values, and its end does not clear the new ones.
  */
 export class SessionMacros {
   /** The sets in force, by stage; then, from {@link ARRIVED} on, those that have arrived since the last command. */
@@ -85,8 +85,8 @@ export class SessionMacros {
   #pending = 0;
 
   /**
-   * Takes the payload of a MACRO packet, which replaces the macros of its stage. Macros for commands without a stage (HEADER,
-   * BODY, and any unknown byte) are dropped, as is a last name without a value.
+   * Takes the payload of a MACRO packet, which replaces the macros of its stage. Macros for commands without a stage
+   * (HEADER, BODY, and any unknown byte) are dropped, as is a last name without a value.
    *
    * @param limit over so many bytes the packet is dropped as well, and its stage is left without macros
    * @returns false if the limit was passed
@@ -128,7 +128,9 @@ export class SessionMacros {
     return (this.#pending & OF_MAIL) !== 0;
   }
 
-  /** A command is taken: the macros that arrived before it are in force from now on, those of an UNKNOWN before it no longer. */
+  /**
+   * A command is taken: the macros that arrived before it are in force from now on, those of an UNKNOWN before it no longer.
+   */
   commit(): void {
     this.#drop(UNKNOWN_STAGE, UNKNOWN_STAGE);
     if (this.#pending === 0) return;

@@ -1,6 +1,6 @@
 /**
- * A cache of strings that repeat, such as header names. Comparing the bytes with a string of the cache costs less than making a
- * new string, which the collector has to remove later.
+ * A cache of strings that repeat, such as header names. Comparing the bytes with a string of the cache costs less than
+ * making a new string, which the collector has to remove later.
  */
 import { decodeText } from "./bytes.ts";
 

@@ -21,7 +21,10 @@ export interface PhaseInfo {
   /** Verdicts that a handler may return, besides nothing (continue). */
   readonly verdicts: readonly VerdictKind[];
   readonly scope: Scope;
-  /** A content phase reaches the filter only after the mail server has the whole message (docs/design.md, "Verdicts on content"). */
+  /**
+   * A content phase reaches the filter only after the mail server has the whole message (docs/design.md, "Verdicts on
+   * content").
+   */
   readonly content: boolean;
 }
 

@@ -1,7 +1,7 @@
 /**
  * Reply packets to values, for the mail server's side. It is the counterpart of `commands.ts`, and as strict as Postfix
- * (`milter8.c`): a reply for which Postfix would apply its failure policy is a ProtocolError here. Whether a reply is legal in a
- * phase is decided elsewhere.
+ * (`milter8.c`): a reply for which Postfix would apply its failure policy is a ProtocolError here. Whether a reply is legal
+ * in a phase is decided elsewhere.
  */
 import { decodeText, excerpt, readU32 } from "./bytes.ts";
 import { MAX_REPLY_PAYLOAD, nameOf, REPLY } from "./constants.ts";

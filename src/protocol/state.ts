@@ -1,6 +1,6 @@
 /**
- * Which command may come when, as a table. libmilter ignores a command that does not fit, without a reply, and the mail server
- * waits for its timeout. Here each order of commands gets its replies, and no order gets a message past the handlers
+ * Which command may come when, as a table. libmilter ignores a command that does not fit, without a reply, and the mail
+ * server waits for its timeout. Here each order of commands gets its replies, and no order gets a message past the handlers
  * (docs/protocol.md, "Order of commands"):
  *
  * - `take`: the command is an event of its phase.

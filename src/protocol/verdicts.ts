@@ -1,6 +1,6 @@
 /**
- * The verdicts: one table from a verdict's kind to its packet and to its counter. The log and the configuration name a verdict
- * by its kind. Which phase has which verdicts is in `phases.ts`.
+ * The verdicts: one table from a verdict's kind to its packet and to its counter. The log and the configuration name a
+ * verdict by its kind. Which phase has which verdicts is in `phases.ts`.
  */
 import { PLAIN_REPLIES } from "./encode.ts";
 

@@ -14,7 +14,9 @@ export interface Account {
 
 /** Without an account there is no home: the root folder stands for it, as in containers. */
 const NO_HOME = "/";
-/** Variables of one user's session. Those that begin with XDG_ are as well, but for two lists that the system gives to all. */
+/**
+ * Variables of one user's session. Those that begin with XDG_ are as well, but for two lists that the system gives to all.
+ */
 const OF_SESSION: ReadonlySet<string> = new Set(["MAIL", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK"]);
 const OF_SYSTEM: ReadonlySet<string> = new Set(["XDG_CONFIG_DIRS", "XDG_DATA_DIRS"]);
 
@@ -46,7 +48,7 @@ function set(name: string, value: string | null): void {
   if (value !== null) process.env[name] = value;
   else if (process.env[name] === undefined) return;
   else delete process.env[name];
-  // In Bun 1.4.5 `os.homedir` and `Bun.spawn` read the variables of the process itself (docs/bun.md, "Threads"), and remember
-  // a name that was set once: for these a variable that is not set is an empty one.
+  // In Bun 1.4.5 `os.homedir` and `Bun.spawn` read the variables of the process itself (docs/bun.md, "Threads"), and
+  // remember a name that was set once: for these a variable that is not set is an empty one.
   setVariable(name, value ?? "");
 }
