@@ -13,12 +13,12 @@ export interface Thread {
   readonly cpuMicros: number;
 }
 
-/** What Bun calls the threads of its workers. */
+/** The name that Bun gives to the threads of its workers. */
 export const WORKER = "Worker";
 
 /**
  * In the order in which they were started.
- * @param since an earlier look: the processor time is what they have used since
+ * @param since an earlier look: the processor time counts from there
  */
 export function threadsOf(pid: number, since: readonly Thread[] = []): readonly Thread[] {
   const before = new Map(since.map((thread) => [thread.id, thread.cpuMicros]));
