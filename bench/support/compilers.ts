@@ -24,7 +24,7 @@ export async function compilersRest(pid: number, timeoutMs: number, signal: Abor
   }
 }
 
-/** Of the threads that run: a compiler thread ends when it has rested for long. */
+/** Processor time of the compiler threads that run: a thread that has rested for long ends. */
 function compilerMicros(pid: number): number {
   return threadsOf(pid)
     .filter(({ name }) => name === COMPILER)
