@@ -26,7 +26,7 @@ export interface BenchArguments {
   readonly isHelp: boolean;
 }
 
-/** Wrong usage; the message is for whoever typed it. */
+/** Wrong usage; the message is for the user. */
 export class BenchUsageError extends Error {
   override readonly name = "BenchUsageError";
 }

@@ -84,7 +84,7 @@ function planOf(args: BenchArguments, signal: AbortSignal): Plan {
     connections: args.connections ?? CONNECTIONS,
     points: pointsOf(args),
     seed: args.seed ?? Math.floor(Math.random() * 0xffff_ffff) + 1,
-    // Half the cores: the server needs the others.
+    // Half the cores: the server needs the rest.
     generators: args.generators ?? Math.max(1, Math.min(MAX_GENERATORS, availableParallelism() >> 1)),
     workers: args.workers ?? "auto",
     peers: args.peers,
@@ -102,7 +102,7 @@ function machineText(machine: Machine): string {
   ].join("\n");
 }
 
-/** What cannot be written is better known before the minutes than after them. */
+/** Finds out before the run, which takes minutes, whether the results can be written. */
 async function checkWritable(option: string, file: string): Promise<void> {
   try {
     await access(existsSync(file) ? file : dirname(file), constants.W_OK);

@@ -1,17 +1,17 @@
-/** The books of a run: what was sent, what came back, what was not right. Pure. */
+/** The account of a run: counts of what was sent and received, and all faults. Pure. */
 import type { Counts } from "../src/counters.ts";
 import type { Count } from "./judge.ts";
 
 export const PROBLEM_KINDS = [
-  /** The server closed a connection, or did not take one, and nothing that was sent to it explains that. */
+  /** The server closed or refused a connection without a reason in the packets that were sent. */
   "dropped",
-  /** An answer that is neither the right one nor a fallback that is allowed. */
+  /** A reply that is neither right nor an allowed fallback. */
   "wrong",
-  /** The worst of them: what a rule refuses, or what a failed handler was to decide, was let pass. */
+  /** The worst fault: a message passed that a rule refuses, or that a failed handler had to decide on. */
   "accepted against a rule",
   /** An answer after the time that is allowed for it, or none at all. */
   "late",
-  /** What the server says of itself, or holds, is not what it should be. */
+  /** A counter of the server, or its memory or descriptors, is wrong. */
   "server",
 ] as const;
 export type ProblemKind = (typeof PROBLEM_KINDS)[number];
@@ -24,7 +24,7 @@ export interface Example {
   readonly text: string;
   /** Packets and replies. */
   readonly conversation: readonly string[];
-  /** What the server had said by then. */
+  /** The server's log up to then. */
   readonly log: readonly string[];
 }
 
@@ -73,7 +73,7 @@ export class Account {
     return PROBLEM_KINDS.some((kind) => this.#problems[kind] > 0);
   }
 
-  /** One more of something that the summary names. */
+  /** Counts a thing that the summary names. */
   add(what: string, by = 1): void {
     this.#tally.set(what, (this.#tally.get(what) ?? 0) + by);
   }
@@ -110,7 +110,7 @@ export class Account {
     for (const { name, perhaps, sure } of counts) this.count(name, sure, perhaps);
   }
 
-  /** The server's own counters beside what they have to be. */
+  /** The server's own counters, each beside its expected value. */
   compare(counters: Readonly<Record<string, number>>, names: readonly CountName[]): Comparison[] {
     return names.map((name) => {
       const { perhaps = 0, sure = 0 } = this.#counts.get(name) ?? {};

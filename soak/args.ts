@@ -1,7 +1,7 @@
 /** The command line of the soak. Pure. */
 
 export const FAULT_SETS = ["all", "handlers", "none"] as const;
-/** `handlers`: what a handler does that leaves its worker alive; `all`: also what a worker is lost to. */
+/** `handlers`: faults of handlers that leave the worker alive; `all`: also faults that lose a worker. */
 export type FaultSet = (typeof FAULT_SETS)[number];
 
 export interface SoakArguments {
@@ -11,7 +11,7 @@ export interface SoakArguments {
   /** Messages a second that are begun at most. */
   readonly rate: number;
   readonly faults: FaultSet;
-  /** Milliseconds that an answer may take beyond what is promised. */
+  /** Milliseconds that a reply may take beyond the promised time. */
   readonly allowanceMs: number;
   /** Takes the server's whole log, "" for none. */
   readonly log: string;
@@ -19,7 +19,7 @@ export interface SoakArguments {
   readonly isHelp: boolean;
 }
 
-/** Wrong usage; the message is for whoever typed it. */
+/** Wrong usage; the message is for the user. */
 export class SoakUsageError extends Error {
   override readonly name = "SoakUsageError";
 }
@@ -51,7 +51,7 @@ const NUMBERS = {
 type NumberKey = (typeof NUMBERS)[keyof typeof NUMBERS]["key"];
 
 /**
- * @param seed what is taken if the command line names none
+ * @param seed the seed if the command line names none
  * @throws SoakUsageError
  */
 export function parseSoakArguments(args: readonly string[], seed: number): SoakArguments {

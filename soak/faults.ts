@@ -1,4 +1,4 @@
-/** How a handler can fail here, and what is right then. One table: the plans choose from it, the judge looks it up. */
+/** The faults of handlers in the soak, with the right replies: the plans choose from this table, the judge reads it. */
 import { isOfMessage as isPhaseOfMessage, PHASE_NAMES, PHASES, type Phase } from "../src/protocol/phases.ts";
 import type { FaultSet } from "./args.ts";
 
@@ -6,8 +6,8 @@ interface FaultInfo {
   /** Its worker is lost to it, and with it whatever the worker's other sessions were about. */
   readonly losesWorker: boolean;
   /**
-   * What becomes of what the handler was asked: the fallback, its own verdict as if nothing had happened, or (where time
-   * decides) either.
+   * The verdict that is right: the fallback, the handler's own verdict as if it had not failed, or (where time decides)
+   * either.
    */
   readonly outcome: "fallback" | "right" | "either";
   /** How long the mail server waits for it: not at all, for the worker to be taken, for the handler's deadline. */
@@ -22,7 +22,7 @@ export const FAULTS = {
   /** It returns a value that throws when it is read, at once or in the end. */
   odd: { losesWorker: false, outcome: "fallback", wait: "none", counter: "errors" },
   oddLater: { losesWorker: false, outcome: "fallback", wait: "none", counter: "errors" },
-  /** A promise that nobody awaits rejects, at the time of the verdict or after it. */
+  /** A promise that is not awaited rejects, at the time of the verdict or after it. */
   floats: { losesWorker: false, outcome: "right", wait: "none", counter: "late" },
   /** A timer throws after the verdict. */
   timer: { losesWorker: false, outcome: "right", wait: "none", counter: "late" },
@@ -49,7 +49,7 @@ const KINDS = Object.keys(FAULTS) as FaultKind[];
 /** Memory is the worker's, whatever the phase: a few are enough, and leave more of the run to measure memory in. */
 const PHASES_THAT_EAT: readonly Phase[] = ["envfrom", "body", "eom", "unknown"];
 
-/** Every kind at every phase, of those that lose their worker or of the others. */
+/** Every kind at every phase: of the faults that lose their worker, or of the rest. */
 export function faultsOf(losesWorker: boolean): Fault[] {
   return KINDS.filter((kind) => FAULTS[kind].losesWorker === losesWorker).flatMap((kind) =>
     (kind === "eats" ? PHASES_THAT_EAT : PHASE_NAMES).map((phase) => ({ kind, phase })),

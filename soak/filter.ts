@@ -1,6 +1,6 @@
 /**
- * The filter that the soak runs. What it has to decide, and how it is to fail, stands in what the client sends; what it
- * saw goes into a header, so that a wrong or mixed-up answer shows. `server.ts` writes it with other versions.
+ * The filter that the soak runs. The client's commands say how it has to decide and to fail; it writes the values that it
+ * saw to a header, so that a wrong or mixed-up reply shows. `server.ts` writes the filter with other versions.
  *
  * The sender is `<VERDICT.PHASE.MANNER.ID@soak.example>`, a recipient `<VERDICT.ID.INDEX@soak.example>`; a fault is a MAIL
  * argument `FAULT=KIND.PHASE`, or at connect, helo and close a client or HELO name `KIND.PHASE.fault.example`, or the

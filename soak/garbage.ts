@@ -1,4 +1,4 @@
-/** Clients that speak no milter protocol, or none that is allowed: the server has to close, and nobody else may notice. */
+/** Clients that do not speak the milter protocol, or violate it: the server has to close, and no other client may notice. */
 import { PROTOCOL } from "../src/protocol/constants.ts";
 import { CommandWriter } from "../src/protocol/commands.ts";
 import type { PlayerHome } from "./player.ts";

@@ -16,7 +16,7 @@ export class Incidents {
     this.#keepMs = keepMs;
   }
 
-  /** One begins; the returned function says when it is over. */
+  /** An incident begins; call the returned function when it is over. */
   begin(from: number): (to: number) => void {
     const incident: Incident = { from, to: Number.POSITIVE_INFINITY };
     this.#recent = this.#recent.filter(({ to }) => to >= from - this.#keepMs);

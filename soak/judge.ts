@@ -1,6 +1,6 @@
 /**
- * What is right: a plan and what was seen of it give the faults that the server made, and what its counters have to say
- * of it. Pure: when it was, and what happened meanwhile, is told to it.
+ * Compares a plan with the session that was seen: gives the faults of the server, and the counts that it must have made.
+ * Pure: the time, and the incidents meanwhile, are arguments.
  */
 import type { WorkerCounter } from "../src/counters.ts";
 import { PHASES, type Phase } from "../src/protocol/phases.ts";
@@ -8,7 +8,7 @@ import type { EventReply, Modification } from "../src/testing/index.ts";
 import { FAULTS, isOfMessage } from "./faults.ts";
 import type { MessagePlan, Rule, SessionPlan } from "./plan.ts";
 
-/** One command and its answer. */
+/** A command and its reply. */
 export interface Answer {
   readonly phase: Phase;
   readonly reply: EventReply;
@@ -16,11 +16,11 @@ export interface Answer {
 
 export interface Seen {
   readonly answers: readonly Answer[];
-  /** What came with the answer to the end of the message; null if it did not come so far. */
+  /** The modifications before the reply to the end of the message; null if the session ended earlier. */
   readonly modifications: readonly Modification[] | null;
 }
 
-/** What the judge has to know besides. */
+/** Further facts that the judge needs. */
 export interface Circumstances {
   /** How often a worker was, or may have been, lost meanwhile. */
   readonly incidents: number;
@@ -44,11 +44,11 @@ export interface Count {
 export interface Judgement {
   readonly problems: readonly Problem[];
   readonly counts: readonly Count[];
-  /** What became of the message; `none`: no verdict on it was due. */
+  /** The outcome of the message; `none`: no verdict on it was due. */
   readonly verdict: "accept" | "reject" | "tempfail" | "discard" | "none";
   /** The verdict was the fallback. */
   readonly isFallback: boolean;
-  /** It was excused by a worker that others lost. */
+  /** It was excused, since another session had the worker lost. */
   readonly isCollateral: boolean;
   /** Of an accepted message: the versions that it was stamped with. */
   readonly stamps: readonly number[];
@@ -74,7 +74,7 @@ function verdictOf(reply: EventReply): Verdict | null {
   return reply.kind === "none" || reply.kind === "continue" || reply.kind === "skip" ? null : reply.kind;
 }
 
-/** The fallback has no text, every rule's refusal has one. */
+/** The fallback has no text, every rule's refusal has a text. */
 function isFallbackReply(reply: EventReply): boolean {
   return reply.kind === "tempfail";
 }
@@ -92,7 +92,7 @@ export function judgeMessage(plan: MessagePlan, { answers, modifications }: Seen
   const count = (name: WorkerCounter, sure: number, perhaps = 0): void => void counts.push({ name, sure, perhaps });
   const fault = plan.fault === null ? null : { ...FAULTS[plan.fault.kind], phase: plan.fault.phase };
   const isDisturbed = given.incidents > 0;
-  /** The fallback may come instead of what is right. */
+  /** The fallback may come instead of the right verdict. */
   const isExcused =
     isDisturbed || (fault?.outcome === "either" && (isOfMessage(fault.phase) || fault.phase === "unknown"));
 
@@ -210,7 +210,7 @@ function nameOfRule({ phase, verdict }: Rule): string {
   return `${verdict} at ${phase}`;
 }
 
-/** What an accepted message was changed to shows whether its handlers saw this message and no other. */
+/** The changes of an accepted message show whether its handlers saw this message and no other. */
 function judgeChanges(
   plan: MessagePlan,
   { phase }: Answer,
@@ -268,14 +268,14 @@ function countFault(
 ): void {
   if (fault === null) return;
   const { counter, losesWorker, outcome } = FAULTS[fault.kind];
-  // A handler whose worker is lost to another may have failed before or not at all; one that is late, after.
+  // A handler whose worker is lost to another session may have failed before, or not at all; a late handler fails after.
   if (counter !== null)
     count(counter, isDisturbed || (outcome === "right" && answers.length === 0) ? 0 : 1, isDisturbed ? 1 : 0);
   if (fault.kind === "tardy") count("late", 0, 1);
   if (losesWorker) for (const name of ["errors", "timeouts", "late"] as const) count(name, 0, 1);
 }
 
-/** CONNECT or HELO, and what the plan has for it. */
+/** CONNECT or HELO, with the plan for it. */
 export function judgeGreeting(
   plan: SessionPlan,
   { phase, reply }: Answer,
@@ -321,7 +321,7 @@ export function judgeGreeting(
 export function judgeUnknown(plan: MessagePlan, reply: EventReply, incidents: number): Problem | null {
   const isFault = plan.fault?.phase === "unknown";
   if (reply.kind === "continue" && (isFault || incidents > 0)) return null;
-  // A message's verdict, where the worker was lost with commands behind this one.
+  // A message's verdict, if the worker was lost with commands behind this command.
   if (reply.kind === "tempfail" && incidents > 0) return null;
   const isRight = !isFault && reply.kind === "replycode" && reply.code === 500 && reply.lines.join() === plan.unknown;
   return isRight

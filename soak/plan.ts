@@ -1,20 +1,20 @@
-/** What each session does, and what is right for it: chosen by chance from the seed and the session's number. Pure. */
+/** The plan of each session with its right replies: chosen at random from the seed and the session's number. Pure. */
 import type { Habit } from "../src/testing/index.ts";
 import type { Phase } from "../src/protocol/phases.ts";
 import { type Fault, isOfMessage } from "./faults.ts";
 import { Random } from "./random.ts";
 
-/** What a connection of the soak is for. */
+/** The role of a connection of the soak. */
 export type Role =
-  /** Mail, one message after the other. */
+  /** Mail, message after message. */
   | "mail"
   /** Mail with long pauses between the messages. */
   | "idle"
-  /** A message whose handler fails, between two whose handlers do not. */
+  /** A message with a handler that fails, between two messages without. */
   | "fault"
   /** Goes away in the middle of something. */
   | "vanish"
-  /** Sends what is no milter protocol. */
+  /** Sends bytes that are not the milter protocol. */
   | "garbage";
 
 export interface Rule {
@@ -91,7 +91,7 @@ const RULES: readonly Rule[] = (["accept", "reject", "tempfail", "discard"] as c
     .filter((phase) => phase !== "envrcpt" || verdict === "accept" || verdict === "discard")
     .map((phase) => ({ verdict, phase })),
 );
-/** Phases that are of no message, but have to do with one. */
+/** Phases that belong to no message, but occur within a message. */
 const BESIDE_MESSAGES: ReadonlySet<Phase> = new Set(["abort", "unknown"]);
 const PASS: Rule = { verdict: "pass", phase: "eom" };
 

@@ -1,6 +1,6 @@
 /**
- * Plays one planned session as a mail server, has each answer judged, and enters it into the books. Whatever it is told to
- * do to the connection, the books know.
+ * Plays a planned session as a mail server, has each reply judged, and records it in the account, with each thing that it
+ * does to the connection on purpose.
  */
 import { CommandWriter } from "../src/protocol/commands.ts";
 import { PROTOCOL } from "../src/protocol/constants.ts";
@@ -15,7 +15,7 @@ import { TIMEOUTS } from "./server.ts";
 import { SoakTransport, type Target } from "./transport.ts";
 import type { Versions } from "./versions.ts";
 
-/** What the sessions of a run share. */
+/** The parts that the sessions of a run share. */
 export interface PlayerHome {
   readonly account: Account;
   readonly incidents: Incidents;
@@ -39,9 +39,9 @@ export interface PlayerHome {
 const PATIENCE_MS = 20_000;
 const BLOCK_MS = (TIMEOUTS.block + 1) * 1000;
 const DEADLINE_MS = { eom: TIMEOUTS.eom * 1000, other: TIMEOUTS.handler * 1000 } as const;
-/** After an answer from outside, what is left of the worker may still disturb its other sessions. */
+/** After a reply by the main thread, the lost worker may still disturb its other sessions for so long. */
 const GRACE_MS = 1000;
-/** The same for one that has eaten: it is ended when that is seen. */
+/** The same for a worker that has eaten memory: it is ended when that is seen. */
 const EATEN_MS = 3000;
 const NR_FLAGS = PROTOCOL.NR_HDR | 0x0f_f000;
 const ALL_PROTOCOL = 0x1f_ffff;
@@ -279,7 +279,7 @@ class SessionPlayer {
     this.#transport.destroy();
   }
 
-  /** Runs one command, and enters how long its answer took. */
+  /** Runs a command, and records the time of its reply. */
   async #timed(phase: string, run: () => Promise<void>): Promise<void> {
     const from = this.#home.now();
     await run();
@@ -299,7 +299,7 @@ class SessionPlayer {
     return wait === "block" ? BLOCK_MS : phase === "eom" ? DEADLINE_MS.eom : DEADLINE_MS.other;
   }
 
-  /** From now on others are excused; null for a fault that leaves its worker alive. */
+  /** From now on other sessions are excused; null for a fault that leaves its worker alive. */
   #incident(kind: keyof typeof FAULTS): ((to: number) => void) | null {
     if (kind === "eats") this.#home.eats();
     if (!FAULTS[kind].losesWorker) return null;
@@ -330,7 +330,7 @@ class SessionPlayer {
         : "dropped";
     const text = error instanceof Error ? error.message : String(error);
     this.#home.account.problem(kind, this.#home.now(), this.#plan.number, text, this.#transport.conversation);
-    // What became of its message is not known.
+    // The outcome of its message is not known.
     if (!this.#isMidMessage) return;
     for (const name of ["messages", "tempfailed", "fallbacks"] as const) this.#home.account.count(name, 0, 1);
   }

@@ -3,7 +3,7 @@
 export class Random {
   #state: number;
 
-  /** @param stream several numbers of one seed that differ in it have nothing in common */
+  /** @param stream generators with the same seed and different streams are independent */
   constructor(seed: number, stream = 0) {
     this.#state = (seed ^ Math.imul(stream + 1, 0x9e37_79b1)) >>> 0;
     this.below(2);

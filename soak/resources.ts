@@ -1,4 +1,4 @@
-/** What the server process holds, second by second, from /proc; and whether that is flat. */
+/** Memory and descriptors of the server process, second by second, from /proc; and whether they are flat. */
 import { readdirSync, readFileSync } from "node:fs";
 
 export interface Sample {
@@ -7,7 +7,7 @@ export interface Sample {
   readonly residentBytes: number;
   readonly descriptors: number;
   readonly threads: number;
-  /** A handler was eating memory, or just had: not a sample of what the server needs. */
+  /** A handler was eating memory, or just had: no sample of the server's own needs. */
   readonly isEating: boolean;
 }
 
@@ -32,9 +32,9 @@ export function cpuSeconds(pid: number): number {
 
 const MIB = 2 ** 20;
 /**
- * Memory is flat if the line through the samples of the second half of a run rises over that half by no more than this, and
- * what is left of chance in so many samples: {@link CHANCE} standard errors of that rise. In a run of half an hour this is
- * about 200 bytes for each message at 200 a second; in one of a minute it only finds what is gross.
+ * Memory is flat if the line through the samples of the second half of a run rises over that half by no more than this, plus
+ * {@link CHANCE} standard errors of that rise for chance. In a run of half an hour this is about 200 bytes for each message
+ * at 200 a second; a run of a minute only finds gross growth.
  */
 export const FLAT_BYTES = 32 * MIB;
 /** More than for independent samples: one second's memory resembles that of the second before. */
@@ -47,9 +47,9 @@ export interface Memory {
   readonly peakBytes: number;
   /** Of the line through the samples of the second half. */
   readonly bytesPerMinute: number;
-  /** What that line rises over the second half. */
+  /** The rise of that line over the second half. */
   readonly riseBytes: number;
-  /** What it may. */
+  /** The rise that is allowed. */
   readonly allowedBytes: number;
   readonly isFlat: boolean;
 }
@@ -57,7 +57,7 @@ export interface Memory {
 /** Samples that the values at the warm-up's end and at the end are taken from. */
 const NEIGHBOURS = 5;
 
-/** @param samples at least one, in order */
+/** @param samples in order, not empty */
 export function memoryOf(samples: readonly Sample[]): Memory {
   const calm = samples.filter(({ isEating }) => !isEating);
   const used = calm.length >= 4 ? calm : samples;

@@ -21,15 +21,15 @@ const EXIT_INTERRUPTED = 130;
 const SAMPLE_MS = 1000;
 const NOTE_MS = 10_000;
 const RELOAD_MS = 4000;
-/** Each so many versions one does not load. */
+/** Every nth version does not load. */
 const BROKEN_EACH = 10;
-/** After a handler has eaten memory, so long until what is held is the server's own again. */
+/** How long after a handler has eaten memory until the memory is the server's own again. */
 const DIGEST_MS = 8000;
 /** The server keeps descriptors back once its first workers have started. */
 const SETTLE_MS = 3000;
 /** Of the server's log, with each problem. */
 const LINES_BEFORE = 20;
-/** What an asked server still holds for the answer is let go by then. */
+/** How long until the server has given back the memory of a status reply. */
 const ANSWERED_MS = 100;
 /** Bun keeps the event loops of the first two threads that have ended after a review of handlers: two descriptors each. */
 const LOOPS = 4;
@@ -62,7 +62,7 @@ const COMPARED: readonly CountName[] = [
   "sessionsLost",
 ];
 
-/** What a run may be given besides its arguments. */
+/** Options of a run besides its arguments. */
 export interface SoakOptions {
   /** Takes a line now and then: how it goes. */
   readonly note?: (line: string) => void;
@@ -70,7 +70,7 @@ export interface SoakOptions {
   readonly signal?: AbortSignal;
   /** A mistake in the filter, to see that it is found. */
   readonly editFilter?: (text: string) => string;
-  /** Something between the driver and the server, to see that what it does is found. */
+  /** A proxy between the driver and the server that makes mistakes, to see that they are found. */
   readonly through?: (targets: SoakServer["targets"]) => SoakServer["targets"];
 }
 
@@ -227,7 +227,7 @@ async function settled(
   }
 }
 
-/** What is there that was not before; null if nothing is. */
+/** Things that are left over from the run; null if there are none. */
 export function leftOver(
   { connections, ending, stuckThreads, workers }: Pick<Status, "connections" | "ending" | "stuckThreads" | "workers">,
   now: Pick<Sample, "descriptors" | "threads">,
@@ -269,7 +269,7 @@ if (import.meta.main) {
     }
     const text = error instanceof Error && !interrupt.signal.aborted ? error.stack : String(error);
     process.stderr.write(`soak: ${text}\n`);
-    // Sessions may be under way: nobody waits for them.
+    // Sessions may be under way: they are not awaited.
     process.exit(interrupt.signal.aborted ? EXIT_INTERRUPTED : EXIT_FAILED);
   }
 }

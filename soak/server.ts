@@ -10,7 +10,7 @@ import type { Target } from "./transport.ts";
 const ROOT = join(import.meta.dir, "..");
 const FILTER = join(import.meta.dir, "filter.ts");
 
-/** Seconds, short ones: what they are about happens often in a run. */
+/** Times in seconds, short, so that they pass often in a run. */
 export const TIMEOUTS = { handler: 2, block: 1, eom: 4, drain: 3, stop: 5 } as const;
 export const WORKERS = 2;
 /** A handler that eats 300 MB is over twice as much. */
@@ -39,14 +39,14 @@ worker_memory = ${WORKER_MEMORY}
 path = "${LINK}/filter.ts"
 `;
 
-/** How long the server may take to do what is awaited of it. */
+/** How long the server may take for an awaited step. */
 const PATIENCE_MS = 30_000;
 const KEPT_LINES = 60;
 
-/** The lines of the log: looked at as they come, the last ones kept. */
+/** The lines of the log: judged as they come, the last lines kept. */
 class LogLines {
   last: string[] = [];
-  /** The last ones that tell of no verdict. */
+  /** The last lines that are no verdicts. */
   serious: string[] = [];
   count = 0;
   isEnded = false;
@@ -104,7 +104,7 @@ class LogLines {
   }
 }
 
-/** The filter's text with a version; a broken one does not load, some take their time to start. */
+/** The filter's text with a version; a broken version does not load, some versions start slowly. */
 async function filterText(version: number, isBroken: boolean): Promise<string> {
   let text = replaced(await readFile(FILTER, "utf8"), "const VERSION = 0;", `const VERSION = ${version};`);
   if (version % SLOW_EACH === 0) {
@@ -134,7 +134,7 @@ export class SoakServer implements AsyncDisposable {
   readonly #reading: Promise<void>;
   /** The folder that the link leads to. */
   #folder = "";
-  /** The unix socket, and the TCP one. */
+  /** The unix socket and the TCP socket. */
   targets: { readonly unix: Target; readonly tcp: Target } = { unix: { unix: "" }, tcp: { unix: "" } };
 
   private constructor(dir: string, log: string, edit: (filter: string) => string) {
@@ -151,7 +151,7 @@ export class SoakServer implements AsyncDisposable {
   /**
    * Starts it with version 1 of the filter, and waits until it serves.
    * @param log a file that takes its whole log, "" for none
-   * @param edit what becomes of the filter's text before it is written
+   * @param edit changes the filter's text before it is written
    */
   static async start(log: string, edit = (filter: string) => filter): Promise<SoakServer> {
     const dir = await mkdtemp(join(tmpdir(), "pmilter-soak-"));
@@ -186,7 +186,10 @@ export class SoakServer implements AsyncDisposable {
     return (await askServer(join(this.dir, "pmilter.ctl"), { command: "status" })) as Status;
   }
 
-  /** Saves a version of the filter, in place, by renaming or behind a turned link, and waits until it serves, or has failed to. */
+  /**
+   * Saves a version of the filter, in place, by renaming or behind a turned link, and waits until it serves, or has failed
+   * to.
+   */
   async save(version: number, isBroken: boolean): Promise<void> {
     const text = this.#edit(await filterText(version, isBroken));
     const before = this.#folder;
@@ -198,7 +201,7 @@ export class SoakServer implements AsyncDisposable {
     } else if (version % 3 === 1) await writeFile(path, text);
     else await this.#turn(String(version), text);
     await said;
-    // Nobody may need the files of an old version, whatever workers are lost.
+    // No worker may need the files of an old version, whichever workers are lost.
     if (this.#folder !== before) await rm(join(this.dir, before), { recursive: true });
   }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bun
 /**
- * `bun run siege`: a few clients send nothing but messages that block a handler, many others send good ones. What does it
- * cost the others? Counts their verdicts and the time that each of their replies took, and looks at the descriptors of the
- * server before and after.
+ * `bun run siege`: a few clients send nothing but messages that block a handler, and many clients send good messages. To see
+ * the cost for the good clients, it counts their verdicts, measures the time of each reply, and compares the descriptors of
+ * the server before and after.
  */
 import { parseArgs } from "node:util";
 import {
@@ -53,7 +53,7 @@ export interface SiegeOptions {
   readonly kind: Kind;
   /** Clients that send messages which block the handler. */
   readonly bad: number;
-  /** Clients whose messages are good. */
+  /** Clients that send good messages. */
   readonly good: number;
   /** Each message has a connection of its own, as behind Postfix. */
   readonly reconnects: boolean;
@@ -61,7 +61,7 @@ export interface SiegeOptions {
   readonly pauseMs: number;
 }
 
-/** What became of the good clients. */
+/** The results of the good clients. */
 export interface SiegeResult {
   /** Messages with the verdict of the filter. */
   own: number;
@@ -73,7 +73,7 @@ export interface SiegeResult {
   readonly wrong: string[];
   /** How long each reply took, in milliseconds, in order. */
   readonly times: number[];
-  /** Messages of the bad clients, and the longest that one of their replies took. */
+  /** Messages of the bad clients, and the time of their slowest reply. */
   bad: number;
   badMs: number;
 }
@@ -187,7 +187,7 @@ async function badClient(
       await ask(client, packet("M", `<${kind}@example.com>\0`), took);
       result.bad += 1;
       await client.send(ABORT);
-      // One that is refused at once asks no more than ten times a second.
+      // A client that is refused at once tries no more than ten times a second.
       await Bun.sleep(100);
       if (!reconnects) continue;
       await client.send(QUIT);
@@ -263,12 +263,12 @@ async function main(): Promise<number> {
   return isRight ? 0 : 1;
 }
 
-/** What is promised of a siege, see docs/failures.md. */
+/** The promises for a siege (docs/failures.md). */
 export function isSound({ closed, fallback, own, times, wrong }: SiegeResult): boolean {
   return closed === 0 && wrong.length === 0 && own >= fallback && (times.at(-1) ?? 0) <= LATEST_MS;
 }
 
-/** The number of descriptors once it is what it was, or after a minute. */
+/** The number of descriptors once it is as before, or after a minute. */
 async function settledDescriptors(server: Pmilter, before: number): Promise<number> {
   for (let second = 0; second < 60 && descriptorsOf(server) > before; second++) await Bun.sleep(1000);
   return descriptorsOf(server);

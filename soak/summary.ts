@@ -1,4 +1,4 @@
-/** What a run came to, as data and in words. Pure. */
+/** The result of a run, as data and in words. Pure. */
 import { type Account, type Comparison, type Example, PROBLEM_KINDS, type ProblemKind } from "./account.ts";
 import type { SoakArguments } from "./args.ts";
 import type { Memory, Sample } from "./resources.ts";
@@ -9,7 +9,7 @@ export interface Summary {
   readonly seconds: number;
   readonly problems: Readonly<Record<ProblemKind, number>>;
   readonly examples: readonly Example[];
-  /** What was done and seen, by name. */
+  /** Counts of actions and replies, by name. */
   readonly tally: Readonly<Record<string, number>>;
   readonly worst: Account["worst"];
   readonly incidents: number;

@@ -1,4 +1,4 @@
-/** What the connections of a run do, one after the other: which roles, in what proportion, and how fast. */
+/** The connections of a run: their roles, in which proportion, and how fast they follow each other. */
 import type { SoakArguments } from "./args.ts";
 import { type Fault, faultsOf, includesHandlers, includesWorkers } from "./faults.ts";
 import { planSession, type Role } from "./plan.ts";

@@ -1,6 +1,6 @@
 /**
- * The socket below a `MilterClient` of the soak: keeps the last of what went over it, sends what one turn of the event
- * loop writes in one piece as mail servers do, and goes away after a number of bytes if it is told to.
+ * The socket below a `MilterClient` of the soak. It keeps the last packets, sends all writes of a turn of the event loop in
+ * a single write as mail servers do, and closes after a given number of bytes if asked to.
  */
 import { COMMAND, nameOf, REPLY } from "../src/protocol/constants.ts";
 import { EMPTY, excerpt } from "../src/protocol/bytes.ts";
@@ -8,12 +8,12 @@ import type { Transport } from "../src/testing/index.ts";
 
 export type Target = { readonly unix: string } | { readonly hostname: string; readonly port: number };
 
-/** Packets of a conversation that are kept to be shown, the first and the last ones of it. */
+/** Packets of a conversation that are kept to be shown: so many first and last packets. */
 const KEPT_FIRST = 12;
 const KEPT_LAST = 60;
 const SHOWN_BYTES = 40;
 
-/** A packet as it is kept: it is written out only if somebody has to see it. */
+/** A packet as it is kept: it is formatted only if it is shown. */
 interface Noted {
   readonly at: number;
   readonly direction: ">" | "<";

@@ -31,7 +31,7 @@ export class Versions {
   }
 
   /**
-   * What is wrong with the versions that a message was stamped with; null if nothing is.
+   * The fault in the versions that a message was stamped with, null if there is none.
    * @param last the version of the session's message before, 0 if there was none
    * @param oldest the newest version that the session must have by now
    */

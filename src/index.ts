@@ -23,4 +23,5 @@ export type {
   Tls,
 } from "./handler/types.ts";
 export type { Client } from "./protocol/client.ts";
-export type { Phase, VerdictKind, VerdictOf } from "./protocol/phases.ts";
+export type { Phase, VerdictOf } from "./protocol/phases.ts";
+export type { VerdictKind } from "./protocol/verdicts.ts";

@@ -1,6 +1,6 @@
 /**
- * Memory that the process and the thread hold. Asking the system opens a file, which fails while no descriptor is left: then
- * the last answer is given again, since a caller should not fail for that.
+ * How much memory is held. Bun 1.4.5 opens a file to find out, so a process without a descriptor left gets an exception
+ * (docs/bun.md, "Threads"). Then the last figure stands: no caller should fail for that.
  */
 
 let lastResident = 0;

@@ -1,6 +1,6 @@
 /**
- * The microbenchmarks of the working tree on the code of two trees. They know the internals that they measure, so one may not
- * run on the other tree's: then each tree runs its own of that name, and the comparison says so.
+ * The microbenchmarks of the working tree on the code of two trees. They know the internals that they measure, so one may
+ * not run on the other tree's: then each tree runs its own of that name, and the comparison says so.
  */
 import { existsSync } from "node:fs";
 import { cp } from "node:fs/promises";
@@ -17,8 +17,8 @@ const BORROWED = "bench-of-the-working-tree";
 type Key = keyof typeof FIGURES;
 
 /**
- * What is compared, and which run of a file gives it. Of times the lower quartile: what else runs only ever adds to them.
- * Bytes come from resident memory, which grows by pages: what differs by some tens of bytes a unit is noise.
+ * The compared figures, and the run of a file that gives each. For times the lower quartile counts: other programs only ever
+ * add to a time. Bytes come from resident memory, which grows by pages: some tens of bytes a unit are noise.
  */
 const FIGURES = {
   nsP25: { unit: "ns", kind: "speed", resolution: 0, mode: ({ isQuick }: Plan): Mode => (isQuick ? "quick" : "time") },
@@ -52,7 +52,7 @@ export async function compareMicro(plan: Plan, root: string): Promise<Compared> 
   return { figures, notes };
 }
 
-/** Finds out what runs on the other tree: ours, else its own, else nothing. */
+/** Finds out which file runs on the other tree: ours, else its own, else none. */
 async function pairUp(plan: Plan, root: string): Promise<{ pairs: readonly Pair[]; notes: string[] }> {
   const pairs: Pair[] = [];
   const notes: string[] = [];

@@ -4,13 +4,13 @@ import { BenchUsageError } from "../args.ts";
 import { ROOT } from "../support/machine.ts";
 
 export interface Revision extends AsyncDisposable {
-  /** As it was asked for, and what that is. */
+  /** The revision as the user named it, and as it is. */
   readonly name: string;
   readonly root: string;
 }
 
 /**
- * @param repository by default this one
+ * @param repository by default that of this file
  * @throws BenchUsageError if there is no such revision here
  */
 export async function checkOut(name: string, signal: AbortSignal, repository = ROOT): Promise<Revision> {

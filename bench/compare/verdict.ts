@@ -6,7 +6,7 @@ import { type Spread, spreadOf } from "../support/stats.ts";
 
 /** The chance, over all figures of a comparison together, that a verdict is given where nothing differs. */
 const ALPHA = 0.05;
-/** A smaller difference is none, however sure: one process may have its code or memory in a luckier place. */
+/** A smaller difference does not count, however sure: a process may have its code or memory in a better place by chance. */
 const LEAST_DIFFERENCE = 0.01;
 
 export interface Figure {
@@ -16,7 +16,7 @@ export interface Figure {
   readonly better: "less" | "more";
   /** A smaller difference than this is none: the measurement does not see it. */
   readonly resolution: number;
-  /** One a round, in the same order. */
+  /** A value for each round, in the same order. */
   readonly here: readonly number[];
   readonly there: readonly number[];
 }
@@ -33,10 +33,10 @@ export interface Judged {
   readonly isWorse: boolean;
 }
 
-/** What a suite measured of both. */
+/** The measurements of a suite, for both trees. */
 export interface Compared {
   readonly figures: readonly Figure[];
-  /** What could not be compared, a line each. */
+  /** Things that could not be compared, a line each. */
   readonly notes: readonly string[];
 }
 
@@ -71,8 +71,8 @@ export function roundsNeeded(figures: number): number {
 }
 
 /**
- * The two-sided p value of Wilcoxon's signed-rank test, exact: of all ways to give the ranks a sign, the share that is as
- * lopsided as this one. Differences of 0 are left out, equal ones share their mean rank.
+ * The two-sided p value of Wilcoxon's signed-rank test, exact: of all ways to give the ranks a sign, the share that is at
+ * least as lopsided. Differences of 0 are left out, equal differences share their mean rank.
  */
 export function signedRankP(differences: readonly number[]): number {
   const values = differences.filter((value) => value !== 0);

@@ -1,4 +1,4 @@
-/** The servers of two trees under the load and with the handlers of this one. */
+/** The servers of two trees, under the load and with the handlers of the working tree. */
 import { join } from "node:path";
 import { ROOT } from "../support/machine.ts";
 import { startReal } from "../support/servers.ts";

@@ -1,6 +1,6 @@
 /**
- * How work spreads over the workers, what the main thread does for each message and each connection, and what a second
- * core brings: by thread, from /proc/PID/task.
+ * How work spreads over the workers, the cost of the main thread for each message and connection, and the gain of a second
+ * core: by thread, from /proc/PID/task.
  */
 import { availableParallelism } from "node:os";
 import { askServer } from "../../src/server/control/control.ts";
@@ -100,7 +100,7 @@ interface Split {
   readonly others: number;
 }
 
-/** What each kind of thread spends on a message, and on a connection. */
+/** Processor time of each kind of thread for a message, and for a connection. */
 async function measureThreads(plan: Plan): Promise<SuiteResult> {
   const commands = new Set<string>();
   const results = await interleave(plan, KINDS, async ({ name, load }, round) => {
@@ -136,7 +136,7 @@ async function measureThreads(plan: Plan): Promise<SuiteResult> {
   };
 }
 
-/** One worker on a core, and two on a core each. */
+/** A worker on a core, and two workers on a core each. */
 async function measureScaling(plan: Plan): Promise<SuiteResult> {
   const cores = availableParallelism();
   const reason = cores < 2 ? "there is one core" : whyNotPinned();
@@ -148,11 +148,11 @@ async function measureScaling(plan: Plan): Promise<SuiteResult> {
     await using server = await startReal({ handlers: "ten", workers, signal: plan.signal });
     commands.add(server.command);
     const generatorsPlan = isApart ? { ...plan, generators: Math.min(plan.generators, apart.length) } : plan;
-    // As much for each worker: one that has less to do sleeps more often, and to be woken costs as well.
+    // The same load for each worker: a worker with less to do sleeps more often, and waking costs as well.
     const load = { ...LONG_MAIL, connections: workers * LONG_MAIL.connections };
     await using generators = await startGenerators(generatorsPlan, server, load);
     const { children } = generators;
-    // Where there is no core for the generator it keeps off the first, as long as one worker has that for itself.
+    // Without a core of its own the generator stays off the first core while a single worker runs there.
     if (isApart || workers === 1) {
       for (const [index, { pid }] of children.entries()) pin(pid, apart[index % apart.length]!, true);
     }
@@ -190,7 +190,7 @@ function scalingTable(isApart: boolean, results: ReadonlyMap<1 | 2, readonly Sca
     formatSpread(spreadOf(of(workers, "workerMicros"))),
     formatSpread(spreadOf(of(workers, "generatorShare"))),
   ];
-  // Two workers that spend as much on a message as one does are twice as fast, if they get their cores.
+  // Two workers with the cost for a message of a single worker are twice as fast, if they get their cores.
   const twice = ratioOf(of(1, "workerMicros"), of(2, "workerMicros"));
   const byCpu: Spread = { ...twice, median: 2 * twice.median, min: 2 * twice.min, max: 2 * twice.max };
   return {

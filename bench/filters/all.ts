@@ -1,4 +1,4 @@
-/** The ten of them as one filter: what a chain is made of. */
+/** The ten handlers as a single filter, as in a chain. */
 import { defineFilter } from "pmilter";
 import body from "../handlers/body.ts";
 import close from "../handlers/close.ts";

@@ -1,4 +1,4 @@
-/** connect: reads what `handlers/connect.ts` prints, and prints nothing. */
+/** connect: reads the values that `handlers/connect.ts` prints, and prints nothing. */
 import type { Session } from "pmilter";
 import { keep } from "./keep.ts";
 

@@ -1,4 +1,4 @@
-/** envfrom: reads what `handlers/mail_from.ts` prints, and prints nothing. */
+/** envfrom: reads the values that `handlers/mail_from.ts` prints, and prints nothing. */
 import { reject, type Session } from "pmilter";
 import { keep } from "./keep.ts";
 

@@ -1,4 +1,4 @@
-/** envrcpt: reads what `handlers/rcpt_to.ts` prints, and prints nothing. */
+/** envrcpt: reads the values that `handlers/rcpt_to.ts` prints, and prints nothing. */
 import type { Session } from "pmilter";
 import { keep } from "./keep.ts";
 

@@ -1,4 +1,4 @@
-/** eom: reads what `handlers/eom.ts` prints, prints nothing, and adds the same header. */
+/** eom: reads the values that `handlers/eom.ts` prints, prints nothing, and adds the same header. */
 import type { Session } from "pmilter";
 import { keep, keepNumber } from "./keep.ts";
 

@@ -1,4 +1,4 @@
-/** header: reads what `handlers/header.ts` prints, and prints nothing. */
+/** header: reads the values that `handlers/header.ts` prints, and prints nothing. */
 import type { Session } from "pmilter";
 import { keep } from "./keep.ts";
 

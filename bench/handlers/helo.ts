@@ -1,4 +1,4 @@
-/** helo: reads what `handlers/helo.ts` prints, and prints nothing. */
+/** helo: reads the values that `handlers/helo.ts` prints, and prints nothing. */
 import type { Session } from "pmilter";
 import { keep } from "./keep.ts";
 

@@ -1,4 +1,4 @@
-/** Where the quiet handlers put what they read, so that no compiler can leave the reading away. */
+/** Takes the values that the quiet handlers read, so that no compiler can leave the reading away. */
 let kept = 0;
 
 export function keep(...values: readonly string[]): void {
@@ -9,7 +9,7 @@ export function keepNumber(value: number): void {
   kept = (kept + value) | 0;
 }
 
-/** What has been kept so far. */
+/** The values so far. */
 export function total(): number {
   return kept;
 }

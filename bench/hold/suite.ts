@@ -1,5 +1,5 @@
 /**
- * What it costs that a connection can outlive its worker, and that each worker has its share (docs/design.md), against
+ * The cost of connections that can outlive their worker, and of an even share for each worker (docs/design.md), against
  * workers that only accept from a shared listening socket.
  */
 import { type RunningServer, type ServerOptions, startReal, startShared } from "../support/servers.ts";

@@ -1,4 +1,4 @@
-/** What those who wait for a reply notice of a reload: reply times at half of what the server can, with and without one. */
+/** The effect of a reload on replies: reply times at half of the server's full load, with and without a reload. */
 import { askServer } from "../../src/server/control/control.ts";
 import { RELOAD_AGAIN_MS } from "../../src/server/policy.ts";
 import { startReal } from "../support/servers.ts";
@@ -6,10 +6,13 @@ import { formatNumber, formatSpread, ratioOf, type Spread, spreadOf } from "../s
 import type { Plan, SuiteResult } from "../support/suite.ts";
 import { type Load, measureGenerators, measureLoad, type Measurement, startGenerators } from "../wire/load.ts";
 
-/** The reload is asked for in the middle of a second that is measured, and others follow until one that it is over in. */
+/** The reload is asked for in the middle of a measured second; further seconds follow until the reload is over. */
 const SECOND_MS = 1000;
 const BEFORE_MS = 300;
-/** Before a second that nothing disturbs: what a reload leaves behind is over, and another one is none of those again and again. */
+/**
+ * Before a second that nothing disturbs: what a reload leaves behind is over, and another one is none of those again and
+ * again.
+ */
 const REST_MS = RELOAD_AGAIN_MS;
 const PAIRS = 4;
 const QUICK_PAIRS = 1;

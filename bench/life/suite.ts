@@ -1,4 +1,4 @@
-/** How long pmilter's start takes, and what a reload costs those who wait for a reply. */
+/** The time of pmilter's start, and the effect of a reload on replies. */
 import type { Plan, SuiteResult } from "../support/suite.ts";
 import { measureReload } from "./reload.ts";
 import { measureStart } from "./start.ts";

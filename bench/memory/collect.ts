@@ -1,4 +1,4 @@
-/** Has the whole body at the end: what the others are to be compared with. */
+/** Has the whole body at the end: the base for comparison. */
 import { defineFilter } from "pmilter";
 
 export default defineFilter({

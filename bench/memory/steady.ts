@@ -10,7 +10,7 @@ const QUICK_MESSAGES = 10_000;
 const POINTS = 10;
 /** So long is counted at a time. */
 const STEP_MS = 250;
-/** Growth is what the last three points have more than these three: the first points still fill the heap. */
+/** Growth is the last three points less these three: the first points still fill the heap. */
 const EARLY = [2, 3, 4];
 const LATE = [8, 9, 10];
 

@@ -1,4 +1,4 @@
-/** What pmilter holds in memory: for connections that rest, for a large message, and after many messages. */
+/** The memory of pmilter: for connections that rest, for a large message, and after many messages. */
 import type { Plan, SuiteResult } from "../support/suite.ts";
 import { measureIdle } from "./idle.ts";
 import { measureLarge } from "./large.ts";

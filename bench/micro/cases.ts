@@ -1,21 +1,21 @@
-/** What a microbenchmark is, and how its process runs it: `mitata` for the time, a run without collector for memory. */
+/** The form of a microbenchmark, and how its process runs it: `mitata` for the time, a run without collector for memory. */
 import { measure } from "mitata";
 import { onParentGone, tellParent } from "../support/child.ts";
 import { residentBytes } from "../support/process.ts";
 
 export interface Case {
   readonly name: string;
-  /** What one call of `run` does so many of, for figures by packet or message. */
+  /** The number of packets or messages in a call of `run`, for figures by packet or message. */
   readonly unit: string;
   readonly count: number;
   run(): void;
 }
 
-/** How a process of microbenchmarks is told what to do: its arguments. */
+/** The arguments of a process of microbenchmarks. */
 export const MODES = ["time", "quick", "memory"] as const;
 export type Mode = (typeof MODES)[number];
 
-/** Switches JavaScriptCore's collector off: what is allocated then stays, and can be counted. */
+/** Switches JavaScriptCore's collector off: allocated memory then stays, and can be counted. */
 export const NO_COLLECTOR = { BUN_JSC_useGC: "0" } as const;
 
 export interface CaseResult {
@@ -31,11 +31,13 @@ export interface CaseResult {
 
 const MIN_CPU_NS = { time: 600e6, quick: 60e6 } as const;
 /**
- * Calls that mitata measures together where one is short. A call of ours takes microseconds, so few are enough for the
- * clock; of its own it takes 4096, which at 12 samples is seconds.
+ * Calls that mitata measures together where a call is short. Our calls take microseconds, so a few are enough for the clock;
+ * mitata's default of 4096 would take seconds at 12 samples.
  */
 const BATCH_CALLS = 64;
-/** Units before anything is counted: code that is not compiled yet and buffers that are reused are not what is looked for. */
+/**
+ * Units before anything is counted: code that is not compiled yet and buffers that are reused are not what is looked for.
+ */
 const WARM_UNITS = 20_000;
 const COUNTED_UNITS = 40_000;
 

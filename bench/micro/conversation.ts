@@ -1,6 +1,6 @@
 /**
- * Session and conversation in memory: one whole message from MAIL to the end, twelve headers, 2 KB body, macros, in
- * the pieces in which a Postfix writes it. A process of its own, see `cases.ts`.
+ * Session and conversation in memory: a whole message from MAIL to the end, twelve headers, 2 KB body, macros, in the
+ * pieces in which a Postfix writes it. A process of its own, see `cases.ts`.
  */
 import { type Case, runCases } from "./cases.ts";
 import { messagePlayer } from "./message-player.ts";

@@ -5,7 +5,7 @@ import { type Case, runCases } from "./cases.ts";
 import { payloadsOf } from "./sample.ts";
 
 const LIMIT = 64 * 1024;
-/** Lookups of one call: one alone is a few nanoseconds. */
+/** Lookups in a call: a single lookup takes a few nanoseconds. */
 const LOOKUPS = 64;
 
 const packets = payloadsOf(COMMAND.MACRO);

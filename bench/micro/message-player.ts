@@ -1,4 +1,6 @@
-/** Plays messages through a conversation in memory, as a Postfix writes them: one connection, one message after the other. */
+/**
+ * Plays messages through a conversation in memory, as a Postfix writes them: one connection, one message after the other.
+ */
 import { Conversation } from "../../src/handler/conversation.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
 import { type Exchange, OPTNEG } from "../support/traffic.ts";

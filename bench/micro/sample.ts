@@ -31,7 +31,7 @@ export function mailTraffic(handlers: keyof typeof chains): Traffic {
   return trafficFor(writer.copy());
 }
 
-/** The payloads of all packets of that code in what a Postfix writes for one session with one message. */
+/** The payloads of all packets of that code that a Postfix writes for a session with a single message. */
 export function payloadsOf(code: number): readonly Uint8Array[] {
   const { start, first } = mailTraffic("ten");
   const framer = new Framer(MAX_PACKET_BYTES);

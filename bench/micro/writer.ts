@@ -2,7 +2,7 @@
 import { encodeReplyCode, PLAIN_REPLIES, ReplyWriter } from "../../src/protocol/encode.ts";
 import { type Case, runCases } from "./cases.ts";
 
-/** Replies that one read may collect before they leave. */
+/** Replies that a read may collect before they leave. */
 const REPLIES = 64;
 
 const writer = new ReplyWriter(64 * 1024);

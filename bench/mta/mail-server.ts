@@ -1,4 +1,4 @@
-/** A private Postfix that takes mail without a filter on one port, and on another with a filter that can be exchanged. */
+/** A private Postfix with two ports: mail passes without a filter, or with a filter that can be exchanged. */
 import { chmod, readdir, rm, statfs, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { type Postfix, startPostfix } from "../../test/support/postfix.ts";
@@ -13,7 +13,7 @@ export interface Place {
 
 export const DISK: Place = { name: "disk", below: null };
 
-/** What the messages that are under way may fill. */
+/** Room for the messages that are under way. */
 const QUEUE_BYTES = 256 * 2 ** 20;
 const TMPFS_MAGIC = 0x0102_1994;
 
@@ -33,7 +33,7 @@ export async function memoryPlace(folder = "/dev/shm"): Promise<Place | string> 
 export class MailServer implements AsyncDisposable {
   /** The port without a filter. */
   readonly port: number;
-  /** The one with a filter: see {@link filterBy}. */
+  /** The port with a filter: see {@link filterBy}. */
   readonly filteredPort: number;
   readonly #postfix: Postfix;
   readonly #link: string;
@@ -60,7 +60,7 @@ export class MailServer implements AsyncDisposable {
     return new MailServer(postfix, link, stack.move());
   }
 
-  /** From now on the filter is whoever listens there; a Postfix that does not reach it refuses mail. */
+  /** From now on the filter is the program that listens there; if Postfix does not reach it, it refuses mail. */
   async filterBy(socket: string): Promise<void> {
     await chmod(socket, 0o666);
     await rm(this.#link, { force: true });
@@ -72,7 +72,7 @@ export class MailServer implements AsyncDisposable {
     return (await this.#postfix.log()).match(/\/smtpd\[\d+\]: \w+: client=/g)?.length ?? 0;
   }
 
-  /** What it has logged as going wrong. */
+  /** Problems in its log. */
   async complaints(): Promise<string> {
     return (await this.#postfix.log())
       .split("\n")
@@ -80,7 +80,7 @@ export class MailServer implements AsyncDisposable {
       .join("\n");
   }
 
-  /** Waits until everything is delivered, so that no measurement works off what the one before left. */
+  /** Waits until everything is delivered, so that no measurement includes work of the measurement before. */
   async emptied(): Promise<void> {
     const queues = ["incoming", "active", "deferred"].map((name) => join(this.#postfix.dir, "spool", name));
     await waitFor(

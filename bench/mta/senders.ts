@@ -1,4 +1,6 @@
-/** The programs that send the mail: smtp-source, which comes with Postfix, and postal, which the original was measured with. */
+/**
+ * The programs that send the mail: smtp-source, which comes with Postfix, and postal, which the original was measured with.
+ */
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { outsideTool } from "../../test/support/available.ts";
@@ -20,7 +22,7 @@ export interface Sending {
 
 export interface Sender {
   readonly name: string;
-  /** As one would type it. */
+  /** The command line as a user would type it. */
   readonly command: string;
   /**
    * Sends mail for about so long.
@@ -40,7 +42,7 @@ export function smtpSourceOf(sessions: number): Sender {
     name: `smtp-source, ${sessions} ${sessions === 1 ? "session" : "sessions"}`,
     command: ["smtp-source", ...args, "-m COUNT 127.0.0.1:PORT"].join(" "),
     async send(mail, port, ms, signal) {
-      // All measurements send as many as the first one found: it is told a number, not a time.
+      // All measurements send as many messages as the first sent: the sender takes a number, not a time.
       const messages = rate === 0 ? FIRST_MESSAGES : Math.ceil((rate * ms) / 1000);
       const began = performance.now();
       const child = Bun.spawn([smtpSource.path, ...args, "-m", String(messages), `127.0.0.1:${port}`], {
@@ -60,7 +62,7 @@ export function smtpSourceOf(sessions: number): Sender {
 /** Of messages that postal sends before they are counted. */
 const POSTAL_WARM_MS = 500;
 
-/** One thread, one session after the other, as in the original's README. */
+/** A single thread, session after session, as in the original's README. */
 export const postalSender: Sender = {
   name: "postal, 1 thread",
   command: "postal -t 1 -r 10000 -m 1 -M 1 -f SENDERS [127.0.0.1]PORT RECIPIENTS",

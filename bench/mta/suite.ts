@@ -1,6 +1,6 @@
 /**
- * The figure that counts: a private Postfix that takes mail and throws it away, without a filter and with one. What
- * Postfix itself costs is most of it, so the ratio to no filter is what to look at.
+ * The figure that counts: a private Postfix that takes mail and throws it away, with and without a filter. Most of the cost
+ * is Postfix's own, so the ratio to the run without a filter matters.
  */
 import { postfixTool } from "../../test/support/postfix.ts";
 import { tempDir } from "../../test/support/temp.ts";
@@ -19,10 +19,10 @@ import { BARE_EOM, BARE_TEN, EOM_ONLY, peerVariant, TEN, type Variant, warmUpOf 
 import { DISK, MailServer, memoryPlace, type Place } from "./mail-server.ts";
 import { BODY_BYTES, postal, postalSender, type Sender, smtpSource, smtpSourceOf } from "./senders.ts";
 
-/** What Postfix has for a filter; null: none. */
+/** The filter of Postfix, null for none. */
 type Filter = Variant | null;
 
-/** One table: mail from one sender, a queue in one place. */
+/** A table: the mail of a sender, with a queue in a place. */
 interface Scene {
   readonly sender: Sender;
   readonly place: Place;
@@ -35,12 +35,12 @@ interface Scene {
 interface Measurement {
   readonly messages: number;
   readonly perSecond: number;
-  /** Processor time of the filter for a message, in microseconds; 0 without one. */
+  /** Processor time of the filter for a message, in microseconds; 0 without a filter. */
   readonly cpuMicros: number;
 }
 
 const SESSIONS = [1, 10, 50];
-/** The one that all variants are compared with. */
+/** The variant that all variants are compared with. */
 const FULL_SESSIONS = 10;
 /** The other tables take fewer and shorter rounds, so that all of them fit into minutes. */
 const MOST_ROUNDS = 2;
@@ -121,7 +121,7 @@ export async function runMta(plan: Plan): Promise<SuiteResult> {
   };
 }
 
-/** What a scene has measured. */
+/** The measurements of a scene. */
 class Figures {
   readonly #results: ReadonlyMap<Filter, readonly Measurement[]>;
 
@@ -182,8 +182,8 @@ async function measureScene(
 }
 
 /**
- * A server that runs for days has its code compiled; Postfix would take minutes to bring a fresh one there. As from Postfix,
- * each message has a connection of its own.
+ * A server that runs for days has its code compiled; Postfix would take minutes to bring a fresh server there. As from
+ * Postfix, each message has a connection of its own.
  */
 async function warmUp(plan: Plan, filter: Variant, server: RunningServer): Promise<void> {
   await using _ = await startGenerators({ ...plan, ...warmUpOf(plan, filter, PEER_WARM_MS) }, server, {
@@ -235,7 +235,7 @@ function targetsOf(scene: Scene, figures: Figures): readonly Target[] {
     return spreadOf(ten.all.map((value, round) => value - ratio.all[round]!));
   };
   const note = titleOf(scene);
-  // Whoever answers everything: the peers, and their limit.
+  // Programs that answer everything: the peers, and their limit.
   const rivals = scene.filters.flatMap((filter) =>
     filter === null || filter.role === "pmilter" || filter === BARE_TEN || filter === BARE_EOM ? [] : [filter],
   );

@@ -3,7 +3,7 @@ import type { CustomSeriesOption, EChartsOption, SeriesOption } from "echarts";
 import type { Plot } from "../support/plot.ts";
 import { formatNumber, type Spread } from "../support/stats.ts";
 
-/** Okabe and Ito's colours: told apart by those who see few. */
+/** Okabe and Ito's colours, which colour-blind people can tell apart. */
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#8a6d00"];
 const WIDTH = 760;
 const BARS_HEAD = 110;

@@ -1,4 +1,4 @@
-/** The results page: what a run has measured, as Markdown with its plots beside it. Made of the suites' results alone. */
+/** The results page: the measurements of a run as Markdown, with its plots beside it. Made of the suites' results alone. */
 import { mkdir, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { SuiteName } from "../args.ts";

@@ -1,7 +1,7 @@
 /*
- * The limit of answering everything: one C process, one thread, an epoll loop that frames packets and answers each
- * command, CONTINUE to everything and one added header at the end of a message. It asks for every event and switches
- * no reply off. It reads nothing of what it is sent, and is no filter.
+ * The limit of answering everything: a C process with a single thread, whose epoll loop frames packets and answers each
+ * command: CONTINUE to everything and an added header at the end of a message. It asks for every event and switches
+ * no reply off. It reads no payload, and is no filter.
  *
  * Argument: the socket's path.
  */
@@ -123,7 +123,7 @@ int main(int count, char **arguments)
 		return 2;
 	}
 	strcpy(address.sun_path, arguments[1]);
-	/* Whoever is gone meanwhile is seen by the write that fails. */
+	/* If the peer is gone meanwhile, the write fails and shows it. */
 	signal(SIGPIPE, SIG_IGN);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, 512) < 0)

@@ -1,7 +1,7 @@
 /**
- * The limit: one Bun process, one thread, that frames packets and answers as a given negotiation demands, CONTINUE to
- * everything and one added header at the end of a message. It reads nothing of what it is sent. One file on purpose,
- * without a line of the server's code.
+ * The limit: a Bun process with a single thread that frames packets and replies as a given negotiation demands: CONTINUE to
+ * everything and an added header at the end of a message. It reads no payload. A single file on purpose, without a line of
+ * the server's code.
  *
  * Arguments: the socket's path, and the OPTNEG answer to give, a whole packet in hex.
  */
@@ -40,7 +40,7 @@ const QUIT = 0x51;
 
 const out = Buffer.alloc(256 * 1024);
 
-// Whoever waits for the path finds a socket that listens: between binding and listening it would refuse.
+// The path appears once the socket listens: between binding and listening it would refuse connections.
 const temporary = `${path}.new`;
 Bun.listen<{ rest: Buffer | null }>({
   unix: temporary,

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/time.h>
 
-/* One a thread, so that what is read is used and no cache line is fought over. */
+/* One for each thread, so that values are used and threads share no cache line. */
 static __thread volatile size_t kept;
 
 static void keep(const char *value)

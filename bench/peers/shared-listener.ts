@@ -1,5 +1,5 @@
 /**
- * What the server would be if its workers only accepted from one shared listening socket: no second descriptor of a
+ * The server as it would be if its workers only accepted from a shared listening socket: no second descriptor of a
  * connection, no even share, no way to outlive a worker. The workers run the same chain through the same
  * `src/worker/connection.ts`. For `bun run bench hold` only: nothing here is fit for use.
  *
@@ -17,7 +17,7 @@ import { Connection, type ConnectionHome } from "../../src/worker/connection.ts"
 import { loadChain } from "../../src/load/loader.ts";
 import { HANDLER_SETS, type HandlerSet, handlerConfig } from "../support/servers.ts";
 
-/** Room for connections, a worker: the kernel may give all of them to one. */
+/** Room for connections in each worker: the kernel may give all of them to a single worker. */
 const SLOTS = 10_000;
 const WRITER_BYTES = 64 * 1024;
 
@@ -35,7 +35,7 @@ declare const self: {
   onmessage: (event: { readonly data: Assignment }) => void;
 };
 
-/** What the types of Bun 1.4.5 leave out. */
+/** The types of Bun 1.4.5 lack it (docs/bun.md, "Types"). */
 type ByDescriptor = (options: { fd: number; socket: object }) => { readonly fd: number; stop(): void };
 const listenOn = Bun.listen as unknown as ByDescriptor;
 

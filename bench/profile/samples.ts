@@ -1,4 +1,4 @@
-/** What the samples of `perf script` say of where the processor's time goes. Pure. */
+/** Where the processor's time goes, from the samples of `perf script`. Pure. */
 
 /** Where a sample was taken, as tables name it. */
 export const PLACES = [

@@ -1,4 +1,4 @@
-/** Where the processor's time of one worker goes while it is busy, by Debian's `perf` (package linux-perf). */
+/** Where the processor's time of a worker goes while it is busy, by Debian's `perf` (package linux-perf). */
 import { join } from "node:path";
 import { tempDir } from "../../test/support/temp.ts";
 import { type HandlerSet, type RunningServer, startBare, startReal } from "../support/servers.ts";
@@ -20,7 +20,7 @@ const VARIANTS: readonly Variant[] = [
   { name: "eom only", start: REAL("eom") },
   { name: "bare loop, as for eom only", start: BARE("eom") },
 ];
-/** Samples a second: no divisor of what timers of the server go by. */
+/** Samples a second: no divisor of the rates of the server's timers. */
 const FREQUENCY = 1997;
 const MAX_ROUNDS = 2;
 

@@ -1,4 +1,4 @@
-/** What pmilter costs against size: each sweep lets one thing grow in geometric steps, and all others stay as in `wire`. */
+/** The cost of pmilter against size: in each sweep a single parameter grows in geometric steps, the rest is as in `wire`. */
 import { openFilesLimit, raiseOpenFilesLimit } from "../support/process.ts";
 import type { Plot } from "../support/plot.ts";
 import { type RealOptions, startReal } from "../support/servers.ts";
@@ -9,11 +9,11 @@ import { type MailShape, ORDINARY_MAIL } from "../support/traffic.ts";
 import { type Load, LONG, measureLoad, type Measurement } from "../wire/load.ts";
 
 interface Sweep {
-  /** What grows, in the plural and as one of it. */
+  /** The name of the parameter that grows, in the plural and the singular. */
   readonly name: string;
   readonly unit: string;
   readonly sizes: readonly number[];
-  /** What differs from ordinary mail to the ten handlers. */
+  /** The differences to ordinary mail to the ten handlers. */
   readonly load: (size: number) => Partial<Load>;
   readonly server?: (size: number) => Pick<RealOptions, "filters">;
 }
@@ -59,7 +59,7 @@ const MEASURE_MS = 800;
 /** More for each connection: thousands take turns, and each is to send some messages. */
 const MS_PER_CONNECTION = 0.4;
 
-/** A connection takes two descriptors of the server, and it has others to open. */
+/** A connection takes two descriptors of the server, and it has more to open. */
 const PER_CONNECTION = 2;
 const OTHER_DESCRIPTORS = 500;
 
@@ -133,7 +133,7 @@ function sweepTable({ name, unit }: Sweep, results: Results): Table {
   };
 }
 
-/** A message costs the same however many connections there are; what grows with them is memory. */
+/** A message costs the same however many connections there are; memory grows with them. */
 function connectionsTable(results: Results, allowed: number): Table {
   const base = [...results.values()][0]!.map(({ cpuMicros }) => cpuMicros);
   const memory = lineOf(results, ({ peakBytes }) => peakBytes / KIB);

@@ -13,7 +13,7 @@ const BODY_BYTES = 50 * 2 ** 20;
 /** As Postfix cuts a body. */
 const CHUNK = packet("B", Buffer.alloc(65_535, "x"));
 const CHUNKS = Math.ceil(BODY_BYTES / (CHUNK.length - 5));
-/** Leading space, SKIP, and content without replies: what the server takes of it is its own affair. */
+/** Offered: leading space, SKIP, and content without replies. The server decides which of these it uses. */
 const OFFER = packet("O", words(6, 0x1ff, 0x100000 | 0x400 | 0x80 | 0x40000 | 0x80000));
 
 const HANDLERS = { skips: "body() { return skip(); }", reads: "body() {}" } as const;
@@ -31,14 +31,14 @@ const VARIANTS: readonly Variant[] = [
   { name: "reads all, answered", handler: "reads", defersContent: false },
 ];
 
-/** Of one message. */
+/** Of a message. */
 interface Measurement {
   /** Of body, as packets. */
   readonly sentBytes: number;
   /** From the first chunk to the reply to the end of the message. */
   readonly ms: number;
   readonly cpuMs: number;
-  /** The most that the server held at once during all of them, over what it held before. */
+  /** The greatest memory of the server during all of them, less its memory before. */
   readonly grownBytes: number;
 }
 
@@ -88,7 +88,7 @@ async function measure({ handler, defersContent }: Variant, messages: number): P
   const { pid } = server.process;
   using client = await RawClient.connect(server.addresses[0]!);
   await client.ask(OFFER, CONNECT, HELO);
-  // The first one has the code compiled and the buffers made.
+  // The first message has the code compiled and the buffers made.
   await sendMessage(client);
   const before = residentBytes(pid);
   // The peak is counted from here on (proc(5)).

@@ -6,7 +6,7 @@ export interface ChildOptions {
   readonly signal: AbortSignal;
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
-  /** The tree that the file belongs to; default: this one. */
+  /** The tree that the file belongs to; default: the working tree. */
   readonly root?: string;
 }
 
@@ -18,7 +18,7 @@ const END_MS = 5000;
  */
 export class BenchChild<To, From> implements AsyncDisposable {
   readonly pid: number;
-  /** As one would type it. */
+  /** The command line as a user would type it. */
   readonly command: string;
   readonly #process: Bun.Subprocess;
   readonly #received: From[] = [];
@@ -74,7 +74,7 @@ export class BenchChild<To, From> implements AsyncDisposable {
 /** In a child: stays until the parent is done with it, or is gone, and then runs `stop`. */
 export function onParentGone(stop: () => void): void {
   process.on("disconnect", stop);
-  // Only someone who listens keeps the channel open, and with it the process.
+  // Only a listener keeps the channel open, and with it the process.
   process.on("message", () => {});
 }
 

@@ -1,16 +1,16 @@
 /** Waits until a server's code is compiled, as that of a server that runs for days is. Linux only. */
 import { threadsOf } from "./threads.ts";
 
-/** What Bun calls the threads that compile. */
+/** The names that Bun gives to threads that compile. */
 const COMPILER = "JITWorker";
 const LOOK_MS = 250;
-/** They rest when they have used less than this share of a core in so many looks, one after the other. */
+/** They rest when they have used less than this share of a core in so many looks in a row. */
 const RESTING_SHARE = 0.05;
 const RESTING_LOOKS = 4;
 
 /**
- * Settles when the compilers of a server under load have come to rest, or after `timeoutMs`: some go on for long with the little
- * that is left.
+ * Settles when the compilers of a server under load have come to rest, or after `timeoutMs`: some go on for long with the
+ * little that is left.
  */
 export async function compilersRest(pid: number, timeoutMs: number, signal: AbortSignal): Promise<void> {
   let before = compilerMicros(pid);
@@ -24,7 +24,7 @@ export async function compilersRest(pid: number, timeoutMs: number, signal: Abor
   }
 }
 
-/** Of those that run: one that has rested for long ends. */
+/** Processor time of the compiler threads that run: a thread that has rested for long ends. */
 function compilerMicros(pid: number): number {
   return threadsOf(pid)
     .filter(({ name }) => name === COMPILER)

@@ -1,4 +1,4 @@
-/** What a run was made on and with: without it, its figures mean nothing. */
+/** The machine and the programs of a run: without them, its figures mean nothing. */
 import { readFileSync } from "node:fs";
 import { availableParallelism, cpus, loadavg, release, totalmem } from "node:os";
 import { join } from "node:path";
@@ -52,7 +52,7 @@ function commit(): string {
 export function packageVersions(names: readonly string[]): readonly string[] {
   const dpkgQuery = Bun.which("dpkg-query");
   if (dpkgQuery === null || names.length === 0) return [];
-  // It ends with an error if one is not installed, and lists the others all the same.
+  // It ends with an error if a package is not installed, and lists the other packages all the same.
   const { stdout } = Bun.spawnSync([dpkgQuery, "-W", "-f", "${Package} ${Version}\n", ...names], { stderr: "ignore" });
   return stdout
     .toString()

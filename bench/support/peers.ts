@@ -1,5 +1,5 @@
 /**
- * The peers that are not ours: what each is made of, and whether this machine has it. It builds into a temporary
+ * The peers that are not ours: the parts of each, and whether this machine has them. It builds into a temporary
  * folder, installs nothing, and takes no network.
  */
 import { join, relative } from "node:path";
@@ -21,13 +21,13 @@ export interface Peer {
 
 export interface PeerSet {
   readonly peers: readonly Peer[];
-  /** Of the others, a line each: why not. */
+  /** For each peer that is not measured, a line with the reason. */
   readonly missing: readonly string[];
 }
 
 interface Recipe {
   readonly title: string;
-  /** What Debian calls what it needs. */
+  /** The Debian packages that it needs. */
   readonly packages: string;
   /** Takes long to build on some machines, so `--quick` leaves it out. */
   readonly isSlow?: boolean;
@@ -87,7 +87,7 @@ const RECIPES: Readonly<Record<PeerName, Recipe>> = {
   },
 };
 
-/** @param names which ones; null for all, in `--quick` without those that take long to build */
+/** @param names of peers; null for all, in `--quick` without those that take long to build */
 export async function preparePeers(
   names: readonly PeerName[] | null,
   isQuick: boolean,
@@ -106,7 +106,7 @@ export async function preparePeers(
       const { argv, command } = await make(folder, signal);
       const start = (signal: AbortSignal) =>
         startProgram({ name, argv, command, signal, ...(answersQuit !== undefined && { answersQuit }) });
-      // Once for nothing: one that does not start here is not there.
+      // Started once to try: a peer that does not start here counts as missing.
       await (await start(signal))[Symbol.asyncDispose]();
       peers.push({ name, title, isLimit, packages: packages.split(" "), start });
     } catch (error) {

@@ -1,9 +1,9 @@
-/** What a suite gives to be drawn on the results page. How it is drawn is `bench/page`'s. */
+/** The data of a plot on the results page. `bench/page` draws it. */
 import type { Spread } from "./stats.ts";
 
 export interface Series {
   readonly name: string;
-  /** One for each category of the plot; null where nothing was measured. */
+  /** A value for each category of the plot; null where nothing was measured. */
   readonly values: readonly (Spread | null)[];
 }
 
@@ -11,12 +11,12 @@ export interface Plot {
   /** Of its file, without the extension. */
   readonly name: string;
   readonly title: string;
-  /** Bars lie, one below the other, with their spread; lines go from category to category. */
+  /** Bars lie below each other, with their spread; lines go from category to category. */
   readonly kind: "bars" | "lines";
   readonly scale: "linear" | "log";
-  /** What the values are, at their axis. */
+  /** The label of the values' axis. */
   readonly unit: string;
-  /** What the categories are, at theirs; bars say it themselves. */
+  /** The label of the categories' axis; bars need none. */
   readonly axis?: string;
   readonly categories: readonly string[];
   readonly series: readonly Series[];

@@ -1,4 +1,4 @@
-/** What the kernel knows of a process and its children: processor time and memory, from /proc. Linux only. */
+/** Processor time and memory of a process and its children, from /proc. Linux only. */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 
 /** Ticks of utime and stime; 100 a second in every /proc, whatever the kernel's own clock (`USER_HZ`). */
@@ -6,7 +6,7 @@ const TICKS_PER_SECOND = 100;
 
 /**
  * User and system time of all threads of the process and of all it started, those that have ended included, since they
- * began: in microseconds. Of what runs it is exact, of what has ended in steps of 10 ms.
+ * began: in microseconds. It is exact for running threads, in steps of 10 ms for ended processes.
  */
 export function cpuMicros(pid: number): number {
   let micros = 0;
@@ -45,7 +45,7 @@ function threadsOf(pid: number): readonly string[] {
 export function peakBytes(pid: number): number {
   let bytes = 0;
   for (const member of familyOf(pid)) {
-    // One that has ended and was not waited for has no memory any more.
+    // A process that has ended and was not waited for has no memory any more.
     bytes += peakOf(member);
   }
   return bytes;

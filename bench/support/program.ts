@@ -7,7 +7,7 @@ const START_MS = 10_000;
 
 export interface ProgramOptions {
   readonly name: string;
-  /** As one would type it. */
+  /** The command line as a user would type it. */
   readonly command: string;
   /** The program and its arguments; the socket's path is added as the last. */
   readonly argv: readonly string[];
@@ -17,7 +17,7 @@ export interface ProgramOptions {
 
 /**
  * Starts the program in a process group of its own and waits until it takes connections.
- * @throws Error with what it wrote to standard error, if it does not come so far
+ * @throws Error with its standard error, if it does not get that far
  */
 export async function startProgram({
   name,
@@ -41,7 +41,7 @@ export async function startProgram({
     killGroup(child.pid);
     await child.exited;
     const text = (await errors).trim();
-    // One that runs has nothing to say that matters: some complain that the generator's connections ended.
+    // The output of a running program does not matter: some complain that the generator's connections ended.
     if (isReady && isEarly) process.stderr.write(`  ${name} ended early: ${text}\n`);
   });
   isReady = await waitFor(

@@ -8,7 +8,10 @@ import { BenchChild } from "./child.ts";
 import { ROOT } from "./machine.ts";
 import { OPTNEG } from "./traffic.ts";
 
-/** What a server runs: handlers of `bench/handlers`, the same in Ruby, the printing examples as shipped, or a filter of `bench/filters`. */
+/**
+ * The filters of a server: handlers of `bench/handlers`, the same in Ruby, the printing examples as shipped, or a filter of
+ * `bench/filters`.
+ */
 export const HANDLER_SETS = ["ten", "ruby", "eom", "examples", "collect", "empty"] as const;
 export type HandlerSet = (typeof HANDLER_SETS)[number];
 
@@ -39,13 +42,13 @@ export interface RunningServer extends AsyncDisposable {
   readonly socket: string;
   readonly pid: number;
   readonly command: string;
-  /** It sends a reply to QUIT, which nobody awaits: a mail server does not read it, and neither does the generator. */
+  /** It replies to QUIT, though no reply is due: a mail server does not read it, and neither does the generator. */
   readonly answersQuit?: boolean;
   /** The path of its control socket; undefined of a peer. */
   readonly control?: string;
 }
 
-/** The tables of pmilter.toml that name what a set consists of. */
+/** The tables of pmilter.toml for a set of handlers. */
 export function handlerConfig(handlers: HandlerSet): string {
   switch (handlers) {
     case "ten":
@@ -111,7 +114,7 @@ export async function startReal({
     // Beside the configuration, and not where this user's own server may have its socket.
     server: { workers, control: "pmilter.ctl" },
     config: config ?? (filters === undefined ? handlerConfig(handlers) : chainConfig(filters)),
-    // Millions of lines, and whoever read them would compete with the server.
+    // Millions of lines, and a reader would compete with the server.
     keepsPrints: false,
     ...(main !== undefined && { main }),
   });
@@ -170,7 +173,7 @@ async function answerOfReal(handlers: HandlerSet, signal: AbortSignal): Promise<
   return answer;
 }
 
-/** What whoever listens on a unix socket answers to OPTNEG. */
+/** The reply to OPTNEG of the program that listens on a unix socket. */
 export async function answerOf(path: string): Promise<Uint8Array> {
   const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
   let read = Buffer.alloc(0);

@@ -9,7 +9,7 @@ export interface Spread {
   readonly all: readonly number[];
 }
 
-/** @param values at least one */
+/** @param values not empty */
 export function spreadOf(values: readonly number[]): Spread {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
@@ -18,7 +18,7 @@ export function spreadOf(values: readonly number[]): Spread {
   return { median, min: sorted[0]!, max: sorted.at(-1)!, all: values };
 }
 
-/** The ratio round by round: what disturbs a round disturbs both sides of it. */
+/** The ratio round by round: a disturbance of a round concerns both sides. */
 export function ratioOf(values: readonly number[], base: readonly number[]): Spread {
   return spreadOf(values.map((value, round) => value / base[round]!));
 }
@@ -30,7 +30,7 @@ export interface Line {
 
 /**
  * The line that comes nearest to the points in proportion to their height: least squares of the relative error, so that
- * the small ones of a geometric series count like the large ones.
+ * small and large values of a geometric series count alike.
  * @param points at least two, with different x, each y above 0
  */
 export function lineThrough(points: readonly (readonly [x: number, y: number])[]): Line {

@@ -1,4 +1,4 @@
-/** What a suite of benchmarks gets and gives, and the order in which it measures. */
+/** The interface of a suite of benchmarks, and the order in which it measures. */
 import type { PeerName } from "../args.ts";
 import type { Plot } from "./plot.ts";
 import type { Table } from "./table.ts";
@@ -34,11 +34,11 @@ export interface Plan {
   readonly peers: readonly PeerName[] | null;
   /** Aborted when the run is interrupted: everything started ends. */
   readonly signal: AbortSignal;
-  /** One line of progress. */
+  /** A line of progress. */
   note(text: string): void;
 }
 
-/** All that is known of a suite when it has run: what is printed, the page, and the raw figures are made of this alone. */
+/** The result of a suite: the printed tables, the page and the raw figures are made of this alone. */
 export interface SuiteResult {
   readonly tables: readonly Table[];
   readonly plots?: readonly Plot[];
@@ -46,18 +46,18 @@ export interface SuiteResult {
   readonly targets?: readonly Target[];
   /** Every measurement, for `--json`. */
   readonly raw: unknown;
-  /** Command lines of what was measured. */
+  /** Command lines of the measured programs. */
   readonly commands: readonly string[];
-  /** Versions of what was measured beside pmilter, a line each. */
+  /** Versions of the measured programs besides pmilter, a line each. */
   readonly versions?: readonly string[];
   /** Why nothing was measured. */
   readonly skipped?: string;
 }
 
 /**
- * Measures every variant once a round, in turn, and each second round in the opposite order, so that what changes
- * slowly (temperature, other load) meets all of them alike.
- * @returns by variant, one result a round
+ * Measures every variant once a round, in turn, and each second round in the opposite order, so that slow
+ * changes (temperature, other load) concern all of them alike.
+ * @returns by variant, a result for each round
  */
 export async function interleave<V, R>(
   plan: Plan,

@@ -1,4 +1,4 @@
-/** Tables as text and in Markdown, the first column to the left and the others to the right. Pure. */
+/** Tables as text and in Markdown, the first column to the left and the rest to the right. Pure. */
 
 export interface Table {
   readonly title: string;

@@ -1,4 +1,4 @@
-/** What the project has set itself as a figure, and how a run stands to it. Pure. */
+/** A target of the project as a figure, and whether a run reaches it. Pure. */
 import { formatNumber, formatSpread, type Spread } from "./stats.ts";
 import type { Table } from "./table.ts";
 
@@ -9,7 +9,7 @@ export interface Target {
   readonly bound: Bound;
   /** Null: not measured in this run. */
   readonly figure: Spread | null;
-  /** What the figure is of, or why there is none. */
+  /** The subject of the figure, or why there is none. */
   readonly note?: string;
 }
 
@@ -36,7 +36,7 @@ export function judge({ figure, bound }: Target): Judgement {
   return holds(figure.median, bound) ? "reached" : "not reached";
 }
 
-/** True if not every round came to the same judgement: the noise is as large as what is missing, or left over. */
+/** True if not every round came to the same judgement: the noise is as large as the distance to the target. */
 export function isClose({ figure, bound }: Target): boolean {
   return figure !== null && new Set(figure.all.map((value) => holds(value, bound))).size > 1;
 }

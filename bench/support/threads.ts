@@ -6,16 +6,19 @@ export interface Thread {
   /** As the kernel has it: "Worker" for each of Bun's workers; of the main thread the program's. */
   readonly name: string;
   readonly isMain: boolean;
-  /** Processor time since it began, or since a look before, in microseconds; to the nanosecond, unlike that of /proc/PID/stat. */
+  /**
+   * Processor time since it began, or since a look before, in microseconds; to the nanosecond, unlike that of
+   * /proc/PID/stat.
+   */
   readonly cpuMicros: number;
 }
 
-/** What Bun calls the threads of its workers. */
+/** The name that Bun gives to the threads of its workers. */
 export const WORKER = "Worker";
 
 /**
  * In the order in which they were started.
- * @param since an earlier look: the processor time is what they have used since
+ * @param since an earlier look: the processor time counts from there
  */
 export function threadsOf(pid: number, since: readonly Thread[] = []): readonly Thread[] {
   const before = new Map(since.map((thread) => [thread.id, thread.cpuMicros]));

@@ -1,8 +1,8 @@
 /**
- * What a Postfix writes for a session, encoded once for what a filter negotiated, with the reply that each write waits
- * for. The macros and the judgement of the answer are those of the testing kit; the writes are Postfix's: commands
- * without a reply stay in its buffer until one with a reply is written, or until the session goes from smtpd to the
- * cleanup daemon before the headers.
+ * The writes of a Postfix for a session, encoded once for the options that a filter negotiated, with the reply that each
+ * write waits for. The macros and the judgement of the answer are those of the testing kit; the writes are Postfix's:
+ * commands without a reply stay in its buffer until a command with a reply is written, or until the session goes from smtpd
+ * to the cleanup daemon before the headers.
  */
 import { FAMILY, REPLY } from "../../src/protocol/constants.ts";
 import { CommandWriter } from "../../src/protocol/commands.ts";
@@ -12,7 +12,7 @@ import { defaultOffer, type EventPhase, isMacroStage, PHASE_COMMAND } from "../.
 import { MacroBook } from "../../src/testing/macros.ts";
 import { judgeAnswer, type Negotiated } from "../../src/testing/negotiation.ts";
 
-/** One write, and the one reply that is awaited after it. */
+/** A write, and the single reply that is awaited after it. */
 export interface Exchange {
   readonly bytes: Uint8Array;
   readonly awaits: "nothing" | "continue" | "body" | "eom";
@@ -24,9 +24,9 @@ export interface Traffic {
   readonly start: readonly Exchange[];
   /** The first message of a session, from MAIL to the end of the message. */
   readonly first: readonly Exchange[];
-  /** A later one: Postfix has an ABORT in front of it, for the transaction before. */
+  /** A later message: Postfix has an ABORT in front of it, for the transaction before. */
   readonly next: readonly Exchange[];
-  /** The end of a session without a message, and of one that had some. */
+  /** The end of a session without a message, and of a session with messages. */
   readonly quit: Uint8Array;
   readonly quitAfterMail: Uint8Array;
 }
@@ -176,7 +176,7 @@ class Encoder {
     return this.#taken();
   }
 
-  /** Waits in the buffer for what comes next. */
+  /** Waits in the buffer for the next write. */
   abort(): void {
     this.#writer.abort();
   }
@@ -199,7 +199,7 @@ class Encoder {
     this.#writer.clear();
   }
 
-  /** What is left in the buffer goes out with what follows. */
+  /** The rest of the buffer is sent with the next write. */
   #taken(): Exchange[] {
     const taken = this.#exchanges;
     this.#exchanges = [];

@@ -1,6 +1,6 @@
 /**
- * One connection of the load generator: plays the prepared writes of a Postfix, checks every reply, and measures how
- * long each took. Callbacks only: the generator must cost less than what it measures.
+ * A connection of the load generator: plays the prepared writes of a Postfix, checks every reply, and measures its time.
+ * Callbacks only: the generator must cost less than the server that it measures.
  */
 import type { Socket } from "bun";
 import { REPLY } from "../../src/protocol/constants.ts";
@@ -8,11 +8,11 @@ import { type Exchange, isPass, OPTNEG, type Traffic } from "../support/traffic.
 import type { Latencies } from "./latency.ts";
 import type { LoadKind, LoadRequest } from "./messages.ts";
 
-/** What the connections of a generator share. */
+/** The parts that the connections of a generator share. */
 export interface LoadHome {
   readonly request: LoadRequest;
   readonly latencies: Latencies;
-  /** What to send for an answer to OPTNEG, for each mail there is: sessions begin and end alike. */
+  /** The writes for an answer to OPTNEG, for each mail: sessions begin and end alike. */
   traffic(answer: Uint8Array): readonly Traffic[];
   /** Which of the mails is next. */
   nextMail(): number;
@@ -46,7 +46,7 @@ export class LoadClient {
   #since = 0;
   /** When the message was due whose first reply is to come; 0 if that is now. */
   #due = 0;
-  /** What the socket has not taken yet of the last write. */
+  /** The part of the last write that the socket has not taken yet. */
   #unsent: Uint8Array | null = null;
   #isQuitting = false;
   #mayAnswerQuit = false;
@@ -220,7 +220,7 @@ export class LoadClient {
     this.#at = 0;
   }
 
-  /** Of one that rests: the next message. @param since when it was due, on the clock of `performance.now()` */
+  /** The next message of a connection that rests. @param since when it was due, on the clock of `performance.now()` */
   begin(since: number): void {
     this.#nextMessage();
     this.#due = since;

@@ -4,7 +4,7 @@ import type { LoadPoint } from "../support/suite.ts";
 import type { Measurement } from "./load.ts";
 import type { Variant } from "./variants.ts";
 
-/** One load: so many connections and messages, of the fixed mail or of the mixed of a seed. */
+/** A load: so many connections and messages, of the fixed mail or of the mixed mail of a seed. */
 export interface WireLoad extends LoadPoint {
   readonly seed: number | null;
 }
@@ -12,7 +12,7 @@ export interface WireLoad extends LoadPoint {
 export interface Measured {
   readonly variant: Variant;
   readonly load: WireLoad;
-  /** One a round. */
+  /** A value for each round. */
   readonly rounds: readonly Measurement[];
 }
 
@@ -34,7 +34,7 @@ export class Figures {
     return values === null ? null : spreadOf(values);
   }
 
-  /** Of the first to the second, round by round; null if one was not measured. */
+  /** The ratio of the first to the second, round by round; null if either was not measured. */
   ratio(variant: string, base: string, load: WireLoad, key: keyof Measurement): Spread | null {
     const values = this.#values(variant, load, key);
     const bases = this.#values(base, load, key);

@@ -90,7 +90,7 @@ class Generator implements LoadHome {
     return at;
   }
 
-  /** The first ones begin together: thousands that were at work would keep the others from ever being taken. */
+  /** The first connections begin together: thousands of busy connections would keep the rest from ever being accepted. */
   negotiated(client: LoadClient): void {
     const { kind, connections, perSecond, warmMs } = this.request;
     this.#opening -= 1;
@@ -130,7 +130,7 @@ class Generator implements LoadHome {
     if (this.#resting.length === this.request.connections) tell({ kind: "warm" });
   }
 
-  /** Those that rest longest go first, and come to rest behind the others. */
+  /** The connections that have rested longest go first, and then rest last. */
   #goOnInRound(): void {
     if (this.#inRound === 0) return;
     this.#inRound -= 1;

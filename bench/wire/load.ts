@@ -1,4 +1,4 @@
-/** Puts a server under the load of generator processes and gives one measurement. */
+/** Puts a server under the load of generator processes and returns a measurement. */
 import { join } from "node:path";
 import { BenchChild } from "../support/child.ts";
 import { compilersRest } from "../support/compilers.ts";
@@ -54,7 +54,7 @@ export async function measureLoad(plan: Plan, server: RunningServer, load: Load)
   return await measureGenerators(generators, plan.measureMs);
 }
 
-/** What happens from now on for so long; the load goes on. */
+/** Measures from now on for so long; the load goes on. */
 export async function measureGenerators({ children }: Generators, measureMs: number): Promise<Measurement> {
   for (const child of children) child.send({ kind: "measure", ms: measureMs });
   const results: LoadResult[] = [];

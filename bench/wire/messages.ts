@@ -2,9 +2,9 @@
 import type { MailShape } from "../support/traffic.ts";
 import type { LatencyCounts } from "./latency.ts";
 
-/** What a connection does. */
+/** The course of a connection. */
 export type LoadKind =
-  /** Messages one after the other, so many a connection, then a new connection. */
+  /** Message after message, so many for each connection, then a new connection. */
   | "mail"
   /** Connect, negotiate, QUIT, and again: connections a second. */
   | "visits"
@@ -20,11 +20,11 @@ export interface LoadRequest {
   /** So many may be on the way at a time, not negotiated yet: no backlog overflows. */
   readonly opening: number;
   readonly messagesPerConnection: number;
-  /** One after the other, over all connections; at least one. */
+  /** One after the other, over all connections; not 0. */
   readonly mails: readonly MailShape[];
   /** Changes that the filter makes to each message. */
   readonly changes: number;
-  /** One CONTINUE may come after QUIT, from a peer that does not know better. */
+  /** A CONTINUE may come after QUIT, from a peer that replies to it by mistake. */
   readonly answersQuit: boolean;
   readonly warmMs: number;
   /** So many messages are begun a second, evenly; null: as many as go. */

@@ -17,7 +17,7 @@ export function mixedMail(seed: number): readonly MailShape[] {
 const FINE = 1000;
 
 /**
- * One number from each of as many equal parts of the logarithmic range, in any order: seeds differ in every mail and
+ * A number from each of as many equal parts of the logarithmic range, in any order: seeds differ in every mail and
  * little in the whole, so that runs with different seeds can be put side by side.
  */
 function spreadOut(random: Random, { least, most }: { least: number; most: number }): readonly number[] {

@@ -1,4 +1,4 @@
-/** Messages a second over a unix socket: the real server process, the limits, and what others use. */
+/** Messages a second over a unix socket: the real server process, the limits, and other filters. */
 import { tempDir } from "../../test/support/temp.ts";
 import { packageVersions } from "../support/machine.ts";
 import { preparePeers } from "../support/peers.ts";
@@ -11,7 +11,7 @@ import { loadTable, mainTables, plotsOf } from "./tables.ts";
 import { targetsOf } from "./targets.ts";
 import { BARE_TEN, OURS, peerVariant, TEN, type Variant, warmUpOf } from "./variants.ts";
 
-/** How long and how often one load is measured, at most: there are many of them, and all take ten minutes. */
+/** How long and how often a load is measured, at most: there are many loads, and all take ten minutes. */
 interface Effort {
   readonly rounds: number;
   readonly settleMs: number;
@@ -19,7 +19,10 @@ interface Effort {
   readonly measureMs: number;
 }
 
-/** A step of the processor's clock is below half a percent of what a server spends in the time measured of the main load. */
+/**
+ * A step of the processor's clock is below half a percent of a server's processor time in the measured time of the main
+ * load.
+ */
 const MAIN: Effort = {
   rounds: Number.POSITIVE_INFINITY,
   settleMs: Number.POSITIVE_INFINITY,

@@ -10,7 +10,7 @@ import { mixedMail } from "./mixed-mail.ts";
 
 const MIB = 2 ** 20;
 
-/** The table that figures are quoted from, with what the same measurements say of replies and memory. */
+/** The table that figures are quoted from, with replies and memory of the same measurements. */
 export function mainTables(
   plan: Plan,
   figures: Figures,
@@ -62,7 +62,7 @@ export function mainTables(
   ];
 }
 
-/** All figures of the servers under one further load. */
+/** All figures of the servers under a further load. */
 export function loadTable(figures: Figures, load: WireLoad): Table {
   const { seed } = load;
   return {

@@ -5,7 +5,7 @@ import { type Figures, loadName, type WireLoad } from "./figures.ts";
 import type { Measurement } from "./load.ts";
 import { BARE_EOM, EOM_ONLY, TEN } from "./variants.ts";
 
-/** What the targets compare with, by the names of their variants; null without. */
+/** The variants that the targets compare with, by name; null without. */
 export interface TargetBases {
   readonly libmilter: string | null;
   readonly bareC: string | null;

@@ -1,10 +1,10 @@
 /**
- * Lines that a stream of connections or errors repeats: of each kind the first ones of a minute are written, the others are
- * counted, and the count is written at the end of the minute. While a kind goes on, that is all: one line a minute.
+ * Lines that a stream of connections or errors repeats. Of each kind the first lines of a minute are written and further
+ * lines counted; the count is written at the end of the minute. So a kind that goes on costs a single line a minute.
  */
 import type { LogLevel } from "./log-level.ts";
 
-/** Lines of one kind that are written before the others are only counted. */
+/** Lines of a kind that are written in a minute; further lines are only counted. */
 export const MAX_LINES = 30;
 export const WINDOW_MS = 60_000;
 
@@ -16,7 +16,7 @@ interface Kind {
 }
 
 export interface LineLimitHost {
-  /** Tells how many lines of a kind were held back. */
+  /** Writes how many lines of a kind were not written. */
   tell(level: LogLevel, kind: string, count: number): void;
   /** @returns a function that cancels it */
   after(ms: number, callback: () => void): () => void;
@@ -48,7 +48,7 @@ export class LineLimit {
     return false;
   }
 
-  /** Tells of all that was held back: there will be no end of the minute. */
+  /** Writes all counts now, at the end of the server: there will be no end of the minute. */
   close(): void {
     for (const [kind, { cancel, heldBack, level }] of this.#kinds) {
       cancel();

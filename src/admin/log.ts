@@ -1,4 +1,4 @@
-/** The server's log on standard error: text in the original's shape or with local time, or one JSON object a line. */
+/** The server's log on standard error: text in the original's shape or with local time, or a JSON object on each line. */
 import { isLogged, type LogLevel } from "./log-level.ts";
 import { LineLimit } from "./line-limit.ts";
 import type { Output } from "./output.ts";
@@ -10,7 +10,7 @@ export type LogFields = Readonly<Record<string, unknown>>;
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 
-/** One line of the log, line end included: whatever the text holds, it stays one. */
+/** A line of the log, line end included. Line ends within the text are escaped. */
 export function formatLogLine(format: LogFormat, at: Date, level: LogLevel, text: string, fields: LogFields): string {
   if (format === "json") {
     const own = { time: at.toISOString(), level, message: text };
@@ -65,7 +65,7 @@ export class Log {
     this.#format = format;
   }
 
-  /** Lines that nobody took in time. */
+  /** Lines that were dropped because the reader was too slow. */
   get dropped(): number {
     return this.#output.dropped;
   }
@@ -82,7 +82,7 @@ export class Log {
     if (kind === undefined || this.#limit.admits(kind, level)) this.#output.push(this.format(level, text, fields));
   }
 
-  /** No more lines come: tells of those that were held back. */
+  /** No more lines come: writes the counts of lines that were not written. */
   end(): void {
     this.#limit.close();
   }

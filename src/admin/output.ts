@@ -1,7 +1,7 @@
 /**
- * Lines to a descriptor without ever blocking this thread: one write is under way at a time, the rest waits in a
- * bounded queue. Lines that find no room in it, or cannot be written, are dropped and counted, and the count is written
- * with the next that can.
+ * Lines to a descriptor without ever blocking this thread: a single write is under way at a time, further lines wait in a
+ * bounded queue. A line that finds no room there, or cannot be written, is dropped and counted; the count is written with
+ * the next line that can be written.
  */
 import { write } from "node:fs";
 
@@ -12,7 +12,7 @@ const NEWLINE = 0x0a;
 export class Output {
   readonly #descriptor: number;
   readonly #maxQueuedBytes: number;
-  /** Makes the line that tells of dropped ones. */
+  /** Makes the line that says how many lines were dropped. */
   readonly #describeDropped: (lines: number) => string;
   #queue: string[] = [];
   #queuedBytes = 0;
@@ -102,19 +102,19 @@ export class Output {
     });
   }
 
-  /** A reader that is gone (EPIPE) or a full disk: there is nobody to tell now, and the mail goes on. */
+  /** The reader is gone (EPIPE) or the disk is full: this cannot be reported now, and mail goes on. */
   #failed(bytes: Buffer, from: number): void {
     this.#isWriting = false;
     // A line end in front, which was to end a cut line, is none of a line that is lost.
     const isEndMissing = this.#isLineCut && from === 0;
     if (from > 0) this.#isLineCut = bytes[from - 1] !== NEWLINE;
     let lost = countLines(bytes.subarray(from)) - (isEndMissing ? 1 : 0);
-    // The line that tells of others was the last: it is none of those that count, and what it told is still to be told.
+    // The last line was that with the count: it does not count itself, and its count is still to be reported.
     if (this.#announced > 0) lost -= 1;
     this.#dropped += this.#announced;
     this.#announced = 0;
     this.#drop(lost);
-    // What came meanwhile is tried once; without it the next line tries again.
+    // Lines that came meanwhile are tried once; if there are none, the next line tries again.
     if (this.#queue.length > 0) this.#write();
     else this.#rest();
   }

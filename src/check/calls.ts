@@ -14,10 +14,8 @@ import { messageOf } from "../handler/load-failure.ts";
 import { parseReplyText } from "../protocol/reply-text.ts";
 import { type CodeLoader, isCode, type SourceFile } from "../load/sources.ts";
 import { blank, placeAt } from "../load/source-text.ts";
+import { VERDICT_KINDS, type VerdictKind } from "../protocol/verdicts.ts";
 import type { Problem } from "./problem.ts";
-
-const VERDICTS = ["accept", "reject", "tempfail", "discard", "skip"] as const;
-type VerdictName = (typeof VERDICTS)[number];
 
 /** How each argument of a change is judged. */
 type Judge = (value: string) => unknown;
@@ -51,22 +49,22 @@ export function callProblems(files: readonly SourceFile[]): Problem[] {
 }
 
 /** The names in a file of the verdicts that it imports from "pmilter": `reject`, `refuse`, `pmilter.reject`. */
-function importedVerdicts({ code, text }: Code): Map<string, VerdictName> {
-  const names = new Map<string, VerdictName>();
+function importedVerdicts({ code, text }: Code): Map<string, VerdictKind> {
+  const names = new Map<string, VerdictKind>();
   const isPmilter = (at: number) => /^[\s(]*["']pmilter["']/.test(text.slice(at));
   const lists = /\bimport\s*(?:\w+\s*,\s*)?\{([^}]*)\}\s*from\b|\b(?:const|let|var)\s*\{([^}]*)\}\s*=\s*require\b/g;
   for (const { 0: whole, 1: imported, 2: required, index } of code.matchAll(lists)) {
     if (!isPmilter(index + whole.length)) continue;
     for (const item of (imported ?? required ?? "").split(",")) {
       const [, name, local] = /^\s*(\w+)(?:(?:\s+as\s+|\s*:\s*)(\w+))?\s*$/.exec(item) ?? [];
-      const verdict = VERDICTS.find((each) => each === name);
+      const verdict = VERDICT_KINDS.find((each) => each === name);
       if (verdict !== undefined) names.set(local ?? verdict, verdict);
     }
   }
   const wholes = /\bimport\s*\*\s*as\s+(\w+)\s+from\b|\b(?:const|let|var)\s+(\w+)\s*=\s*require\b/g;
   for (const { 0: whole, 1: imported, 2: required, index } of code.matchAll(wholes)) {
     if (!isPmilter(index + whole.length)) continue;
-    for (const verdict of VERDICTS) names.set(`${imported ?? required}.${verdict}`, verdict);
+    for (const verdict of VERDICT_KINDS) names.set(`${imported ?? required}.${verdict}`, verdict);
   }
   return names;
 }

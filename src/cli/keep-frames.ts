@@ -1,7 +1,8 @@
 /**
  * Makes stack traces whole. JavaScriptCore makes a proper tail call of `return reject("…")`: the handler's own frame is
  * gone before the verdict is made, and no log line could say where it was written. An option switches that off, but it
- * is read once, when a process starts, from its environment; so the server starts itself anew, in the same process.
+ * is read once, when a process starts, from its environment; so the server starts itself anew, in the same process
+ * (docs/bun.md, "Threads").
  */
 import { IS_COMPILED } from "../compiled.ts";
 import { execve } from "../net/libc.ts";

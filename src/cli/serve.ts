@@ -13,7 +13,7 @@ const STDERR = 2;
 const EXIT_FATAL = 1;
 /** How long the end of the process waits for the last log lines to be taken. */
 const FLUSH_TIMEOUT_MS = 1000;
-/** A second signal within so many milliseconds is the first, received twice. */
+/** A second signal within this time is the first one again: `bun run` of Bun 1.4.5 passes it on (docs/bun.md, "Threads"). */
 const SAME_SIGNAL_MS = 500;
 
 /**

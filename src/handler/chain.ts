@@ -143,8 +143,9 @@ export class Chain {
 
   #findMacros(): Wants["macros"] {
     if (!this.filters.some((filter) => Object.keys(filter.loaded.handlers).length > 0)) return {};
-    // `v` tells Postfix from Sendmail, and with a queue id at CONNECT, whether Postfix made the session up (13.4). A
-    // client need not say EHLO again behind STARTTLS: then only MAIL brings the macros of TLS.
+    // `v` tells Postfix from Sendmail, and with a queue id at CONNECT, whether Postfix made the session up
+    // (docs/protocol.md, "Simulated sessions"). A client need not say EHLO again behind STARTTLS: then only MAIL brings the
+    // macros of TLS.
     const lists: Partial<Record<string, string[]>> = {
       CONNECT: [...DEFAULT_MACROS.CONNECT, "v", "i"],
       ...(this.needs.envfrom !== "none" && { MAIL: [...DEFAULT_MACROS.MAIL, ...DEFAULT_MACROS.HELO] }),

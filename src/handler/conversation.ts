@@ -16,6 +16,7 @@ import { type AwaitedCall, AwaitedCalls, type AwaitingHost, type Ending } from "
 import type { Chain, ChainFilter } from "./chain.ts";
 import { FilterParts, type SkippedFilter } from "./filter-parts.ts";
 import type { FilterPart, SessionSource } from "./filter-session.ts";
+import { VERDICTS } from "../protocol/verdicts.ts";
 import { PhaseValues, takeIn } from "./intake.ts";
 import type { FilterChanges } from "./message/changes.ts";
 import { ReceivedMessage } from "./message/received.ts";
@@ -47,14 +48,6 @@ export interface ConversationHost extends AwaitingHost {
 const ACCEPT = plainVerdict("accept");
 /** For a message whose body is larger than `limits.body`: RFC 5321 4.2.2, RFC 3463 3.4. */
 const TOO_LARGE = verdictWithText("reject", "552 5.3.4 Message too big");
-
-/** How each verdict on a message is counted. */
-const VERDICT_COUNTER = {
-  accept: "accepted",
-  reject: "rejected",
-  tempfail: "tempfailed",
-  discard: "discarded",
-} as const;
 
 export class Conversation implements SessionSource, ReportSource {
   readonly session: MilterSession;
@@ -452,9 +445,10 @@ export class Conversation implements SessionSource, ReportSource {
   #deliver(applied: AppliedVerdict): void {
     if (applied.verdict.kind === "accept") this.#reportObserved();
     if (applied.verdict.kind !== "accept" || this.#host.reportsAccepted) this.#reporter.verdict(applied, "message");
-    if (applied.verdict.kind !== "skip") {
+    const { counter } = VERDICTS[applied.verdict.kind];
+    if (counter !== null) {
       this.#host.count("messages");
-      this.#count(VERDICT_COUNTER[applied.verdict.kind], applied);
+      this.#count(counter, applied);
     }
     this.session.decideMessage(applied.verdict.packet);
     this.#forgetMessage();
@@ -569,7 +563,10 @@ export class Conversation implements SessionSource, ReportSource {
     this.helo = "";
   }
 
-  /** Postfix gives mail from its sendmail command a made-up session, with a queue id from CONNECT on (13.4). */
+  /**
+   * Postfix gives mail from its sendmail command a made-up session, with a queue id from CONNECT on (docs/protocol.md,
+   * "Simulated sessions").
+   */
   #detectLocal(): boolean {
     const { macros } = this.session;
     return macros.get("i") !== undefined && (macros.get("v") ?? "").startsWith("Postfix");

@@ -47,7 +47,10 @@ function positionOf(error: unknown): Omit<LoadFailure, "message"> | null {
   return { file: position.file, line: position.line, column };
 }
 
-/** Bun says "Cannot find module" for every reason not to read an entry file. Null for other errors. */
+/**
+ * Why an entry file cannot be read, null if that did not go wrong: Bun 1.4.5 says "Cannot find module" whatever the reason
+ * (docs/bun.md, "Modules").
+ */
 export function unreadable(file: string, error: unknown): LoadFailure | null {
   if (typeof error !== "object" || error === null || !("specifier" in error) || error.specifier !== file) return null;
   const message = whyUnreadable(file);
@@ -66,7 +69,7 @@ export function whyUnreadable(file: string): string | null {
   }
 }
 
-/** An import that leads nowhere: Bun names the importing file and the specifier, but not the place. */
+/** The place of an import that leads nowhere: Bun 1.4.5 names the importing file and the specifier, but not the place. */
 function importOf(error: unknown, entry: string): Omit<LoadFailure, "message"> | null {
   if (typeof error !== "object" || error === null || !("referrer" in error) || !("specifier" in error)) return null;
   const { referrer: file, specifier } = error;

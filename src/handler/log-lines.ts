@@ -69,8 +69,13 @@ function verdictLine(report: VerdictReport, code: CodeName): LogLine {
     ...(report.reason === null ? {} : { reason: report.reason }),
     ...(reply === null ? {} : { reply }),
   };
-  const what = report.scope === "message" ? report.verdict : `${report.verdict} ${report.scope}`;
-  return lineOf(isQuiet ? "info" : "notice", `${report.isObserved ? "observed " : ""}${what}`, fields);
+  const head = verdictHead(report.verdict, report.scope);
+  return lineOf(isQuiet ? "info" : "notice", report.isObserved ? `observed ${head}` : head, fields);
+}
+
+/** The first words of a verdict's line: `reject` for a message, else with its scope, as in `reject recipient`. */
+export function verdictHead(verdict: string, scope: VerdictReport["scope"]): string {
+  return scope === "message" ? verdict : `${verdict} ${scope}`;
 }
 
 const CAUSES: Readonly<Record<FailureReport["cause"], string>> = {

@@ -1,5 +1,6 @@
 /** Reports of a conversation to its owner, for the log: facts, no formatting. */
-import type { Phase, VerdictKind } from "../protocol/phases.ts";
+import type { Phase } from "../protocol/phases.ts";
+import type { VerdictKind } from "../protocol/verdicts.ts";
 import type { ReplyText } from "../protocol/reply-text.ts";
 import type { Fallback } from "./fallback.ts";
 import type { Site } from "./site.ts";

@@ -3,7 +3,8 @@
  * for each kind of verdict. Filters, filters in observe mode, and limits of the configuration have a table each.
  * `conversation.ts` carries the effects out.
  */
-import { PHASES, type PhaseInfo, type Scope, type VerdictKind } from "../protocol/phases.ts";
+import { PHASES, type PhaseInfo, type Scope } from "../protocol/phases.ts";
+import type { VerdictKind } from "../protocol/verdicts.ts";
 import type { Fallback } from "./fallback.ts";
 import { type EncodedVerdict, plainVerdict } from "./verdict.ts";
 

@@ -2,8 +2,9 @@
  * The verdicts that handlers return, checked and encoded where they are written: a constant verdict costs nothing a
  * message.
  */
-import { encodeReplyCode, PLAIN_REPLIES, type PlainReply } from "../protocol/encode.ts";
-import type { PhaseInfo, VerdictKind } from "../protocol/phases.ts";
+import { encodeReplyCode } from "../protocol/encode.ts";
+import type { PhaseInfo } from "../protocol/phases.ts";
+import { isVerdictKind, type VerdictKind, VERDICTS } from "../protocol/verdicts.ts";
 import { formatReplyText, parseReplyText, type ReplyText } from "../protocol/reply-text.ts";
 import { UsageError } from "./errors.ts";
 
@@ -17,14 +18,6 @@ export interface Verdict<K extends VerdictKind = VerdictKind> {
 
 /** Shared by all copies of this module, in case a handler's folder has its own copy. */
 const BRAND = Symbol.for("pmilter.verdict");
-
-const PLAIN: Readonly<Record<VerdictKind, PlainReply>> = {
-  accept: "ACCEPT",
-  reject: "REJECT",
-  tempfail: "TEMPFAIL",
-  discard: "DISCARD",
-  skip: "SKIP",
-};
 
 /** A verdict with its reply packet. Internal: handlers see {@link Verdict}. */
 export interface EncodedVerdict {
@@ -53,7 +46,7 @@ class VerdictValue implements EncodedVerdict {
   constructor(kind: VerdictKind, reply: ReplyText | null, origin: Error | null) {
     this.kind = kind;
     this.reply = reply;
-    this.packet = reply === null ? PLAIN_REPLIES[PLAIN[kind]] : encodeReplyCode(formatReplyText(reply));
+    this.packet = reply === null ? VERDICTS[kind].packet : encodeReplyCode(formatReplyText(reply));
     this.origin = origin;
     Object.freeze(this);
   }
@@ -92,7 +85,7 @@ function encodedIn(value: object): EncodedVerdict | null {
 
 /** A verdict of another copy of this module: its members are read once and checked as if they were written here. */
 function copyOf({ kind, origin, reply }: Partial<EncodedVerdict>): EncodedVerdict {
-  if (kind === undefined || !Object.hasOwn(PLAIN, kind)) {
+  if (kind === undefined || !isVerdictKind(kind)) {
     throw new UsageError("PMILTER_ERR_VERDICT", "the handler returned a verdict of a kind that is not known");
   }
   const text =

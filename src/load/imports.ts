@@ -1,7 +1,7 @@
 /**
- * Where imports lead, by Bun's rules. Bun's own resolver remembers the contents of folders and the targets of links for
- * the life of the process. It would not find a module that is made later, and behind a link that was turned it would
- * find the old module. Packages in real folders are left to it.
+ * Where imports lead, by Bun's rules. Bun's own resolver remembers for the life of the process what folders held and where
+ * links led, so a module that is made later would not be found, and behind a link that was turned it would find the old
+ * one (Bun 1.4.5; docs/bun.md, "Modules"). Packages in real folders are left to it.
  */
 import { isBuiltin } from "node:module";
 import { dirname, extname, join, resolve } from "node:path";

@@ -6,7 +6,8 @@ import { isCode, type SourceFile, type Sources } from "./sources.ts";
  * From now on, in this thread, the files of the snapshot are loaded from it. Call it before the first import.
  *
  * They are virtual modules under their real paths: for these Bun neither looks at the disk nor follows links. By `onLoad`
- * it would: it gives the path that it finds itself, and remembers for the life of the process where links led.
+ * it would: Bun 1.4.5 gives the path that it finds itself, and remembers for the life of the process where links led
+ * (docs/bun.md, "Modules").
  */
 export function serveSources({ files, imports, targets }: Sources): void {
   if (files.length === 0) return;
@@ -40,7 +41,7 @@ function moduleOf({ path, loader, text }: SourceFile, aliases: ReadonlyMap<strin
   return { exports: dataModule(path, loader, text), loader: "object" as const };
 }
 
-/** Bun asks plugins where a specifier leads only if it has an extension, or a colon. */
+/** Bun 1.4.5 asks plugins about a specifier only if it has an extension or a colon (docs/bun.md, "Modules"). */
 const IS_ASKED = /\.[A-Za-z\u0080-\uffff][^.]*$|:/;
 
 /**

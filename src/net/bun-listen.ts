@@ -2,7 +2,7 @@
 import type { ListenAddress } from "../config/address.ts";
 import { close, dup, listen } from "./libc.ts";
 
-/** What the types of Bun 1.4.5 leave out: `fd` of a listener, and listening on a descriptor. */
+/** `fd` of a listener, and listening on a descriptor: the types of Bun 1.4.5 lack both (docs/bun.md, "Types"). */
 export type BoundListener = Bun.SocketListener<undefined> & { readonly fd: number; readonly port?: number };
 export type Handlers = Bun.SocketHandler<undefined>;
 export const bunListen = Bun.listen as unknown as (
@@ -19,7 +19,7 @@ export interface Remote {
 
 const UNNAMED: Remote = { remoteAddress: undefined, remotePort: undefined };
 
-/** A socket file of ours, by identity: the path alone may lead to somebody else's by now. */
+/** A socket file of ours, by identity: another server's file may have the path by now. */
 export interface SocketFile {
   readonly path: string;
   readonly dev: bigint;
@@ -34,9 +34,9 @@ export interface Bound {
 }
 
 /**
- * Accepts what comes to a listening descriptor, by a duplicate of it that is Bun's from then on.
+ * Accepts the connections of a listening descriptor, by a duplicate of it that Bun owns from then on.
  * @param backlog connections that may wait to be accepted
- * @throws LibcError (EMFILE), or what Bun throws; the duplicate is closed then
+ * @throws LibcError (EMFILE), or an error of Bun's; the duplicate is closed then
  */
 export function acceptBy(descriptor: number, backlog: number, socket: Handlers): BoundListener {
   const copy = dup(descriptor);
@@ -48,7 +48,7 @@ export function acceptBy(descriptor: number, backlog: number, socket: Handlers):
     throw error;
   }
   try {
-    // Bun has just called listen() itself, with 512.
+    // Bun 1.4.5 ignores a backlog, and has just called listen() itself, with 512 (docs/bun.md, "Sockets").
     listen(descriptor, backlog);
   } catch (error) {
     bound.stop();
@@ -57,7 +57,7 @@ export function acceptBy(descriptor: number, backlog: number, socket: Handlers):
   return bound;
 }
 
-/** What the types of Bun 1.4.5 leave out; -1 once the socket is closed. */
+/** The descriptor of a socket, -1 once it is closed. The types of Bun 1.4.5 lack it (docs/bun.md, "Types"). */
 export function descriptorOf(socket: Bun.Socket<undefined>): number {
   return (socket as unknown as { readonly fd: number }).fd;
 }
@@ -67,7 +67,7 @@ export function remoteOf(socket: Bun.Socket<undefined>, isUnix: boolean): Remote
   return isUnix ? UNNAMED : socket;
 }
 
-/** A descriptor of our own for what Bun listens on, and Bun's is given back. */
+/** Stops a listener, and returns a descriptor of our own for its listening socket. */
 export function takeDescriptor(bound: BoundListener): number {
   try {
     return dup(bound.fd);

@@ -1,27 +1,28 @@
 /**
- * The event poll of a thread: the epoll instance that its event loop waits on. Its number is wanted by another thread,
- * which has to take a descriptor out of it before the number is made to mean another file.
+ * The event poll of a thread: the epoll instance that its event loop waits on. Another thread needs its number: it has to
+ * remove a descriptor from the event poll before it replaces the descriptor's file.
  *
- * Linux keeps an entry of an epoll instance by number and open file. As long as another descriptor of that file exists, an
- * entry outlives the closing or replacing of its number, and nobody can name it any more: the event loop would be told of a
- * socket whose memory Bun has freed, and the process would crash.
+ * Linux keeps an entry of an epoll instance by number and open file. As long as another descriptor of that file exists, the
+ * entry outlives the closing or replacing of its number, and no call can remove it any more: the event loop of Bun 1.4.5
+ * would get events of a socket whose memory it has freed, and the process would crash (docs/bun.md, "Sockets").
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { adopt } from "./adopt.ts";
 import { close, deadSocket } from "./libc.ts";
 
 const NO_HANDLERS = { open() {}, data() {}, error() {} };
 const FOLDER = "/proc/self";
 
-/** The descriptor of this thread's event poll; null where it cannot be told (macOS, no /proc). It stays the event loop's. */
+/**
+ * The descriptor of this thread's event poll, which the event loop keeps; null where it cannot be found (macOS, no /proc).
+ */
 export function findEventPoll(): number | null {
   if (process.platform !== "linux") return null;
   // Only the event loop of this thread waits for a socket that has just been given to it.
   const probe = deadSocket();
   let taken: Promise<Bun.Socket>;
   try {
-    // The types lack this overload of Bun.connect; `test/server/bun-behaviour.test.ts` pins it down.
-    const connect = Bun.connect as unknown as (options: object) => Promise<Bun.Socket>;
-    taken = connect({ fd: probe, socket: NO_HANDLERS });
+    taken = adopt({ fd: probe, socket: NO_HANDLERS, data: undefined });
   } catch (error) {
     close(probe);
     throw error;

@@ -1,8 +1,7 @@
 /**
- * The few libc calls that are needed and Bun has no function for: duplicating, closing and shutting down
- * descriptors, setting a backlog, connecting a unix socket with its true error, locks, variables of the process, and events
- * of folders. It is not a general binding: only
- * calls on plain integers and one address, nothing that keeps memory, nothing that may block.
+ * The libc calls that Bun has no function for: duplicating, closing and shutting down descriptors, setting a backlog,
+ * connecting a unix socket with its true error, locks, variables of the process, and events of folders. It is not a general
+ * binding: only calls on integers, texts and a socket address, no call that keeps memory, no call that may block.
  *
  * It works with glibc, musl and macOS. Variadic functions need care, because bun:ffi calls everything as if it had a
  * prototype: on x64 and on Linux arm64 variadic arguments travel in the same registers, so `fcntl(fd, cmd, 0)` is
@@ -41,7 +40,7 @@ const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const F_DUPFD_CLOEXEC_LINUX = 1030;
-// Linux only: flags of inotify_add_watch(2): nothing but folders, and what is asked of one adds up.
+// Linux only: flags of inotify_add_watch(2): only folders, and the events of several calls for a folder add up.
 const IN_ONLYDIR = 0x01000000;
 const IN_MASK_ADD = 0x20000000;
 const EPOLL_CTL_DEL = 2;
@@ -49,7 +48,7 @@ const EPOLL_CTL_DEL = 2;
 const MSG_NOSIGNAL = IS_MACOS ? 0 : 0x4000;
 const SOL_SOCKET = IS_MACOS ? 0xffff : 1;
 const SO_ACCEPTCONN = IS_MACOS ? 2 : 30;
-/** Who is at the other end of a unix socket: level, name and size of the answer, and where the user's id stands in it. */
+/** The peer of a unix socket: level, name and size of the answer, and the place of the user's id in it. */
 const PEER = IS_MACOS ? { level: 0, name: 1, words: 19, uid: 1 } : { level: SOL_SOCKET, name: 17, words: 3, uid: 1 };
 const LOCK_EX = 2;
 const LOCK_NB = 4;
@@ -158,8 +157,8 @@ export function deadSocket(): number {
 }
 
 /**
- * Makes the descriptor number `target`, which some other thread holds, mean what `fd` means: from here on that thread
- * reaches the file behind it no more, nor is it told of it. Throws LibcError (EBADF).
+ * Makes the descriptor number `target`, which another thread uses, refer to the file of `fd`: from here on that thread can
+ * no longer reach the old file, and gets no events of it. Throws LibcError (EBADF).
  * @param eventPoll that thread's, see `findEventPoll`; null where it is not known
  */
 export function replaceDescriptor(fd: number, target: number, eventPoll: number | null): void {
@@ -205,8 +204,8 @@ export function shutdown(fd: number, direction: keyof typeof SHUTDOWN): void {
 }
 
 /**
- * Sends what the socket takes now, which does not block: it is one that Bun has accepted. Returns how many bytes that were.
- * Throws LibcError (EAGAIN when it takes nothing, EPIPE and ECONNRESET when the peer is gone).
+ * Sends as many bytes as the socket takes now, and returns their number. Bun made the socket non-blocking when it accepted
+ * it. Throws LibcError (EAGAIN when it takes nothing, EPIPE and ECONNRESET when the peer is gone).
  */
 export function send(fd: number, bytes: Uint8Array): number {
   const c = libc();
@@ -240,9 +239,10 @@ export function isListening(fd: number): boolean {
 }
 
 /**
- * Connects to a unix socket and returns the descriptor, which the caller closes. It does not wait: a listener whose
- * queue is full is EAGAIN on Linux, where `Bun.connect` reports it as ECONNREFUSED, as if nobody listened (1.4.5).
- * macOS itself says ECONNREFUSED for both. `path` has at most MAX_UNIX_PATH_BYTES bytes. Throws LibcError.
+ * Connects to a unix socket and returns the descriptor, which the caller closes. It does not wait: if the queue of the
+ * listener is full, Linux says EAGAIN. `Bun.connect` of Bun 1.4.5 makes ECONNREFUSED of that, as for a socket without a
+ * listener (docs/bun.md, "Sockets"). macOS itself says ECONNREFUSED for both. `path` has at most MAX_UNIX_PATH_BYTES bytes.
+ * Throws LibcError.
  */
 export function connectUnix(path: string): number {
   const c = libc();
@@ -264,8 +264,8 @@ export function connectUnix(path: string): number {
 }
 
 /**
- * The user whose process listens at the other end of a connected unix socket, or did when it began to listen. The kernel
- * says so: nobody can pretend to be another. Throws LibcError (EBADF, ENOTSOCK).
+ * The user whose process listens at the other end of a connected unix socket, or did when it began to listen. The answer is
+ * the kernel's, so a process cannot pretend to be another user. Throws LibcError (EBADF, ENOTSOCK).
  */
 export function peerUser(fd: number): number {
   const c = libc();
@@ -286,7 +286,7 @@ export function setVariable(name: string, value: string): void {
   check(c, "setenv", c.calls.setenv(ptr(nameText), ptr(valueText), 1));
 }
 
-/** Linux only: loaded apart from the others, and at the first call. */
+/** Linux only: loaded by itself, at the first call. */
 const LINUX_SYMBOLS = {
   epoll_ctl: { args: ["int", "int", "int", "ptr"], returns: "int" },
   inotify_init1: { args: ["int"], returns: "int" },
@@ -294,7 +294,7 @@ const LINUX_SYMBOLS = {
   read: { args: ["int", "ptr", "u64"], returns: "i64" },
 } as const;
 
-/** For many events at a time: what they are is not looked at. */
+/** Room for many events at a time. Their contents are not used. */
 const INOTIFY_BUFFER = new Uint8Array(64 * 1024);
 
 let linuxCalls: ReturnType<typeof dlopen<typeof LINUX_SYMBOLS>>["symbols"] | undefined;
@@ -305,7 +305,8 @@ function linux(): NonNullable<typeof linuxCalls> {
 }
 
 /**
- * Takes a descriptor out of an epoll instance, also of another thread's. Returns false if it has no entry for it. Linux only.
+ * Takes a descriptor out of an epoll instance, also of another thread's. Returns false if it has no entry for it. Linux
+ * only.
  */
 export function removeFromEventPoll(eventPoll: number, fd: number): boolean {
   return linux().epoll_ctl(eventPoll, EPOLL_CTL_DEL, fd, null) === 0;
@@ -316,13 +317,13 @@ export function inotifyOpen(): number {
   return check(libc(), "inotify_init1", linux().inotify_init1(SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
 
-/** Has the descriptor tell of these events of a folder, beside those that it tells of already. Throws LibcError (ENOENT, ENOSPC). */
+/** Adds these events of a folder to those that the descriptor reports. Throws LibcError (ENOENT, ENOSPC). */
 export function inotifyAdd(fd: number, folder: string, events: number): void {
   const path = Buffer.from(`${folder}\0`);
   check(libc(), "inotify_add_watch", linux().inotify_add_watch(fd, ptr(path), events | IN_ONLYDIR | IN_MASK_ADD));
 }
 
-/** Takes what events there are, and says whether there were any. It costs no exception if there are none. Throws LibcError (EBADF). */
+/** Drops all events that have come; returns whether there were any. None is no exception. Throws LibcError (EBADF). */
 export function inotifyTake(fd: number): boolean {
   const c = libc();
   const { read } = linux();

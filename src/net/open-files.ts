@@ -1,4 +1,4 @@
-/** What an open file is, asked by its descriptor. */
+/** Facts about an open file, by its descriptor. */
 import { fstatSync, lstatSync } from "node:fs";
 
 /** Whether two descriptors are open and lead to the same socket or file. */
@@ -12,7 +12,7 @@ export function isSameFile(first: number, second: number): boolean {
   }
 }
 
-/** A path to an open folder that nobody can redirect; null where the system has none (macOS, no /proc). */
+/** A path to an open folder that cannot be redirected by a link; null where the system has none (macOS, no /proc). */
 export function byDescriptor(fd: number): string | null {
   const path = `/proc/self/fd/${fd}`;
   try {

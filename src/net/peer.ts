@@ -1,4 +1,4 @@
-/** Who is at the other end of a connection: its name in logs, and whether `server.allow` lets it in. */
+/** The peer of a connection: its name in logs, and whether `server.allow` lets it in. */
 import { BlockList } from "node:net";
 import { formatAddress } from "../config/address.ts";
 import type { Config } from "../config/config.ts";
@@ -16,7 +16,7 @@ export function peerName({ remoteAddress: host, remotePort: port }: Remote, list
 /** The kind of lines that {@link refusal} is. */
 export const REFUSED = "not in server.allow, connection refused";
 
-/** What is logged of one that `server.allow` does not let in. */
+/** The log line of a peer that `server.allow` does not let in. */
 export function refusal(peer: PeerName): string {
   return `${peer}: ${REFUSED}`;
 }
@@ -32,8 +32,8 @@ export function allowedBy({ server }: Config): BlockList | null {
 }
 
 /**
- * Who came to a unix socket always is: its file has a mode and an owner for that. An inherited socket may be of both
- * families: an IPv4 client then comes as `::ffff:192.0.2.1`.
+ * A peer of a unix socket always is: mode and owner of its file are the access control. An inherited socket may take both
+ * families: an IPv4 client then has the address `::ffff:192.0.2.1`.
  */
 export function isAllowed(allowed: BlockList | null, peer: PeerName): boolean {
   if (allowed === null) return true;

@@ -2,23 +2,23 @@
  * Bounded reads and writes of the protocol's few field kinds. Nothing here knows a command.
  *
  * Text: milter strings have no character set. Valid UTF-8 is decoded as such; each byte that is not part of valid
- * UTF-8 becomes one lone surrogate U+DC80–U+DCFF, and is written back as that byte (the "surrogateescape" of PEP 383).
- * So whatever a handler reads and gives back arrives byte for byte as it was sent.
+ * UTF-8 becomes a lone surrogate U+DC80–U+DCFF, and is written back as that byte (the "surrogateescape" of PEP 383).
+ * So a text that a handler reads and gives back arrives byte for byte as it was sent.
  */
 import { LENGTH_BYTES } from "./constants.ts";
 import { ProtocolError } from "./errors.ts";
 
 export const EMPTY: Uint8Array = Buffer.alloc(0);
 
-/** Less than this lies in the collector's heap, which may take it away when it likes. */
+/** Buffers below this size are in the collector's heap: their memory cannot be given back by hand. */
 export const LARGE_BYTES = 16 * 1024;
 
 /**
- * Gives the memory of bytes that nobody looks at any more back at once, if it is much: the collector would leave hundreds of
- * reads lying. What they are a part of stays.
+ * Gives the memory of bytes that are no longer used back at once, if they are many: the collector would keep hundreds of
+ * reads. Bytes that are only a part of a buffer stay.
  */
 export function freeBytes(bytes: Uint8Array): void {
-  // Of a small one the buffer is made when somebody asks for it.
+  // Reading `buffer` of a small array would allocate it.
   if (bytes.length < LARGE_BYTES) return;
   const { buffer } = bytes;
   if (buffer instanceof ArrayBuffer && buffer.byteLength === bytes.length) buffer.transfer(0);
@@ -53,7 +53,7 @@ export function decodeText(bytes: Uint8Array, start = 0, end = bytes.length): st
 /** Code units of lone surrogates that stand for bytes: the byte's value is added. */
 const ESCAPE = 0xdc00;
 
-/** In one pass and without help, for text that is not all valid UTF-8: whoever sends it must not make it cost more. */
+/** Text that is not all valid UTF-8, in one pass: a peer must not be able to make decoding expensive. */
 function decodeMixed(bytes: Uint8Array, start: number, end: number): string {
   const units = new Uint16Array(end - start);
   let length = 0;
@@ -97,7 +97,7 @@ export function encodeText(text: string): Uint8Array {
   const bytes = Buffer.allocUnsafe(text.length * 3);
   let length = 0;
   for (let at = 0; at < text.length;) {
-    // Up to the next escape all is text; what looks like one inside a surrogate pair is none.
+    // Up to the next escape all is text. Half of a surrogate pair is no escape.
     let next = at;
     while (next < text.length && !isEscape(text, next)) next += 1;
     if (next > at) length += bytes.write(text.slice(at, next), length, "utf8");
@@ -114,7 +114,7 @@ function isEscape(text: string, at: number): boolean {
   return before < 0xd800 || before > 0xdbff;
 }
 
-/** At most 40 bytes of what a peer sent, printable ASCII as it is and the rest as `\xNN`: for messages and logs. */
+/** At most 40 bytes of a peer's, printable ASCII as it is and the rest as `\xNN`: for messages and logs. */
 export function excerpt(bytes: Uint8Array, start = 0, end = bytes.length): string {
   const limit = Math.min(end, start + 40);
   let text = "";
@@ -131,7 +131,7 @@ export function excerpt(bytes: Uint8Array, start = 0, end = bytes.length): strin
 /** Up to here a loop is faster than the call that writes text. */
 const SHORT = 64;
 
-/** A buffer that grows and is written from the front: the one way in which packets are made. */
+/** A buffer that grows and is written from the front. All packets are made with it. */
 export class ByteWriter {
   #buffer: Buffer;
   #length = 0;
@@ -151,7 +151,7 @@ export class ByteWriter {
     return this.#buffer;
   }
 
-  /** A copy of what was written. */
+  /** A copy of the written bytes. */
   copy(): Uint8Array {
     return Buffer.from(this.#buffer.subarray(0, this.#length));
   }
@@ -193,7 +193,7 @@ export class ByteWriter {
     this.#length += this.#buffer.write(text, this.#length, "utf8");
   }
 
-  /** Writes the text if it is ASCII, as nearly all of what is short is; @returns false if it is not: nothing is written. */
+  /** Writes the text if it is ASCII, as nearly all short texts are; @returns false if it is not: nothing is written. */
   #ascii(text: string): boolean {
     this.#reserve(text.length);
     const at = this.#length;

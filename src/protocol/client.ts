@@ -48,7 +48,7 @@ export function readClient(bytes: Uint8Array, start: number, end: number): Clien
   const addressEnd = stringEnd(bytes, portAt + 2, end, "the address of CONNECT");
   const port = (bytes[portAt]! << 8) | bytes[portAt + 1]!;
   const sent = decodeText(bytes, portAt + 2, addressEnd);
-  // Postfix says so of a client that another server forwarded without its address, and calls its family inet.
+  // Postfix sends this for a client that another server forwarded without its address, with the family inet.
   if (family !== "unix" && /^(?:ipv6:)?\[?(?:unknown|unavailable)?\]?$/i.test(sent)) {
     return { hostname, family: "unknown", address: "", port };
   }
@@ -56,8 +56,8 @@ export function readClient(bytes: Uint8Array, start: number, end: number): Clien
 }
 
 /**
- * One spelling for an address: Sendmail puts `IPv6:` in front and does not compress zeros, and some servers use
- * brackets. IPv6 is given in the form of RFC 5952; what is not a valid address is left as it came.
+ * A single spelling for each address: Sendmail puts `IPv6:` in front and does not compress zeros, and some servers use
+ * brackets. IPv6 gets the form of RFC 5952; text that is no valid address stays as it came.
  */
 function plainAddress(sent: string, family: Client["family"]): string {
   if (family === "unix") return sent;
@@ -73,7 +73,7 @@ function plainAddress(sent: string, family: Client["family"]): string {
 }
 
 /**
- * An IPv4 address that an IPv6 address holds is written as one, behind a prefix that says so (RFC 5952 5): IPv4-mapped,
+ * An IPv4 address within an IPv6 address is written in dots, behind a prefix that says so (RFC 5952 5): IPv4-mapped,
  * -translated and -compatible addresses, and those of NAT64.
  */
 function withDottedQuad(address: string): string {

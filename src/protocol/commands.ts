@@ -1,6 +1,6 @@
 /**
- * Commands to bytes: what a mail server writes. The counterpart of `encode.ts`, for the testing kit and `pmilter send`;
- * the server itself never uses it. It knows the layout of each packet and nothing of order, macros or negotiation.
+ * Commands to bytes: the mail server's side of `encode.ts`, for the testing kit and `pmilter send`; the server itself never
+ * uses it. It knows the layout of each packet and nothing of order, macros or negotiation.
  */
 import { ByteWriter } from "./bytes.ts";
 import { COMMAND, type CommandCode, FAMILY } from "./constants.ts";
@@ -8,8 +8,8 @@ import { COMMAND, type CommandCode, FAMILY } from "./constants.ts";
 export type MacroPair = readonly [name: string, value: string];
 
 /**
- * Encodes command packets one behind the other into a buffer of its own; `copy()` or `buffer` give them, `clear()`
- * starts again. Strings are written as {@link ByteWriter.text} does, and must hold no NUL: it would end the field.
+ * Encodes command packets into a buffer of its own, in order; `copy()` or `buffer` give them, `clear()` starts again.
+ * Strings are written as {@link ByteWriter.text} does, and must hold no NUL: it would end the field.
  */
 export class CommandWriter extends ByteWriter {
   /** The first packet of a connection: version, actions (`SMFIF_*`) and protocol flags (`SMFIP_*`) on offer. */
@@ -33,7 +33,7 @@ export class CommandWriter extends ByteWriter {
   }
 
   /**
-   * @param family one of {@link FAMILY}; with UNKNOWN neither port nor address is written
+   * @param family of {@link FAMILY}; with UNKNOWN neither port nor address is written
    * @param port 0 to 65535, 0 for not known
    */
   connect(hostname: string, family: number, port: number, address: string): void {
@@ -51,7 +51,7 @@ export class CommandWriter extends ByteWriter {
     this.#strings(COMMAND.HELO, [hostname]);
   }
 
-  /** `sender` as it goes over the wire, brackets included; `params` are ESMTP arguments, one string each. */
+  /** `sender` as it goes over the wire, brackets included; `params` has a string for each ESMTP argument. */
   mail(sender: string, params: readonly string[] = []): void {
     this.#strings(COMMAND.MAIL, [sender, ...params]);
   }
@@ -76,7 +76,7 @@ export class CommandWriter extends ByteWriter {
     this.#strings(COMMAND.EOH, []);
   }
 
-  /** One piece of the body; Postfix and Sendmail send at most 65535 bytes. */
+  /** A piece of the body; Postfix and Sendmail send at most 65535 bytes. */
   body(chunk: Uint8Array): void {
     this.#raw(COMMAND.BODY, chunk);
   }

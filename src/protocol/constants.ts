@@ -1,6 +1,6 @@
 /**
- * The numbers of the milter protocol, each under its libmilter name (`mfdef.h`, `mfapi.h`). What they mean to a
- * handler author stands in `phases.ts`; nothing here knows of phases.
+ * The numbers of the milter protocol, each under its libmilter name (`mfdef.h`, `mfapi.h`). Their meaning
+ * for handlers is in `phases.ts`; nothing here knows of phases.
  */
 
 /** Command bytes, mail server to filter (`SMFIC_*`). */
@@ -48,7 +48,7 @@ export const REPLY = {
 export type ReplyName = keyof typeof REPLY;
 export type ReplyCode = (typeof REPLY)[ReplyName];
 
-/** Action flags: what a filter may do to a message (`SMFIF_*`), the second word of OPTNEG. */
+/** Action flags: the changes that a filter may make to a message (`SMFIF_*`), the second word of OPTNEG. */
 export const ACTION = {
   ADDHDRS: 0x001,
   CHGBODY: 0x002,
@@ -62,12 +62,15 @@ export const ACTION = {
 } as const;
 export type ActionName = keyof typeof ACTION;
 
-/** All that this implementation can make use of. */
+/** All actions that this implementation uses. */
 export const ALL_ACTIONS = 0x1ff;
-/** What an offer of 0 stands for (`SMFI_V1_ACTS`). */
+/** An offer of 0 means these (`SMFI_V1_ACTS`). */
 export const VERSION_1_ACTIONS = 0x0f;
 
-/** Protocol flags: what is not sent (NO*), not answered (NR_*), or allowed (`SMFIP_*`), the third word of OPTNEG. */
+/**
+ * Protocol flags: commands that are not sent (NO*) or not answered (NR_*), and permissions (`SMFIP_*`), the third word of
+ * OPTNEG.
+ */
 export const PROTOCOL = {
   NOCONNECT: 0x000001,
   NOHELO: 0x000002,
@@ -93,7 +96,7 @@ export const PROTOCOL = {
 } as const;
 
 export const ALL_PROTOCOL = 0x1fffff;
-/** What an offer of 0 stands for (`SMFI_V1_PROT`). */
+/** An offer of 0 means these (`SMFI_V1_PROT`). */
 export const VERSION_1_PROTOCOL = 0x3f;
 
 /** The version this implementation speaks (`SMFI_PROT_VERSION`), and the lowest it answers. */
@@ -111,7 +114,7 @@ export const LENGTH_BYTES = 4;
 /** The largest payload that every mail server takes (`MILTER_CHUNK_SIZE`); replacement bodies are cut at it. */
 export const MAX_REPLY_PAYLOAD = 65_535;
 
-/** The name of a code in one of the tables above, for logs and error messages: `MAIL`, or `0x7A` if it has none. */
+/** The name of a code in a table above, for logs and error messages: `MAIL`, or `0x7A` if it has none. */
 export function nameOf(table: Readonly<Record<string, number>>, code: number): string {
   for (const name in table) if (table[name] === code) return name;
   return `0x${code.toString(16).toUpperCase().padStart(2, "0")}`;

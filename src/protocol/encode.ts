@@ -1,6 +1,6 @@
 /**
- * Replies and modifications to bytes. One writer serves many connections: what is written during one read leaves in
- * one write. Replies that never change are encoded once, at load.
+ * Replies and modifications to bytes. All connections of a worker share a writer: the replies to a read leave in a single
+ * write. Replies that never change are encoded once, at load.
  */
 import { ByteWriter, encodeText } from "./bytes.ts";
 import { ALL_PROTOCOL, LENGTH_BYTES, MAX_REPLY_PAYLOAD, REPLY, type ReplyCode } from "./constants.ts";
@@ -43,7 +43,7 @@ export interface MacroList {
   readonly names: readonly string[];
 }
 
-/** All sessions of a chain ask for the same macros: what they ask with is encoded once. */
+/** Encoded lists: all sessions of a chain ask for the same macros. */
 const known = new WeakMap<readonly MacroList[], Uint8Array>();
 
 function encodedLists(lists: readonly MacroList[]): Uint8Array {
@@ -60,9 +60,9 @@ function encodedLists(lists: readonly MacroList[]): Uint8Array {
   return bytes;
 }
 
-/** Encodes packets one behind the other into a buffer of its own. */
+/** Encodes packets into a buffer of its own, in order. */
 export class ReplyWriter extends ByteWriter {
-  /** A packet that is encoded already: one of {@link PLAIN_REPLIES}, or of {@link encodeReplyCode}. */
+  /** A packet that is encoded already: of {@link PLAIN_REPLIES}, or from {@link encodeReplyCode}. */
   packet(packet: Uint8Array): void {
     this.bytes(packet);
   }
@@ -108,7 +108,7 @@ export class ReplyWriter extends ByteWriter {
     this.endPacket(at);
   }
 
-  /** The whole new body, cut into packets that come in one run; an empty body is one empty packet. */
+  /** The whole new body, cut into packets that follow each other; an empty body is an empty packet. */
   replaceBody(body: Uint8Array): void {
     let start = 0;
     do {

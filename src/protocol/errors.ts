@@ -1,6 +1,6 @@
 /**
- * What can be wrong with what a mail server sends. Each violation has a stable code; the message says what was seen
- * and what was expected, with the peer's bytes bounded and escaped.
+ * Violations of the protocol. Each has a stable code; the message says what was seen and expected, with the peer's bytes
+ * bounded and escaped.
  */
 
 export const PROTOCOL_ERRORS = {
@@ -17,7 +17,7 @@ export const PROTOCOL_ERRORS = {
 
 export type ProtocolErrorCode = keyof typeof PROTOCOL_ERRORS;
 
-/** The peer broke the protocol. The connection that raised it can only be closed; no other is concerned. */
+/** The peer broke the protocol. Its connection can only be closed; other connections are not affected. */
 export class ProtocolError extends Error {
   override readonly name = "ProtocolError";
   readonly code: ProtocolErrorCode;

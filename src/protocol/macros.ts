@@ -8,7 +8,7 @@ import { ProtocolError } from "./errors.ts";
 
 /**
  * The stages in protocol order. UNKNOWN has no list of its own, but Postfix can be told to send macros with it: they
- * live for that one command.
+ * live for that command alone.
  */
 const STAGES = ["CONNECT", "HELO", "MAIL", "RCPT", "DATA", "EOH", "EOM", "UNKNOWN"] as const;
 type Stage = (typeof STAGES)[number];
@@ -43,20 +43,20 @@ interface Pairs {
   readonly ends: number[];
 }
 
-/** Of a stage that nothing was sent for. */
+/** For a stage without macros. */
 const NO_PAIRS: Pairs = { bytes: NONE, count: 0, ends: [] };
 
 /**
- * Those of messages that are over, for the next: an idle connection holds none, and what was used last is still in the
- * processor's cache.
+ * Buffers of messages that are over, for the next messages: an idle connection keeps none, and the buffer that was used last
+ * is still in the processor's cache.
  */
 const spare: Pairs[] = [];
 const MAX_SPARE = 256;
-/** Larger ones are not kept. */
+/** Larger buffers are not kept. */
 const MAX_SPARE_BYTES = 4096;
 const MIN_BYTES = 256;
 
-/** For so many bytes of a stage. What lives as long as its session takes what it needs, and no more. */
+/** A buffer for so many bytes of a stage. Macros of a session, which live long, get exactly the room that they need. */
 function pairsFor(stage: number, length: number): Pairs {
   if (stage < MAIL_STAGE) return { bytes: Buffer.allocUnsafeSlow(length), count: 0, ends: [] };
   const pairs = spare.pop() ?? { bytes: NONE, count: 0, ends: [] };
@@ -69,26 +69,26 @@ function giveBack(stage: number, pairs: Pairs): void {
   if (spare.length < MAX_SPARE && pairs.bytes.length <= MAX_SPARE_BYTES) spare.push(pairs);
 }
 
-/** Where the sets begin that have arrived. */
+/** Index of the first set that has arrived and is not in force. */
 const ARRIVED = STAGES.length;
 const NO_SETS: readonly Pairs[] = Array.from({ length: 2 * STAGES.length }, () => NO_PAIRS);
 
 /**
- * A packet of macros goes before the command that it belongs to, and that command may first end the message or the
- * session before it. So what comes is held back until {@link SessionMacros.commit}: what ends still sees its own values, and the
- * end does not take those of what begins.
+ * A MACRO packet comes before its command, and that command may first end the message or the session before it. So macros
+ * that arrive are not in force until {@link SessionMacros.commit}: the message or session that ends still sees its own
+ * values, and its end does not clear the new ones.
  */
 export class SessionMacros {
-  /** In force, per stage; then, from {@link ARRIVED} on, what has arrived since the last command. */
+  /** The sets in force, by stage; then, from {@link ARRIVED} on, those that have arrived since the last command. */
   readonly #sets: Pairs[] = NO_SETS.slice();
-  /** Stages of which something has arrived, as bits. */
+  /** Stages for which macros have arrived, as bits. */
   #pending = 0;
 
   /**
-   * Takes the payload of a MACRO packet, which replaces what its stage had. Macros for commands without a stage of their
-   * own (HEADER, BODY, and any unknown byte) are dropped, as is a last name without a value.
+   * Takes the payload of a MACRO packet, which replaces the macros of its stage. Macros for commands without a stage
+   * (HEADER, BODY, and any unknown byte) are dropped, as is a last name without a value.
    *
-   * @param limit more bytes than this are dropped too, and the stage is left without any
+   * @param limit over so many bytes the packet is dropped as well, and its stage is left without macros
    * @returns false if the limit was passed
    * @throws ProtocolError PMILTER_ERR_TOO_SHORT without a stage byte, PMILTER_ERR_MISSING_NUL
    */
@@ -118,17 +118,19 @@ export class SessionMacros {
     return true;
   }
 
-  /** Those that have arrived and whose command has not come: some are of a message. */
+  /** Macros of a message have arrived, and not the command that they belong to. */
   get areOfMessage(): boolean {
     return (this.#pending & OF_MESSAGE) !== 0;
   }
 
-  /** The same: some are of MAIL. */
+  /** Macros of MAIL have arrived, and not MAIL. */
   get areOfMail(): boolean {
     return (this.#pending & OF_MAIL) !== 0;
   }
 
-  /** A command is taken: what has arrived before it is in force, and the macros of an UNKNOWN before it are not. */
+  /**
+   * A command is taken: the macros that arrived before it are in force from now on, those of an UNKNOWN before it no longer.
+   */
   commit(): void {
     this.#drop(UNKNOWN_STAGE, UNKNOWN_STAGE);
     if (this.#pending === 0) return;
@@ -141,18 +143,18 @@ export class SessionMacros {
     this.#pending = 0;
   }
 
-  /** CONNECT, HELO, MAIL or RCPT has come: the sets of later stages are over. */
+  /** CONNECT, HELO, MAIL or RCPT has come: drops the sets of later stages. */
   clearAfter(command: number): void {
     this.#clear(STAGE_OF[command]! + 1);
   }
 
-  /** From this command's stage on, nothing is left: for the end of a message (MAIL) or of a session (CONNECT). */
+  /** Drops the sets of this command's stage and later: for the end of a message (MAIL) or of a session (CONNECT). */
   clearFrom(command: number): void {
     this.#clear(STAGE_OF[command]!);
   }
 
   /**
-   * The value of a macro, from the latest stage back to CONNECT. One-letter names are found with and without braces.
+   * The value of a macro, from the latest stage back to CONNECT. Names of a single letter are found with and without braces.
    * @returns undefined if no stage has it
    */
   get(name: string): string | undefined {
@@ -186,7 +188,7 @@ export class SessionMacros {
   }
 }
 
-/** The length of a one-letter name with braces. */
+/** The length of a single letter with braces. */
 const BRACED = 3;
 
 function isName(bytes: Uint8Array, start: number, end: number, name: string): boolean {

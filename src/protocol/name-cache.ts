@@ -1,15 +1,15 @@
 /**
- * Strings that come again and again, such as the names of headers: each is made once. To compare the bytes with a string
- * that is there costs less than to make another, which the collector has to take away again.
+ * A cache of strings that repeat, such as header names. Comparing the bytes with a string of the cache costs less than
+ * making a new string, which the collector has to remove later.
  */
 import { decodeText } from "./bytes.ts";
 
 /** A power of two: mail has some dozens of names. */
 const SLOTS = 256;
-/** A longer one is no name that comes again. */
+/** Longer strings are not kept: they are no header names. */
 const MAX_BYTES = 64;
 
-/** Holds at most {@link SLOTS} strings of {@link MAX_BYTES} bytes, whoever sends what. */
+/** Keeps at most {@link SLOTS} strings of {@link MAX_BYTES} bytes, whatever peers send. */
 export class NameCache {
   readonly #names: string[] = new Array(SLOTS).fill("");
 

@@ -1,5 +1,6 @@
 /**
- * Option negotiation (OPTNEG) as pure functions: what a filter wants and what the mail server offers give the answer.
+ * Option negotiation (OPTNEG) as pure functions: from the wants of a filter and the offer of the mail server to the answer
+ * (docs/protocol.md, "Negotiation").
  */
 import { readU32 } from "./bytes.ts";
 import {
@@ -27,7 +28,7 @@ export interface Options {
 
 export type MacroStage = keyof typeof SYMLIST_STAGE;
 
-/** What a filter asks for; each bit is granted only if it is offered. */
+/** The wishes of a filter; each bit is granted only if it is offered. */
 export interface Wants {
   readonly actions: number;
   readonly protocol: number;
@@ -39,7 +40,7 @@ export interface Answer extends Options {
   readonly lists: readonly MacroList[];
 }
 
-/** The names by which the mail servers know a stage by default (section 6.2 of the protocol notes: both together). */
+/** The macros of each stage that either mail server sends by default (docs/protocol.md, "Default macro lists"). */
 export const DEFAULT_MACROS: Readonly<Record<MacroStage, readonly string[]>> = {
   CONNECT: ["j", "_", "{daemon_name}", "{if_name}", "{if_addr}", "{daemon_addr}"],
   HELO: ["{tls_version}", "{cipher}", "{cipher_bits}", "{cert_subject}", "{cert_issuer}"],
@@ -65,7 +66,7 @@ export const MAX_MACRO_NAMES = 50;
 const VERSION_2_ACTIONS = 0x3f;
 const VERSION_2_PROTOCOL = 0x7f;
 
-/** What a mail server of that version can mean, whatever bits it sends. Postfix offers NR_HDR to old versions too. */
+/** Flags that a version has: other bits of the offer mean nothing. Postfix offers NR_HDR to old versions too. */
 function actionsOf(version: number): number {
   return version < VERSION ? VERSION_2_ACTIONS : ALL_ACTIONS;
 }
@@ -93,7 +94,7 @@ export function readOffer(bytes: Uint8Array, start: number, end: number): Option
   return { version, actions: readU32(bytes, start + 4), protocol: readU32(bytes, start + 8) };
 }
 
-/** The answer to an offer: the lower version, and of what is wanted only what was offered. */
+/** The answer to an offer: the lower version, and the flags that are wanted and offered. */
 export function negotiate(offer: Options, wants: Wants): Answer {
   const version = Math.min(offer.version, VERSION);
   const offeredActions = (offer.actions === 0 ? VERSION_1_ACTIONS : offer.actions) & actionsOf(version);
@@ -104,7 +105,7 @@ export function negotiate(offer: Options, wants: Wants): Answer {
   return { version, actions, protocol: wants.protocol & offeredProtocol, lists };
 }
 
-/** All sessions of a chain ask for the same: what they ask for is put together once. */
+/** Lists by wish: all sessions of a chain have the same. */
 const known = new WeakMap<Wants["macros"], readonly MacroList[]>();
 
 function listsOf(macros: Wants["macros"]): readonly MacroList[] {
@@ -135,10 +136,10 @@ function macroLists(macros: Wants["macros"]): MacroList[] {
 }
 
 /**
- * Whether what was negotiated for one filter gives another all it wants: no event withheld that it reads, none unanswered
- * that it answers, no action missing that the mail server might have granted.
+ * Whether the negotiated options of a connection suffice for other handlers, after a reload: they get every event that they
+ * read, the mail server awaits every reply that they give, and no action is missing that it might have granted.
  *
- * @param first what was wanted when it was negotiated
+ * @param first the wishes that were negotiated
  */
 export function suffices(granted: Options, first: Wants, wants: Wants): boolean {
   const isServed = PHASE_LIST.every(({ no, nr }) => {

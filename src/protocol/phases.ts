@@ -1,13 +1,12 @@
 /**
- * The phases of an SMTP session as a handler author knows them, and what each is on the wire. This is the one table:
- * negotiation, the handler types, the configuration keys and the documents are derived from it.
+ * The phases of an SMTP session as a handler author knows them, each with its command, flags and verdicts. From this table
+ * negotiation, the handler types, the configuration keys and the pages in docs are derived from it.
  */
 import { COMMAND, type CommandCode, PROTOCOL } from "./constants.ts";
+import type { VerdictKind } from "./verdicts.ts";
 
-/** What a verdict of a phase is about. */
+/** What a verdict of a phase decides on. */
 export type Scope = "connection" | "message" | "recipient" | "none";
-
-export type VerdictKind = "accept" | "reject" | "tempfail" | "discard" | "skip";
 
 export interface PhaseInfo {
   readonly name: string;
@@ -22,7 +21,10 @@ export interface PhaseInfo {
   /** Verdicts that a handler may return, besides nothing (continue). */
   readonly verdicts: readonly VerdictKind[];
   readonly scope: Scope;
-  /** A content phase reaches the filter only after the mail server has the whole message (design 2.1). */
+  /**
+   * A content phase reaches the filter only after the mail server has the whole message (docs/design.md, "Verdicts on
+   * content").
+   */
   readonly content: boolean;
 }
 
@@ -159,7 +161,7 @@ export type VerdictOf<P extends Phase> = (typeof PHASES)[P]["verdicts"][number];
 export const PHASE_LIST: readonly (PhaseInfo & { readonly name: Phase })[] = Object.values(PHASES);
 export const PHASE_NAMES: readonly Phase[] = PHASE_LIST.map((phase) => phase.name);
 
-/** Whether a phase's verdict is about a message or one of its recipients. */
+/** Whether a phase's verdict decides on a message or on a recipient of it. */
 export function isOfMessage({ scope }: PhaseInfo): boolean {
   return scope === "message" || scope === "recipient";
 }

@@ -1,12 +1,13 @@
 /**
- * Reply packets to values: what a mail server reads. The counterpart of `commands.ts`, as strict as Postfix
- * (`milter8.c`): what would send Postfix to its failure policy is a ProtocolError here. Whether a reply is legal in a
- * phase is not decided in this file.
+ * Reply packets to values, for the mail server's side. It is the counterpart of `commands.ts`, and as strict as Postfix
+ * (`milter8.c`): a reply for which Postfix would apply its failure policy is a ProtocolError here. Whether a reply is legal
+ * in a phase is decided elsewhere.
  */
 import { decodeText, excerpt, readU32 } from "./bytes.ts";
 import { MAX_REPLY_PAYLOAD, nameOf, REPLY } from "./constants.ts";
 import type { MacroList } from "./encode.ts";
 import { ProtocolError } from "./errors.ts";
+import type { VERDICTS } from "./verdicts.ts";
 
 /** An SMTP reply as the client will see it: `%%` undone, code and enhanced code taken off each line. */
 export interface SmtpReply {
@@ -14,14 +15,12 @@ export interface SmtpReply {
   readonly code: number;
   /** `5.7.1`, or "" if the first line has none. */
   readonly enhanced: string;
-  /** The text of each line; at least one. */
+  /** The text of each line; at least a single line. */
   readonly lines: readonly string[];
 }
 
-export type PlainKind = "continue" | "accept" | "reject" | "tempfail" | "discard" | "skip";
-
 /** Ends the wait for a reply. */
-export type FinalReply = { readonly kind: PlainKind } | ({ readonly kind: "replycode" } & SmtpReply);
+export type FinalReply = { readonly kind: keyof typeof VERDICTS } | ({ readonly kind: "replycode" } & SmtpReply);
 
 /** A change of the message, as it was on the wire: header values with or without the leading space, as negotiated. */
 export type ModificationReply =
@@ -142,7 +141,7 @@ export function decodeReply(code: number, bytes: Uint8Array, start = 0, end = by
   }
 }
 
-/** Reads the fields of one payload in order, each within its bounds. */
+/** Reads the fields of a payload in order, each within its bounds. */
 class Fields {
   readonly #what: string;
   readonly #bytes: Uint8Array;
@@ -192,7 +191,7 @@ class Fields {
     return text;
   }
 
-  /** RFC 5322 section 2.2: printable ASCII without the colon. Postfix takes an empty one for a configuration error. */
+  /** RFC 5322 section 2.2: printable ASCII without the colon. Postfix takes an empty name for a configuration error. */
   headerName(): string {
     const name = this.string("header name");
     if (!/^[!-9;-~]+$/.test(name)) throw this.error("the header name is empty, or not printable ASCII without colon");

@@ -1,6 +1,6 @@
 /**
- * SMTP reply texts of `reject(text)` and `tempfail(text)`: checked where a handler writes them, and made into what
- * both mail servers take (their rules differ: design 1.3, RFC 5321 4.2, RFC 3463).
+ * SMTP reply texts of `reject(text)` and `tempfail(text)`: checked where a handler writes them, and changed into a form that
+ * both mail servers take (docs/protocol.md, "Reply texts"; RFC 5321 4.2, RFC 3463).
  */
 
 export interface ReplyText {
@@ -14,10 +14,10 @@ export interface ReplyText {
 
 /** RFC 5321 4.5.3.1.5: 512 bytes a reply line, code and CRLF included. */
 const MAX_LINE_BYTES = 510;
-/** libmilter's limit on lines of one reply (`MAXREPLIES`). */
+/** libmilter's limit on lines of a reply (`MAXREPLIES`). */
 const MAX_LINES = 32;
 
-/** What is said when a handler gives codes and no text: some mail servers do not take a line without any. */
+/** The text for a handler that gives codes and no text: some mail servers do not take a line without text. */
 const DEFAULT_LINE = { 4: "Service unavailable, try again later", 5: "Command rejected" } as const;
 const DEFAULT_ENHANCED = { 4: "4.7.0", 5: "5.7.1" } as const;
 
@@ -33,7 +33,7 @@ const HALF_PAIR = /[\ud800-\udc7f\udd00-\udfff]/u;
  *
  * @param given as given to `reject()` or `tempfail()`
  * @param digit the class of the verdict: 5 for reject, 4 for tempfail
- * @throws RangeError saying what was expected; the caller adds where
+ * @throws RangeError with the expected form; the caller adds the place
  */
 export function parseReplyText(given: string, digit: 4 | 5): ReplyText {
   const text = given.replaceAll("\r\n", "\n");

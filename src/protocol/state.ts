@@ -1,12 +1,13 @@
 /**
- * Which command may come when, as one table. libmilter ignores, without an answer, a command that does not fit, and
- * leaves the mail server waiting; here each order gets an answer, and none gets a message past the handlers:
+ * Which command may come when, as a table. libmilter ignores a command that does not fit, without a reply, and the mail
+ * server waits for its timeout. Here each order of commands gets its replies, and no order gets a message past the handlers
+ * (docs/protocol.md, "Order of commands"):
  *
  * - `take`: the command is an event of its phase.
  * - `abort`: the open message is over first (its `abort` event), then the command is looked at again.
  * - `close`: the session is over first (`abort` if a message is open, `close`), then the command is looked at again.
  * - `drop`: nothing happens, and no reply is awaited (ABORT without a message).
- * - `repeat`: the message, or the connection, has its final reply already; a mail server that asks on gets it again.
+ * - `repeat`: the message, or the connection, has its final reply already; a mail server that goes on gets it again.
  * - `error`: the peer broke the protocol.
  *
  * MACRO is in no row: it fits wherever negotiation is over, and changes no state.

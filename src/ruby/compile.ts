@@ -1,5 +1,5 @@
 /**
- * Ruby to JavaScript: done once, by the worker that reads the sources of a generation. The others get what it made.
+ * Ruby to JavaScript. The worker that reads the sources of a generation compiles them; the other workers get the result.
  */
 import { LoadError, type LoadFailure } from "../handler/load-failure.ts";
 import { type LineMap, lineMapOf } from "./line-map.ts";
@@ -45,7 +45,8 @@ export async function compileRuby(path: string, source: string): Promise<RubyScr
   const calls = /^ *Opal\.add_stubs\('([^']*)'\);$/m.exec(code);
   return {
     path,
-    // It is called here, with what its connection has; and the line of the calls stays, or the places behind it would be wrong.
+    // The script is called here, with the state of its connection. The calls keep their line, or later places would be
+    // wrong.
     code: astral
       .show(code)
       .replace(/\(Opal, self\);?\s*$/, "")
@@ -68,8 +69,8 @@ function interpolateWithToS(node: SyntaxNode): SyntaxNode {
 }
 
 /**
- * Opal's lexer counts characters where JavaScript counts UTF-16 units, and takes the wrong ones behind a character that has
- * two. Until it has compiled, such a character is one that the source does not have.
+ * Opal's lexer counts characters where JavaScript counts UTF-16 units: behind a character of two units it takes the wrong
+ * text. While Opal compiles, each such character is replaced by a single unit that the source does not have.
  */
 class AstralCharacters {
   readonly #stands = new Map<string, string>();

@@ -1,6 +1,6 @@
 /**
- * `Pmilter` as Ruby handlers know it, on top of the session that TypeScript handlers get. A method that asks for what
- * the mail server has not sent gives an empty string.
+ * `Pmilter` as Ruby handlers know it, on top of the session that TypeScript handlers get. A method gives an empty string for
+ * a value that the mail server has not sent.
  */
 import { decodeText } from "../protocol/bytes.ts";
 import type { Phase } from "../protocol/phases.ts";
@@ -8,21 +8,21 @@ import type { Session } from "../handler/types.ts";
 import { accept, discard, reject, skip, tempfail, withoutCounting } from "../handler/verdict.ts";
 import type { Opal, RubyModule } from "./opal.ts";
 
-/** The session with what some phase has of it. */
+/** The session with the members of all phases. */
 export type AnySession = Session<"eom"> & { readonly phase: Phase };
 
-/** The call of a script: what it is asked about, and what it has answered. */
+/** The call of a script: its session and arguments, and the verdict that it has set. */
 export interface Call {
   readonly session: AnySession;
   readonly phase: Phase;
-  /** What the phase brings besides the session: `PhaseArguments` in `types.ts`. */
+  /** The arguments of the phase besides the session: `PhaseArguments` in `types.ts`. */
   readonly values: readonly unknown[];
-  /** The sender as it was before the script changed it, which is what scripts go on seeing. */
+  /** The sender before the script changed it. Scripts do not see their changes. */
   sender: string | null;
   verdict: unknown;
 }
 
-/** What a name gives: by the methods of `Pmilter::Session`. */
+/** The value of a name, by the methods of `Pmilter::Session`. */
 const READERS: Readonly<Record<string, (call: Call) => unknown>> = {
   client_ipaddr: ({ session }) => session.client.address,
   client_hostname: ({ session }) => session.client.hostname,
@@ -62,7 +62,7 @@ const STATUS = {
 
 /** Whether libmilter lets a filter change the message: at no other phase does it do anything. */
 const mayChange = (phase: Phase) => phase === "eom";
-/** What libmilter's functions return. */
+/** The return values of libmilter's functions. */
 const SUCCESS = 0;
 const FAILURE = -1;
 

@@ -24,7 +24,7 @@ export function lineMapOf(fragments: readonly CodeFragment[]): LineMap {
   return map;
 }
 
-/** The source's place for one in the generated code; line 0 if it stands before everything that has one. */
+/** The place in the source for a place in the generated code; line 0 if no earlier code has a place. */
 export function locate(map: LineMap, line: number, column: number): { line: number; column: number } {
   let low = 0;
   let high = map.length / FIELDS;

@@ -2,13 +2,13 @@
 import { encodeText } from "../protocol/bytes.ts";
 import type { Opal, RubyObject } from "./opal.ts";
 
-/** Makes `puts`, `print`, `p`, `printf` and what they show those of mruby 1.4 without UTF-8, as the original had it. */
+/** Makes `puts`, `print`, `p`, `printf` and their output as in mruby 1.4 without UTF-8, which the original had. */
 export function printLikeMruby(opal: Opal): void {
   const { Kernel, nil, String: RubyString, Time } = opal;
   const text = (value: unknown) => (value as RubyObject)["$to_s"]!() as string;
   const write = (line: string) => void process.stdout.write(line);
 
-  // An array is one line, as `to_s` has it; a string that ends in a line end gets no other.
+  // An array is a single line, as `to_s` makes it; a string that ends with a line end gets no second line end.
   opal.defn(Kernel, "$puts", (...values: unknown[]) => {
     const lines = values.map(text).map((line) => (line.endsWith("\n") ? line : `${line}\n`));
     write(lines.length === 0 ? "\n" : lines.join(""));
@@ -51,7 +51,7 @@ const ESCAPES: Readonly<Record<string, string>> = {
   "\x1b": "\\e",
 };
 
-/** In quotes; `#` is escaped where it would begin an interpolation, and what is not ASCII as bytes in octal. */
+/** In quotes; `#` is escaped where it would begin an interpolation, bytes beyond ASCII are octal. */
 export function inspectString(text: string): string {
   const shown = text.replace(/#(?=[{$@])|[^ !#-[\]-~]/gu, (char) => {
     if (char === "#") return "\\#";

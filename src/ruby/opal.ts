@@ -1,6 +1,6 @@
 /**
- * Opal, as far as it is used here: its runtime, which every worker with a Ruby handler loads, and its compiler, which
- * only whoever reads the sources needs. Both are loaded when they are first asked for, and nobody else pays for them.
+ * Opal, as far as it is used here: its runtime, which every worker with a Ruby handler loads, and its compiler, which only
+ * the thread that reads the sources needs. Both are loaded at their first use, so other threads do not pay for them.
  */
 
 /** A Ruby object; methods are functions under `$` and their name. */
@@ -22,7 +22,7 @@ export interface Opal {
   readonly Kernel: RubyModule;
   readonly String: RubyModule;
   readonly Time: RubyModule;
-  /** What a `return` outside of methods throws. */
+  /** The exception of a `return` outside of methods. */
   readonly t_eval_return: unknown;
   klass(scope: RubyModule, superclass: RubyModule, name: string): RubyModule;
   /** Defines a method; its name begins with `$`. */
@@ -39,12 +39,13 @@ export interface Opal {
 /** The runtime of this thread. */
 export async function loadRuntime(): Promise<Opal> {
   await import("opal-runtime/src/opal.js");
-  // Its exceptions are JavaScript's errors, which it gives nil as the default of their message; others share the thread.
+  // Opal's exceptions are JavaScript's errors, and it makes nil the default of their message. Other code of the thread has
+  // them, too.
   Object.assign(Error.prototype, { message: "" });
   return (globalThis as unknown as { readonly Opal: Opal }).Opal;
 }
 
-/** The syntax tree as it is written, without what the compiler makes of it; the source has to compile. */
+/** The syntax tree of the text, before the compiler rewrites it; the source has to compile. */
 export async function parseRuby(path: string, text: string): Promise<SyntaxNode> {
   const opal = await loadRuntime();
   const { Parser } = opal.Object.$$const["Opal"]!.$$const as Record<string, RubyModule & RubyObject>;
@@ -55,7 +56,7 @@ export async function parseRuby(path: string, text: string): Promise<SyntaxNode>
   return parser["$parse"]!(buffer) as SyntaxNode;
 }
 
-/** What `Opal::Compiler` is asked for. */
+/** The options of `Opal::Compiler`. */
 export interface Compiler {
   /** Sets `sexp`, the syntax tree. */
   $parse(): unknown;
@@ -65,7 +66,7 @@ export interface Compiler {
   sexp: SyntaxNode;
 }
 
-/** A node of the parser gem's trees: see its documentation for what types there are. */
+/** A node of the parser gem's trees; the gem's documentation lists the types. */
 export interface SyntaxNode {
   $type(): string;
   /** Nodes, names, values, nil. */
@@ -88,7 +89,7 @@ export interface CodeFragment {
   $column(): unknown;
 }
 
-/** A compiler for one source. Compile before scripts run in this thread: their strings are shown in another way then. */
+/** A compiler for a source. Compile before scripts run in this thread: they change how strings are shown. */
 export async function newCompiler(source: string, options: object): Promise<Compiler> {
   const opal = await loadRuntime();
   if ("Pmilter" in opal.Object.$$const) throw new Error("scripts run in this thread: it cannot compile any more");

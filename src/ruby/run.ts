@@ -1,7 +1,7 @@
 /**
- * Runs scripts as handlers. The original gave every connection an interpreter of its own; here all share Opal, and what
- * a script leaves in global variables, constants and the instance variables of `self` is put in place for each call and
- * taken out again.
+ * Runs scripts as handlers. The original gave every connection an interpreter of its own. Here all connections share Opal:
+ * the global variables, constants and instance variables of `self` that a connection's scripts have set are put in place for
+ * each call, and taken out again.
  */
 import { Script } from "node:vm";
 import type { AnyHandler } from "../handler/filter.ts";
@@ -18,7 +18,7 @@ import { refuseMutation } from "./unsupported.ts";
 /** Special variables that Ruby itself sets. */
 const SPECIAL = ["~", "!", "_"];
 
-/** What a connection's scripts have set. */
+/** The variables and constants that a connection's scripts have set. */
 interface Slate {
   readonly self: object;
   readonly globals: Map<string, unknown>;
@@ -31,7 +31,7 @@ interface RubyException {
   $message(): unknown;
 }
 
-/** What a script raised, with the places of the Ruby source. */
+/** An exception of a script, with the places of the Ruby source. */
 class RubyError extends Error {
   constructor(name: string, message: string, frames: readonly string[], cause: unknown) {
     super(message, { cause });
@@ -64,7 +64,7 @@ export class RubyRuntime {
   /** A phase's handler. */
   handler(script: RubyScript, phase: Phase): AnyHandler {
     const run = this.#prepare(script);
-    // What a message or a connection is answered with when it is over, nobody hears.
+    // After the end of a message or connection a verdict has no effect.
     const isHeard = phase !== "abort" && phase !== "close";
     return (session, ...values) => {
       const call: Call = { session: session as AnySession, phase, values, sender: null, verdict: undefined };
@@ -145,7 +145,7 @@ export class RubyRuntime {
   #shown(error: unknown): unknown {
     if (!(error instanceof Error) || error instanceof UsageError) return error;
     const exception = error as unknown as RubyException;
-    // The message may stand in front of the frames, and hold what a client sent.
+    // The message may stand in front of the frames, and hold text of a client's.
     const frames = [
       ...String(error.stack)
         .replace(error.message, "")

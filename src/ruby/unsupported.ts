@@ -1,5 +1,5 @@
 /**
- * What Ruby handlers could do in the original and cannot do here, with the way there is in TypeScript instead.
+ * Things that Ruby handlers could do in the original and cannot do here, each with its counterpart in TypeScript.
  * `docs/from-the-original.md` lists the same.
  */
 import { isNode, type Opal, type SyntaxNode } from "./opal.ts";
@@ -79,7 +79,7 @@ export interface Unsupported {
   readonly message: string;
 }
 
-/** The first construct of a script that cannot run here, null if there is none. What may be defined elsewhere is none. */
+/** The first construct of a script that cannot run here, or null. A name that may be defined elsewhere does not count. */
 export function findUnsupported(tree: SyntaxNode): Unsupported | null {
   const own = new Set<unknown>();
   for (const node of nodesOf(tree)) if (DEFINITIONS.has(node.$type())) own.add(definedBy(node));
@@ -115,7 +115,7 @@ function definedBy(node: SyntaxNode): unknown {
   }
 }
 
-/** All but what `defined?` asks about. */
+/** All nodes but the argument of `defined?`. */
 function* nodesOf(node: SyntaxNode): Generator<SyntaxNode> {
   if (node.$type() === "defined?") return;
   yield node;

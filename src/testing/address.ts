@@ -6,7 +6,7 @@ import { FAMILY } from "../protocol/constants.ts";
 import { ClientUsageError } from "./errors.ts";
 import type { Habit } from "./habits.ts";
 
-/** The SMTP client; what is left out gets the default. */
+/** The SMTP client; members that are left out get their default. */
 export interface ClientInfo {
   /** IPv4 or IPv6 address, the path of a unix socket, or "" for not known; default `127.0.0.1`. */
   readonly address?: string | undefined;
@@ -33,7 +33,7 @@ export const FAMILY_BYTE: Readonly<Record<ConnectionFacts["family"], number>> = 
 
 /**
  * CONNECT as a server of that habit would send it: Postfix gives an IPv6 address as it is, Sendmail as
- * `IPv6:2001:db8:0:0:0:0:0:1`; both give an IPv4-mapped one as IPv4.
+ * `IPv6:2001:db8:0:0:0:0:0:1`; both give an IPv4-mapped address as IPv4.
  * @throws ClientUsageError if the address is of no family, or the port out of range
  */
 export function connectionFacts(client: ClientInfo, habit: Habit): ConnectionFacts {

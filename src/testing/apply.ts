@@ -1,11 +1,11 @@
 /**
- * What the mail server makes of a filter's modifications: pure, from a message and replies to the message that would
- * be delivered. The rules are those of Postfix (`cleanup_milter.c`) and, where it differs, Sendmail (protocol document
- * 10.1 to 10.3).
+ * Applies a filter's modifications as the mail server does: pure, from a message and replies to the message that would be
+ * delivered. The rules are those of Postfix (`cleanup_milter.c`) and, where it differs, Sendmail (docs/protocol.md,
+ * "Modifications").
  *
- * Positions: both servers have put their own Received on top before they ask the filter, and count it for
- * `insertHeader`. The messages here have none, so one is put on top in thought: index 0 is above it, index 1 just below
- * it, and once it is taken away again both are the top of the result; index n is before the nth header given here.
+ * Positions: both servers have put their own Received on top before they ask the filter, and count it for `insertHeader`.
+ * The messages here have no such header, so it is added at the start and removed at the end: index 0 is above it, index 1
+ * just below it, both are the top of the result; index n is before the nth header given here.
  */
 import { readMailbox } from "../handler/message/mailbox.ts";
 import type { ModificationReply } from "../protocol/replies.ts";
@@ -26,13 +26,13 @@ export interface Envelope {
 
 export interface Message extends MailContent {
   readonly envelope: Envelope;
-  /** The reason, if the message is held. */
+  /** The reason, if the message is quarantined. */
   readonly quarantine?: string | undefined;
 }
 
 export interface ApplyOptions {
   readonly as: Habit;
-  /** True with HDR_LEADSPC: values come with their leading space; else the server puts one. */
+  /** True with HDR_LEADSPC: values come with their leading space; else the server adds the space. */
   readonly leadingSpace: boolean;
 }
 
@@ -109,7 +109,7 @@ class HeaderBlock {
     this.#slots.push({ name, value: this.#raw(value) });
   }
 
-  /** Postfix counts the headers as they will be delivered; Sendmail counts deleted ones as well. */
+  /** Postfix counts the headers as they will be delivered; Sendmail counts deleted headers as well. */
   insert(index: number, name: string, value: string): void {
     let before = 0;
     let at = 0;
@@ -119,7 +119,7 @@ class HeaderBlock {
     this.#slots.splice(at, 0, { name, value: this.#raw(value) });
   }
 
-  /** The `index`th header of that name, from 1 (0 counts as 1); past the last one a value is added. */
+  /** The `index`th header of that name, from 1 (0 counts as 1); past the last header a value is added. */
   change(index: number, name: string, value: string): void {
     const wanted = name.toLowerCase();
     let left = Math.max(index, 1);
@@ -143,12 +143,12 @@ class HeaderBlock {
     return this.#slots.filter((slot) => !slot.isOwn && !slot.isDeleted).map(({ name, value }) => ({ name, value }));
   }
 
-  /** After a deletion Postfix lets later ones move up at once; in Sendmail deleted ones count until the next filter. */
+  /** After a deletion later headers move up at once in Postfix; in Sendmail deleted headers count until the next filter. */
   #counts(slot: Slot): boolean {
     return !slot.isDeleted || this.#options.as === "sendmail";
   }
 
-  /** What follows the colon. Postfix puts a TAB before a continuation line that lacks white space. */
+  /** The text after the colon. Postfix puts a TAB before a continuation line that lacks white space. */
   #raw(value: string): string {
     const lines = value.replaceAll(/\r\n?/g, "\n").replaceAll(/\n(?![ \t])/g, "\n\t");
     return this.#options.leadingSpace ? lines : ` ${lines}`;
@@ -160,8 +160,8 @@ function words(params: string): string[] {
 }
 
 /**
- * Whether a recipient is the one that a modification names. Sendmail compares what was written, without a source route
- * and the dot at the end of a domain; Postfix what it read, and it takes the source route off the recipient alone.
+ * Whether a modification names a recipient. Sendmail compares the texts, without a source route and the dot at the end of a
+ * domain. Postfix compares the mailboxes that it parsed, and removes the source route of the recipient alone.
  */
 function isFound(recipient: string, named: string, as: Habit): boolean {
   if (as === "sendmail") return withoutRoute(recipient) === withoutRoute(named);

@@ -1,4 +1,4 @@
-/** What `MilterClient` takes and gives: types alone. */
+/** The types of the arguments and results of `MilterClient`. */
 import type { FinalReply, ModificationReply } from "../protocol/replies.ts";
 import type { ClientInfo, ConnectionFacts } from "./address.ts";
 import type { EventPhase, Habit, Offer } from "./habits.ts";
@@ -7,13 +7,13 @@ import type { Negotiated } from "./negotiation.ts";
 import type { Modification } from "./outcome.ts";
 
 export interface ClientOptions {
-  /** Whose habits to have. */
+  /** The mail server whose habits the client has. */
   readonly as: Habit;
-  /** What to offer instead of version 6 and everything; the masks default to what both servers offer for `version`. */
+  /** The offer, by default version 6 with all flags; the masks default to those that both servers offer for `version`. */
   readonly offer?: Partial<Offer> | undefined;
   /** For connecting, and for each wait for a reply, in milliseconds; PROGRESS restarts it. Default 10000. */
   readonly timeoutMs?: number | undefined;
-  /** Macros that override or add to the derived ones; see `MilterClient.macros`. */
+  /** Macros that override the derived macros or are added to them; see `MilterClient.macros`. */
   readonly macros?: Macros | undefined;
 }
 
@@ -29,7 +29,7 @@ export interface NoReply {
 
 export type EventReply = FinalReply | NoReply;
 
-/** The reply to the end of the message, with what came before it. */
+/** The reply to the end of the message, with the modifications before it. */
 export type EomReply = EventReply & {
   /** In the words of handlers. */
   readonly modifications: readonly Modification[];

@@ -1,7 +1,7 @@
 /**
- * `MilterClient`: the mail server's side of a milter connection, with the habits of Postfix or Sendmail. It sends what
- * such a server would send, waits where it would wait, and takes no reply that the server would not take. It is no
- * SMTP server: what it should report is told to it, phase by phase or as a whole message (`send`).
+ * `MilterClient`: the mail server's side of a milter connection, with the habits of Postfix or Sendmail. It sends, waits and
+ * judges replies as that server would. It is no SMTP server: its caller gives it the events, phase by phase or as a whole
+ * message (`send`).
  */
 import { EMPTY } from "../protocol/bytes.ts";
 import { CommandWriter } from "../protocol/commands.ts";
@@ -27,13 +27,13 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 const PIPELINE_BYTES = 65_536;
 
 /**
- * One milter connection as a mail server has it. Calls are made one at a time, each awaited; a failure (a reply that
- * is not legal, a timeout, a lost connection) closes the connection, and every later call throws it again.
+ * A milter connection, seen from the mail server. Await each call before the next. A failure (a reply that is not legal, a
+ * timeout, a lost connection) closes the connection, and every later call throws it again.
  *
  * Each event gives the filter's final reply, or {@link NoReply}. All may throw
- * - ProtocolError PMILTER_ERR_REPLY: a reply that the mail server does not take there, that nothing waits for, or that
- *   uses what was not negotiated (real servers are more lenient in this last point);
- * - ConversationError PMILTER_ERR_TIMEOUT, PMILTER_ERR_CLOSED, naming the phase and what was expected;
+ * - ProtocolError PMILTER_ERR_REPLY: a reply that the mail server does not take there, that no call waits for, or that was
+ *   not negotiated (real servers are more lenient in this last point);
+ * - ConversationError PMILTER_ERR_TIMEOUT, PMILTER_ERR_CLOSED, naming the phase and the expected reply;
  * - ClientUsageError PMILTER_ERR_USAGE: a call out of order.
  *
  * @example
@@ -60,9 +60,9 @@ export class MilterClient implements EventClient {
   #heloName: string | undefined;
   /** The filter's final word on the connection; no event follows. */
   #connectionVerdict: FinalReply | undefined;
-  /** MAIL was sent, and no ABORT since: what Postfix goes by. */
+  /** MAIL was sent, and no ABORT since: then Postfix sends ABORT at the end. */
   #inTransaction = false;
-  /** MAIL was sent, and the filter has not ended its part: what Sendmail goes by. */
+  /** MAIL was sent, and the filter has not ended its part: then Sendmail sends ABORT at the end. */
   #isOpen = false;
   #skipped: EventPhase | undefined;
   #messages = 0;
@@ -93,7 +93,7 @@ export class MilterClient implements EventClient {
     return new MilterClient(new Exchange(transport, options.timeoutMs ?? DEFAULT_TIMEOUT_MS), options);
   }
 
-  /** What the negotiation gave; undefined before it. */
+  /** The negotiated options; undefined before the negotiation. */
   get negotiated(): Negotiated | undefined {
     return this.#negotiated;
   }
@@ -124,10 +124,10 @@ export class MilterClient implements EventClient {
   }
 
   /**
-   * Macros from now on, in place of those given before. Each overrides the derived value at every stage whose list has
-   * it; one that no list has goes with the first stage that could know it (TLS names with HELO, `{auth_…}` and
-   * `{mail_…}` with MAIL, `{rcpt_…}` with RCPT, all others with CONNECT, or with the next MAIL if CONNECT is past).
-   * Postfix has no `i` before the first accepted recipient: the value is the caller's, the time remains Postfix's.
+   * Macros from now on, in place of those given before. Each overrides the derived value at every stage that lists it. A
+   * macro that no stage lists is sent at the first stage that could have it (TLS names with HELO, `{auth_…}` and `{mail_…}`
+   * with MAIL, `{rcpt_…}` with RCPT, any other name with CONNECT, or with the next MAIL after CONNECT). Postfix has no `i`
+   * before the first accepted recipient: a given value is not sent earlier.
    */
   set macros(macros: Macros) {
     this.#book.own = macros;
@@ -153,8 +153,8 @@ export class MilterClient implements EventClient {
   }
 
   /**
-   * Gives the macros of the next event of `phase` by hand: exactly these, in this order, whatever the habit. Their
-   * MACRO goes out in one write with the event, also where the habit would send none.
+   * Sets the macros of the next event of `phase` by hand: exactly these, in this order, whatever the habit. Their MACRO is
+   * sent in the same write as the event, also where the habit would send none.
    */
   macro(phase: EventPhase, macros: Macros): void {
     this.#byHand.set(phase, macros);
@@ -213,8 +213,8 @@ export class MilterClient implements EventClient {
   }
 
   /**
-   * @param value what follows the colon, leading space included, continuation lines after LF; without HDR_LEADSPC the
-   *   one leading space is taken off before it is sent
+   * @param value the text after the colon, leading space included, continuation lines after LF; without HDR_LEADSPC a single
+   *   leading space is removed before it is sent
    */
   async header(name: string, value: string): Promise<EventReply> {
     return await this.#exclusive("header", () => {
@@ -230,7 +230,7 @@ export class MilterClient implements EventClient {
   }
 
   /**
-   * Sends a body, or a piece of one, in chunks of 65535 bytes; an empty one is not sent. Gives the reply to the last
+   * Sends a body, or a piece of a body, in chunks of 65535 bytes; an empty body is not sent. Returns the reply to the last
    * chunk that was sent.
    * @param body with CRLF line ends
    */
@@ -310,8 +310,8 @@ export class MilterClient implements EventClient {
   }
 
   /**
-   * Sends a whole message and gives what became of it. Negotiates, connects and greets first, if that has not been done
-   * or is different from the last message (another client: QUIT_NC and CONNECT). Several may follow each other.
+   * Sends a whole message and returns its outcome. Negotiates, connects and greets first where that has not been done, or is
+   * different for this message (another client: QUIT_NC and CONNECT). May be called for several messages.
    */
   async send(mail: Mail): Promise<Outcome> {
     this.#isPipelining = true;
@@ -323,7 +323,9 @@ export class MilterClient implements EventClient {
     }
   }
 
-  /** Sends bytes as they are, for tests of a filter's patience. What they do to the conversation is the caller's. */
+  /**
+   * Sends bytes as they are, for tests of how a filter treats odd input. The caller has to know their effect on the session.
+   */
   write(bytes: Uint8Array): void {
     this.#exchange.check("write");
     this.#writer.bytes(bytes);
@@ -351,7 +353,7 @@ export class MilterClient implements EventClient {
     return this.#idPrefix + count.padStart(this.habit === "postfix" ? 4 : 7, "0");
   }
 
-  /** One event as the habit sends it: its macros, the command unless it is switched off, and the wait for the reply. */
+  /** Sends an event as the habit does: its macros, the command unless it is switched off, and the wait for the reply. */
   async #event(phase: EventPhase, write: () => void, received?: ModificationReply[]): Promise<EventReply> {
     if (this.#connectionVerdict !== undefined) return NOT_SENT;
     if (isOfMessage(phase) && !this.#isOpen) return NOT_SENT;
@@ -397,7 +399,7 @@ export class MilterClient implements EventClient {
     this.#writer.macro(PHASE_COMMAND[phase], pairs);
   }
 
-  /** What a final reply does to the connection and the message. */
+  /** Applies a final reply to the connection and the message. */
   #apply(phase: EventPhase, reply: FinalReply): void {
     if (reply.kind === "skip") {
       this.#skipped = phase;
@@ -417,7 +419,7 @@ export class MilterClient implements EventClient {
     if (!(isOfOneCommand && isRefusal)) this.#isOpen = false;
   }
 
-  /** Writes the ABORT that the habit has at the end of a transaction; gives whether there was one. */
+  /** Writes the ABORT that the habit has at the end of a transaction; returns whether it wrote it. */
   #endTransaction(): boolean {
     const isDue = this.habit === "postfix" ? this.#inTransaction : this.#isOpen;
     if (isDue) this.#writer.abort();

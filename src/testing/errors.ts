@@ -1,6 +1,6 @@
 /**
- * What can go wrong in a conversation with a filter, apart from the filter breaking the protocol (that is
- * `ProtocolError` of the protocol folder). Codes are stable, messages are for people.
+ * Failures of a conversation with a filter, apart from violations of the protocol (`ProtocolError` in the protocol folder).
+ * Codes are stable, messages are for people.
  */
 
 export const CONVERSATION_ERRORS = {

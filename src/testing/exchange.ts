@@ -18,7 +18,7 @@ interface Waiter {
   readonly reject: (error: Error) => void;
 }
 
-/** One milter connection, seen from the mail server. After its first failure every call throws that failure. */
+/** A milter connection, seen from the mail server. After its first failure every call throws that failure. */
 export class Exchange {
   readonly #transport: Transport;
   readonly #timeoutMs: number;
@@ -47,7 +47,7 @@ export class Exchange {
     return this.#failure !== undefined;
   }
 
-  /** @throws what broke the conversation, if anything did */
+  /** @throws the failure that broke the conversation, if there is any */
   checkFailure(): void {
     if (this.#failure !== undefined) throw this.#reported(this.#failure);
   }
@@ -57,7 +57,7 @@ export class Exchange {
     if (!this.#isReported) this.checkFailure();
   }
 
-  /** @throws what broke the conversation, or PMILTER_ERR_CLOSED: nothing can be sent any more */
+  /** @throws the failure that broke the conversation, or PMILTER_ERR_CLOSED: nothing can be sent any more */
   check(phase: string): void {
     this.checkFailure();
     if (!this.#isClosed) return;
@@ -65,14 +65,14 @@ export class Exchange {
     throw this.#reported(this.#fail(new ConversationError("PMILTER_ERR_CLOSED", message)));
   }
 
-  /** Sends what was written, in one piece, and clears the writer. */
+  /** Sends the written packets in a single write, and clears the writer. */
   flush(writer: CommandWriter): void {
     if (writer.length === 0) return;
     this.#transport.send(writer.buffer.subarray(0, writer.length));
     writer.clear();
   }
 
-  /** Sends what was written; from now on a reply is due, until `settle`. */
+  /** Sends the written packets; from now on a reply is due, until `settle`. */
   ask(writer: CommandWriter): void {
     this.#isAwaiting = true;
     this.flush(writer);
@@ -121,7 +121,7 @@ export class Exchange {
     if (extra !== undefined) throw this.violation(`${phase}: a further reply (${extra.kind}) after the final one`);
   }
 
-  /** Ends the conversation because of what the filter did; gives the error to throw. */
+  /** Ends the conversation because the filter broke the protocol; returns the error to throw. */
   violation(message: string): Error {
     return this.#reported(this.#fail(new ProtocolError("PMILTER_ERR_REPLY", message)));
   }

@@ -1,7 +1,7 @@
 /**
- * The habits of the two mail servers, as tables: what they offer, which macros they send where, which replies they
- * take. Nothing here sends anything; `client.ts` looks things up. Sources: Postfix `milter8.c` and `MILTER_README`,
- * Sendmail `milter.c` (8.17).
+ * The habits of the two mail servers, as tables: their offers, the macros that they send, the replies that they take.
+ * Nothing here sends anything; `client.ts` reads the tables. Sources: Postfix `milter8.c` and `MILTER_README`, Sendmail
+ * `milter.c` (8.17).
  */
 import { ACTION, COMMAND, type CommandCode, PROTOCOL, SYMLIST_STAGE } from "../protocol/constants.ts";
 import type { MacroList } from "../protocol/encode.ts";
@@ -21,7 +21,7 @@ export interface Offer {
   readonly protocol: number;
 }
 
-/** What both servers offer for a version: since version 6 (Postfix 2.6, Sendmail 8.14) the same bytes. */
+/** The offer of both servers for a version: since version 6 (Postfix 2.6, Sendmail 8.14) the same bytes. */
 export function defaultOffer(version: number): Offer {
   if (version >= 6) return { version, actions: 0x1ff, protocol: 0x1fffff };
   let protocol: number = 0x7f;
@@ -32,7 +32,7 @@ export function defaultOffer(version: number): Offer {
 
 const TLS = ["{tls_version}", "{cipher}", "{cipher_bits}", "{cert_subject}", "{cert_issuer}"];
 
-/** The macros sent at a stage unless the filter asks for others (protocol document 6.2). */
+/** The macros sent at a stage unless the filter sends a list (docs/protocol.md, "Default macro lists"). */
 export const MACRO_LISTS: Readonly<Record<Habit, Readonly<Record<MacroStage, readonly string[]>>>> = {
   postfix: {
     connect: ["j", "{daemon_name}", "{daemon_addr}", "v", "_"],
@@ -77,10 +77,10 @@ const STAGE_OF_NUMBER: Readonly<Record<number, MacroStage>> = {
 const SENDMAIL_MAX_NAMES = 50;
 
 /**
- * The lists in force after the filter's answer. A list replaces the default of its stage. An empty one leaves Postfix
- * at its default and makes Sendmail send none. Postfix passes over an unknown stage number, Sendmail drops the rest.
- * Sendmail looks at the wrong flag for EOM: the filter's list counts only together with one for EOH, and one for EOH
- * alone leaves EOM without macros.
+ * The lists in force after the filter's answer (docs/protocol.md, "Asking for macros"). A list replaces the default of its
+ * stage; an empty list leaves Postfix at its default and makes Sendmail send no macros. Postfix skips an unknown stage
+ * number, Sendmail drops it and the lists after it. Sendmail tests the wrong flag for EOM: the filter's EOM list counts only
+ * together with an EOH list, and an EOH list alone leaves EOM without macros.
  */
 export function effectiveMacroLists(habit: Habit, asked: readonly MacroList[]): Record<MacroStage, readonly string[]> {
   const lists = { ...MACRO_LISTS[habit] };
@@ -125,8 +125,8 @@ const OF_MESSAGE: readonly ReplyKind[] = [...OF_CONNECTION, "discard"];
 const OF_MESSAGE_OR_SKIP: readonly ReplyKind[] = [...OF_MESSAGE, "skip"];
 
 /**
- * The final replies that a server takes in a phase (protocol document 8.1). SKIP is listed where the server knows it;
- * it must also have been negotiated. ACCEPT and DISCARD at `unknown` are taken, though a filter should avoid them.
+ * The final replies that a server takes in a phase (docs/protocol.md, "Which reply where"). SKIP is listed where the server
+ * knows it; it must also have been negotiated. ACCEPT and DISCARD at `unknown` are taken, though a filter should avoid them.
  */
 export const FINAL_REPLIES: Readonly<Record<Habit, Readonly<Record<EventPhase, readonly ReplyKind[]>>>> = {
   postfix: {

@@ -1,5 +1,6 @@
 /**
- * `pmilter/testing`: a mail server to test filters with. The public entry point; what is not exported here may change.
+ * `pmilter/testing`: a mail server to test filters with. The public entry point; names that are not exported here may
+ * change.
  */
 export type { ClientInfo, ConnectionFacts } from "./address.ts";
 export { applyModifications, type ApplyOptions, type Envelope, type EnvelopeAddress, type Message } from "./apply.ts";

@@ -1,8 +1,8 @@
 /**
- * The values of the macros that a mail server would send, from what the client was told about the session. Which
- * macros go where is in the lists of `habits.ts`; the caller's own values come before the derived ones.
+ * The values of the macros that a mail server would send, derived from the session's events. The lists in `habits.ts` say
+ * which macros are sent at which stage; values of the caller's come before derived values.
  *
- * A value is derived where the server has one (protocol document 6.2); macros of TLS, authentication and the like have
+ * A value is derived where the server has one (docs/protocol.md, "Macros"); macros of TLS, authentication and the like have
  * none unless the caller gives it, and are left out, as both servers do.
  */
 import type { MacroPair } from "../protocol/commands.ts";
@@ -12,11 +12,11 @@ import { type Habit, MACRO_LISTS, type MacroStage } from "./habits.ts";
 /** Values by name, as in `{ i: "4ZB1", "{auth_authen}": "ada" }`; braces of longer names may be left out. */
 export type Macros = Readonly<Record<string, string>>;
 
-/** What the client calls itself: `j`, and all that is derived from it. */
+/** The name of the simulated mail server: `j`, and all values derived from it. */
 const OWN_NAME = "mail.example.com";
 const OWN_VERSION: Readonly<Record<Habit, string>> = { postfix: "Postfix 3.10.2", sendmail: "8.17.1" };
 
-/** `auth_type` and `{auth_type}` to the latter, `{i}` to `i`: one spelling, that of the wire. */
+/** `auth_type` and `{auth_type}` to the latter, `{i}` to `i`: the spelling of the wire. */
 export function macroName(name: string): string {
   const bare = name.replace(/^\{(.*)\}$/, "$1");
   return bare.length === 1 ? bare : `{${bare}}`;
@@ -42,7 +42,7 @@ function homeStage(name: string): MacroStage {
   return "connect";
 }
 
-/** The macros of one milter connection. */
+/** The macros of a milter connection. */
 export class MacroBook {
   readonly #habit: Habit;
   #lists: Readonly<Record<MacroStage, readonly string[]>>;
@@ -66,7 +66,7 @@ export class MacroBook {
     return this.#lists;
   }
 
-  /** The caller's values from now on: they override what is derived, and add to it. */
+  /** The caller's values from now on: they override derived values, and add to them. */
   set own(macros: Macros) {
     this.#own = {};
     for (const name in macros) this.#own[macroName(name)] = macros[name]!;
@@ -111,7 +111,7 @@ export class MacroBook {
     this.queueId = queueId;
   }
 
-  /** From when the mail server has one: undefined keeps `i` unsent, also the caller's. */
+  /** Set once the mail server has a queue id: while it is undefined, `i` is not sent, also not the caller's. */
   queueId: string | undefined;
 
   rcpt(recipient: string): void {
@@ -120,7 +120,7 @@ export class MacroBook {
     this.#message["{rcpt_mailer}"] = "local";
   }
 
-  /** A recipient that the mail server itself refuses (protocol document 8.4). */
+  /** A recipient that the mail server itself rejects (docs/protocol.md, "Rejected recipients"). */
   rejectedRcpt(status: string, text: string): void {
     this.#message["{rcpt_addr}"] = text;
     this.#message["{rcpt_host}"] = status;
@@ -131,7 +131,7 @@ export class MacroBook {
     this.#message["{msg_id}"] = value.trim();
   }
 
-  /** The pairs to send at `stage`: those of its list that have a value, in its order, then the caller's extra ones. */
+  /** The pairs to send at `stage`: those of its list that have a value, in its order, then the caller's extra macros. */
   at(stage: MacroStage): MacroPair[] {
     const pairs: MacroPair[] = [];
     for (const name of this.#lists[stage]) {
@@ -144,7 +144,7 @@ export class MacroBook {
     return pairs;
   }
 
-  /** CONNECT and HELO are sent once: what they have not carried with this value goes with each message's MAIL. */
+  /** CONNECT and HELO are sent once: a macro that they did not carry with this value is sent with each message's MAIL. */
   #isExtraAt(stage: MacroStage, name: string): boolean {
     const home = homeStage(name);
     const isOfConnection = home === "connect" || home === "helo";
@@ -170,7 +170,7 @@ export class MacroBook {
   }
 }
 
-/** Where a derived value exists at all (protocol document 6.2, right column). */
+/** Whether a mail server has a value for the macro at that stage (docs/protocol.md, "Values of macros"). */
 function isAvailable(name: string, stage: MacroStage, habit: Habit): boolean {
   if (name.startsWith("{rcpt_")) return stage === "envrcpt";
   if (habit === "sendmail") return true;

@@ -63,7 +63,7 @@ function headerText(bytes: Uint8Array, start: number, end: number): string {
   return decodeText(bytes, start, last).replaceAll("\0", " ");
 }
 
-/** Each line end as CRLF, and one after the last line; a lone CR stays. */
+/** Each line end as CRLF, also after the last line; a lone CR stays. */
 export function withCrlf(body: Uint8Array): Uint8Array {
   if (body.length === 0) return body;
   const text = Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString("latin1");

@@ -1,11 +1,11 @@
 /**
- * Judging a filter's answer to OPTNEG as the mail server does: pure, from offer and answer to what is in force.
+ * Judges a filter's answer to OPTNEG as the mail server does: pure, from offer and answer to the options in force.
  */
 import { ACTION, namesOf, PROTOCOL, VERSION_1_ACTIONS, VERSION_1_PROTOCOL } from "../protocol/constants.ts";
 import type { OptnegReply } from "../protocol/replies.ts";
 import { effectiveMacroLists, type Habit, type MacroStage, type Offer } from "./habits.ts";
 
-/** What is in force after the negotiation. */
+/** The options in force after the negotiation. */
 export interface Negotiated {
   readonly version: number;
   /** `SMFIF_*` that the filter may use. */
@@ -19,8 +19,8 @@ export interface Negotiated {
 }
 
 /**
- * @returns what is in force, or the reason why a server of that habit refuses the filter: a version outside 2 to the
- *   one offered, an action that was not offered, macro lists without SETSYMLIST, and with Sendmail a protocol flag
+ * @returns the options in force, or the reason why a server of that habit refuses the filter: a version below 2 or above the
+ *   offer's, an action that was not offered, macro lists without SETSYMLIST, and with Sendmail a protocol flag
  *   that was not offered (Postfix passes over it)
  */
 export function judgeAnswer(habit: Habit, offer: Offer, answer: OptnegReply): Negotiated | string {

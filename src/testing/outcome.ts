@@ -1,15 +1,15 @@
 /**
- * What became of a message: the shape that `client.send`, `runFilter` and `pmilter send --json` give. Plain data, fit
- * for JSON; how it comes about is in `send.ts`.
+ * The outcome of a message, as `client.send`, `runFilter` and `pmilter send --json` give it. Plain data, fit for JSON;
+ * `send.ts` makes it.
  */
 import { decodeText } from "../protocol/bytes.ts";
 import type { FinalReply, ModificationReply, SmtpReply } from "../protocol/replies.ts";
 import type { EventPhase } from "./habits.ts";
 
-/** What the SMTP client gets for a recipient, or for the message. A quarantined message is accepted. */
+/** The verdict on a recipient, or on the message. A quarantined message is accepted. */
 export type MessageVerdict = "accept" | "reject" | "tempfail" | "discard";
 
-/** What the filter answered in a phase; `none`: the event was sent and, as negotiated, not answered. */
+/** The filter's reply in a phase; `none`: the event was sent and, as negotiated, not answered. */
 export type PhaseVerdict = MessageVerdict | "continue" | "skip" | "none";
 
 export interface PhaseOutcome {
@@ -31,8 +31,8 @@ export interface RecipientOutcome {
 }
 
 /**
- * A change that the filter asked for, with the arguments of the handler's methods. Header values are without the one
- * leading space. `index` counts as on the wire: for `insertHeader` 0 is the top and the mail server's own Received is
+ * A change that the filter asked for, with the arguments of the handler's methods. Header values are without the
+ * single leading space. `index` counts as on the wire: for `insertHeader` 0 is the top and the mail server's own Received is
  * counted. `address` is as sent. Several REPLBODY packets are one `replaceBody`, with CRLF line ends as sent.
  */
 export type Modification =
@@ -46,14 +46,14 @@ export type Modification =
   | { readonly kind: "replaceBody"; readonly body: string }
   | { readonly kind: "quarantine"; readonly reason: string };
 
-/** What became of one message. */
+/** The outcome of a message. */
 export interface Outcome {
   readonly verdict: MessageVerdict;
   /** The text of the reply that decided; null if the filter gave none, or nothing was refused. */
   readonly reply: SmtpReply | null;
   /** The recipients that were given, in order, as far as the SMTP client got. */
   readonly recipients: readonly RecipientOutcome[];
-  /** Each event that was sent to the filter, in order: one entry per recipient, header and piece of body. */
+  /** Each event that was sent to the filter, in order: an entry for each recipient, header and piece of body. */
   readonly phases: readonly PhaseOutcome[];
   readonly modifications: readonly Modification[];
   /** The message as the mail server would deliver it, line ends CRLF; "" if it is not delivered. */
@@ -66,7 +66,7 @@ export function verdictOf(reply: FinalReply): Exclude<PhaseVerdict, "none"> {
   return reply.kind;
 }
 
-/** The text of a reply, null for one without. */
+/** The text of a reply, null for a reply without text. */
 export function smtpReplyOf(reply: FinalReply): SmtpReply | null {
   if (reply.kind !== "replycode") return null;
   return { code: reply.code, enhanced: reply.enhanced, lines: reply.lines };
@@ -87,7 +87,7 @@ export function describeModifications(replies: readonly ModificationReply[], lea
       case "insertHeader": {
         const { index, name } = reply;
         const value = visible(reply.value, leadingSpace);
-        // With Sendmail, past the end is the one place that is sure to be the end: a header was added.
+        // For Sendmail, pmilter adds a header by an index past the end: only that is sure to be the end.
         described.push(
           index >= PAST_THE_END ? { kind: "addHeader", name, value } : { kind: "insertHeader", index, name, value },
         );

@@ -1,9 +1,10 @@
 /**
- * The wait for the reply to one event, and the judgement of what comes: which replies a mail server of the habit takes
- * in the phase, and under what was negotiated. What a reply does to the session is decided in `client.ts`.
+ * Waits for the reply to an event and judges it: whether a mail server of the habit takes it in the phase, under the
+ * negotiated options. `client.ts` applies it to the session.
  */
 import { ACTION, namesOf, PROTOCOL } from "../protocol/constants.ts";
 import type { FinalReply, ModificationReply, Reply, ReplyKind } from "../protocol/replies.ts";
+import { VERDICTS } from "../protocol/verdicts.ts";
 import type { Exchange } from "./exchange.ts";
 import { actionOf, type EventPhase, FINAL_REPLIES, type Habit, takesProgress } from "./habits.ts";
 import type { Negotiated } from "./negotiation.ts";
@@ -28,8 +29,8 @@ export class ReplyReader {
 
   /**
    * Waits for the final reply to the event of `phase` that was just sent.
-   * @param modifications takes what comes before it; left out where none may come
-   * @throws ProtocolError PMILTER_ERR_REPLY, and what {@link Exchange.next} throws
+   * @param modifications gets the modifications before it; left out where none may come
+   * @throws ProtocolError PMILTER_ERR_REPLY, and the errors of {@link Exchange.next}
    */
   async read(phase: EventPhase, modifications?: ModificationReply[]): Promise<FinalReply> {
     const legal = this.#legal[phase];
@@ -86,16 +87,5 @@ function withoutSkip(
 }
 
 function isFinal(reply: Reply): reply is FinalReply {
-  switch (reply.kind) {
-    case "continue":
-    case "accept":
-    case "reject":
-    case "tempfail":
-    case "discard":
-    case "skip":
-    case "replycode":
-      return true;
-    default:
-      return false;
-  }
+  return reply.kind === "replycode" || Object.hasOwn(VERDICTS, reply.kind);
 }

@@ -1,5 +1,5 @@
 /**
- * `runFilter`: one message through a filter, in memory: no socket, no worker, no configuration file. The chain, the
+ * `runFilter`: a message through a filter, in memory: no socket, no worker, no configuration file. The chain, the
  * session and the conversation are those of the server.
  */
 import { parseConfig } from "../config/load.ts";
@@ -19,28 +19,30 @@ import type { Transport } from "./transport.ts";
 export interface RunFilterOptions extends Mail {
   /** `session.options`, the table `[filter.options]`. Default empty. */
   readonly options?: Readonly<Record<string, unknown>> | undefined;
-  /** What `start` is told as the folder of the configuration. Default: the current one. */
+  /** The folder of the configuration, as `start` gets it. Default: the current folder. */
   readonly folder?: string | undefined;
-  /** Whose habits the mail server has. Default `postfix`. */
+  /** The mail server whose habits are used. Default `postfix`. */
   readonly as?: Habit | undefined;
-  /** What it offers; by default everything. */
+  /** The mail server's offer; by default everything. */
   readonly offer?: Partial<Offer> | undefined;
 }
 
-/** What {@link runFilter} gives: the outcome, and what went wrong in handlers. */
+/** The result of {@link runFilter}: the outcome, and the failures of handlers. */
 export interface FilterOutcome extends Outcome {
-  /** Handlers that threw, rejected, took too long or broke a limit; each got the fallback of the configuration's defaults. */
+  /**
+   * Handlers that threw, rejected, took too long or broke a limit; each got the fallback of the configuration's defaults.
+   */
   readonly failures: readonly FailureReport[];
   /** Verdicts that a handler made and did not return, once for each place: most likely a `return` is missing. */
   readonly warnings: readonly WarningReport[];
 }
 
 /**
- * Runs one message through a filter, with its `start` before and its `stop` after. A handler that fails gets the
- * fallback, as in the server (`tempfail`); why stands in `failures`, and is printed.
+ * Runs a message through a filter, with its `start` before and its `stop` after. A handler that fails gets the fallback, as
+ * in the server (`tempfail`); the reason is in `failures`, and is printed.
  *
- * @param filter what `defineFilter` gave, or several as a chain
- * @throws UsageError PMILTER_ERR_MODULE for what is no filter
+ * @param filter the result of `defineFilter`, or several as a chain
+ * @throws UsageError PMILTER_ERR_MODULE for a value that is no filter
  * @example
  * const { message } = await runFilter(stamp, { eml: "Subject: hi\n\nhello\n" });
  */

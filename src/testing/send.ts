@@ -1,6 +1,6 @@
 /**
- * One whole message through a `MilterClient`: the order of events that an SMTP client and its mail server would
- * produce, and what becomes of the message. Every packet is the client's business.
+ * A whole message through a `MilterClient`: the order of events that an SMTP client and its mail server would produce, and
+ * the message's outcome. The client makes every packet.
  */
 import { decodeText } from "../protocol/bytes.ts";
 import { MAX_REPLY_PAYLOAD } from "../protocol/constants.ts";
@@ -22,7 +22,7 @@ import {
   verdictOf,
 } from "./outcome.ts";
 
-/** A message to send, with what the mail server would report about it. */
+/** A message to send, with the session that the mail server would report. */
 export interface Mail {
   /** Default: 127.0.0.1, `localhost`, port not known. */
   readonly client?: ClientInfo | undefined;
@@ -41,9 +41,9 @@ export interface Mail {
   readonly params?: readonly string[] | undefined;
   /** Recipients that the mail server refuses itself; a filter that asked for them (RCPT_REJ) is told, before `to`. */
   readonly rejectedTo?: readonly string[] | undefined;
-  /** The message; see `parseMail` for what is taken. */
+  /** The message, in a form that `parseMail` takes. */
   readonly eml: string | Uint8Array;
-  /** For this message and the ones after it; see `MilterClient.macros`. */
+  /** For this and later messages; see `MilterClient.macros`. */
   readonly macros?: Macros | undefined;
 }
 
@@ -99,7 +99,7 @@ class Transaction {
     return outcome;
   }
 
-  /** Negotiates, connects and greets, as far as this connection has not; gives the reply that ends it, if one does. */
+  /** Negotiates, connects and greets, as far as this connection has not; returns the reply that ends it, if there is any. */
   async #greet(): Promise<FinalReply | undefined> {
     const client = this.#client;
     if (client.negotiated === undefined) await client.negotiate();
@@ -166,7 +166,7 @@ class Transaction {
     return this.#done(end);
   }
 
-  /** Makes one event, and notes how it went unless it was not sent. */
+  /** Makes an event, and records its reply if it was sent. */
   async #step<R extends EventReply>(phase: EventPhase, event: () => Promise<R>): Promise<R> {
     const before = this.#client.progress.get(phase) ?? 0;
     const start = performance.now();
@@ -181,7 +181,7 @@ class Transaction {
     return result;
   }
 
-  /** The outcome of a message whose filter needed no EOM: refused, discarded, or accepted as it is. */
+  /** The outcome of a message that ended for the filter before EOM: refused, discarded, or accepted as it is. */
   #ended(reply: FinalReply): Outcome {
     const verdict = messageVerdict(reply);
     // The SMTP client of an accepted or discarded message goes on, and gets each recipient accepted.
@@ -218,7 +218,7 @@ class Transaction {
 
 type EndingReply = FinalReply & { readonly kind: Exclude<FinalReply["kind"], "continue" | "skip"> };
 
-/** A reply after which the filter hears no more of what it was about. */
+/** A reply after which the filter gets no more events of that message or connection. */
 function isEnd(reply: EventReply): reply is EndingReply {
   return reply.kind !== "none" && reply.kind !== "continue" && reply.kind !== "skip";
 }

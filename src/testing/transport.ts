@@ -6,17 +6,17 @@ import { parseAddress } from "../config/address.ts";
 import { ConversationError } from "./errors.ts";
 
 /**
- * A duplex stream of bytes. Whoever uses it sets `onData` and `onClose` before anything can arrive; both may be called
+ * A duplex stream of bytes. Its user sets `onData` and `onClose` before anything can arrive; both may be called
  * from within `send` (a filter in memory answers at once).
  */
 export interface Transport {
-  /** Sends all of `bytes`, in order. They belong to the caller again when the call returns. A closed one ignores it. */
+  /** Sends all of `bytes`, in order. They belong to the caller again when the call returns. A closed stream ignores it. */
   send(bytes: Uint8Array): void;
   /** Bytes from the filter, in any split; theirs until the callback returns. */
   onData: (bytes: Uint8Array) => void;
-  /** The end, once, whoever closed; with an error if it was not orderly. Nothing arrives after it. */
+  /** The end, once, whichever side closed; with an error if it was not orderly. Nothing arrives after it. */
   onClose: (error: Error | undefined) => void;
-  /** Ends the stream after what was sent. Calling it again does nothing. */
+  /** Ends the stream after all sent bytes. Calling it again does nothing. */
   close(): void;
 }
 
@@ -26,7 +26,7 @@ export type FilterAddress =
   | { readonly kind: "unix"; readonly path: string }
   | { readonly kind: "tcp"; readonly host: string; readonly port: number };
 
-/** How long `close` waits for a peer that reads nothing more of what is still queued, or does not close its side. */
+/** How long `close` waits for a peer that does not read the queued bytes, or does not close its side. */
 const CLOSE_FLUSH_MS = 1000;
 
 /**

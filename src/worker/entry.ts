@@ -19,6 +19,7 @@ import { heapBytes } from "../memory.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
+import { adopt } from "../net/adopt.ts";
 import { findEventPoll } from "../net/event-poll.ts";
 import { close, shutdown } from "../net/libc.ts";
 import { allowedBy, type PeerName } from "../net/peer.ts";
@@ -192,8 +193,7 @@ class Server {
       return;
     }
     const options = { fd: descriptor, data: connection, socket: ADOPTED_HANDLERS };
-    // The types lack this overload of Bun.connect; `test/server/bun-behaviour.test.ts` pins it down.
-    (Bun.connect as unknown as (options: object) => Promise<unknown>)(options).catch((error: unknown) => {
+    adopt(options).catch((error: unknown) => {
       const what = "the connection was gone before it was taken over";
       this.#home.log("notice", `${peer}: ${what}: ${String(error)}`, what);
       connection.disconnected();

@@ -7,7 +7,7 @@ import { MacrosSeen, Said } from "./context.ts";
 import { DIFFERENCES, isOdd, isSame, type Seen, staleMacros, type Until } from "./differences.ts";
 import { type Fate, LibmilterStates } from "./libmilter.ts";
 
-/** Final replies that are legal where they are answered: section 8.1 of the protocol notes, for both mail servers. */
+/** Final replies that both mail servers take where they are answered: docs/protocol.md, "Which reply where". */
 const LEGAL: Readonly<Record<string, string>> = {
   O: "O",
   C: "carty",

@@ -113,7 +113,7 @@ const VERDICT_LINES = [
   ...["accept", "reject", "tempfail"].map((verdict) => `notice: ${verdict} connection: …`),
   "notice: observed …: …",
 ];
-const VERDICTS = /^(?:isQuiet \? "info" : "notice"|scope === "message" \? outcome : `\$\{outcome\} \$\{scope\}`)$/;
+const VERDICTS = /^(?:isQuiet \? "info" : "notice"|verdictHead\(outcome, scope\))$/;
 
 /** Where another call's line is passed on. */
 const PASSED_ON = /^(?:level|message\.level|line\.level|level: LogLevel|what: string|level, text, of|kind)$/;

@@ -1,4 +1,4 @@
-/** docs/failures.md, "Start and stop": open messages are finished, what is cut is said, and no live socket is taken. */
+/** docs/failures.md, "Stopping and starting": open messages are finished, what is cut is said, and no live socket is taken. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, lstatSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** docs/failures.md, "Loading": code or a configuration that is wrong changes nothing but the log. */
+/** docs/failures.md, "Loading and reloading": code or a configuration that is wrong changes nothing but the log. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { rename, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";

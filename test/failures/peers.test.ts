@@ -1,4 +1,4 @@
-/** docs/failures.md, "The mail server": what a peer does wrong costs its own connection, and one line at most. */
+/** docs/failures.md, "Mail servers and whoever can connect": what a peer does wrong costs its own connection, and one line at most. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { IS_LINUX } from "../support/available.ts";
 import type { Counts } from "../../src/counters.ts";

@@ -237,7 +237,7 @@ export const STEPS = {
 export type StepName = keyof typeof STEPS;
 export const STEP_NAMES = Object.keys(STEPS) as StepName[];
 
-/** The flags by which a filter switches a step off (section 2.4). */
+/** The flags by which a filter switches a step off (docs/protocol.md, "Protocol flags"). */
 const NO: Readonly<Record<StepName, number>> = {
   connect: 0x1,
   helo: 0x2,

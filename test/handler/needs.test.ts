@@ -1,4 +1,4 @@
-/** What is asked of the mail server for each handler (design 2.1): only what somebody reads, a reply only where needed. */
+/** What is asked of the mail server for each handler (docs/protocol.md, "Negotiation"): only what somebody reads, a reply only where needed. */
 import { describe, expect, test } from "bun:test";
 import { namesOf, PROTOCOL } from "../../src/protocol/constants.ts";
 import { type AnyFilter, chainOf, Line } from "./harness.ts";

@@ -11,7 +11,8 @@ import {
   type Place,
   placeOf,
 } from "../../src/handler/rules.ts";
-import { PHASE_LIST, PHASES, type VerdictKind } from "../../src/protocol/phases.ts";
+import { PHASE_LIST, PHASES } from "../../src/protocol/phases.ts";
+import type { VerdictKind } from "../../src/protocol/verdicts.ts";
 
 const GIVERS: readonly Giver[] = ["enforce", "observe", "limit"];
 const KINDS: readonly VerdictKind[] = ["accept", "reject", "tempfail", "discard", "skip"];

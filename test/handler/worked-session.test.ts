@@ -1,6 +1,6 @@
 /**
- * The worked session of the protocol document (section 15) by a filter: the chain is made to negotiate as there, and up
- * to the end of the message each reply is the one of the document. The end's changes come in our own order.
+ * The worked session (docs/protocol.md, "Worked session") by a filter: the chain is made to negotiate as there, and up to
+ * the end of the message each reply is the same. The end's changes come in our own order.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { reject, skip } from "../../src/index.ts";

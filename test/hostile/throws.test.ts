@@ -1,6 +1,7 @@
 /**
  * Handlers that throw what nobody can print: values with no text, errors whose members are no strings or throw
- * themselves. Some are what JSON in a mail is parsed to. Each is a failed call like any other (design 2.2).
+ * themselves. Some are what JSON in a mail is parsed to. Each is a failed call like any other
+ * (docs/handlers.md, "When a handler fails").
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { IS_LINUX } from "../support/available.ts";

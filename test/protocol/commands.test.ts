@@ -1,4 +1,4 @@
-/** The packets of the worked session (protocol document, section 15), as a mail server writes them. */
+/** The packets of the worked session (docs/protocol.md, "Worked session"), as a mail server writes them. */
 import { describe, expect, test } from "bun:test";
 import { CommandWriter } from "../../src/protocol/commands.ts";
 import { COMMAND, FAMILY } from "../../src/protocol/constants.ts";

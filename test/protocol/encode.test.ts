@@ -1,4 +1,4 @@
-/** Replies in hex: the worked session of the protocol document (section 15) and its "More single packets". */
+/** Replies in hex: those of the worked session (docs/protocol.md, "Worked session"), and others. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { decodeText } from "../../src/protocol/bytes.ts";
 import { encodeAddress, encodeReplyCode, PLAIN_REPLIES, ReplyWriter } from "../../src/protocol/encode.ts";

@@ -1,4 +1,4 @@
-/** The life time of macros (protocol document, 6.1), and what odd packets do: nothing. */
+/** docs/protocol.md, "Life time of macros"; and odd packets, which do nothing. */
 import { describe, expect, test } from "bun:test";
 import { COMMAND } from "../../src/protocol/constants.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";

@@ -1,4 +1,4 @@
-/** Negotiation (protocol document, section 5): what is wanted, cut to what was offered and to what the version knows. */
+/** docs/protocol.md, "Negotiation": what is wanted, cut to what was offered and to what the version knows. */
 import { describe, expect, test } from "bun:test";
 import { namesOf, ACTION, PROTOCOL } from "../../src/protocol/constants.ts";
 import { ProtocolError } from "../../src/protocol/errors.ts";

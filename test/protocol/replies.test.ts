@@ -1,4 +1,4 @@
-/** Reply packets in hex, most from the worked session of the protocol document (section 15), to values. */
+/** Reply packets in hex, most from the worked session (docs/protocol.md, "Worked session"), to values. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { ProtocolError } from "../../src/protocol/errors.ts";
 import { decodeReply, parseSmtpReply, type Reply } from "../../src/protocol/replies.ts";

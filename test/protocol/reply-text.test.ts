@@ -1,4 +1,4 @@
-/** Reply texts: the rules of design 1.3 and of the protocol document, section 9. */
+/** Reply texts: docs/protocol.md, "Reply texts"; docs/handlers.md, "Verdicts". */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { formatReplyText, parseReplyText } from "../../src/protocol/reply-text.ts";
 import { parseSmtpReply } from "../../src/protocol/replies.ts";

@@ -1,6 +1,6 @@
 /**
- * `MilterSession`: the worked session of the protocol document (section 15) byte for byte, and what one connection
- * lives through: several messages, several sessions, odd packets, an end anywhere.
+ * `MilterSession`: the worked session (docs/protocol.md, "Worked session") byte for byte, and what one connection lives
+ * through: several messages, several sessions, odd packets, an end anywhere.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { UNKNOWN_CLIENT } from "../../src/protocol/client.ts";
@@ -70,7 +70,7 @@ function codeOf(run: () => unknown): string {
   return "none";
 }
 
-/** The packets of section 15, `>` from the mail server, `<` from the filter. */
+/** The packets of the worked session, `>` from the mail server, `<` from the filter. */
 const WORKED: readonly [who: ">" | "<", hex: string][] = [
   [">", "00 00 00 0d 4f 00 00 00 06 00 00 01 ff 00 1f ff ff"],
   [
@@ -115,7 +115,7 @@ const WORKED: readonly [who: ">" | "<", hex: string][] = [
   [">", "00 00 00 01 51"],
 ];
 
-/** The filter of section 15: one recipient refused, SKIP, an inserted and a changed header. */
+/** The filter of the worked session: one recipient refused, SKIP, an inserted and a changed header. */
 function workedOwner(): Owner {
   const owner = new Owner({
     actions: 0x31,

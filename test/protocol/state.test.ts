@@ -1,6 +1,6 @@
 /**
  * The state table, exhaustively: every state with every command, under every set of NR flags, gives exactly these
- * events, this one reply (or none), and this state. Written from the protocol document, section 7.
+ * events, this one reply (or none), and this state (docs/protocol.md, "Order of commands").
  */
 import { describe, expect, test } from "bun:test";
 import { ReplyWriter } from "../../src/protocol/encode.ts";

@@ -14,7 +14,7 @@ export function packet(code: string, ...parts: readonly (string | number | Uint8
   return Buffer.concat([Buffer.of(length >>> 24, (length >>> 16) & 255, (length >>> 8) & 255, length & 255), rest]);
 }
 
-/** Every protocol flag that says "no reply" (section 2.4). */
+/** Every protocol flag that says "no reply" (docs/protocol.md, "Protocol flags"). */
 export const NR = {
   header: 0x80,
   connect: 0x1000,
@@ -66,7 +66,7 @@ export function packetsOf(bytes: Uint8Array): string[] {
   return found;
 }
 
-/** Bytes written as in the protocol document: hex with any white space. */
+/** Bytes written as hex, with any white space. */
 export function fromHex(text: string): Buffer {
   return Buffer.from(text.replaceAll(/\s/g, ""), "hex");
 }

@@ -3,8 +3,10 @@
  * says and look for the code that believes it.
  */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { once } from "node:events";
 import { existsSync, mkdirSync, realpathSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { Worker as NodeWorker } from "node:worker_threads";
 import { IS_LINUX } from "../support/available.ts";
 import { close, connectUnix, dup, listen as setBacklog, shutdown } from "../../src/net/libc.ts";
 import { Cleanup, Peer, recorder, turn } from "./sockets.ts";
@@ -248,18 +250,140 @@ test("write with an offset throws unless the length is given: pass a subarray", 
   expect(adopted.socket.write(new Uint8Array(10), 4, 6)).toBe(6);
 });
 
-describe("modules that a plugin gives", () => {
-  /** What a program prints that has a folder of its own; a plugin is for a whole thread, so it gets a process. */
-  async function printed(program: string): Promise<string> {
-    const dir = cleanup.folder();
-    writeFileSync(join(dir, "main.ts"), program);
-    mkdirSync(join(dir, "real"));
-    writeFileSync(join(dir, "real", "a.ts"), "export default 'disk';\n");
-    symlinkSync("real", join(dir, "link"));
-    const child = Bun.spawn([process.execPath, join(dir, "main.ts")], { stdout: "pipe", stderr: "inherit" });
-    return (await new Response(child.stdout).text()).trim().replaceAll(realpathSync(dir), "");
-  }
+/** Runs a program in a process and a folder of its own, and gives what it prints: paths without the folder. */
+async function printed(
+  program: string,
+  options: { descriptors?: number; env?: NodeJS.ProcessEnv } = {},
+): Promise<string> {
+  const { descriptors, env = process.env } = options;
+  const dir = cleanup.folder();
+  writeFileSync(join(dir, "main.ts"), program);
+  mkdirSync(join(dir, "real"));
+  writeFileSync(join(dir, "real", "a.ts"), "export default 'disk';\n");
+  symlinkSync("real", join(dir, "link"));
+  const run = [process.execPath, join(dir, "main.ts")];
+  const command = descriptors === undefined ? run : ["sh", "-c", `ulimit -n ${descriptors}; exec "$@"`, "sh", ...run];
+  const child = Bun.spawn(command, {
+    env,
+    stdout: "pipe",
+    stderr: descriptors === undefined ? "inherit" : "ignore",
+  });
+  return (await new Response(child.stdout).text()).trim().replaceAll(realpathSync(dir), "");
+}
 
+describe("threads", () => {
+  test("a worker begins with the environment that the process began with", async () => {
+    const text = await printed(`process.env.LATER = "set";
+const seen = (...options) => new Promise((resolve) => {
+  const worker = new Worker("data:text/javascript,postMessage(String(process.env.LATER))", ...options);
+  worker.onmessage = ({ data }) => resolve(data);
+});
+console.log(await seen(), await seen({ env: { ...process.env } }));`);
+    expect(text).toBe("undefined set");
+  });
+
+  test("os.homedir and programs that are started do not see a variable that was set in process.env", async () => {
+    const text = await printed(`import { homedir } from "node:os";
+const before = homedir();
+process.env.HOME = "/elsewhere";
+const started = Bun.spawnSync(["sh", "-c", "echo $HOME"]).stdout.toString().trim();
+console.log(homedir() === before, started === before);`);
+    expect(text).toBe("true true");
+  });
+
+  test("a function that returns a call has no frame, unless tail calls are off", async () => {
+    const program = `function inner() { return new Error().stack; }
+function outer() { return inner(); }
+console.log(outer().includes("outer"));`;
+    expect(await printed(program)).toBe("false");
+    expect(await printed(program, { env: { ...process.env, BUN_JSC_useTailCalls: "0" } })).toBe("true");
+  });
+
+  test("terminate settles before the thread is gone", async () => {
+    const worker = new Worker("data:text/javascript,postMessage(0); Bun.sleepSync(300)");
+    const started = Promise.withResolvers<void>();
+    const gone = Promise.withResolvers<void>();
+    let isGone = false;
+    worker.onmessage = () => started.resolve();
+    worker.addEventListener("close", () => {
+      isGone = true;
+      gone.resolve();
+    });
+    await started.promise;
+    await worker.terminate();
+    expect(isGone).toBe(false);
+    await gone.promise;
+  });
+
+  test("resourceLimits limit nothing", async () => {
+    const source = `const { parentPort } = require("node:worker_threads");
+const all = Array.from({ length: 64 }, (_, n) => new Array(131072).fill(n));
+parentPort.postMessage(all.length);`;
+    const worker = new NodeWorker(source, { eval: true, resourceLimits: { maxOldGenerationSizeMb: 8 } });
+    const [count] = (await once(worker, "message")) as [number];
+    expect(count).toBe(64);
+    await worker.terminate();
+  });
+});
+
+describe.if(IS_LINUX)("without a descriptor left", () => {
+  const USE_UP = `import { openSync } from "node:fs";
+const opened = [];
+for (;;) try { opened.push(openSync("/dev/null", "r")); } catch { break; }
+`;
+
+  test("Bun ends the process when a worker is started", async () => {
+    const text = await printed(
+      `${USE_UP}console.log("before");
+new Worker("data:text/javascript,0").addEventListener("close", () => console.log("closed"));
+setTimeout(() => console.log("after"), 1000);`,
+      { descriptors: 80 },
+    );
+    expect(text).toBe("before");
+  });
+
+  test("an error of Bun.listen has no code, and process.memoryUsage throws", async () => {
+    const text = await printed(
+      `${USE_UP}try { Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } }); } catch (error) { console.log(error.message, error.code); }
+try { process.memoryUsage.rss(); } catch (error) { console.log(error.name); }`,
+      { descriptors: 80 },
+    );
+    expect(text).toBe("Failed to listen at 127.0.0.1 undefined\nSystemError");
+  });
+});
+
+describe("modules from the disk", () => {
+  test("where a link led is remembered, by workers that begin later, too", async () => {
+    const text = await printed(`import { mkdirSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+const { dir } = import.meta;
+mkdirSync(dir + "/other");
+writeFileSync(dir + "/other/a.ts", "export default 'other'");
+writeFileSync(dir + "/worker.ts", "postMessage((await import('./link/a.ts')).default)");
+const seen = () => new Promise((resolve) => {
+  new Worker(dir + "/worker.ts").onmessage = ({ data }) => resolve(data);
+});
+const first = await seen();
+unlinkSync(dir + "/link");
+symlinkSync("other", dir + "/link");
+console.log(first, await seen());`);
+    expect(text).toBe("disk disk");
+  });
+
+  test("an import that leads nowhere has no place; an entry that cannot be read is called missing", async () => {
+    const text = await printed(`import { mkdirSync, writeFileSync } from "node:fs";
+mkdirSync(import.meta.dir + "/folder.ts");
+writeFileSync(import.meta.dir + "/b.ts", "import none from './none.ts'; console.log(none);");
+for (const name of ["/b.ts", "/folder.ts"])
+  await import(import.meta.dir + name).catch(({ message, position, referrer, specifier }) =>
+    console.log(message.slice(0, 18), position, referrer, specifier));`);
+    expect(text.split("\n")).toEqual([
+      "Cannot find module null /b.ts ./none.ts",
+      "Cannot find module null /main.ts /folder.ts",
+    ]);
+  });
+});
+
+describe("modules that a plugin gives", () => {
   const VIRTUAL = `build.module(import.meta.dir + "/link/a.ts", () => ({
   contents: "export default import.meta.path + ' ' + import.meta.url; export const late = () => import('./b.ts');", loader: "ts" }));`;
 

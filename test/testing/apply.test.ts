@@ -1,4 +1,4 @@
-/** Modifications applied as the mail servers do: the tables of the protocol document, section 10. */
+/** Modifications applied as the mail servers do: docs/protocol.md, "Modifications". */
 import { describe, expect, test } from "bun:test";
 import type { ModificationReply } from "../../src/protocol/replies.ts";
 import { applyModifications, type Message } from "../../src/testing/apply.ts";

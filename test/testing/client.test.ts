@@ -374,7 +374,10 @@ describe("refusals", () => {
     eom: "E",
     unknown: "U",
   };
-  /** Which phases each server takes the reply in: the table of section 8.1, UNKNOWN included where it says "avoid". */
+  /**
+   * Which phases each server takes the reply in: docs/protocol.md, "Which reply where", UNKNOWN included where it says
+   * "avoid".
+   */
   const taken: Record<string, Record<Habit, string>> = {
     c: { postfix: "CHMRTLNBEU", sendmail: "CHMRTLNBEU" },
     a: { postfix: "CHMRTLNBEU", sendmail: "CHMRTLNBEU" },

@@ -1,4 +1,4 @@
-/** What compiles: the examples of the design (1.3), and each phase with all that it has. Nothing here runs but a test. */
+/** Filters that compile: in both forms, and each phase with all that it has. Nothing here runs but a test. */
 import {
   accept,
   defineFilter,
@@ -11,13 +11,13 @@ import {
   tempfail,
 } from "../../src/index.ts";
 
-// The phase file of the design.
+// A phase file (docs/handlers.md, "Two forms").
 export function envfrom(session: Session<"envfrom">, sender: string) {
   void session;
   if (sender === "<spam-from@example.com>") return reject("550 5.7.1 Not welcome here");
 }
 
-// The filter of the design.
+// A filter made with `defineFilter`.
 export const stamp = defineFilter({
   name: "stamp",
   eom(session) {
@@ -63,7 +63,7 @@ interface Options {
   readonly limit: number;
 }
 
-/** A filter with types of its own for state and options, and every member that the design lists. */
+/** A filter with types of its own for state and options, and every member of `Filter`. */
 export const whole = defineFilter<Score, Options>({
   name: "whole",
   collectBody: true,

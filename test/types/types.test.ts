@@ -23,7 +23,7 @@ describe("types", () => {
     expect([stamp, whole, helped].map((filter) => checkFilter(filter, "x").name)).toEqual(["stamp", "whole", "x"]);
   });
 
-  test("the examples of the design do what they say", async () => {
+  test("the examples do what they say", async () => {
     expect(await runFilter(stamp, { eml: "Subject: hi\n\nhello\n" })).toMatchObject({
       verdict: "accept",
       modifications: [{ kind: "addHeader", name: "X-Pmilter", value: "Enable" }],

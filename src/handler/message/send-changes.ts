@@ -1,7 +1,7 @@
 /**
- * The changes of a chain as modification packets, in the order that both mail servers take alike (section 10.2 of the
- * protocol notes): header changes from the last to the first, so that no index moves under a later one; then insertions
- * and additions; the body in one run.
+ * The changes of a chain as modification packets, in the one order that both mail servers take alike (docs/protocol.md,
+ * "Header positions"): header changes from the last to the first, so that no index moves under a later one; then what
+ * is inserted and added; the body in one run.
  */
 import { encodeText } from "../../protocol/bytes.ts";
 import { encodeAddress, type ReplyWriter } from "../../protocol/encode.ts";

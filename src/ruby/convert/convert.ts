@@ -1,6 +1,6 @@
 /**
- * Writes a TypeScript handler for a Ruby one: what can be translated surely, and a comment with the Ruby lines where a
- * person must look.
+ * Writes a TypeScript handler for a Ruby handler: code where the translation is certain, elsewhere a comment with the Ruby
+ * lines, for a person to translate.
  */
 import { LoadError } from "../../handler/load-failure.ts";
 import { syntaxFailure } from "../compile.ts";
@@ -51,7 +51,7 @@ class Converter {
   /** The answer is kept until the end: something follows where it is given. */
   #keepsVerdict = false;
   #givesVerdict = false;
-  /** Ruby lines whose comments are written. */
+  /** Ruby lines with a comment that is written already. */
   #commented = 0;
 
   constructor(source: string, role: Role) {
@@ -102,7 +102,7 @@ class Converter {
     return `${lines.join("\n")}\n`;
   }
 
-  /** Statements of a block; what cannot be translated stands as a comment. */
+  /** Statements of a block; a statement that cannot be translated becomes a comment. */
   #statements(node: SyntaxNode, out: string[], indent: string): void {
     const list = node.$type() === "begin" ? node.$children().filter(isNode) : [node];
     for (const statement of list) {

@@ -1,4 +1,7 @@
-/** Expressions of Ruby in TypeScript, and what they need around them. What is not sure is {@link Untranslated}. */
+/**
+ * Expressions of Ruby in TypeScript, with the statements and imports that they need. An uncertain case is {@link
+ * Untranslated}.
+ */
 import { isNode, type SyntaxNode } from "../opal.ts";
 import { type Role, sessionValue, type Value } from "./names.ts";
 import { inner, isConstant } from "./tree.ts";
@@ -15,14 +18,14 @@ export class Untranslated extends Error {
   }
 }
 
-/** What a local variable stands for, if it is no variable in TypeScript. */
+/** The expression for a local variable of Ruby that is no variable in TypeScript. */
 export type Alias = "session" | "headers";
 
 export class Expressions {
   readonly role: Role;
   /** Local variables that are the session or its headers. */
   readonly aliases = new Map<string, Alias>();
-  /** The other ones. */
+  /** Local variables that are variables in TypeScript, too. */
   readonly locals = new Set<string>();
   /** Names of {@link HELPERS} that are called. */
   readonly helpers = new Set<string>();
@@ -50,7 +53,7 @@ export class Expressions {
     return `puts(String(${shown}));`.replace(/String\((`[^`]*`)\)/, "$1");
   }
 
-  /** A change of the message, and what the Ruby expression gives; null if the call is none. */
+  /** A change of the message with the value of the Ruby expression; null if the call is no change. */
   change(node: SyntaxNode): { readonly call: string; readonly value: Value } | null {
     const [receiver, name, first, second] = node.$children() as [unknown, string, unknown, unknown];
     const object = isNode(receiver) ? this.objectOf(receiver) : null;
@@ -82,7 +85,7 @@ export class Expressions {
     return value.code;
   }
 
-  /** A condition; only what is true or false: in Ruby every string is true. */
+  /** A condition. Only booleans: in Ruby every string is true. */
   condition(node: unknown): string {
     const value = this.value(node);
     if (value.type !== "boolean") throw new Untranslated("in Ruby everything but nil and false is true");
@@ -192,7 +195,7 @@ export class Expressions {
     const left = this.value(receiver);
     if (name === "==" || name === "!=") {
       const right = this.value(args[0]);
-      // TypeScript refuses a comparison whose outcome it knows.
+      // TypeScript refuses a comparison with a known outcome.
       if (isLiteral(left) && isLiteral(right))
         return { code: String((left.code === right.code) === (name === "==")), type: "boolean" };
       return { code: `${left.code} ${name}= ${right.code}`, type: "boolean" };
@@ -228,7 +231,7 @@ export class Expressions {
     return { code: tests.length > 1 ? `(${code})` : code, type: "boolean" };
   }
 
-  /** A time as text: nothing else is done with one. */
+  /** A time as text, the only use of times. */
   #time(argument: unknown): Value {
     const seconds = this.value(argument);
     if (seconds.type !== "number") throw new Untranslated();

@@ -1,8 +1,8 @@
-/** What the names of `Pmilter::Session` are in TypeScript, phase by phase. */
+/** The names of `Pmilter::Session` in TypeScript, phase by phase. */
 import type { Phase } from "../../protocol/phases.ts";
 import { MESSAGE_PHASES } from "../interface.ts";
 
-/** What a script may be for: a phase, or one of the two handlers of the process's life. */
+/** The use of a script: a phase, or the start or the end of the process. */
 export type Role = Phase | "postconfig" | "master_exit";
 
 /** The parameters of a phase's handler after `session`, with their types. */
@@ -14,7 +14,7 @@ export const PARAMETERS: Readonly<Partial<Record<Role, readonly string[]>>> = {
   body: ["chunk: Uint8Array"],
 };
 
-/** File names of the original's examples, and what they are for. */
+/** File names of the original's examples, with their uses. */
 export const ROLE_OF_FILE: Readonly<Record<string, Role>> = { mail_from: "envfrom", rcpt_to: "envrcpt" };
 
 const macro = (name: string) => `(session.macros.get("{${name}}") ?? "")`;
@@ -27,7 +27,7 @@ export interface Value {
   readonly type: "string" | "number" | "boolean" | "unknown";
   /** It is a text that may end in a line end, which `puts` does not double. */
   readonly mayEndLine?: boolean;
-  /** What a person must look at. */
+  /** Notes for a person to check. */
   readonly look?: string;
 }
 
@@ -89,7 +89,7 @@ export function sessionValue(name: string, role: Role): Value | undefined {
   }
 }
 
-/** The sender as the script began with it: what it changes itself it does not see. */
+/** The sender as it was when the script began: a script does not see its own change. */
 export function senderDeclaration(role: Role): string | null {
   return role !== "envfrom" && MESSAGE_PHASES.has(role) ? "const sender = session.message.sender.raw;" : null;
 }

@@ -1,4 +1,4 @@
-/** Pieces of TypeScript, as one would write them. */
+/** Pieces of TypeScript, as a person would write them. */
 import type { Value } from "./names.ts";
 
 /** As the text of a template. */
@@ -14,7 +14,7 @@ export function unwrapped(code: string): string {
   return /^\([^()]*(?:\([^()]*\)[^()]*)*\)$/.test(code) ? code.slice(1, -1) : code;
 }
 
-/** Names that a local variable of Ruby cannot keep: words of TypeScript, and what the handler has itself. */
+/** Names that a local variable of Ruby cannot keep: words of TypeScript, and names of the handler's own. */
 const TAKEN: ReadonlySet<string> = new Set(
   [
     "arguments await const default delete enum eval export extends finally function implements import instanceof",
@@ -30,14 +30,14 @@ export function localName(name: string): string {
 /** A string that is known. */
 export const isLiteral = ({ code }: Value) => code.startsWith('"');
 
-/** The opposite of a condition, as one would write it. */
+/** The opposite of a condition, as a person would write it. */
 export function negated(code: string): string {
   const comparison = /^([^&|]*) ([=!])== ([^&|]*)$/.exec(code);
   if (comparison !== null) return `${comparison[1]} ${comparison[2] === "=" ? "!" : "="}== ${comparison[3]}`;
   return /^[\w.]+\([^()]*\)$/.test(code) ? `!${code}` : `!(${code})`;
 }
 
-/** What the handler needs beside itself for some of the Ruby that it had. */
+/** Helpers that the handler needs for some expressions of Ruby. */
 export const HELPERS: Readonly<Record<string, string>> = {
   puts: `/** Prints a line; a line end that is there is not doubled. */
 function puts(text: string): void {

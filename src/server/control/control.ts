@@ -1,5 +1,6 @@
 /** Asks a running server over its control socket: a line of JSON in, a line out, then the connection ends. */
 import type { Socket } from "bun";
+import { adopt } from "../../net/adopt.ts";
 import { close, connectUnix, LibcError, peerUser } from "../../net/libc.ts";
 import { PlainError } from "../../errors.ts";
 import type { ConfigurationFile } from "../files/configuration-file.ts";
@@ -69,9 +70,9 @@ export async function askServer(
   const answered = Promise.withResolvers<string>();
   let text = "";
   const fail = (reason: string, cause?: unknown) => answered.reject(new ControlError(path, reason, cause));
-  const bunConnect = Bun.connect as unknown as (options: object) => Promise<Socket>;
-  const socket = await bunConnect({
+  const socket = await adopt({
     fd,
+    data: undefined,
     socket: {
       data: (_: Socket, chunk: Uint8Array) => void (text += Buffer.from(chunk).toString("utf8")),
       close: () => answered.resolve(text),

@@ -4,6 +4,7 @@
  */
 import type { Socket } from "bun";
 import { toError } from "../../errors.ts";
+import { adopt } from "../../net/adopt.ts";
 import { close, shutdown } from "../../net/libc.ts";
 import { readConfigurationFile } from "../files/configuration-file.ts";
 import { openListener, type Listener } from "../listening/listener.ts";
@@ -84,8 +85,7 @@ class Requests {
       clearTimeout(timer);
       this.#open.delete(exchange);
     };
-    const connect = Bun.connect as unknown as (options: object) => Promise<unknown>;
-    connect({ fd, data: exchange, socket: { ...this.#handlers, close: forget } }).catch((error: unknown) => {
+    adopt({ fd, data: exchange, socket: { ...this.#handlers, close: forget } }).catch((error: unknown) => {
       close(fd);
       forget();
       this.#onError(toError(error));

@@ -7,8 +7,9 @@ import { COMMAND } from "../../protocol/constants.ts";
 import { type Client, readClient } from "../../protocol/client.ts";
 import { PacketWalk } from "../../protocol/packets.ts";
 import { isOfMessage, PHASES } from "../../protocol/phases.ts";
+import { VERDICTS } from "../../protocol/verdicts.ts";
 import { clientName } from "../../handler/reporter.ts";
-import { formatSite, lineOf, type LogLine, subjectFields } from "../../handler/log-lines.ts";
+import { formatSite, lineOf, type LogLine, subjectFields, verdictHead } from "../../handler/log-lines.ts";
 import { versionOf } from "../../load/sources.ts";
 import type { PeerName } from "../../net/peer.ts";
 import type { Generation } from "../workers/generation.ts";
@@ -23,14 +24,6 @@ const CAUSES: Readonly<Record<LossCause, string>> = {
   died: "handler ended its worker",
   memory: "handler's worker held too much memory",
 };
-
-const VERDICT_COUNTER = {
-  tempfail: "tempfailed",
-  reject: "rejected",
-  continue: "accepted",
-  accept: "accepted",
-  discard: "discarded",
-} as const;
 
 export interface LossContext {
   readonly cause: LossCause;
@@ -77,7 +70,7 @@ export function lossLines(
       scope === "connection" && cost > 1 ? `its handlers have cost ${cost} workers` : "its worker was lost";
     const why = isFallback ? { fallback: true, reason } : {};
     const fields = { verdict: outcome, scope, ...subject, ...why };
-    lines.push(lineOf("notice", scope === "message" ? outcome : `${outcome} ${scope}`, fields));
+    lines.push(lineOf("notice", verdictHead(outcome, scope), fields));
   }
   return lines;
 }
@@ -88,7 +81,7 @@ export function countersOf(recovery: Recovery): (WorkerCounter | ServerCounter)[
   const { isFallback, outcome, scope } = recovery.verdict;
   const fallbacks = isFallback ? (["fallbacks", "messagesWithFallback"] as const) : [];
   if (scope === "connection") return ["sessionsMoved", "connectionsRefused", ...fallbacks];
-  return ["sessionsMoved", "messages", VERDICT_COUNTER[outcome], ...fallbacks];
+  return ["sessionsMoved", "messages", VERDICTS[outcome].counter, ...fallbacks];
 }
 
 /** Client, sender and message of the session, as far as they are on record. */

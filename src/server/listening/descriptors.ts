@@ -90,8 +90,8 @@ export function canOpen(source: number, count: number): boolean {
 }
 
 /**
- * Descriptors that are kept back for the start of a worker, in case handlers or connections have used up all others: Bun
- * ends the process if it cannot open a file that the start needs.
+ * Descriptors that are kept back, for when handlers or connections have used up all others: Bun 1.4.5 ends the process if
+ * it cannot open what the start of a worker needs (docs/bun.md, "Threads").
  */
 export class SpareDescriptors {
   readonly #source: number;

@@ -2,9 +2,9 @@
  * The listening side of the main thread: binds an address, and hands over each connection when it is accepted, as a
  * descriptor of which nothing was read. It speaks no protocol, counts nothing and places nothing; its owner does.
  *
- * Bun's own socket of a connection is closed at once: in the event loop it would wake the main thread twice for each
- * connection, for nothing. Each listener keeps a listening descriptor of its own and lends Bun duplicates of it:
- * `Bun.listen` can neither pause accepting nor leave a socket's file alone when it stops.
+ * Bun's own socket of a connection is closed at once: it would be in the event loop, and wake the main thread twice for
+ * each connection, for nothing. Each listener keeps a listening descriptor of its own and lends Bun duplicates of it: a
+ * listener of Bun 1.4.5 cannot pause accepting, and removes the socket's file when it stops (docs/bun.md, "Sockets").
  */
 import { unlinkSync } from "node:fs";
 import { lookup } from "node:dns/promises";
@@ -272,7 +272,7 @@ function tcpReason(cause: unknown, host: string, port: number): string {
     case "EPERM":
       return `no permission for port ${port}; ports below 1024 need root or CAP_NET_BIND_SERVICE`;
     default:
-      // Bun says no more than that it failed.
+      // Without a descriptor left, the error of Bun 1.4.5 has no code (docs/bun.md, "Sockets").
       return hasDescriptors() ? reason(cause) : "no file descriptors are left; expected a higher limit of open files";
   }
 }

@@ -46,7 +46,7 @@ function set(name: string, value: string | null): void {
   if (value !== null) process.env[name] = value;
   else if (process.env[name] === undefined) return;
   else delete process.env[name];
-  // `os.homedir` and `Bun.spawn` read the variables of the process itself, and remember a name that was set once: for
-  // these a variable without a value has to be empty.
+  // In Bun 1.4.5 `os.homedir` and `Bun.spawn` read the variables of the process itself (docs/bun.md, "Threads"), and
+  // remember a name that was set once: for these a variable that is not set is an empty one.
   setVariable(name, value ?? "");
 }

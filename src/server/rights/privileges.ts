@@ -179,7 +179,7 @@ function succeeds(call: () => void): boolean {
 
 function posix() {
   const { getuid, geteuid, getgid, getegid, setuid, setgid, getgroups, setgroups } = process;
-  // Bun 1.4.5 has it, its types do not.
+  // Bun 1.4.5 has it, its types lack it (docs/bun.md, "Types").
   const { initgroups } = process as { initgroups?: (user: string, group: number) => void };
   if (!getuid || !geteuid || !getgid || !getegid || !setuid || !setgid || !getgroups || !setgroups) {
     throw new PrivilegeError("this system has no user ids: expected Linux or macOS");

@@ -1,6 +1,8 @@
 /**
  * Whether a worker holds too much memory. Several looks have to agree, and a worker's own report counts as long as it
  * reports: the memory that a handler needs for a single message costs no worker, however slow the machine is. Pure.
+ *
+ * Bun 1.4.5 has no limit of its own for a worker's heap: it ignores `resourceLimits` (docs/bun.md, "Threads").
  */
 import { MEMORY_AT_MOST, MEMORY_MS } from "../policy.ts";
 

@@ -30,7 +30,7 @@ export class WorkerThread {
   #reason = "it ended by itself";
 
   constructor(url: URL, events: WorkerEvents) {
-    // By default a worker gets the environment that the process began with, not the one it has now.
+    // Without it, Bun 1.4.5 gives a worker the environment that the process began with (docs/bun.md, "Threads").
     this.#worker = new Worker(url.href, { env: { ...process.env } as Record<string, string> });
     this.#worker.onmessage = (event: MessageEvent<FromWorker>) => {
       events.message(event.data);
@@ -68,7 +68,8 @@ export class WorkerThread {
       WorkerThread.ending += 1;
     }
     if (!this.#life.is("ending")) return;
-    // The promise of `terminate` settles before the thread has ended, and may never settle: only the close event counts.
+    // In Bun 1.4.5 the promise of `terminate` settles before the thread has ended, or never: only the close event counts
+    // (docs/bun.md, "Threads").
     this.#worker.terminate();
     await within(this.#gone.promise, NATIVE_MS);
     // Another call may have waited for the same end.
