@@ -2,10 +2,11 @@
 import type { Config } from "./config.ts";
 import { ROOT } from "./reference.ts";
 
-/** By name in the file, in the order of the schema. */
+/** By name in the file, in alphabetical order. */
 export const RESTART_KEYS: readonly string[] = [...ROOT.tables.get("server")!.keys.values()]
   .filter(({ restart }) => restart === true)
-  .map(({ name }) => name);
+  .map(({ name }) => name)
+  .toSorted();
 
 /** The keys that differ between two configurations and need a restart, as `server.listen`. */
 export function needRestart(before: Config, after: Config): string[] {
