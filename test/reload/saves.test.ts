@@ -87,6 +87,8 @@ writeFileSync(import.meta.path, ${JSON.stringify(versioned("v2"))});
 ${SLOWLY}`;
     await using server = await startVersioned({ files: { "filter.ts": itself + versioned("v1") } });
     await untilVersion(server, "v2");
+    // The new version answers before its line is written.
+    await logged(server, /reload: generation 2 serves/);
     expect(reloadLines(server)).toHaveLength(1);
   });
 });
