@@ -7,7 +7,7 @@
  * `insertHeader`. The messages here have none, so one is put on top in thought: index 0 is above it, index 1 just below
  * it, and once it is taken away again both are the top of the result; index n is before the nth header given here.
  */
-import { readMailbox } from "../handler/message/mailbox.ts";
+import { readMailbox } from "../mime/mailbox.ts";
 import type { ModificationReply } from "../protocol/replies.ts";
 import type { Habit } from "./habits.ts";
 import type { HeaderField, MailContent } from "./mail.ts";

@@ -2,6 +2,7 @@
  * A message as the mail server sends it: envelope, headers, and the body if someone collects it. Kept as bytes of its
  * own (the reads they came in are not kept), decoded when someone reads them. What handlers change is not here.
  */
+import { withoutBrackets } from "../../mime/mailbox.ts";
 import { decodeText, EMPTY } from "../../protocol/bytes.ts";
 import type { Address } from "../types.ts";
 
@@ -107,11 +108,6 @@ export class SentAddress implements Address {
     }
     return this.#strings;
   }
-}
-
-/** One pair of angle brackets removed, if there is one. */
-export function withoutBrackets(address: string): string {
-  return address.startsWith("<") && address.endsWith(">") ? address.slice(1, -1) : address;
 }
 
 /** A sender that was not sent: the mail server was told not to, or left MAIL out. */

@@ -1,7 +1,7 @@
 /** The recipients of a message as one filter sees them: those accepted, with the changes of the filters before and its own. */
 import type { RecipientChange } from "./changes.ts";
-import { mailboxKey } from "./mailbox.ts";
-import { type ReceivedMessage, withoutBrackets } from "./received.ts";
+import { mailboxKey, withoutBrackets } from "../../mime/mailbox.ts";
+import type { ReceivedMessage } from "./received.ts";
 import type { Address } from "../types.ts";
 
 /** What the changes come to. */
