@@ -4,6 +4,8 @@
  */
 export { accept, discard, reject, skip, tempfail, type Verdict } from "./handler/verdict.ts";
 export { defineFilter } from "./handler/filter.ts";
+export { decodeWords, encodeWords, foldHeader } from "./mime/header-text.ts";
+export { type HeaderAddress, parseAddresses } from "./mime/addresses.ts";
 export { UsageError, type UsageErrorCode } from "./handler/errors.ts";
 export type {
   Address,

@@ -9,6 +9,7 @@ const SRC = join(import.meta.dir, "..", "src");
 const ROOMS = [
   "protocol",
   "admin",
+  "mime",
   "handler",
   "config",
   "net",

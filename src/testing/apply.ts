@@ -7,7 +7,7 @@
  * The messages here have no such header, so it is added at the start and removed at the end: index 0 is above it, index 1
  * just below it, both are the top of the result; index n is before the nth header given here.
  */
-import { readMailbox } from "../handler/message/mailbox.ts";
+import { readMailbox } from "../mime/mailbox.ts";
 import type { ModificationReply } from "../protocol/replies.ts";
 import type { Habit } from "./habits.ts";
 import type { HeaderField, MailContent } from "./mail.ts";

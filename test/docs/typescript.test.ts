@@ -132,6 +132,19 @@ describe("docs/handlers.md", () => {
       ].join("\r\n"),
     );
   });
+
+  test("the subject is decoded and encoded again, and a misleading From is refused", async () => {
+    const { default: filter } = await load(find("docs/handlers.md", /parseAddresses/));
+    const run = async (from: string) =>
+      await runFilter(filter as Filter, { from: "a@example.com", eml: `From: ${from}\n${MAIL}` });
+    const MAIL = "To: b@example.com\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\n\nHello\n";
+    const passed = await run("=?utf-8?q?J=C3=B6rg?= <j@example.org>");
+    expect(passed.modifications).toEqual([
+      { kind: "changeHeader", name: "Subject", value: "[external] =?UTF-8?Q?Gr=C3=BC=C3=9Fe?=", index: 1 },
+    ]);
+    expect(passed.verdict).toBe("accept");
+    expect(await run('"boss@bank.example" <x@example.org>')).toMatchObject({ verdict: "reject" });
+  });
 });
 
 describe("docs/testing.md", () => {
@@ -159,7 +172,7 @@ describe("docs/testing.md", () => {
 
   test("has no block that is not run here", () => {
     expect(blocksOf("ts", "docs/testing.md")).toHaveLength(2);
-    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(3);
+    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(4);
     expect(BLOCKS.filter(({ text }) => !/export default|bun:test|export async function greet/.test(text))).toEqual([]);
   });
 });

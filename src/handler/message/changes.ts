@@ -6,8 +6,7 @@ import { encodeText } from "../../protocol/bytes.ts";
 import { MAX_REPLY_PAYLOAD as MAX_PACKET } from "../../protocol/constants.ts";
 import { UsageError } from "../errors.ts";
 import type { HeaderChange } from "./header-list.ts";
-import { writtenMailbox } from "./mailbox.ts";
-import { withoutBrackets } from "./received.ts";
+import { writtenMailbox, withoutBrackets } from "../../mime/mailbox.ts";
 
 export type RecipientChange =
   | { readonly kind: "add"; readonly address: string; readonly params: readonly string[] }

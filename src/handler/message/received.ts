@@ -2,6 +2,7 @@
  * A message as the mail server sends it: envelope, headers, and the body if a filter collects it. Bytes are copied (the
  * reads that they came in are not kept) and decoded when they are read. Changes of handlers are not here.
  */
+import { withoutBrackets } from "../../mime/mailbox.ts";
 import { decodeText, EMPTY } from "../../protocol/bytes.ts";
 import type { Address } from "../types.ts";
 
@@ -107,11 +108,6 @@ export class SentAddress implements Address {
     }
     return this.#strings;
   }
-}
-
-/** The address without its outer pair of angle brackets, if it has any. */
-export function withoutBrackets(address: string): string {
-  return address.startsWith("<") && address.endsWith(">") ? address.slice(1, -1) : address;
 }
 
 /** A sender that was not sent: the mail server was told not to, or left MAIL out. */

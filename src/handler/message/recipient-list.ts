@@ -3,8 +3,8 @@
  * and its own.
  */
 import type { RecipientChange } from "./changes.ts";
-import { mailboxKey } from "./mailbox.ts";
-import { type ReceivedMessage, withoutBrackets } from "./received.ts";
+import { mailboxKey, withoutBrackets } from "../../mime/mailbox.ts";
+import type { ReceivedMessage } from "./received.ts";
 import type { Address } from "../types.ts";
 
 /** The recipients after the changes. */

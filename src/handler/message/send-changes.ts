@@ -8,7 +8,7 @@ import { encodeAddress, type ReplyWriter } from "../../protocol/encode.ts";
 import { type FilterChanges, headerBytes, MAX_HEADER_BYTES } from "./changes.ts";
 import type { HeaderEntry, HeaderList } from "./header-list.ts";
 import type { ReceivedMessage } from "./received.ts";
-import { deletionsOf, writtenMailbox } from "./mailbox.ts";
+import { deletionsOf, writtenMailbox } from "../../mime/mailbox.ts";
 import { headersUnder, recipientsUnder } from "./view.ts";
 
 /** The habits of the mail server at hand. */

@@ -1,6 +1,6 @@
 /** Spellings of mailboxes: which are one, and which may be sent. What the mail servers make of them is tested behind them. */
 import { describe, expect, test } from "bun:test";
-import { mailboxKey, deletionsOf, writtenMailbox } from "../../src/handler/message/mailbox.ts";
+import { mailboxKey, deletionsOf, writtenMailbox } from "../../src/mime/mailbox.ts";
 
 describe("mailboxKey", () => {
   test.each([

@@ -7,7 +7,6 @@
  */
 import { isIPv4, isIPv6 } from "node:net";
 import { domainToASCII } from "node:url";
-import { withoutBrackets } from "./received.ts";
 
 interface Parsed {
   /** Without quotes and backslashes. */
@@ -109,6 +108,19 @@ export function mailboxKey(address: string): string {
   return quotedLocal(local);
 }
 
+/** The parts of an address by which it is compared. */
+export interface MailboxParts {
+  /** Without quotes and backslashes. */
+  readonly local: string;
+  /** In lower case and A-labels, without a dot at its end; "" if there is none. */
+  readonly domain: string;
+}
+
+export function partsOf(address: string): MailboxParts {
+  const { local, domain } = parse(address);
+  return { local, domain: domain === null ? "" : comparedDomain(domain) };
+}
+
 /**
  * An address as Postfix reads it: without its source route and with the quotes that it needs; the domain as written.
  */
@@ -181,4 +193,9 @@ function isDomain(domain: string): boolean {
   );
   // Postfix takes a domain that ends in a number for an address without its brackets.
   return areLabels && !/^\d+$/.test(labels.at(-1)!);
+}
+
+/** One pair of angle brackets removed, if there is one. */
+export function withoutBrackets(address: string): string {
+  return address.startsWith("<") && address.endsWith(">") ? address.slice(1, -1) : address;
 }

@@ -1,0 +1,78 @@
+/**
+ * Text of header values: folding (RFC 5322 2.2.3) and encoded words (RFC 2047), by `libmime`. No function throws, whatever a
+ * client has sent. The library is loaded at the first call: most workers never need it.
+ */
+
+type Libmime = typeof import("libmime").default;
+
+let loaded: Libmime | null = null;
+
+function libmime(): Libmime {
+  loaded ??= (require("libmime") as { default: Libmime }).default;
+  return loaded;
+}
+
+/** Longer values are not decoded: no program shows so much, and decoding it would hold up other sessions. */
+const MAX_DECODED = 64 * 1024;
+/** RFC 2047 2: an encoded word has at most 75 characters. */
+const MAX_WORD = 75;
+const MAX_LINE = 76;
+
+const HAS_WORD = /=\?[^?]+\?[bq]\?/i;
+// oxlint-disable-next-line no-control-regex
+const CONTROLS = /[\0-\x1f\x7f]+/g;
+
+/** A header value on one line: each line break, with the white space that follows it, becomes one space. */
+export function unfold(value: string): string {
+  return value.replace(/[\r\n]+[ \t]*/g, " ").replaceAll("\0", "");
+}
+
+/**
+ * The text that people see: unfolded, encoded words decoded, also where a character is split between two of them. Control
+ * characters that an encoded word brings in become a space, so the result is one line. A value without encoded words, or of
+ * more than 64 KB, is only unfolded.
+ * @example decodeWords("=?utf-8?q?Gr=C3=BC=C3=9Fe?=") // "Grüße"
+ */
+export function decodeWords(value: string): string {
+  const line = unfold(value);
+  if (line.length > MAX_DECODED || !HAS_WORD.test(line)) return line;
+  return libmime().decodeWords(line).replace(CONTROLS, " ");
+}
+
+/**
+ * Text as a header value: what is not ASCII, or would be read as an encoded word, becomes encoded words of UTF-8, and the
+ * value is folded. `decodeWords` gives the text back. Line breaks and other control characters become spaces.
+ * @example message.addHeader("Subject", encodeWords("Grüße"))
+ */
+export function encodeWords(text: string): string {
+  const line = text.toWellFormed().replace(CONTROLS, " ");
+  const words = HAS_WORD.test(line) ? encodeAll(line) : libmime().encodeWords(line, "Q", MAX_WORD);
+  return foldHeader("", words);
+}
+
+/** Every word of it encoded: text that looks like an encoded word must not be read as one. */
+function encodeAll(line: string): string {
+  return libmime().encodeWord(line, "B", MAX_WORD);
+}
+
+/**
+ * Folds the value of a header at its spaces, so that its lines have at most 76 characters where there are spaces to do so.
+ * Lines are separated by LF and a space, as handlers write them. Unfolding gives the value back.
+ * @param name of the header, which takes room on the first line
+ * @example message.addHeader("References", foldHeader("References", ids.join(" ")))
+ */
+export function foldHeader(name: string, value: string): string {
+  const lines: string[] = [];
+  let line = "";
+  let room = MAX_LINE - name.length - ": ".length;
+  // A run of spaces stays together: a line of white space alone would end the header for some programs.
+  for (const word of unfold(value).split(/(?<=\S) (?=\S)/)) {
+    if (line !== "" && line.length + 1 + word.length > room) {
+      lines.push(line);
+      line = word;
+      room = MAX_LINE - 1;
+    } else line = line === "" ? word : `${line} ${word}`;
+  }
+  lines.push(line);
+  return lines.join("\n ");
+}

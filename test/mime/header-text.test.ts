@@ -1,0 +1,93 @@
+/** Folding and encoded words: what is written is read again, and nothing that a client sends throws or takes long. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { decodeWords, encodeWords, foldHeader, unfold } from "../../src/mime/header-text.ts";
+import { Random } from "../protocol/random.ts";
+
+setDefaultTimeout(120_000);
+
+describe("decodeWords", () => {
+  test.each([
+    ["plain", "plain"],
+    ["=?utf-8?q?Gr=C3=BC=C3=9Fe?=", "Grüße"],
+    ["Re: =?utf-8?B?R3LDvMOfZQ==?= =?utf-8?Q?_an_alle?=", "Re: Grüße an alle"],
+    // A character that is split between two words.
+    ["=?UTF-8?Q?a=C3?= =?UTF-8?Q?=A4b?=", "aäb"],
+    ["=?UTF-8?B?w6Q=?=\r\n =?UTF-8?B?w7Y=?=", "äö"],
+    ["=?iso-2022-jp?B?GyRCRnxLXBsoQg==?=", "日本"],
+    ["=?koi8-r?B?8NLJ18XU?=", "Привет"],
+    ["=?utf-8*en?q?b_c?=", "b c"],
+    ["a =?utf-8?q?b?= c", "a b c"],
+    ["folded\r\n\tvalue", "folded value"],
+    ["=?utf-8?q?unfinished", "=?utf-8?q?unfinished"],
+    ["50 % off?=", "50 % off?="],
+  ])("%j is %j", (value, text) => expect(decodeWords(value)).toBe(text));
+
+  test("gives one line, whatever a word brings in", () => {
+    expect(decodeWords("=?us-ascii?Q?a=00=0D=0ABcc:_x?=")).toBe("a Bcc: x");
+    expect(decodeWords("=?us-ascii?B?AQIDDQo=?=")).toBe(" ");
+  });
+
+  test("leaves a value of more than 64 KB as it is, but for its folds", () => {
+    const long = `=?utf-8?q?a?=\n ${"x".repeat(64 * 1024)}`;
+    expect(decodeWords(long)).toBe(long.replace("\n ", " "));
+  });
+});
+
+describe("encodeWords", () => {
+  test.each([
+    "",
+    "plain",
+    "Jörg",
+    "  two  spaces ü  ",
+    "=?utf-8?q?x?=",
+    "ü =?utf-8?q?x?= y",
+    "ä _ = ? é",
+    "日本語の件名",
+  ])("%j is read again", (text) => expect(decodeWords(encodeWords(text))).toBe(text));
+
+  test("leaves ASCII as it is, and encodes only what has to be", () => {
+    expect(encodeWords("Weekly report")).toBe("Weekly report");
+    expect(encodeWords("Report für März, all pages")).toMatch(
+      /^Report =\?UTF-8\?Q\?.*\?=, all pages$|^Report .*pages$/,
+    );
+  });
+
+  test("has no line break but folds, no word over 75 characters, no line over 76", () => {
+    for (const text of ["a\r\nBcc: x", "😀".repeat(100), "ü ".repeat(200), `${"word ".repeat(40)}ü`]) {
+      const value = encodeWords(text);
+      for (const line of value.split("\n")) expect(line.length).toBeLessThanOrEqual(78);
+      for (const word of value.split(/\s+/)) {
+        if (word.startsWith("=?")) expect(word.length).toBeLessThanOrEqual(75);
+      }
+      expect(value.replaceAll("\n ", " ")).not.toMatch(/[\r\n]/);
+    }
+    expect(decodeWords(encodeWords("a\r\nBcc: x"))).toBe("a Bcc: x");
+    expect(decodeWords(encodeWords("lone \ud800 half"))).toBe("lone \ufffd half");
+  });
+
+  test("random text is read again", () => {
+    const random = new Random(7);
+    const letters = ["a", " ", "ü", "=", "?", "_", "日", "😀", "=?", "?=", "B", '"', ",", "(", "\u00a0"];
+    for (let count = 0; count < 2000; count++) {
+      const text = Array.from({ length: random.below(60) }, () => random.pick(letters)).join("");
+      expect(decodeWords(encodeWords(text))).toBe(text);
+    }
+  });
+});
+
+describe("foldHeader", () => {
+  test("folds at spaces, and unfolding gives the value back", () => {
+    const value = Array.from({ length: 30 }, (_, index) => `<${index}.message@example.com>`).join(" ");
+    const folded = foldHeader("References", value);
+    expect(folded.split("\n").length).toBeGreaterThan(10);
+    expect(Math.max(...`References: ${folded}`.split("\n").map((line) => line.length))).toBeLessThanOrEqual(76);
+    expect(unfold(folded)).toBe(value);
+  });
+
+  test("keeps runs of spaces and long words", () => {
+    for (const value of ["", " ", "a  b", "x".repeat(500), `a ${"x".repeat(100)} b`, `${" ".repeat(100)}a`]) {
+      expect(unfold(foldHeader("X", value))).toBe(value);
+      for (const line of foldHeader("X", value).split("\n").slice(1)) expect(line.trim()).not.toBe("");
+    }
+  });
+});
