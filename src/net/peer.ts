@@ -13,12 +13,12 @@ export function peerName({ remoteAddress: host, remotePort: port }: Remote, list
   return formatAddress({ kind: "tcp", host, port, family: host.includes(":") ? 6 : 4 });
 }
 
-/** The kind of lines that {@link refusal} is. */
-export const REFUSED = "not in server.allow, connection refused";
+/** The kind of lines that {@link notAllowed} is. */
+export const NOT_ALLOWED = "not in server.allow, connection refused";
 
 /** The log line of a peer that `server.allow` does not let in. */
-export function refusal(peer: PeerName): string {
-  return `${peer}: ${REFUSED}`;
+export function notAllowed(peer: PeerName): string {
+  return `${peer}: ${NOT_ALLOWED}`;
 }
 
 /** The networks of `server.allow`; null if everybody is let in. */

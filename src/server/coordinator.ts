@@ -11,7 +11,7 @@ import type { LogLevel } from "../admin/log-level.ts";
 import type { Config } from "../config/config.ts";
 import type { Counters, ServerCounter } from "../counters.ts";
 import { close } from "../net/libc.ts";
-import { allowedBy, isAllowed, type PeerName, REFUSED, refusal } from "../net/peer.ts";
+import { allowedBy, isAllowed, type PeerName, NOT_ALLOWED, notAllowed } from "../net/peer.ts";
 import type { ConnectionTable } from "../shared/connection-table.ts";
 import type { SessionRecords } from "../shared/session-records.ts";
 import type { WorkerRows } from "../shared/worker-rows.ts";
@@ -155,7 +155,7 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
 
   isLetIn(peer: PeerName): boolean {
     if (isAllowed(this.#allowed, peer)) return true;
-    this.log("warn", refusal(peer), {}, REFUSED);
+    this.log("warn", notAllowed(peer), {}, NOT_ALLOWED);
     return false;
   }
 

@@ -7,7 +7,7 @@ import type { Socket } from "bun";
 import type { BlockList } from "node:net";
 import { acceptBy, type BoundListener, descriptorOf, type Handlers, remoteOf } from "../net/bun-listen.ts";
 import { dup } from "../net/libc.ts";
-import { isAllowed, type PeerName, peerName, REFUSED, refusal } from "../net/peer.ts";
+import { isAllowed, type PeerName, peerName, NOT_ALLOWED, notAllowed } from "../net/peer.ts";
 import { ALL_SHARES, type ConnectionTable } from "../shared/connection-table.ts";
 import type { ListeningSocket, PassedConnection } from "../shared/messages.ts";
 import type { Connection } from "./connection.ts";
@@ -173,7 +173,7 @@ export class Acceptor {
     const mayKeep = this.#host.mayKeep() && !this.#isToPass();
     // A connection that is passed on is checked by the main thread: this list may be out of date.
     if (mayKeep && !isAllowed(allowed, peer)) {
-      this.#host.log("warn", refusal(peer), REFUSED);
+      this.#host.log("warn", notAllowed(peer), NOT_ALLOWED);
       socket.end();
       return;
     }

@@ -98,8 +98,8 @@ function valuesOf(name: string, { file }: Place): string[] {
 /** Calls whose text is put together in a way that only a person can read, by what they are written as. */
 const READ_BY_HAND: Readonly<Record<string, readonly string[]>> = {
   'src/server/reload.ts: ok ? "notice" : "error"': ["notice: reload: …", "error: reload: …"],
-  "src/server/coordinator.ts: refusal(peer)": ["warn: …: not in server.allow, connection refused"],
-  "src/worker/acceptor.ts: refusal(peer)": ["warn: …: not in server.allow, connection refused"],
+  "src/server/coordinator.ts: notAllowed(peer)": ["warn: …: not in server.allow, connection refused"],
+  "src/worker/acceptor.ts: notAllowed(peer)": ["warn: …: not in server.allow, connection refused"],
   // The configuration's notices, which are collected where they are made.
   'src/server/reload.ts: level === "warning" ? "warn" : "notice"': [],
   "src/admin/log.ts: level": ["as those: … more … like this one in the last minute: …"],
