@@ -8,12 +8,10 @@
 import { EMPTY, freeBytes, readU32 } from "./bytes.ts";
 import { LENGTH_BYTES } from "./constants.ts";
 import { ProtocolError } from "./errors.ts";
-import { HEAD_BYTES, PacketWalk } from "./packets.ts";
+import { HEAD_BYTES, packetEnd } from "./packets.ts";
 import type { Survey } from "./survey.ts";
 
 const MIN_CARRY_BYTES = 1024;
-/** The walk of a survey: no two surveys run at a time. */
-const WALK = new PacketWalk();
 
 /**
  * Usage: `push` a read, then take packets with `next` until it gives false. After a `true`, `code` and
@@ -114,12 +112,12 @@ export class Framer {
       }
       survey.found(head[LENGTH_BYTES]!, length > 1 ? head[HEAD_BYTES]! : 0);
     }
-    const walk = WALK.over(chunk, at, chunk.length);
-    while (walk.next()) survey.found(walk.code, walk.end > walk.start ? chunk[walk.start]! : 0);
-    at = walk.at;
-    // The walk outlives the read, and must not keep its memory.
-    WALK.over(EMPTY, 0, 0);
-    const left = chunk.length - at;
+    const to = chunk.length;
+    for (let end = packetEnd(chunk, at, to); end !== -1; end = packetEnd(chunk, at, to)) {
+      survey.found(chunk[at + LENGTH_BYTES]!, end > at + HEAD_BYTES ? chunk[at + HEAD_BYTES]! : 0);
+      at = end;
+    }
+    const left = to - at;
     if (this.#lost > 0) survey.endsWith(left, this.#lost, this.#lostCode);
     else survey.endsWith(left, left === 0 ? 0 : missingOf(chunk, at, left), null);
   }

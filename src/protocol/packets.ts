@@ -5,6 +5,13 @@ import { LENGTH_BYTES } from "./constants.ts";
 /** Bytes in front of a packet's payload: its length and its code. */
 export const HEAD_BYTES = LENGTH_BYTES + 1;
 
+/** Where the packet at `at` ends; -1 if it is not whole before `to`. */
+export function packetEnd(bytes: Uint8Array, at: number, to: number): number {
+  if (to - at < LENGTH_BYTES) return -1;
+  const end = at + LENGTH_BYTES + readU32(bytes, at);
+  return end > to ? -1 : end;
+}
+
 /**
  * Walks the whole packets in a range of bytes, and stops in front of a partial one. After a `true` of {@link PacketWalk.next},
  * `code` and the bytes from `start` to `end` (the payload) describe a packet. It can be used for further ranges, so that a
@@ -34,10 +41,9 @@ export class PacketWalk {
   /** Moves to the next packet; false if no whole one is left. */
   next(): boolean {
     const { at } = this;
-    if (this.#to - at < LENGTH_BYTES) return false;
     const bytes = this.#bytes;
-    const end = at + LENGTH_BYTES + readU32(bytes, at);
-    if (end > this.#to) return false;
+    const end = packetEnd(bytes, at, this.#to);
+    if (end === -1) return false;
     this.code = bytes[at + LENGTH_BYTES]!;
     this.start = at + HEAD_BYTES;
     this.end = end;
