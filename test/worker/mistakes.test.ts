@@ -49,9 +49,9 @@ const BEGINNING =
 type Probe = (place: string) => void;
 const probe = globalThis as { mistakeAt?: Probe };
 
-/** These do nothing but catch what the methods that they call throw, and end the connection: they have no probe. */
+/** Methods without a probe: they catch errors and end the connection, or read and set the state of its life, a field. */
 const GUARDS =
-  /^worker\/connection\.ts:.*: (?:opened|data|drained|disconnected|failed|#complain|#hangUp|#end)\(|^handler\/awaited-calls\.ts:.*: #(?:settle|sendProgress)\(/;
+  /^worker\/connection\.ts:.*: (?:get )?(?:opened|data|drained|disconnected|failed|#complain|#hangUp|#end|#isOpen|#isClosed|#mayBecome|#become)\(|^handler\/awaited-calls\.ts:.*: #(?:settle|sendProgress)\(/;
 
 const HANDLERS = ["prompt", "awaited", "too slow", "failing"] as const;
 const SOCKETS = ["takes all", "takes little"] as const;
