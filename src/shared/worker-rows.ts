@@ -101,7 +101,7 @@ export class WorkerRows {
 
   /**
    * No handler runs any more, though one may be awaited. It counts as a beat: as long as a poll finds more than 1,024
-   * sockets ready, Bun 1.4.5 polls again at once, and no timer runs.
+   * sockets ready, Bun 1.4.5 polls again at once, and no timer runs (docs/bun.md, "Sockets").
    */
   leave(row: number): void {
     const at = rowAt(row);

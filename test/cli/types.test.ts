@@ -163,7 +163,7 @@ describe("the declarations", () => {
     "are src/index.ts: every export is there, and is the same type in both directions",
     async () => {
       const folder = await project("same", { "compare.ts": await comparison() });
-      for (const part of ["index.ts", "handler", "protocol"]) {
+      for (const part of ["index.ts", "handler", "mime", "protocol"]) {
         await cp(join(ROOT, "src", part), join(folder, "ours", part), { recursive: true });
       }
       // The brand of verdicts is made to be one of a kind; for the comparison both have the same one.
@@ -242,7 +242,7 @@ export default async function envfrom(session: Session<"envfrom">, sender: strin
     const text = await readFile(join(await project("docs", {}), "pmilter.d.ts"), "utf8");
     const { types, values } = await exportedNames();
     let documented = 0;
-    for (const source of new Bun.Glob("{handler,protocol}/*.ts").scanSync(join(ROOT, "src"))) {
+    for (const source of new Bun.Glob("{handler,mime,protocol}/*.ts").scanSync(join(ROOT, "src"))) {
       const code = await readFile(join(ROOT, "src", source), "utf8");
       for (const [, doc, name] of code.matchAll(
         /(\/\*\*(?:(?!\*\/)[^])*\*\/)\nexport (?:interface|type|class|function) (\w+)/g,
