@@ -30,7 +30,7 @@ export interface ListeningSocket {
 export interface PassedConnection {
   /** Its place in the connection table; -1 if none was free. */
   readonly slot: number;
-  /** Whoever gets this has to close it. */
+  /** Its duplicate descriptor, which the receiver closes. */
   readonly duplicate: number;
   readonly peer: PeerName;
 }

@@ -5,6 +5,7 @@
  */
 import type { Socket } from "bun";
 import type { BlockList } from "node:net";
+import { codeOf } from "../errors.ts";
 import { acceptBy, type BoundListener, descriptorOf, type Handlers, remoteOf } from "../net/bun-listen.ts";
 import { dup } from "../net/libc.ts";
 import { isAllowed, type PeerName, peerName, NOT_ALLOWED, notAllowed } from "../net/peer.ts";
@@ -146,7 +147,7 @@ export class Acceptor {
         this.#stop();
       }
     } catch (error) {
-      if (mayWait && (error as { readonly code?: unknown }).code === "EMFILE") {
+      if (mayWait && codeOf(error) === "EMFILE") {
         this.#wait(socket, listeningSocket);
         this.#stop();
         return;

@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { type Config, entryFiles } from "../../config/config.ts";
 import type { Environment } from "../../config/places.ts";
+import { codeOf } from "../../errors.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { loadConfig } from "../../config/load.ts";
 import { failureOf, formatFailure, type LoadFailure, whyUnreadable } from "../../handler/load-failure.ts";
@@ -80,7 +81,7 @@ export function lookAtDisk({ environment, failed, isLoading, needRestart, served
 
 /** Whether another process, such as one that starts, may well be able to read the file. */
 function isOfThisProcess({ cause }: ConfigError, { server }: Config): boolean {
-  const { code } = (cause ?? {}) as { code?: unknown };
+  const code = codeOf(cause);
   // A file that root could read at the start may not be readable for the user that the server became.
   return (code === "EACCES" && server.user !== null) || code === "EMFILE" || code === "ENFILE";
 }

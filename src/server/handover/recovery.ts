@@ -5,13 +5,13 @@
 import type { FallbackVerdict } from "../../handler/fallback.ts";
 import type { SkippedFilter } from "../../handler/filter-parts.ts";
 import { COMMAND } from "../../protocol/constants.ts";
+import { VERDICTS } from "../../protocol/verdicts.ts";
 import type { ResumedSession } from "../../shared/messages.ts";
 import type { SlotRecord } from "../../shared/session-records.ts";
 import {
   type Circumstances,
   isForMessage,
   MESSAGE_COMMANDS,
-  PACKETS,
   type PlainVerdict,
   type Situation,
   situationOf,
@@ -106,7 +106,7 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
   const scope = connection === null ? "message" : "connection";
   return {
     kind: "resume",
-    replies: found.replies.length === 0 ? NOTHING : Buffer.concat(found.replies.map((reply) => PACKETS[reply])),
+    replies: found.replies.length === 0 ? NOTHING : Buffer.concat(found.replies.map((reply) => VERDICTS[reply].packet)),
     session: {
       version: record.version,
       actions: record.actions,
@@ -114,8 +114,8 @@ export function recover(record: SlotRecord, circumstances: Circumstances): Recov
       opening: record.opening ?? NOTHING,
       answersOpening: found.answersOpening,
       waitedMs: record.waitedMs,
-      pending: outcome === null ? null : { scope, packet: PACKETS[outcome] },
-      nextMessage: nextMessage === null || nextMessage === "continue" ? null : PACKETS[nextMessage],
+      pending: outcome === null ? null : { scope, packet: VERDICTS[outcome].packet },
+      nextMessage: nextMessage === null || nextMessage === "continue" ? null : VERDICTS[nextMessage].packet,
       partial: cut === null ? record.partial : NOTHING,
       lost: cut === null ? null : { missing: record.missing, code: cut === COMMAND.MACRO ? 0 : cut },
       skippedFilters: found.skippedFilters,
@@ -235,7 +235,7 @@ export function handOver(
     opening: opening ?? NOTHING,
     answersOpening: false,
     waitedMs: 0,
-    pending: verdict === null ? null : { scope: "message", packet: PACKETS[verdict] },
+    pending: verdict === null ? null : { scope: "message", packet: VERDICTS[verdict].packet },
     nextMessage: null,
     partial: NOTHING,
     lost: null,

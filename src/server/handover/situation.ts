@@ -5,14 +5,15 @@
 import { type Fallback, type FallbackVerdict, strictest } from "../../handler/fallback.ts";
 import type { SkippedFilter } from "../../handler/filter-parts.ts";
 import { COMMAND, LENGTH_BYTES } from "../../protocol/constants.ts";
-import { PLAIN_REPLIES } from "../../protocol/encode.ts";
 import { isOfMessage, PHASES, PHASE_LIST } from "../../protocol/phases.ts";
 import type { SessionState } from "../../protocol/state.ts";
+import { VERDICTS } from "../../protocol/verdicts.ts";
 import type { SlotRecord } from "../../shared/session-records.ts";
 import type { LossCause } from "../workers/member.ts";
 
-/** A decision as the wire has it, without a text of its own. */
-export type PlainVerdict = FallbackVerdict | "accept" | "discard";
+/** Verdicts on a message or a connection, without a text of their own. */
+const PLAIN_VERDICTS = ["tempfail", "reject", "continue", "accept", "discard"] as const;
+export type PlainVerdict = (typeof PLAIN_VERDICTS)[number];
 
 export interface FilterPolicy {
   readonly onError: Fallback;
@@ -32,17 +33,9 @@ export interface Circumstances {
   readonly isOffender: boolean;
 }
 
-export const PACKETS: Readonly<Record<PlainVerdict, Uint8Array>> = {
-  tempfail: PLAIN_REPLIES.TEMPFAIL,
-  reject: PLAIN_REPLIES.REJECT,
-  continue: PLAIN_REPLIES.CONTINUE,
-  accept: PLAIN_REPLIES.ACCEPT,
-  discard: PLAIN_REPLIES.DISCARD,
-};
-
 /** The verdict behind a reply byte of the record, null for 0. */
 export function verdictOf(code: number): PlainVerdict | null {
-  return (Object.keys(PACKETS) as PlainVerdict[]).find((verdict) => PACKETS[verdict][LENGTH_BYTES] === code) ?? null;
+  return PLAIN_VERDICTS.find((verdict) => VERDICTS[verdict].packet[LENGTH_BYTES] === code) ?? null;
 }
 
 /** Commands of a message. If one is lost, the message's verdict covers it, whatever it said. */

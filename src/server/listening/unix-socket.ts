@@ -138,7 +138,7 @@ function inspect(path: string, name: string): void {
   try {
     close(connectUnix(path));
   } catch (cause) {
-    const { code } = cause as { code?: unknown };
+    const code = codeOf(cause);
     if (code === "ECONNREFUSED" || code === "ENOENT") return;
     // A full queue belongs to a server that lives.
     if (code !== "EAGAIN") {
