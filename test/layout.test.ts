@@ -38,7 +38,15 @@ const ROOMS = [
   "cli",
   "main.ts",
 ];
-const FOR_ALL = new Set(["errors.ts", "version.ts", "memory.ts", "compiled.ts", "counters.ts", "terminal.ts"]);
+const FOR_ALL = new Set([
+  "errors.ts",
+  "version.ts",
+  "memory.ts",
+  "compiled.ts",
+  "counters.ts",
+  "terminal.ts",
+  "quantity.ts",
+]);
 
 const imports = new Map<string, string[]>();
 for (const file of new Glob("**/*.ts").scanSync(SRC)) {

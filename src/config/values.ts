@@ -6,6 +6,7 @@ import { TomlDate } from "smol-toml";
 import * as v from "valibot";
 import { AddressError, parseAddress, parseNetwork } from "./address.ts";
 import { alternatives, show } from "./errors.ts";
+import { DURATION_EXAMPLES, durationHint, readDuration, readSize, SIZE_EXAMPLES, sizeHint } from "../quantity.ts";
 
 /** Timers count milliseconds in 31 bits (24.8 days); the rest is room for what the server adds to a time. */
 export const MAX_SECONDS = 2_000_000;
@@ -55,57 +56,15 @@ export function whole(min: number, max: number) {
   );
 }
 
-/** Units of a quantity, as they are written behind a number. */
-interface Units {
-  /** How many of the smallest each is. */
-  readonly of: Readonly<Record<string, number>>;
-  /** The spellings of each unit, in any case. */
-  readonly meant: Readonly<Record<string, RegExp>>;
-}
-
-const MILLISECONDS: Units = {
-  of: { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 },
-  meant: {
-    ms: /^(?:ms|msecs?|millis|milliseconds?)$/i,
-    s: /^(?:s|secs?|seconds?)$/i,
-    m: /^(?:m|mins?|minutes?)$/i,
-    h: /^(?:h|hrs?|hours?)$/i,
-    d: /^(?:d|days?)$/i,
-  },
-};
-const BYTES: Units = {
-  of: { KB: 1024, MB: 1024 ** 2, GB: 1024 ** 3 },
-  meant: { KB: /^ki?b?$/i, MB: /^mi?b?$/i, GB: /^gi?b?$/i },
-};
-
-/** A number with a unit, in the smallest of the units; NaN if the text is not of that form. */
-function measure(text: string, { of }: Units): number {
-  const [, digits, unit = ""] = /^(\d+(?:\.\d+)?)([A-Za-z]+)$/.exec(text) ?? [];
-  return digits === undefined || !Object.hasOwn(of, unit) ? NaN : Number(digits) * of[unit]!;
-}
-
-/** How to write the quantity that was probably meant by a text that is no number with a unit. */
-function unitHint(input: unknown, units: Units): string {
-  if (typeof input !== "string" || !Number.isNaN(measure(input, units))) return "";
-  const [, digits, word = ""] = /^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$/.exec(input) ?? [];
-  if (digits === undefined) return "";
-  if (word === "") return `; write ${digits}, without quotes`;
-  const [unit] = Object.entries(units.meant).find(([, pattern]) => pattern.test(word)) ?? [];
-  return unit === undefined ? "" : `; write "${digits}${unit}"`;
-}
-
 /** Bytes, as a whole number or as text with a unit: `"64KB"`. */
 export function size(min: number, max: number) {
-  const isInRange = (bytes: number) => Number.isSafeInteger(bytes) && bytes >= min && bytes <= max;
-  const read = (value: number | string) => (typeof value === "string" ? Math.round(measure(value, BYTES)) : value);
+  const isInRange = (bytes: number) => bytes >= min && bytes <= max;
   return v.pipe(
     v.custom<number | string>(
-      (value) => (typeof value === "number" || typeof value === "string") && isInRange(read(value)),
-      expected(`a size from ${min} to ${max} bytes, such as 1048576, "64KB", "10MB" or "1GB"`, (input) =>
-        unitHint(input, BYTES),
-      ),
+      (value) => isInRange(readSize(value)),
+      expected(`a size from ${min} to ${max} bytes, such as ${SIZE_EXAMPLES}`, sizeHint),
     ),
-    v.transform(read),
+    v.transform((value) => readSize(value)),
   );
 }
 
@@ -120,17 +79,13 @@ export function durationOrZero() {
 }
 
 function milliseconds(min: number) {
-  const read = (value: number | string) => (typeof value === "string" ? measure(value, MILLISECONDS) : value * 1000);
   const isInRange = (ms: number) => ms >= min && ms <= MAX_SECONDS * 1000;
   return v.pipe(
     v.custom<number | string>(
-      (value) => (typeof value === "number" || typeof value === "string") && isInRange(read(value)),
-      expected(
-        `a duration from ${min / 1000} to ${MAX_SECONDS} seconds, such as 3, "500ms", "10m", "2h" or "7d"`,
-        (input) => unitHint(input, MILLISECONDS),
-      ),
+      (value) => isInRange(readDuration(value)),
+      expected(`a duration from ${min / 1000} to ${MAX_SECONDS} seconds, such as ${DURATION_EXAMPLES}`, durationHint),
     ),
-    v.transform((value) => Math.round(read(value))),
+    v.transform((value) => Math.round(readDuration(value))),
   );
 }
 
