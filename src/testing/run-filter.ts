@@ -6,15 +6,12 @@ import { parseConfig } from "../config/load.ts";
 import { type FailureReport, placeOfWarning, type Report, type WarningReport } from "../handler/report.ts";
 import { checkFilter } from "../handler/filter.ts";
 import { Chain } from "../handler/chain.ts";
-import { Conversation } from "../handler/conversation.ts";
 import type { Filter } from "../handler/types.ts";
-import { ReplyWriter } from "../protocol/encode.ts";
-import { ProtocolError } from "../protocol/errors.ts";
 import { MilterClient } from "./client.ts";
 import type { Habit, Offer } from "./habits.ts";
+import { connectInMemory, TIMERS } from "./in-memory.ts";
 import type { Outcome } from "./outcome.ts";
 import type { Mail } from "./send.ts";
-import type { Transport } from "./transport.ts";
 
 export interface RunFilterOptions extends Mail {
   /** `session.options`, the table `[filter.options]`. Default empty. */
@@ -56,7 +53,7 @@ export async function runFilter<S, O>(
   const home = { folder: mail.folder ?? process.cwd(), isCheck: false };
   for (const { loaded, options } of chain.filters) await loaded.start?.call(loaded.self, options, home);
   try {
-    const transport = connectInMemory(chain, (report) => {
+    const report = (report: Report) => {
       if (report.kind === "verdict") return;
       const place = report.site === null ? "" : ` (${report.site.file}:${report.site.line})`;
       const where = `runFilter: ${report.phase} of ${report.filter}: `;
@@ -67,7 +64,8 @@ export async function runFilter<S, O>(
         warnings.set(placeOfWarning(report), report);
         console.error(`${where}${report.verdict}() was not returned and has no effect${place}`);
       }
-    });
+    };
+    const transport = connectInMemory({ chain, report, clock: TIMERS });
     await using client = MilterClient.over(transport, { as: mail.as ?? "postfix", offer: mail.offer });
     const outcome = await client.send(mail);
     await client.quit();
@@ -92,64 +90,4 @@ function chainOf(filters: readonly unknown[], options: unknown): Chain {
     files: {},
   }));
   return new Chain(places, { onError, handlerTimeoutMs, eomTimeoutMs, deferContent, limits });
-}
-
-/** A conversation as the other end of a transport. */
-export function connectInMemory(chain: Chain, report: (report: Report) => void): Transport {
-  const writer = new ReplyWriter();
-  let isClosed = false;
-  const flush = () => {
-    if (writer.length === 0) return;
-    const bytes = writer.copy();
-    writer.clear();
-    transport.onData(bytes);
-  };
-  const close = (error?: Error) => {
-    if (isClosed) return;
-    isClosed = true;
-    conversation.hangUp();
-    writer.clear();
-    transport.onClose(error);
-  };
-  const work = () => {
-    try {
-      conversation.pump();
-    } catch (error) {
-      flush();
-      close(error instanceof ProtocolError ? undefined : (error as Error));
-      return;
-    }
-    flush();
-    if (conversation.isOver) close();
-  };
-  const conversation = new Conversation(chain, writer, {
-    resume: () => (isClosed ? conversation.pump() : work()),
-    flush,
-    failed: (error) => close(error instanceof Error ? error : new Error(String(error))),
-    after(ms, callback) {
-      const timer = setTimeout(callback, ms);
-      return () => clearTimeout(timer);
-    },
-    now: () => performance.now(),
-    report,
-    count() {},
-    calling() {},
-    suspended() {},
-    isTurnOver: false,
-    reportsAccepted: false,
-    get arrivedAt() {
-      return performance.now();
-    },
-  });
-  const transport: Transport = {
-    send(bytes) {
-      if (isClosed) return;
-      conversation.session.push(Buffer.from(bytes));
-      if (!conversation.isWaiting) work();
-    },
-    onData() {},
-    onClose() {},
-    close: () => close(),
-  };
-  return transport;
 }

@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { parseConfig } from "../../src/config/load.ts";
 import { MilterClient } from "../../src/testing/index.ts";
-import { connectInMemory } from "../../src/testing/run-filter.ts";
+import { connectInMemory, TIMERS } from "../../src/testing/in-memory.ts";
 import { loadChain } from "../../src/load/loader.ts";
 import { playTranscript } from "./play.ts";
 import { ClientPlayer } from "./play-client.ts";
@@ -182,12 +182,7 @@ ${session}`;
     const folder = join(import.meta.dir, "filters", "pmilter.toml");
     const chain = await loadChain(parseConfig(transcript.configuration, folder));
     const open = () =>
-      Promise.resolve(
-        MilterClient.over(
-          connectInMemory(chain, () => {}),
-          { as: "postfix" },
-        ),
-      );
+      Promise.resolve(MilterClient.over(connectInMemory({ chain, clock: TIMERS, report() {} }), { as: "postfix" }));
     await playTranscript(transcript, new ClientPlayer("postfix", open));
   }
 

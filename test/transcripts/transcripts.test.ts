@@ -7,7 +7,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseConfig } from "../../src/config/load.ts";
 import { MilterClient } from "../../src/testing/index.ts";
-import { connectInMemory } from "../../src/testing/run-filter.ts";
+import { connectInMemory, TIMERS } from "../../src/testing/in-memory.ts";
 import { loadChain } from "../../src/load/loader.ts";
 import manifest from "../../package.json" with { type: "json" };
 import { describeWith } from "../support/available.ts";
@@ -80,12 +80,7 @@ describe.each(["postfix", "sendmail"] as const)("in memory, with the habits of %
   each(["memory"], async (transcript) => {
     const chain = await loadChain(parseConfig(transcript.configuration, join(FILTERS, "pmilter.toml")));
     const open = () =>
-      Promise.resolve(
-        MilterClient.over(
-          connectInMemory(chain, () => {}),
-          { as: habit },
-        ),
-      );
+      Promise.resolve(MilterClient.over(connectInMemory({ chain, clock: TIMERS, report() {} }), { as: habit }));
     await playTranscript(transcript, new ClientPlayer(habit, open));
   });
 });
