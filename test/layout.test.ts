@@ -12,6 +12,7 @@ const ROOMS = [
   "mime",
   "handler",
   "config",
+  "options",
   "net",
   "ruby",
   "load",

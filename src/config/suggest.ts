@@ -77,11 +77,22 @@ function sameName(name: string, among: readonly Candidate[]): Candidate | undefi
   return among.find((candidate) => fold(candidate.name) === fold(name));
 }
 
-function nearest(name: string, among: readonly Candidate[]): Candidate | undefined {
+/** The one of these names that was probably meant; undefined if none is near. */
+export function nearestName(name: string, among: readonly string[]): string | undefined {
+  return (
+    among.find((other) => fold(other) === fold(name)) ??
+    nearest(
+      name,
+      among.map((other) => ({ name: other })),
+    )?.name
+  );
+}
+
+function nearest<C extends { readonly name: string }>(name: string, among: readonly C[]): C | undefined {
   const folded = fold(name);
   // Two slips in a long name are likely; in a short name they make another word.
   let limit = folded.length < 5 ? 1 : 2;
-  let best: Candidate | undefined;
+  let best: C | undefined;
   for (const candidate of among) {
     const distance = editDistance(folded, fold(candidate.name));
     if (distance > limit || (best !== undefined && distance === limit)) continue;

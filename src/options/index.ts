@@ -1,0 +1,113 @@
+/**
+ * `pmilter/options`: schemas for the table `[filter.options]`. It is valibot, whose functions it exports, and a few kinds that
+ * filters need: a strict table with a hint for mistyped names, durations, sizes, and files. `defineFilter({ options })` takes
+ * any Standard Schema; with this one a filter needs no package of its own.
+ * @example
+ * import { boolean, duration, optional, string, table } from "pmilter/options";
+ * const options = table({ tag: string(), wait: optional(duration(), "5s"), strict: optional(boolean(), false) });
+ */
+import { readFileSync, statSync } from "node:fs";
+import { isAbsolute, resolve } from "node:path";
+import * as v from "valibot";
+import { show } from "../config/errors.ts";
+import { nearestName } from "../config/suggest.ts";
+import * as values from "../config/values.ts";
+import { reason } from "../errors.ts";
+import { folderInUse } from "./folder.ts";
+
+export * from "valibot";
+
+// `expected …, got …`, as in all messages about a configuration. A function that gives its own message is not asked.
+v.setGlobalMessage(({ expected, input, message }) =>
+  expected === null ? message : `expected ${inWords(expected)}, got ${show(input)}`,
+);
+
+function inWords(expected: string): string {
+  return expected.replaceAll(" | ", " or ");
+}
+
+/** What a table without a schema for other keys refuses. */
+const UNKNOWN = "never";
+
+/**
+ * A table whose keys are all known. An unknown key is an error, with the name that was probably meant.
+ * @param entries a schema for each key; `optional(schema, default)` for one that may be left out
+ */
+export function table<const E extends v.ObjectEntries>(
+  entries: E,
+): v.StrictObjectSchema<E, v.ErrorMessage<v.StrictObjectIssue>> {
+  const names = Object.keys(entries);
+  return v.strictObject(entries, ({ expected, input, path }) => {
+    const key = String(path?.at(-1)?.key ?? "");
+    if (expected === UNKNOWN) return unknownKey(key, names);
+    // The key's own name: valibot says so of one that is missing.
+    if (path !== undefined && expected === JSON.stringify(key)) return `"${key}" is missing`;
+    return `expected a table, got ${show(input)}`;
+  });
+}
+
+function unknownKey(name: string, names: readonly string[]): string {
+  const meant = nearestName(name, names);
+  if (meant !== undefined) return `unknown option; did you mean "${meant}"?`;
+  return names.length === 0 ? "unknown option; there are none" : `unknown option; there are ${names.join(", ")}`;
+}
+
+/** The largest number of bytes that {@link size} gives: 2^53 - 1. */
+const MAX_SIZE = Number.MAX_SAFE_INTEGER;
+
+/**
+ * A duration: seconds as a number, or text such as `"500ms"`, `"3s"`, `"10m"`, `"2h"`, `"7d"`. Gives milliseconds, more than 0.
+ */
+export function duration(): v.GenericSchema<number | string, number> {
+  return values.duration();
+}
+
+/** A size: bytes as a whole number, or text such as `"64KB"`, `"10MB"`, `"1GB"` (1 KB is 1,024 bytes). Gives bytes. */
+export function size(): v.GenericSchema<number | string, number> {
+  return values.size(0, MAX_SIZE);
+}
+
+/** The path of a file that is there; relative to the configuration. Gives the absolute path. */
+export function file(): v.GenericSchema<string, string> {
+  return pathTo((path, addProblem) => {
+    if (!statSync(path).isFile()) addProblem(`${path} is not a file`);
+    return path;
+  });
+}
+
+/** Bits of a file's mode that let others than its owner and group read or write it. */
+const OTHERS = 0o006;
+const MAX_SECRET_BYTES = 1024 * 1024;
+
+/**
+ * The path of a file that holds a secret, such as a key or a password; relative to the configuration. Gives its text without
+ * white space at the end. A file that every user may read is refused.
+ */
+export function secretFile(): v.GenericSchema<string, string> {
+  return pathTo((path, addProblem) => {
+    const { mode, size: bytes } = statSync(path);
+    if ((mode & OTHERS) !== 0) addProblem(`every user may read ${path}: expected mode 0600 or 0640`);
+    if (bytes > MAX_SECRET_BYTES) addProblem(`${path} has ${bytes} bytes: that is no secret`);
+    else return readFileSync(path, "utf8").trimEnd();
+    return "";
+  });
+}
+
+function pathTo(read: (path: string, addProblem: (text: string) => void) => string): v.GenericSchema<string, string> {
+  return v.pipe(
+    values.text("the path of a file"),
+    v.rawTransform<string, string>(({ dataset, addIssue, NEVER }) => {
+      const path = isAbsolute(dataset.value) ? dataset.value : resolve(folderInUse(), dataset.value);
+      let problem: string | null = null;
+      let result = "";
+      try {
+        result = read(path, (text) => (problem ??= text));
+      } catch (error) {
+        problem = reason(error);
+      }
+      if (problem === null) return result;
+      addIssue({ message: problem });
+      return NEVER;
+    }),
+  );
+}
