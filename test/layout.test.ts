@@ -10,6 +10,7 @@ const ROOMS = [
   "protocol",
   "admin",
   "mime",
+  "shipped.ts",
   "handler",
   "config",
   "options",

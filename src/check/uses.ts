@@ -4,8 +4,7 @@
  */
 import { PHASE_NAMES } from "../protocol/phases.ts";
 import type { Config } from "../config/config.ts";
-import { pathInWords } from "../config/keys.ts";
-import { type KeyPath, locator } from "../config/locate.ts";
+import { type KeyPath, locator, pathInWords } from "../config/locate.ts";
 import { readText } from "../load/files.ts";
 import { isTypeScript, type Sources } from "../load/sources.ts";
 import { placeOfDefault } from "../load/source-text.ts";
@@ -42,6 +41,8 @@ export function usesOf(config: Config, sources: Sources): Use[] {
   }
   const find = config.filters.length === 0 ? () => undefined : locator(readText(config.file) ?? "");
   for (const { options, path, table } of config.filters) {
+    // The types of shipped filters are pmilter's own, and their options are judged by their schemas.
+    if (path === null) continue;
     add(path, (module, place) => [
       { text: `${module} satisfies import("pmilter").Filter<any, any>;`, place },
       ...optionLines(module, options, (name) => {

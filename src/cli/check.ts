@@ -2,7 +2,7 @@
 import { withCheckFolder } from "../check/folder.ts";
 import { judgeHandlers } from "../check/judge.ts";
 import { formatProblem, type Problem } from "../check/problem.ts";
-import { type Config, entryFiles } from "../config/config.ts";
+import { type Config, entryFiles, shippedFilters } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { ACTION, namesOf, PROTOCOL } from "../protocol/constants.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
@@ -43,7 +43,7 @@ export interface CheckOptions {
  */
 export async function check({ config: configFile, starts, types }: CheckOptions, workerUrl: URL): Promise<number> {
   const config = loadConfig(configFile);
-  const sources = readSources(entryFiles(config));
+  const sources = readSources(entryFiles(config), shippedFilters(config));
   const judging = types
     ? withCheckFolder((folder) => judgeHandlers(config, sources, folder)).catch((error: unknown) => {
         const reason = error instanceof Error ? error.message : String(error);

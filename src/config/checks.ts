@@ -26,6 +26,7 @@ export function checkTogether(file: ConfigFile, folder: string, isSound: (path: 
   const { server } = file;
 
   for (const [index, filter] of file.filter.entries()) {
+    faults.push(...checkModule(index, filter, isSound));
     const path: KeyPath = ["filter", index, "handler_timeout"];
     if (filter.handler_timeout === undefined || !isSound(path) || !isSound(["server", "handler_timeout"])) continue;
     if (filter.handler_timeout > server.handler_timeout) {
@@ -54,6 +55,22 @@ export function checkTogether(file: ConfigFile, folder: string, isSound: (path: 
     if (absolute.path === control) faults.push({ path, text: "the same socket as server.control; each needs its own" });
   }
   return faults;
+}
+
+/** A filter has one module: its own, or one that comes with pmilter. */
+function checkModule(
+  index: number,
+  { path, use }: ConfigFile["filter"][number],
+  isSound: (path: KeyPath) => boolean,
+): Fault[] {
+  const table: KeyPath = ["filter", index];
+  if (!isSound([...table, "path"]) || !isSound([...table, "use"])) return [];
+  if (path !== undefined && use !== undefined) {
+    return [{ path: [...table, "use"], text: `"path" is set as well; keep one` }];
+  }
+  if (path !== undefined || use !== undefined) return [];
+  const text = `expected the path of a filter's module, but the key is missing; "use" names a shipped filter instead`;
+  return [{ path: [...table, "path"], text }];
 }
 
 function checkLength(socket: string, path: KeyPath): Fault[] {

@@ -4,6 +4,7 @@
  */
 import { basename, extname, resolve } from "node:path";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
+import type { ShippedName } from "../shipped.ts";
 import type { ListenAddress, Network } from "./address.ts";
 import type { Notice } from "./keys.ts";
 import type { LogFormat } from "../admin/log.ts";
@@ -68,7 +69,10 @@ export interface HandlerConfig {
 export interface FilterConfig {
   /** Which of the `[[filter]]` tables it is, from 0; those that are switched off count. */
   table: number;
-  path: string;
+  /** Its module; null for a shipped filter. */
+  path: string | null;
+  /** The shipped filter that it is; null for one with a path. */
+  use: ShippedName | null;
   name: string | null;
   onError: Fallback | null;
   onTimeout: Fallback | null;
@@ -152,7 +156,8 @@ export function toConfig(file: string, folder: string, from: ConfigFile, env: En
       .filter(({ enabled }) => enabled)
       .map((filter) => ({
         table: filter.table,
-        path: path(filter.path),
+        path: pathOrNull(filter.path),
+        use: filter.use ?? null,
         name: filter.name ?? null,
         onError: filter.on_error ?? null,
         onTimeout: filter.on_timeout ?? null,
@@ -160,7 +165,9 @@ export function toConfig(file: string, folder: string, from: ConfigFile, env: En
         mode: filter.mode,
         options: filter.options,
       })),
-    switchedOff: filters.filter(({ enabled }) => !enabled).map((filter) => filter.name ?? moduleName(filter.path)),
+    switchedOff: filters
+      .filter(({ enabled }) => !enabled)
+      .map((filter) => filter.name ?? filter.use ?? moduleName(filter.path!)),
     notices,
   };
 }
@@ -178,5 +185,10 @@ export function resolveAddress(address: ListenAddress, folder: string): ListenAd
 /** The files of the handlers, in their order. */
 export function entryFiles({ filters, handler, server }: Config): string[] {
   if (!server.handler) return [];
-  return [...Object.values(handler.session), ...filters.map((filter) => filter.path)];
+  return [...Object.values(handler.session), ...filters.flatMap(({ path }) => path ?? [])];
+}
+
+/** The shipped filters that are used. */
+export function shippedFilters({ filters, server }: Config): ShippedName[] {
+  return server.handler ? filters.flatMap(({ use }) => use ?? []) : [];
 }

@@ -83,18 +83,3 @@ export function readNames(raw: Table): Names {
   const input = readTable(ROOT, raw, []);
   return { input, faults, notices, written: (path) => aliases.get(JSON.stringify(path)) ?? path };
 }
-
-/** A path in words: `server.workers`, `server.listen: entry 2`, `filter 1: handler_timeout`. */
-export function pathInWords(path: KeyPath): string {
-  let words = "";
-  for (const [index, part] of path.entries()) {
-    if (typeof part === "number") words += index === 1 ? ` ${part + 1}` : `: entry ${part + 1}`;
-    else if (index > 0) words += `${typeof path[index - 1] === "number" ? ": " : "."}${bareKey(part)}`;
-    else words = bareKey(part);
-  }
-  return words;
-}
-
-function bareKey(name: string): string {
-  return /^[\w-]+$/.test(name) ? name : show(name);
-}

@@ -10,8 +10,8 @@ import { type Config, toConfig } from "./config.ts";
 import { whyNotRead } from "../errors.ts";
 import type { Environment } from "./places.ts";
 import { ConfigError, type ConfigIssue } from "./errors.ts";
-import { type Fault, pathInWords, readNames } from "./keys.ts";
-import { type KeyPath, locator } from "./locate.ts";
+import { type Fault, readNames } from "./keys.ts";
+import { type KeyPath, locator, pathInWords } from "./locate.ts";
 import { type ConfigFile, ConfigSchema } from "./schema.ts";
 import { parseToml } from "./toml.ts";
 

@@ -3,6 +3,7 @@
  * and judges nothing: smol-toml gives values without their places.
  */
 import { parse } from "smol-toml";
+import { show } from "./errors.ts";
 
 export interface Position {
   /** 1-based. */
@@ -52,6 +53,21 @@ export function redefinition(text: string, offset: number): Redefinition | undef
   scanner.run(offset);
   const last = scanner.repeated.findLast(({ at }) => at <= offset);
   return last && { path: last.path, first: positionAt(text, last.first), at: positionAt(text, last.at) };
+}
+
+/** A path in words: `server.workers`, `server.listen: entry 2`, `filter 1: handler_timeout`. */
+export function pathInWords(path: KeyPath): string {
+  let words = "";
+  for (const [index, part] of path.entries()) {
+    if (typeof part === "number") words += index === 1 ? ` ${part + 1}` : `: entry ${part + 1}`;
+    else if (index > 0) words += `${typeof path[index - 1] === "number" ? ": " : "."}${bareKey(part)}`;
+    else words = bareKey(part);
+  }
+  return words;
+}
+
+function bareKey(name: string): string {
+  return /^[\w-]+$/.test(name) ? name : show(name);
 }
 
 function positionAt(text: string, offset: number): Position {

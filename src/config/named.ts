@@ -3,8 +3,7 @@ import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { PHASE_NAMES } from "../protocol/phases.ts";
 import type { Config } from "./config.ts";
-import { pathInWords } from "./keys.ts";
-import { type KeyPath, locate } from "./locate.ts";
+import { type KeyPath, locate, pathInWords } from "./locate.ts";
 
 /**
  * The key and the line that name a handler's file: `filter 2: path, pmilter.toml:7`.

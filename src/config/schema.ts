@@ -8,6 +8,7 @@ import { LOG_FORMATS } from "../admin/log.ts";
 import { LOG_LEVELS } from "../admin/log-level.ts";
 import { FALLBACKS } from "../handler/fallback.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
+import { SHIPPED_NAMES } from "../shipped.ts";
 import {
   anyTable,
   boolean,
@@ -20,6 +21,7 @@ import {
   modulePath,
   networks,
   oneOf,
+  shippedName,
   size,
   socketPath,
   text,
@@ -213,39 +215,38 @@ const HandlerSessionSchema = v.strictObject(
   >,
 );
 
-const FilterSchema = v.strictObject(
-  {
-    path: v.pipe(
-      modulePath(),
-      v.description("The filter's module: its default export is `defineFilter({…})`."),
-      v.metadata({ unset: "required" } satisfies About),
-    ),
-    enabled: key(boolean(), true, "false switches the filter off: its module is not loaded."),
-    name: unset(text("a name of one line"), "Name in the log and in `pmilter status`.", { unset: "the module's" }),
-    on_error: unset(oneOf(FALLBACKS), "The fallback when this filter throws.", { unset: "the server's" }),
-    on_timeout: unset(oneOf(FALLBACKS), "The fallback when this filter is too slow.", { unset: "the server's" }),
-    handler_timeout: unset(
-      duration(),
-      "Maximum time that a phase of this filter may spend awaiting its handler: at most `server.handler_timeout`.",
-      {
-        unit: "s",
-        unset: "the server's",
-      },
-    ),
-    mode: key(
-      oneOf(["enforce", "observe"]),
-      "enforce",
-      "`enforce`, or `observe`: verdicts and changes are logged, not applied.",
-    ),
-    options: key(
-      anyTable(),
-      {},
-      "Any table, given to this filter as `session.options`. A time with an offset arrives as a `Date`, a local date or time as text.",
-    ),
-  },
-  // The only message of this schema that can appear: keys.ts has dealt with other shapes and unknown keys.
-  "expected the path of a filter's module, but the key is missing",
-);
+const FilterSchema = v.strictObject({
+  path: unset(modulePath(), "The filter's module: its default export is `defineFilter({…})`.", {
+    unset: "this, or `use`",
+  }),
+  use: unset(
+    shippedName(),
+    `A filter that comes with pmilter, by name: ${SHIPPED_NAMES.map((name) => `\`${name}\``).join(", ")}.`,
+    { unset: "this, or `path`" },
+  ),
+  enabled: key(boolean(), true, "false switches the filter off: its module is not loaded."),
+  name: unset(text("a name of one line"), "Name in the log and in `pmilter status`.", { unset: "the module's" }),
+  on_error: unset(oneOf(FALLBACKS), "The fallback when this filter throws.", { unset: "the server's" }),
+  on_timeout: unset(oneOf(FALLBACKS), "The fallback when this filter is too slow.", { unset: "the server's" }),
+  handler_timeout: unset(
+    duration(),
+    "Maximum time that a phase of this filter may spend awaiting its handler: at most `server.handler_timeout`.",
+    {
+      unit: "s",
+      unset: "the server's",
+    },
+  ),
+  mode: key(
+    oneOf(["enforce", "observe"]),
+    "enforce",
+    "`enforce`, or `observe`: verdicts and changes are logged, not applied.",
+  ),
+  options: key(
+    anyTable(),
+    {},
+    "Any table, given to this filter as `session.options`, after its own schema if it has one. A time with an offset arrives as a `Date`, a local date or time as text.",
+  ),
+});
 
 export const ConfigSchema = v.strictObject({
   server: v.optional(ServerSchema, {}),

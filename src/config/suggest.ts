@@ -3,6 +3,7 @@
  * keys.ts has refused.
  */
 import type { Phase } from "../protocol/phases.ts";
+import { fold, nearest, sameName } from "./nearest.ts";
 import { TABLES, type TableInfo, tableHeader } from "./reference.ts";
 
 interface Candidate {
@@ -63,61 +64,4 @@ function inWords(names: readonly string[]): string {
 
 function candidates(table: TableInfo): Candidate[] {
   return [...table.keys.keys(), ...table.tables.keys()].map((name) => ({ name, table }));
-}
-
-/** A name without case, separators and the original's prefix. */
-function fold(name: string): string {
-  return name
-    .toLowerCase()
-    .replace(/[^a-z0-9]/g, "")
-    .replace(/^mruby(?=.)/, "");
-}
-
-function sameName(name: string, among: readonly Candidate[]): Candidate | undefined {
-  return among.find((candidate) => fold(candidate.name) === fold(name));
-}
-
-/** The one of these names that was probably meant; undefined if none is near. */
-export function nearestName(name: string, among: readonly string[]): string | undefined {
-  return (
-    among.find((other) => fold(other) === fold(name)) ??
-    nearest(
-      name,
-      among.map((other) => ({ name: other })),
-    )?.name
-  );
-}
-
-function nearest<C extends { readonly name: string }>(name: string, among: readonly C[]): C | undefined {
-  const folded = fold(name);
-  // Two slips in a long name are likely; in a short name they make another word.
-  let limit = folded.length < 5 ? 1 : 2;
-  let best: C | undefined;
-  for (const candidate of among) {
-    const distance = editDistance(folded, fold(candidate.name));
-    if (distance > limit || (best !== undefined && distance === limit)) continue;
-    limit = distance;
-    best = candidate;
-  }
-  return best;
-}
-
-/** Number of insertions, deletions, replacements and swaps of neighbours between two texts. */
-function editDistance(a: string, b: string): number {
-  let beforeLast: number[] = [];
-  let last = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = at(last, j - 1) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      const swapped = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? at(beforeLast, j - 2) + 1 : Infinity;
-      row.push(Math.min(replaced, swapped, at(last, j) + 1, at(row, j - 1) + 1));
-    }
-    [beforeLast, last] = [last, row];
-  }
-  return at(last, b.length);
-}
-
-function at(row: readonly number[], index: number): number {
-  return row[index] ?? Infinity;
 }

@@ -4,8 +4,7 @@
  */
 import { parse, TomlError } from "smol-toml";
 import { ConfigError, type ConfigIssue, printable, quote } from "./errors.ts";
-import { pathInWords } from "./keys.ts";
-import { redefinition } from "./locate.ts";
+import { pathInWords, redefinition } from "./locate.ts";
 
 /**
  * @param source without a byte order mark

@@ -6,6 +6,8 @@ import { TomlDate } from "smol-toml";
 import * as v from "valibot";
 import { AddressError, parseAddress, parseNetwork } from "./address.ts";
 import { alternatives, show } from "./errors.ts";
+import { nearestName } from "./nearest.ts";
+import { SHIPPED_NAMES } from "../shipped.ts";
 import { DURATION_EXAMPLES, durationHint, readDuration, readSize, SIZE_EXAMPLES, sizeHint } from "../quantity.ts";
 
 /** Timers count milliseconds in 31 bits (24.8 days); the rest is room for what the server adds to a time. */
@@ -189,6 +191,18 @@ export function modulePath() {
       (path) => !/\.rb$/i.test(path),
       ({ input }: Refused) => `a filter is a .ts file; Ruby files belong in [handler.session]; got ${show(input)}`,
     ),
+  );
+}
+
+/** The name of a filter that comes with pmilter. */
+export function shippedName() {
+  return v.picklist(
+    SHIPPED_NAMES,
+    expected(`a shipped filter, ${alternatives(SHIPPED_NAMES)}`, (input) => {
+      const meant = typeof input === "string" ? nearestName(input, SHIPPED_NAMES) : undefined;
+      if (meant !== undefined) return `; did you mean "${meant}"?`;
+      return typeof input === "string" && input.includes("/") ? '; a file of yours belongs in "path"' : "";
+    }),
   );
 }
 

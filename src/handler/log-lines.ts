@@ -2,7 +2,7 @@
  * Reports of conversations as log lines: a line for each message, with everything an administrator looks for. Text from
  * clients is escaped, so that no client can write a line.
  */
-import { relative } from "node:path";
+import { isAbsolute, relative } from "node:path";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
 import type { Site } from "./site.ts";
@@ -125,7 +125,7 @@ export function subjectFields(subject: Subject, version: string): Record<string,
 
 /** A place in a handler, its path relative to `folder` where it lies in there. */
 export function formatSite({ file, line }: Site, folder: string): string {
-  const inside = relative(folder, file);
+  const inside = isAbsolute(file) ? relative(folder, file) : file;
   const shown = inside.startsWith("..") ? file : inside;
   return line > 0 ? `${shown}:${line}` : shown;
 }

@@ -1,5 +1,6 @@
 /** Where in a handler's source something happened: read from stack traces, which show the TypeScript lines. */
 import { fileURLToPath } from "node:url";
+import { bundledSource } from "../shipped.ts";
 
 export interface Site {
   readonly file: string;
@@ -9,7 +10,7 @@ export interface Site {
   readonly column: number;
 }
 
-/** Frames of pmilter's own sources are passed over: they are below this folder, in the repository and in a binary. */
+/** Frames of pmilter's own sources are passed over: in the repository they are below this folder. */
 const OWN_SOURCES = fileURLToPath(new URL("..", import.meta.url));
 /** The run-time code of Ruby handlers; in a binary it lies among our own files. */
 const OPAL = "/node_modules/opal-runtime/";
@@ -36,9 +37,9 @@ export function siteOf(error: unknown): Site | null {
 /** The frames of an error's stack that are not pmilter's own, innermost first. */
 export function* sitesOf(error: unknown): Generator<Site> {
   for (const line of framesOf(error)) {
-    const match = /^ {4}at (?:async )?(?:.* \()?(?:file:\/\/)?(\/.*?):(\d+)(?::(\d+))?\)?$/.exec(line);
+    const match = /^ {4}at (?:async )?(?:.* \()?(?:file:\/\/)?(\/.*?|handlers\/.*?):(\d+)(?::(\d+))?\)?$/.exec(line);
     if (match === null) continue;
-    const file = match[1]!;
+    const file = match[1]!.startsWith("/") ? match[1]! : bundledSource(match[1]!);
     if (file.startsWith(OWN_SOURCES) || file.includes(OPAL)) continue;
     const place = { file, line: Number(match[2]), column: Number(match[3] ?? 0) };
     yield compiled.get(file)?.(place.line, place.column) ?? place;

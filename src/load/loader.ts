@@ -9,6 +9,7 @@ import { failureOf, LoadError, messageOf, unreadable } from "../handler/load-fai
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import { brokenHandler } from "../ruby/broken.ts";
 import type { RubyRuntime } from "../ruby/run.ts";
+import { SHIPPED, shippedFile } from "../shipped.ts";
 import { isRuby, type Sources } from "./sources.ts";
 
 /** The name of the filter that the phase files together are. */
@@ -81,9 +82,13 @@ export async function loadChain(
       filters.push(place(config, loaded, filters.length, config.handler.session, null));
     }
     for (const entry of config.filters) {
-      onFile(entry.path);
-      const loaded = await load(entry.path, snapshot, (exported) => checkFilter(exported, moduleName(entry.path)));
-      const files = Object.fromEntries(PHASE_NAMES.map((phase) => [phase, entry.path]));
+      const file = entry.use === null ? entry.path! : shippedFile(entry.use);
+      onFile(file);
+      const loaded =
+        entry.use === null
+          ? await load(file, snapshot, (exported) => checkFilter(exported, moduleName(file)))
+          : checkFilter((await SHIPPED[entry.use]()).default, entry.use);
+      const files = Object.fromEntries(PHASE_NAMES.map((phase) => [phase, file]));
       const named = entry.name === null ? loaded : { ...loaded, name: entry.name };
       filters.push(place(config, named, filters.length, files, entry));
     }

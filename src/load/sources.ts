@@ -10,6 +10,8 @@ import { extname } from "node:path";
 import { placeOfDefault, placeOfMember, type TextPlace } from "./source-text.ts";
 import type { DataLoader } from "./data-module.ts";
 import type { RubyScript } from "../ruby/compile.ts";
+import type { ShippedName } from "../shipped.ts";
+import { VERSION } from "../version.ts";
 import { readText, realPath, statOf } from "./files.ts";
 import { ImportResolver } from "./imports.ts";
 import { type LoadFailure, placeOfSpecifier, whyUnreadable } from "../handler/load-failure.ts";
@@ -42,6 +44,8 @@ export interface Sources {
   readonly targets: ReadonlyMap<string, string>;
   /** For each importing file, by its real path: the real path that each specifier led to, null if it led nowhere. */
   readonly imports: ReadonlyMap<string, ReadonlyMap<string, string | null>>;
+  /** The shipped filters that are used: they are part of the code, by name and version. */
+  readonly shipped: readonly ShippedName[];
   /** The JavaScript of Ruby files, by real path. */
   readonly scripts: Readonly<Record<string, RubyScript>>;
   /** Ruby files that do not load, by real path, or as they were named if there is none. */
@@ -96,25 +100,29 @@ const versions = new WeakMap<Sources, string>();
 
 /** A short name of the code, the same wherever the same texts lie: 12 hexadecimal digits; "" without code. */
 export function versionOf(sources: Sources | null): string {
-  if (sources === null || sources.files.length === 0) return "";
+  if (sources === null || sources.files.length + sources.shipped.length === 0) return "";
   const known = versions.get(sources) ?? nameOf(sources);
   versions.set(sources, known);
   return known;
 }
 
-function nameOf({ files }: Sources): string {
+function nameOf({ files, shipped }: Sources): string {
   const hash = new Bun.CryptoHasher("sha256");
   for (const { text } of files.toSorted((a, b) => (a.path < b.path ? -1 : 1))) hash.update(`${text.length}\0${text}`);
+  for (const name of shipped.toSorted()) hash.update(`${name}\0${VERSION}`);
   return hash.digest("hex").slice(0, 12);
 }
 
 /** How often a snapshot is read anew because links were turned meanwhile. */
 const MAX_READINGS = 5;
 
-/** Reads the entry files and everything they import, also by `import("…")` with a literal. */
-export function readSources(entries: readonly string[]): Sources {
+/**
+ * Reads the entry files and everything they import, also by `import("…")` with a literal.
+ * @param shipped the shipped filters that are used: no file of theirs is read
+ */
+export function readSources(entries: readonly string[], shipped: readonly ShippedName[] = []): Sources {
   for (let reading = 1; ; reading++) {
-    const sources = new Reader().read(entries);
+    const sources = new Reader().read(entries, shipped);
     // Files of two releases make no version.
     if (reading === MAX_READINGS || leadWhereTheyLed(sources)) return sources;
   }
@@ -130,7 +138,7 @@ class Reader {
   readonly #resolver = new ImportResolver();
   #problem: LoadFailure | null = null;
 
-  read(entries: readonly string[]): Sources {
+  read(entries: readonly string[], shipped: readonly ShippedName[]): Sources {
     for (const path of entries.toReversed()) {
       const message = whyUnreadable(path) ?? "it cannot be read";
       this.#pending.push({ path, as: null, failure: { file: path, line: 0, column: 0, message } });
@@ -142,6 +150,7 @@ class Reader {
       others: [...this.#others.values()],
       targets: this.#targets,
       imports: this.#imports,
+      shipped,
       scripts: {},
       broken: this.#broken,
       problem: this.#problem,

@@ -10,7 +10,7 @@ import { readFileSync, statSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
 import * as v from "valibot";
 import { show } from "../config/errors.ts";
-import { nearestName } from "../config/suggest.ts";
+import { nearestName } from "../config/nearest.ts";
 import * as values from "../config/values.ts";
 import { reason } from "../errors.ts";
 import { folderInUse } from "./folder.ts";

@@ -6,7 +6,7 @@ import { dirname } from "node:path";
 import type { Socket } from "bun";
 import * as api from "../index.ts";
 import { isLogged, type LogLevel } from "../admin/log-level.ts";
-import { type Config, entryFiles } from "../config/config.ts";
+import { type Config, entryFiles, shippedFilters } from "../config/config.ts";
 import { whereNamed } from "../config/named.ts";
 import type { WorkerCounter } from "../counters.ts";
 import type { Judgement } from "../check/judge.ts";
@@ -355,7 +355,7 @@ async function load(
   isFirst: boolean,
   onFile?: (file: string) => void,
 ): Promise<Chain> {
-  sources = given ?? (await compileScripts(readSources(entryFiles(config)), isFirst));
+  sources = given ?? (await compileScripts(readSources(entryFiles(config), shippedFilters(config)), isFirst));
   if (given === null) post({ kind: "sources", sources });
   if (sources.problem !== null) throw new LoadError(withName(config, sources.problem), undefined);
   if (given === null) {

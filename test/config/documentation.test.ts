@@ -72,7 +72,11 @@ describe("docs/configuration.md", () => {
     const example = parse(blocks("toml").at(-1) ?? "");
     for (const table of tables) {
       const found = table.path.reduce<unknown>((value, name) => (value as Record<string, unknown>)[name], example);
-      const values = (table.isList ? (found as unknown[])[0] : found) as Record<string, unknown>;
+      // A filter has either `path` or `use`: all filters together have every key.
+      const values = (table.isList ? Object.assign({}, ...(found as object[]).toReversed()) : found) as Record<
+        string,
+        unknown
+      >;
       expect(Object.keys(values).toSorted()).toEqual([...table.keys.keys()].toSorted());
       for (const key of table.keys.values()) {
         if (key.default !== undefined && key.name !== "options") expect(values[key.name]).toEqual(key.default);

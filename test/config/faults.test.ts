@@ -40,7 +40,7 @@ handler_timeout = 9
       "6:1: server.debug: expected a whole number from 0 to 6, got 7",
       expect.stringMatching(/^7:21: server\.listen: entry 2: "unix:\/.*a\.sock" is listed twice$/),
       "8:1: server.mruby_handler: expected true or false, got 1",
-      "9:1: filter 1: path: expected the path of a filter's module, but the key is missing",
+      '9:1: filter 1: path: expected the path of a filter\'s module, but the key is missing; "use" names a shipped filter instead',
       "12:1: filter 2: handler_timeout: a filter may only shorten server.handler_timeout: expected at most 8, got 9",
     ]);
     expect(
@@ -108,10 +108,13 @@ describe("the shape of the file", () => {
     ],
     ["filter = [1]", "1:1: filter: expected tables, each under [[filter]], got a list"],
     ['filter = "a.ts"', '1:1: filter: expected tables, each under [[filter]], got "a.ts"'],
-    ["[[filter]]\nname = 'x'", "1:1: filter 1: path: expected the path of a filter's module, but the key is missing"],
+    [
+      "[[filter]]\nname = 'x'",
+      '1:1: filter 1: path: expected the path of a filter\'s module, but the key is missing; "use" names a shipped filter instead',
+    ],
     [
       "filter = [{ path = 'a' }, {}]",
-      "1:27: filter 2: path: expected the path of a filter's module, but the key is missing",
+      '1:27: filter 2: path: expected the path of a filter\'s module, but the key is missing; "use" names a shipped filter instead',
     ],
     ["[[filter]]\npath = 'a'\noptions = 3", "3:1: filter 1: options: expected a table, got 3"],
   ])("%j", (text, fault) => expect(faultsOf(text)).toEqual([fault]));

@@ -67,6 +67,7 @@ describe("defaults", () => {
       {
         table: 0,
         path: "/etc/pmilter/a.ts",
+        use: null,
         name: null,
         onError: null,
         onTimeout: null,
@@ -75,6 +76,15 @@ describe("defaults", () => {
         options: {},
       },
     ]);
+  });
+
+  test("or the name of a shipped filter", () => {
+    const [filter] = parse('[[filter]]\nuse = "disclaimer"').filters;
+    expect(filter).toMatchObject({ path: null, use: "disclaimer", name: null });
+    expect(parse('[[filter]]\nuse = "disclaimer"\nenabled = false')).toMatchObject({
+      filters: [],
+      switchedOff: ["disclaimer"],
+    });
   });
 
   test("a filter that is switched off is none of the filters, and is named", () => {

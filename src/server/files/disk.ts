@@ -5,7 +5,7 @@
  */
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { type Config, entryFiles } from "../../config/config.ts";
+import { type Config, entryFiles, shippedFilters } from "../../config/config.ts";
 import type { Environment } from "../../config/places.ts";
 import { codeOf } from "../../errors.ts";
 import { ConfigError } from "../../config/errors.ts";
@@ -88,15 +88,16 @@ function isOfThisProcess({ cause }: ConfigError, { server }: Config): boolean {
 
 /** The files differ from those that serve, and were not loaded yet. */
 function lookAtOther(config: Config, served: FilesOnDisk, isLoading: boolean, restart: string): DiskStatus {
-  const sources = readSources(entryFiles(config));
+  const sources = readSources(entryFiles(config), shippedFilters(config));
   const failure = unreadableTask(config) ?? sources.problem ?? syntaxErrorIn(sources, served.sources);
   if (failure !== null) return { state: "broken", message: formatFailure(failure) };
   const hasChanged = !Bun.deepEquals(config, served.config);
   const changed = hasChanged ? `${basename(config.file)} has changed` : "handlers have changed";
   const isTakenUp = isLoading || (!hasChanged && config.server.watch);
   const how = isTakenUp ? "being loaded" : "waits for pmilter reload";
-  const version = sources.files.length === 0 ? "without handlers" : `as code ${versionOf(sources)}`;
-  return { state: "pending", message: `would serve ${version}, ${how}${restart}: ${changed}` };
+  const version = versionOf(sources);
+  const what = version === "" ? "without handlers" : `as code ${version}`;
+  return { state: "pending", message: `would serve ${what}, ${how}${restart}: ${changed}` };
 }
 
 function unreadableTask({ handler: { masterExit, postconfig } }: Config): LoadFailure | null {
