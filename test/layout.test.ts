@@ -48,6 +48,7 @@ const FOR_ALL = new Set([
   "counters.ts",
   "terminal.ts",
   "quantity.ts",
+  "within.ts",
 ]);
 
 const imports = new Map<string, string[]>();

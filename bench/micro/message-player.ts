@@ -26,6 +26,7 @@ export function messagePlayer(handlers: "ten" | "eom"): () => void {
     suspended() {},
     isTurnOver: false,
     reportsAccepted: false,
+    isTrial: false,
     arrivedAt: 0,
   });
   const play = (exchanges: readonly Exchange[]): number => {

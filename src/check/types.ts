@@ -222,8 +222,15 @@ function parseErrors(output: string, folder: string): Mutable<Problem>[] {
   return problems;
 }
 
-/** The same in fewer words, where a verdict is the matter: those of the run time. */
+/** Types are inferred in the order of the source; TypeScript does not say so. */
+const OWN_UNKNOWN = /^(TS\d+): '([\w$.]*\bown)' is of type 'unknown'/;
+
+/** The same in fewer words where a verdict is the matter, and with its cause where `session.own` has no type. */
 function inPlainWords(text: string): string {
+  const [, code, own] = OWN_UNKNOWN.exec(text) ?? [];
+  if (own !== undefined) {
+    return `${code}: ${own} has no type here: write start() before the handlers that use it, or give the type of its result to defineFilter, as the third`;
+  }
   const kind = /Type 'Verdict<"(\w+)">' is not assignable to type/.exec(text)?.[1];
   const name = /Result<"(\w+)">/.exec(text)?.[1];
   const phase = PHASE_LIST.find((each) => each.name === name);

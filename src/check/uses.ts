@@ -44,7 +44,7 @@ export function usesOf(config: Config, sources: Sources): Use[] {
     // The types of shipped filters are pmilter's own, and their options are judged by their schemas.
     if (path === null) continue;
     add(path, (module, place) => [
-      { text: `${module} satisfies import("pmilter").Filter<any, any>;`, place },
+      { text: `${module} satisfies import("pmilter").Filter<any, any, any, any, any>;`, place },
       ...optionLines(module, options, (name) => {
         const key: KeyPath = ["filter", table, "options", name];
         return { file: config.file, line: 0, column: 0, ...find(key), prefix: `${pathInWords(key)}: ` };

@@ -20,6 +20,8 @@ export interface ChainFilter {
   readonly timeoutMs: number | null;
   readonly isObserved: boolean;
   readonly options: unknown;
+  /** What its `start()` returned in this thread; undefined until then. Each place has its own, also of the same module. */
+  own: unknown;
   /** The file that a phase's handler was loaded from, for logs. */
   readonly files: Readonly<Partial<Record<Phase, string>>>;
 }

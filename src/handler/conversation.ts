@@ -41,6 +41,8 @@ export interface ConversationHost extends AwaitingHost {
   readonly isTurnOver: boolean;
   /** Whether reports of messages that all filters let pass are wanted: most messages are such. */
   readonly reportsAccepted: boolean;
+  /** No mail is at stake, as in `pmilter try`: `session.trial`. */
+  readonly isTrial: boolean;
   /** When the bytes at hand arrived, on the clock of `now`. */
   readonly arrivedAt: number;
 }
@@ -180,6 +182,9 @@ export class Conversation implements SessionSource, ReportSource {
   /** Postfix says `Postfix 3.7.11`, Sendmail its bare version. Without a version it is neither. */
   get isSendmail(): boolean {
     return (this.#isSendmail ??= /^\d/.test(this.session.macros.get("v") ?? ""));
+  }
+  get isTrial(): boolean {
+    return this.#host.isTrial;
   }
   get recipientAtHand(): Address | null {
     return this.#event === PHASES.envrcpt ? (this.message?.recipients.at(-1) ?? null) : null;

@@ -7,9 +7,10 @@ import type { Phase } from "../protocol/phases.ts";
 import type { ChainFilter } from "./chain.ts";
 import { FilterChanges } from "./message/changes.ts";
 import { UsageError } from "./errors.ts";
+import type { LoadedFilter } from "./filter.ts";
 import type { ReceivedMessage } from "./message/received.ts";
 import { MessageView, type ViewOwner } from "./message/view.ts";
-import type { Auth, MacroLookup, State, Tls } from "./types.ts";
+import type { Auth, MacroLookup, Tls } from "./types.ts";
 
 /** The parts of a conversation that sessions read. */
 export interface SessionSource {
@@ -24,6 +25,8 @@ export interface SessionSource {
   readonly hasHeaders: boolean;
   /** The mail server is a Sendmail. */
   readonly isSendmail: boolean;
+  /** No mail is at stake: see {@link FilterSession.trial}. */
+  readonly isTrial: boolean;
   /** Changes of the filters before this one that count, in chain order: a new list. */
   changesBefore(filter: { readonly index: number }): FilterChanges[];
   /** Counts the headers that filters added. */
@@ -94,6 +97,10 @@ export class FilterPart implements ViewOwner {
     return (this.changes ??= new FilterChanges());
   }
 
+  newState(): unknown {
+    return newState(this.filter.loaded, "messageState");
+  }
+
   newHeaderId(): number {
     return -++this.#source.addedHeaders;
   }
@@ -111,10 +118,14 @@ export class FilterPart implements ViewOwner {
   }
 }
 
+function newState(filter: LoadedFilter, kind: "state" | "messageState"): unknown {
+  return filter[kind] === null ? {} : filter[kind].call(filter.self);
+}
+
 /** The object that handlers get; its members are documented in `types.ts`. */
 export class FilterSession {
   /** Most handlers keep nothing. */
-  #state: State | null = null;
+  #state: unknown = null;
   readonly #source: SessionSource;
   readonly #part: FilterPart;
 
@@ -123,8 +134,14 @@ export class FilterSession {
     this.#part = part;
   }
 
-  get state(): State {
-    return (this.#state ??= {});
+  get state(): unknown {
+    return (this.#state ??= newState(this.#part.filter.loaded, "state"));
+  }
+  get own(): unknown {
+    return this.#part.filter.own;
+  }
+  get trial(): boolean {
+    return this.#source.isTrial;
   }
   get client(): Client {
     return this.#source.client;

@@ -4,13 +4,27 @@
  */
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import { UsageError } from "./errors.ts";
-import { type Filter, type FilterHome, MACRO_STAGES, type MacroPhase, type State } from "./types.ts";
+import {
+  type Filter,
+  type FilterDefinition,
+  type FilterHome,
+  MACRO_STAGES,
+  type MacroPhase,
+  type OverBody,
+  type State,
+} from "./types.ts";
 import { MAX_MACRO_NAMES } from "../protocol/negotiate.ts";
 
 /**
  * Defines a filter: handlers for any of the phases. It is checked when its module is loaded.
+ *
+ * The types of the session's members are inferred: `session.state` from `state()`, `message.state` from
+ * `messageState()`, and `session.own` from `start()`, which has to be written before the handlers that use it.
  * @template S the type of `session.state`
  * @template O the type of `session.options`, the table `[filter.options]`
+ * @template Own the type of `session.own`, the result of `start`
+ * @template M the type of `session.message.state`
+ * @template Over what happens to a message whose body is larger than the filter collects
  * @returns the same object
  * @example
  * export default defineFilter({
@@ -18,7 +32,9 @@ import { MAX_MACRO_NAMES } from "../protocol/negotiate.ts";
  *   eom(session) { session.message.addHeader("X-Pmilter", "Enable"); },
  * });
  */
-export function defineFilter<S = State, O = State>(filter: Filter<S, O>): Filter<S, O> {
+export function defineFilter<S = State, O = State, Own = unknown, M = State, Over extends OverBody = "reject">(
+  filter: FilterDefinition<S, O, Own, M, Over>,
+): Filter<S, O, Own, M, Over> {
   return filter;
 }
 
@@ -34,11 +50,23 @@ export interface LoadedFilter {
   readonly collectBody: boolean;
   readonly rejectedRecipients: boolean;
   readonly macros: Readonly<Partial<Record<MacroPhase, readonly string[]>>>;
+  /** Makes `session.state` and `message.state`; null for empty objects. */
+  readonly state: (() => unknown) | null;
+  readonly messageState: (() => unknown) | null;
   readonly start: ((options: unknown, home: FilterHome) => unknown) | null;
-  readonly stop: (() => unknown) | null;
+  readonly stop: ((own: unknown) => unknown) | null;
 }
 
-const OPTION_KEYS = ["name", "collectBody", "rejectedRecipients", "macros", "start", "stop"] as const;
+const OPTION_KEYS = [
+  "name",
+  "collectBody",
+  "rejectedRecipients",
+  "macros",
+  "state",
+  "messageState",
+  "start",
+  "stop",
+] as const;
 const KNOWN_KEYS: readonly string[] = [...PHASE_NAMES, ...OPTION_KEYS];
 
 function wrong(message: string): never {
@@ -74,8 +102,6 @@ export function checkFilter(exported: unknown, fallbackName: string): LoadedFilt
   }
   if (Object.keys(handlers).length === 0)
     wrong(`the filter has no handler; expected at least one of ${PHASE_NAMES.join(", ")}`);
-  const start = optional(filter, "start", "function");
-  const stop = optional(filter, "stop", "function");
   return {
     name: checkName((optional(filter, "name", "string") as string | null) ?? fallbackName),
     handlers,
@@ -83,8 +109,10 @@ export function checkFilter(exported: unknown, fallbackName: string): LoadedFilt
     collectBody: optional(filter, "collectBody", "boolean") === true,
     rejectedRecipients: optional(filter, "rejectedRecipients", "boolean") === true,
     macros: checkMacros(filter["macros"]),
-    start: start as LoadedFilter["start"],
-    stop: stop as LoadedFilter["stop"],
+    state: optional(filter, "state", "function") as LoadedFilter["state"],
+    messageState: optional(filter, "messageState", "function") as LoadedFilter["messageState"],
+    start: optional(filter, "start", "function") as LoadedFilter["start"],
+    stop: optional(filter, "stop", "function") as LoadedFilter["stop"],
   };
 }
 

@@ -86,34 +86,53 @@ export interface Changes {
   quarantine(reason: string): void;
 }
 
-interface FromEnvelope {
+interface FromEnvelope<M> {
   readonly sender: Address;
   /** Accepted recipients; at `envrcpt` the current recipient is the last. */
   readonly recipients: readonly Address[];
+  /** An object of this message and filter: what `messageState()` returns, else empty; new at `envfrom`. */
+  readonly state: M;
 }
-interface FromHeader extends FromEnvelope {
+interface FromHeader<M> extends FromEnvelope<M> {
   /** The headers, at `header` including the current header. */
   readonly headers: Headers;
 }
-interface AtEnd extends FromHeader {
+interface AtEnd<M, Over> extends FromHeader<M> {
   /** When the end of the message came. */
   readonly receivedAt: Date;
-  /** The whole body, with CRLF line ends. Needs `collectBody: true` in the filter. */
-  body(): Uint8Array;
+  /** The whole body, with CRLF line ends. Needs `collectBody` in the filter. */
+  body(): "skip" extends Over ? Uint8Array | null : Uint8Array;
 }
 
-/** The message, as each phase has it. */
-export type Message<P extends Phase = "envfrom"> = P extends "eom"
-  ? AtEnd & Changes
+/** What happens to a message whose body is larger than a filter collects. */
+export type OverBody = "reject" | "skip" | "fallback";
+
+/** How much of a body a filter collects. */
+export interface CollectBody<Over extends OverBody = OverBody> {
+  /** Bytes, or a text such as `"10MB"`; at most `limits.body`. */
+  readonly max: number | string;
+  /**
+   * For a larger body: `reject` refuses the message (`552 5.3.4`), with `skip` `message.body()` is null, `fallback`
+   * applies the filter's `on_error`.
+   */
+  readonly over: Over;
+}
+
+/**
+ * The message, as each phase has it.
+ * @template M the type of `state`, Over of `collectBody.over`
+ */
+export type Message<P extends Phase = "envfrom", M = State, Over extends OverBody = "reject"> = P extends "eom"
+  ? AtEnd<M, Over> & Changes
   : P extends "header" | "eoh" | "body"
-    ? FromHeader & Changes
+    ? FromHeader<M> & Changes
     : P extends "abort"
-      ? FromHeader
+      ? FromHeader<M>
       : P extends "envfrom" | "envrcpt" | "data"
-        ? FromEnvelope & Changes
+        ? FromEnvelope<M> & Changes
         : never;
 
-interface Everywhere<P extends Phase, S, O> {
+interface Everywhere<P extends Phase, S, O, Own> {
   /** The SMTP client. */
   readonly client: Client;
   /** The macro `{daemon_name}`. */
@@ -124,19 +143,23 @@ interface Everywhere<P extends Phase, S, O> {
   readonly queueId: string;
   readonly phase: P;
   readonly macros: MacroLookup;
-  /** An object of this session and filter, empty at `connect`. */
+  /** An object of this session and filter, new at `connect`: what the filter's `state()` returns, else empty. */
   readonly state: S;
   /** `[filter.options]`. */
   readonly options: O;
+  /** What this filter's `start()` returned in this worker; each `[[filter]]` table has its own. */
+  readonly own: Own;
+  /** True in `pmilter try`: write nothing, send nothing, ask no service that charges. */
+  readonly trial: boolean;
 }
 interface FromHelo {
   /** The name that the client gave in HELO or EHLO. */
   readonly helo: string;
   readonly tls: Tls;
 }
-interface FromMail<P extends Phase> extends FromHelo {
+interface FromMail<P extends Phase, M, Over extends OverBody> extends FromHelo {
   readonly auth: Auth;
-  readonly message: Message<P>;
+  readonly message: Message<P, M, Over>;
 }
 
 /** Values of a handler's own, by name. */
@@ -144,15 +167,23 @@ export type State = Record<string, unknown>;
 
 /**
  * An SMTP connection, as a phase has it; plain `Session` has only the members that every phase has.
- * @template S the type of `state`, O of `options`
+ * @template S the type of `state`, O of `options`, Own of `own`, M of `message.state`, Over of `collectBody.over`:
+ *   with `"skip"` in it, `message.body()` may be null
  */
-export type Session<P extends Phase = Phase, S = State, O = State> = [Phase] extends [P]
-  ? Everywhere<Phase, S, O>
+export type Session<
+  P extends Phase = Phase,
+  S = State,
+  O = State,
+  Own = unknown,
+  M = State,
+  Over extends OverBody = "reject",
+> = [Phase] extends [P]
+  ? Everywhere<Phase, S, O, Own>
   : P extends "connect" | "unknown"
-    ? Everywhere<P, S, O>
+    ? Everywhere<P, S, O, Own>
     : P extends "helo" | "close"
-      ? Everywhere<P, S, O> & FromHelo
-      : Everywhere<P, S, O> & FromMail<P>;
+      ? Everywhere<P, S, O, Own> & FromHelo
+      : Everywhere<P, S, O, Own> & FromMail<P, M, Over>;
 
 /** The arguments of a phase's handler besides the session. */
 export interface PhaseArguments {
@@ -175,30 +206,84 @@ export interface PhaseArguments {
  * A handler of a phase, for `satisfies`.
  * @example export default ((session) => reject()) satisfies Handler<"connect">;
  */
-export type Handler<P extends Phase, S = State, O = State> = (
-  session: Session<P, S, O>,
-  ...rest: PhaseArguments[P]
-) => Result<P> | Promise<Result<P>>;
+export type Handler<
+  P extends Phase,
+  S = State,
+  O = State,
+  Own = unknown,
+  M = State,
+  Over extends OverBody = "reject",
+> = (session: Session<P, S, O, Own, M, Over>, ...rest: PhaseArguments[P]) => Result<P> | Promise<Result<P>>;
 
-/** A filter: handlers for any of the phases, and their needs. Written with `defineFilter`. */
-export type Filter<S = State, O = State> = {
-  [P in Phase]?: (session: Session<P, S, O>, ...rest: PhaseArguments[P]) => Result<P> | Promise<Result<P>>;
-} & {
+/**
+ * A schema for options: any that follows Standard Schema 1 (https://standardschema.dev), such as those of
+ * `pmilter/options`, Valibot, Zod and ArkType.
+ * @template O the type of the checked options
+ */
+export interface OptionsSchema<O = unknown> {
+  readonly "~standard": {
+    readonly version: 1;
+    readonly vendor: string;
+    readonly validate: (value: unknown) => CheckedOptions<O> | Promise<CheckedOptions<O>>;
+    readonly types?: { readonly input: unknown; readonly output: O } | undefined;
+  };
+}
+
+/** The result of a schema: the options, or what is wrong with them. */
+export type CheckedOptions<O> =
+  { readonly value: O; readonly issues?: undefined } | { readonly issues: readonly OptionsIssue[] };
+
+export interface OptionsIssue {
+  readonly message: string;
+  /** Where in the options. */
+  readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
+}
+
+/**
+ * A filter: handlers for any of the phases, and their needs. Written with `defineFilter`.
+ * @template S the type of `session.state`, O of `session.options`, Own of `session.own`, M of `message.state`, Over of
+ *   `collectBody.over`
+ */
+export type Filter<S = State, O = State, Own = unknown, M = State, Over extends OverBody = "reject"> = {
+  // A method's type: a function that asks for a plain `Filter` takes filters of all types.
+  [P in Phase]?: { call(...all: Parameters<Handler<P, S, O, Own, M, Over>>): ReturnType<Handler<P>> }["call"];
+} & FilterMembers<S, O, Own, M, Over>;
+
+/** A filter of any types. */
+export type AnyFilter = Filter<unknown, unknown, unknown, unknown, OverBody>;
+
+/** A filter as it is written: a handler whose session has a written type does not widen the types that `start` and others give. */
+export type FilterDefinition<S, O, Own, M, Over extends OverBody> = {
+  [P in Phase]?: Handler<P, S, O, NoInfer<Own>, NoInfer<M>, NoInfer<Over>>;
+} & FilterMembers<S, O, Own, M, Over>;
+
+/** What a filter has besides its handlers. */
+export interface FilterMembers<S, O, Own, M, Over extends OverBody> {
   /** Its name in logs; by default that of the file. */
   name?: string;
-  /** Collect the body, for `message.body()` at `eom`; bounded by `limits.body`. */
-  collectBody?: boolean;
+  /**
+   * Collect the body, for `message.body()` at `eom`. `true` collects what `limits.body` allows, and refuses a larger
+   * message.
+   */
+  collectBody?: boolean | CollectBody<Over>;
   /** Also call `envrcpt` for recipients that the mail server rejects itself; its result then changes nothing. */
   rejectedRecipients?: boolean;
   /** Macros to ask for beyond both servers' defaults, by phase. */
   macros?: Partial<Record<MacroPhase, readonly string[]>>;
+  /** Checks `[filter.options]` at load and in `pmilter check`; `session.options` is its result. */
+  options?: OptionsSchema<O>;
+  /** Makes `session.state`, when a handler of the session first reads it. */
+  state?: () => S;
+  /** Makes `session.message.state`, when a handler of the message first reads it. */
+  messageState?: () => M;
   /**
-   * Awaited in each worker before it takes sessions: the place to check options, and to open files and connections.
+   * Awaited in each worker before it takes sessions: the place to open files and connections. `session.own` is its
+   * result; for that to have its type, write `start` before the handlers that use it.
    */
-  start?(options: O, home: FilterHome): void | Promise<void>;
-  /** Awaited in each worker when it ends. */
-  stop?(): void | Promise<void>;
-};
+  start?(options: O, home: FilterHome): Own | Promise<Own>;
+  /** Awaited in each worker when it ends, with the result of `start`. */
+  stop?(own: Own): void | Promise<void>;
+}
 
 /** Where a filter lives. */
 export interface FilterHome {

@@ -76,6 +76,8 @@ export async function loadChain(
         collectBody: false,
         rejectedRecipients: false,
         macros: {},
+        state: null,
+        messageState: null,
         start: null,
         stop: null,
       };
@@ -111,6 +113,7 @@ function place(
     timeoutMs: entry?.handlerTimeoutMs ?? null,
     isObserved: entry?.mode === "observe",
     options: entry?.options ?? {},
+    own: undefined,
     files,
   };
 }

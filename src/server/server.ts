@@ -9,7 +9,7 @@ import { close, deadSocket } from "../net/libc.ts";
 import { ConnectionTable } from "../shared/connection-table.ts";
 import { SessionRecords } from "../shared/session-records.ts";
 import { WorkerRows } from "../shared/worker-rows.ts";
-import { unlessAborted } from "../shared/within.ts";
+import { unlessAborted } from "../within.ts";
 import type { ControlFailure, ControlRequest } from "./control/control.ts";
 import { ControlSocket } from "./control/control-socket.ts";
 import { statusOf } from "./control/status.ts";

@@ -65,6 +65,7 @@ export function connectInMemory({ chain, clock, report }: InMemoryOptions): Tran
     calling() {},
     suspended() {},
     isTurnOver: false,
+    isTrial: false,
     reportsAccepted: false,
     get arrivedAt() {
       return clock.now();

@@ -6,7 +6,9 @@ import { parseConfig } from "../config/load.ts";
 import { type FailureReport, placeOfWarning, type Report, type WarningReport } from "../handler/report.ts";
 import { checkFilter } from "../handler/filter.ts";
 import { Chain } from "../handler/chain.ts";
-import type { Filter } from "../handler/types.ts";
+import { LoadError } from "../handler/load-failure.ts";
+import { startFilters, stopFilters } from "../handler/start.ts";
+import type { AnyFilter, Filter, FilterHome, OverBody } from "../handler/types.ts";
 import { MilterClient } from "./client.ts";
 import type { Habit, Offer } from "./habits.ts";
 import { connectInMemory, TIMERS } from "./in-memory.ts";
@@ -43,15 +45,15 @@ export interface FilterOutcome extends Outcome {
  * @example
  * const { message } = await runFilter(stamp, { eml: "Subject: hi\n\nhello\n" });
  */
-export async function runFilter<S, O>(
-  filter: Filter<S, O> | readonly Filter<S, O>[],
+export async function runFilter<S, O, Own, M, Over extends OverBody>(
+  filter: Filter<S, O, Own, M, Over> | readonly AnyFilter[],
   mail: RunFilterOptions,
 ): Promise<FilterOutcome> {
   const failures: FailureReport[] = [];
   const warnings = new Map<string, WarningReport>();
   const chain = chainOf(Array.isArray(filter) ? filter : [filter], mail.options ?? {});
   const home = { folder: mail.folder ?? process.cwd(), isCheck: false };
-  for (const { loaded, options } of chain.filters) await loaded.start?.call(loaded.self, options, home);
+  await start(chain, home);
   try {
     const report = (report: Report) => {
       if (report.kind === "verdict") return;
@@ -71,8 +73,24 @@ export async function runFilter<S, O>(
     await client.quit();
     return { ...outcome, failures, warnings: [...warnings.values()] };
   } finally {
-    for (const { loaded } of chain.filters) await loaded.stop?.call(loaded.self);
+    await stop(chain);
   }
+}
+
+/** @throws what a `start()` threw: the filter's author looks for that, not for a file of the configuration. */
+async function start(chain: Chain, home: FilterHome): Promise<void> {
+  try {
+    await startFilters(chain.filters, home);
+  } catch (error) {
+    throw error instanceof LoadError ? error.cause : error;
+  }
+}
+
+/** @throws what the first `stop()` threw that failed, once all are stopped */
+async function stop(chain: Chain): Promise<void> {
+  const failures: unknown[] = [];
+  await stopFilters(chain.filters, (_, error) => failures.push(error));
+  if (failures.length > 0) throw failures[0];
 }
 
 /** A chain of filters with the defaults of the configuration. */
@@ -87,6 +105,7 @@ function chainOf(filters: readonly unknown[], options: unknown): Chain {
     timeoutMs: null,
     isObserved: false,
     options,
+    own: undefined,
     files: {},
   }));
   return new Chain(places, { onError, handlerTimeoutMs, eomTimeoutMs, deferContent, limits });

@@ -111,6 +111,7 @@ export class Connection implements ConversationHost, PacketTap {
   /** When the peer last sent something, or an awaited handler was through; on the home's clock. */
   #lastActive: number;
   readonly reportsAccepted: boolean;
+  readonly isTrial = false;
 
   /** @param resume the session as another worker left it, null for a new session */
   constructor(home: ConnectionHome, slot: number, peer: PeerName, resume: ResumedSession | null = null) {

@@ -11,10 +11,10 @@ import { whereNamed } from "../config/named.ts";
 import type { WorkerCounter } from "../counters.ts";
 import type { Judgement } from "../check/judge.ts";
 import { placeOfMember } from "../load/source-text.ts";
-import type { Chain } from "../handler/chain.ts";
+import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { placeOfWarning } from "../handler/report.ts";
 import { describeThrown } from "../handler/site.ts";
-import type { FilterHome } from "../handler/types.ts";
+import { fileOf, startFilters, stopFilters } from "../handler/start.ts";
 import { heapBytes } from "../memory.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
@@ -34,7 +34,6 @@ import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "../shar
 import { Outbox } from "../shared/outbox.ts";
 import { SessionRecords } from "../shared/session-records.ts";
 import { BEAT_MS, WorkerRows } from "../shared/worker-rows.ts";
-import { within } from "../shared/within.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../load/ruby-scripts.ts";
 import { serveSources } from "../load/serve-sources.ts";
@@ -56,8 +55,6 @@ function post(message: FromWorker): void {
 
 /** Bytes of the buffer for replies. Larger replies make it larger for a while. */
 const WRITER_BYTES = 64 * 1024;
-/** How long each filter's `stop()` may keep its worker from ending. */
-const STOP_TIMEOUT_MS = 5000;
 /** How often a heap that is too large is collected at most, in milliseconds, unless it has doubled. */
 const COLLECT_MS = 5000;
 /** Number of places in handlers that are warned of, at most. */
@@ -288,7 +285,7 @@ class Server {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     clearInterval(this.#sweep);
-    await stopFilters(this.#chain);
+    await stopFilters(this.#chain.filters, stopFailed);
     finishPrints();
     clearInterval(this.#beat);
     post({ kind: "ended" });
@@ -394,7 +391,7 @@ async function startServing(assignment: Assignment): Promise<void> {
   const workerRows = new WorkerRows(assignment.workerRows);
   const records = new SessionRecords(assignment.records);
   const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
-  await startFilters(chain, { folder: dirname(config.file), isCheck: false });
+  await startFilters(chain.filters, { folder: dirname(config.file), isCheck: false });
   const table = new ConnectionTable(assignment.table);
   table.setEventPoll(row, findEventPoll());
   server = new Server(assignment, workerRows, records, table, chain);
@@ -403,37 +400,14 @@ async function startServing(assignment: Assignment): Promise<void> {
   post({ kind: "ready", summary: summarize(chain) });
 }
 
-/** @throws LoadError */
-async function startFilters(chain: Chain, home: FilterHome): Promise<void> {
-  for (const { loaded, files, options } of chain.filters) {
-    if (loaded.start === null) continue;
-    const what = `start() of filter ${loaded.name} failed`;
-    const file = Object.values(files)[0] ?? "";
-    if (home.isCheck) post({ kind: "starting", failure: { ...placeOfStart(file), message: what } });
-    try {
-      await loaded.start.call(loaded.self, options, home);
-    } catch (error) {
-      const failure = failureOf(error, file);
-      throw new LoadError({ ...failure, message: `${what}: ${failure.message}` }, error);
-    }
-  }
-}
-
 function placeOfStart(file: string): Omit<LoadFailure, "message"> {
   const place = { file, line: 0, column: 0 };
   const text = sources === null ? undefined : textOf(sources, file);
   return text === undefined ? place : { ...place, ...placeOfMember(text, "start") };
 }
 
-async function stopFilters(chain: Chain): Promise<void> {
-  for (const { loaded } of chain.filters) {
-    try {
-      const isInTime = await within(loaded.stop?.call(loaded.self), STOP_TIMEOUT_MS);
-      if (!isInTime) throw new Error(`timed out after ${STOP_TIMEOUT_MS / 1000} s`);
-    } catch (error) {
-      post(failureLog(`filter ${loaded.name} failed at stop`, failureOf(error, "")));
-    }
-  }
+function stopFailed({ loaded }: ChainFilter, error: unknown): void {
+  post(failureLog(`filter ${loaded.name} failed at stop`, failureOf(error, "")));
 }
 
 /** Loads the handlers as a start does, and serves nothing. */
@@ -442,8 +416,10 @@ async function check(config: Config, starts: boolean): Promise<ChainSummary> {
     post({ kind: "starting", failure: { file, line: 1, column: 0, message: "loading it failed" } });
   });
   if (starts) {
-    await startFilters(chain, { folder: dirname(config.file), isCheck: true });
-    await stopFilters(chain);
+    await startFilters(chain.filters, { folder: dirname(config.file), isCheck: true }, (filter, message) => {
+      post({ kind: "starting", failure: { ...placeOfStart(fileOf(filter)), message } });
+    });
+    await stopFilters(chain.filters, stopFailed);
   }
   finishPrints();
   return summarize(chain);

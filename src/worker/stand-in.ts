@@ -24,6 +24,7 @@ export function standInChain(outcome: FallbackVerdict, config: Config): Chain {
     timeoutMs: null,
     isObserved: false,
     options: {},
+    own: undefined,
     files: {},
   };
   return new Chain([filter], policy);

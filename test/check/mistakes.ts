@@ -20,6 +20,15 @@ const filter = (imports: string, body: string): string =>
   `import { defineFilter${imports === "" ? "" : `, ${imports}`} } from "pmilter";\n\nexport default defineFilter({\n${body}\n});\n`;
 
 export const MISTAKES: readonly Mistake[] = [
+  // The order of a filter's members.
+  {
+    name: "start() behind a handler that uses its result",
+    code: filter(
+      "",
+      "  eom(session) {\n    session.own.count += 1; // here\n  },\n  start(_options) {\n    return { count: 0 };\n  },",
+    ),
+    says: /session\.own has no type here: write start\(\) before the handlers that use it/,
+  },
   // Verdicts.
   {
     name: "a verdict that the phase lacks",

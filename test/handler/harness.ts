@@ -32,9 +32,9 @@ export interface Setting {
   readonly protocol?: number;
 }
 
-// Filters of any state and options, as a chain takes them.
+// Filters of any types, as a chain takes them.
 // oxlint-disable-next-line typescript/no-explicit-any
-export type AnyFilter = Filter<any, any>;
+export type AnyFilter = Filter<any, any, any, any>;
 export type Placed = AnyFilter | readonly [AnyFilter, Place];
 
 const LIMITS: Limits = {
@@ -70,6 +70,7 @@ export function chainOf(filters: readonly Placed[], setting: Setting = {}): Chai
       timeoutMs: place.timeoutMs ?? null,
       isObserved: place.isObserved ?? false,
       options: place.options ?? {},
+      own: undefined,
       files: {},
     };
   });
@@ -83,6 +84,7 @@ interface Timer {
 
 export class FakeHost implements ConversationHost {
   readonly isTurnOver = false;
+  isTrial = false;
   time = 1000;
   readonly reports: Report[] = [];
   /** Mistakes of ours, each of which would end the connection. */

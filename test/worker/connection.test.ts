@@ -26,7 +26,7 @@ class Trial {
 
   constructor() {
     const loaded = checkFilter({ envrcpt: () => this.atRecipient(), close() {} }, "trial");
-    const filter = { index: 0, loaded, timeoutMs: null, isObserved: false, options: {}, files: {} };
+    const filter = { index: 0, loaded, timeoutMs: null, isObserved: false, options: {}, own: undefined, files: {} };
     const chain = new Chain([{ ...filter, onError: "tempfail", onTimeout: "tempfail" }], {
       onError: "tempfail",
       handlerTimeoutMs: 1000,

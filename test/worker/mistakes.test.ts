@@ -236,7 +236,7 @@ async function instrument(folder: string): Promise<{ modules: Modules; places: R
   const chainOf = (how: (typeof HANDLERS)[number]): Chain => {
     const handlers = Object.fromEntries(PHASE_LIST.map(({ name }) => [name, handler(how)]));
     const loaded = checkFilter(handlers, "trial");
-    const place = { index: 0, loaded, timeoutMs: null, isObserved: false, options: {}, files: {} };
+    const place = { index: 0, loaded, timeoutMs: null, isObserved: false, options: {}, own: undefined, files: {} };
     const limits = { packet: 1 << 20, headers: 9, headerBytes: 1 << 16, recipients: 9, macros: 1 << 12, body: 1 << 16 };
     return new CopiedChain([{ ...place, onError: "tempfail", onTimeout: "tempfail" }], {
       onError: "tempfail",

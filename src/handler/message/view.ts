@@ -41,6 +41,8 @@ export interface ViewOwner {
   changesOf(received: ReceivedMessage): readonly FilterChanges[];
   /** The filter's own changes; throws UsageError PMILTER_ERR_OVER if it may not change that message any more. */
   change(received: ReceivedMessage): FilterChanges;
+  /** A new `message.state`. */
+  newState(): unknown;
   /** An id for an added header, unique in the message. */
   newHeaderId(): number;
 }
@@ -57,6 +59,8 @@ const RECIPIENTS: ListKind<RecipientList, RecipientChange> = {
 export class MessageView implements Changes {
   readonly #received: ReceivedMessage;
   readonly #owner: ViewOwner;
+  /** Most handlers keep nothing. */
+  #state: unknown = null;
   /** Made at the first look. */
   #headers: Layered<HeaderList, HeaderChange> | null = null;
   #recipients: Layered<RecipientList, RecipientChange> | null = null;
@@ -70,6 +74,10 @@ export class MessageView implements Changes {
   constructor(received: ReceivedMessage, owner: ViewOwner) {
     this.#received = received;
     this.#owner = owner;
+  }
+
+  get state(): unknown {
+    return (this.#state ??= this.#owner.newState());
   }
 
   get sender(): Address {

@@ -1,5 +1,5 @@
 /** The workers of a generation: each has a place, and leaves it to another worker when it is replaced. */
-import { within } from "../../shared/within.ts";
+import { within } from "../../within.ts";
 import { MAX_LISTENING } from "../policy.ts";
 import type { Member, WorkerStatus } from "./member.ts";
 

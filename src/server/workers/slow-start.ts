@@ -6,7 +6,7 @@
 import { ALL_SHARES, type ConnectionTable } from "../../shared/connection-table.ts";
 import type { Generation } from "./generation.ts";
 import { SLOW_START_SHARES } from "../policy.ts";
-import { within } from "../../shared/within.ts";
+import { within } from "../../within.ts";
 
 export class SlowStart {
   readonly generation: Generation;

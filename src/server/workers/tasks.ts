@@ -5,7 +5,7 @@ import type { Config } from "../../config/config.ts";
 import { LoadError, type LoadFailure } from "../../handler/load-failure.ts";
 import type { ChainSummary, FromWorker, ToWorker } from "../../shared/messages.ts";
 import type { Sources } from "../../load/sources.ts";
-import { unlessAborted } from "../../shared/within.ts";
+import { unlessAborted } from "../../within.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
 /** Maximum time in milliseconds for loading and starting the handlers. */

@@ -5,7 +5,7 @@
 import type { FromWorker, ToWorker } from "../../shared/messages.ts";
 import { sizeOf } from "../../shared/outbox.ts";
 import { NATIVE_MS } from "../policy.ts";
-import { within } from "../../shared/within.ts";
+import { within } from "../../within.ts";
 import { Life, THREAD_TRANSITIONS, type ThreadState } from "./life.ts";
 
 export interface WorkerEvents {
