@@ -39,15 +39,20 @@ export function usesOf(config: Config, sources: Sources): Use[] {
       { text: `${module} satisfies import("pmilter").Handler<"${phase}", any, any>;`, place },
     ]);
   }
-  const find = config.filters.length === 0 ? () => undefined : locator(readText(config.file) ?? "");
-  for (const { options, path, table } of config.filters) {
+  const locators = new Map<string, ReturnType<typeof locator>>();
+  const findIn = (file: string, key: KeyPath) => {
+    let find = locators.get(file);
+    if (find === undefined) locators.set(file, (find = locator(readText(file) ?? "")));
+    return find(key);
+  };
+  for (const { file, options, path, table } of config.filters) {
     // The types of shipped filters are pmilter's own, and their options are judged by their schemas.
     if (path === null) continue;
     add(path, (module, place) => [
       { text: `${module} satisfies import("pmilter").Filter<any, any, any, any, any>;`, place },
       ...optionLines(module, options, (name) => {
         const key: KeyPath = ["filter", table, "options", name];
-        return { file: config.file, line: 0, column: 0, ...find(key), prefix: `${pathInWords(key)}: ` };
+        return { file, line: 0, column: 0, ...findIn(file, key), prefix: `${pathInWords(key)}: ` };
       }),
     ]);
   }

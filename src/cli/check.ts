@@ -1,4 +1,5 @@
 /** `pmilter check`: does everything that a start does but listen, judges the handlers, and prints the result. */
+import { dirname, relative } from "node:path";
 import { withCheckFolder } from "../check/folder.ts";
 import { judgeHandlers } from "../check/judge.ts";
 import { formatProblem, type Problem } from "../check/problem.ts";
@@ -72,9 +73,18 @@ export async function check({ config: configFile, starts, types }: CheckOptions,
     ...unknownAccounts(config).map((text) => `warning: ${text}\n`),
   ];
   process.stdout.write(
-    `${config.file}: ok\n\n${describeChain(summary, config.switchedOff)}${warnings.length > 0 ? `\n${warnings.join("")}` : ""}`,
+    `${config.file}: ok\n${describeIncluded(config)}\n${describeChain(summary, config.switchedOff)}${warnings.length > 0 ? `\n${warnings.join("")}` : ""}`,
   );
   return 0;
+}
+
+/** The files that it includes, in order; "" if it includes none by its text. */
+function describeIncluded({ file, include, included }: Config): string {
+  if (include.length === 0) return "";
+  if (included.length === 0) return `\nIncluded files: none yet (${include.join(", ")})\n`;
+  const folder = dirname(file);
+  const names = included.map((path) => (path.startsWith(`${folder}/`) ? relative(folder, path) : path));
+  return `\nIncluded files, in order: ${names.join(", ")}\n`;
 }
 
 /** Accounts that a start would not find. The check may run on another machine than the server. */

@@ -67,7 +67,9 @@ export interface HandlerConfig {
 
 /** Null in `onError`, `onTimeout` and `handlerTimeoutMs` means the server's; in `name`, the module's. */
 export interface FilterConfig {
-  /** Which of the `[[filter]]` tables it is, from 0; those that are switched off count. */
+  /** The absolute path of the file that its table stands in: the configuration, or a file that it includes. */
+  file: string;
+  /** Which of the `[[filter]]` tables of that file it is, from 0; those that are switched off count. */
   table: number;
   /** Its module; null for a shipped filter. */
   path: string | null;
@@ -84,10 +86,14 @@ export interface FilterConfig {
 export interface Config {
   /** The absolute path of the file it came from. */
   file: string;
+  /** The files that `include` names: paths and patterns as they are written. */
+  include: string[];
+  /** The absolute paths of the files that were found for it, in order. */
+  included: string[];
   server: ServerConfig;
   limits: LimitsConfig;
   handler: HandlerConfig;
-  /** Those that are switched on, in the order of the file. */
+  /** Those that are switched on, in the order of the file; behind them those of included files. */
   filters: FilterConfig[];
   /** Names of filters without a name in the configuration: the module's file. */
   switchedOff: string[];
@@ -97,14 +103,24 @@ export interface Config {
 /**
  * @param file the absolute path of the configuration file
  * @param folder relative paths are relative to it
+ * @param places the files that it includes, and for each filter where its table stands
  */
-export function toConfig(file: string, folder: string, from: ConfigFile, env: Environment, notices: Notice[]): Config {
+export function toConfig(
+  file: string,
+  folder: string,
+  from: ConfigFile,
+  places: { readonly files: string[]; readonly tables: readonly Pick<FilterConfig, "file" | "table">[] },
+  env: Environment,
+  notices: Notice[],
+): Config {
   const { server, limits } = from;
-  const filters = from.filter.map((filter, table) => ({ ...filter, table }));
+  const filters = from.filter.map((filter, index) => ({ ...filter, ...places.tables[index]! }));
   const path = (relative: string): string => resolve(folder, relative);
   const pathOrNull = (relative: string | undefined): string | null => (relative === undefined ? null : path(relative));
   return {
     file,
+    include: from.include ?? [],
+    included: places.files,
     server: {
       listen: server.listen.map((address) => resolveAddress(address, folder)),
       socketMode: server.socket_mode,
@@ -155,6 +171,7 @@ export function toConfig(file: string, folder: string, from: ConfigFile, env: En
     filters: filters
       .filter(({ enabled }) => enabled)
       .map((filter) => ({
+        file: filter.file,
         table: filter.table,
         path: pathOrNull(filter.path),
         use: filter.use ?? null,

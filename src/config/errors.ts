@@ -5,8 +5,17 @@
 import { PlainError } from "../errors.ts";
 import { asMark, harmless } from "../terminal.ts";
 
+/** A file of the configuration, as messages show it. */
+export interface ConfigText {
+  readonly file: string;
+  /** Its text, to quote the lines from. */
+  readonly source?: string;
+}
+
 /** A fault. Without a line it concerns the file as a whole, or something that is not written in it. */
 export interface ConfigIssue {
+  /** The included file that it stands in; absent for the configuration itself. */
+  readonly of?: ConfigText;
   /** The key as the file spells it, `server.workers`; absent for faults of the TOML itself. */
   readonly key?: string;
   readonly text: string;
@@ -21,8 +30,8 @@ const MAX_SOURCE_LENGTH = 160;
 const MAX_SHOWN_LENGTH = 80;
 
 /**
- * A configuration that cannot be used. `message` has all faults, in the order of the file; `line` and `column` are
- * those of the first.
+ * A configuration that cannot be used. `message` has all faults, in the order of the file, and behind them those of each
+ * included file; `file`, `line` and `column` are those of the first.
  */
 export class ConfigError extends PlainError {
   override readonly name = "ConfigError";
@@ -32,6 +41,7 @@ export class ConfigError extends PlainError {
   readonly column?: number;
   readonly issues: readonly ConfigIssue[];
   readonly #problems: readonly string[];
+  readonly #source: string | undefined;
 
   /**
    * @param file the name to show, as the user gave it
@@ -39,16 +49,29 @@ export class ConfigError extends PlainError {
    * @param source the text of the file, to quote the lines from
    */
   constructor(file: string, issues: readonly ConfigIssue[], source?: string, options?: ErrorOptions) {
-    const ordered = issues.toSorted((a, b) => (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0));
-    const lines = source?.split(/\r?\n/) ?? [];
-    const problems = ordered.map((issue) => describe(file, issue, lines));
+    const files: (ConfigText | undefined)[] = [undefined, ...new Set(issues.flatMap(({ of }) => of ?? []))];
+    const ordered = issues.toSorted(
+      (a, b) =>
+        files.indexOf(a.of) - files.indexOf(b.of) || (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0),
+    );
+    const problems = ordered.map((issue) => {
+      const text = issue.of ?? { file, ...(source === undefined ? {} : { source }) };
+      return describe(text.file, issue, text.source?.split(/\r?\n/) ?? []);
+    });
     super(problems.join("\n"), options);
     this.#problems = problems;
-    this.file = file;
+    this.#source = source;
+    this.file = ordered[0]?.of?.file ?? file;
     this.issues = ordered;
     const [first] = ordered;
     if (first?.line !== undefined) this.line = first.line;
     if (first?.column !== undefined) this.column = first.column;
+  }
+
+  /** Its faults as those of an included file of this name. */
+  issuesOf(file: string): ConfigIssue[] {
+    const of = { file, ...(this.#source === undefined ? {} : { source: this.#source }) };
+    return this.issues.map((issue) => ({ ...issue, of }));
   }
 
   override get problems(): readonly string[] {

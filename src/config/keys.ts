@@ -83,3 +83,24 @@ export function readNames(raw: Table): Names {
   const input = readTable(ROOT, raw, []);
   return { input, faults, notices, written: (path) => aliases.get(JSON.stringify(path)) ?? path };
 }
+
+/**
+ * As {@link readNames}, for an included file: only `[[filter]]` tables may stand in it.
+ * @param main the configuration that includes it, as messages name it
+ */
+export function readIncludedNames(raw: Table, main: string): Names {
+  const faults: Fault[] = [];
+  const own: Table = {};
+  for (const [name, value] of Object.entries(raw)) {
+    const table = ROOT.tables.get(name);
+    const isFilter = table !== undefined && table.isList;
+    if (isFilter || (table === undefined && !ROOT.keys.has(name))) own[name] = value;
+    else {
+      const where = table === undefined ? "" : `; ${tableHeader(table)} belongs to ${main}`;
+      const what = name === "include" ? "an included file includes no other" : `an included file has only [[filter]]`;
+      faults.push({ path: [name], text: `${what}${where}` });
+    }
+  }
+  const names = readNames(own);
+  return { ...names, faults: [...faults, ...names.faults] };
+}

@@ -59,7 +59,7 @@ export function redefinition(text: string, offset: number): Redefinition | undef
 export function pathInWords(path: KeyPath): string {
   let words = "";
   for (const [index, part] of path.entries()) {
-    if (typeof part === "number") words += index === 1 ? ` ${part + 1}` : `: entry ${part + 1}`;
+    if (typeof part === "number") words += index === 1 && words !== "include" ? ` ${part + 1}` : `: entry ${part + 1}`;
     else if (index > 0) words += `${typeof path[index - 1] === "number" ? ": " : "."}${bareKey(part)}`;
     else words = bareKey(part);
   }

@@ -12,12 +12,13 @@ import { type KeyPath, locate, pathInWords } from "./locate.ts";
  */
 export function whereNamed(config: Config, file: string): string | null {
   const phase = PHASE_NAMES.find((name) => config.handler.session[name] === file);
-  const filter = config.filters.find(({ path }) => path === file);
+  const filter = phase === undefined ? config.filters.find(({ path }) => path === file) : undefined;
   if (phase === undefined && filter === undefined) return null;
   const key: KeyPath =
     phase === undefined ? ["filter", filter!.table, "path"] : ["handler", "session", `${phase}_handler`];
-  const line = locate(textOf(config.file), key)?.line;
-  return `${pathInWords(key)}, ${basename(config.file)}${line === undefined ? "" : `:${line}`}`;
+  const named = filter?.file ?? config.file;
+  const line = locate(textOf(named), key)?.line;
+  return `${pathInWords(key)}, ${basename(named)}${line === undefined ? "" : `:${line}`}`;
 }
 
 /** "" if it cannot be read any more, or not with the rights that are left: then the line is not told. */

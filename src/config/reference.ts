@@ -81,8 +81,9 @@ export function referenceTable(table: TableInfo): string {
   return ["key | default | unit | meaning", "--- | --- | --- | ---", ...rows].map((row) => `| ${row} |`).join("\n");
 }
 
-/** `[handler.config]`, `[[filter]]`. */
+/** `[handler.config]`, `[[filter]]`; in words for the file itself. */
 export function tableHeader({ path, isList }: TableInfo): string {
+  if (path.length === 0) return "the top of the file, before the first table";
   const name = path.join(".");
   return isList ? `[[${name}]]` : `[${name}]`;
 }

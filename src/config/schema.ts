@@ -14,6 +14,7 @@ import {
   boolean,
   duration,
   durationOrZero,
+  filePatterns,
   folderPath,
   listenAddresses,
   mode,
@@ -249,6 +250,10 @@ const FilterSchema = v.strictObject({
 });
 
 export const ConfigSchema = v.strictObject({
+  include: unset(
+    filePatterns(),
+    'Files with further `[[filter]]` tables: a path or a list, whose file names may be patterns, as in `"rules.d/*.toml"`. It stands before the first table.',
+  ),
   server: v.optional(ServerSchema, {}),
   limits: v.optional(LimitsSchema, {}),
   handler: v.optional(

@@ -49,9 +49,9 @@ const PHASE_MEANT: Readonly<Record<string, Phase>> = {
 
 /** The keys that a table may have, in words. */
 function known(table: TableInfo): string {
-  if (table.keys.size === 0) {
+  if (table.keys.size === 0 || table.path.length === 0) {
     const tables = TABLES.filter(
-      ({ path, keys }) => keys.size > 0 && table.path.every((name, at) => path[at] === name),
+      ({ path, keys }) => path.length > 0 && keys.size > 0 && table.path.every((name, at) => path[at] === name),
     );
     return `the tables are ${inWords(tables.map(tableHeader))}`;
   }

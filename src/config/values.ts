@@ -6,6 +6,7 @@ import { TomlDate } from "smol-toml";
 import * as v from "valibot";
 import { AddressError, parseAddress, parseNetwork } from "./address.ts";
 import { alternatives, show } from "./errors.ts";
+import { problemOfPattern } from "./include.ts";
 import { nearestName } from "./nearest.ts";
 import { SHIPPED_NAMES } from "../shipped.ts";
 import { DURATION_EXAMPLES, durationHint, readDuration, readSize, SIZE_EXAMPLES, sizeHint } from "../quantity.ts";
@@ -127,7 +128,11 @@ export function mode() {
 /** A listen address or a list; always a list in the result. */
 export function listenAddresses() {
   const what = 'a listen address such as "inet:127.0.0.1:8891", or a list of them';
-  const one = parsed(parseAddress, what);
+  return oneOrMore(parsed(parseAddress, what), what);
+}
+
+/** A value, or a list of at least one; always a list in the result. */
+function oneOrMore<I, O>(one: v.GenericSchema<I, O>, what: string) {
   // `lazy`, since a union would say "neither" and lose which entry of a list is wrong.
   const each = v.pipe(
     v.array(one),
@@ -172,6 +177,19 @@ export function socketPath() {
       expected("the path of a unix socket, without a prefix"),
     ),
   );
+}
+
+/** A path whose file name may be a pattern, or a list of them; always a list in the result. */
+export function filePatterns() {
+  const what = 'the path of a file such as "rules.d/*.toml", or a list of them';
+  const one = v.pipe(
+    text(what),
+    v.rawCheck<string>(({ dataset, addIssue }) => {
+      const problem = dataset.typed ? problemOfPattern(dataset.value) : null;
+      if (problem !== null) addIssue({ message: `${show(dataset.value)} cannot be used: ${problem}` });
+    }),
+  );
+  return oneOrMore(one, what);
 }
 
 export function folderPath() {

@@ -56,6 +56,25 @@ describe("a configuration that is right", () => {
     expect(stdout).toMatch(/^Macros asked for at HELO: .*\{verify\}/m);
   });
 
+  test("the files that it includes, in order, and their filters", async () => {
+    await using dir = await tempDir("check");
+    const configFile = join(dir.path, "pmilter.toml");
+    await Bun.write(configFile, 'include = "rules.d/*.toml"\n[[filter]]\npath = "stamp.ts"\n');
+    await Bun.write(join(dir.path, "stamp.ts"), FILES["stamp.ts"]);
+    const none = await runPmilter(["check", "-c", configFile]);
+    expect(none.stdout).toContain(`${configFile}: ok\n\nIncluded files: none yet (rules.d/*.toml)\n`);
+    await Bun.write(join(dir.path, "rules.d/b.toml"), '[[filter]]\npath = "stamp.ts"\nname = "last"\n');
+    await Bun.write(join(dir.path, "rules.d/a.toml"), '[[filter]]\npath = "no.ts"\nname = "second"\n');
+    const broken = await runPmilter(["check", "-c", configFile]);
+    expect(broken.exitCode).toBe(1);
+    expect(broken.stderr).toContain("(filter 1: path, a.toml:2)");
+    await Bun.write(join(dir.path, "rules.d/a.toml"), '[[filter]]\npath = "stamp.ts"\nname = "second"\n');
+    const { exitCode, stdout } = await runPmilter(["check", "-c", configFile]);
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain("\nIncluded files, in order: rules.d/a.toml, rules.d/b.toml\n");
+    expect(stdout).toMatch(/^ {2}stamp: .*\n {2}second: .*\n {2}last: /m);
+  });
+
   test("which phases are deferred: those of content that have a handler, unless server.defer_content is false", async () => {
     const events = async (server: Record<string, unknown>) => {
       const { stdout } = await check({

@@ -3,8 +3,8 @@
  * changes nothing says so.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdirSync, renameSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import type { Status } from "../../src/server/control/status.ts";
 import { filter } from "../failures/support.ts";
 import {
@@ -251,6 +251,29 @@ describe("the files on disk", () => {
     await using server = await startVersioned(still);
     await edit(server, (text) => `# a comment\n${text}`);
     expect((await askStatus(server)).disk.state).toBe("same");
+  });
+
+  test("an included file that is changed, new or removed counts at the next reload, and is named until then", async () => {
+    await using server = await startVersioned(still);
+    const message = async () => (await askStatus(server)).disk.message;
+    await edit(server, (text) => `include = "rules.d/*.toml"\n${text}`);
+    expect(await message()).toMatch(/: pmilter\.toml has changed$/);
+    expect(await askReload(server)).toMatchObject({ ok: true, message: "generation 2 serves: wy" });
+    mkdirSync(join(dirname(server.configFile), "rules.d"));
+    write(server, "rules.d/a.toml", '[[filter]]\npath = "filter.ts"\nname = "second"\n');
+    expect(await message()).toMatch(/waits for pmilter reload: a\.toml has changed$/);
+    expect(await askReload(server)).toMatchObject({ ok: true, message: "generation 3 serves: wy, second" });
+    expect((await askStatus(server)).disk.state).toBe("same");
+    write(server, "rules.d/a.toml", '[[filter]]\npath = "filter.ts"\nnam = "second"\n');
+    expect(await message()).toContain("rules.d/a.toml:3:1: filter 1: nam: unknown key");
+    const { ok, message: refusal } = await askReload(server);
+    expect({ ok, refusal }).toEqual({
+      ok: false,
+      refusal: expect.stringContaining("rules.d/a.toml:3:1: filter 1: nam"),
+    });
+    rmSync(join(dirname(server.configFile), "rules.d/a.toml"));
+    expect(await message()).toMatch(/: a\.toml has changed$/);
+    expect(await askReload(server)).toMatchObject({ ok: true, message: "generation 4 serves: wy" });
   });
 
   test("with watch, a save is told as being loaded, or is loaded already", async () => {

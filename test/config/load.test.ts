@@ -18,6 +18,8 @@ describe("defaults", () => {
   test("an empty file has every default", () => {
     expect(parse("")).toEqual({
       file: "/etc/pmilter/pmilter.toml",
+      include: [],
+      included: [],
       server: {
         listen: [{ kind: "tcp", host: "127.0.0.1", port: 8891, family: 4 }],
         socketMode: 0o660,
@@ -65,6 +67,7 @@ describe("defaults", () => {
   test("a filter needs only its path", () => {
     expect(parse('[[filter]]\npath = "a.ts"').filters).toEqual([
       {
+        file: "/etc/pmilter/pmilter.toml",
         table: 0,
         path: "/etc/pmilter/a.ts",
         use: null,

@@ -92,12 +92,26 @@ function lookAtOther(config: Config, served: FilesOnDisk, isLoading: boolean, re
   const failure = unreadableTask(config) ?? sources.problem ?? syntaxErrorIn(sources, served.sources);
   if (failure !== null) return { state: "broken", message: formatFailure(failure) };
   const hasChanged = !Bun.deepEquals(config, served.config);
-  const changed = hasChanged ? `${basename(config.file)} has changed` : "handlers have changed";
+  const changed = hasChanged ? `${changedFiles(served.config, config)} changed` : "handlers have changed";
   const isTakenUp = isLoading || (!hasChanged && config.server.watch);
   const how = isTakenUp ? "being loaded" : "waits for pmilter reload";
   const version = versionOf(sources);
   const what = version === "" ? "without handlers" : `as code ${version}`;
   return { state: "pending", message: `would serve ${what}, ${how}${restart}: ${changed}` };
+}
+
+/** The files of two configurations that differ, by name, with the verb. */
+function changedFiles(before: Config, after: Config): string {
+  const without = { filters: [], included: [], switchedOff: [] };
+  const isSameElse = Bun.deepEquals({ ...before, ...without }, { ...after, ...without });
+  const filtersIn = (config: Config, file: string) => config.filters.filter((filter) => filter.file === file);
+  const isSame = (file: string): boolean =>
+    (file !== after.file || isSameElse) &&
+    before.included.includes(file) === after.included.includes(file) &&
+    Bun.deepEquals(filtersIn(before, file), filtersIn(after, file));
+  const files = [...new Set([after.file, ...before.included, ...after.included])].filter((file) => !isSame(file));
+  const names = (files.length === 0 ? [after.file] : files).map((file) => basename(file));
+  return `${names.join(", ")} ${names.length === 1 ? "has" : "have"}`;
 }
 
 function unreadableTask({ handler: { masterExit, postconfig } }: Config): LoadFailure | null {
