@@ -9,6 +9,7 @@ import { FilterChanges } from "./message/changes.ts";
 import { UsageError } from "./errors.ts";
 import type { LoadedFilter } from "./filter.ts";
 import type { ReceivedMessage } from "./message/received.ts";
+import type { TraceFacts } from "./message/received-field.ts";
 import { MessageView, type ViewOwner } from "./message/view.ts";
 import type { Auth, MacroLookup, Tls } from "./types.ts";
 
@@ -99,6 +100,27 @@ export class FilterPart implements ViewOwner {
 
   newState(): unknown {
     return newState(this.filter.loaded, "messageState");
+  }
+
+  get phase(): Phase {
+    return this.#source.phase;
+  }
+
+  traceOf(received: ReceivedMessage): TraceFacts {
+    if (this.#source.message !== received) {
+      throw new UsageError("PMILTER_ERR_OVER", "the message is over: its session's values are no longer known");
+    }
+    const { client, helo, myHostname, queueId, tls, auth } = this.session;
+    return {
+      client,
+      helo,
+      myHostname,
+      queueId,
+      sender: received.sender.address,
+      isEncrypted: tls.version !== "",
+      isAuthenticated: auth.authen !== "",
+      at: received.receivedAt ?? new Date(),
+    };
   }
 
   newHeaderId(): number {

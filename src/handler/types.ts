@@ -1,4 +1,5 @@
 /** The types for authors of handlers: the session as each phase has it, the message, handlers, filters. */
+import type { HeaderAddress } from "../mime/addresses.ts";
 import type { MacroStage } from "../protocol/negotiate.ts";
 import type { Phase, VerdictOf } from "../protocol/phases.ts";
 import type { Client } from "../protocol/client.ts";
@@ -7,20 +8,51 @@ import type { Verdict } from "./verdict.ts";
 /** The result of a handler: nothing to continue, or a verdict that its phase has. */
 export type Result<P extends Phase> = Verdict<VerdictOf<P>> | undefined | void;
 
-/** An address of the envelope. */
+/**
+ * An address of the envelope. A client chooses its spelling: `<@relay.test:"jane"@EXAMPLE.org.>` and `<jane@example.org>`
+ * are one mailbox. Compare `mailbox` or `domain`, not `raw` and `address`.
+ * @example if (message.sender.domain === "example.org") return accept();
+ */
 export interface Address {
   /** As sent, angle brackets included. */
   readonly raw: string;
   /** Without brackets; `""` for the null sender. */
   readonly address: string;
+  /** The local part without quotes and backslashes, in the case of the client; `""` for the null sender. */
+  readonly local: string;
+  /**
+   * The domain in lower case and A-labels, without a dot at its end; an address literal as `[192.0.2.1]` or
+   * `[ipv6:2001:db8::1]`. `""` if there is none: for the null sender, and for `<postmaster>`.
+   */
+  readonly domain: string;
+  /**
+   * The same text for all spellings of a mailbox: `local@domain` without brackets, source route and needless quotes;
+   * `local` if there is no domain, `""` for the null sender.
+   */
+  readonly mailbox: string;
   /** The ESMTP arguments, such as `SIZE=1234`. */
   readonly params: readonly string[];
 }
 
-/** A header field; the value comes without the space that follows the colon, folded lines are separated by LF. */
+/**
+ * A header field as it was when it was read. The object names the header for `changeHeader`, `deleteHeader`,
+ * `insertBefore` and `insertAfter`, also in a later phase and after other changes; it does not show later changes itself.
+ */
 export interface Header {
   readonly name: string;
+  /** Without the space that follows the colon; folded lines are separated by LF. */
   readonly value: string;
+  /**
+   * The text that people see: one line, encoded words decoded (RFC 2047), without white space at its ends. Bytes that are no
+   * UTF-8 are as in `value`, encoded words that cannot be decoded stay as they are. Nothing throws.
+   */
+  readonly text: string;
+  /**
+   * The bytes behind the colon, white space included, without the line end at the end; folded lines are separated by LF. A
+   * copy. They are the client's bytes if the mail server grants HDR_LEADSPC, as Postfix and Sendmail do; else it has taken
+   * away a space, and one is put back. Of a changed or added header: the bytes that will be sent.
+   */
+  readonly bytes: Uint8Array;
 }
 
 /** The headers so far, in order, with the changes so far. Names match in any case. */
@@ -30,6 +62,20 @@ export interface Headers extends Iterable<Header> {
   get(name: string): string | undefined;
   /** The values of all headers of that name, in order. */
   getAll(name: string): string[];
+  /** The text of the first header of that name (see `Header.text`), undefined if there is none. */
+  text(name: string): string | undefined;
+  /**
+   * The addresses of all headers of that name, in order, groups flattened: at most 2,000, from at most 64 KB. Nothing
+   * throws: a broken value gives what can be read of it.
+   * @example const isForged = message.headers.addresses("From").some(({ domain }) => domain === "example.org");
+   */
+  addresses(name: string): HeaderAddress[];
+  /** The first header of that name, undefined if there is none. */
+  first(name: string): Header | undefined;
+  /** All headers of that name, in order. */
+  all(name: string): Header[];
+  /** The header at `index`, from 0; a negative index counts from the end. At `header`, -1 is the header at hand. */
+  at(index: number): Header | undefined;
 }
 
 export interface Tls {
@@ -65,7 +111,10 @@ export interface MacroLookup {
 export interface Changes {
   /** Adds a header at the end of the block (`smfi_addheader`). */
   addHeader(name: string, value: string): void;
-  /** Inserts a header before the header at `index`, 0 for the top; a later call goes above (`smfi_insheader`). */
+  /**
+   * Inserts a header before the header at `index`; 0 is the top, above the mail server's own Received; a later call goes
+   * above (`smfi_insheader`).
+   */
   insertHeader(index: number, name: string, value: string): void;
   /**
    * Changes the `index`th header of that name, from 1. Past the last of them it is added; `""` deletes; its present
@@ -86,6 +135,46 @@ export interface Changes {
   quarantine(reason: string): void;
 }
 
+/**
+ * Changes by a header itself: an object that `message.headers` gave, in this phase or an earlier one. Each throws
+ * UsageError PMILTER_ERR_OVER for a header of another message, and PMILTER_ERR_ARGUMENT for a value that is no header, or
+ * that this filter does not see: a later filter added it, or the filter that added it has failed.
+ */
+export interface ChangesByHeader {
+  /**
+   * Changes a header; `""` deletes it, its present value changes nothing. Throws PMILTER_ERR_ARGUMENT if the header was
+   * deleted.
+   * @example const subject = message.headers.first("Subject");
+   * if (subject !== undefined) message.changeHeader(subject, `[list] ${subject.value}`);
+   */
+  changeHeader(header: Header, value: string): void;
+  /**
+   * Deletes a header; if it was deleted already, nothing happens.
+   * @example for (const header of message.headers) if (header.name.startsWith("X-Spam-")) message.deleteHeader(header);
+   */
+  deleteHeader(header: Header): void;
+  /**
+   * Inserts a header directly above another one, or where that one was deleted. Above the first header that the mail
+   * server shows, it comes below the mail server's own Received.
+   * @example message.insertBefore(message.headers.first("From")!, "Sender", "<list@example.org>");
+   */
+  insertBefore(header: Header, name: string, value: string): void;
+  /**
+   * Inserts a header directly below another one, or where that one was deleted.
+   * @example message.insertAfter(message.headers.at(0)!, "X-Checked", "yes");
+   */
+  insertAfter(header: Header, name: string, value: string): void;
+}
+
+/** Options of `rawHeaders`. */
+export interface RawOptions {
+  /**
+   * Puts a Received field on top, made from the session. Both mail servers hide their own, and a program that is given the
+   * message, such as a scanner, learns the client's address and name from it. Default false.
+   */
+  readonly withReceived?: boolean;
+}
+
 interface FromEnvelope<M> {
   readonly sender: Address;
   /** Accepted recipients; at `envrcpt` the current recipient is the last. */
@@ -97,7 +186,15 @@ interface FromHeader<M> extends FromEnvelope<M> {
   /** The headers, at `header` including the current header. */
   readonly headers: Headers;
 }
-interface AtEnd<M, Over> extends FromHeader<M> {
+interface FromEoh<M> extends FromHeader<M> {
+  /**
+   * The header block as bytes: the fields as the mail server shows them, with the changes so far, each with its CRLF; lines
+   * of folded fields end with CRLF, too. Without the empty line that follows. A new array each time.
+   * @example const signed = Buffer.concat([message.rawHeaders(), Buffer.from("\r\n"), message.body()]);
+   */
+  rawHeaders(options?: RawOptions): Uint8Array;
+}
+interface AtEnd<M, Over> extends FromEoh<M> {
   /** When the end of the message came. */
   readonly receivedAt: Date;
   /** The whole body, with CRLF line ends. Needs `collectBody` in the filter. */
@@ -123,14 +220,16 @@ export interface CollectBody<Over extends OverBody = OverBody> {
  * @template M the type of `state`, Over of `collectBody.over`
  */
 export type Message<P extends Phase = "envfrom", M = State, Over extends OverBody = "reject"> = P extends "eom"
-  ? AtEnd<M, Over> & Changes
-  : P extends "header" | "eoh" | "body"
-    ? FromHeader<M> & Changes
-    : P extends "abort"
-      ? FromHeader<M>
-      : P extends "envfrom" | "envrcpt" | "data"
-        ? FromEnvelope<M> & Changes
-        : never;
+  ? AtEnd<M, Over> & Changes & ChangesByHeader
+  : P extends "eoh" | "body"
+    ? FromEoh<M> & Changes & ChangesByHeader
+    : P extends "header"
+      ? FromHeader<M> & Changes & ChangesByHeader
+      : P extends "abort"
+        ? FromHeader<M>
+        : P extends "envfrom" | "envrcpt" | "data"
+          ? FromEnvelope<M> & Changes
+          : never;
 
 interface Everywhere<P extends Phase, S, O, Own> {
   /** The SMTP client. */

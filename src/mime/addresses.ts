@@ -26,24 +26,27 @@ function parser(): Parser {
   return loaded;
 }
 
-/** Both mail servers pass on headers of up to about 100 KB; what lies behind these bounds is not read. */
+/** Both mail servers pass on headers of up to about 100 KB. The text behind these bounds is not read. */
 const MAX_LENGTH = 64 * 1024;
 const MAX_ADDRESSES = 2000;
 
 /**
  * The addresses of a header value, in order. Members of a group stand in the list as all others do; what has no address is
  * left out. It never throws: a broken value gives what can be read of it.
- * @param value as the header has it; several values are read one after the other
+ * @param value as the header has it; several values are read one after the other, each by itself
  * @returns at most 2,000, from at most the first 64 KB
  * @example parseAddresses('"Doe, Jane" <jane@Example.ORG>') // [{ name: "Doe, Jane", …, local: "jane", domain: "example.org" }]
  */
-export function parseAddresses(value: string | readonly string[]): readonly HeaderAddress[] {
-  const text = typeof value === "string" ? value : value.join(", ");
+export function parseAddresses(value: string | readonly string[]): HeaderAddress[] {
   const found: HeaderAddress[] = [];
-  for (const { address, name } of parser()(unfold(text.slice(0, MAX_LENGTH)), { flatten: true })) {
-    if (found.length === MAX_ADDRESSES) break;
-    if (address === "") continue;
-    found.push({ name: decodeWords(name), address, ...partsOf(address) });
+  let room = MAX_LENGTH;
+  for (const each of typeof value === "string" ? [value] : value) {
+    for (const { address, name } of parser()(unfold(each.slice(0, room)), { flatten: true })) {
+      if (found.length === MAX_ADDRESSES) return found;
+      if (address === "") continue;
+      found.push({ name: decodeWords(name), address, ...partsOf(address) });
+    }
+    room -= Math.min(room, each.length);
   }
   return found;
 }

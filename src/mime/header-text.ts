@@ -39,6 +39,11 @@ export function decodeWords(value: string): string {
   return libmime().decodeWords(line).replace(CONTROLS, " ");
 }
 
+/** The text of a header: {@link decodeWords}, without white space at its ends, as a value has that begins with a fold. */
+export function textOf(value: string): string {
+  return decodeWords(value).trim();
+}
+
 /**
  * Text as a header value: what is not ASCII, or would be read as an encoded word, becomes encoded words of UTF-8, and the
  * value is folded. `decodeWords` gives the text back. Line breaks and other control characters become spaces.

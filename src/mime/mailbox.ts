@@ -93,32 +93,39 @@ function quotedLocal(local: string): string {
   return ATOM.test(local) ? local : `"${local.replace(/["\\]/g, "\\$&")}"`;
 }
 
-/**
- * The same text for all spellings of a mailbox: `local@domain` without brackets, source route and needless quotes, the
- * domain in lower case and A-labels. Local parts are compared as they are (RFC 5321 2.4).
- */
-export function mailboxKey(address: string): string {
-  const { local, domain } = parse(address);
-  if (domain !== null) return `${quotedLocal(local)}@${comparedDomain(domain)}`;
-  // Without a domain both mail servers know the forms that older networks had: `example.org!jane`, `jane%example.org`.
-  const bang = local.indexOf("!");
-  if (bang > 0) return `${quotedLocal(local.slice(bang + 1))}@${comparedDomain(local.slice(0, bang))}`;
-  const percent = local.lastIndexOf("%");
-  if (percent > 0) return `${quotedLocal(local.slice(0, percent))}@${comparedDomain(local.slice(percent + 1))}`;
-  return quotedLocal(local);
-}
-
-/** The parts of an address by which it is compared. */
+/** An address as mail servers compare it. */
 export interface MailboxParts {
-  /** Without quotes and backslashes. */
+  /** Without quotes and backslashes. Compared as it is (RFC 5321 2.4). */
   readonly local: string;
   /** In lower case and A-labels, without a dot at its end; "" if there is none. */
   readonly domain: string;
 }
 
-export function partsOf(address: string): MailboxParts {
+/** @returns null for the domain of an address without an `@` */
+function compared(address: string): { readonly local: string; readonly domain: string | null } {
   const { local, domain } = parse(address);
-  return { local, domain: domain === null ? "" : comparedDomain(domain) };
+  if (domain !== null) return { local, domain: comparedDomain(domain) };
+  // Without a domain both mail servers know the forms that older networks had: `example.org!jane`, `jane%example.org`.
+  const bang = local.indexOf("!");
+  if (bang > 0) return { local: local.slice(bang + 1), domain: comparedDomain(local.slice(0, bang)) };
+  const percent = local.lastIndexOf("%");
+  if (percent > 0) return { local: local.slice(0, percent), domain: comparedDomain(local.slice(percent + 1)) };
+  return { local, domain: null };
+}
+
+/** The parts of an address, in whatever spelling. */
+export function partsOf(address: string): MailboxParts {
+  const { local, domain } = compared(address);
+  return { local, domain: domain ?? "" };
+}
+
+/**
+ * The same text for all spellings of a mailbox: `local@domain` without brackets, source route and needless quotes, the
+ * domain in lower case and A-labels.
+ */
+export function mailboxKey(address: string): string {
+  const { local, domain } = compared(address);
+  return domain === null ? quotedLocal(local) : `${quotedLocal(local)}@${domain}`;
 }
 
 /**

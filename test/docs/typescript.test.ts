@@ -133,8 +133,34 @@ describe("docs/handlers.md", () => {
     );
   });
 
+  test("mail to oneself is refused, however it is spelled", async () => {
+    const { default: filter } = await load(find("docs/handlers.md", /no-self/));
+    const run = async (...to: string[]) =>
+      await runFilter(filter as Filter, { from: '"jane"@Example.ORG', to, eml: EML });
+    expect(await run("@relay.test:jane@example.org")).toMatchObject({ verdict: "reject" });
+    expect(await run("Jane@example.org")).toMatchObject({ verdict: "accept" });
+  });
+
+  test("one address in From, a long header cut, a digest of the block", async () => {
+    const { default: filter } = await load(find("docs/handlers.md", /one-from/));
+    const run = async (fields: string) => await runFilter(filter as Filter, { eml: `${fields}\n\nHello\n` });
+    expect(await run("From: a@b.c, d@e.f")).toMatchObject({ verdict: "reject" });
+    const { failures, modifications } = await run(
+      `From: a@b.c\nX: 1\nLong: ${"y ".repeat(6000)}\nSubject: =?utf-8?q?=55rgent?=`,
+    );
+    expect(failures).toEqual([]);
+    const digest = new Bun.CryptoHasher("sha256").update(
+      `From: a@b.c\r\nX: 1\r\nLong: ${"y ".repeat(250)}\r\nSubject: =?utf-8?q?=55rgent?=\r\nX-Urgent: yes\r\n`,
+    );
+    expect(modifications).toEqual([
+      { kind: "changeHeader", name: "Long", value: "y ".repeat(250), index: 1 },
+      { kind: "addHeader", name: "X-Urgent", value: "yes" },
+      { kind: "addHeader", name: "X-Header-Digest", value: digest.digest("hex") },
+    ]);
+  });
+
   test("the subject is decoded and encoded again, and a misleading From is refused", async () => {
-    const { default: filter } = await load(find("docs/handlers.md", /parseAddresses/));
+    const { default: filter } = await load(find("docs/handlers.md", /display-name/));
     const run = async (from: string) =>
       await runFilter(filter as Filter, { from: "a@example.com", eml: `From: ${from}\n${MAIL}` });
     const MAIL = "To: b@example.com\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\n\nHello\n";
@@ -172,7 +198,7 @@ describe("docs/testing.md", () => {
 
   test("has no block that is not run here", () => {
     expect(blocksOf("ts", "docs/testing.md")).toHaveLength(2);
-    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(4);
+    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(6);
     expect(BLOCKS.filter(({ text }) => !/export default|bun:test|export async function greet/.test(text))).toEqual([]);
   });
 });

@@ -571,7 +571,7 @@ describe("chain, messages", () => {
     const seen: unknown[] = [];
     const line = Line.to([{ eom: (session) => void seen.push(session.message.sender) }]);
     expect(line.send(cmd.header("A", " 1"), cmd.eom())).toEqual(["c"]);
-    expect(seen).toEqual([{ raw: "", address: "", params: [] }]);
+    expect(seen).toEqual([{ raw: "", address: "", local: "", domain: "", mailbox: "", params: [] }]);
   });
 
   test("reports of messages that pass are given if they are wanted, with what was changed", () => {

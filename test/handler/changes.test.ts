@@ -4,7 +4,7 @@
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { reject, UsageError } from "../../src/index.ts";
-import type { Session } from "../../src/handler/types.ts";
+import type { Header, Session } from "../../src/handler/types.ts";
 import { decodeReply, type ModificationReply } from "../../src/protocol/replies.ts";
 import { applyModifications, type Message } from "../../src/testing/apply.ts";
 import { forSeeds, mustEqual, type Random } from "../protocol/random.ts";
@@ -328,13 +328,23 @@ describe("message changes, property", () => {
     ]);
   }
 
-  /** A few calls of the API at random; `isEarly`: there is no view of all headers yet. */
-  function randomCalls(random: Random, message: Eom["message"], tag: string): void {
+  /**
+   * A few calls of the API at random.
+   * @param known headers that some filter has read, in this phase or before: deleted and unseen ones are among them
+   */
+  function randomCalls(random: Random, message: Eom["message"], tag: string, known: Header[]): void {
     const count = random.below(6);
     for (let at = 0; at < count; at++) {
       const name = random.pick(NAMES);
       const value = `${tag}${at}`;
-      switch (random.below(8)) {
+      if (random.chance(0.5)) known.push(...message.headers);
+      switch (random.below(12)) {
+        case 8:
+        case 9:
+        case 10:
+        case 11:
+          if (known.length > 0) changeBeside(random, message, random.pick(known), name, value);
+          break;
         case 0:
         case 1:
           message.insertHeader(random.below(6), name, value);
@@ -355,6 +365,26 @@ describe("message changes, property", () => {
         default:
           message.changeHeader(name, "", 1 + random.below(2));
       }
+    }
+  }
+
+  function changeBeside(random: Random, message: Eom["message"], header: Header, name: string, value: string): void {
+    try {
+      switch (random.below(4)) {
+        case 0:
+          message.insertBefore(header, name, value);
+          break;
+        case 1:
+          message.insertAfter(header, name, value);
+          break;
+        case 2:
+          message.changeHeader(header, random.chance(0.2) ? "" : value);
+          break;
+        default:
+          message.deleteHeader(header);
+      }
+    } catch (error) {
+      if (!/was deleted|does not see/.test(String(error))) throw error;
     }
   }
 
@@ -384,11 +414,12 @@ describe("message changes, property", () => {
       const headers = randomHeaders(random);
       const keepsSpace = random.chance(0.5);
       let view: string[] = [];
+      const known: Header[] = [];
       const filters = ["p", "q"].map((tag) => {
         const filter: Record<string, unknown> = {};
         for (const phase of phases) {
           filter[phase] = (session: Eom) => {
-            randomCalls(random, session.message, tag + phase);
+            randomCalls(random, session.message, tag + phase, known);
             if (phase === "eom") view = shown(session.message);
           };
         }

@@ -60,6 +60,8 @@ interface Sent {
   readonly from: string;
   /** As delivered, without the mail server's own and without X-Seen, lines separated by LF. */
   readonly fields: readonly string[];
+  /** The names of all of them but X-Seen, with the mail server's own as the word RECEIVED. */
+  readonly order: readonly string[];
   readonly body: string;
 }
 
@@ -106,13 +108,13 @@ async function run(
   const text = deliveries[0]!.text.replace(/\r\nX-Seen:((?:.|\r\n[ \t])*)/, "");
   const encodedSeen = /\r\nX-Seen:((?:.|\r\n[ \t])*)/.exec(deliveries[0]!.text)![1]!;
   const { fields: delivered, body } = parts(text);
+  const isOwn = (field: string): boolean => /^Received: from .*\r\n\tby mx\./.test(field);
   return {
+    order: delivered.map((field) => (isOwn(field) ? "RECEIVED" : field.slice(0, field.indexOf(":")))),
     seen: JSON.parse(Buffer.from(encodedSeen, "base64").toString()) as Seen,
     recipients: deliveries.flatMap(({ to }) => to.map(({ address }) => address)).sort(),
     from: deliveries[0]!.from,
-    fields: delivered
-      .filter((field) => !/^Received: from .*\r\n\tby mx\./.test(field))
-      .map((field) => field.replaceAll("\r\n", "\n")),
+    fields: delivered.filter((field) => !isOwn(field)).map((field) => field.replaceAll("\r\n", "\n")),
     body,
   };
 }
@@ -186,6 +188,19 @@ describeBehindEach("what is written arrives", (server) => {
       expect(delivered).toEqual(kept);
     },
   );
+
+  test("the mailbox of a recipient is the same in each spelling", async () => {
+    const code = `message.addHeader("X-Mailboxes", JSON.stringify(message.recipients.map(({ mailbox, local, domain }) => [mailbox, local + "@" + domain])).replaceAll("],", "],\\n "));`;
+    const { fields } = await run(server, site, code, { recipients: SPELLINGS.map(named) });
+    const field = fields.find((each) => each.startsWith("X-Mailboxes: "))!;
+    const mailboxes = JSON.parse(field.slice("X-Mailboxes: ".length)) as [string, string][];
+    // A mail server refuses some spellings.
+    expect(mailboxes.length).toBeGreaterThan(15);
+    for (const [mailbox, joined] of mailboxes) {
+      expect(mailbox).toMatch(/^user\d+@example\.org$/);
+      expect(joined).toBe(mailbox);
+    }
+  });
 
   test("each spelling is a mailbox that the message has: it is not added again, and deleted and added it is there", async () => {
     const taken = SPELLINGS.map(named);
@@ -406,6 +421,27 @@ describeBehindEach("what is written arrives", (server) => {
     expect(fields.slice(3)).toEqual(SPACED);
   });
 
+  test("the bytes of the headers are those that the client sent, also where they are no UTF-8", async () => {
+    const sent = [...SPACED, "X-Latin: gr\xfc\xdfe \x80\xff", "X-Utf8: \xc3\xbc", "x-tab: second"];
+    const code = `
+      const encoded = (bytes) => Buffer.from(bytes).toString("base64").match(/.{1,76}/g).join("\\n ");
+      const raw = message.rawHeaders({ withReceived: true });
+      const fields = [...message.headers].flatMap(({ name, bytes }) => [Buffer.from(name + ":"), bytes, Buffer.from("\\n")]);
+      message.addHeader("X-Raw", encoded(raw));
+      message.addHeader("X-Fields", encoded(Buffer.concat(fields)));`;
+    const { fields } = await run(server, site, code, { fields: sent.map((field) => field.replaceAll("\n", "\r\n")) });
+    const read = (name: string): string => {
+      const field = fields.find((each) => each.startsWith(`${name}: `))!;
+      return Buffer.from(field.slice(name.length + 2).replaceAll("\n ", ""), "base64").toString("latin1");
+    };
+    const expected = `${["From: <alice@example.test>", DATE, "Message-Id: <1@example.test>", ...sent].join("\n")}\n`;
+    expect(read("X-Fields")).toBe(expected);
+    const raw =
+      /^Received: from \S+ \(\S+ \[127\.0\.0\.1\]\)\r\n\tby mx\.\S+ \(pmilter\) with ESMTP id \w+\r\n\t\(envelope-from <alice@example\.test>\); .* \+0000\r\n/;
+    expect(read("X-Raw")).toMatch(raw);
+    expect(read("X-Raw").replace(raw, "")).toBe(expected.replaceAll("\n", "\r\n"));
+  });
+
   test("a changed header keeps the white space after its colon, and what its sender did to it", async () => {
     const code =
       'for (const { name, value } of message.headers) if (/^(X-|Subject)/.test(name)) message.changeHeader(name, value.startsWith("a") ? "[l] " + value : value.trim() + "!")';
@@ -433,6 +469,59 @@ describeBehindEach("what is written arrives", (server) => {
       fields: SPACED.map((field) => field.replaceAll("\n", "\r\n")),
     });
     expect(fields.slice(3)).toEqual([SPACED[0]!, "X-New: 1", ...SPACED.slice(1)]);
+  });
+
+  /** Around the fields From, Date, Message-Id, A and B; `of(name)` is the header of that name. */
+  const BESIDE: readonly (readonly [code: string, order: string])[] = [
+    ['message.insertHeader(0, "X", "1")', "X RECEIVED From Date Message-Id A B"],
+    ['message.insertBefore(of("From"), "X", "1")', "RECEIVED X From Date Message-Id A B"],
+    ['message.insertAfter(of("From"), "X", "1")', "RECEIVED From X Date Message-Id A B"],
+    ['message.insertBefore(of("A"), "X", "1")', "RECEIVED From Date Message-Id X A B"],
+    ['message.insertAfter(of("B"), "X", "1")', "RECEIVED From Date Message-Id A B X"],
+    ['message.addHeader("X", "1"); message.insertBefore(of("X"), "Y", "1")', "RECEIVED From Date Message-Id A B Y X"],
+    [
+      'message.insertHeader(0, "X", "1"); message.insertAfter(of("X"), "Y", "1")',
+      "X Y RECEIVED From Date Message-Id A B",
+    ],
+    [
+      'message.insertHeader(0, "X", "1"); message.insertBefore(of("From"), "Y", "1")',
+      "X RECEIVED Y From Date Message-Id A B",
+    ],
+    [
+      'message.insertBefore(of("From"), "X", "1"); message.insertHeader(0, "Y", "1")',
+      "Y RECEIVED X From Date Message-Id A B",
+    ],
+    [
+      'message.insertBefore(of("From"), "X", "1"); message.insertBefore(of("From"), "Y", "1")',
+      "RECEIVED X Y From Date Message-Id A B",
+    ],
+    [
+      'const a = of("A"); message.deleteHeader(a); message.insertAfter(a, "X", "1"); message.insertBefore(a, "Y", "1")',
+      "RECEIVED From Date Message-Id Y X B",
+    ],
+    [
+      'message.deleteHeader(of("From")); message.insertBefore(of("Date"), "From", "<x@example.test>")',
+      "RECEIVED From Date Message-Id A B",
+    ],
+    [
+      'const a = of("A"); message.insertBefore(of("From"), "A", "1"); message.changeHeader(a, "2"); message.deleteHeader(of("B"))',
+      "RECEIVED A From Date Message-Id A",
+    ],
+  ];
+  test.each(BESIDE)("beside a header: %s", async (code, order) => {
+    const {
+      fields,
+      order: delivered,
+      seen,
+    } = await run(server, site, `const of = (name) => message.headers.first(name); ${code};`, {
+      fields: ["A:a", "B:\tb"],
+    });
+    expect(delivered.join(" ")).toBe(order);
+    expect(seen.headers).toEqual(fields.map(viewed));
+    for (const field of ["A:a", "B:\tb"]) {
+      if (order.includes(field[0]!) && !code.includes("changeHeader") && !code.includes("deleteHeader(a)"))
+        expect(fields).toContain(field);
+    }
   });
 
   test.each([
@@ -553,7 +642,13 @@ describeWith(postfixTool, "insertHeader in the middle, where Postfix's own Recei
     return { fields, seen };
   }
 
-  const PLACES = Array.from({ length: 11 }, (_, index) => index);
+  const CODES = [
+    ...Array.from({ length: 11 }, (_, index) => `message.insertHeader(${index}, "X-New", "1")`),
+    ...[0, 1, 3, -3].flatMap((index) => [
+      `message.insertBefore(message.headers.at(${index}), "X-New", "1")`,
+      `message.insertAfter(message.headers.at(${index}), "X-New", "1")`,
+    ]),
+  ];
   test.each([
     ["main", "a.test"],
     ["prepended", "a.test"],
@@ -565,12 +660,8 @@ describeWith(postfixTool, "insertHeader in the middle, where Postfix's own Recei
     ["prepended", "c.test"],
     ["both", "c.test"],
   ])("service %s, client %s: what is read is the order that is delivered", async (service, helo) => {
-    for (const place of PLACES) {
-      const { fields, seen } = await send(
-        service,
-        `message.insertHeader(${place}, "X-New", "1"); message.deleteHeader("X-A", 1);`,
-        helo,
-      );
+    for (const code of CODES) {
+      const { fields, seen } = await send(service, `${code}; message.deleteHeader("X-A", 1);`, helo);
       expect(fields.includes("RECEIVED")).toBe(helo === "a.test");
       // Postfix hides the first Received of its own making or a policy's; all others are read in their places.
       const hidden = helo === "a.test" ? fields.findIndex((field) => /^Received|^RECEIVED$/.test(field)) : -1;
@@ -578,6 +669,9 @@ describeWith(postfixTool, "insertHeader in the middle, where Postfix's own Recei
         .filter((_, index) => index !== hidden)
         .map((field) => (field === "RECEIVED" ? "Received" : viewed(field)[0]));
       expect(shown).toEqual(seen.headers.map(([name]) => name));
+      // Below the header that is hidden, also where the first one that is shown stood above it.
+      const isFirst = code.includes("insertBefore(message.headers.at(0)");
+      if (isFirst) expect(fields.indexOf("X-New: 1")).toBeGreaterThan(hidden);
       expect(fields.filter((field) => FIELDS.includes(field))).toEqual(FIELDS.filter((field) => field !== "X-A: 1"));
     }
   });

@@ -32,6 +32,14 @@ test("several values are one list", () => {
   expect(parseAddresses(["a@b.c", "d@e.f, g@h.i"]).map(({ address }) => address)).toEqual(["a@b.c", "d@e.f", "g@h.i"]);
 });
 
+test("a broken value does not swallow the next one", () => {
+  const broken = ['"Jane', "Jane <", "(Jane", "Team: a@b.c", "\\"];
+  for (const value of broken) {
+    expect(parseAddresses([value, "d@e.f"]).at(-1)).toEqual({ name: "", address: "d@e.f", local: "d", domain: "e.f" });
+  }
+  expect(parseAddresses([" ".repeat(64 * 1024), "d@e.f"])).toEqual([]);
+});
+
 test("what a client sends without end is bounded, and throws nothing", () => {
   expect(parseAddresses("a@b.c,".repeat(50_000))).toHaveLength(2000);
   for (const value of [",", "<", '"', "a:", "(", " ", "g:a@b;", "a@", "\\", "=?utf-8?q?"]) {

@@ -5,6 +5,8 @@ import {
   discard,
   type Filter,
   type Handler,
+  type Header,
+  type HeaderAddress,
   reject,
   type Session,
   skip,
@@ -105,6 +107,20 @@ export const whole = defineFilter<Score, Options>({
     message.changeHeader("A", "1", 2);
     message.deleteHeader("A");
     message.deleteHeader("A", 1);
+    const { headers, sender } = message;
+    const header: Header | undefined = headers.first("A") ?? headers.all("A")[0] ?? headers.at(-1);
+    if (header !== undefined) {
+      const bytes: Uint8Array = header.bytes;
+      message.changeHeader(header, header.text);
+      message.insertBefore(header, "A", String(bytes.length));
+      message.insertAfter(header, "A", headers.text("A") ?? "");
+      message.deleteHeader(header);
+    }
+    const addresses: HeaderAddress[] = headers.addresses("From");
+    for (const { name, address, local, domain } of addresses) strings.push(name, address, local, domain);
+    strings.push(sender.local, sender.domain, sender.mailbox, message.recipients[0]?.mailbox);
+    const blocks: Uint8Array[] = [message.rawHeaders(), message.rawHeaders({ withReceived: true })];
+    strings.push(String(blocks.length));
     message.changeFrom("a@b", ["RET=HDRS"]);
     message.addRecipient("a@b");
     message.deleteRecipient("a@b");

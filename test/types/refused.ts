@@ -7,6 +7,7 @@ import {
   defineFilter,
   discard,
   type Handler,
+  type Header,
   type Message,
   reject,
   type Session,
@@ -102,10 +103,38 @@ export function ofMessage(
   envrcpt: Message<"envrcpt">,
   data: Message<"data">,
   header: Message<"header">,
+  eoh: Message<"eoh">,
   body: Message<"body">,
   eom: Message<"eom">,
   abort: Message<"abort">,
+  found: Header,
 ): void {
+  // @ts-expect-error there are no headers yet, and so none to name
+  envfrom.changeHeader(found, "1");
+  // @ts-expect-error nor to insert beside
+  envrcpt.insertBefore(found, "X", "1");
+  // @ts-expect-error nor to insert beside
+  data.insertAfter(found, "X", "1");
+  // @ts-expect-error the block is not whole yet
+  void header.rawHeaders();
+  // @ts-expect-error the only option has another name
+  void eoh.rawHeaders({ received: true });
+  // @ts-expect-error an aborted message cannot be changed
+  abort.deleteHeader(found);
+  // @ts-expect-error a header has no index
+  eoh.changeHeader(found, "1", 1);
+  // @ts-expect-error a header is a thing of its own, no name
+  eoh.insertBefore("Subject", "X", "1");
+  // @ts-expect-error a header that was not read
+  body.deleteHeader({ name: "X", value: "1" });
+  // @ts-expect-error the first header may not be there
+  eom.changeHeader(eom.headers.first("X"), "1");
+  // @ts-expect-error a header is changed by changeHeader
+  found.value = "x";
+  // @ts-expect-error parts of an address are read only
+  eom.sender.domain = "example.org";
+  // @ts-expect-error addresses are objects
+  void ((address: string) => address)(eom.headers.addresses("From")[0]!);
   // @ts-expect-error headers come later
   void envfrom.headers;
   // @ts-expect-error headers come later

@@ -31,7 +31,8 @@ function wrong(message: string): never {
   throw new UsageError("PMILTER_ERR_ARGUMENT", message);
 }
 
-function quote(value: unknown): string {
+/** A value in an error's message. */
+export function quote(value: unknown): string {
   const text = typeof value === "string" ? JSON.stringify(value) : String(value);
   return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }
@@ -256,7 +257,8 @@ export function checkBody(body: unknown): Uint8Array {
 
 const [LF, CR] = [0x0a, 0x0d];
 
-function withLineEnds(body: Uint8Array): Uint8Array {
+/** A copy with CRLF in place of each LF that stands alone. */
+export function withLineEnds(body: Uint8Array): Uint8Array {
   let bare = 0;
   for (let at = body.indexOf(LF); at !== -1; at = body.indexOf(LF, at + 1)) if (body[at - 1] !== CR) bare += 1;
   if (bare === 0) return Buffer.from(body);

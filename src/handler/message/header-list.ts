@@ -3,19 +3,26 @@
  * its own. Entries have an identity, so that a change stays with its header when others are inserted around it. Deleted
  * headers stay as tombstones, since other headers were placed beside them.
  */
+import { type HeaderAddress, parseAddresses } from "../../mime/addresses.ts";
+import { textOf } from "../../mime/header-text.ts";
+import { type ByteWriter, encodeText } from "../../protocol/bytes.ts";
 import type { ReceivedMessage } from "./received.ts";
 import type { Header, Headers } from "../types.ts";
 
+const LF = 0x0a;
+const COLON = 0x3a;
+
 /** A change. `id`: the index of a received header, or a negative number for a header that a change made. */
 export type HeaderChange =
-  | { readonly kind: "add"; readonly id: number; readonly name: string; readonly value: string }
-  /** Before the entry `before`, at the top, or at the end. */
+  /** At the end, or above all other headers. */
+  | { readonly kind: "add" | "addOnTop"; readonly id: number; readonly name: string; readonly value: string }
+  /** Directly before or behind the entry `anchor`. */
   | {
-      readonly kind: "insert";
+      readonly kind: "insertBefore" | "insertAfter";
       readonly id: number;
       readonly name: string;
       readonly value: string;
-      readonly before: number | "top" | "end";
+      readonly anchor: number;
     }
   /** `raw`: the text behind the colon, white space included. */
   | { readonly kind: "change"; readonly id: number; readonly raw: string }
@@ -31,8 +38,54 @@ export interface HeaderEntry {
   /** The text behind the colon, once it was changed. */
   raw: string | undefined;
   isDeleted: boolean;
-  /** Added at the end: received headers that come later come before it. */
-  readonly isAppended: boolean;
+  readonly zone: Zone;
+}
+
+/**
+ * A header block has three zones, in this order. Above the `middle` stands the mail server's own Received, which is not
+ * shown. A header that is inserted beside another one belongs to the same zone.
+ */
+type Zone =
+  /** Headers that were inserted at the top. */
+  | "top"
+  /** The received headers. */
+  | "middle"
+  /** Headers that were added at the end: received headers that come later come before them. */
+  | "end";
+
+/** A header as it was when it was read. Whatever happens to the header afterwards, this object still names it. */
+export class ReadHeader implements Header {
+  readonly name: string;
+  readonly value: string;
+  readonly #received: ReceivedMessage;
+  readonly #id: number;
+  /** The text behind the colon; null for a header that is as it was received. */
+  readonly #raw: string | null;
+
+  constructor(received: ReceivedMessage, { id, name }: HeaderEntry, value: string, raw: string | null) {
+    this.name = name;
+    this.value = value;
+    this.#received = received;
+    this.#id = id;
+    this.#raw = raw;
+  }
+
+  /**
+   * The id of the header that `value` names.
+   * @returns null for a value that is no header of a message
+   */
+  static identify(value: unknown): { readonly received: ReceivedMessage; readonly id: number } | null {
+    if (typeof value !== "object" || value === null || !(#id in value)) return null;
+    return { received: value.#received, id: value.#id };
+  }
+
+  get text(): string {
+    return textOf(this.value);
+  }
+
+  get bytes(): Uint8Array {
+    return this.#raw === null ? this.#received.headerRawBytes(this.#id) : new Uint8Array(encodeText(this.#raw));
+  }
 }
 
 export class HeaderList implements Headers {
@@ -69,23 +122,28 @@ export class HeaderList implements Headers {
     this.#takeReceived();
     switch (change.kind) {
       case "add":
-        this.#insert(this.#entries.length, added(change, true));
+        this.#insert(this.#entries.length, change, "end");
         return;
-      case "insert": {
-        const at = this.#place(change.before);
-        if (at === -1) this.#insert(this.#entries.length, added(change, true));
-        else this.#insert(at, added(change, false));
+      case "addOnTop":
+        this.#insert(0, change, "top");
+        return;
+      case "insertBefore":
+      case "insertAfter": {
+        const at = this.#entries.findIndex(({ id }) => id === change.anchor);
+        // The filter that added the anchor has failed since.
+        if (at === -1) this.#insert(this.#entries.length, change, "end");
+        else this.#insert(change.kind === "insertBefore" ? at : at + 1, change, this.#entries[at]!.zone);
         return;
       }
       case "change": {
-        const entry = this.#find(change.id);
+        const entry = this.find(change.id);
         if (entry === undefined) return;
         entry.raw = change.raw;
         entry.value = change.raw.replace(/^ /, "");
         return;
       }
       case "delete": {
-        const entry = this.#find(change.id);
+        const entry = this.find(change.id);
         if (entry !== undefined) entry.isDeleted = true;
         return;
       }
@@ -111,8 +169,48 @@ export class HeaderList implements Headers {
     return this.named(name).map((entry) => this.valueOf(entry));
   }
 
+  text(name: string): string | undefined {
+    const value = this.get(name);
+    return value === undefined ? undefined : textOf(value);
+  }
+
+  addresses(name: string): HeaderAddress[] {
+    return parseAddresses(this.getAll(name));
+  }
+
+  first(name: string): Header | undefined {
+    const entry = this.named(name)[0];
+    return entry === undefined ? undefined : this.#read(entry);
+  }
+
+  all(name: string): Header[] {
+    return this.named(name).map((entry) => this.#read(entry));
+  }
+
+  at(index: number): Header | undefined {
+    // At `header` the last one is the header at hand: it is found without looking at the others.
+    const entry = index === -1 ? this.entries.findLast(({ isDeleted }) => !isDeleted) : this.live().at(index);
+    return entry === undefined ? undefined : this.#read(entry);
+  }
+
   *[Symbol.iterator](): Iterator<Header> {
-    for (const entry of this.live()) yield { name: entry.name, value: this.valueOf(entry) };
+    for (const entry of this.live()) yield this.#read(entry);
+  }
+
+  #read(entry: HeaderEntry): Header {
+    const raw = entry.raw ?? (entry.id < 0 ? this.rawOf(entry) : null);
+    return new ReadHeader(this.#received, entry, this.valueOf(entry), raw);
+  }
+
+  /** The headers as fields: name, colon, the bytes behind it, and LF, which also separates the lines of a folded field. */
+  writeFields(writer: ByteWriter): void {
+    for (const entry of this.live()) {
+      writer.text(entry.name);
+      writer.u8(COLON);
+      if (entry.raw === undefined && entry.id >= 0) writer.bytes(this.#received.headerRawBytes(entry.id));
+      else writer.text(this.rawOf(entry));
+      writer.u8(LF);
+    }
   }
 
   /** The text behind the colon, white space included. */
@@ -140,46 +238,29 @@ export class HeaderList implements Headers {
     return entry.value;
   }
 
-  #insert(at: number, entry: HeaderEntry): void {
-    this.#entries.splice(at, 0, entry);
-    this.#byId.set(entry.id, entry);
-  }
-
-  #find(id: number): HeaderEntry | undefined {
+  /** @returns undefined if no change made that header, or the changes of its filter were dropped */
+  find(id: number): HeaderEntry | undefined {
     return this.#byId.get(id);
   }
 
-  /** -1 for the end. */
-  #place(before: number | "top" | "end"): number {
-    if (before === "top") return 0;
-    return before === "end" ? -1 : this.#entries.findIndex((entry) => entry.id === before);
+  /** Makes an entry of a received header, whose value is not read yet, or of a change. */
+  #insert(at: number, { id, name, value }: { id: number; name: string; value?: string }, zone: Zone): void {
+    const isDeleted = id >= 0 && this.#gone.has(name.toLowerCase());
+    const entry = { id, name, value, raw: undefined, isDeleted, zone };
+    this.#entries.splice(at, 0, entry);
+    this.#byId.set(id, entry);
   }
 
   /**
-   * A received header goes behind the received headers before it, and in front of headers that were added behind those.
+   * A received header goes to the end of its zone: behind the headers that were inserted there, and in front of those that
+   * were added.
    */
   #takeReceived(): void {
     const count = this.#received.headerCount;
     if (this.#taken === count) return;
-    let at = this.#entries.findLastIndex((entry) => entry.id >= 0) + 1;
-    if (at === 0) {
-      const appended = this.#entries.findIndex((entry) => entry.isAppended);
-      at = appended === -1 ? this.#entries.length : appended;
-    }
+    let at = this.#entries.findLastIndex(({ zone }) => zone !== "end") + 1;
     for (; this.#taken < count; this.#taken++) {
-      const name = this.#received.headerName(this.#taken);
-      this.#insert(at++, {
-        id: this.#taken,
-        name,
-        value: undefined,
-        raw: undefined,
-        isDeleted: this.#gone.has(name.toLowerCase()),
-        isAppended: false,
-      });
+      this.#insert(at++, { id: this.#taken, name: this.#received.headerName(this.#taken) }, "middle");
     }
   }
-}
-
-function added(change: { id: number; name: string; value: string }, isAppended: boolean): HeaderEntry {
-  return { id: change.id, name: change.name, value: change.value, raw: undefined, isDeleted: false, isAppended };
 }

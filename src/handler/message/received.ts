@@ -2,9 +2,9 @@
  * A message as the mail server sends it: envelope, headers, and the body if a filter collects it. Bytes are copied (the
  * reads that they came in are not kept) and decoded when they are read. Changes of handlers are not here.
  */
-import { withoutBrackets } from "../../mime/mailbox.ts";
 import { decodeText, EMPTY } from "../../protocol/bytes.ts";
 import type { Address } from "../types.ts";
+import { EnvelopeAddress } from "./envelope-address.ts";
 
 /** Enough for most envelopes with their headers; up to here a buffer lies in the collector's heap, and costs half as much. */
 const INITIAL_BYTES = 1000;
@@ -44,6 +44,10 @@ class Arena {
     return decodeText(this.#bytes, start, end);
   }
 
+  copy(target: Uint8Array, offset: number, start: number, end: number): void {
+    Buffer.prototype.copy.call(this.#bytes, target, offset, start, end);
+  }
+
   byteAt(at: number): number {
     return this.#bytes[at]!;
   }
@@ -67,13 +71,14 @@ class Arena {
 }
 
 /** An address of the envelope, decoded when it is read. */
-export class SentAddress implements Address {
+export class SentAddress extends EnvelopeAddress {
   readonly #arena: Arena;
   readonly #start: number;
   readonly #end: number;
   #strings: string[] | null = null;
 
   constructor(arena: Arena, start: number, end: number) {
+    super();
     this.#arena = arena;
     this.#start = start;
     this.#end = end;
@@ -87,10 +92,6 @@ export class SentAddress implements Address {
 
   get raw(): string {
     return this.#read()[0]!;
-  }
-
-  get address(): string {
-    return withoutBrackets(this.raw);
   }
 
   get params(): readonly string[] {
@@ -111,7 +112,7 @@ export class SentAddress implements Address {
 }
 
 /** A sender that was not sent: the mail server was told not to, or left MAIL out. */
-const NO_ADDRESS: Address = { raw: "", address: "", params: [] };
+const NO_ADDRESS: Address = { raw: "", address: "", local: "", domain: "", mailbox: "", params: [] };
 
 /** Numbers kept for each header: where its name begins, and where it ends. A NUL, its value and another NUL follow. */
 const HEADER_FIELDS = 2;
@@ -217,6 +218,17 @@ export class ReceivedMessage {
     const at = this.#valueAt(index);
     const text = this.#arena.text(at, this.#arena.indexOf(0, at));
     return this.#hasSpaces ? text : ` ${text}`;
+  }
+
+  /** The same as bytes: a copy. */
+  headerRawBytes(index: number): Uint8Array {
+    const at = this.#valueAt(index);
+    const end = this.#arena.indexOf(0, at);
+    const space = this.#hasSpaces ? 0 : 1;
+    const bytes = new Uint8Array(space + end - at);
+    if (space === 1) bytes[0] = SPACE;
+    this.#arena.copy(bytes, space, at, end);
+    return bytes;
   }
 
   /** The value of the first Message-ID, "" if none has come. */

@@ -3,7 +3,8 @@
  * and its own.
  */
 import type { RecipientChange } from "./changes.ts";
-import { mailboxKey, withoutBrackets } from "../../mime/mailbox.ts";
+import { GivenAddress } from "./envelope-address.ts";
+import { mailboxKey } from "../../mime/mailbox.ts";
 import type { ReceivedMessage } from "./received.ts";
 import type { Address } from "../types.ts";
 
@@ -64,7 +65,7 @@ export class RecipientList {
         if (received.has(key)) deleted.add(key);
         else if (!wasAdded) unknown.set(key, change.address);
       } else if (!added.has(key) && (!received.has(key) || deleted.has(key))) {
-        added.set(key, givenAddress(change.address, change.params));
+        added.set(key, new GivenAddress(`<${change.address}>`, change.params));
       }
     }
     const isDeleted = (at: number): boolean => deleted.has(keys[at]!);
@@ -75,9 +76,4 @@ export class RecipientList {
       added: [...added.values()],
     };
   }
-}
-
-/** An address of a handler's own. */
-export function givenAddress(address: string, params: readonly string[]): Address {
-  return { raw: `<${withoutBrackets(address)}>`, address, params };
 }

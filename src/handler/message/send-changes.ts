@@ -102,8 +102,9 @@ class HeaderSender {
   readonly #dialect: Dialect;
   /** Not deleted, in order. */
   readonly #live: readonly HeaderEntry[];
-  /** The places of the first and the last received header among them, -1 if none is left. */
-  readonly #first: number;
+  /** Number of headers to insert at the top, above the mail server's own Received. */
+  readonly #topEnd: number;
+  /** The place of the last received header, -1 if none is left. */
   readonly #last: number;
   /** Names in lower case that were received, or sent by now. */
   readonly #known = new Set<string>();
@@ -113,35 +114,32 @@ class HeaderSender {
     this.#list = list;
     this.#dialect = dialect;
     this.#live = list.live();
-    this.#first = this.#live.findIndex(isReceived);
+    this.#topEnd = this.#live.filter(({ zone }) => zone === "top").length;
     this.#last = this.#live.findLastIndex(isReceived);
   }
 
   send(): void {
     const moved = this.#findMoved();
     this.#changeReceived(new Set(moved));
-    // Without a received header to go by, headers before the first appended header were inserted at the top.
-    const firstAppended = this.#live.findIndex((entry) => entry.isAppended);
-    const topEnd = this.#first !== -1 ? this.#first : firstAppended !== -1 ? firstAppended : this.#live.length;
     if (moved.length > 0) {
       for (const entry of moved) this.#insert(END, entry);
     } else {
       this.#insertBetween();
-      for (const entry of this.#live.slice(Math.max(topEnd, this.#last + 1))) this.#append(entry);
+      for (const entry of this.#live.slice(Math.max(this.#topEnd, this.#last + 1))) this.#append(entry);
     }
-    for (const entry of this.#live.slice(0, topEnd).reverse()) this.#insert(0, entry);
+    for (const entry of this.#live.slice(0, this.#topEnd).reverse()) this.#insert(0, entry);
   }
 
   /**
-   * Where a header is inserted between received ones, the headers behind it are deleted and all are appended in their
+   * Where a header is inserted above a received one, and below the mail server's own Received, the headers behind it are deleted and all are appended in their
    * new order, which needs no index. The mail servers count headers that they do not show, at places that they do not
    * tell: Sendmail counts headers that it does not send, Postfix its own Received, which may be below headers of
    * policies and earlier filters, or not be there at all.
-   * @returns the headers to append; none where no header is inserted between received headers
+   * @returns the headers to append; none where no header is inserted there
    */
   #findMoved(): readonly HeaderEntry[] {
-    const from = this.#live.findIndex((entry, at) => !isReceived(entry) && at > this.#first && at < this.#last);
-    if (from === -1 || this.#first === -1) return [];
+    const from = this.#live.findIndex((entry, at) => !isReceived(entry) && at >= this.#topEnd && at < this.#last);
+    if (from === -1) return [];
     const moved = this.#live.slice(from);
     return this.#dialect.isSendmail || this.#arriveWhole(moved) ? moved : [];
   }
@@ -169,13 +167,13 @@ class HeaderSender {
   }
 
   /**
-   * Between received headers, by an index: where those behind it cannot be appended again as they were. From the lowest
+   * Above a received header, by an index: where those behind it cannot be appended again as they were. From the lowest
    * place up, so that an index counts none of our own; above it are received headers only, and Postfix's own Received,
    * if that is where it mostly is.
    */
   #insertBetween(): void {
     let receivedAbove = this.#live.filter(isReceived).length;
-    for (let at = this.#last; at > this.#first; at--) {
+    for (let at = this.#last; at >= this.#topEnd; at--) {
       const entry = this.#live[at]!;
       if (isReceived(entry)) receivedAbove -= 1;
       else this.#insert(receivedAbove + 1, entry);

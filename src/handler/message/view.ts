@@ -2,7 +2,9 @@
  * `session.message`: a message as a filter sees and changes it. A view is the received message under the changes of the
  * filters before it in the chain and its own.
  */
+import { ByteWriter } from "../../protocol/bytes.ts";
 import { ACTION, type ActionName } from "../../protocol/constants.ts";
+import type { Phase } from "../../protocol/phases.ts";
 import {
   checkBody,
   checkDeletion,
@@ -16,14 +18,18 @@ import {
   checkSender,
   checkSenderParams,
   type FilterChanges,
+  quote,
   type RecipientChange,
+  withLineEnds,
 } from "./changes.ts";
+import { GivenAddress } from "./envelope-address.ts";
 import { UsageError } from "../errors.ts";
-import { type HeaderChange, HeaderList } from "./header-list.ts";
+import { type HeaderChange, type HeaderEntry, HeaderList, ReadHeader } from "./header-list.ts";
 import { Layered, type ListKind } from "./layered.ts";
 import type { ReceivedMessage } from "./received.ts";
-import { givenAddress, RecipientList } from "./recipient-list.ts";
-import type { Address, Changes, Headers } from "../types.ts";
+import { receivedField, type TraceFacts } from "./received-field.ts";
+import { RecipientList } from "./recipient-list.ts";
+import type { Address, Changes, ChangesByHeader, Header, Headers, RawOptions } from "../types.ts";
 
 /**
  * The filter that the view belongs to. A handler may keep a view past its message: it then has no changes any more, and
@@ -45,18 +51,24 @@ export interface ViewOwner {
   newState(): unknown;
   /** An id for an added header, unique in the message. */
   newHeaderId(): number;
+  readonly phase: Phase;
+  /** The session's facts about a message; throws UsageError PMILTER_ERR_OVER once it is over. */
+  traceOf(received: ReceivedMessage): TraceFacts;
 }
 
 const HEADERS: ListKind<HeaderList, HeaderChange> = {
   make: (received) => new HeaderList(received),
   changesOf: (changes) => changes.headers,
 };
+/** The phases in which the header block may not have come whole. */
+const BEFORE_EOH: ReadonlySet<Phase> = new Set<Phase>(["envfrom", "envrcpt", "data", "header"]);
+
 const RECIPIENTS: ListKind<RecipientList, RecipientChange> = {
   make: (received) => new RecipientList(received),
   changesOf: (changes) => changes.recipients,
 };
 
-export class MessageView implements Changes {
+export class MessageView implements Changes, ChangesByHeader {
   readonly #received: ReceivedMessage;
   readonly #owner: ViewOwner;
   /** Most handlers keep nothing. */
@@ -82,7 +94,7 @@ export class MessageView implements Changes {
 
   get sender(): Address {
     const changed = this.#layers.findLast(({ sender }) => sender !== null)?.sender;
-    return changed ? givenAddress(changed.address, changed.params) : this.#received.sender;
+    return changed ? new GivenAddress(`<${changed.address}>`, changed.params) : this.#received.sender;
   }
 
   get recipients(): readonly Address[] {
@@ -98,6 +110,16 @@ export class MessageView implements Changes {
     const { receivedAt } = this.#received;
     if (receivedAt === null) throw new UsageError("PMILTER_ERR_NOT_HERE", "message.receivedAt is there from eom on");
     return receivedAt;
+  }
+
+  rawHeaders({ withReceived = false }: RawOptions = {}): Uint8Array {
+    if (BEFORE_EOH.has(this.#owner.phase)) {
+      throw new UsageError("PMILTER_ERR_NOT_HERE", "message.rawHeaders() is there from eoh on");
+    }
+    const writer = new ByteWriter();
+    if (withReceived) writer.text(`${receivedField(this.#owner.traceOf(this.#received))}\n`);
+    this.#list().writeFields(writer);
+    return new Uint8Array(withLineEnds(writer.buffer.subarray(0, writer.length)));
   }
 
   body(): Uint8Array {
@@ -120,45 +142,113 @@ export class MessageView implements Changes {
     const checked = checkNewHeader(name, value);
     this.#require("ADDHDRS", "insertHeader");
     if (index > 0) this.#requireHeaders("insertHeader below the top");
-    const before = index === 0 ? "top" : (this.#list().live()[index]?.id ?? "end");
-    this.#changeHeader({ kind: "insert", id: this.#owner.newHeaderId(), name, value: checked, before });
+    const added = { id: this.#owner.newHeaderId(), name, value: checked };
+    if (index === 0) {
+      this.#changeHeader({ kind: "addOnTop", ...added });
+      return;
+    }
+    const live = this.#list().live();
+    if (index >= live.length) this.#changeHeader({ kind: "add", ...added });
+    else this.#changeHeader({ kind: "insertAfter", ...added, anchor: live[index - 1]!.id });
   }
 
-  changeHeader(name: string, value: string, index = 1): void {
-    checkHeaderName(name);
+  insertBefore(header: Header, name: string, value: string): void {
+    this.#insertBeside("insertBefore", header, name, value);
+  }
+
+  insertAfter(header: Header, name: string, value: string): void {
+    this.#insertBeside("insertAfter", header, name, value);
+  }
+
+  #insertBeside(kind: "insertBefore" | "insertAfter", header: Header, name: string, value: string): void {
+    const anchor = this.#entryOf(header, kind).id;
+    const checked = checkNewHeader(name, value);
+    this.#require("ADDHDRS", kind);
+    this.#changeHeader({ kind, id: this.#owner.newHeaderId(), name, value: checked, anchor });
+  }
+
+  changeHeader(header: Header, value: string): void;
+  changeHeader(name: string, value: string, index?: number): void;
+  changeHeader(which: Header | string, value: string, index = 1): void {
+    if (typeof which !== "string") {
+      const entry = this.#entryOf(which, "changeHeader");
+      if (entry.isDeleted) {
+        throw new UsageError("PMILTER_ERR_ARGUMENT", `changeHeader: the header ${quote(entry.name)} was deleted`);
+      }
+      this.#changeEntry(entry, value);
+      return;
+    }
+    checkHeaderName(which);
     checkIndex(index, 1);
-    const entry = this.#owner.hasHeaders ? this.#list().named(name)[index - 1] : undefined;
-    const before = entry === undefined ? undefined : this.#list().valueOf(entry);
-    // Writing back the value that was read changes nothing, an empty value included.
-    const checked = before !== undefined && value === before ? before : checkHeaderValue(value, before);
-    if (checked === "" && before !== "") {
-      this.deleteHeader(name, index);
+    const entry = this.#owner.hasHeaders ? this.#list().named(which)[index - 1] : undefined;
+    if (entry !== undefined) {
+      this.#changeEntry(entry, value);
       return;
     }
+    const checked = checkHeaderValue(value);
     this.#requireHeaders("changeHeader");
-    if (entry === undefined) {
-      this.addHeader(name, checked);
+    if (checked !== "") this.addHeader(which, checked);
+  }
+
+  /** Changes a header that is there. */
+  #changeEntry(entry: HeaderEntry, value: string): void {
+    const list = this.#list();
+    const before = list.valueOf(entry);
+    this.#require("CHGHDRS", "changeHeader");
+    // Writing back the value that was read changes nothing, an empty value included.
+    if (value === before) return;
+    const checked = checkHeaderValue(value, before);
+    if (checked === before) return;
+    if (checked === "") {
+      this.#changeHeader({ kind: "delete", id: entry.id });
       return;
     }
-    this.#require("CHGHDRS", "changeHeader");
-    if (checked === before) return;
-    const list = this.#list();
     const raw = list.respaced(entry, checked);
-    checkHeaderSize(name, raw, list.rawOf(entry));
+    checkHeaderSize(entry.name, raw, list.rawOf(entry));
     this.#changeHeader({ kind: "change", id: entry.id, raw });
   }
 
-  deleteHeader(name: string, index?: number): void {
-    checkHeaderName(name);
+  deleteHeader(header: Header): void;
+  deleteHeader(name: string, index?: number): void;
+  deleteHeader(which: Header | string, index?: number): void {
+    if (typeof which !== "string") {
+      const entry = this.#entryOf(which, "deleteHeader");
+      this.#require("CHGHDRS", "deleteHeader");
+      if (!entry.isDeleted) this.#changeHeader({ kind: "delete", id: entry.id });
+      return;
+    }
+    checkHeaderName(which);
     this.#requireHeaders("deleteHeader");
     this.#require("CHGHDRS", "deleteHeader");
     if (index === undefined) {
-      this.#changeHeader({ kind: "deleteAll", name: name.toLowerCase() });
+      this.#changeHeader({ kind: "deleteAll", name: which.toLowerCase() });
       return;
     }
     checkIndex(index, 1);
-    const entry = this.#list().named(name)[index - 1];
+    const entry = this.#list().named(which)[index - 1];
     if (entry !== undefined) this.#changeHeader({ kind: "delete", id: entry.id });
+  }
+
+  /** The entry of a header that the handler has read, deleted or not. */
+  #entryOf(header: Header, method: string): HeaderEntry {
+    const identity = ReadHeader.identify(header);
+    if (identity === null) {
+      throw new UsageError(
+        "PMILTER_ERR_ARGUMENT",
+        `${method} takes a header that message.headers gave, got ${quote(header)}`,
+      );
+    }
+    if (identity.received !== this.#received) {
+      throw new UsageError("PMILTER_ERR_OVER", `${method}: the header ${quote(header.name)} is of another message`);
+    }
+    const entry = this.#list().find(identity.id);
+    if (entry !== undefined) return entry;
+    // Of a message that is over, no change is known any more.
+    void this.#change;
+    throw new UsageError(
+      "PMILTER_ERR_ARGUMENT",
+      `${method}: this filter does not see the header ${quote(header.name)}: a later filter added it, or the filter that added it failed`,
+    );
   }
 
   changeFrom(address: string, params?: readonly string[]): void {
