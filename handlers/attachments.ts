@@ -193,7 +193,8 @@ const TOLD = 5;
 
 export default defineFilter({
   name: "attachments",
-  collectBody: true,
+  // It judges: what it cannot look into does not pass.
+  collectBody: { over: "reject" },
 
   start(options, { folder }) {
     policies.start(options, folder);

@@ -1,7 +1,7 @@
 // Adds a disclaimer to the text and HTML of messages: docs/handlers/disclaimer.md.
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { defineFilter, type Message } from "pmilter";
+import { defineFilter, type Message, type State } from "pmilter";
 import { DomainList } from "./lib/access-names.ts";
 import { append, type Appended, decodeText, type Disclaimer, LeftAlone } from "./lib/append-text.ts";
 import { type Options, Prepared } from "./lib/header-options.ts";
@@ -76,7 +76,7 @@ function asciiHtml(html: string): string {
 /**
  * Each condition that is given must hold. All recipients get the same body: a single recipient that matches is enough.
  */
-function applies(policy: Policy, message: Message<"eom">): boolean {
+function applies(policy: Policy, message: Message<"eom", State, "skip">): boolean {
   const { senderDomains, exceptSenderDomains, recipientDomains, exceptRecipientDomains } = policy;
   const sender = message.sender.address;
   return (
@@ -195,8 +195,7 @@ function applyEdits(body: Uint8Array, edits: readonly Edit[]): Uint8Array {
 }
 
 /** @throws LeftAlone */
-function addDisclaimer(message: Message<"eom">, disclaimer: Disclaimer): void {
-  const body = message.body();
+function addDisclaimer(message: Message<"eom", State, "skip">, body: Uint8Array, disclaimer: Disclaimer): void {
   const mime = readMime(message.headers, body);
   checkUntouched(mime, body);
   checkBoundaries(mime.root, disclaimer);
@@ -222,7 +221,7 @@ function addDisclaimer(message: Message<"eom">, disclaimer: Disclaimer): void {
 
 export default defineFilter({
   name: "disclaimer",
-  collectBody: true,
+  collectBody: { over: "skip" },
 
   start(options, { folder }) {
     policies.start(options, folder);
@@ -231,11 +230,14 @@ export default defineFilter({
   eom({ message, options, queueId }) {
     const policy = policies.of(options);
     if (!applies(policy, message) || message.headers.get(policy.marker) !== undefined) return;
+    // Null: larger than a body that is collected.
+    const body = message.body();
     try {
+      if (body === null) throw new LeftAlone("its body is larger than limits.body");
       if (!policy.changesDkimSigned && message.headers.get("DKIM-Signature") !== undefined) {
         throw new LeftAlone("it is signed with DKIM");
       }
-      addDisclaimer(message, policy.disclaimer);
+      addDisclaimer(message, body, policy.disclaimer);
       message.addHeader(policy.marker, "added");
     } catch (error) {
       if (!(error instanceof LeftAlone)) throw error;

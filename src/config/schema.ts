@@ -180,7 +180,7 @@ const LimitsSchema = v.strictObject({
   body: key(
     size(1, MAX_BYTES),
     64 * MiB,
-    "The body of one message, if a filter collects it; a larger body is refused with 552 5.3.4.",
+    "The body of one message, if a filter collects it; a larger body is refused with 552 5.3.4. No filter may ask for more.",
     {
       unit: "bytes",
     },

@@ -8,7 +8,7 @@ import { PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "../protocol/phas
 import { UsageError } from "./errors.ts";
 import type { Fallback } from "./fallback.ts";
 import type { AnyHandler, LoadedFilter } from "./filter.ts";
-import { MACRO_STAGES, type MacroPhase } from "./types.ts";
+import { MACRO_STAGES, type MacroPhase, type OverBody } from "./types.ts";
 
 /** A filter with its place in the configuration. */
 export interface ChainFilter {
@@ -29,6 +29,16 @@ export interface ChainFilter {
 export interface ChainStep {
   readonly filter: ChainFilter;
   readonly handler: AnyHandler;
+}
+
+/** A filter that reads whole bodies. */
+export interface BodyCollector {
+  readonly filter: ChainFilter;
+  /** Bytes of the largest body that it gets. */
+  readonly max: number;
+  /** The configuration alone limits it. */
+  readonly isLimit: boolean;
+  readonly over: OverBody;
 }
 
 export interface Limits {
@@ -70,7 +80,8 @@ export class Chain {
   readonly steps: readonly (readonly ChainStep[])[];
   readonly needs: Readonly<Record<Phase, Need>>;
   readonly wants: Wants;
-  readonly collectsBody: boolean;
+  /** The filters that read whole bodies, in the order of the chain. */
+  readonly collectors: readonly BodyCollector[];
   /** Some filter wants to see recipients that the mail server rejects itself. */
   readonly wantsRejected: boolean;
 
@@ -83,7 +94,12 @@ export class Chain {
         return handler === undefined ? [] : [{ filter, handler }];
       }),
     );
-    this.collectsBody = filters.some((filter) => filter.loaded.collectBody);
+    this.collectors = filters.flatMap((filter) => {
+      const { collectBody } = filter.loaded;
+      if (collectBody === null) return [];
+      const { max, over } = collectBody;
+      return [{ filter, max: max ?? policy.limits.body, isLimit: max === null, over }];
+    });
     this.wantsRejected = filters.some((filter) => filter.loaded.rejectedRecipients);
     this.needs = this.#findNeeds();
     this.wants = this.#findWants();
@@ -122,7 +138,7 @@ export class Chain {
       data: need("data"),
       header: need("header", "eoh", "body", "eom", "abort"),
       eoh: need("eoh"),
-      body: body === "none" && this.collectsBody ? "context" : body,
+      body: body === "none" && this.collectors.length > 0 ? "context" : body,
       eom: "reply",
       unknown: need("unknown"),
       abort: need("abort"),

@@ -13,7 +13,7 @@ import type { Client } from "../protocol/client.ts";
 import type { Resumption } from "../protocol/resumption.ts";
 import { type EventPhase, MilterSession } from "../protocol/session.ts";
 import { type AwaitedCall, AwaitedCalls, type AwaitingHost, type Ending } from "./awaited-calls.ts";
-import type { Chain, ChainFilter } from "./chain.ts";
+import type { BodyCollector, Chain, ChainFilter } from "./chain.ts";
 import { FilterParts, type SkippedFilter } from "./filter-parts.ts";
 import type { FilterPart, SessionSource } from "./filter-session.ts";
 import { VERDICTS } from "../protocol/verdicts.ts";
@@ -48,7 +48,7 @@ export interface ConversationHost extends AwaitingHost {
 }
 
 const ACCEPT = plainVerdict("accept");
-/** For a message whose body is larger than `limits.body`: RFC 5321 4.2.2, RFC 3463 3.4. */
+/** For a message whose body is larger than a filter collects: RFC 5321 4.2.2, RFC 3463 3.4. */
 const TOO_LARGE = verdictWithText("reject", "552 5.3.4 Message too big");
 
 export class Conversation implements SessionSource, ReportSource {
@@ -216,6 +216,7 @@ export class Conversation implements SessionSource, ReportSource {
     }
     const problem = this.#takeIn(phase);
     if (this.#isEndedByLimit(phase, problem)) return;
+    if (phase === PHASES.body && this.#chain.collectors.length > 0 && this.#collectBody()) return;
     if (this.#chain.steps[phase.index]!.length > 0) this.#values.read(phase, this.session, this.message);
     this.#run(phase, 0);
   }
@@ -250,7 +251,7 @@ export class Conversation implements SessionSource, ReportSource {
         break;
       default:
         if (concernsMessage) {
-          problem = takeIn(phase, session, this.message!, this.#chain.policy.limits, this.#chain.collectsBody);
+          problem = takeIn(phase, session, this.message!, this.#chain.policy.limits);
         }
     }
     if (phase === PHASES.envrcpt) {
@@ -267,10 +268,6 @@ export class Conversation implements SessionSource, ReportSource {
   #isEndedByLimit(phase: EventPhase, passed: string | null): boolean {
     const { session } = this;
     let problem = passed;
-    if (problem !== null && phase === PHASES.body) {
-      if (this.#passBodyLimit(problem)) return true;
-      problem = null;
-    }
     if (session.macrosOverLimit) {
       session.macrosOverLimit = false;
       problem ??= `more than ${this.#chain.policy.limits.macros} bytes of macros (limits.macros)`;
@@ -284,7 +281,7 @@ export class Conversation implements SessionSource, ReportSource {
    */
   #passUnseen(phase: EventPhase, pending: AppliedVerdict): void {
     const message = this.message!;
-    const isOver = takeIn(phase, this.session, message, this.#chain.policy.limits, false) !== null;
+    const isOver = takeIn(phase, this.session, message, this.#chain.policy.limits) !== null;
     if (phase === PHASES.envrcpt && (isOver || this.#isRejectedByServer())) message.dropRecipient();
     if (carriesPending(phase, this.#isLocal) && this.session.wantsReply) this.#deliver(pending);
     else this.session.proceed();
@@ -349,9 +346,9 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /** A handler failed: its changes are dropped, and the configured fallback is its verdict. True if that ends the phase. */
-  #fail(part: FilterPart, phase: EventPhase, cause: "error" | "timeout", error: unknown): boolean {
+  #fail(part: FilterPart, phase: EventPhase, cause: "error" | "timeout" | "limit", error: unknown): boolean {
     const { filter } = part;
-    const fallback = fallbackAt(phase, cause === "error" ? filter.onError : filter.onTimeout);
+    const fallback = fallbackAt(phase, cause === "timeout" ? filter.onTimeout : filter.onError);
     part.dropChanges();
     this.#reporter.failure(cause, filter, phase, error, fallback);
     if (fallback !== "none" && !filter.isObserved) this.#countFallback();
@@ -444,6 +441,8 @@ export class Conversation implements SessionSource, ReportSource {
       return;
     }
     this.#pending = applied;
+    // No handler runs any more that could read it.
+    this.message?.dropBody();
     this.session.proceed();
   }
 
@@ -475,17 +474,58 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /**
-   * The body is larger than may be collected. It would be as large the next time, so the message is refused
-   * permanently, whatever `on_error` says. Filters that only observe refuse nothing: their part in the message ends.
+   * Takes the piece of the body at hand for the filters that collect it.
+   * @returns true if a filter's verdict on a body that is too large ends the phase
+   */
+  #collectBody(): boolean {
+    const { session } = this;
+    const message = this.message!;
+    if (message.sentBodyBytes > this.#parts.bodyMark && this.#passBodyMark(message)) return true;
+    if (this.#parts.collectsBody) message.takeBody(session.bytes, session.start, session.end);
+    return false;
+  }
+
+  /**
+   * The body has begun, or is larger than one of the filters collects.
+   * @returns true if the verdict for that ends the phase
+   */
+  #passBodyMark(message: ReceivedMessage): boolean {
+    let mark = Number.POSITIVE_INFINITY;
+    for (const collector of this.#chain.collectors) {
+      const part = this.#parts.of(collector.filter);
+      if (part.done !== "no" || part.lacksBody) continue;
+      if (message.sentBodyBytes <= collector.max) mark = Math.min(mark, collector.max);
+      else if (this.#isOverBody(part, collector)) return true;
+    }
+    this.#parts.bodyMark = mark;
+    if (!this.#parts.collectsBody) message.dropBody();
+    return false;
+  }
+
+  /**
+   * The body is larger than a filter collects. It would be as large the next time, so `reject` is permanent. In observe mode
+   * nothing is refused: the filter's part in the message ends.
    * @returns true if that ends the phase
    */
-  #passBodyLimit(what: string): boolean {
-    const collected = this.#parts.leaveLargeBody();
-    if (collected === "not collected") return false;
-    const fallback = collected === "counts" ? "reject" : "none";
-    if (!this.#overLimit) this.#reporter.failure("limit", null, PHASES.body, new RangeError(what), fallback);
-    this.#overLimit = true;
-    if (fallback === "none") return false;
+  #isOverBody(part: FilterPart, { filter, isLimit, max, over }: BodyCollector): boolean {
+    const name = isLimit ? "limits.body" : "collectBody.max";
+    const why = `a body of more than ${max} bytes to collect (${name})`;
+    if (over === "skip") {
+      part.lacksBody = true;
+      if (this.#host.reportsAccepted) this.#reporter.skippedBody(filter, why);
+      return false;
+    }
+    if (over === "fallback") {
+      if (this.#fail(part, PHASES.body, "limit", new RangeError(why))) return true;
+      this.#parts.leaveMessage(part);
+      return false;
+    }
+    const named = isLimit ? null : filter;
+    this.#reporter.failure("limit", named, PHASES.body, new RangeError(why), filter.isObserved ? "none" : "reject");
+    if (filter.isObserved) {
+      this.#parts.leaveMessage(part);
+      return false;
+    }
     this.#decideMessage(ownVerdict(TOO_LARGE, PHASES.body, true), false);
     return true;
   }

@@ -16,6 +16,7 @@ export interface SkippedFilter {
 
 const NO_FILTERS: readonly SkippedFilter[] = [];
 const NO_PARTS: readonly FilterPart[] = [];
+const BEFORE_BODY = -1;
 
 export class FilterParts {
   readonly #chain: Chain;
@@ -24,6 +25,11 @@ export class FilterParts {
   #parts: (FilterPart | undefined)[];
   /** A filter has accepted, so there may be nothing left to do. */
   #hasAccepted = false;
+  /**
+   * Bytes of the body that all filters have room for that collect it and still take part in the message; infinity if none
+   * does. Negative before the body.
+   */
+  bodyMark = BEFORE_BODY;
   /** Filters that take no part in replayed packets. */
   #skipped: readonly SkippedFilter[] = NO_FILTERS;
 
@@ -76,23 +82,10 @@ export class FilterParts {
     if (accepts) this.#hasAccepted = true;
   }
 
-  /**
-   * The body is larger than may be collected. A filter in observe mode that collects it leaves the message.
-   * @returns `counts` if a filter whose verdicts count collects it, else `observed` if a filter in observe mode does
-   */
-  leaveLargeBody(): "counts" | "observed" | "not collected" {
-    let collected: "counts" | "observed" | "not collected" = "not collected";
-    for (const filter of this.#chain.filters) {
-      if (!filter.loaded.collectBody) continue;
-      const part = this.of(filter);
-      if (part.done !== "no") continue;
-      if (filter.isObserved) {
-        part.done = "message";
-        this.#hasAccepted = true;
-        if (collected === "not collected") collected = "observed";
-      } else collected = "counts";
-    }
-    return collected;
+  /** A filter leaves the message, since it cannot have the body. */
+  leaveMessage(part: FilterPart): void {
+    part.done = "message";
+    this.#hasAccepted = true;
   }
 
   /** A filter has accepted, and no filter has anything left to do, or to send. */
@@ -112,9 +105,14 @@ export class FilterParts {
     });
   }
 
+  /** A filter that takes part in the message reads the whole body. */
+  get collectsBody(): boolean {
+    return this.bodyMark !== Number.POSITIVE_INFINITY;
+  }
+
   /** No filter has use for more of the body. */
   get isBodyUnwanted(): boolean {
-    if (this.#chain.collectsBody) return false;
+    if (this.#chain.collectors.length > 0 && this.collectsBody) return false;
     return this.#chain.steps[PHASES.body.index]!.every(({ filter }) => {
       const part = this.#parts[filter.index];
       return part !== undefined && (part.skipsBody || part.done !== "no");
@@ -151,6 +149,7 @@ export class FilterParts {
   }
 
   endMessage(): void {
+    this.bodyMark = BEFORE_BODY;
     for (const part of this.#parts) part?.endMessage();
   }
 

@@ -5,6 +5,7 @@
 import type { Client } from "../protocol/client.ts";
 import type { Phase } from "../protocol/phases.ts";
 import type { ChainFilter } from "./chain.ts";
+import type { BodyCollection } from "./collect-body.ts";
 import { FilterChanges } from "./message/changes.ts";
 import { UsageError } from "./errors.ts";
 import type { LoadedFilter } from "./filter.ts";
@@ -44,6 +45,8 @@ export class FilterPart implements ViewOwner {
   done: Done = "no";
   /** It wants no more chunks of this message's body. */
   skipsBody = false;
+  /** The body of this message is larger than it collects, and it goes on without. */
+  lacksBody = false;
   /** Its changes to this message. */
   changes: FilterChanges | null = null;
   readonly #source: SessionSource;
@@ -60,6 +63,7 @@ export class FilterPart implements ViewOwner {
   endMessage(): void {
     if (this.done === "message") this.done = "no";
     this.skipsBody = false;
+    this.lacksBody = false;
     this.changes = null;
     this.#view = null;
     this.#viewed = null;
@@ -80,7 +84,7 @@ export class FilterPart implements ViewOwner {
   get isSendmail(): boolean {
     return this.#source.isSendmail;
   }
-  get collectsBody(): boolean {
+  get collectBody(): BodyCollection | null {
     return this.filter.loaded.collectBody;
   }
 

@@ -3,6 +3,7 @@
  * mistake.
  */
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
+import { type BodyCollection, checkCollectBody } from "./collect-body.ts";
 import { UsageError } from "./errors.ts";
 import {
   type Filter,
@@ -47,7 +48,8 @@ export interface LoadedFilter {
   readonly handlers: Readonly<Partial<Record<Phase, AnyHandler>>>;
   /** `this` in the handlers: the object given to `defineFilter`; undefined for phase files. */
   readonly self: unknown;
-  readonly collectBody: boolean;
+  /** Null if it collects no body. */
+  readonly collectBody: BodyCollection | null;
   readonly rejectedRecipients: boolean;
   readonly macros: Readonly<Partial<Record<MacroPhase, readonly string[]>>>;
   /** Makes `session.state` and `message.state`; null for empty objects. */
@@ -106,7 +108,7 @@ export function checkFilter(exported: unknown, fallbackName: string): LoadedFilt
     name: checkName((optional(filter, "name", "string") as string | null) ?? fallbackName),
     handlers,
     self: filter,
-    collectBody: optional(filter, "collectBody", "boolean") === true,
+    collectBody: checkCollectBody(filter["collectBody"]),
     rejectedRecipients: optional(filter, "rejectedRecipients", "boolean") === true,
     macros: checkMacros(filter["macros"]),
     state: optional(filter, "state", "function") as LoadedFilter["state"],

@@ -9,8 +9,7 @@ import type { ChainStep, Limits } from "./chain.ts";
 import type { ReceivedMessage } from "./message/received.ts";
 
 /**
- * Takes an envelope recipient, a header or a piece of body into the message.
- * @param collectsBody a filter reads the whole body
+ * Takes an envelope recipient or a header into the message. Of the body it counts the bytes.
  * @returns null, or which limit it passed: then it was not taken, except for a recipient, which has its own reply
  */
 export function takeIn(
@@ -18,7 +17,6 @@ export function takeIn(
   session: MilterSession,
   message: ReceivedMessage,
   limits: Limits,
-  collectsBody: boolean,
 ): string | null {
   const { bytes, start, end } = session;
   switch (phase.name) {
@@ -45,12 +43,6 @@ export function takeIn(
       return null;
     case "body":
       message.sentBodyBytes += end - start;
-      if (!collectsBody) return null;
-      if (!message.hasAllBody || message.bodyBytes + end - start > limits.body) {
-        message.hasAllBody = false;
-        return `a body of more than ${limits.body} bytes to collect (limits.body)`;
-      }
-      message.takeBody(bytes, start, end);
       return null;
     default:
       return null;

@@ -34,6 +34,8 @@ export function logLine(report: Report, code: CodeName): LogLine {
       return verdictLine(report, code);
     case "failure":
       return failureLine(report, code);
+    case "skipped body":
+      return lineOf("info", "filter goes on without the body", { ...subject(report, code), why: report.message });
     case "warning":
       return lineOf("warn", `${report.verdict}() was not returned and has no effect`, subject(report, code));
   }

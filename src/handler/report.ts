@@ -54,7 +54,7 @@ export interface FailureReport extends Subject {
   readonly kind: "failure";
   /**
    * `error`: it threw or rejected; `timeout`: it was too slow; `late`: it failed after its verdict; `limit`: a limit of
-   * the configuration, without a filter.
+   * the configuration, without a filter, or the filter's own `collectBody.max`.
    */
   readonly cause: "error" | "timeout" | "late" | "limit";
   readonly filter: string | null;
@@ -75,7 +75,16 @@ export interface WarningReport extends Subject {
   readonly site: Site | null;
 }
 
-export type Report = VerdictReport | FailureReport | WarningReport;
+/** A filter goes on without the body, which is larger than it collects, as its `collectBody.over` says. */
+export interface SkippedBodyReport extends Subject {
+  readonly kind: "skipped body";
+  readonly filter: string;
+  readonly phase: Phase;
+  readonly site: null;
+  readonly message: string;
+}
+
+export type Report = VerdictReport | FailureReport | WarningReport | SkippedBodyReport;
 
 /** The place of a warning: each place is reported once. */
 export function placeOfWarning({ filter, phase, site, verdict }: WarningReport): string {

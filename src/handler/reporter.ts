@@ -128,6 +128,17 @@ export class Reporter {
     });
   }
 
+  skippedBody({ loaded }: ChainFilter, message: string): void {
+    this.#sink.report({
+      ...this.subject(),
+      kind: "skipped body",
+      filter: loaded.name,
+      phase: "body",
+      site: null,
+      message,
+    });
+  }
+
   unreturned({ verdict, filter, phase }: Unreturned): void {
     this.#sink.report({
       ...this.subject(),

@@ -204,15 +204,18 @@ interface AtEnd<M, Over> extends FromEoh<M> {
 /** What happens to a message whose body is larger than a filter collects. */
 export type OverBody = "reject" | "skip" | "fallback";
 
-/** How much of a body a filter collects. */
+/** How a filter collects bodies. */
 export interface CollectBody<Over extends OverBody = OverBody> {
-  /** Bytes, or a text such as `"10MB"`; at most `limits.body`. */
-  readonly max: number | string;
   /**
-   * For a larger body: `reject` refuses the message (`552 5.3.4`), with `skip` `message.body()` is null, `fallback`
-   * applies the filter's `on_error`.
+   * The largest body: bytes, or text such as `"64KB"`, `"10MB"`, `"1GB"` (1 KB is 1,024 bytes). At most `limits.body`, which
+   * is the default.
    */
-  readonly over: Over;
+  readonly max?: number | string;
+  /**
+   * What happens to a message with a larger body. `reject`, the default: it is refused with `552 5.3.4`. `skip`: the filter
+   * goes on, and `message.body()` is null. `fallback`: it gets the filter's `on_error`.
+   */
+  readonly over?: Over;
 }
 
 /**
@@ -361,8 +364,8 @@ export interface FilterMembers<S, O, Own, M, Over extends OverBody> {
   /** Its name in logs; by default that of the file. */
   name?: string;
   /**
-   * Collect the body, for `message.body()` at `eom`. `true` collects what `limits.body` allows, and refuses a larger
-   * message.
+   * Collect the body, for `message.body()` at `eom`. `true` collects up to `limits.body` and rejects a message with a
+   * larger body.
    */
   collectBody?: boolean | CollectBody<Over>;
   /** Also call `envrcpt` for recipients that the mail server rejects itself; its result then changes nothing. */

@@ -4,6 +4,7 @@
  */
 import { type Config, type FilterConfig, moduleName } from "../config/config.ts";
 import { Chain, type ChainFilter, type ChainPolicy } from "../handler/chain.ts";
+import { checkBodyLimit } from "../handler/collect-body.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
 import { failureOf, LoadError, messageOf, unreadable } from "../handler/load-failure.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
@@ -73,7 +74,7 @@ export async function loadChain(
         name: PHASE_FILES_NAME,
         handlers,
         self: undefined,
-        collectBody: false,
+        collectBody: null,
         rejectedRecipients: false,
         macros: {},
         state: null,
@@ -86,10 +87,15 @@ export async function loadChain(
     for (const entry of config.filters) {
       const file = entry.use === null ? entry.path! : shippedFile(entry.use);
       onFile(file);
+      const check = (exported: unknown, name: string) => {
+        const filter = checkFilter(exported, name);
+        checkBodyLimit(filter.collectBody, config.limits.body);
+        return filter;
+      };
       const loaded =
         entry.use === null
-          ? await load(file, snapshot, (exported) => checkFilter(exported, moduleName(file)))
-          : checkFilter((await SHIPPED[entry.use]()).default, entry.use);
+          ? await load(file, snapshot, (exported) => check(exported, moduleName(file)))
+          : check((await SHIPPED[entry.use]()).default, entry.use);
       const files = Object.fromEntries(PHASE_NAMES.map((phase) => [phase, file]));
       const named = entry.name === null ? loaded : { ...loaded, name: entry.name };
       filters.push(place(config, named, filters.length, files, entry));

@@ -4,6 +4,7 @@
  */
 import { parseConfig } from "../config/load.ts";
 import { type FailureReport, placeOfWarning, type Report, type WarningReport } from "../handler/report.ts";
+import { checkBodyLimit } from "../handler/collect-body.ts";
 import { checkFilter } from "../handler/filter.ts";
 import { Chain } from "../handler/chain.ts";
 import { LoadError } from "../handler/load-failure.ts";
@@ -56,7 +57,7 @@ export async function runFilter<S, O, Own, M, Over extends OverBody>(
   await start(chain, home);
   try {
     const report = (report: Report) => {
-      if (report.kind === "verdict") return;
+      if (report.kind === "verdict" || report.kind === "skipped body") return;
       const place = report.site === null ? "" : ` (${report.site.file}:${report.site.line})`;
       const where = `runFilter: ${report.phase} of ${report.filter}: `;
       if (report.kind === "failure") {
@@ -97,9 +98,11 @@ async function stop(chain: Chain): Promise<void> {
 function chainOf(filters: readonly unknown[], options: unknown): Chain {
   const { server, limits } = parseConfig("", "/runFilter/pmilter.toml");
   const { onError, onTimeout, handlerTimeoutMs, eomTimeoutMs, deferContent } = server;
-  const places = filters.map((exported, index) => ({
+  const checked = filters.map((exported, index) => checkFilter(exported, `filter ${index + 1}`));
+  for (const { collectBody } of checked) checkBodyLimit(collectBody, limits.body);
+  const places = checked.map((loaded, index) => ({
     index,
-    loaded: checkFilter(exported, `filter ${index + 1}`),
+    loaded,
     onError,
     onTimeout,
     timeoutMs: null,

@@ -71,6 +71,48 @@ test.each(CASES)("%s: limits.%s at, below and above it", async (_, key, make) =>
   expect((await statusOf(server)).counters).toMatchObject({ limits: 2, rejected: 2, fallbacks: 2, accepted: 6 });
 });
 
+test("limit-collect-body: collectBody.max at and above it, for each rule; the other filter has the body", async () => {
+  const filter = (over: string) => `import { defineFilter, reject } from "pmilter";
+export default defineFilter({
+  name: "${over}",
+  collectBody: { max: "1KB", over: "${over}" },
+  eom({ message }) { if (message.body() !== null && message.body().length > 1024) return reject("550 5.7.1 Too much"); },
+});
+`;
+  for (const [over, code, line, counters] of [
+    ["reject", "y", /limit passed: .*filter=reject .*collectBody\.max.*fallback=reject/, { limits: 1, fallbacks: 1 }],
+    [
+      "fallback",
+      "t",
+      /limit passed: .*filter=fallback .*collectBody\.max.*fallback=tempfail/,
+      { limits: 1, fallbacks: 1 },
+    ],
+    ["skip", "r", /filter goes on without the body: .*filter=skip .*collectBody\.max/, { limits: 0, fallbacks: 0 }],
+  ] as const) {
+    await using server = await startPmilter({
+      server: { workers: 1, log_level: "info" },
+      config: `[[filter]]\npath = "over.ts"\n[[filter]]\npath = "other.ts"\n`,
+      files: {
+        "over.ts": filter(over),
+        "other.ts": `import { defineFilter, reject } from "pmilter";
+export default defineFilter({ collectBody: true, eom({ message }) {
+  if (message.body().length === 1025) return reject("550 5.7.1 Seen by the other");
+} });
+`,
+      },
+    });
+    using session = await RawClient.connect(server.addresses[0]!);
+    for (const command of [OPTNEG, connect(), helo()]) await session.ask(command);
+    for (const size of [1024, 1025]) {
+      await session.ask(mail(), rcpt(), DATA, EOH);
+      const codes = await session.ask(packet("B", "x".repeat(size)), EOM);
+      expect(codes.at(-1), over).toBe(size === 1024 ? "c" : code === "r" ? "y" : code);
+    }
+    await server.log.next(line);
+    expect((await statusOf(server)).counters).toMatchObject(counters);
+  }
+});
+
 test("limit-packet: limits.packet at and above it: over it the connection is closed, with one line", async () => {
   await using server = await startPmilter({
     server: { workers: 1 },

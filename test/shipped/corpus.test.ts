@@ -12,7 +12,7 @@ import { decode as decodeQuotedPrintable } from "libqp";
 import { decode as decodeCharset } from "libmime/lib/charset.js";
 import disclaimer from "../../handlers/disclaimer.ts";
 import { type Part, readMime } from "../../handlers/lib/mime.ts";
-import type { Filter } from "../../src/handler/types.ts";
+import type { AnyFilter } from "../../src/handler/types.ts";
 import { type FilterOutcome, parseMail, runFilter } from "../../src/testing/index.ts";
 import { describeWith } from "../support/available.ts";
 import { type CorpusMail, corpusMails, corpusTool } from "../support/corpus.ts";
@@ -73,18 +73,18 @@ const RUNS: Readonly<Record<string, readonly Run[]>> = {
 };
 
 /** The filters in handlers/, by file name. */
-async function shippedFilters(): Promise<Map<string, Filter>> {
-  const filters = new Map<string, Filter>();
+async function shippedFilters(): Promise<Map<string, AnyFilter>> {
+  const filters = new Map<string, AnyFilter>();
   for (const file of [...new Glob("*.ts").scanSync({ cwd: HANDLERS })].toSorted()) {
     const { default: exported } = (await import(join(HANDLERS, file))) as { default: unknown };
-    if (typeof exported === "object" && exported !== null) filters.set(basename(file, ".ts"), exported as Filter);
+    if (typeof exported === "object" && exported !== null) filters.set(basename(file, ".ts"), exported as AnyFilter);
   }
   return filters;
 }
 
 /** Runs a filter over the corpus; what the filter prints is of no interest. */
 async function overCorpus(
-  filter: Filter,
+  filter: AnyFilter,
   { options, every }: Run,
   folder: string,
   look: (mail: CorpusMail, outcome: FilterOutcome) => void = () => {},

@@ -180,5 +180,7 @@ export const misspelt = defineFilter({ envFrom() {} });
 export const wrongVerdict = defineFilter({ connect: () => discard() });
 // @ts-expect-error macros cannot be asked for at header
 export const wrongMacros = defineFilter({ header() {}, macros: { header: ["i"] } });
-// @ts-expect-error collectBody is a boolean
+// @ts-expect-error collectBody is a boolean, or { max, over }
 export const wrongOption = defineFilter({ eom() {}, collectBody: "yes" });
+// @ts-expect-error over says what happens to the message
+export const wrongOver = defineFilter({ eom() {}, collectBody: { max: "10MB", over: "drop" } });

@@ -252,6 +252,12 @@ const LOAD_FAULTS: readonly Fault[] = [
     message: /the module has no default export/,
   },
   {
+    name: "a filter that collects more than limits.body",
+    files: { "filter.ts": 'export default { collectBody: { max: "100MB" }, eom() {} };\n' },
+    place: "filter.ts",
+    message: /collectBody\.max is 104857600 bytes, above limits\.body, which is 67108864 bytes/,
+  },
+  {
     name: "a function where a filter is expected",
     files: { "filter.ts": "export default function () {}\n" },
     place: "filter.ts",

@@ -133,8 +133,6 @@ export class ReceivedMessage {
   headerBytes = 0;
   /** False once a limit kept a header out. */
   hasAllHeaders = true;
-  /** False once a limit kept a piece of a body to collect out. */
-  hasAllBody = true;
   /** Bytes of the body that have come, collected or not. */
   sentBodyBytes = 0;
   /** Set when the end of the message comes. */
@@ -187,9 +185,9 @@ export class ReceivedMessage {
     this.#body.append(bytes, start, end);
   }
 
-  /** Bytes of the collected body. */
-  get bodyBytes(): number {
-    return this.#body?.used ?? 0;
+  /** No filter reads the collected body any more. */
+  dropBody(): void {
+    this.#body = null;
   }
 
   /** A view of the collected body. */

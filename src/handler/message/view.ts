@@ -23,6 +23,7 @@ import {
   withLineEnds,
 } from "./changes.ts";
 import { GivenAddress } from "./envelope-address.ts";
+import type { BodyCollection } from "../collect-body.ts";
 import { UsageError } from "../errors.ts";
 import { type HeaderChange, type HeaderEntry, HeaderList, ReadHeader } from "./header-list.ts";
 import { Layered, type ListKind } from "./layered.ts";
@@ -42,7 +43,10 @@ export interface ViewOwner {
   readonly hasHeaders: boolean;
   /** The mail server is a Sendmail. */
   readonly isSendmail: boolean;
-  readonly collectsBody: boolean;
+  /** How it collects bodies; null if it does not. */
+  readonly collectBody: BodyCollection | null;
+  /** The body is larger than it collects, and it goes on without. */
+  readonly lacksBody: boolean;
   /** The changes of a message that count, in chain order: those of the filters before, and the filter's own. */
   changesOf(received: ReceivedMessage): readonly FilterChanges[];
   /** The filter's own changes; throws UsageError PMILTER_ERR_OVER if it may not change that message any more. */
@@ -122,13 +126,20 @@ export class MessageView implements Changes, ChangesByHeader {
     return new Uint8Array(withLineEnds(writer.buffer.subarray(0, writer.length)));
   }
 
-  body(): Uint8Array {
+  body(): Uint8Array | null {
+    const { collectBody, lacksBody } = this.#owner;
     const replaced = this.#layers.findLast(({ body }) => body !== null)?.body;
-    if (replaced) return replaced;
-    if (!this.#owner.collectsBody) {
-      throw new UsageError("PMILTER_ERR_NOT_HERE", "message.body() needs collectBody: true in the filter");
+    if (replaced) {
+      const isTooLarge = collectBody?.over === "skip" && collectBody.max !== null && replaced.length > collectBody.max;
+      return isTooLarge ? null : replaced;
     }
-    return this.#received.body();
+    if (collectBody === null) {
+      throw new UsageError("PMILTER_ERR_NOT_HERE", "message.body() needs collectBody in the filter");
+    }
+    if (this.#received.receivedAt === null) {
+      throw new UsageError("PMILTER_ERR_NOT_HERE", "message.body() is there at eom, when all of it has come");
+    }
+    return lacksBody ? null : this.#received.body();
   }
 
   addHeader(name: string, value: string): void {
