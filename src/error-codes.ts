@@ -68,6 +68,10 @@ export const ERROR_CODES: Codes = {
       USAGE_ERRORS.PMILTER_ERR_MODULE,
       "Export a default function from the file of a phase, `defineFilter({…})` from a filter. The message says what is wrong with it.",
     ),
+    PMILTER_ERR_OPTIONS: row(
+      USAGE_ERRORS.PMILTER_ERR_OPTIONS,
+      "The message has each key and what was expected: correct the table `[filter.options]`, or `options` of a test.",
+    ),
   },
   ProtocolError: {
     PMILTER_ERR_LENGTH_ZERO: row(PROTOCOL_ERRORS.PMILTER_ERR_LENGTH_ZERO, FROM_PEER),

@@ -115,3 +115,17 @@ test("a worker imports nothing of the main thread, and the main thread nothing o
   );
   expect(across).toEqual([]);
 });
+
+test("a worker loads valibot only for a handler that imports pmilter/options", async () => {
+  const reached = new Set<string>();
+  const visit = async (file: string): Promise<void> => {
+    if (reached.has(file)) return;
+    reached.add(file);
+    const text = await Bun.file(join(SRC, file)).text();
+    const stays = [...text.matchAll(/^import (?!type\b)(?:[^;]*?from )?"([^"]+)"/gm)].map(([, path]) => path!);
+    for (const path of stays) if (path.startsWith(".")) await visit(normalize(join(dirname(file), path)));
+    expect(stays, file).not.toContain("valibot");
+  };
+  await visit("worker/entry.ts");
+  expect(reached.size).toBeGreaterThan(50);
+});

@@ -12,6 +12,7 @@ import { isTypeScript, type Sources } from "../load/sources.ts";
 import { readText } from "../load/files.ts";
 import API_TYPES from "./pmilter.d.txt" with { type: "text" };
 import { installedBunTypes, type TypeFiles, unpackBunTypes } from "./bun-types.ts";
+import { optionTypes } from "./option-types.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import type { Problem } from "./problem.ts";
 import { type Place, type Use, usesOf } from "./uses.ts";
@@ -68,7 +69,7 @@ export interface TypeReport {
 export async function checkTypes(config: Config, sources: Sources, folder: string): Promise<TypeReport> {
   const uses = usesOf(config, sources);
   if (uses.length === 0) return { problems: [], remarks: [] };
-  await writeTypes(folder);
+  await writeTypes(folder, usesOptions(sources));
   const judged = new Set(sources.files.filter(({ path }) => isTypeScript(path)).map(({ path }) => path));
   const problems: Problem[] = [];
   const remarks: string[] = [];
@@ -93,13 +94,19 @@ async function bunTypes(): Promise<TypeFiles> {
   return unpackBunTypes(PACKED_BUN_TYPES);
 }
 
-async function writeTypes(folder: string): Promise<void> {
+/** The declarations of "pmilter/options" are large: the checker gets them only for handlers that import it. */
+function usesOptions({ files }: Sources): boolean {
+  return files.some(({ text }) => /["']pmilter\/options["']/.test(text));
+}
+
+async function writeTypes(folder: string, withOptions: boolean): Promise<void> {
   for (const [path, text] of Object.entries(await bunTypes())) {
     const file = join(folder, "node_modules", path);
     mkdirSync(dirname(file), { recursive: true });
     writeFileSync(file, text);
   }
   writeFileSync(join(folder, "pmilter.d.ts"), API_TYPES);
+  writeFileSync(join(folder, "pmilter-options.d.ts"), withOptions ? await optionTypes() : "");
 }
 
 /** The file that holds each handler against its use: see `Use`. */
@@ -130,7 +137,8 @@ class UseFile {
 
 function projectOf(folder: string, tsconfig: string | null, uses: readonly Use[]): object {
   const types = { typeRoots: [join(folder, "node_modules", "@types")], types: ["bun"] };
-  const files = [...new Set(uses.map(({ path }) => path)), join(folder, "pmilter.d.ts"), join(folder, "uses.ts")];
+  const ours = ["pmilter.d.ts", "pmilter-options.d.ts", "uses.ts"].map((name) => join(folder, name));
+  const files = [...new Set(uses.map(({ path }) => path)), ...ours];
   if (tsconfig === null) return { compilerOptions: { ...OPTIONS, ...OWN_OPTIONS, ...types }, files };
   const theirs = dirname(tsconfig);
   const { types: named = [], typeRoots } = compilerOptionsOf(tsconfig);
@@ -142,7 +150,7 @@ function projectOf(folder: string, tsconfig: string | null, uses: readonly Use[]
       typeRoots: [...(typeRoots ?? [join(theirs, "node_modules", "@types")]), ...types.typeRoots],
     },
     files,
-    // Their global declarations, but not the module "pmilter" of `pmilter types`: that of this version is among the files.
+    // Their global declarations, but not the modules of `pmilter types`: those of this version are among the files.
     include: [join(theirs, "**/*.d.ts")],
     exclude: [join(theirs, "**/pmilter.d.ts"), join(theirs, "**/node_modules"), join(theirs, "dist")],
   };

@@ -7,7 +7,7 @@ import type { Config } from "../config/config.ts";
 import { type KeyPath, locator, pathInWords } from "../config/locate.ts";
 import { readText } from "../load/files.ts";
 import { isTypeScript, type Sources } from "../load/sources.ts";
-import { placeOfDefault } from "../load/source-text.ts";
+import { blank, placeOfDefault } from "../load/source-text.ts";
 import type { Problem } from "./problem.ts";
 
 /** The place that an error belongs to, and a prefix for its text. */
@@ -48,15 +48,32 @@ export function usesOf(config: Config, sources: Sources): Use[] {
   for (const { file, options, path, table } of config.filters) {
     // The types of shipped filters are pmilter's own, and their options are judged by their schemas.
     if (path === null) continue;
+    // A schema judges the options as they are written; the type is that of its result.
+    const hasSchema = definesOptions(texts.get(sources.targets.get(path) ?? path) ?? "");
     add(path, (module, place) => [
       { text: `${module} satisfies import("pmilter").Filter<any, any, any, any, any>;`, place },
-      ...optionLines(module, options, (name) => {
+      ...optionLines(module, hasSchema ? {} : options, (name) => {
         const key: KeyPath = ["filter", table, "options", name];
         return { file, line: 0, column: 0, ...findIn(file, key), prefix: `${pathInWords(key)}: ` };
       }),
     ]);
   }
   return uses;
+}
+
+/** Whether the object given to `defineFilter` has a member `options`, by its text. */
+function definesOptions(text: string): boolean {
+  const code = blank(text);
+  const start = /\bdefineFilter\s*(?:<[^(]*>)?\s*\(\s*(?=\{)/.exec(code);
+  if (start === null) return false;
+  let depth = 0;
+  for (let at = start.index + start[0].length; at < code.length; at++) {
+    const char = code[at]!;
+    if ("([{".includes(char)) depth++;
+    else if (")]}".includes(char) && --depth === 0) return false;
+    if (depth === 1 && /[{,]/.test(char) && /^\s*options\s*[:,}]/.test(code.slice(at + 1, at + 200))) return true;
+  }
+  return false;
 }
 
 /** Which are left out is for the filter to say; those that are given have a type. */

@@ -64,7 +64,7 @@ export async function check({ config: configFile, starts, types }: CheckOptions,
   const problems = judgement.problems.filter((problem) => failure === null || !isSame(problem, failure));
   if (summary instanceof LoadError || problems.length > 0) {
     throw new CheckError([
-      ...(summary instanceof LoadError ? [summary.message] : []),
+      ...(summary instanceof LoadError ? summary.problems : []),
       ...problems.map((problem) => formatProblem(problem, process.cwd())),
     ]);
   }

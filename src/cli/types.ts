@@ -5,6 +5,7 @@
 import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import API_TYPES from "../check/pmilter.d.txt" with { type: "text" };
+import { optionTypes } from "../check/option-types.ts";
 import { codeOf, PlainError, reason, whyNotRead } from "../errors.ts";
 import { VERSION } from "../version.ts";
 
@@ -16,8 +17,7 @@ export class TypesError extends PlainError {
 /** The first line of a file that may be written anew begins so. */
 const MARKER = "// Written by pmilter types";
 
-const DECLARATIONS = `${MARKER} (pmilter ${VERSION}), which writes it anew: do not edit.
-${API_TYPES}`;
+const HEAD = `${MARKER} (pmilter ${VERSION}), which writes it anew: do not edit.\n`;
 
 /** The options by which an editor reads handlers as Bun does. No `paths` here: Bun itself would follow them. */
 const COMPILER_OPTIONS = `  "compilerOptions": {
@@ -48,7 +48,7 @@ ${COMPILER_OPTIONS}
  * @returns the exit code
  * @throws TypesError
  */
-export function types(folder: string): number {
+export async function types(folder: string): Promise<number> {
   const declarationFile = join(folder, "pmilter.d.ts");
   const configFile = join(folder, "tsconfig.json");
   makeFolder(folder);
@@ -58,7 +58,7 @@ export function types(folder: string): number {
     );
   }
   const mayConfigure = isOurs(configFile);
-  write(declarationFile, DECLARATIONS);
+  write(declarationFile, `${HEAD}${API_TYPES}\n${await optionTypes()}`);
   if (mayConfigure) write(configFile, TSCONFIG);
   else {
     process.stdout.write(

@@ -3,6 +3,7 @@
  * says where they stand and how the line reads.
  */
 import { PlainError } from "../errors.ts";
+import type { LoadFailure } from "../handler/load-failure.ts";
 import { asMark, harmless } from "../terminal.ts";
 
 /** A file of the configuration, as messages show it. */
@@ -77,12 +78,23 @@ export class ConfigError extends PlainError {
   override get problems(): readonly string[] {
     return this.#problems;
   }
+
+  /** The same as plain data, which can travel between threads. */
+  get failure(): LoadFailure {
+    const [first = "", ...further] = this.#problems;
+    const message = first.slice(placeOf(this.file, this.issues[0]!).length);
+    return { file: this.file, line: this.line ?? 0, column: this.column ?? 0, message, further };
+  }
 }
 
 function describe(file: string, issue: ConfigIssue, lines: readonly string[]): string {
-  const place = [file, issue.line, issue.column].filter((part) => part !== undefined).join(":");
   const key = issue.key === undefined ? "" : `${issue.key}: `;
-  return `${place}: ${key}${issue.text}${quoteSource(issue, lines)}`;
+  return `${placeOf(file, issue)}${key}${issue.text}${quoteSource(issue, lines)}`;
+}
+
+/** `file:line:column: `. */
+function placeOf(file: string, { line, column }: ConfigIssue): string {
+  return `${[file, line, column].filter((part) => part !== undefined).join(":")}: `;
 }
 
 function quoteSource({ line, column }: ConfigIssue, lines: readonly string[]): string {

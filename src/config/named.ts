@@ -17,12 +17,15 @@ export function whereNamed(config: Config, file: string): string | null {
   const key: KeyPath =
     phase === undefined ? ["filter", filter!.table, "path"] : ["handler", "session", `${phase}_handler`];
   const named = filter?.file ?? config.file;
-  const line = locate(textOf(named), key)?.line;
+  const line = locate(configText(named), key)?.line;
   return `${pathInWords(key)}, ${basename(named)}${line === undefined ? "" : `:${line}`}`;
 }
 
-/** "" if it cannot be read any more, or not with the rights that are left: then the line is not told. */
-function textOf(file: string): string {
+/**
+ * The text of a configuration, to find places in. "" if it cannot be read any more, or not with the rights that are left:
+ * then no line is told.
+ */
+export function configText(file: string): string {
   try {
     return readFileSync(file, "utf8").replace(/^\uFEFF/, "");
   } catch {

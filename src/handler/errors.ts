@@ -9,6 +9,7 @@ export const USAGE_ERRORS = {
   PMILTER_ERR_NOT_HERE: "a member that the phase does not have",
   PMILTER_ERR_OVER: "a change to a message that is over for this filter",
   PMILTER_ERR_MODULE: "a module that does not export what pmilter needs",
+  PMILTER_ERR_OPTIONS: "options that the filter's schema refuses",
 } as const;
 
 export type UsageErrorCode = keyof typeof USAGE_ERRORS;

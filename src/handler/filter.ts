@@ -5,12 +5,14 @@
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import { type BodyCollection, checkCollectBody } from "./collect-body.ts";
 import { UsageError } from "./errors.ts";
+import { isSchema } from "./options.ts";
 import {
   type Filter,
   type FilterDefinition,
   type FilterHome,
   MACRO_STAGES,
   type MacroPhase,
+  type OptionsSchema,
   type OverBody,
   type State,
 } from "./types.ts";
@@ -55,6 +57,8 @@ export interface LoadedFilter {
   /** Makes `session.state` and `message.state`; null for empty objects. */
   readonly state: (() => unknown) | null;
   readonly messageState: (() => unknown) | null;
+  /** Checks the options of the configuration; null for options that are given as they are. */
+  readonly schema: OptionsSchema | null;
   readonly start: ((options: unknown, home: FilterHome) => unknown) | null;
   readonly stop: ((own: unknown) => unknown) | null;
 }
@@ -64,6 +68,7 @@ const OPTION_KEYS = [
   "collectBody",
   "rejectedRecipients",
   "macros",
+  "options",
   "state",
   "messageState",
   "start",
@@ -111,6 +116,7 @@ export function checkFilter(exported: unknown, fallbackName: string): LoadedFilt
     collectBody: checkCollectBody(filter["collectBody"]),
     rejectedRecipients: optional(filter, "rejectedRecipients", "boolean") === true,
     macros: checkMacros(filter["macros"]),
+    schema: checkSchema(filter["options"]),
     state: optional(filter, "state", "function") as LoadedFilter["state"],
     messageState: optional(filter, "messageState", "function") as LoadedFilter["messageState"],
     start: optional(filter, "start", "function") as LoadedFilter["start"],
@@ -147,6 +153,14 @@ function optional(
   if (value === undefined) return null;
   if (typeof value !== type) wrong(`"${key}" of the filter must be a ${type}, got ${describe(value)}`);
   return value;
+}
+
+function checkSchema(schema: unknown): OptionsSchema | null {
+  if (schema === undefined) return null;
+  if (isSchema(schema)) return schema;
+  return wrong(
+    `"options" of the filter must be a schema, such as table({ … }) of pmilter/options, or any of Standard Schema 1; got ${describe(schema)}`,
+  );
 }
 
 function checkMacros(macros: unknown): Partial<Record<MacroPhase, readonly string[]>> {

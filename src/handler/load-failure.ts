@@ -11,11 +11,17 @@ export interface LoadFailure {
   /** From 1; 0 if not known. */
   readonly column: number;
   readonly message: string;
+  /** Further problems, each with its place: a load can fail for several. */
+  readonly further?: readonly string[];
 }
 
 export class LoadError extends PlainError {
   override readonly name = "LoadError";
   readonly failure: LoadFailure;
+
+  override get problems(): readonly string[] {
+    return problemsOf(this.failure);
+  }
 
   constructor(failure: LoadFailure, cause: unknown) {
     super(formatFailure(failure), { cause });
@@ -23,10 +29,14 @@ export class LoadError extends PlainError {
   }
 }
 
-/** `file:line:column: message`, as compilers write it. */
-export function formatFailure({ file, line, column, message }: LoadFailure): string {
+/** `file:line:column: message`, as compilers write it; further problems on lines of their own. */
+export function formatFailure(failure: LoadFailure): string {
+  return problemsOf(failure).join("\n");
+}
+
+function problemsOf({ file, line, column, message, further = [] }: LoadFailure): string[] {
   const place = line > 0 ? `:${line}${column > 0 ? `:${column}` : ""}` : "";
-  return `${file}${place}: ${message}`;
+  return [`${file}${place}: ${message}`, ...further];
 }
 
 /** Where an error of loading or starting lies: a syntax error's position, else the first line of a handler's stack. */

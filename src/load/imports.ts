@@ -28,6 +28,9 @@ interface LinkedPackage {
   readonly target: string;
 }
 
+/** Modules that handlers import from the program itself. */
+const OWN_MODULES: ReadonlySet<string> = new Set(["pmilter", "pmilter/options"]);
+
 /** Resolves the imports of a snapshot. */
 export class ImportResolver {
   /** Folders of packages, by the folder that they are asked for from and their name; null if there is none. */
@@ -51,7 +54,7 @@ export class ImportResolver {
   }
 
   #named(from: string, specifier: string): OwnModule | LinkedPackage | null {
-    if (specifier === "pmilter" || specifier.includes(":") || isBuiltin(specifier)) return null;
+    if (OWN_MODULES.has(specifier) || specifier.includes(":") || isBuiltin(specifier)) return null;
     for (const path of this.#tsconfig.candidates(from, specifier)) {
       const found = candidatesOf(path).find(isFile);
       // A module of a package is left to Bun, like the package.

@@ -2,15 +2,19 @@
  * Loads the handlers of a configuration into a chain. A handler that does not load gives a {@link LoadFailure}: the
  * file, the place in it, and the reason.
  */
+import { dirname } from "node:path";
 import { type Config, type FilterConfig, moduleName } from "../config/config.ts";
 import { Chain, type ChainFilter, type ChainPolicy } from "../handler/chain.ts";
 import { checkBodyLimit } from "../handler/collect-body.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
-import { failureOf, LoadError, messageOf, unreadable } from "../handler/load-failure.ts";
+import { failureOf, LoadError, type LoadFailure, messageOf, unreadable } from "../handler/load-failure.ts";
+import { applySchema, OptionsError } from "../handler/options.ts";
+import { inFolder } from "../options/folder.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import { brokenHandler } from "../ruby/broken.ts";
 import type { RubyRuntime } from "../ruby/run.ts";
 import { SHIPPED, shippedFile } from "../shipped.ts";
+import { placeOfOptions, refusedOptions } from "./refused-options.ts";
 import { isRuby, type Sources } from "./sources.ts";
 
 /** The name of the filter that the phase files together are. */
@@ -51,13 +55,13 @@ async function loadRuby(file: string, phase: Phase, { broken, scripts, targets }
 
 /**
  * Loads every handler of the configuration, in its order.
- * @param onFile told of each file before it is loaded, which may never end
+ * @param onStep told of each step before it is taken, which may never end; of what has failed in that case
  * @throws LoadError
  */
 export async function loadChain(
   config: Config,
   snapshot = DISK,
-  onFile: (file: string) => void = () => {},
+  onStep: (failure: LoadFailure) => void = () => {},
 ): Promise<Chain> {
   const filters: ChainFilter[] = [];
   if (config.server.handler) {
@@ -65,10 +69,10 @@ export async function loadChain(
     if (phaseFiles.length > 0) {
       const handlers: Partial<Record<Phase, AnyHandler>> = {};
       for (const [phase, file] of phaseFiles) {
-        onFile(file);
+        onStep(loadingOf(file));
         handlers[phase] = isRuby(file)
           ? await loadRuby(file, phase, snapshot)
-          : await load(file, snapshot, (exported) => checkPhaseHandler(exported, phase));
+          : await load(file, from(snapshot, file), (exported) => checkPhaseHandler(exported, phase));
       }
       const loaded: LoadedFilter = {
         name: PHASE_FILES_NAME,
@@ -79,14 +83,15 @@ export async function loadChain(
         macros: {},
         state: null,
         messageState: null,
+        schema: null,
         start: null,
         stop: null,
       };
-      filters.push(place(config, loaded, filters.length, config.handler.session, null));
+      filters.push(place(config, loaded, filters.length, config.handler.session, null, {}));
     }
     for (const entry of config.filters) {
       const file = entry.use === null ? entry.path! : shippedFile(entry.use);
-      onFile(file);
+      onStep(loadingOf(file));
       const check = (exported: unknown, name: string) => {
         const filter = checkFilter(exported, name);
         checkBodyLimit(filter.collectBody, config.limits.body);
@@ -94,11 +99,12 @@ export async function loadChain(
       };
       const loaded =
         entry.use === null
-          ? await load(file, snapshot, (exported) => check(exported, moduleName(file)))
-          : check((await SHIPPED[entry.use]()).default, entry.use);
+          ? await load(file, from(snapshot, file), (exported) => check(exported, moduleName(file)))
+          : await load(file, SHIPPED[entry.use], (exported) => check(exported, entry.use!));
       const files = Object.fromEntries(PHASE_NAMES.map((phase) => [phase, file]));
       const named = entry.name === null ? loaded : { ...loaded, name: entry.name };
-      filters.push(place(config, named, filters.length, files, entry));
+      const options = await optionsOf(config, named, entry, file, onStep);
+      filters.push(place(config, named, filters.length, files, entry, options));
     }
   }
   return new Chain(filters, policyOf(config));
@@ -110,6 +116,7 @@ function place(
   index: number,
   files: ChainFilter["files"],
   entry: FilterConfig | null,
+  options: unknown,
 ): ChainFilter {
   return {
     index,
@@ -118,17 +125,58 @@ function place(
     onTimeout: entry?.onTimeout ?? config.server.onTimeout,
     timeoutMs: entry?.handlerTimeoutMs ?? null,
     isObserved: entry?.mode === "observe",
-    options: entry?.options ?? {},
+    options,
     own: undefined,
     files,
   };
 }
 
+function loadingOf(file: string): LoadFailure {
+  return { file, line: 1, column: 0, message: "loading it failed" };
+}
+
+/**
+ * The options that the handlers get: those of the configuration, or what the filter's schema makes of them.
+ * @throws LoadError
+ */
+async function optionsOf(
+  config: Config,
+  { name, schema }: LoadedFilter,
+  entry: FilterConfig,
+  file: string,
+  onStep: (failure: LoadFailure) => void,
+): Promise<unknown> {
+  if (schema === null) return entry.options;
+  const what = `the schema of the options of filter ${name} failed`;
+  const place = placeOfOptions(entry);
+  onStep({ ...place, message: what });
+  try {
+    return await inFolder(dirname(config.file), () => applySchema(schema, name, entry.options));
+  } catch (error) {
+    if (error instanceof OptionsError) throw refusedOptions(entry, error);
+    const failure = failureOf(error, file);
+    // Without a line of the filter's, as after a wait that was too long.
+    throw new LoadError(
+      { ...failure, ...(failure.line > 0 ? {} : place), message: `${what}: ${failure.message}` },
+      error,
+    );
+  }
+}
+
+/** Imports a file from a snapshot. */
+function from({ targets }: Snapshot, file: string): () => Promise<unknown> {
+  return () => import(targets.get(file) ?? file);
+}
+
 /** Imports a module and checks its default export. */
-async function load<T>(file: string, { targets }: Snapshot, check: (exported: unknown) => T): Promise<T> {
+async function load<T>(
+  file: string,
+  importModule: () => Promise<unknown>,
+  check: (exported: unknown) => T,
+): Promise<T> {
   let module: unknown;
   try {
-    module = await import(targets.get(file) ?? file);
+    module = await importModule();
   } catch (error) {
     throw new LoadError(unreadable(file, error) ?? failureOf(error, file), error);
   }
@@ -147,7 +195,7 @@ async function load<T>(file: string, { targets }: Snapshot, check: (exported: un
  */
 export async function loadModule(file: string, snapshot: Snapshot): Promise<() => unknown> {
   if (isRuby(file)) return (await startRuby()).task(snapshot.scripts[snapshot.targets.get(file) ?? file]!);
-  return load(file, snapshot, (exported) => {
+  return load(file, from(snapshot, file), (exported) => {
     if (typeof exported !== "function")
       throw new Error(`expected a function as the default export, got ${typeof exported}`);
     return exported as () => unknown;

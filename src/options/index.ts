@@ -18,12 +18,29 @@ import { folderInUse } from "./folder.ts";
 export * from "valibot";
 
 // `expected …, got …`, as in all messages about a configuration. A function that gives its own message is not asked.
-v.setGlobalMessage(({ expected, input, message }) =>
-  expected === null ? message : `expected ${inWords(expected)}, got ${show(input)}`,
-);
+v.setGlobalMessage(({ expected, input, message, type }) => {
+  if (expected === null) return message;
+  const what = /(?:^|_)length$/.test(type) ? `a length ${expected}` : inWords(expected);
+  return `expected ${what}, got ${show(input)}`;
+});
 
+/** Valibot's names of kinds, in the words of the configuration's own errors. */
+const KINDS: Readonly<Record<string, string>> = {
+  string: "text",
+  number: "a number",
+  boolean: "true or false",
+  Date: "a date and time",
+  Array: "a list",
+  Object: "a table",
+};
+
+/** @param expected a kind, or several: `("reject" | "tag")` */
 function inWords(expected: string): string {
-  return expected.replaceAll(" | ", " or ");
+  const alternatives = /^\((.*)\)$/.exec(expected)?.[1] ?? expected;
+  return alternatives
+    .split(" | ")
+    .map((each) => KINDS[each] ?? each)
+    .join(" or ");
 }
 
 /** What a table without a schema for other keys refuses. */

@@ -115,7 +115,7 @@ export type ToWorker =
 export type FromWorker =
   /** The first worker of a generation has read the sources, and is about to load them: that may take its time. */
   | { readonly kind: "sources"; readonly sources: Sources }
-  /** In a check: a file is about to be loaded, or a `start()` called. This is what failed, should it not return. */
+  /** A file is about to be loaded, options checked, or a `start()` called. This is what failed, should it not return. */
   | { readonly kind: "starting"; readonly failure: LoadFailure }
   | { readonly kind: "ready"; readonly summary: ChainSummary }
   | { readonly kind: "failed"; readonly failure: LoadFailure }

@@ -6,10 +6,12 @@ import { parseConfig } from "../config/load.ts";
 import { type FailureReport, placeOfWarning, type Report, type WarningReport } from "../handler/report.ts";
 import { checkBodyLimit } from "../handler/collect-body.ts";
 import { checkFilter } from "../handler/filter.ts";
+import { applySchema } from "../handler/options.ts";
 import { Chain } from "../handler/chain.ts";
 import { LoadError } from "../handler/load-failure.ts";
 import { startFilters, stopFilters } from "../handler/start.ts";
 import type { AnyFilter, Filter, FilterHome, OverBody } from "../handler/types.ts";
+import { inFolder } from "../options/folder.ts";
 import { MilterClient } from "./client.ts";
 import type { Habit, Offer } from "./habits.ts";
 import { connectInMemory, TIMERS } from "./in-memory.ts";
@@ -42,7 +44,8 @@ export interface FilterOutcome extends Outcome {
  * in the server (`tempfail`); the reason is in `failures`, and is printed.
  *
  * @param filter the result of `defineFilter`, or several as a chain
- * @throws UsageError PMILTER_ERR_MODULE for a value that is no filter
+ * @throws UsageError PMILTER_ERR_MODULE for a value that is no filter, PMILTER_ERR_OPTIONS for options that its schema
+ *   refuses
  * @example
  * const { message } = await runFilter(stamp, { eml: "Subject: hi\n\nhello\n" });
  */
@@ -52,9 +55,9 @@ export async function runFilter<S, O, Own, M, Over extends OverBody>(
 ): Promise<FilterOutcome> {
   const failures: FailureReport[] = [];
   const warnings = new Map<string, WarningReport>();
-  const chain = chainOf(Array.isArray(filter) ? filter : [filter], mail.options ?? {});
-  const home = { folder: mail.folder ?? process.cwd(), isCheck: false };
-  await start(chain, home);
+  const folder = mail.folder ?? process.cwd();
+  const chain = await chainOf(Array.isArray(filter) ? filter : [filter], mail.options ?? {}, folder);
+  await start(chain, { folder, isCheck: false });
   try {
     const report = (report: Report) => {
       if (report.kind === "verdict" || report.kind === "skipped body") return;
@@ -95,21 +98,24 @@ async function stop(chain: Chain): Promise<void> {
 }
 
 /** A chain of filters with the defaults of the configuration. */
-function chainOf(filters: readonly unknown[], options: unknown): Chain {
+async function chainOf(filters: readonly unknown[], options: unknown, folder: string): Promise<Chain> {
   const { server, limits } = parseConfig("", "/runFilter/pmilter.toml");
   const { onError, onTimeout, handlerTimeoutMs, eomTimeoutMs, deferContent } = server;
-  const checked = filters.map((exported, index) => checkFilter(exported, `filter ${index + 1}`));
-  for (const { collectBody } of checked) checkBodyLimit(collectBody, limits.body);
-  const places = checked.map((loaded, index) => ({
-    index,
-    loaded,
-    onError,
-    onTimeout,
-    timeoutMs: null,
-    isObserved: false,
-    options,
-    own: undefined,
-    files: {},
-  }));
-  return new Chain(places, { onError, handlerTimeoutMs, eomTimeoutMs, deferContent, limits });
+  const places = filters.map(async (exported, index) => {
+    const loaded = checkFilter(exported, `filter ${index + 1}`);
+    checkBodyLimit(loaded.collectBody, limits.body);
+    const { name, schema } = loaded;
+    return {
+      index,
+      loaded,
+      onError,
+      onTimeout,
+      timeoutMs: null,
+      isObserved: false,
+      options: schema === null ? options : await inFolder(folder, () => applySchema(schema, name, options)),
+      own: undefined,
+      files: {},
+    };
+  });
+  return new Chain(await Promise.all(places), { onError, handlerTimeoutMs, eomTimeoutMs, deferContent, limits });
 }

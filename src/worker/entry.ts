@@ -329,12 +329,17 @@ function summarize(chain: Chain): ChainSummary {
   };
 }
 
-/** Gives the handlers `pmilter` as this very module, wherever they lie: the API exists once. */
+/** Gives the handlers `pmilter` and `pmilter/options` as these very modules, wherever they lie: the API exists once. */
 function provideApi(): void {
   Bun.plugin({
     name: "pmilter",
     setup(build) {
       build.module("pmilter", () => ({ exports: { ...api }, loader: "object" }));
+      // Loaded only if a handler imports it.
+      build.module("pmilter/options", async () => ({
+        exports: { ...(await import("../options/index.ts")) },
+        loader: "object",
+      }));
     },
   });
 }
@@ -346,12 +351,7 @@ let server: Server | null = null;
 /** The sources that the handlers of this thread are loaded from; null until they are loaded. */
 let sources: Sources | null = null;
 
-async function load(
-  config: Config,
-  given: Sources | null,
-  isFirst: boolean,
-  onFile?: (file: string) => void,
-): Promise<Chain> {
+async function load(config: Config, given: Sources | null, isFirst: boolean): Promise<Chain> {
   sources = given ?? (await compileScripts(readSources(entryFiles(config), shippedFilters(config)), isFirst));
   if (given === null) post({ kind: "sources", sources });
   if (sources.problem !== null) throw new LoadError(withName(config, sources.problem), undefined);
@@ -359,7 +359,7 @@ async function load(
     for (const failure of Object.values(sources.broken)) post(failureLog("Ruby handler does not load", failure));
   }
   serveSources(sources);
-  return loadChain(config, sources, onFile);
+  return loadChain(config, sources, (failure) => post({ kind: "starting", failure }));
 }
 
 /** A file that cannot be read has no line of its own: the line of the configuration that names it is given instead. */
@@ -391,13 +391,18 @@ async function startServing(assignment: Assignment): Promise<void> {
   const workerRows = new WorkerRows(assignment.workerRows);
   const records = new SessionRecords(assignment.records);
   const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
-  await startFilters(chain.filters, { folder: dirname(config.file), isCheck: false });
+  await startFilters(chain.filters, { folder: dirname(config.file), isCheck: false }, tellStart);
   const table = new ConnectionTable(assignment.table);
   table.setEventPoll(row, findEventPoll());
   server = new Server(assignment, workerRows, records, table, chain);
   holdExits(workerRows, row);
   outbox.onDropped = () => workerRows.count(row, "linesDropped");
   post({ kind: "ready", summary: summarize(chain) });
+}
+
+/** A `start()` is about to be called; the message is of what has failed if it never ends. */
+function tellStart(filter: ChainFilter, message: string): void {
+  post({ kind: "starting", failure: { ...placeOfStart(fileOf(filter)), message } });
 }
 
 function placeOfStart(file: string): Omit<LoadFailure, "message"> {
@@ -412,13 +417,9 @@ function stopFailed({ loaded }: ChainFilter, error: unknown): void {
 
 /** Loads the handlers as a start does, and serves nothing. */
 async function check(config: Config, starts: boolean): Promise<ChainSummary> {
-  const chain = await load(config, null, false, (file) => {
-    post({ kind: "starting", failure: { file, line: 1, column: 0, message: "loading it failed" } });
-  });
+  const chain = await load(config, null, false);
   if (starts) {
-    await startFilters(chain.filters, { folder: dirname(config.file), isCheck: true }, (filter, message) => {
-      post({ kind: "starting", failure: { ...placeOfStart(fileOf(filter)), message } });
-    });
+    await startFilters(chain.filters, { folder: dirname(config.file), isCheck: true }, tellStart);
     await stopFilters(chain.filters, stopFailed);
   }
   finishPrints();

@@ -1,7 +1,8 @@
 /**
  * The declarations of the module "pmilter", as the compiler makes them: what `src/index.ts` exports and what that needs, with
  * the doc comments, in one block `declare module "pmilter"`. `bun run declarations` writes them to `src/check/pmilter.d.txt`,
- * which `pmilter types` and `pmilter check` use; a test compares the two.
+ * which `pmilter types` and `pmilter check` use, and what "pmilter/options" adds to valibot to `src/check/options.d.txt`; a
+ * test compares them.
  *
  * TypeScript emits a declaration file for each source. Of those, the declarations that are reachable from the exports are
  * taken over: the compiler says which declaration a name refers to.
@@ -12,6 +13,8 @@ import ts from "typescript";
 const SRC = join(import.meta.dir, "..", "..", "src");
 const INDEX = join(SRC, "index.ts");
 export const DECLARATION_FILE = join(SRC, "check", "pmilter.d.txt");
+const OPTIONS_INDEX = join(SRC, "options", "index.ts");
+export const OPTION_DECLARATION_FILE = join(SRC, "check", "options.d.txt");
 
 const OPTIONS: ts.CompilerOptions = {
   target: ts.ScriptTarget.ESNext,
@@ -29,7 +32,7 @@ const OPTIONS: ts.CompilerOptions = {
 
 /** The text of `declare module "pmilter" { … }`. */
 export async function declarations(): Promise<string> {
-  const emitted = emitDeclarations();
+  const emitted = emitDeclarations(INDEX);
   const program = programOf(emitted);
   const checker = program.getTypeChecker();
   const index = program.getSourceFile(declarationOf(INDEX))!;
@@ -47,10 +50,20 @@ export async function declarations(): Promise<string> {
   return format(`${doc}declare module "pmilter" {\n${parts.join("\n\n")}\n}\n`);
 }
 
-/** The declaration files of `src/index.ts` and what it imports, by path. */
-function emitDeclarations(): ReadonlyMap<string, string> {
+/** What `src/options/index.ts` declares besides valibot, in the place of valibot's own declarations: without its prefix. */
+export async function optionDeclarations(): Promise<string> {
+  const path = declarationOf(OPTIONS_INDEX);
+  const file = ts.createSourceFile(path, emitDeclarations(OPTIONS_INDEX).get(path)!, ts.ScriptTarget.ESNext, true);
+  const parts = file.statements
+    .filter((statement) => ts.isFunctionDeclaration(statement))
+    .map((statement) => textOf(statement, true).replace(/\bv\./g, ""));
+  return format(`${parts.join("\n\n")}\n`);
+}
+
+/** The declaration files of a source and what it imports, by path. */
+function emitDeclarations(source: string): ReadonlyMap<string, string> {
   const emitted = new Map<string, string>();
-  const program = ts.createProgram([INDEX], OPTIONS);
+  const program = ts.createProgram([source], OPTIONS);
   const { diagnostics } = program.emit(undefined, (path, text) => emitted.set(path, text));
   if (diagnostics.length > 0) throw new Error(ts.formatDiagnostics(diagnostics, ts.createCompilerHost(OPTIONS)));
   return emitted;
@@ -138,4 +151,7 @@ async function format(text: string): Promise<string> {
   return formatted;
 }
 
-if (import.meta.main) await Bun.write(DECLARATION_FILE, await declarations());
+if (import.meta.main) {
+  await Bun.write(DECLARATION_FILE, await declarations());
+  await Bun.write(OPTION_DECLARATION_FILE, await optionDeclarations());
+}

@@ -19,6 +19,10 @@ export interface Mistake {
 const filter = (imports: string, body: string): string =>
   `import { defineFilter${imports === "" ? "" : `, ${imports}`} } from "pmilter";\n\nexport default defineFilter({\n${body}\n});\n`;
 
+/** A filter with a schema of `pmilter/options`. */
+const withOptions = (entries: string, handler: string): string =>
+  `import { defineFilter } from "pmilter";\nimport { array, duration, number, optional, string, table } from "pmilter/options";\nvoid [array, duration, number, optional, string];\nexport default defineFilter({\n  options: table(${entries}),\n  ${handler},\n});\n`;
+
 export const MISTAKES: readonly Mistake[] = [
   // The order of a filter's members.
   {
@@ -310,6 +314,66 @@ export const MISTAKES: readonly Mistake[] = [
     name: "a start() that blocks",
     code: filter("", "  start() { // here\n    for (;;) {}\n  },\n  eom() {},"),
     says: /start\(\) of filter handler failed: timed out after 10 s/,
+  },
+  {
+    name: "an option that its schema refuses",
+    options: 'tag = "x"\nwait = "5 sec" # here',
+    code: withOptions(
+      '{ tag: string(), wait: optional(duration(), "3s") }',
+      "connect({ options }) { console.log(options.wait * 2); }",
+    ),
+    says: /filter 1: options\.wait: expected a duration .*, got "5 sec"; write "5s"\n/,
+  },
+  {
+    name: "an option that its schema does not know",
+    options: 'tag = "x"\nwiat = 5 # here',
+    code: withOptions('{ tag: string(), wait: optional(duration(), "3s") }', "connect() {}"),
+    says: /filter 1: options\.wiat: unknown option; did you mean "wait"\?\n/,
+  },
+  {
+    name: "an option in a list of tables that its schema refuses",
+    options: '[[filter.options.rules]]\nlimit = 1\n[[filter.options.rules]]\nlimit = "2" # here',
+    code: withOptions("{ rules: array(table({ limit: number() })) }", "connect() {}"),
+    says: /filter 1: options\.rules: entry 2: limit: expected a number, got "2"\n/,
+  },
+  {
+    name: "an option that the schema of a filter does not give",
+    code: withOptions(
+      '{ tag: optional(string(), "x") }',
+      "connect({ options }) {\n    console.log(options.tog); // here\n  }",
+    ),
+    says: /Property 'tog' does not exist/,
+  },
+  {
+    name: "options that are no schema",
+    code: filter("", "  options: { tag: 5 }, // here\n  eom() {},"),
+    says: /"options" of the filter must be a schema, such as table\(\{ … \}\) of pmilter\/options/,
+  },
+  {
+    name: "a schema that throws",
+    code: filter(
+      "",
+      `  options: { "~standard": { version: 1, vendor: "x", validate(value: any) {\n    return { value: value.list.length }; // here\n  } } },\n  eom() {},`,
+    ),
+    says: /the schema of the options of filter handler failed: /,
+  },
+  {
+    name: "a schema that never ends",
+    options: "a = 1",
+    code: filter(
+      "",
+      '  options: { "~standard": { version: 1, vendor: "x", validate: () => new Promise<never>(() => {}) } },\n  eom() {},',
+    ),
+    says: /the schema of the options of filter handler failed: timed out after 10 s/,
+  },
+  {
+    name: "a schema that blocks",
+    options: "a = 1",
+    code: filter(
+      "",
+      '  options: { "~standard": { version: 1, vendor: "x", validate() { for (;;) {} } } },\n  eom() {},',
+    ),
+    says: /the schema of the options of filter handler failed: timed out after 10 s/,
   },
   {
     name: "an option of another type",

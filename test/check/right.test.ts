@@ -15,6 +15,21 @@ const RIGHT: Record<string, string> = {
   envfrom(session, sender) { session.state.seen.push(sender); },
 };
 `.replace("  state: undefined,\n", ""),
+  "options by a schema, and by another way of writing them": `import { defineFilter } from "pmilter";
+import * as o from "pmilter/options";
+const options = o.table({
+  tag: o.pipe(o.string(), o.trim(), o.minLength(1)),
+  wait: o.optional(o.duration(), "5s"),
+  rules: o.optional(o.array(o.table({ limit: o.number() })), []),
+});
+type Options = o.InferOutput<typeof options>;
+const longest = ({ wait, rules }: Options): number => wait * rules.length;
+export default defineFilter({
+  options,
+  start(given) { console.log(given.wait.toFixed(), longest(given)); },
+  connect({ options }) { console.log(options.tag.length, options.rules[0]?.limit); },
+});
+`,
   "a promise's reject": `import { defineFilter, reject } from "pmilter";
 const wait = (ms) => new Promise((resolve, reject) => {
   if (ms < 0) reject(new Error("negative"));
@@ -186,6 +201,8 @@ describe("handlers that are right", () => {
     const tables = names.map((_, index) => `[[filter]]\npath = "handler${index}.ts"\n`);
     const typed = names.findIndex((name) => name.startsWith("state and options"));
     tables[typed] += '[filter.options]\nmode = "b"\nsince = 2026-01-01T00:00:00Z\nnested = { deep = 1 }\n';
+    tables[names.findIndex((name) => name.startsWith("options by a schema"))] +=
+      '[filter.options]\ntag = "x"\nwait = "5m"\n';
     const configFile = await writeProject(dir.path, { config: tables.join(""), files: { ...files, ...FILES } });
     ({ exitCode, stderr } = await runPmilter(["check", "-c", configFile], { cwd: dir.path }));
   });

@@ -303,7 +303,7 @@ export default defineFilter({
 describe("a binary, its sources gone", () => {
   test("writes the same files", async () => {
     const copy = join(dir.path, "copy");
-    for (const part of ["src", "package.json", "bunfig.toml"]) {
+    for (const part of ["src", "handlers", "package.json", "bunfig.toml"]) {
       await cp(join(ROOT, part), join(copy, part), { recursive: true });
     }
     await symlink(join(ROOT, "node_modules"), join(copy, "node_modules"));

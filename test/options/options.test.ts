@@ -41,11 +41,14 @@ test("defaults are filled in, units are read", () => {
 test.each<[unknown, string[]]>([
   [{}, ['tag: "tag" is missing']],
   [5, ["expected a table, got 5"]],
-  [{ tag: 5 }, ["tag: expected string, got 5"]],
+  [{ tag: 5 }, ["tag: expected text, got 5"]],
   [{ tag: "x", strickt: true }, ['strickt: unknown option; did you mean "strict"?']],
   [{ tag: "x", Tag: "y" }, ['Tag: unknown option; did you mean "tag"?']],
   [{ tag: "x", colour: "red" }, ["colour: unknown option; there are tag, wait, most, strict, action, rules"]],
-  [{ tag: "x", action: "refuse" }, ['action: expected ("reject" or "tag"), got "refuse"']],
+  [{ tag: "x", action: "refuse" }, ['action: expected "reject" or "tag", got "refuse"']],
+  [{ tag: "x", strict: "yes" }, ['strict: expected true or false, got "yes"']],
+  [{ tag: "x", rules: 5 }, ["rules: expected a list, got 5"]],
+  [{ tag: "x", rules: [5] }, ["rules: 0: expected a table, got 5"]],
   [{ tag: "x", rules: [{ limit: 0 }] }, ["rules: 0: limit: expected >=1, got 0"]],
   [
     { tag: "x", rules: [{ limt: 1 }] },

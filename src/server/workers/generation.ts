@@ -376,7 +376,12 @@ export class Generation {
       standIn,
     });
     const timer = setTimeout(() => {
-      this.#failLoading(member, `the handlers were not loaded after ${LOAD_TIMEOUT_MS / 1000} s`);
+      const after = `after ${LOAD_TIMEOUT_MS / 1000} s`;
+      if (member.step === null) this.#failLoading(member, `the handlers were not loaded ${after}`);
+      else {
+        const message = `${member.step.message}: timed out ${after}`;
+        member.loading.reject(new LoadError({ ...member.step, message }, undefined));
+      }
     }, LOAD_TIMEOUT_MS);
     try {
       const summary = await member.loading.promise;
@@ -431,9 +436,11 @@ export class Generation {
         return this.#takeOver(member, "died", `ended: ${message.reason}`);
       case "ended":
         return this.#finished(member);
+      case "starting":
+        member.step = message.failure;
+        return;
       case "done":
       case "judged":
-      case "starting":
         return;
       default:
         message satisfies never;

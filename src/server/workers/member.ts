@@ -1,6 +1,7 @@
 /** A worker of a generation as the main thread sees it: its state, its connections, and whether it returns to its event loop. */
 import type { SessionRecords } from "../../shared/session-records.ts";
 import { BEAT_MS, type WorkerRows } from "../../shared/worker-rows.ts";
+import type { LoadFailure } from "../../handler/load-failure.ts";
 import type { PeerName } from "../../net/peer.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ChainSummary, ResumedSession } from "../../shared/messages.ts";
@@ -40,6 +41,8 @@ export class Member {
   readonly thread: WorkerThread;
   /** Settles when it has loaded its handlers, or failed to. */
   readonly loading = Promise.withResolvers<ChainSummary>();
+  /** The step of loading that it takes: what has failed, should it never end. Null before the first. */
+  step: LoadFailure | null = null;
   /** Settles when it first accepts connections. */
   readonly listening = Promise.withResolvers<void>();
   /** Slots that were taken from it and whose sessions have not been passed on. */
