@@ -19,6 +19,7 @@ import type { FilterPart, SessionSource } from "./filter-session.ts";
 import { VERDICTS } from "../protocol/verdicts.ts";
 import { PhaseValues, takeIn } from "./intake.ts";
 import type { FilterChanges } from "./message/changes.ts";
+import { Difference } from "./message/difference.ts";
 import { ReceivedMessage } from "./message/received.ts";
 import { sendChanges } from "./message/send-changes.ts";
 import type { Report } from "./report.ts";
@@ -565,15 +566,15 @@ export class Conversation implements SessionSource, ReportSource {
   #finishMessage(): void {
     const { session } = this;
     const layers = this.allChanges();
+    let difference: Difference | null = null;
     if (layers.length > 0) {
-      sendChanges(this.#writer, this.message!, layers, {
-        keepsLeadingSpace: session.keepsLeadingSpace,
-        isSendmail: this.isSendmail,
-      });
+      difference = this.#differenceMadeBy(layers);
+      const { keepsLeadingSpace } = session;
+      sendChanges(this.#writer, difference, { keepsLeadingSpace, isSendmail: this.isSendmail });
     }
     this.#reportObserved();
     const quarantining = this.#parts.findQuarantining();
-    if (quarantining !== null || this.#host.reportsAccepted) this.#reporter.accepted(quarantining, layers);
+    if (quarantining !== null || this.#host.reportsAccepted) this.#reporter.accepted(quarantining, difference);
     this.#host.count("messages");
     this.#host.count(quarantining === null ? "accepted" : "quarantined");
     session.proceed();
@@ -583,7 +584,15 @@ export class Conversation implements SessionSource, ReportSource {
 
   /** Logs the changes that filters in observe mode would have made. */
   #reportObserved(): void {
-    for (const { filter, changes } of this.#parts.observed) this.#reporter.accepted(filter, [changes!]);
+    for (const { filter, changes } of this.#parts.observed) {
+      const difference = this.#differenceMadeBy([changes!]);
+      if (difference.count > 0) this.#reporter.accepted(filter, difference);
+    }
+  }
+
+  #differenceMadeBy(layers: readonly FilterChanges[]): Difference {
+    const collectsBody = this.#chain.collectors.length > 0 && this.#parts.collectsBody;
+    return new Difference(this.message!, layers, collectsBody);
   }
 
   #forgetMessage(): void {

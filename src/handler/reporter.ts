@@ -6,6 +6,7 @@ import type { Client } from "../protocol/client.ts";
 import type { EventPhase, MilterSession } from "../protocol/session.ts";
 import type { ChainFilter } from "./chain.ts";
 import type { FilterChanges } from "./message/changes.ts";
+import type { Difference } from "./message/difference.ts";
 import type { ReceivedMessage } from "./message/received.ts";
 import { recipientsUnder } from "./message/view.ts";
 import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
@@ -88,10 +89,10 @@ export class Reporter {
   /**
    * A message was accepted, and perhaps quarantined.
    * @param filter the filter that quarantines it, or in observe mode would have changed it
-   * @param changes the changes that were sent, or in observe mode not sent
+   * @param difference what was sent, or in observe mode not sent; null if no filter changed anything
    */
-  accepted(filter: ChainFilter | null, changes: readonly FilterChanges[]): void {
-    const quarantine = changes.findLast((layer) => layer.quarantine !== null)?.quarantine ?? null;
+  accepted(filter: ChainFilter | null, difference: Difference | null): void {
+    const quarantine = difference?.quarantine ?? null;
     this.#sink.report({
       ...this.subject(),
       kind: "verdict",
@@ -104,7 +105,7 @@ export class Reporter {
       reason: quarantine?.reason ?? null,
       isFallback: false,
       isObserved: filter?.isObserved ?? false,
-      changes: changes.reduce((sum, layer) => sum + layer.count, 0),
+      changes: difference?.count ?? 0,
     });
   }
 

@@ -9,7 +9,7 @@ import { decodeReply, type ModificationReply } from "../../src/protocol/replies.
 import { applyModifications, type Message } from "../../src/testing/apply.ts";
 import { forSeeds, mustEqual, type Random } from "../protocol/random.ts";
 import { ALL, cmd, LEADSPC } from "../protocol/wire.ts";
-import { type AnyFilter, Line } from "./harness.ts";
+import { type AnyFilter, Line, type Placed } from "./harness.ts";
 
 setDefaultTimeout(120_000);
 
@@ -315,6 +315,197 @@ describe("message changes, packets", () => {
       "new",
     ]);
     expect(packets).toContain("m\0\0\0\x01Subject\0 [x] hi!\0");
+  });
+});
+
+describe("message changes, what changes nothing", () => {
+  /** The packets of changes at eom, and the number that the log would have. */
+  function outcome(filters: readonly Placed[], body = "Hello\r\n"): { packets: string[]; changes: number[] } {
+    const line = Line.to(filters, { reportsAccepted: true });
+    line.send(cmd.mail("<a@c.test>", "SIZE=10", "BODY=8BITMIME"));
+    line.send(cmd.rcpt("<@r.test:b@mx.test>"), cmd.rcpt("<c@mx.test>"));
+    line.send(cmd.rcpt("<d@mx.test>", "NOTIFY=NEVER"));
+    line.send(cmd.header("Subject", "\thi"), cmd.header("X", ""), ...(body === "" ? [] : [cmd.body(body)]));
+    const packets = line.send(cmd.eom());
+    expect(line.failures).toEqual([]);
+    return { packets: packets.slice(0, -1), changes: line.verdicts.map(({ changes }) => changes) };
+  }
+
+  const collecting = (change: (message: Eom["message"]) => void): AnyFilter => ({
+    collectBody: true,
+    eom: ({ message }) => change(message),
+  });
+
+  test.each<[string, (message: Eom["message"]) => void]>([
+    ["changeHeader to the same text", (m) => m.changeHeader("Subject", m.headers.get("Subject")!)],
+    ["changeHeader by the header, to the same text", (m) => m.changeHeader(m.headers.at(1)!, "")],
+    [
+      "a header that is changed and changed back",
+      (m) => {
+        m.changeHeader("Subject", "other");
+        m.changeHeader("Subject", "\thi");
+      },
+    ],
+    ["deleteHeader of one that is not there", (m) => m.deleteHeader("Y")],
+    [
+      "a header that is added and deleted",
+      (m) => {
+        m.addHeader("Y", "1");
+        m.insertHeader(0, "Y", "2");
+        m.insertBefore(m.headers.first("Subject")!, "Y", "3");
+        m.deleteHeader("Y");
+      },
+    ],
+    ["changeFrom to the same sender", (m) => m.changeFrom("<a@c.test>")],
+    ["changeFrom to the same sender and arguments", (m) => m.changeFrom("a@c.test", ["SIZE=10", "BODY=8BITMIME"])],
+    [
+      "a sender that is changed and changed back",
+      (m) => {
+        m.changeFrom("x@c.test", ["RET=HDRS"]);
+        m.changeFrom("a@c.test");
+      },
+    ],
+    ["addRecipient of one that is there", (m) => m.addRecipient("B@mx.test".toLowerCase())],
+    [
+      "a recipient that is deleted and added again",
+      (m) => {
+        m.deleteRecipient('"c"@MX.test');
+        m.addRecipient("<c@mx.test>");
+      },
+    ],
+    [
+      "the same with the same arguments",
+      (m) => {
+        m.deleteRecipient("d@mx.test");
+        m.addRecipient("d@mx.test", ["NOTIFY=NEVER"]);
+      },
+    ],
+    [
+      "a recipient that is deleted, added with arguments, deleted and added again",
+      (m) => {
+        for (const params of [["NOTIFY=DELAY"], []]) {
+          m.deleteRecipient("c@mx.test");
+          m.addRecipient("c@mx.test", params);
+        }
+      },
+    ],
+    [
+      "a recipient that is added and deleted",
+      (m) => {
+        m.addRecipient("e@mx.test");
+        m.deleteRecipient("e@mx.test");
+      },
+    ],
+    ["replaceBody with the same bytes", (m) => m.replaceBody(Buffer.from("Hello\r\n"))],
+    ["replaceBody with the same text", (m) => m.replaceBody("Hello\n")],
+    [
+      "a body that is replaced and replaced back",
+      (m) => {
+        const before = m.body();
+        m.replaceBody("x");
+        m.replaceBody(before);
+      },
+    ],
+  ])("%s: nothing is sent, nothing is counted, and the view is as before", (_name, change) => {
+    const read = ({ headers, sender, recipients, ...message }: Eom["message"], body: Uint8Array): string =>
+      JSON.stringify([
+        [...headers],
+        sender.raw,
+        sender.params,
+        recipients.map(({ raw, params }) => [raw, params]),
+        Buffer.from(body).toString(),
+        message,
+      ]);
+    const filter = collecting((message) => {
+      const before = read(message, message.body());
+      change(message);
+      expect(read(message, message.body())).toBe(before);
+    });
+    expect(outcome([filter])).toEqual({ packets: [], changes: [0] });
+    // A filter in observe mode would have changed nothing: there is no line for it.
+    expect(outcome([[filter, { isObserved: true }]])).toEqual({ packets: [], changes: [0] });
+  });
+
+  test("an empty body that is replaced by nothing, where a filter collects it", () => {
+    expect(outcome([collecting((message) => message.replaceBody(""))], "")).toEqual({ packets: [], changes: [0] });
+    expect(outcome([eom(({ message }) => message.replaceBody(""))], "")).toEqual({ packets: ["b"], changes: [1] });
+  });
+
+  test("a filter may take back what another one changed", () => {
+    const there = collecting((message) => {
+      message.changeFrom("x@c.test");
+      message.changeHeader("Subject", "x");
+      message.deleteRecipient("c@mx.test");
+      message.replaceBody("x");
+      message.addHeader("Y", "1");
+    });
+    const back = eom(({ message }) => {
+      message.changeFrom("a@c.test");
+      message.changeHeader("Subject", "hi");
+      message.addRecipient("c@mx.test");
+      message.replaceBody("Hello\r\n");
+      message.deleteHeader(message.headers.at(-1)!);
+    });
+    expect(outcome([there, back])).toEqual({ packets: [], changes: [0] });
+  });
+
+  test.each<[string, number, (message: Eom["message"]) => void]>([
+    ["other arguments of the same sender", 1, (m) => m.changeFrom("a@c.test", ["SIZE=10"])],
+    ["another spelling of the sender", 1, (m) => m.changeFrom("a@C.test")],
+    [
+      "other arguments of the same recipient",
+      2,
+      (m) => {
+        m.deleteRecipient("d@mx.test");
+        m.addRecipient("d@mx.test", ["NOTIFY=DELAY"]);
+      },
+    ],
+    [
+      "another spelling of the same recipient",
+      2,
+      (m) => {
+        m.deleteRecipient("b@mx.test");
+        m.addRecipient("b@mx.test");
+      },
+    ],
+    ["a recipient that is not shown", 1, (m) => m.deleteRecipient("z@mx.test")],
+    ["a body of the same length", 1, (m) => m.replaceBody("Hellu\n")],
+    ["a header that has only its white space changed", 1, (m) => m.changeHeader("Subject", " hi")],
+    ["a header in the middle, for which others move", 1, (m) => m.insertAfter(m.headers.at(0)!, "Y", "1")],
+    [
+      "a header that is moved by its name",
+      2,
+      (m) => {
+        m.deleteHeader("X", 1);
+        m.addHeader("X", "");
+      },
+    ],
+    [
+      "several headers",
+      4,
+      (m) => {
+        m.deleteHeader("X");
+        m.changeHeader("Subject", "x");
+        m.addHeader("Y", "1");
+        m.insertHeader(0, "Y", "1");
+      },
+    ],
+    [
+      "one of each",
+      6,
+      (m) => {
+        m.addHeader("Y", "1");
+        m.changeFrom("");
+        m.addRecipient("e@mx.test");
+        m.deleteRecipient("c@mx.test");
+        m.replaceBody("x");
+        m.quarantine("q");
+      },
+    ],
+  ])("%s: counted %d times", (_name, count, change) => {
+    expect(outcome([collecting(change)]).changes).toEqual([count]);
+    const observed = outcome([[collecting(change), { isObserved: true }]]);
+    expect(observed).toEqual({ packets: [], changes: [count, 0] });
   });
 });
 

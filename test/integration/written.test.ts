@@ -37,7 +37,7 @@ export default {
         thrown.push(name);
       }
     };
-    new Function("message", "attempt", decode(code))(message, attempt);
+    new Function("message", "attempt", "body", decode(code))(message, attempt, message.body());
     const headers = [...message.headers].map(({ name, value }) => [name, value.slice(0, 200)]);
     const seen = { ...read(message, message.body()), headers, thrown };
     message.addHeader("X-Seen", Buffer.from(JSON.stringify(seen)).toString("base64").match(/.{1,76}/g).join("\\n "));
@@ -410,15 +410,25 @@ describeBehindEach("what is written arrives", (server) => {
   ];
 
   test("reading and writing back changes nothing", async () => {
-    const { fields } = await run(
-      server,
-      site,
-      "for (const { name, value } of message.headers) message.changeHeader(name, value)",
-      {
-        fields: SPACED.map((field) => field.replaceAll("\n", "\r\n")),
-      },
-    );
+    const code = `
+      for (const { name, value } of message.headers) message.changeHeader(name, value);
+      for (const header of message.headers) message.changeHeader(header, header.value);
+      message.changeFrom(message.sender.raw, message.sender.params.filter((param) => /^BODY=/.test(param)));
+      for (const { address } of message.recipients) {
+        message.deleteRecipient(address);
+        message.addRecipient(address);
+      }
+      message.replaceBody(body);`;
+    const { fields, from, recipients, body } = await run(server, site, code, {
+      fields: SPACED.map((field) => field.replaceAll("\n", "\r\n")),
+      body: "a\r\n \r\n\xff\r\n",
+    });
     expect(fields.slice(3)).toEqual(SPACED);
+    expect({ from, recipients, body }).toEqual({
+      from: "alice@example.test",
+      recipients: ["bob@example.org"],
+      body: "a\r\n \r\n\xff\r\n",
+    });
   });
 
   test("the bytes of the headers are those that the client sent, also where they are no UTF-8", async () => {

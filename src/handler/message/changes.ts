@@ -19,12 +19,6 @@ export class FilterChanges {
   sender: { readonly address: string; readonly params: readonly string[] } | null = null;
   body: Uint8Array | null = null;
   quarantine: { readonly reason: string; readonly origin: Error } | null = null;
-
-  /** How many there are, for the log. */
-  get count(): number {
-    const single = [this.sender, this.body, this.quarantine].filter((change) => change !== null);
-    return this.headers.length + this.recipients.length + single.length;
-  }
 }
 
 function wrong(message: string): never {

@@ -195,6 +195,13 @@ export class ReceivedMessage {
     return this.#body?.view() ?? new Uint8Array(0);
   }
 
+  /** Whether the body was collected, and is the same to the byte. */
+  isBody(body: Uint8Array): boolean {
+    if (this.sentBodyBytes !== body.length) return false;
+    const collected = this.body();
+    return collected.length === body.length && Buffer.compare(collected, body) === 0;
+  }
+
   get headerCount(): number {
     return this.#headers.length / HEADER_FIELDS;
   }

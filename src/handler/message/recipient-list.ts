@@ -4,12 +4,12 @@
  */
 import type { RecipientChange } from "./changes.ts";
 import { GivenAddress } from "./envelope-address.ts";
-import { mailboxKey } from "../../mime/mailbox.ts";
+import { mailboxKey, writtenMailbox } from "../../mime/mailbox.ts";
 import type { ReceivedMessage } from "./received.ts";
 import type { Address } from "../types.ts";
 
 /** The recipients after the changes. */
-interface Recipients {
+export interface Recipients {
   readonly all: readonly Address[];
   /** Received recipients that are deleted. */
   readonly deleted: readonly Address[];
@@ -49,12 +49,13 @@ export class RecipientList {
 
   /**
    * Applies the changes in a single pass. A mailbox that is there already, in any spelling, is not added again: Postfix
-   * would deliver twice. A mailbox that was added and then deleted was never there.
+   * would deliver twice. A mailbox that was added and then deleted was never there, and one that was deleted and then added
+   * stays, unless it gets another spelling or other arguments.
    */
   #make(): Recipients {
     const { recipients } = this.#received;
     const keys = recipients.map(({ raw }) => mailboxKey(raw));
-    const received = new Set(keys);
+    const received = Map.groupBy(recipients, (_, at) => keys[at]!);
     const deleted = new Set<string>();
     const unknown = new Map<string, string>();
     const added = new Map<string, Address>();
@@ -64,16 +65,29 @@ export class RecipientList {
         const wasAdded = added.delete(key);
         if (received.has(key)) deleted.add(key);
         else if (!wasAdded) unknown.set(key, change.address);
-      } else if (!added.has(key) && (!received.has(key) || deleted.has(key))) {
-        added.set(key, new GivenAddress(`<${change.address}>`, change.params));
+        continue;
       }
+      const same = received.get(key);
+      if (added.has(key) || (same !== undefined && !deleted.has(key))) continue;
+      if (same?.every((recipient) => isSame(change, recipient)) === true) deleted.delete(key);
+      else added.set(key, new GivenAddress(`<${change.address}>`, change.params));
     }
     const isDeleted = (at: number): boolean => deleted.has(keys[at]!);
     return {
       all: [...recipients.filter((_, at) => !isDeleted(at)), ...added.values()],
       deleted: recipients.filter((_, at) => isDeleted(at)),
-      unknown: [...unknown.values()],
+      // Sendmail refuses the whole message for an address to delete that is none.
+      unknown: [...unknown.values()].filter((address) => "mailbox" in writtenMailbox(address)),
       added: [...added.values()],
     };
   }
+}
+
+/** Whether an address that a handler gives is one that the mail server has: in that spelling, with these arguments or none. */
+export function isSame(
+  given: { readonly address: string; readonly params: readonly string[] },
+  { address, params }: Address,
+): boolean {
+  if (given.address !== address) return false;
+  return given.params.length === 0 || Bun.deepEquals(given.params, params);
 }

@@ -7,9 +7,9 @@ import { encodeText } from "../../protocol/bytes.ts";
 import { encodeAddress, type ReplyWriter } from "../../protocol/encode.ts";
 import { type FilterChanges, headerBytes, MAX_HEADER_BYTES } from "./changes.ts";
 import type { HeaderEntry, HeaderList } from "./header-list.ts";
-import type { ReceivedMessage } from "./received.ts";
-import { deletionsOf, writtenMailbox } from "../../mime/mailbox.ts";
-import { headersUnder, recipientsUnder } from "./view.ts";
+import type { Difference } from "./difference.ts";
+import type { Recipients } from "./recipient-list.ts";
+import { deletionsOf } from "../../mime/mailbox.ts";
 
 /** The habits of the mail server at hand. */
 export interface Dialect {
@@ -19,37 +19,19 @@ export interface Dialect {
   readonly isSendmail: boolean;
 }
 
-/** @param layers the changes that count, in chain order */
-export function sendChanges(
-  writer: ReplyWriter,
-  received: ReceivedMessage,
-  layers: readonly FilterChanges[],
-  dialect: Dialect,
-): void {
-  // The last of each counts. Loops, since this runs for every message that is changed.
-  let sender: FilterChanges["sender"] = null;
-  let body: FilterChanges["body"] = null;
-  let quarantine: FilterChanges["quarantine"] = null;
-  let recipients = 0;
-  for (const layer of layers) {
-    sender = layer.sender ?? sender;
-    body = layer.body ?? body;
-    quarantine = layer.quarantine ?? quarantine;
-    recipients += layer.recipients.length;
-  }
+export function sendChanges(writer: ReplyWriter, difference: Difference, dialect: Dialect): void {
+  const { sender, recipients, body, quarantine } = difference;
   if (sender !== null) writer.changeFrom(encodeAddress(sender.address), sender.params.join(" "));
-  if (recipients > 0) sendRecipients(writer, received, layers);
-  sendHeaders(writer, received, layers, dialect);
+  if (recipients !== null) sendRecipients(writer, recipients);
+  sendHeaders(writer, difference, dialect);
   if (body !== null) writer.replaceBody(body);
   if (quarantine !== null) writer.quarantine(quarantine.reason);
 }
 
-/** Deletions first: a recipient that a filter deletes and another adds again is there. */
-function sendRecipients(writer: ReplyWriter, received: ReceivedMessage, layers: readonly FilterChanges[]): void {
-  const { deleted, unknown, added } = recipientsUnder(received, layers).result;
+/** Deletions first: a recipient that a filter deletes and another adds with other arguments is there. */
+function sendRecipients(writer: ReplyWriter, { deleted, unknown, added }: Recipients): void {
   const spellings = new Set(deleted.flatMap(({ raw }) => deletionsOf(raw)));
-  // Sendmail refuses the whole message for an address to delete that is none.
-  for (const address of unknown) if ("mailbox" in writtenMailbox(address)) spellings.add(`<${address}>`);
+  for (const address of unknown) spellings.add(`<${address}>`);
   for (const spelling of spellings) writer.deleteRecipient(encodeText(spelling));
   for (const { address, params } of added) writer.addRecipient(encodeAddress(address), params.join(" "));
 }
@@ -63,15 +45,11 @@ const END = 0x7fffffff;
  */
 const SENDMAIL_DEFAULTS = new Set(["date", "from", "message-id", "resent-date", "resent-from", "resent-message-id"]);
 
-function sendHeaders(
-  writer: ReplyWriter,
-  received: ReceivedMessage,
-  layers: readonly FilterChanges[],
-  dialect: Dialect,
-): void {
+function sendHeaders(writer: ReplyWriter, difference: Difference, dialect: Dialect): void {
+  const { layers } = difference;
   const { keepsLeadingSpace, isSendmail } = dialect;
   if (!areAllAppended(layers, isSendmail)) {
-    new HeaderSender(writer, headersUnder(received, layers), dialect).send();
+    new HeaderSender(writer, difference.headers, dialect).send();
     return;
   }
   const space = keepsLeadingSpace ? " " : "";

@@ -29,7 +29,7 @@ import { type HeaderChange, type HeaderEntry, HeaderList, ReadHeader } from "./h
 import { Layered, type ListKind } from "./layered.ts";
 import type { ReceivedMessage } from "./received.ts";
 import { receivedField, type TraceFacts } from "./received-field.ts";
-import { RecipientList } from "./recipient-list.ts";
+import { isSame, RecipientList } from "./recipient-list.ts";
 import type { Address, Changes, ChangesByHeader, Header, Headers, RawOptions } from "../types.ts";
 
 /**
@@ -97,8 +97,8 @@ export class MessageView implements Changes, ChangesByHeader {
   }
 
   get sender(): Address {
-    const changed = this.#layers.findLast(({ sender }) => sender !== null)?.sender;
-    return changed ? new GivenAddress(`<${changed.address}>`, changed.params) : this.#received.sender;
+    const changed = senderUnder(this.#received, this.#layers);
+    return changed === null ? this.#received.sender : new GivenAddress(`<${changed.address}>`, changed.params);
   }
 
   get recipients(): readonly Address[] {
@@ -346,6 +346,12 @@ function checkNewHeader(name: string, value: string): string {
   const checked = checkHeaderValue(value);
   checkHeaderSize(name, ` ${checked}`);
   return checked;
+}
+
+/** The sender that the changes of some filters give a message; null if it is the sender that the message has. */
+export function senderUnder(received: ReceivedMessage, layers: readonly FilterChanges[]): FilterChanges["sender"] {
+  const given = layers.findLast(({ sender }) => sender !== null)?.sender ?? null;
+  return given !== null && received.hasSender && isSame(given, received.sender) ? null : given;
 }
 
 /** The headers of a message under the changes of some filters. */
