@@ -27,6 +27,7 @@ export function messagePlayer(handlers: "ten" | "eom"): () => void {
     isTurnOver: false,
     reportsAccepted: false,
     isTrial: false,
+    logs: () => false,
     arrivedAt: 0,
   });
   const play = (exchanges: readonly Exchange[]): number => {

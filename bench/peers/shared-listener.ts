@@ -71,6 +71,7 @@ async function serve({ worker, descriptor, handlers, workerRows, records }: Assi
     workerRows: new WorkerRows(workerRows),
     records: new SessionRecords(records),
     reportsAccepted: false,
+    logs: () => false,
     tracesPackets: false,
     now: () => Math.round(performance.now()),
     report: (report) => fail(`a message was not simply accepted: ${JSON.stringify(report)}`),

@@ -6,6 +6,7 @@
  * further event is taken until it settles or its time is over.
  */
 import { decodeText } from "../protocol/bytes.ts";
+import type { LogLevel } from "../admin/log-level.ts";
 import type { WorkerCounter } from "../counters.ts";
 import { PLAIN_REPLIES, plainCodeOf, type ReplyWriter } from "../protocol/encode.ts";
 import { isOfMessage, type Phase, PHASES } from "../protocol/phases.ts";
@@ -15,6 +16,8 @@ import { type EventPhase, MilterSession } from "../protocol/session.ts";
 import { type AwaitedCall, AwaitedCalls, type AwaitingHost, type Ending } from "./awaited-calls.ts";
 import type { BodyCollector, Chain, ChainFilter } from "./chain.ts";
 import { FilterParts, type SkippedFilter } from "./filter-parts.ts";
+import { messageOf } from "./load-failure.ts";
+import { MAX_NOTES, type NoteLevel } from "./notes.ts";
 import type { FilterPart, SessionSource } from "./filter-session.ts";
 import { VERDICTS } from "../protocol/verdicts.ts";
 import { PhaseValues, takeIn } from "./intake.ts";
@@ -42,6 +45,8 @@ export interface ConversationHost extends AwaitingHost {
   readonly isTurnOver: boolean;
   /** Whether reports of messages that all filters let pass are wanted: most messages are such. */
   readonly reportsAccepted: boolean;
+  /** Whether lines of a level are written: others are not even made. */
+  logs(level: LogLevel): boolean;
   /** No mail is at stake, as in `pmilter try`: `session.trial`. */
   readonly isTrial: boolean;
   /** When the bytes at hand arrived, on the clock of `now`. */
@@ -49,6 +54,8 @@ export interface ConversationHost extends AwaitingHost {
 }
 
 const ACCEPT = plainVerdict("accept");
+/** The reason of a signal. */
+const GONE = "the connection is gone";
 /** For a message whose body is larger than a filter collects: RFC 5321 4.2.2, RFC 3463 3.4. */
 const TOO_LARGE = verdictWithText("reject", "552 5.3.4 Message too big");
 
@@ -81,6 +88,8 @@ export class Conversation implements SessionSource, ReportSource {
   #overLimit = false;
   /** When its MAIL came; null while none has. */
   #mailAt: number | null = null;
+  /** Notes of this message that its record keeps. */
+  #notes = 0;
   /** The mail server was told to send no more of the body. */
   #isBodyCut = false;
   /** A fallback has taken the place of a handler that failed in this message, or before the first. */
@@ -124,6 +133,10 @@ export class Conversation implements SessionSource, ReportSource {
   /** More was read behind the handler that is awaited, or reading was paused. */
   foresee(isReadingPaused: boolean): void {
     this.#calls?.foresee(isReadingPaused);
+    const part = this.#calls?.current?.part;
+    if (part?.isWatched !== true) return;
+    const why = this.whyLeft;
+    if (why !== null) part.giveUp(why);
   }
 
   /** All that was queued has been worked on, and reading goes on. */
@@ -160,6 +173,7 @@ export class Conversation implements SessionSource, ReportSource {
   hangUp(): void {
     if (this.#isHungUp) return;
     this.#isHungUp = true;
+    this.#calls?.current?.part.giveUp(GONE);
     this.#calls?.stop(this.#reporter);
     this.pump();
   }
@@ -183,6 +197,23 @@ export class Conversation implements SessionSource, ReportSource {
   /** Postfix says `Postfix 3.7.11`, Sendmail its bare version. Without a version it is neither. */
   get isSendmail(): boolean {
     return (this.#isSendmail ??= /^\d/.test(this.session.macros.get("v") ?? ""));
+  }
+  get isLocal(): boolean {
+    return this.#isLocal;
+  }
+  get whyLeft(): string | null {
+    const phase = this.#event;
+    if (phase === PHASES.abort || phase === PHASES.close) return null;
+    if (this.#isHungUp) return GONE;
+    const end = this.session.endAhead(phase);
+    if (end === "QUIT") return "the SMTP session is over";
+    return end === "ABORT" ? "the mail server has aborted the message" : null;
+  }
+  note(filter: ChainFilter, level: NoteLevel, text: unknown, fields: unknown): void {
+    if (!this.#host.logs(level)) return;
+    const isKept = this.message !== null && this.#notes < MAX_NOTES;
+    if (isKept) this.#notes += 1;
+    this.#reporter.note(filter, this.#event, level, text, fields, isKept);
   }
   get isTrial(): boolean {
     return this.#host.isTrial;
@@ -301,6 +332,7 @@ export class Conversation implements SessionSource, ReportSource {
       const part = this.#parts.of(step.filter);
       if (!this.#parts.isCalled(part, phase, this.#isRejectedRecipient)) continue;
       if (this.session.isReplay && this.#parts.isSkipped(part)) continue;
+      part.beginCall();
       this.#host.calling(phase, step.filter);
       let result: unknown;
       let verdict: EncodedVerdict | null = null;
@@ -601,6 +633,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#pending = null;
     this.#overLimit = false;
     this.#mailAt = null;
+    this.#notes = 0;
     this.#isBodyCut = false;
     this.#hasFallback = false;
     this.#calls?.endMessage();
@@ -654,7 +687,10 @@ export class Conversation implements SessionSource, ReportSource {
       if (how === "error") this.#reporter.failure("late", part.filter, phase, value, "none", call.subject);
       return;
     }
-    if (how === "timeout") call.subject = this.#reporter.subject();
+    if (how === "timeout") {
+      call.subject = this.#reporter.subject();
+      part.giveUp(`the time of this call is over: ${messageOf(value)}`, "TimeoutError");
+    }
     calls.take();
     if (how === "value" && value === undefined && call.unreturned !== null) {
       this.#notReturned(part, phase, call.unreturned);

@@ -12,7 +12,8 @@ import type { LoadedFilter } from "./filter.ts";
 import type { ReceivedMessage } from "./message/received.ts";
 import type { TraceFacts } from "./message/received-field.ts";
 import { MessageView, type ViewOwner } from "./message/view.ts";
-import type { Auth, MacroLookup, Tls } from "./types.ts";
+import { logTo, type NoteLevel } from "./notes.ts";
+import type { Auth, Log, MacroLookup, Tls } from "./types.ts";
 
 /** The parts of a conversation that sessions read. */
 export interface SessionSource {
@@ -27,6 +28,11 @@ export interface SessionSource {
   readonly hasHeaders: boolean;
   /** The mail server is a Sendmail. */
   readonly isSendmail: boolean;
+  readonly isLocal: boolean;
+  /** Why nothing waits for the call at hand any more; null while something does. */
+  readonly whyLeft: string | null;
+  /** A handler logs something. */
+  note(filter: ChainFilter, level: NoteLevel, text: unknown, fields: unknown): void;
   /** No mail is at stake: see {@link FilterSession.trial}. */
   readonly isTrial: boolean;
   /** Changes of the filters before this one that count, in chain order: a new list. */
@@ -50,6 +56,8 @@ export class FilterPart implements ViewOwner {
   /** Its changes to this message. */
   changes: FilterChanges | null = null;
   readonly #source: SessionSource;
+  /** Of the call at hand, or of the last call if that was given up; made when a handler first asks for its signal. */
+  #controller: AbortController | null = null;
   #view: MessageView | null = null;
   #viewed: ReceivedMessage | null = null;
 
@@ -69,9 +77,39 @@ export class FilterPart implements ViewOwner {
     this.#viewed = null;
   }
 
-  /** The filter failed: its changes do not count. */
+  /** The filter failed: its changes and results do not count. */
   dropChanges(): void {
     this.changes = null;
+    this.#source.message?.results?.drop(this.filter);
+  }
+
+  /** A handler is about to be called. */
+  beginCall(): void {
+    this.#controller = null;
+  }
+
+  /** The handler that was called looks at its signal. */
+  get isWatched(): boolean {
+    return this.#controller !== null;
+  }
+
+  get signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      const why = this.#source.whyLeft;
+      if (why !== null) this.giveUp(why);
+    }
+    return this.#controller.signal;
+  }
+
+  /** Nothing waits for the call at hand any more. A second reason changes nothing. */
+  giveUp(why: string, name: "AbortError" | "TimeoutError" = "AbortError"): void {
+    this.#controller ??= new AbortController();
+    this.#controller.abort(new DOMException(why, name));
+  }
+
+  note(level: NoteLevel, text: unknown, fields: unknown): void {
+    this.#source.note(this.filter, level, text, fields);
   }
 
   // Read by views: see `ViewOwner`.
@@ -95,10 +133,13 @@ export class FilterPart implements ViewOwner {
     return layers;
   }
 
+  checkOpen(received: ReceivedMessage): void {
+    if (this.#source.message === received && this.done === "no") return;
+    throw new UsageError("PMILTER_ERR_OVER", "the message is over for this filter, it cannot be changed any more");
+  }
+
   change(received: ReceivedMessage): FilterChanges {
-    if (this.#source.message !== received || this.done !== "no") {
-      throw new UsageError("PMILTER_ERR_OVER", "the message is over for this filter, it cannot be changed any more");
-    }
+    this.checkOpen(received);
     return (this.changes ??= new FilterChanges());
   }
 
@@ -152,6 +193,7 @@ function newState(filter: LoadedFilter, kind: "state" | "messageState"): unknown
 export class FilterSession {
   /** Most handlers keep nothing. */
   #state: unknown = null;
+  #log: Log | null = null;
   readonly #source: SessionSource;
   readonly #part: FilterPart;
 
@@ -165,6 +207,15 @@ export class FilterSession {
   }
   get own(): unknown {
     return this.#part.filter.own;
+  }
+  get log(): Log {
+    return (this.#log ??= logTo((level, text, fields) => this.#part.note(level, text, fields)));
+  }
+  get signal(): AbortSignal {
+    return this.#part.signal;
+  }
+  get isLocal(): boolean {
+    return this.#source.isLocal;
   }
   get trial(): boolean {
     return this.#source.isTrial;

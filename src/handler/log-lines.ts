@@ -4,7 +4,7 @@
  */
 import { isAbsolute, relative } from "node:path";
 import type { LogLevel } from "../admin/log-level.ts";
-import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
+import type { FailureReport, NoteReport, Report, Subject, VerdictReport } from "./report.ts";
 import type { Site } from "./site.ts";
 import { formatReplyText } from "../protocol/reply-text.ts";
 
@@ -38,6 +38,8 @@ export function logLine(report: Report, code: CodeName): LogLine {
       return lineOf("info", "filter goes on without the body", { ...subject(report, code), why: report.message });
     case "warning":
       return lineOf("warn", `${report.verdict}() was not returned and has no effect`, subject(report, code));
+    case "note":
+      return noteLine(report, code);
   }
 }
 
@@ -97,6 +99,36 @@ function failureLine(report: FailureReport, code: CodeName): LogLine {
   return lineOf("error", CAUSES[report.cause], fields);
 }
 
+/** Most bytes of a line that a handler logs. */
+const MAX_NOTE_BYTES = 1024;
+
+/** Its facts come first: what a handler says is cut if it is long, and they are not. */
+function noteLine({ client, fields, filter, level, phase, queueId, site, text }: NoteReport, code: CodeName): LogLine {
+  const at = site === null ? null : formatSite(site, code.folder);
+  const facts = Object.fromEntries(
+    Object.entries({ queue_id: queueId, client, filter, phase, at }).filter(
+      ([, value]) => value !== null && value !== "",
+    ),
+  );
+  const said = [`text=${quoted(text, MAX_NOTE_BYTES)}`];
+  for (const [name, value] of Object.entries(fields)) said.push(`${quoted(name)}=${quoted(value)}`);
+  const line = lineOf(level, "a handler says", facts);
+  return {
+    ...line,
+    text: cutBytes(`${line.text} ${said.join(" ")}`, MAX_NOTE_BYTES),
+    // What a handler names stands apart: its names are its own.
+    fields: { ...line.fields, text, ...(Object.keys(fields).length > 0 && { fields }) },
+  };
+}
+
+/** Cut between characters. */
+function cutBytes(text: string, max: number): string {
+  if (Buffer.byteLength(text) <= max) return text;
+  const ellipsis = "…";
+  const kept = Buffer.from(text).subarray(0, max - Buffer.byteLength(ellipsis));
+  return new TextDecoder().decode(kept, { stream: true }) + ellipsis;
+}
+
 function subject(report: Report, code: CodeName): Record<string, unknown> {
   return {
     ...subjectFields(report, code.version),
@@ -142,16 +174,16 @@ function formatPairs(fields: Readonly<Record<string, unknown>>): string {
     .map(([key, value]) => {
       if (!Array.isArray(value)) return `${key}=${quoted(value)}`;
       const more = fields[`${key}_more`];
-      return `${key}=${value.map(quoted).join(",")}${more === undefined ? "" : ` (and ${String(more)} more)`}`;
+      return `${key}=${value.map((each) => quoted(each)).join(",")}${more === undefined ? "" : ` (and ${String(more)} more)`}`;
     })
     .join(" ");
 }
 
 /** A value as it is if it is a harmless word, else in quotes with escapes. */
-function quoted(value: unknown): string {
+function quoted(value: unknown, max = MAX_VALUE): string {
   const text = typeof value === "string" ? value : String(value);
-  if (/^[\w<>@.:/+=[\]-]+$/.test(text) && text.length <= MAX_VALUE) return text;
-  return `"${escapeText(text.length > MAX_VALUE ? `${text.slice(0, MAX_VALUE)}…` : text)}"`;
+  if (/^[\w<>@.:/+=[\]-]+$/.test(text) && text.length <= max) return text;
+  return `"${escapeText(text.length > max ? `${text.slice(0, max)}…` : text)}"`;
 }
 
 // oxlint-disable-next-line no-control-regex

@@ -3,6 +3,7 @@ import type { Phase } from "../protocol/phases.ts";
 import type { VerdictKind } from "../protocol/verdicts.ts";
 import type { ReplyText } from "../protocol/reply-text.ts";
 import type { Fallback } from "./fallback.ts";
+import type { NoteFields, NoteLevel } from "./notes.ts";
 import type { Site } from "./site.ts";
 
 /** The subject of a report. Strings are as the client sent them, to be escaped where they are printed. */
@@ -84,7 +85,20 @@ export interface SkippedBodyReport extends Subject {
   readonly message: string;
 }
 
-export type Report = VerdictReport | FailureReport | WarningReport | SkippedBodyReport;
+/** A line that a handler logs. */
+export interface NoteReport extends Subject {
+  readonly kind: "note";
+  readonly level: NoteLevel;
+  readonly text: string;
+  readonly fields: NoteFields;
+  readonly filter: string;
+  readonly phase: Phase;
+  readonly site: Site | null;
+  /** One of the first of its message: the record of the message keeps it. */
+  readonly isKept: boolean;
+}
+
+export type Report = VerdictReport | FailureReport | WarningReport | SkippedBodyReport | NoteReport;
 
 /** The place of a warning: each place is reported once. */
 export function placeOfWarning({ filter, phase, site, verdict }: WarningReport): string {

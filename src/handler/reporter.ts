@@ -10,6 +10,7 @@ import type { Difference } from "./message/difference.ts";
 import type { ReceivedMessage } from "./message/received.ts";
 import { recipientsUnder } from "./message/view.ts";
 import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
+import { type NoteLevel, noteFields, noteText } from "./notes.ts";
 import { describeThrown, type Site, siteOf } from "./site.ts";
 import type { Address } from "./types.ts";
 import type { Unreturned } from "./unreturned.ts";
@@ -148,6 +149,27 @@ export class Reporter {
       filter: filter.loaded.name,
       phase: phase.name,
       site: placeOf(verdict.origin, filter, phase.name),
+    });
+  }
+
+  note(
+    filter: ChainFilter,
+    phase: EventPhase,
+    level: NoteLevel,
+    text: unknown,
+    fields: unknown,
+    isKept: boolean,
+  ): void {
+    this.#sink.report({
+      ...this.subject(),
+      kind: "note",
+      level,
+      text: noteText(text),
+      fields: noteFields(fields),
+      filter: filter.loaded.name,
+      phase: phase.name,
+      site: placeOf(new Error(), filter, phase.name),
+      isKept,
     });
   }
 

@@ -175,12 +175,33 @@ export interface RawOptions {
   readonly withReceived?: boolean;
 }
 
+/** A value that JSON has; a member that is undefined is left out. */
+export type JsonValue =
+  string | number | boolean | null | readonly JsonValue[] | { readonly [name: string]: JsonValue | undefined };
+
+/**
+ * Values that the filters of the chain leave for later ones, and for the record of the message, by name. The value that
+ * was set last counts; the values of a filter that fails do not, and those of a filter in observe mode count for itself
+ * alone. At most 50 in a message, each with at most 16 KB as JSON.
+ */
+export interface Results {
+  /** The value of that name, frozen; undefined if there is none. */
+  get(name: string): JsonValue | undefined;
+  /**
+   * @param name letters, digits and `.`, `_`, `-`, at most 64
+   * @throws UsageError PMILTER_ERR_ARGUMENT for a value that is not JSON or over the bounds, PMILTER_ERR_OVER if the
+   *   message is over
+   */
+  set(name: string, value: JsonValue): void;
+}
+
 interface FromEnvelope<M> {
   readonly sender: Address;
   /** Accepted recipients; at `envrcpt` the current recipient is the last. */
   readonly recipients: readonly Address[];
   /** An object of this message and filter: what `messageState()` returns, else empty; new at `envfrom`. */
   readonly state: M;
+  readonly results: Results;
 }
 interface FromHeader<M> extends FromEnvelope<M> {
   /** The headers, at `header` including the current header. */
@@ -253,7 +274,34 @@ interface Everywhere<P extends Phase, S, O, Own> {
   readonly own: Own;
   /** True in `pmilter try`: write nothing, send nothing, ask no service that charges. */
   readonly trial: boolean;
+  /**
+   * The mail server made this session up for mail that did not come by SMTP, such as that of Postfix's `sendmail`
+   * command. False behind Sendmail, which does not tell.
+   */
+  readonly isLocal: boolean;
+  /**
+   * Aborts once nothing waits for this call any more: its time is over (`TimeoutError`), the mail server has aborted the
+   * message, or the connection is gone (`AbortError`). Each call has its own: read it before the first `await`.
+   */
+  readonly signal: AbortSignal;
+  /** Writes a line to the log, with the queue id, the client, the filter, the phase, and file and line of the call. */
+  readonly log: Log;
 }
+
+/**
+ * Logs at `info`; `warn`, `error` and `debug` log at theirs. `server.log_level` decides which are written. Values are
+ * escaped, and a line is cut at 1 KB; it never throws. The first 20 lines of a message are notes of its record.
+ */
+export interface Log {
+  (text: string, fields?: LogFields): void;
+  debug(text: string, fields?: LogFields): void;
+  warn(text: string, fields?: LogFields): void;
+  error(text: string, fields?: LogFields): void;
+}
+
+/** Values by name; those that are undefined are left out, objects are written as JSON. */
+export type LogFields = Readonly<Record<string, unknown>>;
+
 interface FromHelo {
   /** The name that the client gave in HELO or EHLO. */
   readonly helo: string;

@@ -61,6 +61,12 @@ ANSWERED[COMMAND.BODYEOB]! |= END;
 /** A worker that resumes the session without them would have the wrong client or HELO name. */
 for (const phase of [PHASES.connect, PHASES.helo]) ANSWERED[phase.command]! |= OPENING;
 
+/** By code byte, the commands that end a session, and a message, as marks of a survey: `firstOwed` is the first of them. */
+const SESSION_ENDS = new Uint8Array(256);
+for (const name of ["QUIT", "QUIT_NC"] as const) SESSION_ENDS[COMMAND[name]] = OWED;
+const MESSAGE_ENDS = SESSION_ENDS.slice();
+for (const name of ["BODYEOB", "ABORT"] as const) MESSAGE_ENDS[COMMAND[name]] = OWED;
+
 const NR_FLAGS = PHASE_LIST.reduce((flags, phase) => flags | phase.nr, 0);
 const ANSWERED_UNDER = new Map<number, Uint8Array>();
 
@@ -243,6 +249,18 @@ export class MilterSession {
   /** The end of the message is read, and its `eom` event is still to come. */
   get hasEndRead(): boolean {
     return this.#eomDue || this.unread.ends > 0;
+  }
+
+  /**
+   * Whether the unread packets end the call of this phase: by an `ABORT` of its message before the end of that, or by a
+   * `QUIT` of its SMTP session; null if they do not. It walks through them: call it where somebody asks.
+   */
+  endAhead(phase: EventPhase): "ABORT" | "QUIT" | null {
+    const ahead = new Survey();
+    this.#framer.survey(ahead, isOfMessage(phase) ? MESSAGE_ENDS : SESSION_ENDS, 0);
+    const code = ahead.firstOwed;
+    if (code === COMMAND.ABORT) return "ABORT";
+    return code === 0 || code === COMMAND.BODYEOB ? null : "QUIT";
   }
 
   /** Brings {@link MilterSession.unread} up to date. It reads the bytes once a push; packets that are taken count down. */

@@ -66,6 +66,7 @@ export function connectInMemory({ chain, clock, report }: InMemoryOptions): Tran
     suspended() {},
     isTurnOver: false,
     isTrial: false,
+    logs: () => true,
     reportsAccepted: false,
     get arrivedAt() {
       return clock.now();
@@ -75,7 +76,9 @@ export function connectInMemory({ chain, clock, report }: InMemoryOptions): Tran
     send(bytes) {
       if (isClosed) return;
       conversation.session.push(Buffer.from(bytes));
-      if (!conversation.isWaiting) work();
+      if (conversation.isWaiting) conversation.session.survey();
+      else work();
+      if (conversation.isWaiting) conversation.foresee(false);
     },
     onData() {},
     onClose() {},

@@ -3,7 +3,13 @@
  * session and the conversation are those of the server.
  */
 import { parseConfig } from "../config/load.ts";
-import { type FailureReport, placeOfWarning, type Report, type WarningReport } from "../handler/report.ts";
+import {
+  type FailureReport,
+  type NoteReport,
+  placeOfWarning,
+  type Report,
+  type WarningReport,
+} from "../handler/report.ts";
 import { checkBodyLimit } from "../handler/collect-body.ts";
 import { checkFilter } from "../handler/filter.ts";
 import { applySchema } from "../handler/options.ts";
@@ -37,6 +43,8 @@ export interface FilterOutcome extends Outcome {
   readonly failures: readonly FailureReport[];
   /** Verdicts that a handler made and did not return, once for each place: most likely a `return` is missing. */
   readonly warnings: readonly WarningReport[];
+  /** What handlers have logged with `session.log`. */
+  readonly notes: readonly NoteReport[];
 }
 
 /**
@@ -54,6 +62,7 @@ export async function runFilter<S, O, Own, M, Over extends OverBody>(
   mail: RunFilterOptions,
 ): Promise<FilterOutcome> {
   const failures: FailureReport[] = [];
+  const notes: NoteReport[] = [];
   const warnings = new Map<string, WarningReport>();
   const folder = mail.folder ?? process.cwd();
   const chain = await chainOf(Array.isArray(filter) ? filter : [filter], mail.options ?? {}, folder);
@@ -66,6 +75,9 @@ export async function runFilter<S, O, Own, M, Over extends OverBody>(
       if (report.kind === "failure") {
         failures.push(report);
         console.error(`${where}${report.message}${place}`);
+      } else if (report.kind === "note") {
+        notes.push(report);
+        console.error(`${where}${report.level}: ${report.text}${fieldsInWords(report.fields)}${place}`);
       } else if (!warnings.has(placeOfWarning(report))) {
         warnings.set(placeOfWarning(report), report);
         console.error(`${where}${report.verdict}() was not returned and has no effect${place}`);
@@ -75,10 +87,14 @@ export async function runFilter<S, O, Own, M, Over extends OverBody>(
     await using client = MilterClient.over(transport, { as: mail.as ?? "postfix", offer: mail.offer });
     const outcome = await client.send(mail);
     await client.quit();
-    return { ...outcome, failures, warnings: [...warnings.values()] };
+    return { ...outcome, failures, notes, warnings: [...warnings.values()] };
   } finally {
     await stop(chain);
   }
+}
+
+function fieldsInWords(fields: NoteReport["fields"]): string {
+  return Object.keys(fields).length === 0 ? "" : ` ${JSON.stringify(fields)}`;
 }
 
 /** @throws what a `start()` threw: the filter's author looks for that, not for a file of the configuration. */

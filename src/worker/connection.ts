@@ -32,6 +32,8 @@ export interface ConnectionHome {
   readonly workerRows: WorkerRows;
   readonly records: SessionRecords;
   readonly reportsAccepted: boolean;
+  /** Whether lines of a level are written. */
+  logs(level: LogLevel): boolean;
   /** Whether each packet is traced. */
   readonly tracesPackets: boolean;
   /** Milliseconds on a clock that never goes back. */
@@ -369,6 +371,10 @@ export class Connection implements ConversationHost, PacketTap {
 
   get arrivedAt(): number {
     return this.#lastActive;
+  }
+
+  logs(level: LogLevel): boolean {
+    return this.#home.logs(level);
   }
 
   report(report: Report): void {

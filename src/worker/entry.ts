@@ -102,6 +102,7 @@ class Server {
       workerRows,
       records,
       reportsAccepted: logs("info"),
+      logs,
       tracesPackets: debug > 0 && logs("debug"),
       now: () => Math.round(performance.now()),
       report: (report) => {

@@ -100,6 +100,7 @@ const READ_BY_HAND: Readonly<Record<string, readonly string[]>> = {
   'src/server/reload.ts: ok ? "notice" : "error"': ["notice: reload: …", "error: reload: …"],
   "src/server/coordinator.ts: notAllowed(peer)": ["warn: …: not in server.allow, connection refused"],
   "src/worker/acceptor.ts: notAllowed(peer)": ["warn: …: not in server.allow, connection refused"],
+  "src/handler/log-lines.ts: level": ["debug", "info", "warn", "error"].map((level) => `${level}: a handler says: …`),
   // The configuration's notices, which are collected where they are made.
   'src/server/reload.ts: level === "warning" ? "warn" : "notice"': [],
   "src/admin/log.ts: level": ["as those: … more … like this one in the last minute: …"],

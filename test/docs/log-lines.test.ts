@@ -9,7 +9,7 @@ setDefaultTimeout(120_000);
 
 const STAMP = blockOf("ts", "README.md").text;
 const PATTERNS = {
-  log: /^(?:\[.*\]\[(?:notice|error)\]|\d{4}-\S+ (?:notice|error)): /,
+  log: /^(?:\[.*\]\[(?:notice|warn|error)\]|\d{4}-\S+ (?:notice|error)): /,
   configuration: /^pmilter\.toml:\d+:\d+: /,
   /** In handler-lines.test.ts. */
   handler: /^(?:\w+: queue_id=|550 5\.7\.1 Attachment )/,
@@ -32,8 +32,15 @@ const field = (line: string, name: string): string =>
     ?.slice(1)
     .find((value) => value !== undefined) ?? "";
 
-/** stamp.ts as it is; for a line that tells of a failure, with a line in its place that fails. */
+/** stamp.ts as it is; for a line that a handler writes, or that tells of a failure, with a line in its place that does so. */
 function sourceFor(line: string): string {
+  const text = field(line, "text");
+  if (text !== "") {
+    const lines = STAMP.split("\n");
+    const [, number] = field(line, "at").split(":");
+    lines[Number(number) - 1] = `    session.log.warn(${JSON.stringify(text)}, { status: ${field(line, "status")} });`;
+    return lines.join("\n");
+  }
   if (field(line, "error") === "") return STAMP;
   const [, number] = field(line, "at").split(":");
   const lines = STAMP.split("\n");

@@ -1,5 +1,5 @@
 /** The `ts` blocks of the pages, in a fresh copy of the repository: type-checked together, loaded, and run. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { join } from "node:path";
 import { defineFilter, type Filter, type Handler } from "../../src/index.ts";
 import { runFilter } from "../../src/testing/index.ts";
@@ -159,6 +159,51 @@ describe("docs/handlers.md", () => {
     ]);
   });
 
+  test("what a filter keeps of a message ends with it, and start() has the options", async () => {
+    const { default: filter } = await load(find("docs/handlers.md", /few-recipients/));
+    const run = async (...to: string[]) => {
+      const mail = { from: "a@example.com", to, eml: EML, options: { domains: ["example.com", "example.net"] } };
+      const { failures, recipients } = await runFilter(filter as Filter, mail);
+      expect(failures).toEqual([]);
+      return recipients.map(({ verdict }) => verdict).join(" ");
+    };
+    const three = ["a@1.test", "a@2.test", "a@3.test"];
+    expect(await run(...three, "b@1.test", "a@example.com")).toBe("accept accept accept accept accept");
+    expect(await run(...three, "a@4.test")).toBe("accept accept accept tempfail");
+  });
+
+  test("a question that nobody answers is given up, and a line says what was odd", async () => {
+    const { default: filter } = await load(find("docs/handlers.md", /reputation/));
+    const statuses = [403, 500, 200];
+    const asked = spyOn(globalThis, "fetch").mockImplementation((async (_url: string, init: RequestInit) => {
+      expect(init.signal).toBeInstanceOf(AbortSignal);
+      return new Response(null, { status: statuses.shift()! });
+    }) as unknown as typeof fetch);
+    const said: string[] = [];
+    const print = spyOn(console, "error").mockImplementation(() => undefined);
+    try {
+      for (const verdict of ["reject", "accept", "accept"]) {
+        const outcome = await runFilter(filter as Filter, { eml: EML });
+        expect([outcome.verdict, outcome.failures]).toEqual([verdict as typeof outcome.verdict, []]);
+        said.push(...outcome.notes.map(({ fields, level, text }) => `${level} ${text} ${JSON.stringify(fields)}`));
+      }
+    } finally {
+      print.mockRestore();
+      asked.mockRestore();
+    }
+    expect(said).toEqual(['warn no answer about the client {"status":500}']);
+  });
+
+  test("a filter decides by what another has left", async () => {
+    const { judge, default: decide } = await load(find("docs/handlers.md", /results\.set/));
+    const outcome = await runFilter([judge as Filter, decide as Filter], { eml: EML });
+    expect([outcome.verdict, outcome.failures]).toEqual(["accept", []]);
+    const strict = defineFilter({ envfrom: ({ message }) => message.results.set("network.score", 6) });
+    expect(await runFilter([judge as Filter, strict, decide as Filter], { eml: EML })).toMatchObject({
+      verdict: "reject",
+    });
+  });
+
   test("the subject is decoded and encoded again, and a misleading From is refused", async () => {
     const { default: filter } = await load(find("docs/handlers.md", /display-name/));
     const run = async (from: string) =>
@@ -198,7 +243,7 @@ describe("docs/testing.md", () => {
 
   test("has no block that is not run here", () => {
     expect(blocksOf("ts", "docs/testing.md")).toHaveLength(2);
-    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(6);
+    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(9);
     expect(BLOCKS.filter(({ text }) => !/export default|bun:test|export async function greet/.test(text))).toEqual([]);
   });
 });

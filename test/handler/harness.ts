@@ -2,6 +2,7 @@
  * A conversation with a host made by hand: a clock that the test moves, and reads that are overwritten as soon as
  * their callback is over, as a socket may do. Whoever keeps a view of a read fails loudly.
  */
+import type { LogLevel } from "../../src/admin/log-level.ts";
 import { Chain, type ChainPolicy, type Limits } from "../../src/handler/chain.ts";
 import type { WorkerCounter } from "../../src/counters.ts";
 import { Conversation, type ConversationHost } from "../../src/handler/conversation.ts";
@@ -84,6 +85,7 @@ interface Timer {
 
 export class FakeHost implements ConversationHost {
   readonly isTurnOver = false;
+  logs: (level: LogLevel) => boolean = () => true;
   isTrial = false;
   time = 1000;
   readonly reports: Report[] = [];

@@ -25,8 +25,8 @@ function step(session) {
   if (phase === "nobody" && session.phase === "envrcpt" && session.message.recipients.at(-1).address !== "no@example.org") return;
   if (phase === session.phase || (phase === "nobody" && session.phase === "envrcpt")) return ways[way]?.();
 }
-const values = ({ phase, client, queueId, myHostname, macros }) =>
-  console.log(JSON.stringify({ phase, client, queueId, myHostname, v: macros.get("v") }));
+const values = ({ phase, client, queueId, myHostname, macros, isLocal }) =>
+  console.log(JSON.stringify({ phase, client, queueId, myHostname, v: macros.get("v"), isLocal }));
 export default defineFilter({
   connect: values,
   helo(session, name) { console.log(JSON.stringify({ helo: name, same: session.helo === name })); },
@@ -85,6 +85,7 @@ describeWith(postfixTool, "local mail", () => {
         queueId: id,
         myHostname: "mx.example.test",
         v: expect.stringMatching(/^Postfix /),
+        isLocal: true,
       },
       { helo: "localhost", same: true },
       { sender: "plain@example.test", params: [], address: "plain@example.test" },

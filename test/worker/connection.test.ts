@@ -41,6 +41,7 @@ class Trial {
       workerRows: this.rows,
       records: this.records,
       reportsAccepted: false,
+      logs: () => false,
       tracesPackets: false,
       now: () => (this.#now += this.step),
       report: () => undefined,

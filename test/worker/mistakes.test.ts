@@ -290,6 +290,7 @@ async function play({ at, handlers, socket }: Setting, onPlace: Probe): Promise<
     workerRows,
     records: modules.SessionRecords.create(2),
     reportsAccepted: true,
+    logs: () => true,
     tracesPackets: false,
     now: () => now++,
     report: () => undefined,

@@ -3,6 +3,7 @@
  * reads that they came in are not kept) and decoded when they are read. Changes of handlers are not here.
  */
 import { decodeText, EMPTY } from "../../protocol/bytes.ts";
+import type { MessageResults } from "../results.ts";
 import type { Address } from "../types.ts";
 import { EnvelopeAddress } from "./envelope-address.ts";
 
@@ -127,6 +128,8 @@ export class ReceivedMessage {
   #hasSpaces = false;
   #body: Arena | null = null;
   sender: Address = NO_ADDRESS;
+  /** What filters have left; null while that is nothing. */
+  results: MessageResults | null = null;
   /** Accepted recipients; the last may be a recipient that is not decided yet. */
   readonly recipients: SentAddress[] = [];
   /** Bytes of the headers, names and values. */

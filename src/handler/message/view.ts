@@ -30,7 +30,8 @@ import { Layered, type ListKind } from "./layered.ts";
 import type { ReceivedMessage } from "./received.ts";
 import { receivedField, type TraceFacts } from "./received-field.ts";
 import { isSame, RecipientList } from "./recipient-list.ts";
-import type { Address, Changes, ChangesByHeader, Header, Headers, RawOptions } from "../types.ts";
+import { MessageResults } from "../results.ts";
+import type { Address, Changes, ChangesByHeader, Header, Headers, RawOptions, Results } from "../types.ts";
 
 /**
  * The filter that the view belongs to. A handler may keep a view past its message: it then has no changes any more, and
@@ -53,6 +54,9 @@ export interface ViewOwner {
   change(received: ReceivedMessage): FilterChanges;
   /** A new `message.state`. */
   newState(): unknown;
+  readonly filter: { readonly index: number; readonly isObserved: boolean };
+  /** Throws UsageError PMILTER_ERR_OVER if the filter may not change that message any more. */
+  checkOpen(received: ReceivedMessage): void;
   /** An id for an added header, unique in the message. */
   newHeaderId(): number;
   readonly phase: Phase;
@@ -77,6 +81,7 @@ export class MessageView implements Changes, ChangesByHeader {
   readonly #owner: ViewOwner;
   /** Most handlers keep nothing. */
   #state: unknown = null;
+  #results: Results | null = null;
   /** Made at the first look. */
   #headers: Layered<HeaderList, HeaderChange> | null = null;
   #recipients: Layered<RecipientList, RecipientChange> | null = null;
@@ -94,6 +99,10 @@ export class MessageView implements Changes, ChangesByHeader {
 
   get state(): unknown {
     return (this.#state ??= this.#owner.newState());
+  }
+
+  get results(): Results {
+    return (this.#results ??= resultsOf(this.#received, this.#owner));
   }
 
   get sender(): Address {
@@ -338,6 +347,18 @@ export class MessageView implements Changes, ChangesByHeader {
       );
     }
   }
+}
+
+/** The results of a message, as a filter reads and sets them. */
+function resultsOf(received: ReceivedMessage, owner: ViewOwner): Results {
+  return {
+    get: (name) => received.results?.get(name, owner.filter),
+    set(name, value) {
+      owner.checkOpen(received);
+      received.results ??= new MessageResults();
+      received.results.set(name, value, owner.filter);
+    },
+  };
 }
 
 /** @returns the value as it is sent */
