@@ -243,7 +243,7 @@ describe("docs/testing.md", () => {
 
   test("has no block that is not run here", () => {
     expect(blocksOf("ts", "docs/testing.md")).toHaveLength(2);
-    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(9);
+    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(10);
     expect(BLOCKS.filter(({ text }) => !/export default|bun:test|export async function greet/.test(text))).toEqual([]);
   });
 });
