@@ -426,6 +426,17 @@ describe("message changes, what changes nothing", () => {
     expect(outcome([[filter, { isObserved: true }]])).toEqual({ packets: [], changes: [0] });
   });
 
+  test("a body that is edited in place is sent, however it is given back", () => {
+    for (const give of [(body: Uint8Array) => body, (body: Uint8Array) => Buffer.from(body)]) {
+      const filter = collecting((message) => {
+        const body = message.body();
+        body[0] = 0x4a;
+        message.replaceBody(give(body));
+      });
+      expect(outcome([filter])).toEqual({ packets: ["bJello\r\n"], changes: [1] });
+    }
+  });
+
   test("an empty body that is replaced by nothing, where a filter collects it", () => {
     expect(outcome([collecting((message) => message.replaceBody(""))], "")).toEqual({ packets: [], changes: [0] });
     expect(outcome([eom(({ message }) => message.replaceBody(""))], "")).toEqual({ packets: ["b"], changes: [1] });

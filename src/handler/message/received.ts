@@ -127,6 +127,8 @@ export class ReceivedMessage {
   /** Values lie there as they followed the colon. */
   #hasSpaces = false;
   #body: Arena | null = null;
+  /** Of the body as it was received; null until a handler gets it. */
+  #bodyHash: bigint | null = null;
   sender: Address = NO_ADDRESS;
   /** What filters have left; null while that is nothing. */
   results: MessageResults | null = null;
@@ -193,16 +195,24 @@ export class ReceivedMessage {
     this.#body = null;
   }
 
-  /** A view of the collected body. */
+  /** A view of the collected body, for a handler, which may write to it. */
   body(): Uint8Array {
-    return this.#body?.view() ?? new Uint8Array(0);
+    const body = this.#collected;
+    this.#bodyHash ??= Bun.hash.rapidhash(body);
+    return body;
   }
 
   /** Whether the body was collected, and is the same to the byte. */
   isBody(body: Uint8Array): boolean {
     if (this.sentBodyBytes !== body.length) return false;
-    const collected = this.body();
-    return collected.length === body.length && Buffer.compare(collected, body) === 0;
+    const collected = this.#collected;
+    if (collected.length !== body.length || Buffer.compare(collected, body) !== 0) return false;
+    // A handler may have edited the bytes that it was given, and gives those.
+    return this.#bodyHash === null || this.#bodyHash === Bun.hash.rapidhash(collected);
+  }
+
+  get #collected(): Uint8Array {
+    return this.#body?.view() ?? EMPTY;
   }
 
   get headerCount(): number {
