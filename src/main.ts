@@ -41,6 +41,12 @@ async function run(args: readonly string[]): Promise<number> {
       const { send } = await import("./cli/send.ts");
       return send(command.config, command.mail);
     }
+    case "try": {
+      const incomplete = keepFrames();
+      if (incomplete !== null) process.stderr.write(`warn: the lines of verdicts are not known: ${incomplete}\n`);
+      const { tryMessages } = await import("./cli/try.ts");
+      return tryMessages(command.config, command.mail, WORKER_URL);
+    }
     case "status": {
       const { status } = await import("./cli/ask.ts");
       return status(command.config, command);

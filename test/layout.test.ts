@@ -27,6 +27,7 @@ const ROOMS = [
   "server/workers",
   "server/listening",
   "server/handover",
+  "server/trial.ts",
   "server/files",
   "server/control",
   "server/cpu-share.ts",

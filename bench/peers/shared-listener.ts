@@ -72,6 +72,7 @@ async function serve({ worker, descriptor, handlers, workerRows, records }: Assi
     records: new SessionRecords(records),
     reportsAccepted: false,
     logs: () => false,
+    isTrial: false,
     tracesPackets: false,
     now: () => Math.round(performance.now()),
     report: (report) => fail(`a message was not simply accepted: ${JSON.stringify(report)}`),

@@ -13,11 +13,11 @@ export class ArgumentError extends Error {
   }
 }
 
-export const COMMAND_NAMES = ["serve", "check", "send", "status", "reload", "types", "convert"] as const;
+export const COMMAND_NAMES = ["serve", "check", "send", "try", "status", "reload", "types", "convert"] as const;
 export type CommandName = (typeof COMMAND_NAMES)[number];
 
-export interface SendArguments {
-  readonly file: string;
+/** The session and the envelope that messages are sent with. */
+export interface MailArguments {
   readonly from: string | undefined;
   readonly to: readonly string[];
   readonly client: string | undefined;
@@ -25,7 +25,22 @@ export interface SendArguments {
   readonly helo: string | undefined;
   readonly macros: Readonly<Record<string, string>>;
   readonly asSendmail: boolean;
+}
+
+export interface SendArguments extends MailArguments {
+  /** `-` for standard input. */
+  readonly file: string;
   readonly json: boolean;
+}
+
+export interface TryArguments extends MailArguments {
+  /** Files and folders, `-` for standard input. */
+  readonly files: readonly string[];
+  readonly json: boolean;
+  /** A line for each message. */
+  readonly brief: boolean;
+  /** A failure or a warning gives exit code 1. */
+  readonly strict: boolean;
 }
 
 export interface ConvertArguments {
@@ -43,7 +58,8 @@ export type CommandLine =
   | { readonly name: "reload"; readonly config: string; readonly json: boolean }
   | { readonly name: "types"; readonly folder: string }
   | { readonly name: "convert"; readonly script: ConvertArguments }
-  | { readonly name: "send"; readonly config: string; readonly mail: SendArguments };
+  | { readonly name: "send"; readonly config: string; readonly mail: SendArguments }
+  | { readonly name: "try"; readonly config: string; readonly mail: TryArguments };
 
 /** The configuration that is used without `-c`. */
 export const DEFAULT_CONFIG = "pmilter.toml";
@@ -70,7 +86,7 @@ const TYPES = {
 
 const CONVERT = { ...TYPES, phase: { type: "string" } } as const satisfies ParseArgsConfig["options"];
 
-const SEND = {
+const MAIL = {
   ...COMMON,
   from: { type: "string" },
   to: { type: "string", multiple: true },
@@ -80,6 +96,12 @@ const SEND = {
   macro: { type: "string", multiple: true },
   as: { type: "string" },
   json: { type: "boolean" },
+} as const satisfies ParseArgsConfig["options"];
+
+const TRY = {
+  ...MAIL,
+  brief: { type: "boolean" },
+  strict: { type: "boolean" },
 } as const satisfies ParseArgsConfig["options"];
 
 /**
@@ -97,6 +119,7 @@ export function parseArguments(args: readonly string[]): CommandLine {
   const name: CommandName = first !== undefined && isCommand(first) ? first : "serve";
   const rest = first === name ? args.slice(1) : [...args];
   if (name === "send") return parseSend(rest);
+  if (name === "try") return parseTry(rest);
   if (name === "types") return parseTypes(rest);
   if (name === "check") return parseCheck(rest);
   if (name === "convert") return parseConvert(rest);
@@ -127,31 +150,52 @@ function parseCheck(args: readonly string[]): CommandLine {
 }
 
 function parseSend(args: readonly string[]): CommandLine {
-  const { values, positionals } = parse("send", args, SEND);
+  const { values, positionals } = parse("send", args, MAIL);
   if (values.help === true) return { name: "help", of: "send" };
   if (values.version === true) return { name: "version" };
   const [file, ...more] = positionals;
   if (file === undefined)
     throw new ArgumentError("send needs the message: a file in mail format (.eml), or - for standard input", "send");
   if (more.length > 0) throw new ArgumentError(`send takes one message, got also "${more[0]}"`, "send");
-  if (values.as !== undefined && values.as !== "postfix" && values.as !== "sendmail") {
-    throw new ArgumentError(`--as takes postfix or sendmail, got "${values.as}"`, "send");
-  }
   return {
     name: "send",
     config: values.config ?? DEFAULT_CONFIG,
-    mail: {
-      file,
-      from: values.from,
-      to: values.to ?? [],
-      client: values.client,
-      hostname: values.hostname,
-      helo: values.helo,
-      macros: Object.fromEntries((values.macro ?? []).map(parseMacro)),
-      asSendmail: values.as === "sendmail",
-      json: values.json === true,
-    },
+    mail: { ...mailOf("send", values), file, json: values.json === true },
   };
+}
+
+function parseTry(args: readonly string[]): CommandLine {
+  const { values, positionals } = parse("try", args, TRY);
+  if (values.help === true) return { name: "help", of: "try" };
+  if (values.version === true) return { name: "version" };
+  if (positionals.length === 0) {
+    const expected = "files in mail format (.eml), folders with such files, or - for standard input";
+    throw new ArgumentError(`try needs messages: ${expected}`, "try");
+  }
+  const isTwice = positionals.filter((file) => file === "-").length > 1;
+  if (isTwice) throw new ArgumentError("try reads standard input once, got - twice", "try");
+  const [json, brief] = [values.json === true, values.brief === true];
+  if (json && brief) throw new ArgumentError("--json and --brief are two forms of output: take one", "try");
+  return {
+    name: "try",
+    config: values.config ?? DEFAULT_CONFIG,
+    mail: { ...mailOf("try", values), files: positionals, json, brief, strict: values.strict === true },
+  };
+}
+
+/** The options that `send` and `try` share. */
+function mailOf(
+  command: "send" | "try",
+  values: {
+    readonly [name in "from" | "client" | "hostname" | "helo" | "as"]?: string;
+  } & { readonly to?: readonly string[]; readonly macro?: readonly string[] },
+): MailArguments {
+  const { as, client, from, helo, hostname, macro = [], to = [] } = values;
+  if (as !== undefined && as !== "postfix" && as !== "sendmail") {
+    throw new ArgumentError(`--as takes postfix or sendmail, got "${as}"`, command);
+  }
+  const macros = Object.fromEntries(macro.map((text) => parseMacro(text, command)));
+  return { from, to, client, hostname, helo, macros, asSendmail: as === "sendmail" };
 }
 
 function parseTypes(args: readonly string[]): CommandLine {
@@ -179,10 +223,10 @@ function parseConvert(args: readonly string[]): CommandLine {
 }
 
 /** `i=4ZB1`, `{auth_type}=plain`; braces may be left out, as a shell would want. */
-function parseMacro(text: string): [string, string] {
+function parseMacro(text: string, command: CommandName): [string, string] {
   const match = /^(\w|\{\w+\}|\w{2,})=(.*)$/s.exec(text);
   if (match === null)
-    throw new ArgumentError(`--macro takes NAME=VALUE, such as i=4ZB1 or auth_type=plain, got "${text}"`, "send");
+    throw new ArgumentError(`--macro takes NAME=VALUE, such as i=4ZB1 or auth_type=plain, got "${text}"`, command);
   const name = match[1]!;
   return [name.length > 1 && !name.startsWith("{") ? `{${name}}` : name, match[2]!];
 }

@@ -11,6 +11,7 @@ Commands:
   serve     run the server (also without a command)
   check     start without listening, check the handlers, and print the result
   send      play the mail server: send a message to the running server and show its answers
+  try       pass messages through the configuration, without a server, and show the results
   status    show the state of the running server
   reload    have the running server read its configuration and handlers again
   types     write the declarations that editors need for handlers outside of pmilter's repository
@@ -28,6 +29,15 @@ Try:
 
 Exit codes: 0 success; 1 a fault in the configuration or a handler; 2 wrong usage.
 `;
+
+/** The options that send and try share. */
+const MAIL_OPTIONS = `  --from ADDRESS      envelope sender; by default that of the From header
+  --to ADDRESS        envelope recipient, may be repeated; by default those of the To header
+  --client IP         the SMTP client's address (default 127.0.0.1)
+  --hostname NAME     the SMTP client's name (default localhost)
+  --helo NAME         the name it gives in HELO (default that of --hostname)
+  --macro NAME=VALUE  a macro, such as i=4ZB1 or auth_type=plain; may be repeated
+  --as MTA            the habits of postfix (default) or sendmail`;
 
 const COMMANDS: Readonly<Record<CommandName, string>> = {
   serve: `Run the server.
@@ -77,13 +87,7 @@ Usage: pmilter send -c pmilter.toml FILE.eml [OPTIONS]
 
   FILE.eml            the message, headers and body; - reads standard input
   -c, --config FILE   the running server's configuration: where it listens (default pmilter.toml)
-  --from ADDRESS      envelope sender; by default that of the From header
-  --to ADDRESS        envelope recipient, may be repeated; by default those of the To header
-  --client IP         the SMTP client's address (default 127.0.0.1)
-  --hostname NAME     the SMTP client's name (default localhost)
-  --helo NAME         the name it gives in HELO (default that of --hostname)
-  --macro NAME=VALUE  a macro, such as i=4ZB1 or auth_type=plain; may be repeated
-  --as MTA            the habits of postfix (default) or sendmail
+${MAIL_OPTIONS}
   --json              print the result as JSON: verdict, reply, recipients, phases, modifications, message,
                       failures
 
@@ -94,6 +98,32 @@ Try:
   pmilter send -c pmilter.toml mail.eml --from a@example.com --to b@example.com --client 192.0.2.7
 
 Exit codes: 0 the conversation was completed, with any verdict; 1 it failed; 2 wrong usage.
+`,
+  try: `Pass messages through the configuration in memory, and show each answer and the result. No server is asked.
+
+Usage: pmilter try -c pmilter.toml FILE.eml|DIR… [OPTIONS]
+
+  FILE.eml|DIR        messages: files with headers and body, - for standard input; of a folder and its
+                      subfolders the files that end in .eml, and all of a Maildir's cur and new
+  -c, --config FILE   the configuration, pmilter.toml in this folder by default
+${MAIL_OPTIONS}
+  --brief             print a line for each message
+  --json              print a line of JSON for each message: file, verdict, reply, recipients, phases,
+                      modifications, message, failures, warnings, verdicts, notes, filters
+  --strict            exit with 1 also if a handler failed, or made a verdict that it did not return
+
+The handlers are loaded and started as in the server, with session.trial true. Each message has a session of
+its own. A handler that does not return is ended after server.block_timeout, and its message gets the fallback
+that the server would give. Besides the output of "pmilter send" there are warnings, the verdicts with file
+and line, also of filters in observe mode, lines of session.log, and the time of each filter. After several
+messages a line counts them. The output of handlers goes to standard error.
+
+Try:
+  pmilter try -c pmilter.toml mail.eml --from a@example.com --to b@example.com
+  pmilter try -c pmilter.toml --brief --strict test/mails/
+
+Exit codes: 0 each message was tried, with any verdict; 1 a message could not be read or tried, a fault in the
+configuration or a handler, or what --strict says; 2 wrong usage.
 `,
   status: `Show the state of the running server: version, health, connections, generation, filters, whether it serves
 the files on disk, the last reload.

@@ -1,20 +1,17 @@
 /**
- * The output of `pmilter send`: an outcome as text for people, or as JSON. Pure; it sends and prints nothing. Text of
- * the filter or the message is escaped, so that it cannot move the terminal's cursor.
+ * The output of `pmilter send`: an outcome as text for people, or as JSON. Pure; it sends and prints nothing. Text of the
+ * filter or the message is escaped, so that it cannot move the terminal's cursor.
  */
 import type { SmtpReply } from "../protocol/replies.ts";
-import type { RecentFailure } from "../server/control/recent-failures.ts";
+import type { HandlerFailure } from "../server/control/recent-failures.ts";
 import { harmless } from "../terminal.ts";
 import type { Modification, Outcome, PhaseOutcome } from "../testing/outcome.ts";
 
 const INDENT = "  ";
 
-/** Why a message, or a part of it, got the fallback. */
-export type Failure = Omit<RecentFailure, "at" | "client" | "queueId">;
-
 /** The outcome of a message sent to a server, with the failures of the server's handlers. */
 export interface SendOutcome extends Outcome {
-  readonly failures: readonly Failure[];
+  readonly failures: readonly HandlerFailure[];
 }
 
 /** The shape of the testing kit as it is, indented by two spaces, with a line end. */
@@ -26,8 +23,9 @@ export function formatJson(outcome: SendOutcome): string {
  * The phases with verdict, milliseconds and reply text in columns (headers and pieces of body with the same verdict
  * share a line), the recipients if any was refused, the modifications, the failures, the verdict, and at the end the
  * message as it would be delivered. No colours; ends with a line end.
+ * @param more sections behind the failures
  */
-export function formatOutcome(outcome: SendOutcome): string {
+export function formatOutcome(outcome: SendOutcome, more: readonly string[] = []): string {
   const rows = groupPhases(outcome.phases).map((group) => [
     group.count > 1 ? `${group.phase} ×${group.count}` : group.phase,
     verdictText(group),
@@ -52,16 +50,27 @@ export function formatOutcome(outcome: SendOutcome): string {
     );
   }
   if (outcome.failures.length > 0) parts.push(section("failures", outcome.failures.map(failureText)));
+  parts.push(...more);
   const reply = replyText(outcome.reply);
   parts.push(`verdict: ${outcome.verdict}${reply === "" ? "" : `, ${reply}`}\n`);
   if (outcome.verdict === "accept") parts.push(section("message", messageLines(outcome.message)));
   return parts.join("\n");
 }
 
-function failureText({ fallback, filter, message, phase, place }: Failure): string {
+function failureText({ fallback, message, ...place }: HandlerFailure): string {
+  return placed(place, `${message}${fallback === null ? "" : `; the fallback: ${fallback}`}`);
+}
+
+type Place = { readonly [part in "filter" | "phase" | "place"]: string | null };
+
+/** A line about a filter's handler. */
+export function placed(place: Place, text: string): string {
+  return `${INDENT}${placeText(place)}: ${printable(text)}`.replace(`${INDENT}: `, INDENT);
+}
+
+export function placeText({ filter, phase, place }: Place): string {
   const where = [filter === null ? "" : `filter ${filter}`, phase ?? "", place === null ? "" : `at ${place}`];
-  const done = fallback === null ? "" : `; the fallback: ${fallback}`;
-  return INDENT + printable(`${where.filter((part) => part !== "").join(", ")}: ${message}${done}`.replace(/^: /, ""));
+  return printable(where.filter((part) => part !== "").join(", "));
 }
 
 interface PhaseGroup {
@@ -94,7 +103,7 @@ function verdictText({ verdict, progress }: PhaseGroup): string {
   return progress > 0 ? `${text}, progress ×${progress}` : text;
 }
 
-function replyText(reply: SmtpReply | null): string {
+export function replyText(reply: SmtpReply | null): string {
   if (reply === null) return "";
   const enhanced = reply.enhanced === "" ? "" : ` ${reply.enhanced}`;
   return `${reply.code}${enhanced} ${printable(reply.lines.join(" / "))}`.trimEnd();
@@ -125,7 +134,7 @@ function modificationText(change: Modification): string {
 }
 
 /** Left-aligned columns; numbers of milliseconds end in the same column. */
-function table(rows: readonly (readonly string[])[]): string[] {
+export function table(rows: readonly (readonly string[])[]): string[] {
   const widths: number[] = [];
   for (const row of rows) for (const [at, cell] of row.entries()) widths[at] = Math.max(widths[at] ?? 0, cell.length);
   return rows.map((row) => {
@@ -134,7 +143,7 @@ function table(rows: readonly (readonly string[])[]): string[] {
   });
 }
 
-function section(title: string, lines: readonly string[]): string {
+export function section(title: string, lines: readonly string[]): string {
   return `${title}\n${lines.join("\n")}\n`;
 }
 
@@ -145,7 +154,7 @@ function messageLines(message: string): string[] {
 }
 
 /** Text of the filter or the message, with each unsafe character as its byte or code in hex. */
-function printable(text: string, kept?: string): string {
+export function printable(text: string, kept?: string): string {
   return harmless(text, inHex, kept);
 }
 

@@ -1,16 +1,17 @@
 /** `pmilter send`: plays the mail server for a message against the running server. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { AddressError, formatAddress, type ListenAddress } from "../config/address.ts";
 import { loadConfig } from "../config/load.ts";
-import { codeOf, PlainError, whyNotRead } from "../errors.ts";
+import { codeOf, PlainError } from "../errors.ts";
 import { ProtocolError } from "../protocol/errors.ts";
 import { ClientUsageError, ConversationError, MilterClient, type Outcome } from "../testing/index.ts";
 import type { SendArguments } from "./args.ts";
 import { askServerOf } from "./find-server.ts";
-import type { RecentFailure } from "../server/control/recent-failures.ts";
+import { habitOf, macrosOf, mailOf, readMessage } from "./mail.ts";
+import type { HandlerFailure, RecentFailure } from "../server/control/recent-failures.ts";
 import type { Status } from "../server/control/status.ts";
 import { isSocket } from "../server/listening/unix-socket.ts";
-import { type Failure, formatJson, formatOutcome } from "./send-report.ts";
+import { formatJson, formatOutcome } from "./send-report.ts";
 
 /** `send` failed; said to the user as it is. */
 export class SendError extends PlainError {
@@ -25,24 +26,20 @@ export async function send(configFile: string, mail: SendArguments): Promise<num
   const config = loadConfig(configFile);
   const eml = readMessage(mail.file);
   const address = reachable(config.server.listen);
-  const hostname = mail.hostname ?? "localhost";
-  const queueId = mail.macros["i"] ?? newQueueId();
+  const { hostname = "localhost" } = mail;
+  // By it the failures of this message are found.
+  const macros = macrosOf(mail, "SEND");
+  const queueId = macros["i"];
   const startedAt = Date.now();
   let outcome: Outcome;
   try {
     await using client = await MilterClient.connect(address, {
-      as: mail.asSendmail ? "sendmail" : "postfix",
+      as: habitOf(mail),
       // A filter may take all its time, and is asked for a little more.
       timeoutMs: Math.max(config.server.handlerTimeoutMs, 10_000) + 5000,
-      macros: { ...mail.macros, i: queueId },
+      macros,
     });
-    outcome = await client.send({
-      client: { address: mail.client ?? "127.0.0.1", hostname },
-      helo: mail.helo ?? hostname,
-      eml,
-      ...(mail.from === undefined ? {} : { from: mail.from }),
-      ...(mail.to.length === 0 ? {} : { to: mail.to }),
-    });
+    outcome = await client.send(mailOf(mail, eml));
   } catch (error) {
     throw explain(error, address);
   }
@@ -55,11 +52,6 @@ export async function send(configFile: string, mail: SendArguments): Promise<num
   return 0;
 }
 
-/** A queue id by which the failures of this message are found; as long as Postfix's. */
-function newQueueId(): string {
-  return `SEND${crypto.randomUUID().slice(0, 8).toUpperCase()}`;
-}
-
 /** How often the server is asked for the failure that a fallback must have: a worker tells of it a little later. */
 const MAX_ASKED = 10;
 const ASK_AGAIN_MS = 50;
@@ -69,7 +61,7 @@ async function failuresOf(
   configFile: string,
   outcome: Outcome,
   isOurs: (failure: RecentFailure) => boolean,
-): Promise<Failure[]> {
+): Promise<HandlerFailure[]> {
   // The reply texts are handlers' own: a fallback has none.
   const isExpected =
     outcome.reply === null && (outcome.verdict !== "accept" || outcome.recipients.some(isRefusedWithoutText));
@@ -99,23 +91,6 @@ async function failuresOf(
 
 function isRefusedWithoutText({ reply, verdict }: Outcome["recipients"][number]): boolean {
   return verdict !== "accept" && reply === null;
-}
-
-function readMessage(file: string): Uint8Array {
-  const name = file === "-" ? "standard input" : file;
-  let bytes: Uint8Array;
-  try {
-    bytes = readFileSync(file === "-" ? 0 : file);
-  } catch (error) {
-    throw new SendError(
-      `the message cannot be read: ${name}: ${whyNotRead(error, { expected: "a file with a message" })}`,
-    );
-  }
-  // Empty standard input is an empty message; an empty file is the wrong file.
-  if (bytes.length === 0 && file !== "-") {
-    throw new SendError(`the message cannot be read: ${name}: expected headers and a body, got nothing`);
-  }
-  return bytes;
 }
 
 /** The first address that a client can connect to; `::` and `0.0.0.0` are reached through loopback. */

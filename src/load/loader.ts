@@ -7,6 +7,7 @@ import { type Config, type FilterConfig, moduleName } from "../config/config.ts"
 import { Chain, type ChainFilter, type ChainPolicy } from "../handler/chain.ts";
 import { checkBodyLimit } from "../handler/collect-body.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
+import type { Stopwatch } from "../handler/filter-times.ts";
 import { failureOf, LoadError, type LoadFailure, messageOf, unreadable } from "../handler/load-failure.ts";
 import { applySchema, OptionsError } from "../handler/options.ts";
 import { inFolder } from "../options/folder.ts";
@@ -56,12 +57,14 @@ async function loadRuby(file: string, phase: Phase, { broken, scripts, targets }
 /**
  * Loads every handler of the configuration, in its order.
  * @param onStep told of each step before it is taken, which may never end; of what has failed in that case
+ * @param stopwatch takes the time of the filters' handlers; undefined for handlers as they are
  * @throws LoadError
  */
 export async function loadChain(
   config: Config,
   snapshot = DISK,
   onStep: (failure: LoadFailure) => void = () => {},
+  stopwatch?: Stopwatch,
 ): Promise<Chain> {
   const filters: ChainFilter[] = [];
   if (config.server.handler) {
@@ -107,7 +110,9 @@ export async function loadChain(
       filters.push(place(config, named, filters.length, files, entry, options));
     }
   }
-  return new Chain(filters, policyOf(config));
+  if (stopwatch === undefined) return new Chain(filters, policyOf(config));
+  const measured = filters.map((filter) => Object.assign({}, filter, { loaded: stopwatch.measured(filter.loaded) }));
+  return new Chain(measured, policyOf(config));
 }
 
 function place(

@@ -8,10 +8,12 @@ import type { SessionRecordsLayout } from "./session-records.ts";
 import type { WorkerRowsLayout } from "./worker-rows.ts";
 import type { Need } from "../handler/chain.ts";
 import type { SkippedFilter } from "../handler/filter-parts.ts";
+import type { CallTime } from "../handler/filter-times.ts";
 import type { Fallback, FallbackVerdict } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";
 import type { Resumption } from "../protocol/resumption.ts";
+import type { Report } from "../handler/report.ts";
 import type { LoadFailure } from "../handler/load-failure.ts";
 import type { Sources } from "../load/sources.ts";
 
@@ -87,6 +89,22 @@ export type ToWorker =
       readonly sources: Sources | null;
       readonly isDry: boolean;
     }
+  /** Load the handlers and start the filters, for sessions that come by messages, and answer `ready` or `failed`. */
+  | {
+      readonly kind: "try";
+      readonly config: Config;
+      /** One row, and one slot. */
+      readonly workerRows: WorkerRowsLayout;
+      readonly records: SessionRecordsLayout;
+      /** What to load the handlers from; null to read them. */
+      readonly sources: Sources | null;
+    }
+  /** After `try`: a session begins, or goes on that began in another worker. The one before it has ended. */
+  | { readonly kind: "open"; readonly resume: ResumedSession | null }
+  /** After `open`: the mail server has sent bytes. */
+  | { readonly kind: "read"; readonly bytes: Uint8Array }
+  /** After `open`: the mail server has closed the connection. */
+  | { readonly kind: "hangUp" }
   /** Accept connections; these are the rows of all workers that take sessions. */
   | { readonly kind: "listen"; readonly rows: readonly number[] }
   /** Accept no more, until told to. */
@@ -145,6 +163,14 @@ export type FromWorker =
       /** Of lines that may come in great numbers: see `Log.write`. */
       readonly of?: string | undefined;
     }
+  /** After `open`: the bytes of the next `read` are about to be worked on. Should the worker be lost to them, its record has them. */
+  | { readonly kind: "took"; readonly times: readonly CallTime[] }
+  /** After `open`: replies to the mail server. */
+  | { readonly kind: "written"; readonly bytes: Uint8Array }
+  /** After `open`: what a filter did. */
+  | { readonly kind: "report"; readonly report: Report }
+  /** The session of `open` has ended: its connection is closed. */
+  | { readonly kind: "hungUp"; readonly times: readonly CallTime[] }
   /** What a handler printed: whole lines. */
   | { readonly kind: "print"; readonly text: string }
   /** A handler ends this worker, which does nothing any more: its sessions are to go on elsewhere. */

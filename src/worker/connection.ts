@@ -2,7 +2,6 @@
  * One mail server connection in a worker: socket to conversation and back. It owns the write queue and the idle clock, and
  * says when the session is recorded. The meaning of packets is not known here.
  */
-import type { Socket } from "bun";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { WorkerCounter } from "../counters.ts";
 import type { Chain, ChainFilter } from "../handler/chain.ts";
@@ -34,6 +33,8 @@ export interface ConnectionHome {
   readonly reportsAccepted: boolean;
   /** Whether lines of a level are written. */
   logs(level: LogLevel): boolean;
+  /** Sessions are made up: no mail is at stake. */
+  readonly isTrial: boolean;
   /** Whether each packet is traced. */
   readonly tracesPackets: boolean;
   /** Milliseconds on a clock that never goes back. */
@@ -91,7 +92,16 @@ const NEXT: Readonly<Record<Life, readonly Life[]>> = {
   closed: [],
 };
 
-type MailSocket = Socket<Connection>;
+/** The socket of a connection, as far as it is used here; see Bun's `Socket`. */
+export interface MailSocket {
+  /** @returns the number of bytes that were taken; negative if the peer is gone */
+  write(bytes: Uint8Array, from: number, length: number): number;
+  pause(): void;
+  resume(): void;
+  shutdown(): void;
+  end(): void;
+  terminate(): void;
+}
 
 export class Connection implements ConversationHost, PacketTap {
   readonly slot: number;
@@ -113,7 +123,7 @@ export class Connection implements ConversationHost, PacketTap {
   /** When the peer last sent something, or an awaited handler was through; on the home's clock. */
   #lastActive: number;
   readonly reportsAccepted: boolean;
-  readonly isTrial = false;
+  readonly isTrial: boolean;
 
   /** @param resume the session as another worker left it, null for a new session */
   constructor(home: ConnectionHome, slot: number, peer: PeerName, resume: ResumedSession | null = null) {
@@ -121,6 +131,7 @@ export class Connection implements ConversationHost, PacketTap {
     this.slot = slot;
     this.#peer = peer;
     this.reportsAccepted = home.reportsAccepted;
+    this.isTrial = home.isTrial;
     this.#lastActive = home.now();
     this.#conversation = new Conversation(home.chain, home.writer, this);
     this.#recorder = new Recorder(home.records, slot, this.#conversation);

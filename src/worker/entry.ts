@@ -14,6 +14,7 @@ import { placeOfMember } from "../load/source-text.ts";
 import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { placeOfWarning } from "../handler/report.ts";
 import { describeThrown } from "../handler/site.ts";
+import { Stopwatch } from "../handler/filter-times.ts";
 import { fileOf, startFilters, stopFilters } from "../handler/start.ts";
 import { heapBytes } from "../memory.ts";
 import type { Wants } from "../protocol/negotiate.ts";
@@ -38,6 +39,7 @@ import { capturePrints } from "./print.ts";
 import { compileScripts } from "../load/ruby-scripts.ts";
 import { serveSources } from "../load/serve-sources.ts";
 import { STRAY_FAILURE, strayLine } from "./stray-failure.ts";
+import { Trial } from "./trial.ts";
 import { placeOfMissingExport, placeOfModule, readSources, type Sources, textOf, versionOf } from "../load/sources.ts";
 
 /** The side of the thread that the main thread talks to. */
@@ -103,6 +105,7 @@ class Server {
       records,
       reportsAccepted: logs("info"),
       logs,
+      isTrial: false,
       tracesPackets: debug > 0 && logs("debug"),
       now: () => Math.round(performance.now()),
       report: (report) => {
@@ -348,11 +351,12 @@ function provideApi(): void {
 type Assignment = Extract<ToWorker, { kind: "serve" }>;
 
 let server: Server | null = null;
+let trial: Trial | null = null;
 
 /** The sources that the handlers of this thread are loaded from; null until they are loaded. */
 let sources: Sources | null = null;
 
-async function load(config: Config, given: Sources | null, isFirst: boolean): Promise<Chain> {
+async function load(config: Config, given: Sources | null, isFirst: boolean, stopwatch?: Stopwatch): Promise<Chain> {
   sources = given ?? (await compileScripts(readSources(entryFiles(config), shippedFilters(config)), isFirst));
   if (given === null) post({ kind: "sources", sources });
   if (sources.problem !== null) throw new LoadError(withName(config, sources.problem), undefined);
@@ -360,7 +364,7 @@ async function load(config: Config, given: Sources | null, isFirst: boolean): Pr
     for (const failure of Object.values(sources.broken)) post(failureLog("Ruby handler does not load", failure));
   }
   serveSources(sources);
-  return loadChain(config, sources, (failure) => post({ kind: "starting", failure }));
+  return loadChain(config, sources, (failure) => post({ kind: "starting", failure }), stopwatch);
 }
 
 /** A file that cannot be read has no line of its own: the line of the configuration that names it is given instead. */
@@ -404,6 +408,36 @@ async function startServing(assignment: Assignment): Promise<void> {
 /** A `start()` is about to be called; the message is of what has failed if it never ends. */
 function tellStart(filter: ChainFilter, message: string): void {
   post({ kind: "starting", failure: { ...placeOfStart(fileOf(filter)), message } });
+}
+
+/** Loads the handlers as a start does, for sessions that come by messages. */
+async function startTrial({
+  config,
+  records,
+  sources: given,
+  workerRows: layout,
+}: Extract<ToWorker, { kind: "try" }>): Promise<void> {
+  const stopwatch = new Stopwatch();
+  const chain = await load(config, given, true, stopwatch);
+  await startFilters(chain.filters, { folder: dirname(config.file), isCheck: false }, tellStart);
+  const workerRows = new WorkerRows(layout);
+  trial = new Trial({
+    folder: dirname(config.file),
+    chain,
+    stopwatch,
+    workerRows,
+    records: new SessionRecords(records),
+    post,
+  });
+  holdExits(workerRows, 0);
+  post({ kind: "ready", summary: summarize(chain) });
+}
+
+async function endTrial({ chain }: Trial): Promise<void> {
+  await stopFilters(chain.filters, stopFailed);
+  finishPrints();
+  trial?.end();
+  post({ kind: "ended" });
 }
 
 function placeOfStart(file: string): Omit<LoadFailure, "message"> {
@@ -474,6 +508,18 @@ self.onmessage = ({ data: message }) => {
         (error: unknown) => fail(error, message.file),
       );
       return;
+    case "try":
+      startTrial(message).catch((error: unknown) => fail(error, message.config.file));
+      return;
+    case "open":
+      trial?.open(message.resume);
+      return;
+    case "read":
+      trial?.read(message.bytes);
+      return;
+    case "hangUp":
+      trial?.hangUp();
+      return;
     case "listen":
       server?.listen(message.rows);
       return;
@@ -493,7 +539,8 @@ self.onmessage = ({ data: message }) => {
       outbox.taken(message.size);
       return;
     case "end":
-      if (server === null) post({ kind: "ended" });
+      if (trial !== null) void endTrial(trial);
+      else if (server === null) post({ kind: "ended" });
       else server.end(message.atOnce);
       return;
     default:
@@ -504,9 +551,10 @@ self.onmessage = ({ data: message }) => {
 // An error that a handler throws in a timer, or a rejection that is not awaited, must not end the worker and its sessions.
 for (const event of ["uncaughtException", "unhandledRejection"] as const) {
   process.on(event, (error: unknown) => {
-    if (server === null)
-      post({ kind: "log", ...strayLine(error, [], sources, { folder: "/", version: "" }), of: STRAY_FAILURE });
-    else server.failedOutside(error);
+    if (server === null) {
+      const line = strayLine(error, trial?.chain.filters ?? [], sources, { folder: trial?.folder ?? "/", version: "" });
+      post({ kind: "log", ...line, of: STRAY_FAILURE });
+    } else server.failedOutside(error);
   });
 }
 provideApi();

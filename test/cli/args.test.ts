@@ -168,3 +168,45 @@ describe("parseArguments refuses", () => {
     expect(error.command).toBe(command);
   });
 });
+
+describe("parseArguments: try", () => {
+  const { file: _, ...session } = PLAIN;
+  test("files and folders, the options of send, and its own", () => {
+    expect(parseArguments(["try", "a.eml", "mails/", "-"])).toEqual({
+      name: "try",
+      config: "pmilter.toml",
+      mail: { ...session, files: ["a.eml", "mails/", "-"], brief: false, strict: false },
+    });
+    const given = [
+      "--from",
+      "a@example.com",
+      "--to=b@example.com",
+      "--macro",
+      "i=4ZB1",
+      "--as",
+      "sendmail",
+      "--strict",
+    ];
+    expect(parseArguments(["try", "a.eml", "--json", ...given])).toMatchObject({
+      mail: {
+        from: "a@example.com",
+        to: ["b@example.com"],
+        macros: { i: "4ZB1" },
+        asSendmail: true,
+        json: true,
+        strict: true,
+      },
+    });
+    expect(parseArguments(["try", "a.eml", "--brief"])).toMatchObject({ mail: { brief: true, json: false } });
+  });
+
+  test.each([
+    [["try"], "try needs messages: files in mail format (.eml), folders with such files, or - for standard input"],
+    [["try", "-", "a.eml", "-"], "try reads standard input once, got - twice"],
+    [["try", "a.eml", "--json", "--brief"], "--json and --brief are two forms of output: take one"],
+    [["try", "a.eml", "--as", "exim"], '--as takes postfix or sendmail, got "exim"'],
+    [["try", "a.eml", "--macro", "x"], '--macro takes NAME=VALUE, such as i=4ZB1 or auth_type=plain, got "x"'],
+  ])("%j is wrong", (args, message) => {
+    expect(wrong(args)).toMatchObject({ message, command: "try" });
+  });
+});

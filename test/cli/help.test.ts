@@ -29,7 +29,7 @@ describe("helpText", () => {
     for (const name of COMMAND_NAMES) expect(helpText(name)).toMatch(new RegExp(`^Usage: pmilter .*${name}`, "m"));
   });
 
-  test("send's has every option that it takes", () => {
+  test("send's and try's have every option that they take", () => {
     for (const option of [
       "--from",
       "--to",
@@ -42,7 +42,9 @@ describe("helpText", () => {
       "--config",
     ]) {
       expect(helpText("send")).toContain(`${option}`);
+      expect(helpText("try")).toContain(`${option}`);
     }
+    for (const option of ["--brief", "--strict"]) expect(helpText("try")).toContain(option);
   });
 });
 
@@ -59,6 +61,8 @@ describe("pmilter", () => {
   test.each([
     [["frobnicate"], /^pmilter: there is no command "frobnicate".*\nTry: pmilter help\n$/],
     [["send"], /^pmilter: send needs the message.*\nTry: pmilter help send\n$/],
+    [["try"], /^pmilter: try needs messages: .*\nTry: pmilter help try\n$/],
+    [["try", "x.eml", "--json", "--brief"], /^pmilter: --json and --brief are .*\nTry: pmilter help try\n$/],
     [["check", "--nothing"], /^pmilter: .*--nothing.*\nTry: pmilter help check\n$/],
   ])("%j is wrong usage: two lines on standard error, exit code 2", async (args, stderr) => {
     const result = await runPmilter(args);

@@ -236,6 +236,30 @@ describe("docs/testing.md", () => {
   );
 });
 
+describe("docs/try.md", () => {
+  test(
+    "try a message, and a folder",
+    async () => {
+      const commands = commandsOf("docs/try.md");
+      await using terminal = await freshCopy();
+      expect(await terminal.run("bun install --frozen-lockfile")).toMatchObject({ exitCode: 0 });
+      const one = await terminal.run(commands.next(/^bun run pmilter try /));
+      expect(one).toMatchObject({ exitCode: 0 });
+      expect(one.stdout).toContain("\nmodifications\n  addHeader X-Pmilter: Enable\n");
+      expect(one.stdout).toMatch(/\nfilters\n {2}handler +[\d.]+ ms {2}connect [\d.]+, /);
+      expect(one.stdout).toContain("\nverdict: accept\n");
+      expect(one.stderr).toContain("client ipaddr 192.0.2.7\n");
+      const folder = await terminal.run(commands.next(/^bun run pmilter try .* --brief --strict$/));
+      expect(folder).toMatchObject({
+        exitCode: 0,
+        stdout: "test/fixtures/hello.eml: accept\n1 message: 1 accept; 0 failures, 0 warnings\n",
+      });
+      expect(commands.left).toEqual([]);
+    },
+    TIMEOUT_MS,
+  );
+});
+
 describe("docs/deployment.md", () => {
   const systemdAnalyze = Bun.which("systemd-analyze");
   if (systemdAnalyze === null) console.warn("not run, it takes systemd-analyze: the check of the unit");
@@ -281,7 +305,7 @@ describe("docs/deployment.md", () => {
 });
 
 test("no other page has commands that nobody runs", () => {
-  const run = new Set(["README.md", "docs/testing.md", "docs/deployment.md", "bench/README.md"]);
+  const run = new Set(["README.md", "docs/testing.md", "docs/try.md", "docs/deployment.md", "bench/README.md"]);
   const pages = PAGES.filter(({ blocks }) => blocks.some(({ language }) => language === "sh"));
   expect(pages.map(({ file }) => file).filter((file) => !run.has(file))).toEqual([]);
 });

@@ -42,6 +42,7 @@ class Trial {
       records: this.records,
       reportsAccepted: false,
       logs: () => false,
+      isTrial: false,
       tracesPackets: false,
       now: () => (this.#now += this.step),
       report: () => undefined,

@@ -291,6 +291,7 @@ async function play({ at, handlers, socket }: Setting, onPlace: Probe): Promise<
     records: modules.SessionRecords.create(2),
     reportsAccepted: true,
     logs: () => true,
+    isTrial: false,
     tracesPackets: false,
     now: () => now++,
     report: () => undefined,

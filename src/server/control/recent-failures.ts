@@ -4,13 +4,8 @@
  */
 import type { LogFields } from "../../admin/log.ts";
 
-export interface RecentFailure {
-  /** ISO 8601. */
-  readonly at: string;
-  /** `hostname [address]`. */
-  readonly client: string;
-  /** "" where there was none yet. */
-  readonly queueId: string;
+/** Why a message, or a part of it, got the fallback. */
+export interface HandlerFailure {
   /** The filter of the handler; null for a limit, and where it is not known. */
   readonly filter: string | null;
   readonly phase: string | null;
@@ -21,6 +16,15 @@ export interface RecentFailure {
   readonly place: string | null;
   /** The fallback that took its place; null for none. */
   readonly fallback: string | null;
+}
+
+export interface RecentFailure extends HandlerFailure {
+  /** ISO 8601. */
+  readonly at: string;
+  /** `hostname [address]`. */
+  readonly client: string;
+  /** "" where there was none yet. */
+  readonly queueId: string;
 }
 
 const MAX_KEPT = 50;
@@ -36,25 +40,35 @@ export class RecentFailures {
 
   /** Notes a line of the log, if it is about a failure. */
   note(text: string, fields: LogFields): void {
-    const { cause, client, error, fallback, filter, phase, reason, verdict } = fields;
-    const isLoss = fallback === true && typeof reason === "string";
-    if (typeof client !== "string" || (typeof cause !== "string" && !isLoss)) return;
-    const head = text.split(":", 1)[0] ?? "";
-    const message = typeof error === "string" ? `${head}: ${error}` : isLoss ? String(reason) : head;
-    const string = (value: unknown) => (typeof value === "string" ? cut(value) : null);
+    const { client, queue_id: queueId } = fields;
+    const failure = failureIn(text, fields);
+    if (failure === null || typeof client !== "string") return;
     this.#kept.push({
       at: new Date().toISOString(),
       client: cut(client),
-      queueId: string(fields["queue_id"]) ?? "",
-      filter: string(filter),
-      phase: string(phase),
-      cause: typeof cause === "string" ? cause : "lost",
-      message: cut(message),
-      place: string(fields["at"]),
-      fallback: string(isLoss ? verdict : fallback),
+      queueId: typeof queueId === "string" ? cut(queueId) : "",
+      ...failure,
     });
     if (this.#kept.length > MAX_KEPT) this.#kept = this.#kept.slice(-MAX_KEPT);
   }
+}
+
+/** The failure that a line of the log is about; null if it is about none. */
+export function failureIn(text: string, fields: LogFields): HandlerFailure | null {
+  const { cause, error, fallback, filter, phase, reason, verdict } = fields;
+  const isLoss = fallback === true && typeof reason === "string";
+  if (typeof cause !== "string" && !isLoss) return null;
+  const head = text.split(":", 1)[0] ?? "";
+  const message = typeof error === "string" ? `${head}: ${error}` : isLoss ? String(reason) : head;
+  const string = (value: unknown) => (typeof value === "string" ? cut(value) : null);
+  return {
+    filter: string(filter),
+    phase: string(phase),
+    cause: typeof cause === "string" ? cause : "lost",
+    message: cut(message),
+    place: string(fields["at"]),
+    fallback: string(isLoss ? verdict : fallback),
+  };
 }
 
 function cut(text: string): string {

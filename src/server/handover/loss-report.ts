@@ -29,7 +29,7 @@ export interface LossContext {
   readonly cause: LossCause;
   /** Workers that the handlers of the session have cost so far, this loss included. */
   readonly cost: number;
-  readonly generation: Generation;
+  readonly generation: Pick<Generation, "config" | "sources" | "summary">;
   readonly isSure: boolean;
   readonly peer: PeerName;
 }

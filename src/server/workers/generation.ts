@@ -24,7 +24,7 @@ import { Members } from "./members.ts";
 import { Reinforcement } from "./reinforcement.ts";
 import { Respawn } from "./respawn.ts";
 import type { RowPool } from "./row-pool.ts";
-import { LOAD_TIMEOUT_MS } from "./tasks.ts";
+import { LOAD_TIMEOUT_MS, notLoadedInTime } from "./tasks.ts";
 import { WorkerThread } from "./worker-thread.ts";
 
 export interface GenerationEvents {
@@ -376,12 +376,7 @@ export class Generation {
       standIn,
     });
     const timer = setTimeout(() => {
-      const after = `after ${LOAD_TIMEOUT_MS / 1000} s`;
-      if (member.step === null) this.#failLoading(member, `the handlers were not loaded ${after}`);
-      else {
-        const message = `${member.step.message}: timed out ${after}`;
-        member.loading.reject(new LoadError({ ...member.step, message }, undefined));
-      }
+      member.loading.reject(notLoadedInTime(config, member.step));
     }, LOAD_TIMEOUT_MS);
     try {
       const summary = await member.loading.promise;
@@ -441,6 +436,10 @@ export class Generation {
         return;
       case "done":
       case "judged":
+      case "took":
+      case "written":
+      case "report":
+      case "hungUp":
         return;
       default:
         message satisfies never;

@@ -14,6 +14,16 @@ export const LOAD_TIMEOUT_MS = 30_000;
 /** Maximum time in milliseconds for the `start()` of a filter, or the import of a file, in a check. */
 export const START_TIMEOUT_MS = 10_000;
 
+/**
+ * The handlers were not loaded, or their filters not started, in time.
+ * @param step the step that has not ended, and what has failed with it; null before the first
+ */
+export function notLoadedInTime({ file }: Config, step: LoadFailure | null): LoadError {
+  const after = `after ${LOAD_TIMEOUT_MS / 1000} s`;
+  if (step !== null) return new LoadError({ ...step, message: `${step.message}: timed out ${after}` }, undefined);
+  return new LoadError({ file, line: 0, column: 0, message: `the handlers were not loaded ${after}` }, undefined);
+}
+
 /** Takes the log lines of a task, and the lines that handlers print. */
 export type TaskOutput = (message: Extract<FromWorker, { kind: "log" | "print" }>) => void;
 
