@@ -1,9 +1,9 @@
 // Allows and blocks by client, HELO, sender and recipient, from files that reload: docs/handlers/access-lists.md.
-import { resolve } from "node:path";
 import { accept, defineFilter } from "pmilter";
+import { array, expected, file, type InferOutput, nonEmpty, picklist, pipe, string, table } from "pmilter/options";
 import { AccessFile } from "./lib/access-file.ts";
 import { type AccessTable, ACTIONS, type Match, MATCHES, parseTable } from "./lib/access-table.ts";
-import { type Options, Prepared, type Refusal } from "./lib/header-options.ts";
+import { made, option, type Refusal, refusal, refusalOf, required, unset } from "./lib/options.ts";
 
 interface List {
   readonly match: Match;
@@ -13,22 +13,40 @@ interface List {
 /** The tables as they were when the client connected: a session is judged by a single version of them. */
 type Tables = Readonly<Record<Match, readonly AccessTable[]>>;
 
-const lists = new Prepared((options: Options, folder): readonly List[] => {
-  const rejectText = options.refusal("reject_text", "reject", "550 5.7.1 Access denied");
-  const tempfailText = options.refusal("tempfail_text", "tempfail", "451 4.7.1 Access denied for now, try again later");
-  return options.tables("lists").map((list: Options) => {
-    const match = list.choice("match", MATCHES);
-    const path = resolve(folder, list.text("file"));
-    const action = list.choice("action", ACTIONS, "reject");
-    const defaults = { action, reject: rejectText, tempfail: tempfailText };
-    if (list.has("text")) {
-      if (action === "allow") list.fail("text", 'no text beside action = "allow"');
-      defaults[action] = list.refusal("text", action, "");
-    }
-    list.end();
-    return { match, file: new AccessFile(path, (text) => parseTable(text, match, defaults)) };
-  });
+const entries = {
+  match: required(picklist(MATCHES), "the value that entries are compared with: client, helo, sender, recipient"),
+  file: required(file(), "the file; a relative path is relative to the configuration"),
+  action: option(picklist(ACTIONS), "reject", "the action of entries without one: allow, reject, tempfail"),
+  text: unset(string(), "the filter's text", "the reply for entries without a text"),
+};
+
+const list = made(table(entries), ({ action, file, match, text }, fail) => {
+  if (text === undefined) return { match, file, action, refusal: null };
+  if (action === "allow") return fail("text", 'no text beside action = "allow"');
+  const refusal = refusalOf(action, text);
+  return typeof refusal === "string" ? fail("text", refusal) : { match, file, action, refusal };
 });
+
+export const options = table({
+  lists: required(
+    pipe(array(list), nonEmpty(expected("at least one [[filter.options.lists]]"))),
+    "the lists, in order",
+  ),
+  reject_text: option(refusal("reject"), "550 5.7.1 Access denied", "the reply of `reject`"),
+  tempfail_text: option(
+    refusal("tempfail"),
+    "451 4.7.1 Access denied for now, try again later",
+    "the reply of `tempfail`",
+  ),
+});
+
+function openLists({ lists, reject_text, tempfail_text }: InferOutput<typeof options>): readonly List[] {
+  return lists.map(({ action, file, match, refusal }) => {
+    const defaults = { action, reject: reject_text, tempfail: tempfail_text };
+    if (refusal !== null) defaults[action] = refusal;
+    return { match, file: new AccessFile(file, (text) => parseTable(text, match, defaults)) };
+  });
+}
 
 function readTables(lists: readonly List[]): Tables {
   const tables: Record<Match, AccessTable[]> = { client: [], helo: [], sender: [], recipient: [] };
@@ -37,8 +55,8 @@ function readTables(lists: readonly List[]): Tables {
 }
 
 /** Those that `connect` took. */
-function tablesOf({ state, options }: { state: { tables?: Tables }; options: object }): Tables {
-  return (state.tables ??= readTables(lists.of(options)));
+function tablesOf({ own, state }: { own: readonly List[]; state: { tables?: Tables } }): Tables {
+  return (state.tables ??= readTables(own));
 }
 
 /** The tables' entry for a name or address: allow wins over block, and an earlier list over a later one. */
@@ -59,13 +77,17 @@ function unlessAllowed(judgement: "allow" | Refusal | undefined): Refusal | unde
   return judgement === "allow" ? undefined : judgement;
 }
 
-export default defineFilter<{ tables?: Tables }>({
+export default defineFilter({
   name: "access-lists",
+  options,
+  state: (): { tables?: Tables } => ({}),
 
   // A list that is missing or wrong keeps the server from starting; later it only keeps the list from changing. There is
   // no stop(): between two looks at a file nothing is open.
-  start(options, { folder }) {
-    readTables(lists.start(options, folder));
+  start(options): readonly List[] {
+    const lists = openLists(options);
+    readTables(lists);
+    return lists;
   },
 
   connect(session) {

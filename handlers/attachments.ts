@@ -1,27 +1,11 @@
 // Refuses, quarantines or reports messages by their attachments: docs/handlers/attachments.md.
 import { defineFilter, reject } from "pmilter";
+import { boolean, type InferOutput, picklist, pipe, size, table, transform } from "pmilter/options";
 import { type Entry, entriesOf, GZIP, HEAD_BYTES, TAR, typeOf, UNLISTED, ZIP } from "./lib/archives.ts";
 import { isReordered, matches, plainName, printable } from "./lib/file-names.ts";
-import { type Options, Prepared } from "./lib/header-options.ts";
 import { leavesOf, MIME_LIMITS, type Mime, type Part, readMessage, readMime } from "./lib/mime.ts";
+import { count, headerName, lines, option, unset } from "./lib/options.ts";
 import { decodeLeniently } from "./lib/transfer-encoding.ts";
-
-const ACTIONS = ["reject", "quarantine", "report"] as const;
-
-interface Policy {
-  readonly action: (typeof ACTIONS)[number];
-  readonly names: readonly string[];
-  readonly types: readonly string[];
-  readonly allowsReorderedNames: boolean;
-  readonly allowsEncrypted: boolean;
-  readonly allowsUnlisted: boolean;
-  readonly maxSize: number;
-  readonly maxCount: number;
-  readonly maxDepth: number;
-  readonly maxEntries: number;
-  readonly maxUnpacked: number;
-  readonly header: string;
-}
 
 /** Files that Windows runs when they are opened, and disk images, which hide the origin of the files in them. */
 const RUNNABLE_NAMES = (
@@ -39,32 +23,48 @@ const RUNNABLE_TYPES = [
   "application/x.ms.shortcut",
 ];
 
-const MIB = 1024 * 1024;
+const patterns = () =>
+  pipe(
+    lines(),
+    transform((given) => given.map((pattern) => pattern.toLowerCase())),
+  );
 
-const policies = new Prepared((options: Options): Policy => ({
-  action: options.choice("action", ACTIONS, "reject"),
-  names: patterns(options, "names", RUNNABLE_NAMES),
-  types: patterns(options, "types", RUNNABLE_TYPES),
-  allowsReorderedNames: options.flag("allow_reordered_names", false),
-  allowsEncrypted: options.flag("allow_encrypted", true),
-  allowsUnlisted: options.flag("allow_unlisted", true),
-  maxSize: whole(options, "max_size", 0, Infinity),
-  maxCount: whole(options, "max_count", 0, Infinity),
-  maxDepth: whole(options, "max_depth", 0, 3),
-  maxEntries: whole(options, "max_entries", 1, 1000),
-  maxUnpacked: whole(options, "max_unpacked", 0, 50 * MIB),
-  header: options.has("header") ? options.headerName("header") : "X-Attachment-Report",
-}));
+export const options = table({
+  action: option(
+    picklist(["reject", "quarantine", "report"]),
+    "reject",
+    '`"reject"`; `"quarantine"`: the mail server quarantines the message; `"report"`: the filter only adds the header',
+  ),
+  names: unset(patterns(), "see below", "patterns of file names that are not accepted; `*` and `?`, in any case"),
+  types: unset(
+    patterns(),
+    "see below",
+    "patterns of types that are not accepted; the type is detected by the first bytes of the content",
+  ),
+  allow_reordered_names: option(
+    boolean(),
+    false,
+    "accept names with marks that change the displayed order: `invoice`, U+202E, `fdp.exe`",
+  ),
+  allow_encrypted: option(boolean(), true, "accept encrypted files in zip archives"),
+  allow_unlisted: option(
+    boolean(),
+    true,
+    "accept archives that are broken, or that the filter cannot unpack: 7z, rar, bzip2, xz, zstd, cab, `winmail.dat`",
+  ),
+  max_size: unset(size(), "none", "maximum bytes of an attachment, decoded"),
+  max_count: unset(count(0), "none", "maximum attachments of a message"),
+  max_depth: option(count(0), 3, "maximum levels of archives in archives and of forwarded messages"),
+  max_entries: option(count(1), 1000, "maximum files in a message, including files in archives"),
+  max_unpacked: option(
+    size(),
+    "50MB",
+    "maximum bytes that archives in archives, and archives compressed as a whole, may unpack to, all together",
+  ),
+  header: option(headerName(), "X-Attachment-Report", "the header that lists the findings"),
+});
 
-function patterns(options: Options, key: string, fallback: readonly string[]): readonly string[] {
-  return options.has(key) ? options.list(key).map((pattern) => pattern.toLowerCase()) : fallback;
-}
-
-function whole(options: Options, key: string, least: number, fallback: number): number {
-  const value = options.number(key, least) ?? fallback;
-  if (value !== Infinity && !Number.isSafeInteger(value)) options.fail(key, "a whole number");
-  return value;
-}
+type Options = InferOutput<typeof options>;
 
 /** A file that is not accepted, and why. */
 interface Finding {
@@ -76,13 +76,17 @@ interface Finding {
 /** The search of a message. It stops at the limits, which are findings too. */
 class Search {
   readonly findings: Finding[] = [];
-  readonly #policy: Policy;
+  readonly #options: Options;
+  readonly #names: readonly string[];
+  readonly #types: readonly string[];
   #attachments = 0;
   #files = 0;
   #unpacked = 0;
 
-  constructor(policy: Policy) {
-    this.#policy = policy;
+  constructor(options: Options) {
+    this.#options = options;
+    this.#names = options.names ?? RUNNABLE_NAMES;
+    this.#types = options.types ?? RUNNABLE_TYPES;
   }
 
   /** @param path the path of the file that the message is, `""` for the received message */
@@ -95,15 +99,15 @@ class Search {
   }
 
   async #attachment(part: Part, raw: Uint8Array, path: string, depth: number): Promise<void> {
-    const { maxCount, maxSize, maxDepth } = this.#policy;
+    const { max_count = Infinity, max_depth, max_size = Infinity } = this.#options;
     const content = decodeLeniently(raw, part.encoding);
     const file = below(path, part.names[0] ?? part.type);
     this.#attachments += 1;
-    if (this.#attachments === maxCount + 1) this.#find(file, `there are more than ${maxCount} attachments`);
-    if (content.length > maxSize) this.#find(file, `it has ${content.length} bytes, more than ${maxSize}`);
+    if (this.#attachments === max_count + 1) this.#find(file, `there are more than ${max_count} attachments`);
+    if (content.length > max_size) this.#find(file, `it has ${content.length} bytes, more than ${max_size}`);
     if (part.type === "message/rfc822" || part.type === "message/global") {
-      this.#names(part.names, file);
-      if (depth >= maxDepth) this.#find(file, `it lies deeper than ${maxDepth} levels`);
+      this.#judgeNames(part.names, file);
+      if (depth >= max_depth) this.#find(file, `it lies deeper than ${max_depth} levels`);
       else await this.message(readMessage(content, MIME_LIMITS), content, file, depth + 1);
     } else {
       await this.#file(part.names, file, depth, async (most) => content.subarray(0, most));
@@ -113,9 +117,9 @@ class Search {
   /** @param path where the file lies, with its name */
   async #file(names: readonly string[], path: string, depth: number, read: Entry["read"]): Promise<void> {
     this.#files += 1;
-    this.#names(names, path);
+    this.#judgeNames(names, path);
     const type = await typeOf((await read(HEAD_BYTES)) ?? new Uint8Array());
-    const pattern = this.#policy.types.find((pattern) => matches(type, pattern));
+    const pattern = this.#types.find((pattern) => matches(type, pattern));
     if (type !== "" && pattern !== undefined) this.#find(path, `it is of the type ${type}`);
     const kind = UNLISTED.get(type);
     if (kind !== undefined) this.#unlisted(path, `${kind} archives are not looked into`);
@@ -129,12 +133,12 @@ class Search {
     depth: number,
     read: Entry["read"],
   ): Promise<void> {
-    const { maxDepth, maxUnpacked, allowsEncrypted } = this.#policy;
-    if (depth >= maxDepth) return this.#find(path, `it lies deeper than ${maxDepth} levels`);
+    const { allow_encrypted, max_depth, max_unpacked } = this.#options;
+    if (depth >= max_depth) return this.#find(path, `it lies deeper than ${max_depth} levels`);
     // A file of the message itself is not unpacked, and does not count.
-    const left = depth === 0 ? Infinity : maxUnpacked - this.#unpacked;
+    const left = depth === 0 ? Infinity : max_unpacked - this.#unpacked;
     const bytes = await read(left + 1);
-    if (bytes !== null && bytes.length > left) return this.#find(path, `it unpacks to more than ${maxUnpacked} bytes`);
+    if (bytes !== null && bytes.length > left) return this.#find(path, `it unpacks to more than ${max_unpacked} bytes`);
     if (depth > 0) this.#unpacked += bytes?.length ?? 0;
     const entries = bytes === null ? null : entriesOf(type, bytes, names);
     if (entries === null) return this.#unlisted(path, "it is a broken archive");
@@ -144,31 +148,31 @@ class Search {
       if (!entry.isEncrypted) await this.#file(entry.names, inside, depth + 1, (most) => entry.read(most));
       else {
         this.#files += 1;
-        this.#names(entry.names, inside);
-        if (!allowsEncrypted) this.#find(inside, "it is encrypted");
+        this.#judgeNames(entry.names, inside);
+        if (!allow_encrypted) this.#find(inside, "it is encrypted");
       }
     }
   }
 
-  #names(names: readonly string[], path: string): void {
+  #judgeNames(names: readonly string[], path: string): void {
     for (const name of names) {
       const plain = plainName(name);
-      const pattern = this.#policy.names.find((pattern) => matches(plain, pattern));
+      const pattern = this.#names.find((pattern) => matches(plain, pattern));
       if (pattern !== undefined) return this.#find(path, `its name matches ${pattern}`);
-      if (isReordered(name) && !this.#policy.allowsReorderedNames) {
+      if (isReordered(name) && !this.#options.allow_reordered_names) {
         return this.#find(path, "its name is shown in another order than it has");
       }
     }
   }
 
   #unlisted(path: string, why: string): void {
-    if (!this.#policy.allowsUnlisted) this.#find(path, why);
+    if (!this.#options.allow_unlisted) this.#find(path, why);
   }
 
   #isFull(path: string): boolean {
-    if (this.#files < this.#policy.maxEntries) return false;
-    if (this.#files++ === this.#policy.maxEntries)
-      this.#find(path, `there are more than ${this.#policy.maxEntries} files`);
+    if (this.#files < this.#options.max_entries) return false;
+    if (this.#files++ === this.#options.max_entries)
+      this.#find(path, `there are more than ${this.#options.max_entries} files`);
     return true;
   }
 
@@ -193,28 +197,25 @@ const TOLD = 5;
 
 export default defineFilter({
   name: "attachments",
+  options,
   // It judges: what it cannot look into does not pass.
   collectBody: { over: "reject" },
 
-  start(options, { folder }) {
-    policies.start(options, folder);
-  },
-
   async eom({ message, options, queueId }) {
-    const policy = policies.of(options);
-    const search = new Search(policy);
+    const { action, header } = options;
+    const search = new Search(options);
     const body = message.body();
     await search.message(readMime(message.headers, body), body, "", 0);
     // A sender must not write our report.
-    if (message.headers.get(policy.header) !== undefined) message.deleteHeader(policy.header);
+    if (message.headers.get(header) !== undefined) message.deleteHeader(header);
     const [first] = search.findings;
     if (first === undefined) return;
 
     const told = search.findings.slice(0, TOLD).map(({ file, why }) => `"${file}": ${why}`);
     if (search.findings.length > TOLD) told.push(`${search.findings.length - TOLD} more`);
-    console.log(`attachments: queue_id=${queueId} ${policy.action}: ${told.join("; ")}`);
-    if (policy.action === "reject") return reject(`550 5.7.1 Attachment "${first.file}" is not accepted: ${first.why}`);
-    message.addHeader(policy.header, told.join(";\n "));
-    if (policy.action === "quarantine") message.quarantine(`attachments: ${told[0]}`);
+    console.log(`attachments: queue_id=${queueId} ${action}: ${told.join("; ")}`);
+    if (action === "reject") return reject(`550 5.7.1 Attachment "${first.file}" is not accepted: ${first.why}`);
+    message.addHeader(header, told.join(";\n "));
+    if (action === "quarantine") message.quarantine(`attachments: ${told[0]}`);
   },
 });

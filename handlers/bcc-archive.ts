@@ -1,56 +1,49 @@
 // Sends a copy of every message, or of those of some domains, to an archive: docs/handlers/bcc-archive.md.
 import { defineFilter } from "pmilter";
-import { DomainList } from "./lib/access-names.ts";
-import { type Options, Prepared } from "./lib/header-options.ts";
+import { boolean, check, expected, pipe, table, transform } from "pmilter/options";
+import { domains, headerName, line, option, required, someText, unset } from "./lib/options.ts";
 
-interface Policy {
-  readonly address: string;
-  readonly senderDomains: DomainList;
-  readonly recipientDomains: DomainList;
-  readonly archivesNullSender: boolean;
-  readonly params: readonly string[];
-  /** "" for none. */
-  readonly header: string;
-  readonly headerValue: string;
-}
+const address = pipe(
+  line(),
+  transform((text) => text.replace(/^<(.*)>$/, "$1")),
+  check((text) => /^[!-;=?-~]+@[!-;=?-~]+$/.test(text), expected("an address such as archive@example.com")),
+);
 
-const policies = new Prepared((options: Options): Policy => {
-  const address = options.text("address").replace(/^<(.*)>$/, "$1");
-  if (!/^[!-;=?-~]+@[!-;=?-~]+$/.test(address)) options.fail("address", "an address such as archive@example.com");
-  const headerValue = options.text("header_value", "yes");
-  if (headerValue.trim() === "") options.fail("header_value", "some text");
-  return {
-    address,
-    senderDomains: new DomainList(options, "sender_domains"),
-    recipientDomains: new DomainList(options, "recipient_domains"),
-    archivesNullSender: options.flag("null_sender", false),
-    // A full archive must not show senders that there is an archive.
-    params: options.flag("notify_never", true) ? ["NOTIFY=NEVER"] : [],
-    header: options.has("header") ? options.headerName("header") : "",
-    headerValue,
-  };
+export const options = table({
+  address: required(address, "the archive's address"),
+  sender_domains: option(domains(), [], "archive mail from these domains"),
+  recipient_domains: option(domains(), [], "archive mail with a recipient in these domains"),
+  null_sender: option(
+    boolean(),
+    false,
+    "also archive mail from the null sender: bounces, including bounces of the archive itself",
+  ),
+  // A full archive must not show senders that there is an archive.
+  notify_never: option(
+    boolean(),
+    true,
+    "adds the recipient with `NOTIFY=NEVER`: if the archive refuses a message, the sender gets no bounce, and so does not learn of the archive",
+  ),
+  header: unset(headerName(), "none", "the header to add to an archived message"),
+  header_value: option(someText(), "yes", "the value of that header"),
 });
 
 export default defineFilter({
   name: "bcc-archive",
-
-  start(options, { folder }) {
-    policies.start(options, folder);
-  },
+  options,
 
   eom({ message, options }) {
-    const policy = policies.of(options);
-    const { address, senderDomains, recipientDomains } = policy;
+    const { address, header, header_value, notify_never, null_sender, recipient_domains, sender_domains } = options;
     const sender = message.sender.address;
     const recipients = message.recipients.map((recipient) => recipient.address);
-    if (sender === "" && !policy.archivesNullSender) return;
+    if (sender === "" && !null_sender) return;
     const isWanted =
-      (senderDomains.isEmpty && recipientDomains.isEmpty) ||
-      senderDomains.has(sender) ||
-      recipients.some((recipient) => recipientDomains.has(recipient));
+      (sender_domains.isEmpty && recipient_domains.isEmpty) ||
+      sender_domains.has(sender) ||
+      recipients.some((recipient) => recipient_domains.has(recipient));
     if (!isWanted || recipients.some((recipient) => recipient.toLowerCase() === address.toLowerCase())) return;
-    message.addRecipient(address, policy.params);
+    message.addRecipient(address, notify_never ? ["NOTIFY=NEVER"] : []);
     // Never the recipients: every recipient would read of those in Bcc.
-    if (policy.header !== "") message.addHeader(policy.header, policy.headerValue);
+    if (header !== undefined) message.addHeader(header, header_value);
   },
 });

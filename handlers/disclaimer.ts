@@ -1,67 +1,100 @@
 // Adds a disclaimer to the text and HTML of messages: docs/handlers/disclaimer.md.
 import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
 import { defineFilter, type Message, type State } from "pmilter";
-import { DomainList } from "./lib/access-names.ts";
+import {
+  check,
+  expected,
+  file,
+  type InferOutput,
+  picklist,
+  pipe,
+  rawTransform,
+  string,
+  table,
+  transform,
+} from "pmilter/options";
 import { append, type Appended, decodeText, type Disclaimer, LeftAlone } from "./lib/append-text.ts";
-import { type Options, Prepared } from "./lib/header-options.ts";
 import { leavesOf, type Mime, multipartsOf, type Part, readMime } from "./lib/mime.ts";
+import { domains, headerName, line, made, option, unset } from "./lib/options.ts";
 import { latin1 } from "./lib/transfer-encoding.ts";
 import libmime from "libmime";
-
-interface Policy {
-  readonly disclaimer: Disclaimer;
-  readonly senderDomains: DomainList;
-  readonly exceptSenderDomains: DomainList;
-  readonly recipientDomains: DomainList;
-  readonly exceptRecipientDomains: DomainList;
-  readonly marker: string;
-  readonly changesDkimSigned: boolean;
-}
-
-const policies = new Prepared((options: Options, folder): Policy => {
-  const text = readText(options, "text", folder);
-  if (text === null) options.fail("text", "the disclaimer, here or in the file that text_file names");
-  const html = readText(options, "html", folder) ?? htmlOf(text);
-  return {
-    disclaimer: { text, html: asciiHtml(html) },
-    senderDomains: new DomainList(options, "sender_domains"),
-    exceptSenderDomains: new DomainList(options, "except_sender_domains"),
-    recipientDomains: new DomainList(options, "recipient_domains"),
-    exceptRecipientDomains: new DomainList(options, "except_recipient_domains"),
-    marker: options.has("marker") ? options.headerName("marker") : "X-Pmilter-Disclaimer",
-    changesDkimSigned: options.choice("dkim_signed", ["leave", "change"], "leave") === "change",
-  };
-});
 
 /** SMTP allows lines of 998 bytes; some room for encoding. */
 const MAX_LINE_BYTES = 900;
 
-/** The option `key`, or the file that `key_file` names; null without both. */
-function readText(options: Options, key: string, folder: string): string | null {
-  const fileKey = `${key}_file`;
-  if (!options.has(key) && !options.has(fileKey)) return null;
-  if (options.has(key) && options.has(fileKey)) options.fail(fileKey, `none beside "${key}"`);
-  let text = options.text(key, "");
-  if (options.has(fileKey)) {
-    try {
-      text = readFileSync(resolve(folder, options.text(fileKey)), "utf8").replace(/^\ufeff/, "");
-    } catch (error) {
-      options.fail(fileKey, `a file that can be read (${error instanceof Error ? error.message : String(error)})`);
-    }
-  }
-  const used = options.has(fileKey) ? fileKey : key;
-  // Spaces at the ends of lines have a meaning in format=flowed.
-  const lines = text.split(/\r?\n/).map((line) => line.trimEnd());
-  const trimmed = lines.join("\n").replace(/^\n+/, "").trimEnd();
-  if (trimmed === "") options.fail(used, "some text");
-  // oxlint-disable-next-line no-control-regex
-  if (/[\0-\x08\x0b-\x1f\x7f\ufffd]/.test(trimmed)) options.fail(used, "text in UTF-8 without control characters");
-  if (lines.some((line) => Buffer.byteLength(asciiHtml(line)) > MAX_LINE_BYTES)) {
-    options.fail(used, `lines of at most ${MAX_LINE_BYTES} bytes`);
-  }
-  return trimmed;
-}
+/** Text for people, without white space around it and at the ends of its lines, where it has a meaning in format=flowed. */
+const words = () =>
+  pipe(
+    string(),
+    transform((text) => text.split(/\r?\n/).map((line) => line.trimEnd())),
+    check((lines) => lines.join("").trim() !== "", expected("some text")),
+    check(
+      // oxlint-disable-next-line no-control-regex
+      (lines) => !lines.some((line) => /[\0-\x08\x0b-\x1f\x7f\ufffd]/.test(line)),
+      expected("text in UTF-8 without control characters"),
+    ),
+    check(
+      (lines) => lines.every((line) => Buffer.byteLength(asciiHtml(line)) <= MAX_LINE_BYTES),
+      expected(`lines of at most ${MAX_LINE_BYTES} bytes`),
+    ),
+    transform((lines) => lines.join("\n").replace(/^\n+/, "").trimEnd()),
+  );
+
+/** The text of a file. */
+const wordsIn = () =>
+  pipe(
+    file(),
+    rawTransform<string, string>(({ addIssue, dataset: { value: path }, NEVER }) => {
+      try {
+        return readFileSync(path, "utf8").replace(/^\ufeff/, "");
+      } catch (error) {
+        addIssue({
+          message: `expected a file that can be read: ${error instanceof Error ? error.message : String(error)}`,
+        });
+        return NEVER;
+      }
+    }),
+    words(),
+  );
+
+export const entries = {
+  text: unset(pipe(line(), words()), "none", "the disclaimer, one line"),
+  text_file: unset(
+    wordsIn(),
+    "none",
+    "a file with the text, in UTF-8, instead of `text`; a relative path is relative to the configuration",
+  ),
+  html: unset(pipe(line(), words()), "made from the text", "the disclaimer for HTML, one line"),
+  html_file: unset(wordsIn(), "none", "a file with the HTML, instead of `html`"),
+  sender_domains: option(domains(), [], "only mail from these domains"),
+  except_sender_domains: option(domains(), [], "no mail from these domains"),
+  recipient_domains: option(domains(), [], "only mail with a recipient in these domains"),
+  except_recipient_domains: option(
+    domains(),
+    [],
+    "recipients in these domains do not count: mail that goes only to them gets no disclaimer",
+  ),
+  marker: option(
+    headerName(),
+    "X-Pmilter-Disclaimer",
+    "the header that marks a message with a disclaimer; a message that already has this header gets no disclaimer",
+  ),
+  dkim_signed: option(
+    picklist(["leave", "change"]),
+    "leave",
+    'a message with a DKIM-Signature stays unchanged; with `"change"` it gets the disclaimer, which breaks the signature',
+  ),
+};
+
+export const options = made(table(entries), ({ html, html_file, text, text_file, ...rest }, fail) => {
+  if (text !== undefined && text_file !== undefined) fail("text_file", 'none beside "text"');
+  if (html !== undefined && html_file !== undefined) fail("html_file", 'none beside "html"');
+  const plain = text ?? text_file ?? fail("text", "the disclaimer, here or in the file that text_file names");
+  const disclaimer: Disclaimer = { text: plain, html: asciiHtml(html ?? html_file ?? htmlOf(plain)) };
+  return { ...rest, disclaimer };
+});
+
+type Options = InferOutput<typeof options>;
 
 function htmlOf(text: string): string {
   const escaped = text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
@@ -76,15 +109,15 @@ function asciiHtml(html: string): string {
 /**
  * Each condition that is given must hold. All recipients get the same body: a single recipient that matches is enough.
  */
-function applies(policy: Policy, message: Message<"eom", State, "skip">): boolean {
-  const { senderDomains, exceptSenderDomains, recipientDomains, exceptRecipientDomains } = policy;
+function applies(options: Options, message: Message<"eom", State, "skip">): boolean {
+  const { except_recipient_domains, except_sender_domains, recipient_domains, sender_domains } = options;
   const sender = message.sender.address;
   return (
-    (senderDomains.isEmpty || senderDomains.has(sender)) &&
-    !exceptSenderDomains.has(sender) &&
+    (sender_domains.isEmpty || sender_domains.has(sender)) &&
+    !except_sender_domains.has(sender) &&
     message.recipients.some(
       ({ address }) =>
-        (recipientDomains.isEmpty || recipientDomains.has(address)) && !exceptRecipientDomains.has(address),
+        (recipient_domains.isEmpty || recipient_domains.has(address)) && !except_recipient_domains.has(address),
     )
   );
 }
@@ -221,24 +254,20 @@ function addDisclaimer(message: Message<"eom", State, "skip">, body: Uint8Array,
 
 export default defineFilter({
   name: "disclaimer",
+  options,
   collectBody: { over: "skip" },
 
-  start(options, { folder }) {
-    policies.start(options, folder);
-  },
-
   eom({ message, options, queueId }) {
-    const policy = policies.of(options);
-    if (!applies(policy, message) || message.headers.get(policy.marker) !== undefined) return;
+    if (!applies(options, message) || message.headers.get(options.marker) !== undefined) return;
     // Null: larger than a body that is collected.
     const body = message.body();
     try {
       if (body === null) throw new LeftAlone("its body is larger than limits.body");
-      if (!policy.changesDkimSigned && message.headers.get("DKIM-Signature") !== undefined) {
+      if (options.dkim_signed === "leave" && message.headers.get("DKIM-Signature") !== undefined) {
         throw new LeftAlone("it is signed with DKIM");
       }
-      addDisclaimer(message, body, policy.disclaimer);
-      message.addHeader(policy.marker, "added");
+      addDisclaimer(message, body, options.disclaimer);
+      message.addHeader(options.marker, "added");
     } catch (error) {
       if (!(error instanceof LeftAlone)) throw error;
       console.log(`disclaimer: queue_id=${queueId} left alone: ${error.message}`);

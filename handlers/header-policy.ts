@@ -1,43 +1,42 @@
 // Requires, limits, removes and rewrites headers, and judges some that matter: docs/handlers/header-policy.md.
 import { defineFilter } from "pmilter";
-import { type Options, Prepared, type Refusal } from "./lib/header-options.ts";
-import { type Rule, RULES } from "./lib/header-rules.ts";
-
-const ACTIONS = ["reject", "tempfail", "quarantine", "fix", "observe"] as const;
-
-interface Step {
-  readonly rule: Rule;
-  readonly action: (typeof ACTIONS)[number];
-  /** For `reject` and `tempfail`. */
-  readonly refusal: Refusal | null;
-}
+import {
+  array,
+  expected,
+  type GenericSchema,
+  lazy,
+  looseObject,
+  nonEmpty,
+  picklist,
+  pipe,
+  table,
+} from "pmilter/options";
+import { RULES, type Step } from "./lib/header-rules.ts";
+import { required } from "./lib/options.ts";
 
 const RULE_NAMES = Object.keys(RULES) as (keyof typeof RULES)[];
 
-const steps = new Prepared((options: Options): readonly Step[] => options.tables("rules").map(readStep));
+/** A table that does not say which rule it is; its other options cannot be judged. */
+const NO_RULE = looseObject({ rule: picklist(RULE_NAMES) }, ({ input, path }) =>
+  path === undefined ? expected("a table")({ input }) : '"rule" is missing',
+) as unknown as GenericSchema<unknown, Step>;
 
-function readStep(options: Options): Step {
-  const rule = RULES[options.choice("rule", RULE_NAMES)](options);
-  const action = options.choice("action", ACTIONS);
-  if (action === "fix" && !rule.fixes) options.fail("action", 'another action: there is no "value" or "replace"');
-  let refusal: Refusal | null = null;
-  if (action === "reject") refusal = options.refusal("text", "reject", `550 5.6.0 Message refused: ${rule.problem}`);
-  else if (action === "tempfail") {
-    refusal = options.refusal("text", "tempfail", `451 4.6.0 Message refused for now: ${rule.problem}`);
-  } else if (options.has("text")) options.fail("text", `no text, as the action is "${action}"`);
-  options.end();
-  return { rule, action, refusal };
-}
+const step = lazy((input): GenericSchema<unknown, Step> => {
+  const rule = (input as { readonly rule?: unknown } | null | undefined)?.rule;
+  const name = RULE_NAMES.find((each) => each === rule);
+  return name === undefined ? NO_RULE : RULES[name].schema;
+});
+
+export const options = table({
+  rules: required(pipe(array(step), nonEmpty(expected("at least one [[filter.options.rules]]"))), "the rules"),
+});
 
 export default defineFilter({
   name: "header-policy",
-
-  start(options, { folder }) {
-    steps.start(options, folder);
-  },
+  options,
 
   eom(session) {
-    for (const { rule, action, refusal } of steps.of(session.options)) {
+    for (const { rule, action, refusal } of session.options.rules) {
       const fix = rule.check(session);
       if (fix === null) continue;
       if (refusal !== null) return refusal;

@@ -1,46 +1,44 @@
 // Puts a tag in front of the Subject, such as "[external]": docs/handlers/subject-tag.md.
 import { defineFilter, type Message } from "pmilter";
-import { DomainList } from "./lib/access-names.ts";
-import { type Options, Prepared } from "./lib/header-options.ts";
+import { check, expected, type InferOutput, picklist, pipe, table, trim } from "pmilter/options";
 import { decodeWords, encodeWords, keepFolds } from "./lib/header-text.ts";
+import { domains, headerName, line, option, required, unset } from "./lib/options.ts";
 
-interface Policy {
-  readonly tag: string;
-  readonly senderDomains: DomainList;
-  readonly exceptSenderDomains: DomainList;
-  readonly recipientDomains: DomainList;
-  /** "" for any. */
-  readonly header: string;
-  readonly headerContains: string;
-  readonly addsMissing: boolean;
-}
+const tag = pipe(
+  line(),
+  check((text) => text.trim() !== "" && text.trim().length <= 60, expected("1 to 60 characters")),
+  trim(),
+);
 
-const policies = new Prepared((options: Options): Policy => {
-  const tag = options.text("tag").trim();
-  if (tag === "" || tag.length > 60) options.fail("tag", "1 to 60 characters");
-  return {
-    tag,
-    senderDomains: new DomainList(options, "sender_domains"),
-    exceptSenderDomains: new DomainList(options, "except_sender_domains"),
-    recipientDomains: new DomainList(options, "recipient_domains"),
-    header: options.has("header") ? options.headerName("header") : "",
-    headerContains: options.text("header_contains", "").toLowerCase(),
-    addsMissing: options.choice("missing_subject", ["add", "leave"], "add") === "add",
-  };
+export const options = table({
+  tag: required(tag, "the tag, 1 to 60 characters"),
+  sender_domains: option(domains(), [], "only mail from these domains"),
+  except_sender_domains: option(domains(), [], "no mail from these domains"),
+  recipient_domains: option(domains(), [], "only mail with a recipient in these domains"),
+  header: unset(headerName(), "none", "only mail with this header"),
+  header_contains: option(line(), "", "only mail in which a value of that header contains this text, in any case"),
+  missing_subject: option(
+    picklist(["add", "leave"]),
+    "add",
+    'a message without Subject gets the tag as its Subject; with `"leave"` it stays unchanged',
+  ),
 });
 
 /** Each condition that is given must hold. */
-function applies(policy: Policy, message: Message<"eom">): boolean {
-  const { senderDomains, exceptSenderDomains, recipientDomains, header, headerContains } = policy;
+function applies(options: Options, message: Message<"eom">): boolean {
+  const { except_sender_domains, header, header_contains, recipient_domains, sender_domains } = options;
   const sender = message.sender.address;
+  const wanted = header_contains.toLowerCase();
   return (
-    (senderDomains.isEmpty || senderDomains.has(sender)) &&
-    !exceptSenderDomains.has(sender) &&
-    (recipientDomains.isEmpty || message.recipients.some(({ address }) => recipientDomains.has(address))) &&
-    (header === "" ||
-      message.headers.getAll(header).some((value) => decodeWords(value).toLowerCase().includes(headerContains)))
+    (sender_domains.isEmpty || sender_domains.has(sender)) &&
+    !except_sender_domains.has(sender) &&
+    (recipient_domains.isEmpty || message.recipients.some(({ address }) => recipient_domains.has(address))) &&
+    (header === undefined ||
+      message.headers.getAll(header).some((value) => decodeWords(value).toLowerCase().includes(wanted)))
   );
 }
+
+type Options = InferOutput<typeof options>;
 
 /** `Re:`, `AW:`, `Fwd:`, `Re[2]:`, `回复：`. */
 const REPLY_PREFIX = /^\s*\p{L}{1,6}(?:\[\d+\]|\(\d+\)|\^\d+)?\s*[:：]\s*/u;
@@ -78,19 +76,15 @@ function join(tag: string, rest: string): string {
 
 export default defineFilter({
   name: "subject-tag",
-
-  start(options, { folder }) {
-    policies.start(options, folder);
-  },
+  options,
 
   eom({ message, options }) {
-    const policy = policies.of(options);
-    if (!applies(policy, message)) return;
+    if (!applies(options, message)) return;
     const subject = message.headers.get("Subject");
     if (subject === undefined) {
-      if (policy.addsMissing) message.addHeader("Subject", withTag("", policy.tag));
-    } else if (!hasTag(subject, policy.tag)) {
-      message.changeHeader("Subject", withTag(subject, policy.tag));
+      if (options.missing_subject === "add") message.addHeader("Subject", withTag("", options.tag));
+    } else if (!hasTag(subject, options.tag)) {
+      message.changeHeader("Subject", withTag(subject, options.tag));
     }
   },
 });

@@ -3,7 +3,6 @@
  * spellings of international names must not hide an entry.
  */
 import { domainToASCII } from "node:url";
-import type { Options } from "./header-options.ts";
 
 /**
  * DNS names have at most 255 characters, addresses a few more. A longer name is cut at the front, since suffixes are
@@ -78,12 +77,11 @@ export function nameEntry(text: string): string | null {
 export class DomainList {
   readonly #names = new NameTable<true>();
 
-  /** From an option, a list of `example.com` or `.example.com`. */
-  constructor(options: Options, key: string) {
-    for (const entry of options.list(key)) {
+  /** @param entries `example.com` or `.example.com`; others are passed over */
+  constructor(entries: readonly string[]) {
+    for (const entry of entries) {
       const name = nameEntry(entry);
-      if (name === null) options.fail(key, 'domains such as "example.com" or ".example.com"');
-      this.#names.add(name, true);
+      if (name !== null) this.#names.add(name, true);
     }
   }
 

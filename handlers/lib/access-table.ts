@@ -2,7 +2,7 @@
 import { reject, tempfail } from "pmilter";
 import { mailboxOf, nameEntry, NameTable, normalDomain } from "./access-names.ts";
 import { NetworkTable } from "./access-networks.ts";
-import type { Refusal } from "./header-options.ts";
+import type { Refusal } from "./options.ts";
 
 /** The kind of value that the entries of a list are compared with. */
 export const MATCHES = ["client", "helo", "sender", "recipient"] as const;

@@ -1,11 +1,43 @@
 /** The rules that header-policy.ts knows, by name: the options that each takes, and how it judges a message. */
 import { randomUUID } from "node:crypto";
 import type { Session } from "pmilter";
+import {
+  array,
+  boolean,
+  check,
+  expected,
+  type GenericSchema,
+  type InferOutput,
+  type ObjectEntries,
+  optional,
+  picklist,
+  pipe,
+  type StrictObjectSchema,
+  string,
+  table,
+  trim,
+} from "pmilter/options";
 import { nameEntry, NameTable, normalDomain } from "./access-names.ts";
 import { NetworkTable } from "./access-networks.ts";
-import { isHeaderName, type Options } from "./header-options.ts";
 import { authservId, formatDate, isMessageId, parseDate } from "./header-syntax.ts";
 import { fold, unfold } from "./header-text.ts";
+import {
+  amount,
+  count,
+  type Fail,
+  headerName,
+  isHeaderName,
+  line,
+  lines,
+  made,
+  names,
+  option,
+  type Refusal,
+  refusalOf,
+  required,
+  someText,
+  unset,
+} from "./options.ts";
 
 /** The finding of a rule: a way to repair it, which is used if the action is `fix`. */
 export type Fix = () => void;
@@ -17,6 +49,52 @@ export interface Rule {
   readonly fixes: boolean;
   /** Null if nothing is wrong. */
   check(session: Session<"eom">): Fix | null;
+}
+
+const ACTIONS = ["reject", "tempfail", "quarantine", "fix", "observe"] as const;
+
+/** A rule, and the action that its findings have. */
+export interface Step {
+  readonly rule: Rule;
+  readonly action: (typeof ACTIONS)[number];
+  /** For `reject` and `tempfail`. */
+  readonly refusal: Refusal | null;
+}
+
+/** The options that every rule has. */
+export const COMMON = {
+  rule: required(string(), "a rule of the table below"),
+  action: required(picklist(ACTIONS), "`reject`, `tempfail`, `quarantine`, `fix` (next table), `observe` (console)"),
+  text: unset(
+    string(),
+    '`"550 5.6.0 Message refused: …"`, or 451',
+    "the reply of `reject` and `tempfail`; `…` is the rule's finding",
+  ),
+};
+
+/** The options of a table with these entries. */
+type OptionsOf<E extends ObjectEntries> = InferOutput<StrictObjectSchema<E, undefined>>;
+
+type Common = OptionsOf<typeof COMMON>;
+
+const REFUSED = { reject: "550 5.6.0 Message refused", tempfail: "451 4.6.0 Message refused for now" };
+
+function stepOf({ action, text }: Common, rule: Rule, fail: Fail<Common>): Step {
+  if (action === "fix" && !rule.fixes) fail("action", 'another action: there is no "value" or "replace"');
+  if (action !== "reject" && action !== "tempfail") {
+    return text === undefined ? { rule, action, refusal: null } : fail("text", `no text, as the action is "${action}"`);
+  }
+  const refusal = refusalOf(action, text ?? `${REFUSED[action]}: ${rule.problem}`);
+  return typeof refusal === "string" ? fail("text", refusal) : { rule, action, refusal };
+}
+
+/** A kind of rule: its own options, and what they make. */
+function kind<const E extends ObjectEntries>(
+  entries: E,
+  make: (options: OptionsOf<E>, fail: Fail<OptionsOf<E>>) => Rule,
+) {
+  const all = table({ ...COMMON, ...entries }) as unknown as GenericSchema<unknown, Common & OptionsOf<E>>;
+  return { entries, schema: made(all, (options, fail) => stepOf(options, make(options, fail), fail)) };
 }
 
 const DAY_MS = 86_400_000;
@@ -40,61 +118,87 @@ const SINGLE = [
   "Content-Transfer-Encoding",
 ];
 
+const namesOfHeaders = pipe(
+  line(),
+  check((name) => name === "*" || isHeaderName(name), expected('the name of a header, or "*"')),
+);
+
+const nameOrBeginning = pipe(
+  line(),
+  check((name) => isHeaderName(name.replace(/\*$/, "")), expected('the name of a header, or its beginning and "*"')),
+);
+
+const REWRITE = {
+  header: headerName(),
+  pattern: line(),
+  flags: optional(line(), "i"),
+  replace: optional(line()),
+};
+
+const DUPLICATES = {
+  headers: optional(array(headerName()), []),
+  keep: optional(picklist(["first", "last"]), "first"),
+};
+
+export const AUTHENTICATION = {
+  authserv_ids: option(
+    names('a name such as "mx.example.com" or ".example.com"'),
+    [],
+    'further names, such as those of your other mail servers; `".example.com"` is all names below `example.com`',
+  ),
+  all: option(boolean(), false, "find all Authentication-Results, of any name"),
+  trusted_networks: option(lines(), [], "clients whose headers stay: your own relays, a content filter on `127.0.0.1`"),
+};
+
 export const RULES = {
-  require(options: Options): Rule {
-    const header = options.headerName("header");
-    const value = options.text("value", "").trim();
+  require: kind({ header: headerName(), value: optional(pipe(line(), trim()), "") }, ({ header, value }) => {
     return {
       problem: `no ${header} header`,
       fixes: value !== "",
       check: ({ message }) =>
         message.headers.get(header) === undefined ? () => message.addHeader(header, fold(value, header.length)) : null,
     };
-  },
+  }),
 
   /** Too many headers of a name, or too long headers; `*` is all headers. */
-  limit(options: Options): Rule {
-    const header = options.text("header");
-    if (header !== "*" && !isHeaderName(header)) options.fail("header", 'the name of a header, or "*"');
-    const count = options.number("max_count", 0);
-    const length = options.number("max_length", 0);
-    if (count === null && length === null) options.fail("max_count", "a number here or in max_length");
-    const most = count ?? Infinity;
-    const longest = length ?? Infinity;
-    const name = header.toLowerCase();
-    return {
-      problem: `too many or too long ${header === "*" ? "" : `${header} `}headers`,
-      fixes: true,
-      check({ message }) {
-        const surplus = new Map<string, number[]>();
-        const seen = new Map<string, number>();
-        let kept = 0;
-        for (const each of message.headers) {
-          const key = each.name.toLowerCase();
-          const index = (seen.get(key) ?? 0) + 1;
-          seen.set(key, index);
-          if (header !== "*" && key !== name) continue;
-          if (kept < most && each.value.length <= longest) {
-            kept += 1;
-            continue;
+  limit: kind(
+    { header: namesOfHeaders, max_count: optional(count(0)), max_length: optional(count(0)) },
+    (options, fail) => {
+      const { header, max_count: most = Infinity, max_length: longest = Infinity } = options;
+      if (most === Infinity && longest === Infinity) fail("max_count", "a number here or in max_length");
+      const name = header.toLowerCase();
+      return {
+        problem: `too many or too long ${header === "*" ? "" : `${header} `}headers`,
+        fixes: true,
+        check({ message }) {
+          const surplus = new Map<string, number[]>();
+          const seen = new Map<string, number>();
+          let kept = 0;
+          for (const each of message.headers) {
+            const key = each.name.toLowerCase();
+            const index = (seen.get(key) ?? 0) + 1;
+            seen.set(key, index);
+            if (header !== "*" && key !== name) continue;
+            if (kept < most && each.value.length <= longest) {
+              kept += 1;
+              continue;
+            }
+            const indexes = surplus.get(key);
+            if (indexes === undefined) surplus.set(key, [index]);
+            else indexes.push(index);
           }
-          const indexes = surplus.get(key);
-          if (indexes === undefined) surplus.set(key, [index]);
-          else indexes.push(index);
-        }
-        if (surplus.size === 0) return null;
-        return () => {
-          for (const [key, indexes] of surplus) deleteHeaders(message, key, indexes);
-        };
-      },
-    };
-  },
+          if (surplus.size === 0) return null;
+          return () => {
+            for (const [key, indexes] of surplus) deleteHeaders(message, key, indexes);
+          };
+        },
+      };
+    },
+  ),
 
   /** `X-Spam-*` is every name that begins so. */
-  remove(options: Options): Rule {
-    const header = options.text("header");
+  remove: kind({ header: nameOrBeginning }, ({ header }) => {
     const start = header.endsWith("*") ? header.slice(0, -1).toLowerCase() : null;
-    if (!isHeaderName(start ?? header)) options.fail("header", 'the name of a header, or its beginning and "*"');
     return {
       problem: `a ${header} header`,
       fixes: true,
@@ -110,16 +214,14 @@ export const RULES = {
         };
       },
     };
-  },
+  }),
 
   /** Headers of a name whose unfolded value matches a pattern. */
-  rewrite(options: Options): Rule {
-    const header = options.headerName("header");
-    const pattern = patternOf(options);
-    const replacement = options.has("replace") ? options.text("replace") : null;
+  rewrite: kind(REWRITE, ({ flags, header, pattern: source, replace }, fail) => {
+    const pattern = patternOf(source, flags, (expected) => fail("pattern", expected));
     return {
       problem: `a ${header} header that is not allowed`,
-      fixes: replacement !== null,
+      fixes: replace !== undefined,
       check({ message }) {
         const values = message.headers.getAll(header).map(unfold);
         const found = values.map((value) => value.search(pattern) !== -1);
@@ -128,19 +230,16 @@ export const RULES = {
           // From the last header on: a header whose value becomes empty is deleted, and the headers behind it move up.
           for (let at = values.length - 1; at >= 0; at--) {
             if (!found[at]) continue;
-            const value = values[at]!.replace(pattern, replacement ?? "");
+            const value = values[at]!.replace(pattern, replace ?? "");
             message.changeHeader(header, fold(unfold(value).trim(), header.length), at + 1);
           }
         };
       },
     };
-  },
+  }),
 
   /** A single header of that name, with that value. */
-  set(options: Options): Rule {
-    const header = options.headerName("header");
-    const value = options.text("value").trim();
-    if (value === "") options.fail("value", "some text");
+  set: kind({ header: headerName(), value: pipe(someText(), trim()) }, ({ header, value }) => {
     return {
       problem: `another ${header} header than expected`,
       fixes: true,
@@ -153,63 +252,59 @@ export const RULES = {
         };
       },
     };
-  },
+  }),
 
-  message_id_missing: (): Rule => ({
+  message_id_missing: kind({}, () => ({
     problem: "no Message-Id header",
     fixes: true,
     check: (session) =>
       session.message.headers.get("Message-Id") === undefined
         ? () => session.message.addHeader("Message-Id", newMessageId(session.myHostname))
         : null,
-  }),
+  })),
 
-  message_id_malformed(options: Options): Rule {
-    const allowsObsolete = options.flag("obsolete", true);
+  message_id_malformed: kind({ obsolete: optional(boolean(), true) }, ({ obsolete }) => {
     return {
       problem: "a malformed Message-Id header",
       fixes: true,
       check(session) {
         const value = session.message.headers.get("Message-Id");
-        if (value === undefined || isMessageId(value, allowsObsolete)) return null;
+        if (value === undefined || isMessageId(value, obsolete)) return null;
         return () => session.message.changeHeader("Message-Id", newMessageId(session.myHostname));
       },
     };
-  },
+  }),
 
-  date_missing: (): Rule => ({
+  date_missing: kind({}, () => ({
     problem: "no Date header",
     fixes: true,
     check: ({ message }) =>
       message.headers.get("Date") === undefined
         ? () => message.addHeader("Date", formatDate(message.receivedAt))
         : null,
+  })),
+
+  date_malformed: kind({ obsolete: optional(boolean(), true) }, ({ obsolete }) =>
+    dateRule("a malformed Date header", (value) => parseDate(value, obsolete) === null),
+  ),
+
+  date_past: kind({ days: optional(amount(), 365) }, ({ days }) => {
+    const most = days * DAY_MS;
+    return dateRule("a Date header too far in the past", (value, now) => now - (parseDate(value, true) ?? now) > most);
   }),
 
-  date_malformed(options: Options): Rule {
-    const allowsObsolete = options.flag("obsolete", true);
-    return dateRule("a malformed Date header", (value) => parseDate(value, allowsObsolete) === null);
-  },
-
-  date_past(options: Options): Rule {
-    const most = (options.number("days", 0) ?? 365) * DAY_MS;
-    return dateRule("a Date header too far in the past", (value, now) => now - (parseDate(value, true) ?? now) > most);
-  },
-
-  date_future(options: Options): Rule {
-    const most = (options.number("hours", 0) ?? 24) * HOUR_MS;
+  date_future: kind({ hours: optional(amount(), 24) }, ({ hours }) => {
+    const most = hours * HOUR_MS;
     return dateRule(
       "a Date header too far in the future",
       (value, now) => (parseDate(value, true) ?? now) - now > most,
     );
-  },
+  }),
 
   /** More headers than one of a name that may be there once. */
-  duplicates(options: Options): Rule {
-    const given = options.list("headers");
-    if (!given.every(isHeaderName)) options.fail("headers", "names of headers");
-    const names = given.length > 0 ? given : SINGLE;
-    const keepsLast = options.choice("keep", ["first", "last"], "first") === "last";
+  duplicates: kind(DUPLICATES, ({ headers, keep }) => {
+    const names = headers.length > 0 ? headers : SINGLE;
+    const keepsLast = keep === "last";
     return {
       problem: "a header twice that may be there once",
       fixes: true,
@@ -225,23 +320,18 @@ export const RULES = {
         };
       },
     };
-  },
+  }),
 
   /** RFC 8601 5: a header from outside that has our name is forged. */
-  authentication_results(options: Options): Rule {
+  authentication_results: kind(AUTHENTICATION, ({ all: removesAll, authserv_ids, trusted_networks }, fail) => {
     const ids = new NameTable<true>();
-    for (const id of options.list("authserv_ids")) {
-      const name = nameEntry(id);
-      if (name === null) options.fail("authserv_ids", 'names such as "mx.example.com" or ".example.com"');
-      ids.add(name, true);
-    }
-    const removesAll = options.flag("all", false);
+    for (const id of authserv_ids) ids.add(nameEntry(id)!, true);
     const trusted = new NetworkTable<true>();
-    for (const network of options.list("trusted_networks")) {
+    for (const network of trusted_networks) {
       try {
         trusted.add(network, true);
       } catch (error) {
-        options.fail("trusted_networks", `addresses and networks (${error instanceof Error ? error.message : ""})`);
+        fail("trusted_networks", `addresses and networks (${error instanceof Error ? error.message : ""})`);
       }
     }
     const HEADER = "authentication-results";
@@ -259,17 +349,15 @@ export const RULES = {
         return forged.length === 0 ? null : () => deleteHeaders(message, HEADER, forged);
       },
     };
-  },
-} satisfies Record<string, (options: Options) => Rule>;
+  }),
+};
 
-function patternOf(options: Options): RegExp {
-  const source = options.text("pattern");
-  const flags = options.text("flags", "i");
+function patternOf(source: string, flags: string, fail: (expected: string) => never): RegExp {
   try {
     // Global in any case: all matches in a value are replaced.
     return new RegExp(source, [...new Set(`${flags}g`)].join(""));
   } catch (error) {
-    return options.fail("pattern", `a regular expression (${error instanceof Error ? error.message : ""})`);
+    return fail(`a regular expression (${error instanceof Error ? error.message : ""})`);
   }
 }
 

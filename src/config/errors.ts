@@ -110,6 +110,7 @@ function quoteSource({ line, column }: ConfigIssue, lines: readonly string[]): s
 
 /** A value of the file as it appears in a message: short, on a single line, strings in quotes. */
 export function show(value: unknown): string {
+  if (value === undefined) return "nothing";
   if (typeof value === "string") return quote(value);
   if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list";
   if (value instanceof Date) return "a date or time";

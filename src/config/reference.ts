@@ -22,7 +22,7 @@ export interface TableInfo {
 }
 
 /** The structure of a valibot schema. */
-interface Node {
+export interface Node {
   readonly type: string;
   readonly wrapped?: Node;
   readonly default?: unknown;
@@ -42,7 +42,8 @@ function describeTable(path: readonly string[], entries: Readonly<Record<string,
   return { path, isList, keys, tables };
 }
 
-function describeKey(name: string, node: Node): KeyInfo {
+/** What is known of a key. */
+export function describeKey(name: string, node: Node): KeyInfo {
   const schema = node as v.GenericSchema;
   return {
     name,

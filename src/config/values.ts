@@ -19,7 +19,7 @@ interface Refused {
 }
 
 /** A message of the form `expected …, got …`. */
-function expected(what: string, hint: (input: unknown) => string = () => ""): (issue: Refused) => string {
+export function expected(what: string, hint: (input: unknown) => string = () => ""): (issue: Refused) => string {
   return ({ input }) => `expected ${what}, got ${show(input)}${hint(input)}`;
 }
 

@@ -12,7 +12,8 @@ import * as v from "valibot";
 import { show } from "../config/errors.ts";
 import { nearestName } from "../config/nearest.ts";
 import * as values from "../config/values.ts";
-import { reason } from "../errors.ts";
+import { whyNotRead } from "../errors.ts";
+import { readSize, SIZE_EXAMPLES, sizeHint } from "../quantity.ts";
 import { folderInUse } from "./folder.ts";
 
 export * from "valibot";
@@ -37,10 +38,17 @@ const KINDS: Readonly<Record<string, string>> = {
 /** @param expected a kind, or several: `("reject" | "tag")` */
 function inWords(expected: string): string {
   const alternatives = /^\((.*)\)$/.exec(expected)?.[1] ?? expected;
-  return alternatives
-    .split(" | ")
-    .map((each) => KINDS[each] ?? each)
-    .join(" or ");
+  const words = alternatives.split(" | ").map((each) => KINDS[each] ?? each);
+  const last = words.pop()!;
+  return words.length === 0 ? last : `${words.join(", ")} or ${last}`;
+}
+
+/**
+ * A message of the form `expected …, got …`, for schemas of one's own.
+ * @example pipe(number(), check((port) => port % 2 === 0, expected("an even number")))
+ */
+export function expected(what: string): (issue: { readonly input: unknown }) => string {
+  return values.expected(what);
 }
 
 /** What a table without a schema for other keys refuses. */
@@ -69,9 +77,6 @@ function unknownKey(name: string, names: readonly string[]): string {
   return names.length === 0 ? "unknown option; there are none" : `unknown option; there are ${names.join(", ")}`;
 }
 
-/** The largest number of bytes that {@link size} gives: 2^53 - 1. */
-const MAX_SIZE = Number.MAX_SAFE_INTEGER;
-
 /**
  * A duration: seconds as a number, or text such as `"500ms"`, `"3s"`, `"10m"`, `"2h"`, `"7d"`. Gives milliseconds, more than 0.
  */
@@ -81,7 +86,13 @@ export function duration(): v.GenericSchema<number | string, number> {
 
 /** A size: bytes as a whole number, or text such as `"64KB"`, `"10MB"`, `"1GB"` (1 KB is 1,024 bytes). Gives bytes. */
 export function size(): v.GenericSchema<number | string, number> {
-  return values.size(0, MAX_SIZE);
+  return v.pipe(
+    v.custom<number | string, (issue: { readonly input: unknown }) => string>(
+      (value) => readSize(value) >= 0,
+      values.expected(`a size such as ${SIZE_EXAMPLES}`, sizeHint),
+    ),
+    v.transform((value: number | string) => readSize(value)),
+  );
 }
 
 /** The path of a file that is there; relative to the configuration. Gives the absolute path. */
@@ -120,7 +131,7 @@ function pathTo(read: (path: string, addProblem: (text: string) => void) => stri
       try {
         result = read(path, (text) => (problem ??= text));
       } catch (error) {
-        problem = reason(error);
+        problem = `expected a file that can be read, got ${path}: ${whyNotRead(error)}`;
       }
       if (problem === null) return result;
       addIssue({ message: problem });

@@ -218,6 +218,14 @@ describe("handlers that are right", () => {
 
 describe("the shipped handlers", () => {
   const PHASES = { connect: "connect", helo: "helo", envfrom: "mail_from", envrcpt: "rcpt_to", header: "header" };
+  /** Those that cannot be left out. */
+  const OPTIONS: Readonly<Record<string, string>> = {
+    "access-lists": 'options.lists = [{ match = "client", file = "pmilter.toml" }]',
+    "bcc-archive": 'options.address = "archive@example.com"',
+    disclaimer: 'options.text = "x"',
+    "header-policy": 'options.rules = [{ rule = "date_missing", action = "fix" }]',
+    "subject-tag": 'options.tag = "x"',
+  };
   const FILTERS = ["access-lists", "attachments", "bcc-archive", "disclaimer", "header-policy", "stamp", "subject-tag"];
   const config = [
     "[handler.session]",
@@ -227,7 +235,7 @@ describe("the shipped handlers", () => {
     "[handler.config]",
     'postconfig_handler = "handlers/postconfig.ts"',
     'master_exit_handler = "handlers/master_exit.ts"',
-    ...FILTERS.map((name) => `[[filter]]\npath = "handlers/${name}.ts"`),
+    ...FILTERS.map((name) => `[[filter]]\npath = "handlers/${name}.ts"\n${OPTIONS[name] ?? ""}`),
   ].join("\n");
 
   test("are all in this test", () => {
@@ -245,7 +253,6 @@ describe("the shipped handlers", () => {
     }
     const text = isOwn ? config.replaceAll('"handlers/', `"${ROOT}/handlers/`) : config;
     const configFile = await writeProject(dir.path, { config: text });
-    // What each filter's options must be is for its own tests.
     expect(await runPmilter(["check", "--no-start", "-c", configFile])).toMatchObject({ exitCode: 0, stderr: "" });
   });
 });

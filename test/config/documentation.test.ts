@@ -6,6 +6,7 @@ import { parseAddress } from "../../src/config/address.ts";
 import { parseConfig } from "../../src/config/load.ts";
 import { defaultInWords, type KeyInfo, referenceTable, TABLES, tableHeader } from "../../src/config/reference.ts";
 import { PHASE_NAMES } from "../../src/protocol/phases.ts";
+import { cells } from "../support/markdown.ts";
 import { FILE, failureOf } from "./failure.ts";
 
 const page = await Bun.file(new URL("../../docs/configuration.md", import.meta.url)).text();
@@ -17,18 +18,6 @@ const blocks = (language: string): string[] =>
 function rowsOf(heading: string): string[][] {
   const section = page.split(/^## /m).find((part) => part.startsWith(`${heading}\n`)) ?? "";
   return cells(section);
-}
-
-function cells(markdown: string): string[][] {
-  return markdown
-    .split("\n")
-    .filter((line) => line.startsWith("|") && !/^\|[ |-]+$/.test(line))
-    .map((line) =>
-      line
-        .split("|")
-        .slice(1, -1)
-        .map((cell) => cell.trim()),
-    );
 }
 
 describe("docs/configuration.md", () => {

@@ -196,18 +196,27 @@ describe("what is wrong", () => {
   });
 
   test.each<[string, object, string]>([
-    ["no lists", { lists: undefined }, 'option "lists": expected at least one [[filter.options.lists]], got nothing'],
-    ["no file", { lists: [{ match: "client" }] }, 'option "lists[0].file": expected one line of text, got nothing'],
-    ["a file that is not there", { lists: [{ match: "client", file: "none.txt" }] }, "none.txt: ENOENT"],
-    ["a wrong match", { lists: [{ match: "from" }] }, 'option "lists[0].match": expected one of "client", "helo"'],
-    ["a wrong text", { reject_text: "No" }, 'option "reject_text": expected an SMTP reply (the reply text must start'],
+    ["no lists", { lists: undefined }, "options.lists: expected a list, got nothing"],
+    ["no file", { lists: [{ match: "client" }] }, 'options.lists.0.file: "file" is missing'],
+    ["a file that is not there", { lists: [{ match: "client", file: "none.txt" }] }, "none.txt: there is no such file"],
+    [
+      "a wrong match",
+      { lists: [{ match: "from" }] },
+      'options.lists.0.match: expected "client", "helo", "sender" or "recipient", got "from"',
+    ],
+    ["a wrong text", { reject_text: "No" }, "options.reject_text: expected an SMTP reply (the reply text must start"],
     [
       "a text beside allow",
-      { lists: [{ match: "client", file: "x", action: "allow", text: "550 x" }] },
-      'option "lists[0].text": expected no text beside action = "allow"',
+      { lists: [{ match: "client", file: "there.txt", action: "allow", text: "550 x" }] },
+      'options.lists.0.text: expected no text beside action = "allow"',
     ],
-    ["an unknown option", { lists: [{ match: "client", file: "x", txt: "" }] }, 'option "lists[0].txt": there is no'],
+    [
+      "an unknown option",
+      { lists: [{ match: "client", file: "x", txt: "" }] },
+      'options.lists.0.txt: unknown option; did you mean "text"?',
+    ],
   ])("start refuses %s", async (_, options, message) => {
+    await Bun.write(join(dir.path, "there.txt"), "");
     const mail = { eml: "\n", folder: dir.path, options: options as Record<string, unknown> };
     await expect(runFilter(accessLists, mail)).rejects.toThrow(message);
   });

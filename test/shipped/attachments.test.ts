@@ -430,13 +430,13 @@ describe("what is said", () => {
   });
 
   test.each([
-    ["action", "drop", 'option "action": expected one of "reject", "quarantine", "report", got "drop"'],
-    ["names", "*.exe", 'option "names": expected a list of texts, got "*.exe"'],
-    ["max_size", -1, 'option "max_size": expected a number, 0 or more, got -1'],
-    ["max_depth", 1.5, 'option "max_depth": expected a whole number, got 1.5'],
-    ["max_entries", 0, 'option "max_entries": expected a number, 1 or more, got 0'],
-    ["allow_encrypted", "no", 'option "allow_encrypted": expected true or false, got "no"'],
-    ["alow_encrypted", true, 'option "alow_encrypted": there is no such option'],
+    ["action", "drop", 'options.action: expected "reject", "quarantine" or "report", got "drop"'],
+    ["names", "*.exe", 'options.names: expected a list, got "*.exe"'],
+    ["max_size", -1, 'options.max_size: expected a size such as 1048576, "64KB", "10MB" or "1GB", got -1'],
+    ["max_depth", 1.5, "options.max_depth: expected a whole number, 0 or more, got 1.5"],
+    ["max_entries", 0, "options.max_entries: expected a whole number, 1 or more, got 0"],
+    ["allow_encrypted", "no", 'options.allow_encrypted: expected true or false, got "no"'],
+    ["alow_encrypted", true, "options.alow_encrypted: unknown option"],
   ])("start refuses %s", async (key, value, message) => {
     await expect(runFilter(attachments, { eml: "\n", options: { [key]: value } })).rejects.toThrow(message);
   });

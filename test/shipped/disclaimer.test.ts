@@ -338,15 +338,19 @@ describe("options", () => {
   });
 
   test.each([
-    ["no text", { text: undefined }, 'option "text": expected the disclaimer'],
-    ["an empty text", { text: " " }, 'option "text": expected some text'],
-    ["a number", { text: 5 }, 'option "text": expected one line of text, got 5'],
-    ["a file that is not there", { text: undefined, text_file: "no/such.txt" }, 'option "text_file": expected a file'],
-    ["text twice", { text_file: "a.txt" }, 'option "text_file": expected none beside "text"'],
-    ["a long line", { text: "é".repeat(400) }, 'option "text": expected lines of at most 900 bytes'],
-    ["a wrong choice", { dkim_signed: true }, 'option "dkim_signed": expected one of "leave", "change", got true'],
-    ["a wrong header", { marker: "a b" }, 'option "marker": expected the name of a header'],
-    ["an unknown one", { sender_domain: [] }, 'option "sender_domain": there is no such option'],
+    ["no text", { text: undefined }, "options.text: expected the disclaimer"],
+    ["an empty text", { text: " " }, "options.text: expected some text"],
+    ["a number", { text: 5 }, "options.text: expected one line of text, got 5"],
+    [
+      "a file that is not there",
+      { text: undefined, text_file: "no/such.txt" },
+      "options.text_file: expected a file that can be read, got",
+    ],
+    ["text twice", { text_file: import.meta.path }, 'options.text_file: expected none beside "text"'],
+    ["a long line", { text: "é".repeat(400) }, "options.text: expected lines of at most 900 bytes"],
+    ["a wrong choice", { dkim_signed: true }, 'options.dkim_signed: expected "leave" or "change", got true'],
+    ["a wrong header", { marker: "a b" }, "options.marker: expected the name of a header"],
+    ["an unknown one", { sender_domain: [] }, "options.sender_domain: unknown option"],
   ])("start refuses %s", async (_, options, message) => {
     const mail = { eml: "\n", options: { text: TEXT, ...options } };
     await expect(runFilter(disclaimer, mail)).rejects.toThrow(message);

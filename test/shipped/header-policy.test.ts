@@ -347,22 +347,22 @@ describe("hostile", () => {
 });
 
 test.each<[string, unknown, string]>([
-  ["no rules", undefined, 'option "rules": expected at least one [[filter.options.rules]], got nothing'],
-  ["an empty list", [], 'option "rules": expected at least one'],
-  ["a rule without a name", [{ action: "fix" }], 'option "rules[0].rule": expected one of "require", "limit"'],
-  ["a rule that is none", [{ rule: "toString" }], 'option "rules[0].rule": expected one of'],
-  ["no action", [{ rule: "duplicates" }], 'option "rules[0].action": expected one of "reject", "tempfail"'],
+  ["no rules", undefined, "options.rules: expected a list, got nothing"],
+  ["an empty list", [], "options.rules: expected at least one"],
+  ["a rule without a name", [{ action: "fix" }], 'options.rules.0.rule: "rule" is missing'],
+  ["a rule that is none", [{ rule: "toString" }], 'options.rules.0.rule: expected "require", "limit", '],
+  ["no action", [{ rule: "duplicates" }], 'options.rules.0.action: "action" is missing'],
   [
     "a fix without a value",
     [{ rule: "require", header: "To", action: "fix" }],
-    'option "rules[0].action": expected another action: there is no "value" or "replace", got "fix"',
+    'options.rules.0.action: expected another action: there is no "value" or "replace", got "fix"',
   ],
   [
     "a text without a code",
     [{ rule: "duplicates", action: "reject", text: "No" }],
-    'option "rules[0].text": expected an SMTP reply',
+    "options.rules.0.text: expected an SMTP reply",
   ],
-  ["a text of the wrong class", [{ rule: "duplicates", action: "tempfail", text: "550 No" }], 'option "rules[0].text"'],
+  ["a text of the wrong class", [{ rule: "duplicates", action: "tempfail", text: "550 No" }], "options.rules.0.text"],
   [
     "a text that nobody sees",
     [{ rule: "duplicates", action: "fix", text: "550 No" }],
@@ -371,12 +371,12 @@ test.each<[string, unknown, string]>([
   [
     "a header with a colon",
     [{ rule: "require", header: "To:", action: "reject" }],
-    'option "rules[0].header": expected the name',
+    "options.rules.0.header: expected the name",
   ],
   [
     "a value with a line break",
     [{ rule: "set", header: "A", value: "x\r\nX-Evil: 1", action: "fix" }],
-    'option "rules[0].value"',
+    "options.rules.0.value",
   ],
   [
     "a replacement with a line break",
@@ -386,28 +386,24 @@ test.each<[string, unknown, string]>([
   [
     "a pattern that is none",
     [{ rule: "rewrite", header: "A", pattern: "(", action: "reject" }],
-    'option "rules[0].pattern": expected a regular expression',
+    "options.rules.0.pattern: expected a regular expression",
   ],
   [
     "a limit without a number",
     [{ rule: "limit", header: "A", action: "reject" }],
-    'option "rules[0].max_count": expected a number here or in max_length',
+    "options.rules.0.max_count: expected a number here or in max_length",
   ],
   [
     "a negative number",
     [{ rule: "date_past", days: -1, action: "reject" }],
-    'option "rules[0].days": expected a number, 0 or more, got -1',
+    "options.rules.0.days: expected a number, 0 or more, got -1",
   ],
   [
     "a network that is none",
     [{ rule: "authentication_results", trusted_networks: ["10.0.0.1/8"], action: "fix" }],
     "10.0.0.1/8 has bits set beyond its prefix",
   ],
-  [
-    "an unknown option",
-    [{ rule: "date_past", hours: 1, action: "reject" }],
-    'option "rules[0].hours": there is no such option here',
-  ],
+  ["an unknown option", [{ rule: "date_past", hours: 1, action: "reject" }], "options.rules.0.hours: unknown option"],
 ])("start refuses %s", async (_, rules, message) => {
   await expect(runFilter(headerPolicy, { eml: "\n", options: { rules } })).rejects.toThrow(message);
 });
@@ -423,17 +419,8 @@ describe("docs/handlers/header-policy.md", () => {
 
   test("it lists every rule, with its options", async () => {
     const rows = new Map([...page.matchAll(/^\| `(\w+)` .*\| (.*) \|$/gm)].map((match) => [match[1]!, match[2]!]));
-    for (const rule of Object.keys(RULES)) {
-      const given = { rule, header: "A", value: "x", pattern: "x", max_count: 1, action: "observe" };
-      const message = await runFilter(headerPolicy, {
-        eml: "\n",
-        options: { rules: [{ ...given, nonsense: 1 }] },
-      }).then(String, String);
-      const [, names = ""] = /expected one of (.*)$/.exec(message) ?? [];
-      expect(names).toStartWith("rule, ");
-      for (const name of names.split(", ")) {
-        if (!["rule", "action", "text"].includes(name)) expect(rows.get(rule), rule).toContain(`\`${name}\``);
-      }
+    for (const [rule, { entries }] of Object.entries(RULES)) {
+      for (const name of Object.keys(entries)) expect(rows.get(rule), rule).toContain(`\`${name}\``);
     }
   });
 });
