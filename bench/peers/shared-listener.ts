@@ -66,7 +66,8 @@ async function serve({ worker, descriptor, handlers, workerRows, records }: Assi
   const freeSlots: number[] = [];
   const home: ConnectionHome = {
     row: worker,
-    chain,
+    chainOf: () => chain,
+    wantsFor: () => chain.wants,
     writer: new ReplyWriter(WRITER_BYTES),
     workerRows: new WorkerRows(workerRows),
     records: new SessionRecords(records),

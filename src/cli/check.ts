@@ -7,7 +7,8 @@ import { type Config, entryFiles, shippedFilters } from "../config/config.ts";
 import { loadConfig } from "../config/load.ts";
 import { ACTION, namesOf, PROTOCOL } from "../protocol/constants.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
-import type { Need } from "../handler/chain.ts";
+import type { Need } from "../handler/needs.ts";
+import { describeConditions } from "./describe-conditions.ts";
 import { PlainError } from "../errors.ts";
 import { PrivilegeError, resolveGroup, resolveUser } from "../server/rights/privileges.ts";
 import { checkHandlers } from "../server/workers/tasks.ts";
@@ -73,7 +74,7 @@ export async function check({ config: configFile, starts, types }: CheckOptions,
     ...unknownAccounts(config).map((text) => `warning: ${text}\n`),
   ];
   process.stdout.write(
-    `${config.file}: ok\n${describeIncluded(config)}\n${describeChain(summary, config.switchedOff)}${warnings.length > 0 ? `\n${warnings.join("")}` : ""}`,
+    `${config.file}: ok\n${describeIncluded(config)}\n${describeChain(summary, config)}${warnings.length > 0 ? `\n${warnings.join("")}` : ""}`,
   );
   return 0;
 }
@@ -118,11 +119,15 @@ const NEEDS: Readonly<Record<Need, string>> = {
 };
 
 /** The filters and the negotiation, for people. */
-export function describeChain(summary: ChainSummary, switchedOff: readonly string[]): string {
+export function describeChain(summary: ChainSummary, { filters, switchedOff }: Config): string {
   const lines = ["Filters, in order:"];
   if (summary.filters.length === 0) lines.push("  none: every message passes");
-  for (const { name, phases, isObserved } of summary.filters) {
+  // The phase files are a filter without a table.
+  const first = summary.filters.length - filters.length;
+  for (const [index, { isObserved, name, phases }] of summary.filters.entries()) {
     lines.push(`  ${name}${isObserved ? " (observe: logged, not applied)" : ""}: ${phases.join(" ")}`);
+    const when = filters[index - first]?.when ?? null;
+    for (const line of describeConditions(when, index, summary)) lines.push(`    ${line}`);
   }
   for (const name of switchedOff) lines.push(`  ${name}: switched off`);
   lines.push("", "Events, as the mail server is asked to send them:");

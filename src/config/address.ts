@@ -19,6 +19,9 @@ export interface Network {
   readonly family: Family;
 }
 
+type Wanted =
+  "a listen address" | "an address or network" | "a client" | "a name that clients give" | "an address pattern";
+
 /**
  * The text is no address of the wanted kind; the message quotes it and says how to write the address that was probably
  * meant.
@@ -27,14 +30,14 @@ export class AddressError extends Error {
   override readonly name = "AddressError";
   readonly code = "PMILTER_ERR_ADDRESS";
 
-  constructor(text: string, wanted: "a listen address" | "an address or network", reason: string) {
+  constructor(text: string, wanted: Wanted, reason: string) {
     super(`${quote(text)} is not ${wanted}: ${reason}`);
   }
 }
 
 const FORMS = `write a path, "unix:PATH", "inet:HOST:PORT", "inet6:[HOST]:PORT" or "fd:3"`;
 /** The last label of a host name is never a number: this keeps `127.1` and `300.1.1.1` from passing as names. */
-const HOST_NAME = /^(?!(?:.*\.)?\d+$)\w(?:[\w-]*\w)?(?:\.\w(?:[\w-]*\w)?)*$/;
+export const HOST_NAME = /^(?!(?:.*\.)?\d+$)\w(?:[\w-]*\w)?(?:\.\w(?:[\w-]*\w)?)*$/;
 
 /**
  * Reads a listen address in any of the forms that Postfix, Sendmail and libmilter users know:
@@ -186,6 +189,11 @@ export function parseNetwork(text: string): Network {
     throw refuse(`bits after the prefix are set; did you mean "${network}/${prefix}" or the single "${address}"?`);
   }
   return { address, prefix, family };
+}
+
+/** `192.0.2.0/24`; a single address without its prefix. */
+export function formatNetwork({ address, family, prefix }: Network): string {
+  return prefix === (family === 4 ? 32 : 128) ? address : `${address}/${prefix}`;
 }
 
 /** The address with every bit after the prefix cleared, in canonical form. */

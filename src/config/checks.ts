@@ -1,10 +1,11 @@
 /** Faults and notices that single keys cannot show: they come from keys together, and from habits of mail servers. */
 import { resolve } from "node:path";
-import { formatAddress } from "./address.ts";
+import { formatAddress, type ListenAddress } from "./address.ts";
 import { resolveAddress } from "./config.ts";
 import { show } from "./errors.ts";
 import type { Fault, Notice } from "./keys.ts";
 import type { KeyPath } from "./locate.ts";
+import { nearestName } from "./nearest.ts";
 import type { ConfigFile } from "./schema.ts";
 
 /** `sun_path` has 108 bytes on Linux, the last of them 0. */
@@ -26,7 +27,7 @@ export function checkTogether(file: ConfigFile, folder: string, isSound: (path: 
   const { server } = file;
 
   for (const [index, filter] of file.filter.entries()) {
-    faults.push(...checkModule(index, filter, isSound));
+    faults.push(...checkModule(index, filter, isSound), ...checkWhen(index, filter.when, server, folder, isSound));
     const path: KeyPath = ["filter", index, "handler_timeout"];
     if (filter.handler_timeout === undefined || !isSound(path) || !isSound(["server", "handler_timeout"])) continue;
     if (filter.handler_timeout > server.handler_timeout) {
@@ -53,6 +54,38 @@ export function checkTogether(file: ConfigFile, folder: string, isSound: (path: 
     if (absolute.kind !== "unix") continue;
     faults.push(...checkLength(absolute.path, path));
     if (absolute.path === control) faults.push({ path, text: "the same socket as server.control; each needs its own" });
+  }
+  return faults;
+}
+
+/** Conditions that nothing could meet, or that say nothing. */
+function checkWhen(
+  filter: number,
+  when: ConfigFile["filter"][number]["when"],
+  { listen }: ConfigFile["server"],
+  folder: string,
+  isSound: (path: KeyPath) => boolean,
+): Fault[] {
+  const table: KeyPath = ["filter", filter, "when"];
+  if (when === undefined) return [];
+  const faults: Fault[] = [];
+  const nameOf = (address: ListenAddress) => formatAddress(resolveAddress(address, folder));
+  if (isSound([...table, "listeners"]) && isSound(["server", "listen"])) {
+    const known = listen.map(nameOf);
+    const listeners = when.listeners ?? [];
+    for (const [index, address] of listeners.entries()) {
+      const name = nameOf(address);
+      if (known.includes(name)) continue;
+      const near = nearestName(name, known);
+      const hint = near === undefined ? `it has ${known.map(show).join(", ")}` : `did you mean ${show(near)}?`;
+      const path: KeyPath = [...table, "listeners", ...(listeners.length === 1 ? [] : [index])];
+      faults.push({ path, text: `${show(name)} is not in server.listen; ${hint}` });
+    }
+  }
+  const areRecipients = when.recipients !== undefined || when.not_recipients !== undefined;
+  if (isSound(table) && when.recipients_match !== "any" && !areRecipients) {
+    const text = `${show(when.recipients_match)} is about recipients; expected "recipients" or "not_recipients" as well`;
+    faults.push({ path: [...table, "recipients_match"], text });
   }
   return faults;
 }

@@ -5,10 +5,11 @@
 import { basename, extname, resolve } from "node:path";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import type { ShippedName } from "../shipped.ts";
-import type { ListenAddress, Network } from "./address.ts";
+import { formatAddress, type ListenAddress, type Network } from "./address.ts";
 import type { Notice } from "./keys.ts";
 import type { LogFormat } from "../admin/log.ts";
 import type { LogLevel } from "../admin/log-level.ts";
+import type { When } from "../handler/conditions.ts";
 import type { Fallback } from "../handler/fallback.ts";
 import { defaultControl, defaultState, type Environment } from "./places.ts";
 import type { ConfigFile } from "./schema.ts";
@@ -81,6 +82,8 @@ export interface FilterConfig {
   handlerTimeoutMs: number | null;
   mode: "enforce" | "observe";
   options: Record<string, unknown>;
+  /** Null without conditions. */
+  when: When | null;
 }
 
 export interface Config {
@@ -181,11 +184,31 @@ export function toConfig(
         handlerTimeoutMs: filter.handler_timeout ?? null,
         mode: filter.mode,
         options: filter.options,
+        when: filter.when === undefined ? null : whenOf(filter.when, folder),
       })),
     switchedOff: filters
       .filter(({ enabled }) => !enabled)
       .map((filter) => filter.name ?? filter.use ?? moduleName(filter.path!)),
     notices,
+  };
+}
+
+function whenOf(when: NonNullable<ConfigFile["filter"][number]["when"]>, folder: string): When {
+  return {
+    listeners: when.listeners?.map((address) => formatAddress(resolveAddress(address, folder))) ?? null,
+    share: when.share ?? null,
+    clients: when.clients ?? null,
+    notClients: when.not_clients ?? null,
+    local: when.local ?? null,
+    helos: when.helos ?? null,
+    tls: when.tls ?? null,
+    authenticated: when.authenticated ?? null,
+    users: when.users ?? null,
+    senders: when.senders ?? null,
+    notSenders: when.not_senders ?? null,
+    recipients: when.recipients ?? null,
+    notRecipients: when.not_recipients ?? null,
+    recipientsMatch: when.recipients_match,
   };
 }
 

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { PHASE_NAMES } from "../protocol/phases.ts";
-import type { Config } from "./config.ts";
+import type { Config, FilterConfig } from "./config.ts";
 import { type KeyPath, locate, pathInWords } from "./locate.ts";
 
 /**
@@ -19,6 +19,13 @@ export function whereNamed(config: Config, file: string): string | null {
   const named = filter?.file ?? config.file;
   const line = locate(configText(named), key)?.line;
   return `${pathInWords(key)}, ${basename(named)}${line === undefined ? "" : `:${line}`}`;
+}
+
+/** A key of a filter's table with its place: `filter 2: when.senders, pmilter.toml:12`. */
+export function whereSet({ file, table }: FilterConfig, ...key: readonly string[]): string {
+  const path: KeyPath = ["filter", table, ...key];
+  const line = locate(configText(file), path)?.line;
+  return `${pathInWords(path)}, ${basename(file)}${line === undefined ? "" : `:${line}`}`;
 }
 
 /**

@@ -17,6 +17,8 @@ export interface TableInfo {
   readonly path: readonly string[];
   /** It is an array of tables, `[[filter]]`. */
   readonly isList: boolean;
+  /** It belongs to a table of such an array, `[filter.when]`. */
+  readonly isNested: boolean;
   readonly keys: ReadonlyMap<string, KeyInfo>;
   readonly tables: ReadonlyMap<string, TableInfo>;
 }
@@ -30,16 +32,21 @@ export interface Node {
   readonly item?: Node;
 }
 
-function describeTable(path: readonly string[], entries: Readonly<Record<string, Node>>, isList: boolean): TableInfo {
+function describeTable(
+  path: readonly string[],
+  entries: Readonly<Record<string, Node>>,
+  isList: boolean,
+  isNested = false,
+): TableInfo {
   const keys = new Map<string, KeyInfo>();
   const tables = new Map<string, TableInfo>();
   for (const [name, node] of Object.entries(entries)) {
     const inner = node.wrapped ?? node;
     const table = inner.entries ?? inner.item?.entries;
     if (table === undefined) keys.set(name, describeKey(name, node));
-    else tables.set(name, describeTable([...path, name], table, inner.item !== undefined));
+    else tables.set(name, describeTable([...path, name], table, inner.item !== undefined, isList));
   }
-  return { path, isList, keys, tables };
+  return { path, isList, isNested, keys, tables };
 }
 
 /** What is known of a key. */

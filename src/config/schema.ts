@@ -6,26 +6,33 @@
 import * as v from "valibot";
 import { LOG_FORMATS } from "../admin/log.ts";
 import { LOG_LEVELS } from "../admin/log-level.ts";
+import { RECIPIENTS_MATCH } from "../handler/conditions.ts";
 import { FALLBACKS } from "../handler/fallback.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import { SHIPPED_NAMES } from "../shipped.ts";
 import {
   anyTable,
   boolean,
+  clients,
   duration,
   durationOrZero,
   filePatterns,
   folderPath,
+  helos,
   listenAddresses,
   mode,
   handlerPath,
   modulePath,
   networks,
   oneOf,
+  recipients,
+  senders,
+  share,
   shippedName,
   size,
   socketPath,
   text,
+  users,
   whole,
   workers,
 } from "./values.ts";
@@ -216,6 +223,46 @@ const HandlerSessionSchema = v.strictObject(
   >,
 );
 
+/** A condition: without it the filter runs everywhere. */
+const condition = <const S extends v.GenericSchema>(schema: S, meaning: string) =>
+  unset(schema, meaning, { unset: "all" });
+
+const WhenSchema = v.strictObject({
+  listeners: condition(
+    listenAddresses(),
+    "Listening sockets by which the session came, as `server.listen` has them. Known at negotiation.",
+  ),
+  share: condition(
+    share(),
+    'A share of the sessions in percent, such as `"10%"` or `"0.5%"`, drawn once for each. Known at negotiation.',
+  ),
+  clients: condition(
+    clients(),
+    "Addresses and networks, or names of clients: confirmed names only. Known at `connect`.",
+  ),
+  not_clients: condition(clients(), "Clients that it does not run for. Known at `connect`."),
+  local: condition(
+    boolean(),
+    "true: only mail that Postfix takes from its `sendmail` command; false: only mail by SMTP. Sendmail shows all mail as SMTP. Known at `connect`.",
+  ),
+  helos: condition(helos(), "Names that clients give in HELO or EHLO. Known at `helo`."),
+  tls: condition(boolean(), "true: only with TLS; false: only without. Known at `envfrom`."),
+  authenticated: condition(
+    boolean(),
+    "true: only clients that have authenticated; false: only others. Known at `envfrom`.",
+  ),
+  users: condition(users(), "Login names, in the case that the mail server gives. Known at `envfrom`."),
+  senders: condition(senders(), 'Domains, mailboxes, or `"<>"` for the null sender. Known at `envfrom`.'),
+  not_senders: condition(senders(), "Senders that it does not run for. Known at `envfrom`."),
+  recipients: condition(recipients(), "Domains or mailboxes. Known at each `envrcpt`, and as a whole at `data`."),
+  not_recipients: condition(recipients(), "Recipients that do not match. Known as `recipients` is."),
+  recipients_match: key(
+    oneOf(RECIPIENTS_MATCH),
+    "any",
+    "Which accepted recipients of a message have to match for the phases behind `envrcpt`: `any`, `every`, or `split`.",
+  ),
+});
+
 const FilterSchema = v.strictObject({
   path: unset(modulePath(), "The filter's module: its default export is `defineFilter({…})`.", {
     unset: "this, or `use`",
@@ -247,6 +294,7 @@ const FilterSchema = v.strictObject({
     {},
     "Any table, given to this filter as `session.options`, after its own schema if it has one. A time with an offset arrives as a `Date`, a local date or time as text.",
   ),
+  when: v.optional(WhenSchema),
 });
 
 export const ConfigSchema = v.strictObject({

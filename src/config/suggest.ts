@@ -51,7 +51,8 @@ const PHASE_MEANT: Readonly<Record<string, Phase>> = {
 function known(table: TableInfo): string {
   if (table.keys.size === 0 || table.path.length === 0) {
     const tables = TABLES.filter(
-      ({ path, keys }) => path.length > 0 && keys.size > 0 && table.path.every((name, at) => path[at] === name),
+      ({ isNested, path, keys }) =>
+        path.length > 0 && !isNested && keys.size > 0 && table.path.every((name, at) => path[at] === name),
     );
     return `the tables are ${inWords(tables.map(tableHeader))}`;
   }

@@ -6,6 +6,8 @@ import { TomlDate } from "smol-toml";
 import * as v from "valibot";
 import { AddressError, parseAddress, parseNetwork } from "./address.ts";
 import { alternatives, show } from "./errors.ts";
+import { ALL_DRAWS } from "../handler/conditions.ts";
+import { parseClientPattern, parseHeloPattern, parseRecipientPattern, parseSenderPattern } from "./patterns.ts";
 import { problemOfPattern } from "./include.ts";
 import { nearestName } from "./nearest.ts";
 import { SHIPPED_NAMES } from "../shipped.ts";
@@ -125,12 +127,6 @@ export function mode() {
   );
 }
 
-/** A listen address or a list; always a list in the result. */
-export function listenAddresses() {
-  const what = 'a listen address such as "inet:127.0.0.1:8891", or a list of them';
-  return oneOrMore(parsed(parseAddress, what), what);
-}
-
 /** A value, or a list of at least one; always a list in the result. */
 function oneOrMore<I, O>(one: v.GenericSchema<I, O>, what: string) {
   // `lazy`, since a union would say "neither" and lose which entry of a list is wrong.
@@ -149,6 +145,55 @@ export function networks() {
   return v.array(
     parsed(parseNetwork, what),
     expected(`a list of addresses and networks such as ["192.0.2.0/24", "::1"]`),
+  );
+}
+
+/** A listen address or a list; always a list in the result. */
+export function listenAddresses() {
+  const what = 'a listen address such as "inet:127.0.0.1:8891", or a list of them';
+  return oneOrMore(parsed(parseAddress, what), what);
+}
+
+export function clients() {
+  const what = 'a client such as "192.0.2.0/24" or "mail.example.com", or a list of them';
+  return oneOrMore(parsed(parseClientPattern, what), what);
+}
+
+export function helos() {
+  const what = 'a name such as "mail.example.com" or ".example.com", or a list of them';
+  return oneOrMore(parsed(parseHeloPattern, what), what);
+}
+
+export function senders() {
+  const what = 'a sender such as "example.com", "user@example.com" or "<>", or a list of them';
+  return oneOrMore(parsed(parseSenderPattern, what), what);
+}
+
+export function recipients() {
+  const what = 'a recipient such as "example.com" or "user@example.com", or a list of them';
+  return oneOrMore(
+    parsed((pattern) => parseRecipientPattern(pattern), what),
+    what,
+  );
+}
+
+export function users() {
+  const what = "a login name, or a list of them";
+  return oneOrMore(text(what), what);
+}
+
+/** A share of sessions in percent, `"10%"`; in parts of {@link ALL_DRAWS}. */
+export function share() {
+  const read = (value: string) =>
+    Math.round((Number(/^(\d+(?:\.\d{1,3})?)%$/.exec(value)?.[1] ?? NaN) / 100) * ALL_DRAWS);
+  return v.pipe(
+    v.custom<string>(
+      (value) => typeof value === "string" && read(value) >= 1 && read(value) <= ALL_DRAWS,
+      expected('a share from "0.001%" to "100%", such as "10%" or "0.5%"', (input) =>
+        /^\d+(?:\.\d+)?$/.test(String(input)) && typeof input !== "object" ? `; write "${String(input)}%"` : "",
+      ),
+    ),
+    v.transform(read),
   );
 }
 

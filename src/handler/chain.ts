@@ -2,13 +2,13 @@
  * The chain of filters of one generation: its handlers by phase, and the negotiation that they need. To the mail server
  * the chain is a single milter.
  */
-import { ACTION, ALL_ACTIONS, PROTOCOL } from "../protocol/constants.ts";
-import { DEFAULT_MACROS, MAX_MACRO_NAMES, type Wants } from "../protocol/negotiate.ts";
-import { PHASE_LIST, type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
-import { UsageError } from "./errors.ts";
+import type { Wants } from "../protocol/negotiate.ts";
+import { PHASE_LIST, PHASE_NAMES, type Phase, type PhaseInfo, PHASES } from "../protocol/phases.ts";
+import { CLIENT_RESOLVE, type Conditions, type SessionScope, type SessionStart } from "./conditions.ts";
 import type { Fallback } from "./fallback.ts";
 import type { AnyHandler, LoadedFilter } from "./filter.ts";
-import { MACRO_STAGES, type MacroPhase, type OverBody } from "./types.ts";
+import { type FilterNeeds, type Need, needsOf, takesPart, wantsOf } from "./needs.ts";
+import type { OverBody } from "./types.ts";
 
 /** A filter with its place in the configuration. */
 export interface ChainFilter {
@@ -24,6 +24,10 @@ export interface ChainFilter {
   own: unknown;
   /** The file that a phase's handler was loaded from, for logs. */
   readonly files: Readonly<Partial<Record<Phase, string>>>;
+  /** The sessions that it takes part in; null for all. */
+  readonly scope?: SessionScope | null;
+  /** Its conditions that are known after negotiation; null if it has none. */
+  readonly conditions?: Conditions | null;
 }
 
 export interface ChainStep {
@@ -62,20 +66,12 @@ export interface ChainPolicy {
   readonly limits: Limits;
 }
 
-/** How the mail server is asked to treat a phase. */
-export type Need =
-  /** It is sent, and each time a reply is awaited. */
-  | "reply"
-  /** A handler runs; its verdict is given at `eom`, where the mail server allows it. */
-  | "deferred"
-  /** It is sent without a reply, since handlers of other phases read its values. */
-  | "context"
-  /** It is not sent. */
-  | "none";
-
 export class Chain {
+  /** Those that take part, in order: in a session without some of them `index` still is the place among all. */
   readonly filters: readonly ChainFilter[];
   readonly policy: ChainPolicy;
+  /** One more than the highest index of a filter. */
+  readonly size: number;
   /** By phase index. */
   readonly steps: readonly (readonly ChainStep[])[];
   readonly needs: Readonly<Record<Phase, Need>>;
@@ -84,10 +80,15 @@ export class Chain {
   readonly collectors: readonly BodyCollector[];
   /** Some filter wants to see recipients that the mail server rejects itself. */
   readonly wantsRejected: boolean;
+  /** The filters with conditions that are known after negotiation. */
+  readonly conditional: readonly ChainFilter[];
+  /** Some of those have a message split by its recipients. */
+  readonly splits: boolean;
 
   constructor(filters: readonly ChainFilter[], policy: ChainPolicy) {
     this.filters = filters;
     this.policy = policy;
+    this.size = (filters.at(-1)?.index ?? -1) + 1;
     this.steps = PHASE_LIST.map((phase) =>
       filters.flatMap((filter) => {
         const handler = filter.loaded.handlers[phase.name];
@@ -100,9 +101,12 @@ export class Chain {
       const { max, over } = collectBody;
       return [{ filter, max: max ?? policy.limits.body, isLimit: max === null, over }];
     });
-    this.wantsRejected = filters.some((filter) => filter.loaded.rejectedRecipients);
-    this.needs = this.#findNeeds();
-    this.wants = this.#findWants();
+    const all = filters.map(needsOfFilter);
+    this.wantsRejected = all.some(({ wantsRejected }) => wantsRejected);
+    this.needs = needsOf(all, policy.deferContent);
+    this.wants = wantsOf(all, this.needs);
+    this.conditional = filters.filter(({ conditions }) => conditions != null);
+    this.splits = this.conditional.some(isSplitting);
   }
 
   /** True if a filter that still takes part has a handler that may yet run, at this phase again or later. */
@@ -119,68 +123,64 @@ export class Chain {
         }),
     );
   }
+}
 
-  #has(...phases: Phase[]): boolean {
-    return phases.some((phase) => this.steps[PHASES[phase].index]!.length > 0);
+/** Whether a filter asks recipients that it judges otherwise to come again. In observe mode it asks nothing of anybody. */
+export function isSplitting({ conditions, isObserved }: ChainFilter): boolean {
+  return conditions?.recipient != null && conditions.recipientsMatch === "split" && !isObserved;
+}
+
+export function needsOfFilter(filter: ChainFilter): FilterNeeds {
+  const { conditions = null, loaded, scope = null } = filter;
+  const reads: Phase[] = [];
+  if (conditions?.helo != null) reads.push("helo");
+  if (conditions?.message != null) reads.push("envfrom");
+  if (conditions?.recipient != null) reads.push("envfrom", "envrcpt");
+  // Only Sendmail has the macro: it shows names of clients that are not confirmed.
+  const asked = loaded.macros.connect ?? [];
+  const macros = conditions?.readsClientName
+    ? { ...loaded.macros, connect: [...asked.filter((name) => name !== CLIENT_RESOLVE), CLIENT_RESOLVE] }
+    : loaded.macros;
+  return {
+    name: loaded.name,
+    phases: PHASE_NAMES.filter((phase) => loaded.handlers[phase] !== undefined),
+    reads,
+    answers: isSplitting(filter) ? ["envrcpt"] : [],
+    collectsBody: loaded.collectBody !== null,
+    wantsRejected: loaded.rejectedRecipients,
+    macros,
+    scope,
+  };
+}
+
+/** Number of chains that are kept for sessions to come. */
+const MAX_KEPT = 256;
+
+/** The chains of a generation: each session has the filters that take part in it. */
+export class Chains {
+  readonly whole: Chain;
+  readonly #all: readonly FilterNeeds[];
+  readonly #isSame: boolean;
+  /** By the indexes of their filters. */
+  readonly #known = new Map<string, Chain>();
+
+  constructor(whole: Chain) {
+    this.whole = whole;
+    this.#all = whole.filters.map(needsOfFilter);
+    this.#isSame = this.#all.every(({ scope }) => scope === null);
   }
 
-  #findNeeds(): Record<Phase, Need> {
-    const need = (phase: Phase, ...readers: Phase[]): Need => {
-      if (this.#has(phase)) return PHASES[phase].content && this.policy.deferContent ? "deferred" : "reply";
-      return this.#has(...readers) ? "context" : "none";
-    };
-    const body = need("body");
-    return {
-      connect: need("connect", ...PHASE_LIST.map((phase) => phase.name)),
-      helo: need("helo", "envfrom", "envrcpt", "data", "header", "eoh", "body", "eom", "abort", "close"),
-      envfrom: need("envfrom", "envrcpt", "data", "header", "eoh", "body", "eom", "abort"),
-      envrcpt: need("envrcpt", "data", "header", "eoh", "body", "eom", "abort"),
-      data: need("data"),
-      header: need("header", "eoh", "body", "eom", "abort"),
-      eoh: need("eoh"),
-      body: body === "none" && this.collectors.length > 0 ? "context" : body,
-      eom: "reply",
-      unknown: need("unknown"),
-      abort: need("abort"),
-      close: need("close"),
-    };
-  }
-
-  #findWants(): Wants {
-    let protocol = PROTOCOL.HDR_LEADSPC;
-    for (const phase of PHASE_LIST) {
-      const need = this.needs[phase.name];
-      if (need === "none") protocol |= phase.no;
-      if (need === "context" || need === "deferred") protocol |= phase.nr;
+  for(session: SessionStart): Chain {
+    if (this.#isSame) return this.whole;
+    const filters = this.whole.filters.filter((_, index) => takesPart(this.#all[index]!, session));
+    if (filters.length === this.whole.filters.length) return this.whole;
+    const key = filters.map(({ index }) => index).join();
+    let chain = this.#known.get(key);
+    if (chain === undefined) {
+      if (this.#known.size === MAX_KEPT) this.#known.clear();
+      chain = new Chain(filters, this.whole.policy);
+      this.#known.set(key, chain);
     }
-    if (this.#has("body")) protocol |= PROTOCOL.SKIP;
-    if (this.wantsRejected) protocol |= PROTOCOL.RCPT_REJ;
-    const changes = this.#has("envfrom", "envrcpt", "data", "header", "eoh", "body", "eom");
-    return { actions: changes ? ALL_ACTIONS : ACTION.SETSYMLIST, protocol, macros: this.#findMacros() };
-  }
-
-  #findMacros(): Wants["macros"] {
-    if (!this.filters.some((filter) => Object.keys(filter.loaded.handlers).length > 0)) return {};
-    // `v` tells Postfix from Sendmail, and with a queue id at CONNECT, whether Postfix made the session up
-    // (docs/protocol.md, "Simulated sessions"). A client need not say EHLO again behind STARTTLS: then only MAIL brings the
-    // macros of TLS.
-    const lists: Partial<Record<string, string[]>> = {
-      CONNECT: [...DEFAULT_MACROS.CONNECT, "v", "i"],
-      ...(this.needs.envfrom !== "none" && { MAIL: [...DEFAULT_MACROS.MAIL, ...DEFAULT_MACROS.HELO] }),
-    };
-    for (const filter of this.filters) {
-      for (const [phase, names] of Object.entries(filter.loaded.macros) as [MacroPhase, readonly string[]][]) {
-        const stage = MACRO_STAGES[phase];
-        const list = (lists[stage] ??= [...DEFAULT_MACROS[stage]]);
-        list.push(...names.filter((name) => !list.includes(name)));
-        if (list.length > MAX_MACRO_NAMES) {
-          throw new UsageError(
-            "PMILTER_ERR_MODULE",
-            `the filters together ask for ${list.length} macros at ${phase}, defaults included; a mail server takes ${MAX_MACRO_NAMES}`,
-          );
-        }
-      }
-    }
-    return lists;
+    return chain;
   }
 }

@@ -58,6 +58,11 @@ const ACCEPT = plainVerdict("accept");
 const GONE = "the connection is gone";
 /** For a message whose body is larger than a filter collects: RFC 5321 4.2.2, RFC 3463 3.4. */
 const TOO_LARGE = verdictWithText("reject", "552 5.3.4 Message too big");
+/** For a recipient that a filter judges otherwise than the first of its message: RFC 5321 4.5.3.1.10, RFC 3463 3.6. */
+const COME_AGAIN = verdictWithText(
+  "tempfail",
+  "452 4.5.3 Too many recipients with different rules, send this one again",
+);
 
 export class Conversation implements SessionSource, ReportSource {
   readonly session: MilterSession;
@@ -194,12 +199,12 @@ export class Conversation implements SessionSource, ReportSource {
   get hasHeaders(): boolean {
     return (this.session.options.protocol & PHASES.header.no) === 0;
   }
+  get isLocal(): boolean {
+    return this.#isLocal;
+  }
   /** Postfix says `Postfix 3.7.11`, Sendmail its bare version. Without a version it is neither. */
   get isSendmail(): boolean {
     return (this.#isSendmail ??= /^\d/.test(this.session.macros.get("v") ?? ""));
-  }
-  get isLocal(): boolean {
-    return this.#isLocal;
   }
   get whyLeft(): string | null {
     const phase = this.#event;
@@ -249,6 +254,7 @@ export class Conversation implements SessionSource, ReportSource {
     const problem = this.#takeIn(phase);
     if (this.#isEndedByLimit(phase, problem)) return;
     if (phase === PHASES.body && this.#chain.collectors.length > 0 && this.#collectBody()) return;
+    if (phase === PHASES.envrcpt && this.#chain.splits && this.#isSplitOff()) return;
     if (this.#chain.steps[phase.index]!.length > 0) this.#values.read(phase, this.session, this.message);
     this.#run(phase, 0);
   }
@@ -267,12 +273,14 @@ export class Conversation implements SessionSource, ReportSource {
       case PHASES.connect:
         // An UNKNOWN command may have come before: a filter's state is empty at connect.
         if (!this.#parts.isUnused) this.#forgetSession();
+        this.#parts.standings?.beginSession();
         if (session.isReplay) this.#parts.endSkipped();
         this.#isLocal = this.#detectLocal();
         break;
       case PHASES.helo:
         this.helo = decodeText(session.bytes, session.start, session.start + session.firstLength);
         this.#values.text = this.helo;
+        this.#parts.standings?.takeHelo();
         break;
       case PHASES.envfrom:
         this.message!.takeSender(session.bytes, session.start, session.end);
@@ -287,6 +295,7 @@ export class Conversation implements SessionSource, ReportSource {
         }
     }
     if (phase === PHASES.envrcpt) {
+      this.#parts.standings?.takeRecipient();
       this.#isRejectedRecipient = this.#isRejectedByServer();
       this.#isPassingRecipient = this.#isRejectedRecipient || problem !== null;
     }
@@ -305,6 +314,25 @@ export class Conversation implements SessionSource, ReportSource {
       problem ??= `more than ${this.#chain.policy.limits.macros} bytes of macros (limits.macros)`;
     }
     return problem !== null && this.#passLimit(phase, problem);
+  }
+
+  /** The recipient at hand is to come again in a message of its own: true if that ends the phase. */
+  #isSplitOff(): boolean {
+    if (this.#isPassingRecipient || !this.session.wantsReply) return false;
+    const filter = this.#parts.findSplitting();
+    if (filter === null) return false;
+    const recipient = this.recipientAtHand;
+    const reason = "recipients_match";
+    this.#refuseRecipient({
+      verdict: COME_AGAIN,
+      filter,
+      phase: "envrcpt",
+      recipient,
+      isFallback: false,
+      origin: null,
+      reason,
+    });
+    return true;
   }
 
   /**
@@ -526,7 +554,7 @@ export class Conversation implements SessionSource, ReportSource {
     let mark = Number.POSITIVE_INFINITY;
     for (const collector of this.#chain.collectors) {
       const part = this.#parts.of(collector.filter);
-      if (part.done !== "no" || part.lacksBody) continue;
+      if (part.done !== "no" || part.lacksBody || !this.#parts.takesPart(collector.filter, PHASES.body)) continue;
       if (message.sentBodyBytes <= collector.max) mark = Math.min(mark, collector.max);
       else if (this.#isOverBody(part, collector)) return true;
     }

@@ -5,6 +5,7 @@ import type { Chain, ChainFilter } from "./chain.ts";
 import { FilterPart, type SessionSource } from "./filter-session.ts";
 import type { FilterChanges } from "./message/changes.ts";
 import type { Effect } from "./rules.ts";
+import { Standings, type StandingSource } from "./standing.ts";
 
 /** A filter that is left out when the packets that began a session are replayed: it failed in them, or its part is over. */
 export interface SkippedFilter {
@@ -30,13 +31,16 @@ export class FilterParts {
    * does. Negative before the body.
    */
   bodyMark = BEFORE_BODY;
+  /** Of filters with conditions; null if the chain has none. */
+  readonly standings: Standings | null;
   /** Filters that take no part in replayed packets. */
   #skipped: readonly SkippedFilter[] = NO_FILTERS;
 
-  constructor(chain: Chain, source: SessionSource) {
+  constructor(chain: Chain, source: SessionSource & StandingSource) {
     this.#chain = chain;
     this.#source = source;
-    this.#parts = new Array(chain.filters.length);
+    this.#parts = new Array(chain.size);
+    this.standings = chain.conditional.length === 0 ? null : new Standings(chain, source);
   }
 
   /** The session began elsewhere: these filters take no part in its replay. */
@@ -56,8 +60,9 @@ export class FilterParts {
   /** Ends the parts that were over before the session came here. */
   endSkipped(): void {
     for (const { filter, isOver } of this.#skipped) {
-      if (!isOver) continue;
-      this.of(this.#chain.filters[filter]!).done = "connection";
+      const ended = isOver ? this.#chain.filters.find(({ index }) => index === filter) : undefined;
+      if (ended === undefined) continue;
+      this.of(ended).done = "connection";
       this.#hasAccepted = true;
     }
   }
@@ -68,6 +73,13 @@ export class FilterParts {
 
   /** Whether a filter's handler is called. */
   isCalled(part: FilterPart, phase: EventPhase, isRejectedRecipient: boolean): boolean {
+    return (
+      this.#isInvolved(part, phase, isRejectedRecipient) &&
+      (this.standings === null || this.standings.calls(part.filter, phase))
+    );
+  }
+
+  #isInvolved(part: FilterPart, phase: EventPhase, isRejectedRecipient: boolean): boolean {
     if (phase === PHASES.close) return true;
     // An unknown command belongs to no message, so a filter that has left the message is called all the same.
     if (part.done !== "no" && (part.done === "connection" || phase !== PHASES.unknown)) return false;
@@ -101,6 +113,7 @@ export class FilterParts {
   #hasWorkAfter(phase: PhaseInfo): boolean {
     return this.#chain.hasWorkAfter(phase, (filter) => {
       const done = this.#parts[filter.index]?.done ?? "no";
+      if (!this.takesPart(filter, phase)) return true;
       return phase.scope === "connection" ? done === "connection" : done !== "no";
     });
   }
@@ -115,8 +128,19 @@ export class FilterParts {
     if (this.#chain.collectors.length > 0 && this.collectsBody) return false;
     return this.#chain.steps[PHASES.body.index]!.every(({ filter }) => {
       const part = this.#parts[filter.index];
+      if (!this.takesPart(filter, PHASES.body)) return true;
       return part !== undefined && (part.skipsBody || part.done !== "no");
     });
+  }
+
+  /** Whether a filter has a part in what the phase is about, as far as its conditions say. */
+  takesPart(filter: ChainFilter, phase: PhaseInfo): boolean {
+    return this.standings === null || this.standings.takesPart(filter, phase);
+  }
+
+  /** The filter that has the recipient at hand come again; null for none. */
+  findSplitting(): ChainFilter | null {
+    return this.standings!.findSplitting(({ index }) => (this.#parts[index]?.done ?? "no") !== "no");
   }
 
   /** The changes that count of the filters before this index, in chain order: a list of the caller's own. */
@@ -150,11 +174,13 @@ export class FilterParts {
 
   endMessage(): void {
     this.bodyMark = BEFORE_BODY;
+    this.standings?.endMessage();
     for (const part of this.#parts) part?.endMessage();
   }
 
   endSession(): void {
-    this.#parts = new Array(this.#chain.filters.length);
+    this.standings?.beginSession();
+    this.#parts = new Array(this.#chain.size);
     this.#hasAccepted = false;
   }
 }

@@ -44,6 +44,8 @@ export interface AppliedVerdict {
   readonly isFallback: boolean;
   /** Has the place in the handler: an error with the verdict's stack, or for a fallback the exception. */
   readonly origin: unknown;
+  /** The condition that it comes from, by its key; absent for verdicts of handlers and limits. */
+  readonly reason?: string;
 }
 
 /** The receiver of reports. */
@@ -67,7 +69,7 @@ export class Reporter {
   }
 
   verdict(
-    { verdict, filter, phase, recipient, isFallback, origin }: AppliedVerdict,
+    { verdict, filter, phase, reason, recipient, isFallback, origin }: AppliedVerdict,
     scope: VerdictReport["scope"],
   ): void {
     if (verdict.kind === "skip") return;
@@ -78,9 +80,9 @@ export class Reporter {
       scope,
       filter: filter?.loaded.name ?? null,
       phase,
-      site: filter === null ? null : placeOf(origin, filter, phase),
+      site: filter === null || reason !== undefined ? null : placeOf(origin, filter, phase),
       reply: verdict.reply,
-      reason: null,
+      reason: reason ?? null,
       isFallback,
       isObserved: filter?.isObserved ?? false,
       changes: 0,

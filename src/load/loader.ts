@@ -4,8 +4,10 @@
  */
 import { dirname } from "node:path";
 import { type Config, type FilterConfig, moduleName } from "../config/config.ts";
+import { whereSet } from "../config/named.ts";
 import { Chain, type ChainFilter, type ChainPolicy } from "../handler/chain.ts";
 import { checkBodyLimit } from "../handler/collect-body.ts";
+import { compileConditions, scopeOf, tooEarly } from "../handler/conditions.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
 import type { Stopwatch } from "../handler/filter-times.ts";
 import { failureOf, LoadError, type LoadFailure, messageOf, unreadable } from "../handler/load-failure.ts";
@@ -105,6 +107,7 @@ export async function loadChain(
           ? await load(file, from(snapshot, file), (exported) => check(exported, moduleName(file)))
           : await load(file, SHIPPED[entry.use], (exported) => check(exported, entry.use!));
       const files = Object.fromEntries(PHASE_NAMES.map((phase) => [phase, file]));
+      checkConditions(loaded, entry, file);
       const named = entry.name === null ? loaded : { ...loaded, name: entry.name };
       const options = await optionsOf(config, named, entry, file, onStep);
       filters.push(place(config, named, filters.length, files, entry, options));
@@ -113,6 +116,18 @@ export async function loadChain(
   if (stopwatch === undefined) return new Chain(filters, policyOf(config));
   const measured = filters.map((filter) => Object.assign({}, filter, { loaded: stopwatch.measured(filter.loaded) }));
   return new Chain(measured, policyOf(config));
+}
+
+/** A handler can only be left out by conditions that are known before it runs. @throws LoadError */
+function checkConditions({ handlers }: LoadedFilter, entry: FilterConfig, file: string): void {
+  const { when } = entry;
+  const phases = PHASE_NAMES.filter((phase) => handlers[phase] !== undefined);
+  const early = when === null ? null : tooEarly(phases, when);
+  if (early === null) return;
+  const { key, knownAt, phase } = early;
+  const condition = `its condition ${key} (${whereSet(entry, "when", key)})`;
+  const message = `the ${phase} handler may run before ${condition} is known, which is at ${knownAt}; remove one of them`;
+  throw new LoadError({ file, line: 0, column: 0, message }, undefined);
 }
 
 function place(
@@ -131,6 +146,8 @@ function place(
     timeoutMs: entry?.handlerTimeoutMs ?? null,
     isObserved: entry?.mode === "observe",
     options,
+    scope: scopeOf(entry?.when ?? null),
+    conditions: compileConditions(entry?.when ?? null),
     own: undefined,
     files,
   };

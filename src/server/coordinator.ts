@@ -109,8 +109,8 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
     this.listeningSockets.settleRoom();
   }
 
-  accepted({ duplicate, peer, slot }: PassedConnection): void {
-    if (slot === -1) this.acceptedHere(duplicate, peer);
+  accepted({ duplicate, listener, peer, slot }: PassedConnection): void {
+    if (slot === -1) this.acceptedHere(duplicate, peer, listener);
     else this.connections.addPassed(slot);
   }
 
@@ -165,12 +165,12 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
 
   // Events of the listening sockets, for the connections.
 
-  acceptedHere(descriptor: number, peer: PeerName): void {
+  acceptedHere(descriptor: number, peer: PeerName, listener: number): void {
     if (this.#isStopping || !this.isLetIn(peer)) {
       close(descriptor);
       return;
     }
-    this.connections.add(descriptor, peer);
+    this.connections.add(descriptor, peer, listener);
     if (this.table.isFull) this.listeningSockets.settleRoom();
   }
 

@@ -52,8 +52,12 @@ const SLOT = {
   USE: 3,
   /** Bytes of the peer's name. */
   PEER_LENGTH: 4,
+  /** Index of the listening socket that it came to. */
+  LISTENER: 5,
+  /** A random number. */
+  DRAW: 6,
 } as const;
-const PEER_AT = 5 * 4;
+const PEER_AT = 7 * 4;
 /** `unix:` and the longest path of a unix socket; an address is shorter. */
 const PEER_BYTES = 112;
 const SLOT_WORDS = (PEER_AT + PEER_BYTES) / 4;
@@ -223,21 +227,21 @@ export class ConnectionTable {
   }
 
   /** Gives a reserved slot to a worker, which reads from `descriptor`. */
-  enter(slot: number, row: number, descriptor: number, duplicate: number, peer: PeerName): void {
-    this.#describe(slot, descriptor, duplicate, peer);
+  enter(slot: number, row: number, descriptor: number, duplicate: number, peer: PeerName, listener: number): void {
+    this.#describe(slot, descriptor, duplicate, peer, listener);
     Atomics.add(this.#words, this.#rowAt(row), 1);
     Atomics.store(this.#words, this.#slotAt(slot), row + 1);
   }
 
   /** Gives a reserved slot to the main thread. */
-  enterOwn(slot: number, duplicate: number, peer: PeerName): void {
-    this.#describe(slot, -1, duplicate, peer);
+  enterOwn(slot: number, duplicate: number, peer: PeerName, listener: number): void {
+    this.#describe(slot, -1, duplicate, peer, listener);
     Atomics.store(this.#words, this.#slotAt(slot), MAIN);
   }
 
   /** Gives a reserved slot to a passed connection. */
-  enterPassed(slot: number, duplicate: number, peer: PeerName): void {
-    this.#describe(slot, -1, duplicate, peer);
+  enterPassed(slot: number, duplicate: number, peer: PeerName, listener: number): void {
+    this.#describe(slot, -1, duplicate, peer, listener);
     Atomics.store(this.#words, this.#slotAt(slot), PASSED);
   }
 
@@ -294,12 +298,24 @@ export class ConnectionTable {
     return this.#bytes.toString("utf8", from, from + this.#words[at + SLOT.PEER_LENGTH]!);
   }
 
-  #describe(slot: number, descriptor: number, duplicate: number, peer: PeerName): void {
+  /** Which of the listening sockets the connection came to. */
+  listenerOf(slot: number): number {
+    return this.#words[this.#slotAt(slot) + SLOT.LISTENER]!;
+  }
+
+  /** A random number of 32 bits, drawn once for each connection that gets the slot. */
+  drawOf(slot: number): number {
+    return this.#words[this.#slotAt(slot) + SLOT.DRAW]!;
+  }
+
+  #describe(slot: number, descriptor: number, duplicate: number, peer: PeerName, listener: number): void {
     const at = this.#slotAt(slot);
     const words = this.#words;
     words[at + SLOT.DESCRIPTOR] = descriptor;
     words[at + SLOT.DUPLICATE] = duplicate;
     words[at + SLOT.USE]! += 1;
+    words[at + SLOT.LISTENER] = listener;
+    words[at + SLOT.DRAW] = Math.random() * 2 ** 32;
     words[at + SLOT.PEER_LENGTH] = this.#bytes.write(peer, at * 4 + PEER_AT, PEER_BYTES);
   }
 

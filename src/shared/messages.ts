@@ -6,7 +6,7 @@ import type { PeerName } from "../net/peer.ts";
 import type { ConnectionTableLayout } from "./connection-table.ts";
 import type { SessionRecordsLayout } from "./session-records.ts";
 import type { WorkerRowsLayout } from "./worker-rows.ts";
-import type { Need } from "../handler/chain.ts";
+import type { ChainNeeds, Need } from "../handler/needs.ts";
 import type { SkippedFilter } from "../handler/filter-parts.ts";
 import type { CallTime } from "../handler/filter-times.ts";
 import type { Fallback, FallbackVerdict } from "../handler/fallback.ts";
@@ -23,6 +23,9 @@ export interface ListeningSocket {
   readonly descriptor: number;
   /** Where it listens, for logs. */
   readonly name: string;
+  /** Its place among all, and its address as the configuration has it, in normal form. */
+  readonly index: number;
+  readonly configured: string;
   readonly isUnix: boolean;
   /** Connections that may wait to be accepted. */
   readonly backlog: number;
@@ -35,10 +38,12 @@ export interface PassedConnection {
   /** Its duplicate descriptor, which the receiver closes. */
   readonly duplicate: number;
   readonly peer: PeerName;
+  /** Index of the listening socket that it came to. */
+  readonly listener: number;
 }
 
 /** What a generation's filters turned out to be. */
-export interface ChainSummary extends Wants {
+export interface ChainSummary extends Wants, ChainNeeds {
   readonly filters: readonly {
     readonly name: string;
     readonly phases: readonly Phase[];
@@ -119,10 +124,10 @@ export type ToWorker =
       readonly resume: ResumedSession | null;
     }
   /**
-   * From now on give up sessions that are between messages, if what was negotiated for them suffices for `wants`; each is
-   * told as `released`.
+   * From now on give up sessions that are between messages, if what was negotiated for them suffices for another generation
+   * with these needs; each is told as `released`.
    */
-  | { readonly kind: "release"; readonly wants: Wants }
+  | { readonly kind: "release"; readonly needs: ChainNeeds }
   /** A session that was released has gone on elsewhere; the worker does not end before it knows, lest it has to come back. */
   | { readonly kind: "moved"; readonly slot: number }
   /** So much of the worker's text was taken, see `Outbox`. */

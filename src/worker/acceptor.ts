@@ -168,7 +168,7 @@ export class Acceptor {
     }, RETRY_MS);
   }
 
-  #open(socket: Socket<undefined>, { isUnix, name }: ListeningSocket): void {
+  #open(socket: Socket<undefined>, { index, isUnix, name }: ListeningSocket): void {
     const { allowed, table, row } = this.#host;
     const peer = peerName(remoteOf(socket, isUnix), name);
     const mayKeep = this.#host.mayKeep() && !this.#isToPass();
@@ -182,15 +182,15 @@ export class Acceptor {
     const duplicate = dup(descriptor);
     const slot = table.reserve();
     if (slot === -1 || !mayKeep || !this.#hasRoom()) {
-      if (slot !== -1) table.enterPassed(slot, duplicate, peer);
-      this.#host.pass({ slot, duplicate, peer });
+      if (slot !== -1) table.enterPassed(slot, duplicate, peer, index);
+      this.#host.pass({ slot, duplicate, peer, listener: index });
       // Without a shutdown: the peer notices nothing as long as there is the other copy.
       socket.end();
       return;
     }
     // Before the slot is entered as this worker's: from then on the main thread may take it.
     this.#host.prepare(slot);
-    table.enter(slot, row, descriptor, duplicate, peer);
+    table.enter(slot, row, descriptor, duplicate, peer, index);
     this.#begun += 1;
     if (this.#begun >= LAST) {
       this.#begun >>= 1;

@@ -6,6 +6,7 @@ import type { LogLevel } from "../admin/log-level.ts";
 import type { WorkerCounter } from "../counters.ts";
 import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
+import type { ChainNeeds } from "../handler/needs.ts";
 import type { Report } from "../handler/report.ts";
 import { describeThrown } from "../handler/site.ts";
 import { excerpt } from "../protocol/bytes.ts";
@@ -25,7 +26,10 @@ import { RECORDED, Recorder } from "./recorder.ts";
 export interface ConnectionHome {
   /** The worker's row in {@link WorkerRows}. */
   readonly row: number;
-  readonly chain: Chain;
+  /** The chain for the session of a slot. */
+  chainOf(slot: number): Chain;
+  /** What the session of a slot would want of another generation. */
+  wantsFor(needs: ChainNeeds, slot: number): Wants;
   /** Serves one connection at a time: it is empty whenever a socket callback begins. */
   readonly writer: ReplyWriter;
   readonly workerRows: WorkerRows;
@@ -44,8 +48,8 @@ export interface ConnectionHome {
   log(level: LogLevel, text: string, of?: string): void;
   /** The connection is closed on this side. */
   closed(connection: Connection): void;
-  /** The wants of the generation that is to resume the sessions of this one; null while this one keeps them. */
-  releaseFor: Wants | null;
+  /** The needs of the generation that is to resume the sessions of this one; null while this one keeps them. */
+  releaseFor: ChainNeeds | null;
   /** The worker is a stand-in: it keeps a session until it has read from it. */
   readonly isStandIn: boolean;
   /** The connection is closed on this side, and its session goes on in another worker. */
@@ -107,6 +111,7 @@ export class Connection implements ConversationHost, PacketTap {
   readonly slot: number;
   readonly #home: ConnectionHome;
   readonly #peer: PeerName;
+  readonly #chain: Chain;
   readonly #conversation: Conversation;
   readonly #recorder: Recorder;
   #socket: MailSocket | null = null;
@@ -133,7 +138,8 @@ export class Connection implements ConversationHost, PacketTap {
     this.reportsAccepted = home.reportsAccepted;
     this.isTrial = home.isTrial;
     this.#lastActive = home.now();
-    this.#conversation = new Conversation(home.chain, home.writer, this);
+    this.#chain = home.chainOf(slot);
+    this.#conversation = new Conversation(this.#chain, home.writer, this);
     this.#recorder = new Recorder(home.records, slot, this.#conversation);
     const { session } = this.#conversation;
     session.tap = this;
@@ -272,11 +278,12 @@ export class Connection implements ConversationHost, PacketTap {
   /** Lets another worker resume the session, if it is between messages and nothing of it is under way here. */
   release(): void {
     const { session } = this.#conversation;
-    const { chain, releaseFor } = this.#home;
+    const { releaseFor } = this.#home;
     if (releaseFor === null || this.#socket === null || !this.#isOpen) return;
     if (this.#home.isStandIn && !this.#recorder.hasRead) return;
     if (!this.isBetweenMessages || session.framer.hasRest || !session.mayMove) return;
-    if (!suffices(session.options, chain.wants, releaseFor) || !this.#recorder.mayResume) return;
+    const wants = this.#home.wantsFor(releaseFor, this.slot);
+    if (!suffices(session.options, this.#chain.wants, wants) || !this.#recorder.mayResume) return;
     this.#become("released");
     // Nothing is read from now on, so nothing can be lost. The duplicate keeps the connection open for the peer.
     this.#socket.pause();

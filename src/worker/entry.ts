@@ -11,13 +11,14 @@ import { whereNamed } from "../config/named.ts";
 import type { WorkerCounter } from "../counters.ts";
 import type { Judgement } from "../check/judge.ts";
 import { placeOfMember } from "../load/source-text.ts";
-import type { Chain, ChainFilter } from "../handler/chain.ts";
+import { type Chain, type ChainFilter, Chains, needsOfFilter } from "../handler/chain.ts";
+import type { SessionStart } from "../handler/conditions.ts";
+import { type ChainNeeds, wantsFor } from "../handler/needs.ts";
 import { placeOfWarning } from "../handler/report.ts";
 import { describeThrown } from "../handler/site.ts";
 import { Stopwatch } from "../handler/filter-times.ts";
 import { fileOf, startFilters, stopFilters } from "../handler/start.ts";
 import { heapBytes } from "../memory.ts";
-import type { Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST } from "../protocol/phases.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
 import { adopt } from "../net/adopt.ts";
@@ -93,13 +94,19 @@ class Server {
   ) {
     const { logLevel, debug, timeoutMs } = config.server;
     const code = { folder: dirname(config.file), version: versionOf(sources) };
+    const chains = new Chains(chain);
+    const startOf = (slot: number): SessionStart => ({
+      listener: listeningSockets[table.listenerOf(slot)]?.configured ?? null,
+      draw: table.drawOf(slot),
+    });
     const logs = (level: LogLevel) => isLogged(level, logLevel);
     this.#chain = chain;
     this.#code = code;
     this.#table = table;
     this.#home = {
       row,
-      chain,
+      chainOf: (slot) => chains.for(startOf(slot)),
+      wantsFor: (needs, slot) => wantsFor(needs, startOf(slot)),
       writer: new ReplyWriter(WRITER_BYTES),
       workerRows,
       records,
@@ -237,8 +244,8 @@ class Server {
   }
 
   /** Releases the sessions that another generation can resume, now and whenever a message has ended. */
-  release(wants: Wants): void {
-    this.#home.releaseFor = wants;
+  release(needs: ChainNeeds): void {
+    this.#home.releaseFor = needs;
     for (const connection of this.#connections) connection.release();
   }
 
@@ -328,6 +335,8 @@ function summarize(chain: Chain): ChainSummary {
       onTimeout,
       files,
     })),
+    all: chain.filters.map(needsOfFilter),
+    deferContent: chain.policy.deferContent,
     needs: chain.needs,
     ...chain.wants,
   };
@@ -530,7 +539,7 @@ self.onmessage = ({ data: message }) => {
       server?.adopt(message.slot, message.descriptor, message.peer, message.resume);
       return;
     case "release":
-      server?.release(message.wants);
+      server?.release(message.needs);
       return;
     case "moved":
       server?.moved(message.slot);

@@ -44,7 +44,9 @@ export class Trial {
     this.#stopwatch = stopwatch;
     this.#home = {
       row: ROW,
-      chain,
+      // A trial has no listener and draws nothing: each filter takes part, whatever its `listeners` and `share` say.
+      chainOf: () => chain,
+      wantsFor: () => chain.wants,
       writer: new ReplyWriter(),
       workerRows,
       records,

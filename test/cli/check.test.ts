@@ -27,6 +27,24 @@ export default defineFilter({
 `,
 };
 
+describe("a handler that may run before a condition of its filter is known", () => {
+  test("is refused, with both of them and the line of the condition", async () => {
+    const { dir, exitCode, stderr } = await check(
+      {
+        config:
+          '[[filter]]\npath = "filter.ts"\n[filter.when]\nlisteners = "inet:127.0.0.1:8891"\nnot_senders = "<>"\n',
+        files: { "filter.ts": "export default {\n  helo() {},\n  eom() {},\n};\n" },
+        server: { listen: "inet:127.0.0.1:8891" },
+      },
+      "--no-types",
+    );
+    expect({ exitCode, stderr: stderr.replace(/(?<=pmilter\.toml:)\d+/, "LINE") }).toEqual({
+      exitCode: 1,
+      stderr: `pmilter: ${dir}/filter.ts:1:1: the helo handler may run before its condition not_senders (filter 1: when.not_senders, pmilter.toml:LINE) is known, which is at envfrom; remove one of them\n`,
+    });
+  });
+});
+
 describe("a configuration that is right", () => {
   test("filters in order with their phases, events, actions, flags and macros; exit code 0", async () => {
     const { exitCode, stdout, stderr, configFile } = await check({
@@ -73,6 +91,50 @@ describe("a configuration that is right", () => {
     expect(exitCode).toBe(0);
     expect(stdout).toContain("\nIncluded files, in order: rules.d/a.toml, rules.d/b.toml\n");
     expect(stdout).toMatch(/^ {2}stamp: .*\n {2}second: .*\n {2}last: /m);
+  });
+
+  test("where each filter runs, and what it saves elsewhere", async () => {
+    const body = "export default { header() {}, body() {}, eom() {} };\n";
+    const whole = "export default { collectBody: true, envrcpt() {}, eom() {} };\n";
+    const { exitCode, stdout } = await check({
+      config: `[handler.session]
+envfrom_handler = "envfrom.ts"
+[[filter]]
+path = "body.ts"
+[filter.when]
+share = "0.5%"
+clients = ["192.0.2.0/24", "::1", ".example.net"]
+[[filter]]
+path = "whole.ts"
+[filter.when]
+not_recipients = "example.com"
+recipients_match = "every"
+tls = true
+[[filter]]
+path = "stamp.ts"
+`,
+      files: { ...FILES, "body.ts": body, "whole.ts": whole },
+    });
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain(`
+  handler: envfrom
+  body: header body eom
+    when share = "0.5%", clients = ["192.0.2.0/24", "::1", ".example.net"]
+    saves in sessions without it: no event, since other filters need the same; its handlers are not called
+    saves where clients do not hold: its handlers are not called; events are sent all the same
+  whole: envrcpt eom
+    when tls = true, not_recipients = ["example.com"], recipients_match = "every"
+    saves where tls, not_recipients do not hold: its handlers are not called, and the body is not collected for it; events are sent all the same
+  stamp: header eom close
+`);
+    const alone = await check({
+      config: `[handler.session]\nenvfrom_handler = "envfrom.ts"\n[[filter]]\npath = "body.ts"\nwhen.share = "10%"\n`,
+      files: { ...FILES, "body.ts": body },
+    });
+    expect(alone.stdout).toContain(`
+    when share = "10%"
+    saves in sessions without it: envrcpt header body not sent
+`);
   });
 
   test("which phases are deferred: those of content that have a handler, unless server.defer_content is false", async () => {

@@ -62,7 +62,10 @@ describe("docs/configuration.md", () => {
   test("has a complete example, with every key and the defaults", () => {
     const example = parse(blocks("toml").at(-1) ?? "");
     for (const table of tables) {
-      const found = table.path.reduce<unknown>((value, name) => (value as Record<string, unknown>)[name], example);
+      const found = table.path.reduce<unknown>((value, name) => {
+        const inner: unknown = Array.isArray(value) ? value[0] : value;
+        return (inner as Record<string, unknown>)[name];
+      }, example);
       // A filter has either `path` or `use`: all filters together have every key.
       const values = (table.isList ? Object.assign({}, ...(found as object[]).toReversed()) : found) as Record<
         string,

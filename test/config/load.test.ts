@@ -77,6 +77,7 @@ describe("defaults", () => {
         handlerTimeoutMs: null,
         mode: "enforce",
         options: {},
+        when: null,
       },
     ]);
   });

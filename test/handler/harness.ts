@@ -3,6 +3,8 @@
  * their callback is over, as a socket may do. Whoever keeps a view of a read fails loudly.
  */
 import type { LogLevel } from "../../src/admin/log-level.ts";
+import { parseConfig } from "../../src/config/load.ts";
+import { compileConditions, type Conditions, scopeOf, type SessionScope } from "../../src/handler/conditions.ts";
 import { Chain, type ChainPolicy, type Limits } from "../../src/handler/chain.ts";
 import type { WorkerCounter } from "../../src/counters.ts";
 import { Conversation, type ConversationHost } from "../../src/handler/conversation.ts";
@@ -20,6 +22,8 @@ export interface Place {
   readonly timeoutMs?: number;
   readonly isObserved?: boolean;
   readonly options?: unknown;
+  /** `[filter.when]`, as the configuration would have it. */
+  readonly when?: string;
 }
 
 export interface Setting {
@@ -73,9 +77,18 @@ export function chainOf(filters: readonly Placed[], setting: Setting = {}): Chai
       options: place.options ?? {},
       own: undefined,
       files: {},
+      ...conditionsOf(place.when),
     };
   });
   return new Chain(places, policy);
+}
+
+/** @param text the lines of `[filter.when]` */
+function conditionsOf(text: string | undefined): { scope: SessionScope | null; conditions: Conditions | null } {
+  if (text === undefined) return { scope: null, conditions: null };
+  const toml = `[server]\nlisten = ["inet:127.0.0.1:1", "inet:127.0.0.1:2"]\n[[filter]]\npath = "a.ts"\n[filter.when]\n${text}\n`;
+  const { when } = parseConfig(toml, "/harness.toml", {}).filters[0]!;
+  return { scope: scopeOf(when), conditions: compileConditions(when) };
 }
 
 interface Timer {

@@ -8,17 +8,35 @@ setDefaultTimeout(120_000);
 /** A connection of a worker. @returns its slot */
 function enter(table: ConnectionTable, row: number, duplicate = 100): number {
   const slot = table.reserve();
-  table.enter(slot, row, duplicate + 1, duplicate, "inet:192.0.2.1:4000");
+  table.enter(slot, row, duplicate + 1, duplicate, "inet:192.0.2.1:4000", 0);
   return slot;
 }
 
 describe("ConnectionTable", () => {
+  test("each connection draws a number, which stays as it changes its owner", () => {
+    const table = ConnectionTable.create(2, 1, 1);
+    const draws = new Set<number>();
+    for (let index = 0; index < 50; index++) {
+      const slot = enter(table, 0);
+      const draw = table.drawOf(slot);
+      draws.add(draw);
+      table.take(slot, 0);
+      table.give(slot, 1, 7);
+      expect(table.drawOf(slot)).toBe(draw);
+      table.leave(slot, 1);
+    }
+    // Of 32 bits each.
+    expect(draws.size).toBe(50);
+  });
+
   test("what one thread enters, another that maps the memory reads", () => {
     const table = ConnectionTable.create(2, 4, 1);
     const other = new ConnectionTable(table.layout);
     const slot = table.reserve();
     expect(table.slotsOf(1)).toEqual([]);
-    table.enter(slot, 1, 21, 20, "unix:/run/pmilter.sock");
+    table.enter(slot, 1, 21, 20, "unix:/run/pmilter.sock", 3);
+    expect(other.listenerOf(slot)).toBe(3);
+    expect(other.drawOf(slot)).toBe(table.drawOf(slot));
     expect(other.slotsOf(1)).toEqual([slot]);
     expect(other.slotsOf(0)).toEqual([]);
     expect([other.descriptorOf(slot), other.duplicateOf(slot)]).toEqual([21, 20]);
@@ -30,10 +48,10 @@ describe("ConnectionTable", () => {
     const table = ConnectionTable.create(1, 2, 1);
     const [first, second] = [table.reserve(), table.reserve()];
     const longest = `unix:/${"x".repeat(106)}`;
-    table.enterOwn(second, 8, "second");
-    table.enterOwn(first, 7, longest);
+    table.enterOwn(second, 8, "second", 0);
+    table.enterOwn(first, 7, longest, 0);
     expect(table.peerOf(first)).toBe(longest);
-    table.enterOwn(first, 7, `${longest}${"y".repeat(100)}`);
+    table.enterOwn(first, 7, `${longest}${"y".repeat(100)}`, 0);
     expect(table.peerOf(first)).toBe(longest);
     expect(table.duplicateOf(second)).toBe(8);
     expect(table.peerOf(second)).toBe("second");
@@ -72,7 +90,7 @@ describe("ConnectionTable", () => {
   test("a passed connection is taken once, whoever finds it", () => {
     const table = ConnectionTable.create(1, 2, 1);
     const slot = table.reserve();
-    table.enterPassed(slot, 9, "inet:192.0.2.1:4000");
+    table.enterPassed(slot, 9, "inet:192.0.2.1:4000", 0);
     expect(table.passedSlots()).toEqual([slot]);
     expect(table.takePassed(slot)).toBe(true);
     expect(table.takePassed(slot)).toBe(false);

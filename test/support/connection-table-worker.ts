@@ -37,7 +37,7 @@ self.onmessage = ({ data: { layout, owners, row, turns } }) => {
     const slot = table.reserve();
     if (slot !== -1) {
       if (Atomics.exchange(owners, slot, 1) === 1) collisions += 1;
-      table.enter(slot, row, 1, 2, "peer");
+      table.enter(slot, row, 1, 2, "peer", 0);
       mine.push(slot);
       entered += 1;
     }

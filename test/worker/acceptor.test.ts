@@ -45,7 +45,7 @@ class Bench {
       {
         row: ROW,
         table: this.table,
-        listeningSockets: [listener.listeningSocket],
+        listeningSockets: [{ ...listener.listeningSocket, index: 0, configured: "inet:127.0.0.1:0" }],
         allowed: null,
         lock() {},
         unlock() {},
@@ -113,7 +113,7 @@ class Bench {
 
   /** The other worker has so many more. */
   fillOther(count: number): void {
-    for (let index = 0; index < count; index++) this.table.enter(this.table.reserve(), OTHER_ROW, -1, -1, "");
+    for (let index = 0; index < count; index++) this.table.enter(this.table.reserve(), OTHER_ROW, -1, -1, "", 0);
   }
 
   #note(step: () => unknown): void {
@@ -181,7 +181,7 @@ describe("Acceptor", () => {
       "that is more than its share",
       (bench) => {
         // As if this worker had one more than the other.
-        bench.table.enter(bench.table.reserve(), ROW, -1, -1, "");
+        bench.table.enter(bench.table.reserve(), ROW, -1, -1, "", 0);
       },
     ],
   ])("passes on one %s: it has its slot, its peer notices nothing, nothing is read from it", async (_, arrange) => {
@@ -336,7 +336,14 @@ describe("Acceptor", () => {
   test("a listening socket that cannot be used is told of, and nothing of it stays open", async () => {
     const file = openSync("/dev/null", "r");
     cleanup.add(() => close(file));
-    const listeningSocket = { descriptor: file, name: "nowhere", isUnix: true, backlog: 1 };
+    const listeningSocket = {
+      descriptor: file,
+      name: "nowhere",
+      isUnix: true,
+      backlog: 1,
+      index: 0,
+      configured: "unix:nowhere",
+    };
     const before = openDescriptors();
     const bench = await Bench.open(8, { listeningSockets: [listeningSocket] });
     await bench.until(() => bench.log.length > 0 && bench.stops > 0);

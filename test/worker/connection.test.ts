@@ -36,7 +36,8 @@ class Trial {
     });
     this.home = {
       row: 0,
-      chain,
+      chainOf: () => chain,
+      wantsFor: () => chain.wants,
       writer: new ReplyWriter(1024),
       workerRows: this.rows,
       records: this.records,
@@ -131,7 +132,7 @@ describe("the record of its session", () => {
 describe("a connection that is released", () => {
   const released = () => {
     const trial = new Trial().begin();
-    trial.home.releaseFor = trial.home.chain.wants;
+    trial.home.releaseFor = { all: [], deferContent: false };
     trial.replies();
     trial.connection.release();
     return trial;
@@ -164,7 +165,7 @@ describe("a connection that ends", () => {
     trial.connection.data(cmd.mail());
     expect([trial.calls, trial.replies()]).toEqual([["shutdown", "end"], ""]);
     expect(trial.records.read(0).isOver).toBe(true);
-    trial.home.releaseFor = trial.home.chain.wants;
+    trial.home.releaseFor = { all: [], deferContent: false };
     trial.connection.release();
     trial.connection.disconnected();
     trial.connection.disconnected();

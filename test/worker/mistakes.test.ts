@@ -283,9 +283,11 @@ async function play({ at, handlers, socket }: Setting, onPlace: Probe): Promise<
   const workerRows = modules.WorkerRows.create(1);
   const logged: string[] = [];
   let now = 1000;
+  const chain = modules.chainOf(handlers);
   const home = {
     row: ROW,
-    chain: modules.chainOf(handlers),
+    chainOf: () => chain,
+    wantsFor: () => chain.wants,
     writer: new modules.ReplyWriter(1024),
     workerRows,
     records: modules.SessionRecords.create(2),

@@ -5,6 +5,8 @@
 import type { LogFields } from "../../admin/log.ts";
 import type { LogLevel } from "../../admin/log-level.ts";
 import type { Counters } from "../../counters.ts";
+import type { SessionStart } from "../../handler/conditions.ts";
+import { takesPart, wantsFor } from "../../handler/needs.ts";
 import { suffices } from "../../protocol/negotiate.ts";
 import type { PeerName } from "../../net/peer.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
@@ -49,6 +51,7 @@ interface Given extends History {
 interface Surplus {
   readonly duplicate: number;
   readonly peer: PeerName;
+  readonly listener: number;
 }
 
 /** A connection that no worker could take yet: the first is loading, or the last is being replaced. */
@@ -101,14 +104,17 @@ export class Connections {
     return this.#unplaced.length + this.#surplus.length;
   }
 
-  /** Takes a connection of which nothing has been read, and has it served once there is a slot and a worker for it. */
-  add(duplicate: number, peer: PeerName): void {
+  /**
+   * Takes a connection of which nothing has been read, and has it served once there is a slot and a worker for it.
+   * @param listener index of the listening socket that it came to
+   */
+  add(duplicate: number, peer: PeerName, listener: number): void {
     const slot = this.#table.reserve();
     if (slot === -1) {
-      this.#surplus.push({ duplicate, peer });
+      this.#surplus.push({ duplicate, peer, listener });
       return;
     }
-    this.#table.enterOwn(slot, duplicate, peer);
+    this.#table.enterOwn(slot, duplicate, peer, listener);
     this.#begin(slot);
   }
 
@@ -130,7 +136,7 @@ export class Connections {
 
   /** Slots may be free again. */
   addSurplus(): void {
-    for (const { duplicate, peer } of this.#surplus.splice(0)) this.add(duplicate, peer);
+    for (const { duplicate, listener, peer } of this.#surplus.splice(0)) this.add(duplicate, peer, listener);
   }
 
   /** From now on no session begins, a session that loses its worker ends, and sessions that wait for a worker end. */
@@ -215,8 +221,8 @@ export class Connections {
     const before = this.#historyOf(slot);
     const resume = handOver(record, before?.resume?.skippedFilters ?? []);
     const history = { resume, since: performance.now(), cost: before?.cost ?? 0 };
-    const { summary } = this.#generations.current!;
-    if (suffices(resume, summary, summary)) {
+    const wants = wantsFor(this.#generations.current!.summary, this.#startOf(slot));
+    if (suffices(resume, wants, wants)) {
       this.#counters.count("sessionsMoved");
       this.#place({ ...history, slot, from: release.generation, to: null });
       release.done();
@@ -282,7 +288,12 @@ export class Connections {
     const recovery = recover(record, {
       cause,
       isSuspect,
-      filters: generation.summary.filters,
+      filters: generation.summary.filters.map((filter, index) => {
+        const needs = generation.summary.all[index];
+        // A filter that the session was negotiated without has no say in it: as if it observed.
+        const isOut = needs !== undefined && !takesPart(needs, this.#startOf(slot));
+        return isOut ? Object.assign({}, filter, { isObserved: true }) : filter;
+      }),
       skippedFilters: before?.resume?.skippedFilters ?? [],
       isOffender: isCulprit && cost > MAX_COST,
     });
@@ -315,7 +326,8 @@ export class Connections {
     }
     const { resume, since } = history;
     const { current, next } = this.#generations;
-    const isServed = resume === null || (current !== null && suffices(resume, generation.summary, current.summary));
+    const [before, after] = [generation, current].map((of) => of && wantsFor(of.summary, this.#startOf(slot)));
+    const isServed = resume === null || (before != null && after != null && suffices(resume, before, after));
     // No session that began on new code goes on with old.
     const mayMove = generation !== next && isServed;
     const to = generation === current || mayMove ? null : generation;
@@ -324,6 +336,12 @@ export class Connections {
     const mayWaitMs = LATEST_MS - generation.config.server.blockTimeoutMs - ANSWERED_MS;
     if (performance.now() - since > Math.max(UNPLACED_MS, mayWaitMs)) this.#unplaced.push(waiting);
     else this.#place(waiting);
+  }
+
+  /** What a session's part of the filters follows from. */
+  #startOf(slot: number): SessionStart {
+    const listener = this.#generations.listeningSockets[this.#table.listenerOf(slot)];
+    return { listener: listener?.configured ?? null, draw: this.#table.drawOf(slot) };
   }
 
   /** The longest time that a peer has waited for a worker, in milliseconds; 0 if none waits. */

@@ -64,7 +64,7 @@ export interface Listener {
 
 /** A listener by whose socket workers can accept connections themselves. */
 export interface SharedListener extends Listener {
-  readonly listeningSocket: ListeningSocket;
+  readonly listeningSocket: Omit<ListeningSocket, "index" | "configured">;
   /** Whether a descriptor leads to its socket. */
   isOwn(descriptor: number): boolean;
 }
@@ -141,7 +141,7 @@ class ActiveListener implements SharedListener {
     }
   }
 
-  get listeningSocket(): ListeningSocket {
+  get listeningSocket(): Omit<ListeningSocket, "index" | "configured"> {
     return {
       descriptor: this.#fd!,
       name: formatAddress(this.address),

@@ -20,8 +20,8 @@ const NOT_ACCEPTED = "a connection could not be accepted";
 export interface ListeningSocketsHost {
   /** @param of the kind, for lines that may come in great numbers */
   log(level: LogLevel, text: string, fields?: LogFields, of?: string): void;
-  /** This thread has accepted a connection, of which nothing was read. */
-  acceptedHere(descriptor: number, peer: PeerName): void;
+  /** This thread has accepted a connection at a listening socket, of which nothing was read. @param listener its index */
+  acceptedHere(descriptor: number, peer: PeerName, listener: number): void;
   /** Slots may be free: connections that were accepted while there was none come first. */
   addSurplus(): void;
 }
@@ -77,14 +77,14 @@ export class ListeningSockets {
   }: Config["server"]): Promise<void> {
     const user = socketUser === null ? null : resolveUser(socketUser);
     const group = socketGroup === null ? null : resolveGroup(socketGroup);
-    for (const address of addresses) {
+    for (const [index, address] of addresses.entries()) {
       const name = formatAddress(address);
       const listener = await openListener(address, {
         mode: socketMode,
         uid: user?.uid ?? null,
         gid: group,
         backlog: listenBacklog,
-        onConnection: (accepted) => this.#host.acceptedHere(accepted.fd, peerName(accepted, name)),
+        onConnection: (accepted) => this.#host.acceptedHere(accepted.fd, peerName(accepted, name), index),
         onError: ({ message }) => this.#host.log("error", `${name}: ${NOT_ACCEPTED}: ${message}`, {}, NOT_ACCEPTED),
       });
       if (this.#isClosed) {
@@ -93,7 +93,9 @@ export class ListeningSockets {
       }
       this.#listeners.push(listener);
     }
-    this.#generations.listeningSockets = this.#listeners.map(({ listeningSocket }) => listeningSocket);
+    this.#generations.listeningSockets = this.#listeners.map(({ listeningSocket }, index) =>
+      Object.assign(listeningSocket, { index, configured: formatAddress(addresses[index]!) }),
+    );
   }
 
   /** No connection is accepted any more. */

@@ -10,7 +10,7 @@ import type { ServerCounter } from "../../counters.ts";
 import type { SessionRecords } from "../../shared/session-records.ts";
 import { BEAT_MS, type WorkerRows } from "../../shared/worker-rows.ts";
 import type { FallbackVerdict } from "../../handler/fallback.ts";
-import type { Wants } from "../../protocol/negotiate.ts";
+import type { ChainNeeds } from "../../handler/needs.ts";
 import { LoadError } from "../../handler/load-failure.ts";
 import type { PeerName } from "../../net/peer.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
@@ -236,8 +236,9 @@ export class Generation {
   }
 
   /** From now on gives up sessions between messages that can be resumed in a generation that wants this. */
-  release(wants: Wants): void {
-    for (const member of this.#members.serving) member.thread.post({ kind: "release", wants });
+  release({ all, deferContent }: ChainNeeds): void {
+    const needs = { all, deferContent };
+    for (const member of this.#members.serving) member.thread.post({ kind: "release", needs });
   }
 
   /**
@@ -349,7 +350,8 @@ export class Generation {
     this.#members.setAside(member);
     this.#options.events.acceptingStopped();
     if (!this.#replacesLost) return;
-    member.thread.post({ kind: "release", wants: this.summary });
+    const { all, deferContent } = this.summary;
+    member.thread.post({ kind: "release", needs: { all, deferContent } });
     member.thread.post({ kind: "end", atOnce: false });
   }
 
