@@ -1,7 +1,7 @@
 // Puts a tag in front of the Subject, such as "[external]": docs/handlers/subject-tag.md.
-import { defineFilter, type Message } from "pmilter";
+import { decodeWords, defineFilter, type Message } from "pmilter";
 import { check, expected, type InferOutput, picklist, pipe, table, trim } from "pmilter/options";
-import { decodeWords, encodeWords, keepFolds } from "./lib/header-text.ts";
+import { encodeWords, keepFolds } from "./lib/header-text.ts";
 import { domains, headerName, line, option, required, unset } from "./lib/options.ts";
 
 const tag = pipe(
@@ -33,8 +33,7 @@ function applies(options: Options, message: Message<"eom">): boolean {
     (sender_domains.isEmpty || sender_domains.has(sender)) &&
     !except_sender_domains.has(sender) &&
     (recipient_domains.isEmpty || message.recipients.some(({ address }) => recipient_domains.has(address))) &&
-    (header === undefined ||
-      message.headers.getAll(header).some((value) => decodeWords(value).toLowerCase().includes(wanted)))
+    (header === undefined || message.headers.all(header).some(({ text }) => text.toLowerCase().includes(wanted)))
   );
 }
 

@@ -1,4 +1,4 @@
-/** The text of header values: folding (RFC 5322 2.2.3) and encoded words (RFC 2047). None of it throws on any text. */
+/** Header values to be written: folding (RFC 5322 2.2.3) and encoded words (RFC 2047). None of it throws on any text. */
 
 /** A value on a single line. */
 export function unfold(value: string): string {
@@ -46,26 +46,4 @@ export function encodeWords(text: string): string {
   }
   words.push(part);
   return words.map((word) => `=?UTF-8?B?${Buffer.from(word).toString("base64")}?=`).join("\n ");
-}
-
-/** The text that people see; a word in an unknown character set stays as it is. */
-export function decodeWords(value: string): string {
-  return unfold(value)
-    .replace(/\?=\s+(?==\?)/g, "?=") // spaces between encoded words do not count
-    .replace(/=\?([^?\s]{1,60})\?([bq])\?([^?\s]*)\?=/gi, (word, charset: string, encoding: string, text: string) => {
-      const bytes =
-        encoding.toLowerCase() === "b"
-          ? Buffer.from(text, "base64")
-          : Buffer.from(
-              text
-                .replaceAll("_", " ")
-                .replace(/=([\da-f]{2})/gi, (_, hex: string) => String.fromCharCode(parseInt(hex, 16))),
-              "latin1",
-            );
-      try {
-        return new TextDecoder(charset.replace(/\*.*$/, "") as Bun.Encoding).decode(bytes);
-      } catch {
-        return word;
-      }
-    });
 }

@@ -4,12 +4,20 @@
  */
 
 type Libmime = typeof import("libmime").default;
+type Iconv = typeof import("iconv-lite");
 
 let loaded: Libmime | null = null;
+let loadedIconv: Iconv | null = null;
 
 function libmime(): Libmime {
   loaded ??= (require("libmime") as { default: Libmime }).default;
   return loaded;
+}
+
+/** The library by which `libmime` knows character sets. */
+function iconv(): Iconv {
+  loadedIconv ??= require("iconv-lite") as Iconv;
+  return loadedIconv;
 }
 
 /** Longer values are not decoded: no program shows so much, and decoding it would hold up other sessions. */
@@ -27,16 +35,33 @@ export function unfold(value: string): string {
   return value.replace(/[\r\n]+[ \t]*/g, " ").replaceAll("\0", "");
 }
 
+/** The beginning of an encoded word: its character set, without the language of RFC 2231. */
+const WORD_START = /=\?([\w-]+)(?:\*[\w-]*)?(?=\?[bq]\?)/gi;
+/** `libmime` reads these by a decoder of its own. */
+const JAPANESE = /^(?:jis|iso-?2022-?jp|x-euc-?jp)/i;
+/** Codecs of `iconv-lite` that no mail is written in: `libmime` does not use them either. */
+const NO_CHARSETS = /^(?:utf-?7.*|unicode-?1-?1-?utf-?7|base64|hex)$/i;
+
+/** Whether a character set is known. `libmime` reads others as UTF-8, and mail programs show their words undecoded. */
+function isKnownCharset(name: string): boolean {
+  if (NO_CHARSETS.test(name)) return false;
+  return JAPANESE.test(name) || iconv().encodingExists(libmime().normalizeCharset(name));
+}
+
 /**
  * The text that people see: unfolded, encoded words decoded, also where a character is split between two of them. Control
- * characters that an encoded word brings in become a space, so the result is one line. A value without encoded words, or of
- * more than 64 KB, is only unfolded.
+ * characters that an encoded word brings in become a space, so the result is one line. A word in an unknown character set
+ * stays as it is. A value without encoded words, or of more than 64 KB, is only unfolded.
  * @example decodeWords("=?utf-8?q?Gr=C3=BC=C3=9Fe?=") // "Grüße"
  */
 export function decodeWords(value: string): string {
   const line = unfold(value);
   if (line.length > MAX_DECODED || !HAS_WORD.test(line)) return line;
-  return libmime().decodeWords(line).replace(CONTROLS, " ");
+  // A NUL, of which the line has none, keeps a word from being read as one.
+  const masked = line.replace(WORD_START, (start, charset: string) =>
+    isKnownCharset(charset) ? start : start.replace("?", "\0?"),
+  );
+  return libmime().decodeWords(masked).replaceAll("=\0?", "=?").replace(CONTROLS, " ");
 }
 
 /** The text of a header: {@link decodeWords}, without white space at its ends, as a value has that begins with a fold. */

@@ -17,6 +17,10 @@ describe("decodeWords", () => {
     ["=?koi8-r?B?8NLJ18XU?=", "Привет"],
     ["=?utf-8*en?q?b_c?=", "b c"],
     ["a =?utf-8?q?b?= c", "a b c"],
+    ["=?x-mac-roman?q?=8A?= =?ISO-2022-JP*ja?B?GyRCRnxLXBsoQg==?=", "ä日本"],
+    // Mail programs show a word in a character set that they do not know as it is.
+    ["=?x-unknown?q?a?= =?utf-8?q?b?= =?base64?q?c?=", "=?x-unknown?q?a?= b =?base64?q?c?="],
+    ["=?utf-7?q?+ADw-?= =?__proto__?b?YQ==?=", "=?utf-7?q?+ADw-?= =?__proto__?b?YQ==?="],
     ["folded\r\n\tvalue", "folded value"],
     ["=?utf-8?q?unfinished", "=?utf-8?q?unfinished"],
     ["50 % off?=", "50 % off?="],

@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import subjectTag, { hasTag, withTag } from "../../handlers/subject-tag.ts";
-import { decodeWords } from "../../handlers/lib/header-text.ts";
+import { decodeWords } from "../../src/index.ts";
 import { runFilter } from "../../src/testing/index.ts";
 
 const FROM = "alice@example.net";
@@ -110,6 +110,15 @@ test("a missing Subject is added, or left", async () => {
   expect(await subjectOf({ tag: "[ext]" }, "From: a@b.c\n\n.\n")).toBe("[ext]");
   expect(await subjectOf({ tag: "[ext]", missing_subject: "leave" }, "From: a@b.c\n\n.\n")).toBeUndefined();
   expect(await subjectOf({ tag: "[ext]" }, "Subject:\n\n.\n")).toBe("[ext]");
+});
+
+test.each([
+  ["Q, in the middle of a character", "=?UTF-8?Q?[au=C3?= =?UTF-8?Q?=9Fen]_hello?="],
+  ["Q, folded", "=?UTF-8?Q?[au=C3?=\n =?UTF-8?Q?=9Fen]_hello?="],
+  ["B, in the middle of a character", "=?UTF-8?B?W2F1ww==?= =?UTF-8?B?n2VuXSBoZWxsbw==?="],
+])("a tag in encoded words that split a character is found: %s", async (_, subject) => {
+  expect(hasTag(subject, "[außen]")).toBe(true);
+  expect(await subjectOf({ tag: "[außen]" }, `Subject: ${subject}\n\n.\n`)).toBe(subject.replace("\n", "\r\n"));
 });
 
 test("run twice it tags once", async () => {
