@@ -77,6 +77,8 @@ export const MESSAGE_PHASES: ReadonlySet<string> = new Set<Phase>([
   "eom",
   "abort",
 ]);
+/** The phases that have `session.message.headers`. */
+const HEADER_PHASES: ReadonlySet<Phase> = new Set<Phase>(["header", "eoh", "body", "eom", "abort"]);
 const hasMessage = (phase: Phase) => MESSAGE_PHASES.has(phase);
 
 function sender(call: Call): string {
@@ -148,9 +150,20 @@ export function definePmilter(opal: Opal, current: () => Call | null): void {
     const { phase, values } = call();
     return opal.hash(phase === "header" ? { [values[0] as string]: values[1] } : {});
   });
+  const named = (name: unknown) => text(name, "the name of a header");
+  const headers = () => {
+    const { session, phase } = call();
+    return HEADER_PHASES.has(phase) ? session.message.headers : null;
+  };
+  opal.defn(Headers, "$[]", (name: unknown) => headers()?.get(named(name)) ?? nil);
+  opal.defn(Headers, "$text", (name: unknown) => headers()?.text(named(name)) ?? nil);
+  opal.defn(Headers, "$addresses", (name: unknown) => {
+    const found = headers()?.addresses(named(name)) ?? [];
+    return found.map((address) => opal.hash(address));
+  });
   opal.defn(Headers, "$[]=", (name: unknown, value: unknown) => {
     const { session, phase } = call();
-    const header = [text(name, "the name of a header"), text(value, "the value of a header")] as const;
+    const header = [named(name), text(value, "the value of a header")] as const;
     if (mayChange(phase)) session.message.addHeader(...header);
     return value;
   });

@@ -159,6 +159,17 @@ export default function envfrom(_session: Session<"envfrom">, sender: string): R
 `);
 });
 
+test("texts and values of headers are read from the message, where it has them", async () => {
+  const script = `h = Pmilter::Session::Headers.new
+puts "subject: #{h.text("Subject")}, #{h["X-A"]}"
+`;
+  const { code } = await converted(script, "eom");
+  expect(code).toContain(
+    '${session.message.headers.text("Subject") ?? ""}, ${session.message.headers.get("X-A") ?? ""}',
+  );
+  expect((await converted(script, "envrcpt")).code).toContain("// Look here: line 2 was not translated");
+});
+
 test("what cannot be translated surely stands as a comment with the Ruby lines", async () => {
   const { code, stdout } = await converted(
     `h = Pmilter::Session::Headers.new

@@ -221,7 +221,33 @@ puts "#{s.handler_phase_name} #{r} #{s.envelope_from} #{Pmilter::Session::Header
   );
 });
 
+test("headers have a value, a text and addresses, from header on", async () => {
+  const read = `h = Pmilter::Session::Headers.new
+p h["subject"], h.text("Subject"), h["X"], h.text("X"), h.addresses("From"), h.addresses("X")
+p h.addresses("From").map { |a| "#{a["local"]} at #{a["domain"]}" }
+`;
+  const phases = ["connect", "envfrom", "header", "eoh", "eom"];
+  await using pmilter = await serve(Object.fromEntries(phases.map((phase) => [phase, read])));
+  await using client = await MilterClient.connect(pmilter.addresses[0]!, { as: "postfix" });
+  const eml = 'Subject: =?utf-8?q?=41=C3?=\r\n =?utf-8?q?=BC?=\r\nFrom: "Doe, J" <j@X.org>, b@c.d\r\n\r\nb\r\n';
+  expect(await client.send({ eml, from: "a@b.c", to: ["a@b.c"] })).toMatchObject({ verdict: "accept" });
+  await client.quit();
+  expect(await pmilter.stop()).toBe(0);
+  expect(pmilter.log.text).not.toContain("[error]");
+  const none = ["nil", "nil", "nil", "nil", "[]", "[]", "[]"];
+  const subject = ['"=?utf-8?q?=41=C3?=\\n =?utf-8?q?=BC?="', '"A\\303\\274"', "nil", "nil"];
+  const from = [
+    '[{"name"=>"Doe, J", "address"=>"j@X.org", "local"=>"j", "domain"=>"x.org"}, {"name"=>"", "address"=>"b@c.d", "local"=>"b", "domain"=>"c.d"}]',
+    "[]",
+    '["j at x.org", "b at c.d"]',
+  ];
+  const all = [...subject, ...from];
+  const expected = [none, none, [...subject, "[]", "[]", "[]"], all, all, all].flat();
+  expect(pmilter.prints.text.trimEnd().split("\n")).toEqual(expected);
+});
+
 test.each([
+  ["Pmilter::Session::Headers.new.text(1)", "TypeError: expected String for the name of a header"],
   ["Pmilter::Session::Headers.new['X-A'] = 1", "TypeError: expected String for the value of a header"],
   ["Pmilter::Session.new.change_envelope_from nil", "TypeError: expected String for the sender"],
   ['Pmilter::Session.new.add_envelope_to "<a\\r\\nb>"', "UsageError: "],

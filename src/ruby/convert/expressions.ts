@@ -19,6 +19,10 @@ export class Untranslated extends Error {
 }
 
 /** The expression for a local variable of Ruby that is no variable in TypeScript. */
+/** Where a script can read headers, and the methods of `Headers` that do. */
+const HEADER_ROLES: ReadonlySet<string> = new Set(["header", "eoh", "body", "eom", "abort"]);
+const HEADER_READERS: Readonly<Record<string, string>> = { "[]": "get", text: "text" };
+
 export type Alias = "session" | "headers";
 
 export class Expressions {
@@ -170,6 +174,10 @@ export class Expressions {
       this.before.push("// Look here: mruby showed bytes that are not ASCII in octal");
       this.looks += 1;
       return { code: "`{${JSON.stringify(name)}=>${JSON.stringify(value)}}`", type: "string" };
+    }
+    const read = object === "headers" && HEADER_ROLES.has(this.role) ? HEADER_READERS[name] : undefined;
+    if (read !== undefined) {
+      return { code: `session.message.headers.${read}(${this.#text(args[0])})`, type: "unknown" };
     }
     const change = this.change(node);
     if (change !== null) {
