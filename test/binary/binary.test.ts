@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { rename, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { close, dup } from "../../src/net/libc.ts";
+import { SHIPPED_NAMES } from "../../src/shipped.ts";
 import { MilterClient } from "../../src/testing/index.ts";
 import { VERSION } from "../../src/version.ts";
 import { ORIGINAL } from "../config/original.ts";
@@ -10,6 +11,7 @@ import { HANDLERS } from "../ruby/original.ts";
 import { CONNECT, HELO, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT } from "../server/wire.ts";
 import { median } from "../reload/support.ts";
 import type { PmilterOptions } from "../support/pmilter.ts";
+import { EXECUTABLE, USE_ALL, USE_FILES } from "../shipped/use.ts";
 import { PATIENCE_MS, type TempDir, tempDir, waitFor } from "../support/temp.ts";
 import { bareEnv, build, run as runBinary, type Served, serve as serveBinary } from "./support.ts";
 
@@ -137,6 +139,66 @@ describe("without Bun", () => {
     expect(stdout).toContain("Usage: pmilter");
   });
 });
+
+describe("shipped filters, by name", () => {
+  test("every one is loaded, starts and works; check takes it", async () => {
+    await using server = await serve({ server: { workers: 1 }, config: USE_ALL, files: USE_FILES });
+    await ready(server);
+    expect(await server.log.next(/ready: /)).toEndWith(`filters: ${SHIPPED_NAMES.join(", ")}`);
+    const { exitCode, stdout, stderr } = await run("send", "-c", server.configFile, "mail.eml");
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+    for (const text of ["Subject: [external] x", "X-Pmilter-Disclaimer: added", "Date: ", "A disclaimer."]) {
+      expect(stdout).toContain(text);
+    }
+    expect(await run("check", "-c", server.configFile)).toMatchObject({ exitCode: 0, stderr: "" });
+  });
+
+  test("a verdict and an error are logged with file and line of the source in the repository", async () => {
+    await Bun.write(join(elsewhere, "executable.eml"), EXECUTABLE);
+    await using server = await serve({ server: { workers: 1 }, config: USE_ALL, files: USE_FILES });
+    await ready(server);
+    await run("send", "-c", server.configFile, "executable.eml");
+    await expectLine(await server.log.next(/\[notice\]: reject: /), "handlers/attachments.ts", "return reject(");
+    await Bun.write(join(server.dir, "senders.txt"), "spam@example.com drop\n");
+    const { stderr } = await run("check", "-c", server.configFile);
+    expect(stderr).toContain('senders.txt:1: "drop" is no action');
+    await expectLine(stderr, "handlers/lib/access-file.ts", "throw new Error(this.#describe(error)");
+  });
+
+  test("its options are judged by its schema, and a filter of one's own can have one", async () => {
+    const own = `import { defineFilter } from "pmilter";
+import { duration, table } from "pmilter/options";
+export default defineFilter({
+  options: table({ wait: duration() }),
+  eom({ message, options }) { message.addHeader("X-Wait", options.wait.toFixed()); },
+});
+`;
+    const config =
+      '[[filter]]\npath = "own.ts"\noptions.wait = "2m"\n\n[[filter]]\nuse = "subject-tag"\noptions.tag = "[x]"\n';
+    await using server = await serve({ server: { workers: 1 }, config, files: { "own.ts": own } });
+    await ready(server);
+    expect(await run("check", "-c", server.configFile)).toMatchObject({ exitCode: 0, stderr: "" });
+    expect((await run("send", "-c", server.configFile, "mail.eml")).stdout).toContain("X-Wait: 120000");
+    const text = await Bun.file(server.configFile).text();
+    await Bun.write(server.configFile, text.replace('"2m"', '"2 min"').replace("options.tag", "options.tga"));
+    const { exitCode, stderr } = await run("reload", "-c", server.configFile);
+    expect(exitCode).toBe(1);
+    // The first filter whose options are refused ends the load.
+    expect(stderr).toMatch(/pmilter\.toml:\d+:1: filter 1: options\.wait: expected a duration .*; write "2m"/);
+    await Bun.write(server.configFile, text.replace("options.tag", "options.tga"));
+    expect((await run("reload", "-c", server.configFile)).stderr).toMatch(
+      /pmilter\.toml:\d+:1: filter 2: options\.tga: unknown option; did you mean "tag"\?/,
+    );
+  });
+});
+
+/** The place in a log line or message is that line of a file in the repository. */
+async function expectLine(text: string, file: string, code: string): Promise<void> {
+  const [, line] = new RegExp(`\\bpmilter/${RegExp.escape(file)}:(\\d+)`).exec(text) ?? [];
+  expect(line, text).toBeDefined();
+  const source = (await Bun.file(join(import.meta.dir, "..", "..", file)).text()).split("\n");
+  expect(source[Number(line) - 1]).toContain(code);
+}
 
 describe("handlers on disk, from another folder", () => {
   test("check: modules, data, packages with exports and CommonJS ones are found", async () => {

@@ -1,0 +1,44 @@
+/** A configuration that uses every shipped filter, and mail for it. */
+
+export const USE_ALL = `[[filter]]
+use = "access-lists"
+[[filter.options.lists]]
+match = "sender"
+file = "senders.txt"
+
+[[filter]]
+use = "attachments"
+
+[[filter]]
+use = "bcc-archive"
+[filter.options]
+address = "archive@example.com"
+
+[[filter]]
+use = "disclaimer"
+[filter.options]
+text = "A disclaimer."
+
+[[filter]]
+use = "header-policy"
+[[filter.options.rules]]
+rule = "date_missing"
+action = "fix"
+
+[[filter]]
+use = "subject-tag"
+[filter.options]
+tag = "[external]"
+`;
+
+/** The files that it names. */
+export const USE_FILES = { "senders.txt": "spam@example.com reject 550 5.7.1 Not you\n" };
+
+/** A message with an attachment that is not accepted. */
+export const EXECUTABLE = `Subject: x
+MIME-Version: 1.0
+Content-Type: application/octet-stream; name="setup.exe"
+Content-Disposition: attachment; filename="setup.exe"
+
+MZ
+`;
