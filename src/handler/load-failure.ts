@@ -34,6 +34,11 @@ export function formatFailure(failure: LoadFailure): string {
   return problemsOf(failure).join("\n");
 }
 
+/** Several failures as one. @param failures at least one */
+export function joined([first, ...others]: readonly LoadFailure[]): LoadFailure {
+  return { ...first!, further: [...(first!.further ?? []), ...others.flatMap(problemsOf)] };
+}
+
 function problemsOf({ file, line, column, message, further = [] }: LoadFailure): string[] {
   const place = line > 0 ? `:${line}${column > 0 ? `:${column}` : ""}` : "";
   return [`${file}${place}: ${message}`, ...further];

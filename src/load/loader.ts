@@ -10,7 +10,7 @@ import { checkBodyLimit } from "../handler/collect-body.ts";
 import { compileConditions, scopeOf, tooEarly } from "../handler/conditions.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
 import type { Stopwatch } from "../handler/filter-times.ts";
-import { failureOf, LoadError, type LoadFailure, messageOf, unreadable } from "../handler/load-failure.ts";
+import { failureOf, joined, LoadError, type LoadFailure, messageOf, unreadable } from "../handler/load-failure.ts";
 import { applySchema, OptionsError } from "../handler/options.ts";
 import { inFolder } from "../options/folder.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
@@ -69,6 +69,8 @@ export async function loadChain(
   stopwatch?: Stopwatch,
 ): Promise<Chain> {
   const filters: ChainFilter[] = [];
+  /** Those of several filters are told together. */
+  const refused: LoadFailure[] = [];
   if (config.server.handler) {
     const phaseFiles = Object.entries(config.handler.session) as [Phase, string][];
     if (phaseFiles.length > 0) {
@@ -109,10 +111,14 @@ export async function loadChain(
       const files = Object.fromEntries(PHASE_NAMES.map((phase) => [phase, file]));
       checkConditions(loaded, entry, file);
       const named = entry.name === null ? loaded : { ...loaded, name: entry.name };
-      const options = await optionsOf(config, named, entry, file, onStep);
+      const options = await optionsOf(config, named, entry, file, onStep).catch((error: unknown) => {
+        if (error instanceof LoadError && error.cause instanceof OptionsError) refused.push(error.failure);
+        else throw error;
+      });
       filters.push(place(config, named, filters.length, files, entry, options));
     }
   }
+  if (refused.length > 0) throw new LoadError(joined(refused), undefined);
   if (stopwatch === undefined) return new Chain(filters, policyOf(config));
   const measured = filters.map((filter) => Object.assign({}, filter, { loaded: stopwatch.measured(filter.loaded) }));
   return new Chain(measured, policyOf(config));

@@ -183,12 +183,8 @@ export default defineFilter({
     await Bun.write(server.configFile, text.replace('"2m"', '"2 min"').replace("options.tag", "options.tga"));
     const { exitCode, stderr } = await run("reload", "-c", server.configFile);
     expect(exitCode).toBe(1);
-    // The first filter whose options are refused ends the load.
     expect(stderr).toMatch(/pmilter\.toml:\d+:1: filter 1: options\.wait: expected a duration .*; write "2m"/);
-    await Bun.write(server.configFile, text.replace("options.tag", "options.tga"));
-    expect((await run("reload", "-c", server.configFile)).stderr).toMatch(
-      /pmilter\.toml:\d+:1: filter 2: options\.tga: unknown option; did you mean "tag"\?/,
-    );
+    expect(stderr).toMatch(/pmilter\.toml:\d+:1: filter 2: options\.tga: unknown option; did you mean "tag"\?/);
   });
 });
 

@@ -71,6 +71,19 @@ test("a reload with bad options keeps what serves, and says each line; put right
   expect(await shown(server)).toEqual(["one 5000 none frozen", `two 180000 ${server.dir}/list.txt frozen`]);
 });
 
+test("what several filters refuse is told together", async () => {
+  await using dir = await tempDir("options");
+  const config = TWICE.replace('tag = "one"', "tag = 1").replace('tag = "two"', "tag = 2");
+  const configFile = await writeProject(dir.path, { config, files: { "show.ts": SHOW, "list.txt": "x" } });
+  const { exitCode, stderr } = await runPmilter(["check", "-c", configFile]);
+  expect(exitCode).toBe(1);
+  const problems = stderr.split("\n").filter((line) => line.startsWith(`pmilter: ${configFile}:`));
+  expect(problems).toEqual([
+    expect.stringContaining("filter 1: options.tag: expected text, got 1"),
+    expect.stringContaining("filter 2: options.tag: expected text, got 2"),
+  ]);
+});
+
 test("a start and a check with bad options say the same, and a check without start() as well", async () => {
   await using dir = await tempDir("options");
   const config = '[[filter]]\npath = "show.ts"\noptions = { tag = 5, wait = "soon" }\n';
