@@ -45,6 +45,12 @@ export class MessageResults {
     )?.value;
   }
 
+  /** All values by name, without those of filters in observe mode. */
+  all(): Record<string, JsonValue> {
+    const counted = this.#entries.filter(({ giver }) => !giver.isObserved);
+    return Object.fromEntries(counted.map(({ name, value }) => [name, value]));
+  }
+
   /** The filter failed: what it has set does not count. */
   drop({ index }: Giver): void {
     this.#entries = this.#entries.filter(({ giver }) => giver.index !== index);

@@ -1,11 +1,12 @@
 /**
  * A milter connection without a socket: the session and the conversation of the server as the other end of a transport.
- * `runFilter` uses it.
  */
 import type { Chain } from "../handler/chain.ts";
 import { Conversation } from "../handler/conversation.ts";
 import type { Clock } from "../handler/phase-deadline.ts";
+import type { ReceivedMessage } from "../handler/message/received.ts";
 import type { Report } from "../handler/report.ts";
+import type { JsonValue } from "../handler/types.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
 import { ProtocolError } from "../protocol/errors.ts";
 import type { Transport } from "./transport.ts";
@@ -14,6 +15,8 @@ export interface InMemoryOptions {
   readonly chain: Chain;
   /** Measures the time limits of awaited handlers. */
   readonly clock: Clock;
+  /** `session.trial`. Default false. */
+  readonly isTrial?: boolean;
   report(report: Report): void;
 }
 
@@ -26,10 +29,17 @@ export const TIMERS: Clock = {
   },
 };
 
+export interface InMemory extends Transport {
+  /** The results that filters left in the last message, once. */
+  takeResults(): Readonly<Record<string, JsonValue>>;
+}
+
 /** Opens a connection to a chain. A failure of pmilter itself closes it with that error, as a socket would be closed. */
-export function connectInMemory({ chain, clock, report }: InMemoryOptions): Transport {
+export function connectInMemory({ chain, clock, isTrial = false, report }: InMemoryOptions): InMemory {
   const writer = new ReplyWriter();
   let isClosed = false;
+  /** The message of the last handler that was called with one. */
+  let lastMessage: ReceivedMessage | null = null;
   const flush = () => {
     if (writer.length === 0) return;
     const bytes = writer.copy();
@@ -62,17 +72,24 @@ export function connectInMemory({ chain, clock, report }: InMemoryOptions): Tran
     now: () => clock.now(),
     report,
     count() {},
-    calling() {},
+    calling() {
+      lastMessage = conversation.message ?? lastMessage;
+    },
     suspended() {},
     isTurnOver: false,
-    isTrial: false,
+    isTrial,
     logs: () => true,
     reportsAccepted: false,
     get arrivedAt() {
       return clock.now();
     },
   });
-  const transport: Transport = {
+  const transport: InMemory = {
+    takeResults() {
+      const results = lastMessage?.results?.all() ?? {};
+      lastMessage = null;
+      return results;
+    },
     send(bytes) {
       if (isClosed) return;
       conversation.session.push(Buffer.from(bytes));

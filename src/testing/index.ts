@@ -21,7 +21,16 @@ export {
   type RecipientOutcome,
 } from "./outcome.ts";
 export type { Mail } from "./send.ts";
-export { type FilterOutcome, runFilter, type RunFilterOptions } from "./run-filter.ts";
+export {
+  type FilterOutcome,
+  type FilterReports,
+  openSession,
+  runFilter,
+  type RunFilterOptions,
+  type SessionOptions,
+  type TestSession,
+} from "./run-filter.ts";
+export { TestClock } from "./test-clock.ts";
 export { connectTransport, type FilterAddress, type Transport } from "./transport.ts";
 export { ProtocolError } from "../protocol/errors.ts";
 export type { FinalReply, ModificationReply, SmtpReply } from "../protocol/replies.ts";

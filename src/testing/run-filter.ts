@@ -1,6 +1,6 @@
 /**
- * `runFilter`: a message through a filter, in memory: no socket, no worker, no configuration file. The chain, the
- * session and the conversation are those of the server.
+ * `runFilter` and `openSession`: messages through a filter, in memory: no socket, no worker, no configuration file. The
+ * chain, the session and the conversation are those of the server.
  */
 import { parseConfig } from "../config/load.ts";
 import {
@@ -8,6 +8,7 @@ import {
   type NoteReport,
   placeOfWarning,
   type Report,
+  type VerdictReport,
   type WarningReport,
 } from "../handler/report.ts";
 import { checkBodyLimit } from "../handler/collect-body.ts";
@@ -16,27 +17,43 @@ import { applySchema } from "../handler/options.ts";
 import { Chain } from "../handler/chain.ts";
 import { LoadError } from "../handler/load-failure.ts";
 import { startFilters, stopFilters } from "../handler/start.ts";
-import type { AnyFilter, Filter, FilterHome, OverBody } from "../handler/types.ts";
+import type { AnyFilter, Filter, FilterHome, JsonValue, OverBody } from "../handler/types.ts";
 import { inFolder } from "../options/folder.ts";
+import type { Clock } from "../handler/phase-deadline.ts";
+import type { ClientInfo } from "./address.ts";
 import { MilterClient } from "./client.ts";
 import type { Habit, Offer } from "./habits.ts";
-import { connectInMemory, TIMERS } from "./in-memory.ts";
+import { connectInMemory, type InMemory, TIMERS } from "./in-memory.ts";
 import type { Outcome } from "./outcome.ts";
 import type { Mail } from "./send.ts";
+import type { TestClock } from "./test-clock.ts";
 
-export interface RunFilterOptions extends Mail {
-  /** `session.options`, the table `[filter.options]`. Default empty. */
+/** How a filter is run. */
+export interface SessionOptions {
+  /** The table `[filter.options]`, which the filter's schema checks. Default empty. */
   readonly options?: Readonly<Record<string, unknown>> | undefined;
   /** The folder of the configuration, as `start` gets it. Default: the current folder. */
   readonly folder?: string | undefined;
+  /** `observe`: verdicts and changes are not applied, as with the filter's key `mode`. Default `enforce`. */
+  readonly mode?: "enforce" | "observe" | undefined;
+  /** The clock of the time limits. Default: that of the process. */
+  readonly clock?: TestClock | undefined;
+  /** `session.trial`. Default false. */
+  readonly trial?: boolean | undefined;
+  /** The SMTP client of messages that name none. Default: 127.0.0.1, `localhost`, port not known. */
+  readonly client?: ClientInfo | undefined;
+  /** The HELO name of messages that give none. Default `localhost`. */
+  readonly helo?: string | undefined;
   /** The mail server whose habits are used. Default `postfix`. */
   readonly as?: Habit | undefined;
   /** The mail server's offer; by default everything. */
   readonly offer?: Partial<Offer> | undefined;
 }
 
-/** The result of {@link runFilter}: the outcome, and the failures of handlers. */
-export interface FilterOutcome extends Outcome {
+export interface RunFilterOptions extends Mail, SessionOptions {}
+
+/** What filters did besides answering. */
+export interface FilterReports {
   /**
    * Handlers that threw, rejected, took too long or broke a limit; each got the fallback of the configuration's defaults.
    */
@@ -45,6 +62,14 @@ export interface FilterOutcome extends Outcome {
   readonly warnings: readonly WarningReport[];
   /** What handlers have logged with `session.log`. */
   readonly notes: readonly NoteReport[];
+  /** Verdicts of filters with `mode: "observe"`, which were not applied; `changes` is the number of changes. */
+  readonly observed: readonly VerdictReport[];
+}
+
+/** The result of {@link runFilter}: the outcome, and what the filters did besides. */
+export interface FilterOutcome extends Outcome, FilterReports {
+  /** What the filters left with `message.results`. */
+  readonly results: Readonly<Record<string, JsonValue>>;
 }
 
 /**
@@ -61,36 +86,137 @@ export async function runFilter<S, O, Own, M, Over extends OverBody>(
   filter: Filter<S, O, Own, M, Over> | readonly AnyFilter[],
   mail: RunFilterOptions,
 ): Promise<FilterOutcome> {
-  const failures: FailureReport[] = [];
-  const notes: NoteReport[] = [];
-  const warnings = new Map<string, WarningReport>();
-  const folder = mail.folder ?? process.cwd();
-  const chain = await chainOf(Array.isArray(filter) ? filter : [filter], mail.options ?? {}, folder);
-  await start(chain, { folder, isCheck: false });
+  const session = await openSession(filter, mail);
+  let outcome: FilterOutcome;
   try {
-    const report = (report: Report) => {
-      if (report.kind === "verdict" || report.kind === "skipped body") return;
-      const place = report.site === null ? "" : ` (${report.site.file}:${report.site.line})`;
-      const where = `runFilter: ${report.phase} of ${report.filter}: `;
-      if (report.kind === "failure") {
-        failures.push(report);
-        console.error(`${where}${report.message}${place}`);
-      } else if (report.kind === "note") {
-        notes.push(report);
-        console.error(`${where}${report.level}: ${report.text}${fieldsInWords(report.fields)}${place}`);
-      } else if (!warnings.has(placeOfWarning(report))) {
-        warnings.set(placeOfWarning(report), report);
-        console.error(`${where}${report.verdict}() was not returned and has no effect${place}`);
-      }
-    };
-    const transport = connectInMemory({ chain, report, clock: TIMERS });
-    await using client = MilterClient.over(transport, { as: mail.as ?? "postfix", offer: mail.offer });
-    const outcome = await client.send(mail);
-    await client.quit();
-    return { ...outcome, failures, notes, warnings: [...warnings.values()] };
+    outcome = await session.send(mail);
   } finally {
-    await stop(chain);
+    await session.close();
   }
+  return { ...outcome, ...session.reports };
+}
+
+/**
+ * Starts a filter and opens a session, for several messages one after the other.
+ *
+ * @param filter the result of `defineFilter`, or several as a chain
+ * @throws as {@link runFilter}
+ * @example
+ * await using session = await openSession(limit);
+ * await session.send({ eml });
+ * const { verdict } = await session.send({ eml });
+ */
+export async function openSession<S, O, Own, M, Over extends OverBody>(
+  filter: Filter<S, O, Own, M, Over> | readonly AnyFilter[],
+  options: SessionOptions = {},
+): Promise<TestSession> {
+  const folder = options.folder ?? process.cwd();
+  const chain = await chainOf(Array.isArray(filter) ? filter : [filter], options, folder);
+  await start(chain, { folder, isCheck: false });
+  return new TestSession(chain, options);
+}
+
+/** A session with filters in memory, seen from the mail server; made by {@link openSession}. */
+export class TestSession implements AsyncDisposable {
+  /** The mail server's side, for events one by one. */
+  readonly client: MilterClient;
+  readonly #chain: Chain;
+  readonly #options: SessionOptions;
+  readonly #connection: InMemory;
+  readonly #all = new Reports();
+  #ofMessage = new Reports();
+  #isClosed = false;
+
+  /** @param chain with started filters */
+  constructor(chain: Chain, options: SessionOptions) {
+    const { as = "postfix", offer, trial = false } = options;
+    const clock: Clock = options.clock ?? TIMERS;
+    this.#chain = chain;
+    this.#options = options;
+    const report = (report: Report) => {
+      this.#ofMessage.add(report);
+      if (this.#all.add(report)) tell(report);
+    };
+    this.#connection = connectInMemory({ chain, report, clock, isTrial: trial });
+    this.client = MilterClient.over(this.#connection, { as, offer });
+  }
+
+  /** What the filters have done so far, of all messages and of the connection. */
+  get reports(): FilterReports {
+    return this.#all.taken();
+  }
+
+  /**
+   * Sends a message. Its SMTP client and HELO are those of the options; if it names others than the message before, another
+   * session begins, on the same connection.
+   */
+  async send(mail: Mail): Promise<FilterOutcome> {
+    const { client = this.#options.client, helo = this.#options.helo } = mail;
+    this.#ofMessage = new Reports();
+    const outcome = await this.client.send({ ...mail, client, helo });
+    return { ...outcome, ...this.#ofMessage.taken(), results: this.#connection.takeResults() };
+  }
+
+  /** Ends the session, and stops the filters. Calling it again does nothing. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    try {
+      await this.client.quit();
+    } finally {
+      await stop(this.#chain);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** Reports by their kind. */
+class Reports {
+  readonly #failures: FailureReport[] = [];
+  readonly #notes: NoteReport[] = [];
+  readonly #observed: VerdictReport[] = [];
+  readonly #warnings = new Map<string, WarningReport>();
+
+  /** @returns whether it is new */
+  add(report: Report): boolean {
+    switch (report.kind) {
+      case "failure":
+        this.#failures.push(report);
+        return true;
+      case "note":
+        this.#notes.push(report);
+        return true;
+      case "warning": {
+        const isNew = !this.#warnings.has(placeOfWarning(report));
+        if (isNew) this.#warnings.set(placeOfWarning(report), report);
+        return isNew;
+      }
+      case "verdict":
+        if (report.isObserved) this.#observed.push(report);
+        return true;
+      default:
+        return true;
+    }
+  }
+
+  taken(): FilterReports {
+    const [failures, notes, observed] = [[...this.#failures], [...this.#notes], [...this.#observed]];
+    return { failures, warnings: [...this.#warnings.values()], notes, observed };
+  }
+}
+
+/** Prints what the author of a filter wants to see while a test fails. */
+function tell(report: Report): void {
+  const place = report.site === null ? "" : ` (${report.site.file}:${report.site.line})`;
+  const where = `runFilter: ${report.phase} of ${report.filter}: `;
+  if (report.kind === "failure") console.error(`${where}${report.message}${place}`);
+  if (report.kind === "note")
+    console.error(`${where}${report.level}: ${report.text}${fieldsInWords(report.fields)}${place}`);
+  if (report.kind === "warning")
+    console.error(`${where}${report.verdict}() was not returned and has no effect${place}`);
 }
 
 function fieldsInWords(fields: NoteReport["fields"]): string {
@@ -114,7 +240,11 @@ async function stop(chain: Chain): Promise<void> {
 }
 
 /** A chain of filters with the defaults of the configuration. */
-async function chainOf(filters: readonly unknown[], options: unknown, folder: string): Promise<Chain> {
+async function chainOf(
+  filters: readonly unknown[],
+  { mode, options = {} }: SessionOptions,
+  folder: string,
+): Promise<Chain> {
   const { server, limits } = parseConfig("", "/runFilter/pmilter.toml");
   const { onError, onTimeout, handlerTimeoutMs, eomTimeoutMs, deferContent } = server;
   const places = filters.map(async (exported, index) => {
@@ -127,7 +257,7 @@ async function chainOf(filters: readonly unknown[], options: unknown, folder: st
       onError,
       onTimeout,
       timeoutMs: null,
-      isObserved: false,
+      isObserved: mode === "observe",
       options: schema === null ? options : await inFolder(folder, () => applySchema(schema, name, options)),
       own: undefined,
       files: {},
