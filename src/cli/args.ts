@@ -37,6 +37,8 @@ export interface TryArguments extends MailArguments {
   /** Files and folders, `-` for standard input. */
   readonly files: readonly string[];
   readonly json: boolean;
+  /** The address of server.listen that sessions come in by; undefined for the first. */
+  readonly listener: string | undefined;
   /** A line for each message. */
   readonly brief: boolean;
   /** A failure or a warning gives exit code 1. */
@@ -100,6 +102,7 @@ const MAIL = {
 
 const TRY = {
   ...MAIL,
+  listener: { type: "string" },
   brief: { type: "boolean" },
   strict: { type: "boolean" },
 } as const satisfies ParseArgsConfig["options"];
@@ -179,7 +182,14 @@ function parseTry(args: readonly string[]): CommandLine {
   return {
     name: "try",
     config: values.config ?? DEFAULT_CONFIG,
-    mail: { ...mailOf("try", values), files: positionals, json, brief, strict: values.strict === true },
+    mail: {
+      ...mailOf("try", values),
+      files: positionals,
+      listener: values.listener,
+      json,
+      brief,
+      strict: values.strict === true,
+    },
   };
 }
 

@@ -107,6 +107,8 @@ Usage: pmilter try -c pmilter.toml FILE.eml|DIR… [OPTIONS]
                       subfolders the files that end in .eml, and all of a Maildir's cur and new
   -c, --config FILE   the configuration, pmilter.toml in this folder by default
 ${MAIL_OPTIONS}
+  --listener ADDRESS  the address of server.listen by which the sessions come (default the first), for filters
+                      with a condition on listeners; conditions on a share hold
   --brief             print a line for each message
   --json              print a line of JSON for each message: file, verdict, reply, recipients, phases,
                       modifications, message, failures, warnings, verdicts, notes, filters

@@ -1,7 +1,8 @@
 /** `pmilter try`: messages through a configuration, in memory, without the running server. */
 import { dirname } from "node:path";
 import { loadConfig } from "../config/load.ts";
-import type { Config } from "../config/config.ts";
+import { AddressError, formatAddress, parseAddress } from "../config/address.ts";
+import { type Config, resolveAddress } from "../config/config.ts";
 import { PlainError } from "../errors.ts";
 import { sumOf } from "../handler/filter-times.ts";
 import { formatSite, type LogLine, logLine } from "../handler/log-lines.ts";
@@ -55,9 +56,10 @@ export async function tryMessages(configFile: string, mail: TryArguments, worker
   const config = loadConfig(configFile);
   checkClient(mail);
   const { areMany, files } = findMessages(mail.files);
+  const listener = listenerOf(config, mail);
   const notes = new Notes(dirname(config.file));
   const { tally } = notes;
-  const trial = await Trial.start(config, workerUrl, notes);
+  const trial = await Trial.start(config, listener, workerUrl, notes);
   try {
     const run = { config, mail, notes, trial };
     for (const { file, problem } of files) {
@@ -85,6 +87,20 @@ function checkClient(mail: MailArguments): void {
   } catch (error) {
     throw error instanceof ClientUsageError ? new TryError(`--client: ${error.message}`) : error;
   }
+}
+
+/** The listen address of the sessions, in normal form. */
+function listenerOf({ file, server }: Config, { listener }: TryArguments): string {
+  const known = server.listen.map(formatAddress);
+  if (listener === undefined) return known[0]!;
+  let named: string;
+  try {
+    named = formatAddress(resolveAddress(parseAddress(listener), dirname(file)));
+  } catch (error) {
+    throw error instanceof AddressError ? new TryError(`--listener: ${error.message}`) : error;
+  }
+  if (known.includes(named)) return named;
+  throw new TryError(`--listener takes an address of server.listen (${known.join(", ")}), got "${listener}"`);
 }
 
 /** @returns why there is no outcome, if there is none */

@@ -91,8 +91,11 @@ export const ALL_DRAWS = 100_000;
 export interface SessionStart {
   /** The listen address where its connection came in, in normal form; null if there is none, as in a test. */
   readonly listener: string | null;
-  /** A random number of the connection, 32 bits: the same in every worker and generation that serves it. */
-  readonly draw: number;
+  /**
+   * A random number of the connection, 32 bits: the same in every worker and generation that serves it. Null in a trial:
+   * each share holds.
+   */
+  readonly draw: number | null;
 }
 
 /** The conditions of a filter that are known at negotiation. Plain data. */
@@ -114,7 +117,7 @@ export function isInScope(
   { draw, listener }: SessionStart,
 ): boolean {
   if (listeners !== null && (listener === null || !listeners.includes(listener))) return false;
-  return share === null || drawFor(filter, draw) < share;
+  return share === null || draw === null || drawFor(filter, draw) < share;
 }
 
 /** A number below {@link ALL_DRAWS}, evenly spread over sessions and over names. */

@@ -4,9 +4,11 @@
  * answered for by the server's rules.
  */
 import type { Config } from "../config/config.ts";
+import type { SessionStart } from "../handler/conditions.ts";
 import type { CallTime } from "../handler/filter-times.ts";
 import { LoadError, type LoadFailure } from "../handler/load-failure.ts";
 import type { LogLine } from "../handler/log-lines.ts";
+import { takesPart } from "../handler/needs.ts";
 import type { Report } from "../handler/report.ts";
 import type { Sources } from "../load/sources.ts";
 import { residentBytes } from "../memory.ts";
@@ -69,6 +71,7 @@ interface Loading {
 
 export class Trial {
   readonly #config: Config;
+  readonly #start: SessionStart;
   readonly #workerUrl: URL;
   readonly #events: TrialEvents;
   readonly #workerRows = WorkerRows.create(1);
@@ -88,8 +91,9 @@ export class Trial {
   #loading: Loading | null = null;
   readonly #ended = Promise.withResolvers<void>();
 
-  private constructor(config: Config, workerUrl: URL, events: TrialEvents) {
+  private constructor(config: Config, start: SessionStart, workerUrl: URL, events: TrialEvents) {
     this.#config = config;
+    this.#start = start;
     this.#workerUrl = workerUrl;
     this.#events = events;
     // Whoever waits for it hears of it.
@@ -99,10 +103,11 @@ export class Trial {
 
   /**
    * Loads the handlers and starts the filters, as a server does.
+   * @param listener the listen address that sessions come in by, in normal form: conditions may ask for it. Shares hold.
    * @throws LoadError
    */
-  static async start(config: Config, workerUrl: URL, events: TrialEvents): Promise<Trial> {
-    const trial = new Trial(config, workerUrl, events);
+  static async start(config: Config, listener: string, workerUrl: URL, events: TrialEvents): Promise<Trial> {
+    const trial = new Trial(config, { listener, draw: null }, workerUrl, events);
     try {
       await trial.#load();
       return trial;
@@ -163,7 +168,7 @@ export class Trial {
     this.#loading = loading;
     const { layout: workerRows } = this.#workerRows;
     const { layout: records } = this.#records;
-    thread.post({ kind: "try", config, workerRows, records, sources: this.#sources });
+    thread.post({ kind: "try", config, start: this.#start, workerRows, records, sources: this.#sources });
     const timer = setTimeout(() => {
       loaded.reject(notLoadedInTime(config, loading.step));
     }, LOAD_TIMEOUT_MS);
@@ -332,7 +337,11 @@ export class Trial {
     const recovery = recover(record, {
       cause,
       isSuspect,
-      filters: this.#summary!.filters,
+      filters: this.#summary!.filters.map((filter, index) => {
+        // As in a server: a filter that takes no part has no say.
+        const isOut = !takesPart(this.#summary!.all[index]!, this.#start);
+        return isOut ? Object.assign({}, filter, { isObserved: true }) : filter;
+      }),
       skippedFilters: running.resume?.skippedFilters ?? [],
       isOffender: isCulprit && running.cost > MAX_COST,
     });

@@ -13,6 +13,7 @@ import type { Fallback, FallbackVerdict } from "../handler/fallback.ts";
 import type { Wants } from "../protocol/negotiate.ts";
 import type { Phase } from "../protocol/phases.ts";
 import type { Resumption } from "../protocol/resumption.ts";
+import type { SessionStart } from "../handler/conditions.ts";
 import type { Report } from "../handler/report.ts";
 import type { LoadFailure } from "../handler/load-failure.ts";
 import type { Sources } from "../load/sources.ts";
@@ -98,6 +99,8 @@ export type ToWorker =
   | {
       readonly kind: "try";
       readonly config: Config;
+      /** What each session begins with. */
+      readonly start: SessionStart;
       /** One row, and one slot. */
       readonly workerRows: WorkerRowsLayout;
       readonly records: SessionRecordsLayout;

@@ -424,6 +424,7 @@ async function startTrial({
   config,
   records,
   sources: given,
+  start,
   workerRows: layout,
 }: Extract<ToWorker, { kind: "try" }>): Promise<void> {
   const stopwatch = new Stopwatch();
@@ -433,6 +434,7 @@ async function startTrial({
   trial = new Trial({
     folder: dirname(config.file),
     chain,
+    start,
     stopwatch,
     workerRows,
     records: new SessionRecords(records),

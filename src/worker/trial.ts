@@ -3,7 +3,8 @@
  * connection is that of a worker that serves, with its session record, so a trial that loses its worker is recovered by the
  * server's rules.
  */
-import type { Chain } from "../handler/chain.ts";
+import { type Chain, Chains } from "../handler/chain.ts";
+import type { SessionStart } from "../handler/conditions.ts";
 import type { Stopwatch } from "../handler/filter-times.ts";
 import { heapBytes } from "../memory.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
@@ -20,6 +21,8 @@ export interface TrialParts {
   /** The folder of the configuration. */
   readonly folder: string;
   readonly chain: Chain;
+  /** What each session begins with. */
+  readonly start: SessionStart;
   readonly stopwatch: Stopwatch;
   readonly workerRows: WorkerRows;
   readonly records: SessionRecords;
@@ -36,7 +39,8 @@ export class Trial {
   readonly #beat: ReturnType<typeof setInterval>;
   #socket: MessageSocket | null = null;
 
-  constructor({ chain, folder, post, records, stopwatch, workerRows }: TrialParts) {
+  constructor({ chain, folder, post, records, start, stopwatch, workerRows }: TrialParts) {
+    const ofSession = new Chains(chain).for(start);
     this.folder = folder;
     this.chain = chain;
     this.#records = records;
@@ -44,9 +48,8 @@ export class Trial {
     this.#stopwatch = stopwatch;
     this.#home = {
       row: ROW,
-      // A trial has no listener and draws nothing: each filter takes part, whatever its `listeners` and `share` say.
-      chainOf: () => chain,
-      wantsFor: () => chain.wants,
+      chainOf: () => ofSession,
+      wantsFor: () => ofSession.wants,
       writer: new ReplyWriter(),
       workerRows,
       records,

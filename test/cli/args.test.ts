@@ -175,7 +175,7 @@ describe("parseArguments: try", () => {
     expect(parseArguments(["try", "a.eml", "mails/", "-"])).toEqual({
       name: "try",
       config: "pmilter.toml",
-      mail: { ...session, files: ["a.eml", "mails/", "-"], brief: false, strict: false },
+      mail: { ...session, files: ["a.eml", "mails/", "-"], listener: undefined, brief: false, strict: false },
     });
     const given = [
       "--from",

@@ -44,7 +44,7 @@ describe("helpText", () => {
       expect(helpText("send")).toContain(`${option}`);
       expect(helpText("try")).toContain(`${option}`);
     }
-    for (const option of ["--brief", "--strict"]) expect(helpText("try")).toContain(option);
+    for (const option of ["--listener", "--brief", "--strict"]) expect(helpText("try")).toContain(option);
   });
 });
 

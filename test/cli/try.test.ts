@@ -506,6 +506,52 @@ export default defineFilter({
     ]);
   });
 
+  test("conditions hold as in a session of the listener, and a share always", async () => {
+    await using own = await project({
+      listen: ["inet:127.0.0.1:8891", "inet:127.0.0.1:8892"],
+      config: `[[filter]]
+path = "told.ts"
+name = "first"
+when = { listeners = ["inet:127.0.0.1:8891"] }
+[[filter]]
+path = "told.ts"
+name = "second"
+when = { listeners = ["inet:127.0.0.1:8892"] }
+[[filter]]
+path = "told.ts"
+name = "rare"
+when = { share = "0.1%" }
+[[filter]]
+path = "told.ts"
+name = "known"
+when = { authenticated = true }
+`,
+      files: {
+        "told.ts": `import { defineFilter } from "pmilter";
+export default defineFilter({ eom() {} });
+`,
+        "m.eml": eml("x"),
+      },
+    });
+    const called = async (...args: readonly string[]) => {
+      const { stdout } = await own.tried("m.eml", "--json", ...args);
+      return objects(stdout)[0]!
+        .filters.filter(({ phases }) => "eom" in phases)
+        .map(({ name }) => name);
+    };
+    expect(await called()).toEqual(["first", "rare"]);
+    expect(await called("--listener", "inet:127.0.0.1:8892", "--macro", "auth_authen=boss")).toEqual([
+      "second",
+      "rare",
+      "known",
+    ]);
+    expect(await own.tried("m.eml", "--listener", "inet:127.0.0.1:8893")).toMatchObject({
+      exitCode: 1,
+      stderr:
+        'pmilter: --listener takes an address of server.listen (inet:127.0.0.1:8891, inet:127.0.0.1:8892), got "inet:127.0.0.1:8893"\n',
+    });
+  });
+
   test("nothing listens, and no file is made", async () => {
     await using own = await project(PROJECT);
     const before = (await readdir(own.path)).toSorted();
