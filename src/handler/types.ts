@@ -37,6 +37,7 @@ export interface Address {
 /**
  * A header field as it was when it was read. The object names the header for `changeHeader`, `deleteHeader`,
  * `insertBefore` and `insertAfter`, also in a later phase and after other changes; it does not show later changes itself.
+ * @example for (const { name, text } of message.headers) console.log(`${name}: ${text}`);
  */
 export interface Header {
   readonly name: string;
@@ -55,7 +56,10 @@ export interface Header {
   readonly bytes: Uint8Array;
 }
 
-/** The headers so far, in order, with the changes so far. Names match in any case. */
+/**
+ * The headers so far, in order, with the changes so far. Names match in any case.
+ * @example const subject = message.headers.text("Subject") ?? "";
+ */
 export interface Headers extends Iterable<Header> {
   readonly length: number;
   /** The value of the first header of that name, undefined if there is none. */
@@ -106,7 +110,9 @@ export interface MacroLookup {
 /**
  * Changes to a message: kept, visible to later reads, and sent at `eom`; dropped if the message is refused or
  * discarded. Each throws UsageError PMILTER_ERR_NOT_GRANTED if the mail server did not grant it, and
- * PMILTER_ERR_ARGUMENT for a value that cannot be sent, or would not arrive as it is written.
+ * PMILTER_ERR_ARGUMENT for a value that cannot be sent, or would not arrive as it is written. A change that changes
+ * nothing sends nothing.
+ * @example message.addHeader("X-Checked", "yes");
  */
 export interface Changes {
   /** Adds a header at the end of the block (`smfi_addheader`). */
@@ -139,6 +145,7 @@ export interface Changes {
  * Changes by a header itself: an object that `message.headers` gave, in this phase or an earlier one. Each throws
  * UsageError PMILTER_ERR_OVER for a header of another message, and PMILTER_ERR_ARGUMENT for a value that is no header, or
  * that this filter does not see: a later filter added it, or the filter that added it has failed.
+ * @example for (const header of message.headers.all("X-Spam-Flag")) message.deleteHeader(header);
  */
 export interface ChangesByHeader {
   /**
@@ -166,7 +173,10 @@ export interface ChangesByHeader {
   insertAfter(header: Header, name: string, value: string): void;
 }
 
-/** Options of `rawHeaders`. */
+/**
+ * Options of `rawHeaders`.
+ * @example scanner.write(message.rawHeaders({ withReceived: true }));
+ */
 export interface RawOptions {
   /**
    * Puts a Received field on top, made from the session. Both mail servers hide their own, and a program that is given the

@@ -5,7 +5,10 @@
 import { decodeWords, unfold } from "./header-text.ts";
 import { partsOf } from "./mailbox.ts";
 
-/** One mailbox of an address header. */
+/**
+ * One mailbox of an address header.
+ * @example for (const { name, domain } of message.headers.addresses("From")) console.log(name, domain);
+ */
 export interface HeaderAddress {
   /** The display name, encoded words decoded; a comment behind a bare address counts as one. "" if there is none. */
   readonly name: string;

@@ -474,6 +474,47 @@ describeBehindEach("what is written arrives", (server) => {
     expect(seen.headers.slice(3)).toEqual(expected.map(viewed));
   });
 
+  /** Names that mail servers treat in their own ways. */
+  const SPECIAL = [
+    "Return-Path: <old@example.test>",
+    "Received: from a by b; Mon, 23 Nov 2026 00:00:00 +0000",
+    "Received: from c by d; Mon, 23 Nov 2026 00:00:00 +0000",
+    "Sender: <s@example.test>",
+    "Reply-To: <r@example.test>",
+    "To: <to@example.test>, <bob@example.org>",
+    "Cc: <cc@example.test>",
+    "Bcc: <bcc@example.test>",
+    "Resent-From: <rf@example.test>",
+    "Resent-Date: Mon, 23 Nov 2026 00:00:00 +0000",
+    "Resent-Message-Id: <2@example.test>",
+    "Resent-To: <rt@example.test>",
+    "Return-Receipt-To: <rr@example.test>",
+    "Errors-To: <e@example.test>",
+    "Apparently-To: <at@example.test>",
+    "Full-Name: A. B.",
+    "Precedence: bulk",
+    "Priority: urgent",
+    "Content-Length: 5",
+    "Content-Type: text/plain; charset=utf-8",
+    "Content-Transfer-Encoding: 8bit",
+    "MIME-Version: 1.0",
+    "Message-Id: <3@example.test>",
+    "Subject: one",
+    "Subject: two",
+    "Delivered-To: bob@example.org",
+  ];
+
+  test("headers with a meaning for the mail server arrive as they do without one above them", async () => {
+    const [plain, moved] = await Promise.all(
+      ["0", 'message.insertBefore(message.headers.at(0), "X-New", "1")'].map((code) =>
+        run(server, site, code, { fields: SPECIAL }),
+      ),
+    );
+    expect(moved!.order.slice(0, 2)).toEqual(["RECEIVED", "X-New"]);
+    expect(moved!.fields.slice(1)).toEqual([...plain!.fields]);
+    expect(moved!.recipients).toEqual([...plain!.recipients]);
+  });
+
   test("headers that are moved for one in the middle stay as they are", async () => {
     const { fields } = await run(server, site, 'message.insertHeader(4, "X-New", "1")', {
       fields: SPACED.map((field) => field.replaceAll("\n", "\r\n")),
