@@ -10,7 +10,7 @@ import { ORIGINAL } from "../config/original.ts";
 import { HANDLERS } from "../ruby/original.ts";
 import { CONNECT, HELO, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT } from "../server/wire.ts";
 import { median } from "../reload/support.ts";
-import type { PmilterOptions } from "../support/pmilter.ts";
+import { type PmilterOptions, writeProject } from "../support/pmilter.ts";
 import { EXECUTABLE, USE_ALL, USE_FILES } from "../shipped/use.ts";
 import { PATIENCE_MS, type TempDir, tempDir, waitFor } from "../support/temp.ts";
 import { bareEnv, build, run as runBinary, type Served, serve as serveBinary } from "./support.ts";
@@ -343,6 +343,53 @@ export default defineFilter({
     expect(await client.ask(packet("M", "<loop@example.com>\0"))).toBe("t");
     expect(await client.ask(packet("M", "<a@example.com>\0"))).toBe("c");
     await server.log.next(/handler did not return: .* filter=filter phase=envfrom at=filter\.ts fallback=tempfail/);
+  });
+
+  test("try: a folder, with handlers that refuse, throw and do not return, a shipped filter and a Ruby handler", async () => {
+    await using dir = await tempDir("binary-try");
+    const eml = (subject: string) => `From: a@example.com\nTo: b@example.com\nSubject: ${subject}\n\nHello\n`;
+    const configFile = await writeProject(dir.path, {
+      server: { block_timeout: 0.5 },
+      config: `[handler.session]
+envfrom_handler = "from.rb"
+[[filter]]
+path = "rules.ts"
+[[filter]]
+use = "subject-tag"
+options = { tag = "[tried]" }
+`,
+      files: {
+        "from.rb": 'p "from: " + Pmilter::Session.new.envelope_from\n',
+        "rules.ts": `import { defineFilter, reject } from "pmilter";
+export default defineFilter({
+  eom({ message, trial }) {
+    const subject = message.headers.get("Subject");
+    if (subject === "loop") for (;;);
+    if (subject === "throw") throw new Error("boom");
+    if (subject === "refuse") return reject("550 5.7.1 Not welcome");
+    message.addHeader("X-Trial", String(trial));
+  },
+});
+`,
+        ...Object.fromEntries(["loop", "ok", "refuse", "throw"].map((name) => [`mails/${name}.eml`, eml(name)])),
+      },
+    });
+    const mails = join(dir.path, "mails");
+    const brief = await run("try", "-c", configFile, mails, "--brief", "--strict");
+    expect(brief.stdout.replaceAll(`${mails}/`, "")).toBe(
+      "loop.eml: tempfail; 1 failure\n" +
+        "ok.eml: accept\n" +
+        "refuse.eml: reject, 550 5.7.1 Not welcome; filter rules, eom, at rules.ts:7\n" +
+        "throw.eml: tempfail; 1 failure\n" +
+        "4 messages: 1 accept, 1 reject, 2 tempfail; 2 failures, 0 warnings\n",
+    );
+    expect(brief.exitCode).toBe(1);
+    expect(brief.stderr).toContain('"from: <a@example.com>"\n');
+    const { exitCode, stdout } = await run("try", "-c", configFile, join(mails, "ok.eml"));
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain("\nX-Trial: true\n");
+    expect(stdout).toContain("\nSubject: [tried] ok\n");
+    expect(stdout).toMatch(/\nfilters\n {2}handler .*\n {2}rules .*\n {2}subject-tag /);
   });
 
   test("a worker that ends comes back with the code that was loaded", async () => {
