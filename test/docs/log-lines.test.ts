@@ -11,6 +11,8 @@ const STAMP = blockOf("ts", "README.md").text;
 const PATTERNS = {
   log: /^(?:\[.*\]\[(?:notice|warn|error)\]|\d{4}-\S+ (?:notice|error)): /,
   configuration: /^pmilter\.toml:\d+:\d+: /,
+  /** In typescript.test.ts. */
+  options: /^pmilter: pmilter\.toml:\d+:\d+: filter \d+: options\./,
   /** In handler-lines.test.ts. */
   handler: /^(?:\w+: queue_id=|550 5\.7\.1 Attachment )/,
 };

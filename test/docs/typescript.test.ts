@@ -194,6 +194,25 @@ describe("docs/handlers.md", () => {
     expect(said).toEqual(['warn no answer about the client {"status":500}']);
   });
 
+  test("options are checked by their schema, and what it refuses is told as the page says", async () => {
+    const { default: filter } = await load(find("docs/handlers.md", /slow-lane/));
+    const run = async (options: Record<string, unknown>) =>
+      await runFilter(filter as Filter, { client: { address: "192.0.2.7" }, eml: EML, options });
+    expect(await run({ networks: ["192.0.2."], action: "tempfail" })).toMatchObject({ verdict: "tempfail" });
+    expect(await run({ networks: ["192.0.2."], wait: "1ms" })).toMatchObject({ verdict: "accept", failures: [] });
+    await expect(run({ wait: "1 week" })).rejects.toThrow("filter slow-lane: options.wait: expected a duration");
+
+    const config = blocksOf("toml", "docs/handlers.md").find(({ text }) => text.includes("slow-lane"))!.text;
+    await terminal.write("handlers/slow-lane.ts", find("docs/handlers.md", /slow-lane/).text);
+    await terminal.write("pmilter.toml", config);
+    expect((await terminal.run("bun run pmilter check -c pmilter.toml")).exitCode).toBe(0);
+    await terminal.write("pmilter.toml", config.replace("wait =", "wiat ="));
+    const { exitCode, stderr } = await terminal.run("bun run pmilter check -c pmilter.toml");
+    expect(exitCode).toBe(1);
+    const told = blocksOf("text", "docs/handlers.md").find(({ text }) => text.includes("wiat"))!.text;
+    expect(stderr.replaceAll(`${terminal.dir}/`, "")).toContain(told);
+  });
+
   test("a filter decides by what another has left", async () => {
     const { judge, default: decide } = await load(find("docs/handlers.md", /results\.set/));
     const outcome = await runFilter([judge as Filter, decide as Filter], { eml: EML });
@@ -243,7 +262,7 @@ describe("docs/testing.md", () => {
 
   test("has no block that is not run here", () => {
     expect(blocksOf("ts", "docs/testing.md")).toHaveLength(3);
-    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(10);
+    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(11);
     expect(BLOCKS.filter(({ text }) => !/export default|bun:test|export async function greet/.test(text))).toEqual([]);
   });
 });

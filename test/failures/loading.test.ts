@@ -73,6 +73,27 @@ describe("at a reload", () => {
     expect(await newVersion(server)).toBe("v1");
   });
 
+  test("bad-options: the old code keeps serving, and each key is told with its line", async () => {
+    await using server = await startVersioned();
+    await save(
+      server,
+      "filter.ts",
+      'import { string, table } from "pmilter/options";\nexport default {\n  options: table({ tag: string() }),\n  unknown() {},\n};\n',
+    );
+    const [line] = await expectLogged(server, "bad-options");
+    expect(line).toMatch(/pmilter\.toml:\d+:1: filter 1: options\.tag: "tag" is missing/);
+    expect(await newVersion(server)).toBe("v1");
+  });
+
+  test("bad-options: a schema that throws is told with its line", async () => {
+    await using server = await startVersioned();
+    const schema = '{ "~standard": { version: 1, vendor: "x", validate() {\n  throw new Error("no list");\n} } }';
+    await save(server, "filter.ts", `export default { unknown() {}, options: ${schema} };\n`);
+    const [line] = await expectLogged(server, "bad-options");
+    expect(line).toMatch(/filter\.ts:2:\d+: the schema of the options of filter filter failed: no list/);
+    expect(await newVersion(server)).toBe("v1");
+  });
+
   test("hangs-at-import: the old code serves meanwhile, and a save that mends it is taken", async () => {
     await using server = await startVersioned();
     await save(server, "filter.ts", 'console.log("loading");\nawait new Promise(() => {});\nexport default {};\n');
