@@ -279,15 +279,7 @@ interface ReadAddress {
 /** In whatever spelling it came. */
 function readAddress(raw: string): ReadAddress {
   if (withoutBrackets(raw.trim()) === "") return { mailbox: "", domain: "" };
-  const mailbox = mailboxKey(raw);
-  const { domain } = partsOf(raw);
-  // Forms of older networks have their domain in the local part, such as `example.org!jane`.
-  return { mailbox: mailbox.toLowerCase(), domain: domain === "" ? behindAt(mailbox) : domain };
-}
-
-function behindAt(mailbox: string): string {
-  const at = mailbox.lastIndexOf("@");
-  return at === -1 ? "" : mailbox.slice(at + 1);
+  return { mailbox: mailboxKey(raw).toLowerCase(), domain: partsOf(raw).domain };
 }
 
 function patternTest(patterns: readonly string[]): (address: ReadAddress) => boolean {

@@ -4,7 +4,7 @@ import { askServer } from "../../src/server/control/control.ts";
 import type { Status } from "../../src/server/control/status.ts";
 import { controlOf, type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { waitFor } from "../support/temp.ts";
-import { CONNECT, HELO, MAIL, OPTNEG, QUIT, RawClient, UNKNOWN } from "./wire.ts";
+import { CONNECT, HELO, MAIL, packet, QUIT, RawClient, UNKNOWN, words } from "./wire.ts";
 
 setDefaultTimeout(120_000);
 
@@ -15,6 +15,9 @@ const named = (name: string) =>
 const FATAL = `export default { envfrom: (session, sender) => { if (sender.includes("exit")) process.exit(3); } };\n`;
 const EXIT = Buffer.concat([Buffer.from([0, 0, 0, 20]), Buffer.from("M<exit@example.com>\0")]);
 
+/** An offer of all flags that keep events from being sent, and of none that keep them from being answered. */
+const OFFER = packet("O", words(6, 0x1ff, 0x37f));
+
 /** What a session's filters answer to an unknown command; "" for none. */
 async function answer(client: RawClient): Promise<string> {
   await client.send(UNKNOWN);
@@ -24,7 +27,7 @@ async function answer(client: RawClient): Promise<string> {
 
 async function negotiated(address: string): Promise<{ client: RawClient; options: string }> {
   const client = await RawClient.connect(address);
-  await client.send(OPTNEG);
+  await client.send(OFFER);
   const options = (await client.reply()).payload.toString("hex");
   expect(await client.ask(CONNECT, HELO)).toMatch(/^c+$/);
   return { client, options };
