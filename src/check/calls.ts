@@ -23,6 +23,8 @@ const recipient: Judge = (value) => checkRecipient(value, false);
 const CHANGES: Readonly<Record<string, readonly (Judge | null)[]>> = {
   addHeader: [checkHeaderName, checkHeaderValue],
   insertHeader: [null, checkHeaderName, checkHeaderValue],
+  insertBefore: [null, checkHeaderName, checkHeaderValue],
+  insertAfter: [null, checkHeaderName, checkHeaderValue],
   changeHeader: [checkHeaderName, checkHeaderValue],
   deleteHeader: [checkHeaderName],
   changeFrom: [(value) => checkSender(value, false)],

@@ -74,6 +74,9 @@ describe("texts that would throw", () => {
     ['return later("550 x");', /starts with 4/],
     ['session.message.addHeader("A B", value);', /header name/],
     ['message.insertHeader(0, "A:", "x");', /header name/],
+    ['message.insertBefore(first, "A:", "x");', /header name/],
+    ['message.insertAfter(first, "A", "x\\ny");', /line break/],
+    ['message.changeHeader(header, "x\\ny");', /line break/],
     ['message.changeHeader("A", "x\\ny");', /line break/],
     ['message.quarantine("a\\nb");', /one line/],
     ['message.changeFrom("a b@example.org");', /one address/],
@@ -94,6 +97,7 @@ describe("texts that would throw", () => {
     'message.addHeader("A", "x\\n y");',
     "message.addHeader(name, `x\n${y}`);",
     'request.addHeader("A B", "x");',
+    "message.changeHeader(header, header.text);",
     'message.deleteRecipient("<odd");',
   ])("not: %s", (statement) => {
     expect(found(`${IMPORT}function f() {\n${statement}\n}`)).toEqual([]);

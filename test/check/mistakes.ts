@@ -231,6 +231,21 @@ export const MISTAKES: readonly Mistake[] = [
     code: filter("", '  eom({ message }) {\n    message.insertHeader("X-A", "1", 0); // here\n  },'),
     says: /Argument of type 'string' is not assignable to parameter of type 'number'/,
   },
+  {
+    name: "a header to insert beside, by its name",
+    code: filter("", '  eom({ message }) {\n    message.insertBefore("Subject", "X-A", "1"); // here\n  },'),
+    says: /Argument of type 'string' is not assignable to parameter of type 'Header'/,
+  },
+  {
+    name: "a header that may not be there",
+    code: filter("", '  eom({ message }) {\n    message.deleteHeader(message.headers.first("X-A")); // here\n  },'),
+    says: /undefined/,
+  },
+  {
+    name: "the raw headers before they are whole",
+    code: filter("", "  header({ message }) {\n    message.rawHeaders(); // here\n  },"),
+    says: /Property 'rawHeaders' does not exist/,
+  },
   // The filter.
   {
     name: "a phase's name misspelt",
