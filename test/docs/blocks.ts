@@ -38,6 +38,7 @@ export const PAGES: readonly Page[] = [
   "test/README.md",
   "docs/*.md",
   "docs/handlers/*.md",
+  "docs/cookbook/*.md",
   "bench/README.md",
 ]
   .flatMap((pattern) => [...new Glob(pattern).scanSync({ cwd: ROOT })].toSorted())

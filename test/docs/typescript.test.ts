@@ -63,7 +63,12 @@ describe("pmilter check loads", () => {
     test(placeOf(block), async () => {
       const [, phase = ""] = /export default (?:async )?function (\w+)/.exec(block.text) ?? [];
       const name = nameOf(block);
-      const config = phase === "" ? `[[filter]]\npath = "${name}"` : `[handler.session]\n${phase}_handler = "${name}"`;
+      const isRecipe = block.file.startsWith("docs/cookbook/");
+      const config = isRecipe
+        ? blockOf("toml", block.file).text.replace(/^path = .*$/m, `path = "${name}"`)
+        : phase === ""
+          ? `[[filter]]\npath = "${name}"`
+          : `[handler.session]\n${phase}_handler = "${name}"`;
       await terminal.write(`${FOLDER}/pmilter.toml`, `${config}\n`);
       const { exitCode, stdout, stderr } = await terminal.run(`bun run pmilter check -c ${FOLDER}/pmilter.toml`);
       expect({ exitCode, stderr: stderr.replace(/^\$ .*\n/, "") }).toEqual({ exitCode: 0, stderr: "" });

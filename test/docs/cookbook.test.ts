@@ -1,0 +1,146 @@
+/** The pages of the cookbook: each handler, in its configuration, gets messages, and the results are what the page says. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import type { TryOutcome } from "../../src/cli/try-report.ts";
+import { runPmilter } from "../support/pmilter.ts";
+import { tempDir } from "../support/temp.ts";
+import { blockOf, ROOT } from "./blocks.ts";
+
+setDefaultTimeout(120_000);
+
+/** Lines of a handler's code that a page may have. */
+const MAX_LINES = 10;
+
+const pages = readdirSync(join(ROOT, "docs/cookbook")).filter((name) => name !== "README.md");
+const tested = new Set<string>();
+
+/** Passes a message through the rule of a page. @param change of the page's configuration */
+async function tried(
+  page: string,
+  {
+    args = "",
+    change = (text) => text,
+    eml = "From: a@example.net\nTo: b@example.com\n\nHello\n",
+  }: {
+    readonly args?: string;
+    readonly change?: (config: string) => string;
+    readonly eml?: string;
+  },
+): Promise<TryOutcome> {
+  tested.add(page);
+  const file = `docs/cookbook/${page}`;
+  const config = blockOf("toml", file).text;
+  const [, path = ""] = /^path = "(.*)"$/m.exec(config) ?? [];
+  await using dir = await tempDir("cookbook");
+  await Bun.write(join(dir.path, path), blockOf("ts", file).text);
+  await Bun.write(join(dir.path, "pmilter.toml"), change(config));
+  await Bun.write(join(dir.path, "mail.eml"), eml);
+  const words = args === "" ? [] : args.split(" ");
+  const { exitCode, stderr, stdout } = await runPmilter(["try", "mail.eml", "--json", ...words], { cwd: dir.path });
+  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+  return JSON.parse(stdout) as TryOutcome;
+}
+
+const LOGIN = "--macro auth_authen=jane --macro auth_type=plain";
+
+describe("addresses.md", () => {
+  const from = (value: string, args = "--from x@example.net") => {
+    return tried("addresses.md", { args, eml: `From: ${value}\nTo: b@example.com\n\nHello\n` });
+  };
+
+  test.each([
+    "boss@example.com",
+    "a@example.net, Boss <boss@EXAMPLE.com>",
+    '"boss@example.com" <x@example.net>',
+    "=?utf-8?q?boss=40example=2Ecom?= <x@example.net>",
+  ])("%s is refused", async (value) => {
+    expect(await from(value)).toMatchObject({
+      verdict: "reject",
+      reply: { code: 550, lines: ["Log in to write as example.com"] },
+    });
+  });
+
+  test("others are not, nor is a user who has logged in", async () => {
+    expect(await from("Jane <jane@example.net>")).toMatchObject({ verdict: "accept" });
+    expect(await from("boss@example.com", LOGIN)).toMatchObject({ verdict: "accept" });
+  });
+});
+
+test("authenticated.md", async () => {
+  const eml = "From: jane@example.com\nX-Sent-By: boss\nTo: b@example.net\n\nHello\n";
+  const { message } = await tried("authenticated.md", { eml, args: LOGIN });
+  expect(message).toBe("From: jane@example.com\r\nTo: b@example.net\r\nX-Sent-By: jane\r\n\r\nHello\r\n");
+  expect((await tried("authenticated.md", { eml })).modifications).toEqual([]);
+});
+
+test("recipients.md", async () => {
+  const verdicts = async (sender: string) => {
+    const args = `--from ${sender} --to staff@example.com --to b@example.com --to x@a.team.example.com`;
+    return (await tried("recipients.md", { args })).recipients.map(({ verdict }) => verdict);
+  };
+  expect(await verdicts("a@example.net")).toEqual(["reject", "accept", "reject"]);
+  expect(await verdicts('"a"@EXAMPLE.com')).toEqual(["accept", "accept", "accept"]);
+});
+
+test("scanner.md", async () => {
+  let seen = "";
+  let answer = { text: "", status: 200 };
+  await using scanner = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    async fetch(request) {
+      seen = await request.text();
+      return new Response(answer.text, { status: answer.status });
+    },
+  });
+  const change = (config: string) => config.replace("127.0.0.1:8080", `127.0.0.1:${scanner.port}`);
+  const args = "--client 192.0.2.7 --hostname mx.example.net";
+  expect(await tried("scanner.md", { change, args })).toMatchObject({ verdict: "accept", failures: [] });
+  expect(seen).toMatch(/^Received: from .*\[192\.0\.2\.7\]/);
+  expect(seen).toEndWith("\r\nFrom: a@example.net\r\nTo: b@example.com\r\n\r\nHello\r\n");
+  answer = { text: "a worm", status: 200 };
+  expect(await tried("scanner.md", { change })).toMatchObject({
+    verdict: "reject",
+    reply: { lines: ["The message has a worm"] },
+  });
+  answer = { text: "", status: 503 };
+  expect(await tried("scanner.md", { change })).toMatchObject({
+    verdict: "tempfail",
+    failures: [{ message: "handler failed: Error: the scanner says 503", place: "handlers/scanner.ts:11" }],
+  });
+});
+
+test("message-state.md", async () => {
+  const passed = (hops: number) =>
+    tried("message-state.md", { eml: `${"Received: x\n".repeat(hops)}From: a@example.net\n\nx\n` });
+  expect(await passed(25)).toMatchObject({ verdict: "accept", notes: [] });
+  expect(await passed(26)).toMatchObject({
+    verdict: "reject",
+    reply: { code: 554, enhanced: "5.4.6" },
+    notes: [{ level: "warn", text: "a message in a loop", fields: { hops: 26, from: "a@example.net" } }],
+  });
+});
+
+test("options.md", async () => {
+  const eml = (bytes: number) => `From: a@example.net\nX: ${"x".repeat(bytes)}\n\nHello\n`;
+  // The From line, and what stands around the text of the other.
+  const rest = "From: a@example.net\r\nX: \r\n".length;
+  expect(await tried("options.md", { eml: eml(32 * 1024 - rest) })).toMatchObject({ verdict: "accept" });
+  expect(await tried("options.md", { eml: eml(32 * 1024 - rest + 1) })).toMatchObject({
+    verdict: "reject",
+    reply: { code: 552, lines: ["32769 bytes of headers; ask postmaster@example.com"] },
+  });
+});
+
+test("each page is run here", () => {
+  expect(pages.filter((page) => !tested.has(page))).toEqual([]);
+});
+
+test.each(pages)("%s has at most ten lines of handler code", (page) => {
+  const lines = blockOf("ts", `docs/cookbook/${page}`)
+    .text.split("\n")
+    .filter((line) => line.startsWith("    "));
+  expect(lines.length).toBeGreaterThan(0);
+  expect(lines.length).toBeLessThanOrEqual(MAX_LINES);
+});
