@@ -13,21 +13,32 @@ export type {
   Changes,
   ChangesByHeader,
   CollectBody,
+  EndedMessageView,
   Filter,
   FilterHome,
   Handler,
   Header,
   Headers,
+  JsonValue,
+  Log,
+  LogFields,
   MacroLookup,
   Message,
+  MessageOutcome,
+  OptionsSchema,
+  OutcomeSession,
+  OutcomeVerdict,
   OverBody,
   PhaseArguments,
   RawOptions,
+  RecipientVerdict,
   Result,
+  Results,
   Session,
   State,
   Tls,
 } from "./handler/types.ts";
 export type { Client } from "./protocol/client.ts";
+export type { ReplyText } from "./protocol/reply-text.ts";
 export type { Phase, VerdictOf } from "./protocol/phases.ts";
 export type { VerdictKind } from "./protocol/verdicts.ts";

@@ -1,6 +1,7 @@
 /**
  * Plays messages through a conversation in memory, as a Postfix writes them: one connection, one message after the other.
  */
+import { RunningOutcomes } from "../../src/handler/outcomes.ts";
 import { Conversation } from "../../src/handler/conversation.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
 import { type Exchange, OPTNEG } from "../support/traffic.ts";
@@ -27,6 +28,7 @@ export function messagePlayer(handlers: "ten" | "eom"): () => void {
     isTurnOver: false,
     reportsAccepted: false,
     isTrial: false,
+    outcomes: new RunningOutcomes(),
     logs: () => false,
     arrivedAt: 0,
   });

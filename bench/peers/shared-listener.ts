@@ -5,6 +5,7 @@
  *
  * Arguments: the socket's path, the set of handlers, the number of workers or `auto`.
  */
+import { RunningOutcomes } from "../../src/handler/outcomes.ts";
 import { renameSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import type { Socket } from "bun";
@@ -72,6 +73,7 @@ async function serve({ worker, descriptor, handlers, workerRows, records }: Assi
     workerRows: new WorkerRows(workerRows),
     records: new SessionRecords(records),
     reportsAccepted: false,
+    outcomes: new RunningOutcomes(),
     logs: () => false,
     isTrial: false,
     tracesPackets: false,

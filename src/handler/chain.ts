@@ -78,6 +78,8 @@ export class Chain {
   readonly wants: Wants;
   /** The filters that read whole bodies, in the order of the chain. */
   readonly collectors: readonly BodyCollector[];
+  /** The filters that are told what became of a message. */
+  readonly tellsOutcome: readonly ChainFilter[];
   /** Some filter wants to see recipients that the mail server rejects itself. */
   readonly wantsRejected: boolean;
   /** The filters with conditions that are known after negotiation. */
@@ -101,6 +103,7 @@ export class Chain {
       const { max, over } = collectBody;
       return [{ filter, max: max ?? policy.limits.body, isLimit: max === null, over }];
     });
+    this.tellsOutcome = filters.filter((filter) => filter.loaded.outcome !== null);
     const all = filters.map(needsOfFilter);
     this.wantsRejected = all.some(({ wantsRejected }) => wantsRejected);
     this.needs = needsOf(all, policy.deferContent);
@@ -143,7 +146,10 @@ export function needsOfFilter(filter: ChainFilter): FilterNeeds {
     : loaded.macros;
   return {
     name: loaded.name,
-    phases: PHASE_NAMES.filter((phase) => loaded.handlers[phase] !== undefined),
+    phases: [
+      ...PHASE_NAMES.filter((phase) => loaded.handlers[phase] !== undefined),
+      ...(loaded.outcome === null ? [] : (["outcome"] as const)),
+    ],
     reads,
     answers: isSplitting(filter) ? ["envrcpt"] : [],
     collectsBody: loaded.collectBody !== null,

@@ -28,7 +28,8 @@ import { sendChanges } from "./message/send-changes.ts";
 import type { Report } from "./report.ts";
 import { type AppliedVerdict, Reporter, type ReportSource } from "./reporter.ts";
 import { carriesPending, type Effect, effectOf, FALLBACK_VERDICTS, fallbackAt, type Place, placeOf } from "./rules.ts";
-import type { Address } from "./types.ts";
+import { EndedMessage, OutcomeCall, type RunningOutcomes } from "./outcomes.ts";
+import type { Address, MessageOutcome, OutcomeVerdict, RecipientVerdict } from "./types.ts";
 import { UnreturnedVerdicts } from "./unreturned.ts";
 import { type EncodedVerdict, made, plainVerdict, verdictIn, verdictWithText } from "./verdict.ts";
 
@@ -45,6 +46,8 @@ export interface ConversationHost extends AwaitingHost {
   readonly isTurnOver: boolean;
   /** Whether reports of messages that all filters let pass are wanted: most messages are such. */
   readonly reportsAccepted: boolean;
+  /** The calls of `outcome` that run; those of all conversations of a worker. */
+  readonly outcomes: RunningOutcomes;
   /** Whether lines of a level are written: others are not even made. */
   logs(level: LogLevel): boolean;
   /** No mail is at stake, as in `pmilter try`: `session.trial`. */
@@ -54,6 +57,8 @@ export interface ConversationHost extends AwaitingHost {
 }
 
 const ACCEPT = plainVerdict("accept");
+/** Refused recipients of a message that `outcome` is told of. */
+const MAX_REFUSED = 1000;
 /** The reason of a signal. */
 const GONE = "the connection is gone";
 /** For a message whose body is larger than a filter collects: RFC 5321 4.2.2, RFC 3463 3.4. */
@@ -93,6 +98,8 @@ export class Conversation implements SessionSource, ReportSource {
   #overLimit = false;
   /** When its MAIL came; null while none has. */
   #mailAt: number | null = null;
+  /** Recipients of this message that filters refused, each with how many were accepted before it; for `outcome` alone. */
+  #refused: { readonly after: number; readonly recipient: RecipientVerdict }[] | null = null;
   /** Notes of this message that its record keeps. */
   #notes = 0;
   /** The mail server was told to send no more of the body. */
@@ -218,7 +225,7 @@ export class Conversation implements SessionSource, ReportSource {
     if (!this.#host.logs(level)) return;
     const isKept = this.message !== null && this.#notes < MAX_NOTES;
     if (isKept) this.#notes += 1;
-    this.#reporter.note(filter, this.#event, level, text, fields, isKept);
+    this.#reporter.note(filter, this.#event, { level, text, fields, isKept });
   }
   get isTrial(): boolean {
     return this.#host.isTrial;
@@ -468,6 +475,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#reporter.verdict(applied, "recipient");
     this.#count("recipientsRefused", applied);
     this.session.answer(applied.verdict.packet);
+    if (this.#chain.tellsOutcome.length > 0) this.#keepRefused(applied);
     this.message!.dropRecipient();
     this.#letLeave();
   }
@@ -515,6 +523,7 @@ export class Conversation implements SessionSource, ReportSource {
       this.#host.count("messages");
       this.#count(counter, applied);
     }
+    if (this.#chain.tellsOutcome.length > 0) this.#tellOutcome(applied.verdict.kind as OutcomeVerdict, applied);
     this.session.decideMessage(applied.verdict.packet);
     this.#forgetMessage();
   }
@@ -599,6 +608,7 @@ export class Conversation implements SessionSource, ReportSource {
         this.#finishMessage();
         return;
       case "abort":
+        if (this.#chain.tellsOutcome.length > 0) this.#tellOutcome("aborted", null);
         session.endMessage();
         this.#forgetMessage();
         return;
@@ -637,6 +647,9 @@ export class Conversation implements SessionSource, ReportSource {
     if (quarantining !== null || this.#host.reportsAccepted) this.#reporter.accepted(quarantining, difference);
     this.#host.count("messages");
     this.#host.count(quarantining === null ? "accepted" : "quarantined");
+    if (this.#chain.tellsOutcome.length > 0) {
+      this.#tellOutcome(quarantining === null ? "accept" : "quarantine", null, quarantining, layers, difference);
+    }
     session.proceed();
     session.endMessage();
     this.#forgetMessage();
@@ -655,6 +668,73 @@ export class Conversation implements SessionSource, ReportSource {
     return new Difference(this.message!, layers, collectsBody);
   }
 
+  /** For `outcome`: however many recipients a client tries, only so many are kept. */
+  #keepRefused({ verdict }: AppliedVerdict): void {
+    this.#refused ??= [];
+    if (this.#refused.length >= MAX_REFUSED) return;
+    const { recipients } = this.message!;
+    const recipient = { address: recipients.at(-1)!.address, verdict: verdict.kind as OutcomeVerdict };
+    this.#refused.push({ after: recipients.length - 1, recipient });
+  }
+
+  /** The message is about to be over: the filters that ask are told what became of it, once its reply has left. */
+  #tellOutcome(
+    verdict: OutcomeVerdict,
+    applied: AppliedVerdict | null,
+    quarantining: ChainFilter | null = null,
+    layers: readonly FilterChanges[] = [],
+    difference: Difference | null = null,
+  ): void {
+    const { message } = this;
+    const parts = this.#parts.tellsOutcome;
+    if (message === null || !message.hasSender || parts.length === 0) return;
+    const host = this.#host;
+    const filter = applied?.filter ?? quarantining;
+    const outcome: MessageOutcome = Object.freeze({
+      verdict,
+      reply: applied?.verdict.reply ?? null,
+      filter: filter?.loaded.name ?? null,
+      recipients: Object.freeze(this.#recipientsWith(verdict, message)),
+      changes: difference?.count ?? 0,
+    });
+    const ended = new EndedMessage(
+      {
+        client: this.client,
+        helo: this.helo,
+        macros: this.session.macros.copy(),
+        message,
+        layers,
+        actions: this.actions,
+        hasHeaders: this.hasHeaders,
+        isSendmail: this.isSendmail,
+        isLocal: this.#isLocal,
+        isTrial: this.isTrial,
+        subject: this.#reporter.subject(null),
+        notes: this.#notes,
+      },
+      host,
+    );
+    for (const part of parts) {
+      const ms = part.filter.timeoutMs ?? this.#chain.policy.handlerTimeoutMs;
+      host.outcomes.start(new OutcomeCall(part, ended, outcome, ms, host));
+    }
+    // Calls keep the message: a large body must not wait for them.
+    message.dropBody();
+  }
+
+  /** The recipients in the order of RCPT. */
+  #recipientsWith(verdict: OutcomeVerdict, message: ReceivedMessage): RecipientVerdict[] {
+    const refused = this.#refused ?? [];
+    const recipients: RecipientVerdict[] = [];
+    let next = 0;
+    for (let index = 0; index <= message.recipients.length; index++) {
+      for (; refused[next]?.after === index; next++) recipients.push(Object.freeze(refused[next]!.recipient));
+      const accepted = message.recipients[index];
+      if (accepted !== undefined) recipients.push(Object.freeze({ address: accepted.address, verdict }));
+    }
+    return recipients;
+  }
+
   #forgetMessage(): void {
     if (this.#unreturned !== null) this.#reportUnreturned(false);
     this.message = null;
@@ -662,6 +742,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#overLimit = false;
     this.#mailAt = null;
     this.#notes = 0;
+    this.#refused = null;
     this.#isBodyCut = false;
     this.#hasFallback = false;
     this.#calls?.endMessage();

@@ -110,7 +110,19 @@ export class FilterParts {
     return this.#parts.some((part) => part?.changes && !part.filter.isObserved);
   }
 
+  /** The parts of the filters that are told what became of the message. */
+  get tellsOutcome(): FilterPart[] {
+    return this.#chain.tellsOutcome
+      .filter((filter) => this.standings === null || this.standings.isTold(filter))
+      .map((filter) => this.of(filter))
+      .filter(({ done }) => done !== "connection");
+  }
+
   #hasWorkAfter(phase: PhaseInfo): boolean {
+    // The end of a message that was accepted before its end would not be known.
+    const mayBeTold = (filter: ChainFilter) =>
+      this.#parts[filter.index]?.done !== "connection" && this.takesPart(filter, phase);
+    if (this.#chain.tellsOutcome.some(mayBeTold)) return true;
     return this.#chain.hasWorkAfter(phase, (filter) => {
       const done = this.#parts[filter.index]?.done ?? "no";
       if (!this.takesPart(filter, phase)) return true;

@@ -3,7 +3,6 @@
  * the members of each phase. `FilterPart` is the chain's own side of it.
  */
 import type { Client } from "../protocol/client.ts";
-import type { Phase } from "../protocol/phases.ts";
 import type { ChainFilter } from "./chain.ts";
 import type { BodyCollection } from "./collect-body.ts";
 import { FilterChanges } from "./message/changes.ts";
@@ -13,13 +12,13 @@ import type { ReceivedMessage } from "./message/received.ts";
 import type { TraceFacts } from "./message/received-field.ts";
 import { MessageView, type ViewOwner } from "./message/view.ts";
 import { logTo, type NoteLevel } from "./notes.ts";
-import type { Auth, Log, MacroLookup, Tls } from "./types.ts";
+import type { Auth, CallPhase, Log, MacroLookup, Tls } from "./types.ts";
 
 /** The parts of a conversation that sessions read. */
 export interface SessionSource {
   readonly client: Client;
   readonly helo: string;
-  readonly phase: Phase;
+  readonly phase: CallPhase;
   readonly macros: MacroLookup;
   readonly message: ReceivedMessage | null;
   /** Granted actions. */
@@ -60,11 +59,14 @@ export class FilterPart implements ViewOwner {
   #controller: AbortController | null = null;
   #view: MessageView | null = null;
   #viewed: ReceivedMessage | null = null;
+  readonly #viewBefore: MessageView | null;
 
-  constructor(filter: ChainFilter, source: SessionSource) {
+  /** @param before its part in the session that has ended a message, for `outcome` */
+  constructor(filter: ChainFilter, source: SessionSource, before: FilterPart | null = null) {
     this.filter = filter;
     this.#source = source;
-    this.session = new FilterSession(source, this);
+    this.session = new FilterSession(source, this, before === null ? null : before.session);
+    this.#viewBefore = before === null ? null : before.message();
   }
 
   /** The message is over: nothing of it is left, and a handler still running cannot change the next one. */
@@ -144,10 +146,11 @@ export class FilterPart implements ViewOwner {
   }
 
   newState(): unknown {
+    if (this.#viewBefore !== null) return this.#viewBefore.state;
     return newState(this.filter.loaded, "messageState");
   }
 
-  get phase(): Phase {
+  get phase(): CallPhase {
     return this.#source.phase;
   }
 
@@ -196,13 +199,17 @@ export class FilterSession {
   #log: Log | null = null;
   readonly #source: SessionSource;
   readonly #part: FilterPart;
+  /** The session whose state it has; null if it has its own. */
+  readonly #before: FilterSession | null;
 
-  constructor(source: SessionSource, part: FilterPart) {
+  constructor(source: SessionSource, part: FilterPart, before: FilterSession | null) {
     this.#source = source;
     this.#part = part;
+    this.#before = before;
   }
 
   get state(): unknown {
+    if (this.#before !== null) return this.#before.state;
     return (this.#state ??= newState(this.#part.filter.loaded, "state"));
   }
   get own(): unknown {
@@ -232,7 +239,7 @@ export class FilterSession {
   get queueId(): string {
     return this.#macro("i");
   }
-  get phase(): Phase {
+  get phase(): CallPhase {
     return this.#source.phase;
   }
   get macros(): MacroLookup {

@@ -12,6 +12,7 @@ import {
   type FilterHome,
   MACRO_STAGES,
   type MacroPhase,
+  type MessageOutcome,
   type OptionsSchema,
   type OverBody,
   type State,
@@ -59,6 +60,8 @@ export interface LoadedFilter {
   readonly messageState: (() => unknown) | null;
   /** Checks the options of the configuration; null for options that are given as they are. */
   readonly schema: OptionsSchema | null;
+  /** See `MessageOutcome`; null if it does not ask. */
+  readonly outcome: ((session: unknown, outcome: MessageOutcome) => unknown) | null;
   readonly start: ((options: unknown, home: FilterHome) => unknown) | null;
   readonly stop: ((own: unknown) => unknown) | null;
 }
@@ -71,6 +74,7 @@ const OPTION_KEYS = [
   "options",
   "state",
   "messageState",
+  "outcome",
   "start",
   "stop",
 ] as const;
@@ -107,8 +111,9 @@ export function checkFilter(exported: unknown, fallbackName: string): LoadedFilt
     const handler = optional(filter, phase, "function");
     if (handler !== null) handlers[phase] = handler as AnyHandler;
   }
-  if (Object.keys(handlers).length === 0)
-    wrong(`the filter has no handler; expected at least one of ${PHASE_NAMES.join(", ")}`);
+  const outcome = optional(filter, "outcome", "function") as LoadedFilter["outcome"];
+  if (Object.keys(handlers).length === 0 && outcome === null)
+    wrong(`the filter has no handler; expected at least one of ${PHASE_NAMES.join(", ")}, outcome`);
   return {
     name: checkName((optional(filter, "name", "string") as string | null) ?? fallbackName),
     handlers,
@@ -119,6 +124,7 @@ export function checkFilter(exported: unknown, fallbackName: string): LoadedFilt
     schema: checkSchema(filter["options"]),
     state: optional(filter, "state", "function") as LoadedFilter["state"],
     messageState: optional(filter, "messageState", "function") as LoadedFilter["messageState"],
+    outcome,
     start: optional(filter, "start", "function") as LoadedFilter["start"],
     stop: optional(filter, "stop", "function") as LoadedFilter["stop"],
   };

@@ -7,7 +7,7 @@ import { DEFAULT_MACROS, MAX_MACRO_NAMES, type Wants } from "../protocol/negotia
 import { PHASE_LIST, type Phase, PHASES } from "../protocol/phases.ts";
 import { isInScope, type SessionScope, type SessionStart } from "./conditions.ts";
 import { UsageError } from "./errors.ts";
-import { MACRO_STAGES, type MacroPhase } from "./types.ts";
+import { type CallPhase, MACRO_STAGES, type MacroPhase } from "./types.ts";
 
 /** How the mail server is asked to treat a phase. */
 export type Need =
@@ -24,8 +24,8 @@ export type Need =
 export interface FilterNeeds {
   /** Its name. */
   readonly name: string;
-  /** The phases that it has a handler for. */
-  readonly phases: readonly Phase[];
+  /** The phases that it has a handler for; `outcome` among them if it is told of messages. */
+  readonly phases: readonly CallPhase[];
   /** Phases whose values its conditions read. */
   readonly reads: readonly Phase[];
   /** Phases that its conditions may answer, without a handler. */
@@ -56,16 +56,16 @@ export function wantsFor({ all, deferContent }: ChainNeeds, session: SessionStar
 }
 
 /** The phases behind which each phase's values may be read. */
-const READERS: Readonly<Partial<Record<Phase, readonly Phase[]>>> = {
-  connect: PHASE_LIST.map((phase) => phase.name),
-  helo: ["envfrom", "envrcpt", "data", "header", "eoh", "body", "eom", "abort", "close"],
-  envfrom: ["envrcpt", "data", "header", "eoh", "body", "eom", "abort"],
-  envrcpt: ["data", "header", "eoh", "body", "eom", "abort"],
-  header: ["eoh", "body", "eom", "abort"],
+const READERS: Readonly<Partial<Record<Phase, readonly CallPhase[]>>> = {
+  connect: [...PHASE_LIST.map((phase) => phase.name), "outcome"],
+  helo: ["envfrom", "envrcpt", "data", "header", "eoh", "body", "eom", "abort", "close", "outcome"],
+  envfrom: ["envrcpt", "data", "header", "eoh", "body", "eom", "abort", "outcome"],
+  envrcpt: ["data", "header", "eoh", "body", "eom", "abort", "outcome"],
+  header: ["eoh", "body", "eom", "abort", "outcome"],
 };
 
 export function needsOf(filters: readonly FilterNeeds[], deferContent: boolean): Record<Phase, Need> {
-  const has = (phase: Phase) => filters.some(({ phases }) => phases.includes(phase));
+  const has = (phase: CallPhase) => filters.some(({ phases }) => phases.includes(phase));
   const need = (phase: Phase): Need => {
     if (has(phase)) return PHASES[phase].content && deferContent ? "deferred" : "reply";
     if (filters.some(({ answers }) => answers.includes(phase))) return "reply";

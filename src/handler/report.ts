@@ -1,10 +1,10 @@
 /** Reports of a conversation to its owner, for the log: facts, no formatting. */
-import type { Phase } from "../protocol/phases.ts";
 import type { VerdictKind } from "../protocol/verdicts.ts";
 import type { ReplyText } from "../protocol/reply-text.ts";
 import type { Fallback } from "./fallback.ts";
 import type { NoteFields, NoteLevel } from "./notes.ts";
 import type { Site } from "./site.ts";
+import type { CallPhase } from "./types.ts";
 
 /** The subject of a report. Strings are as the client sent them, to be escaped where they are printed. */
 export interface Subject {
@@ -38,7 +38,7 @@ export interface VerdictReport extends Subject {
   readonly scope: "connection" | "message" | "recipient";
   /** The filter that decided; null for a message that all let pass, and for a limit. */
   readonly filter: string | null;
-  readonly phase: Phase;
+  readonly phase: CallPhase;
   readonly site: Site | null;
   readonly reply: ReplyText | null;
   /** The reason of a quarantine. */
@@ -59,7 +59,7 @@ export interface FailureReport extends Subject {
    */
   readonly cause: "error" | "timeout" | "late" | "limit";
   readonly filter: string | null;
-  readonly phase: Phase;
+  readonly phase: CallPhase;
   readonly site: Site | null;
   readonly message: string;
   /** The fallback that was applied; `none` at phases that decide nothing. */
@@ -71,7 +71,7 @@ export interface WarningReport extends Subject {
   readonly kind: "warning";
   readonly verdict: VerdictKind;
   readonly filter: string;
-  readonly phase: Phase;
+  readonly phase: CallPhase;
   /** Where the verdict was made; of a constant verdict only the handler's file is known. */
   readonly site: Site | null;
 }
@@ -80,7 +80,7 @@ export interface WarningReport extends Subject {
 export interface SkippedBodyReport extends Subject {
   readonly kind: "skipped body";
   readonly filter: string;
-  readonly phase: Phase;
+  readonly phase: CallPhase;
   readonly site: null;
   readonly message: string;
 }
@@ -92,7 +92,7 @@ export interface NoteReport extends Subject {
   readonly text: string;
   readonly fields: NoteFields;
   readonly filter: string;
-  readonly phase: Phase;
+  readonly phase: CallPhase;
   readonly site: Site | null;
   /** One of the first of its message: the record of the message keeps it. */
   readonly isKept: boolean;

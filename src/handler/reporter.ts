@@ -9,10 +9,11 @@ import type { FilterChanges } from "./message/changes.ts";
 import type { Difference } from "./message/difference.ts";
 import type { ReceivedMessage } from "./message/received.ts";
 import { recipientsUnder } from "./message/view.ts";
-import type { FailureReport, Report, Subject, VerdictReport } from "./report.ts";
+import type { FailureReport, NoteReport, Report, Subject, VerdictReport } from "./report.ts";
 import { type NoteLevel, noteFields, noteText } from "./notes.ts";
 import { describeThrown, type Site, siteOf } from "./site.ts";
-import type { Address } from "./types.ts";
+import { fileOf } from "./start.ts";
+import type { Address, CallPhase } from "./types.ts";
 import type { Unreturned } from "./unreturned.ts";
 import type { EncodedVerdict } from "./verdict.ts";
 import type { Phase } from "../protocol/phases.ts";
@@ -120,16 +121,7 @@ export class Reporter {
     fallback: FailureReport["fallback"],
     subject: Subject | null = null,
   ): void {
-    this.#sink.report({
-      ...(subject ?? this.subject()),
-      kind: "failure",
-      cause,
-      filter: filter?.loaded.name ?? null,
-      phase: phase.name,
-      site: filter === null ? null : placeOf(error, filter, phase.name),
-      message: describeThrown(error),
-      fallback,
-    });
+    this.#sink.report(failureReport(subject ?? this.subject(), filter, phase.name, cause, error, fallback));
   }
 
   skippedBody({ loaded }: ChainFilter, message: string): void {
@@ -154,25 +146,8 @@ export class Reporter {
     });
   }
 
-  note(
-    filter: ChainFilter,
-    phase: EventPhase,
-    level: NoteLevel,
-    text: unknown,
-    fields: unknown,
-    isKept: boolean,
-  ): void {
-    this.#sink.report({
-      ...this.subject(),
-      kind: "note",
-      level,
-      text: noteText(text),
-      fields: noteFields(fields),
-      filter: filter.loaded.name,
-      phase: phase.name,
-      site: placeOf(new Error(), filter, phase.name),
-      isKept,
-    });
+  note(filter: ChainFilter, phase: EventPhase, said: Said): void {
+    this.#sink.report(noteReport(this.subject(), filter, phase.name, said));
   }
 
   /** The subject of a report at this moment. */
@@ -208,8 +183,50 @@ export function clientName({ address, family, hostname }: Client): string {
   return `${hostname} [${address === "" ? family : address}]`;
 }
 
+export function failureReport(
+  subject: Subject,
+  filter: ChainFilter | null,
+  phase: CallPhase,
+  cause: FailureReport["cause"],
+  error: unknown,
+  fallback: FailureReport["fallback"],
+): FailureReport {
+  return {
+    ...subject,
+    kind: "failure",
+    cause,
+    filter: filter?.loaded.name ?? null,
+    phase,
+    site: filter === null ? null : placeOf(error, filter, phase),
+    message: describeThrown(error),
+    fallback,
+  };
+}
+
+/** What a handler says with `session.log`. */
+export interface Said {
+  readonly level: NoteLevel;
+  readonly text: unknown;
+  readonly fields: unknown;
+  readonly isKept: boolean;
+}
+
+export function noteReport(subject: Subject, filter: ChainFilter, phase: CallPhase, said: Said): NoteReport {
+  return {
+    ...subject,
+    kind: "note",
+    level: said.level,
+    text: noteText(said.text),
+    fields: noteFields(said.fields),
+    filter: filter.loaded.name,
+    phase,
+    site: placeOf(new Error(), filter, phase),
+    isKept: said.isKept,
+  };
+}
+
 /** Where a handler did something; its file alone, if the stack does not say (a thrown string has none). */
-function placeOf(origin: unknown, filter: ChainFilter, phase: Phase): Site | null {
-  const file = filter.files[phase];
-  return siteOf(origin) ?? (file === undefined ? null : { file, line: 0, column: 0 });
+function placeOf(origin: unknown, filter: ChainFilter, phase: CallPhase): Site | null {
+  const file = phase === "outcome" ? fileOf(filter) : filter.files[phase];
+  return siteOf(origin) ?? (file === undefined || file === "" ? null : { file, line: 0, column: 0 });
 }

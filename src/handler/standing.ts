@@ -141,6 +141,12 @@ export class Standings implements Facts {
     return standing === undefined || this.#mayRun(standing, phase);
   }
 
+  /** Whether the filter is told what became of the message: its conditions hold for it, or it was called in it. */
+  isTold({ index }: ChainFilter): boolean {
+    const standing = this.#of[index];
+    return standing === undefined || standing.wasCalledInMessage || this.#mayRun(standing, PHASES.eom);
+  }
+
   #mayRun(standing: Standing, phase: PhaseInfo): boolean {
     // The client may say HELO again, with another name.
     if (phase.scope === "connection") return this.#isOfConnection(standing);

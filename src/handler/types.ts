@@ -3,6 +3,7 @@ import type { HeaderAddress } from "../mime/addresses.ts";
 import type { MacroStage } from "../protocol/negotiate.ts";
 import type { Phase, VerdictOf } from "../protocol/phases.ts";
 import type { Client } from "../protocol/client.ts";
+import type { ReplyText } from "../protocol/reply-text.ts";
 import type { Verdict } from "./verdict.ts";
 
 /** The result of a handler: nothing to continue, or a verdict that its phase has. */
@@ -265,7 +266,10 @@ export type Message<P extends Phase = "envfrom", M = State, Over extends OverBod
           ? FromEnvelope<M> & Changes
           : never;
 
-interface Everywhere<P extends Phase, S, O, Own> {
+/** The phase of a call: that of a handler, or `outcome`, after the end of a message. */
+export type CallPhase = Phase | "outcome";
+
+interface Everywhere<P extends CallPhase, S, O, Own> {
   /** The SMTP client. */
   readonly client: Client;
   /** The macro `{daemon_name}`. */
@@ -344,6 +348,52 @@ export type Session<
     : P extends "helo" | "close"
       ? Everywhere<P, S, O, Own> & FromHelo
       : Everywhere<P, S, O, Own> & FromMail<P, M, Over>;
+
+/** The message in `outcome`: as it ended, with the changes that were sent. It is only to be read. */
+export interface EndedMessageView<M = State> extends Omit<FromHeader<M>, "results"> {
+  readonly results: Pick<Results, "get">;
+}
+
+/**
+ * The session in `outcome`, with the values that it had when the message ended.
+ * @template S the type of `state`, O of `options`, Own of `own`, M of `message.state`
+ */
+export interface OutcomeSession<S = State, O = State, Own = unknown, M = State>
+  extends Everywhere<"outcome", S, O, Own>, FromHelo {
+  readonly auth: Auth;
+  readonly message: EndedMessageView<M>;
+}
+
+/** The verdict of the whole chain on a message; `aborted`: the client gave it up before it had one. */
+export type OutcomeVerdict = "accept" | "reject" | "tempfail" | "discard" | "quarantine" | "aborted";
+
+/** What became of a recipient. */
+export interface RecipientVerdict {
+  /** Without brackets. */
+  readonly address: string;
+  /** Its own, if it was refused; else that of the message. */
+  readonly verdict: OutcomeVerdict;
+}
+
+/**
+ * What pmilter answered about a message, for all filters together. What the mail server did afterwards is not known.
+ * @example
+ * outcome(session, { verdict, recipients }) {
+ *   const refused = recipients.filter((recipient) => recipient.verdict !== "accept");
+ *   session.log(verdict, { refused: refused.length });
+ * }
+ */
+export interface MessageOutcome {
+  readonly verdict: OutcomeVerdict;
+  /** The SMTP reply that a filter gave with its verdict; null for the mail server's own words. */
+  readonly reply: ReplyText | null;
+  /** The filter that decided; null for a message that all let pass, for a limit, and for `aborted`. */
+  readonly filter: string | null;
+  /** In the order of RCPT: those that were accepted, and of those that filters refused the first 1,000. */
+  readonly recipients: readonly RecipientVerdict[];
+  /** How many changes were sent. */
+  readonly changes: number;
+}
 
 /** The arguments of a phase's handler besides the session. */
 export interface PhaseArguments {
@@ -441,6 +491,13 @@ export interface FilterMembers<S, O, Own, M, Over extends OverBody> {
    * result; for that to have its type, write `start` before the handlers that use it.
    */
   start?(options: O, home: FilterHome): Own | Promise<Own>;
+  /**
+   * Called once for each message, after its end: also for messages that were refused, at a limit too, and aborted. It
+   * decides nothing, has the time of `handler_timeout`, and runs beside the next message. Not called for connections that
+   * were refused at `connect` or `helo`, for messages of a connection that this filter has accepted there, and for the
+   * messages of a worker that is lost.
+   */
+  outcome?(session: OutcomeSession<S, O, NoInfer<Own>, NoInfer<M>>, outcome: MessageOutcome): void | Promise<void>;
   /** Awaited in each worker when it ends, with the result of `start`. */
   stop?(own: Own): void | Promise<void>;
 }

@@ -90,6 +90,7 @@ export async function loadChain(
         macros: {},
         state: null,
         messageState: null,
+        outcome: null,
         schema: null,
         start: null,
         stop: null,

@@ -165,6 +165,21 @@ export class SessionMacros {
     return undefined;
   }
 
+  /** The macros in force, as they are now. */
+  copy(): SessionMacros {
+    const copy = new SessionMacros();
+    for (let stage = 0; stage < STAGES.length; stage++) {
+      const { bytes, count, ends } = this.#sets[stage]!;
+      if (count === 0) continue;
+      copy.#sets[stage] = {
+        bytes: Buffer.from(bytes.subarray(0, ends[2 * count - 1])),
+        count,
+        ends: ends.slice(0, 2 * count),
+      };
+    }
+    return copy;
+  }
+
   #clear(from: number): void {
     for (let stage = from; stage < STAGES.length; stage++) this.#drop(stage, stage);
   }

@@ -5,6 +5,7 @@ import type { Chain } from "../handler/chain.ts";
 import { Conversation } from "../handler/conversation.ts";
 import type { Clock } from "../handler/phase-deadline.ts";
 import type { ReceivedMessage } from "../handler/message/received.ts";
+import { RunningOutcomes } from "../handler/outcomes.ts";
 import type { Report } from "../handler/report.ts";
 import type { JsonValue } from "../handler/types.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
@@ -17,6 +18,8 @@ export interface InMemoryOptions {
   readonly clock: Clock;
   /** `session.trial`. Default false. */
   readonly isTrial?: boolean;
+  /** Gets the calls of `outcome`, which are to be waited for before the filters are stopped. */
+  readonly outcomes?: RunningOutcomes;
   report(report: Report): void;
 }
 
@@ -35,7 +38,13 @@ export interface InMemory extends Transport {
 }
 
 /** Opens a connection to a chain. A failure of pmilter itself closes it with that error, as a socket would be closed. */
-export function connectInMemory({ chain, clock, isTrial = false, report }: InMemoryOptions): InMemory {
+export function connectInMemory({
+  chain,
+  clock,
+  isTrial = false,
+  outcomes = new RunningOutcomes(),
+  report,
+}: InMemoryOptions): InMemory {
   const writer = new ReplyWriter();
   let isClosed = false;
   /** The message of the last handler that was called with one. */
@@ -78,6 +87,7 @@ export function connectInMemory({ chain, clock, isTrial = false, report }: InMem
     suspended() {},
     isTurnOver: false,
     isTrial,
+    outcomes,
     logs: () => true,
     reportsAccepted: false,
     get arrivedAt() {

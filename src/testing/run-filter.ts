@@ -15,6 +15,7 @@ import { checkBodyLimit } from "../handler/collect-body.ts";
 import { checkFilter } from "../handler/filter.ts";
 import { applySchema } from "../handler/options.ts";
 import { Chain } from "../handler/chain.ts";
+import { RunningOutcomes } from "../handler/outcomes.ts";
 import { LoadError } from "../handler/load-failure.ts";
 import { startFilters, stopFilters } from "../handler/start.ts";
 import type { AnyFilter, Filter, FilterHome, JsonValue, OverBody } from "../handler/types.ts";
@@ -72,6 +73,9 @@ export interface FilterOutcome extends Outcome, FilterReports {
   readonly results: Readonly<Record<string, JsonValue>>;
 }
 
+/** Milliseconds that calls of `outcome` are waited for: at a message's end, and beyond their own time at the session's. */
+const FINISH_MS = 1000;
+
 /**
  * Runs a message through a filter, with its `start` before and its `stop` after. A handler that fails gets the fallback, as
  * in the server (`tempfail`); the reason is in `failures`, and is printed.
@@ -123,6 +127,7 @@ export class TestSession implements AsyncDisposable {
   readonly #chain: Chain;
   readonly #options: SessionOptions;
   readonly #connection: InMemory;
+  readonly #outcomes = new RunningOutcomes();
   readonly #all = new Reports();
   #ofMessage = new Reports();
   #isClosed = false;
@@ -137,7 +142,7 @@ export class TestSession implements AsyncDisposable {
       this.#ofMessage.add(report);
       if (this.#all.add(report)) tell(report);
     };
-    this.#connection = connectInMemory({ chain, report, clock, isTrial: trial });
+    this.#connection = connectInMemory({ chain, report, clock, isTrial: trial, outcomes: this.#outcomes });
     this.client = MilterClient.over(this.#connection, { as, offer });
   }
 
@@ -154,6 +159,7 @@ export class TestSession implements AsyncDisposable {
     const { client = this.#options.client, helo = this.#options.helo } = mail;
     this.#ofMessage = new Reports();
     const outcome = await this.client.send({ ...mail, client, helo });
+    await this.#outcomes.settled(FINISH_MS);
     return { ...outcome, ...this.#ofMessage.taken(), results: this.#connection.takeResults() };
   }
 
@@ -163,6 +169,7 @@ export class TestSession implements AsyncDisposable {
     this.#isClosed = true;
     try {
       await this.client.quit();
+      await this.#outcomes.finish(this.#chain.policy.handlerTimeoutMs + FINISH_MS);
     } finally {
       await stop(this.#chain);
     }

@@ -7,6 +7,7 @@ import type { WorkerCounter } from "../counters.ts";
 import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
 import type { ChainNeeds } from "../handler/needs.ts";
+import type { RunningOutcomes } from "../handler/outcomes.ts";
 import type { Report } from "../handler/report.ts";
 import { describeThrown } from "../handler/site.ts";
 import { excerpt } from "../protocol/bytes.ts";
@@ -35,6 +36,7 @@ export interface ConnectionHome {
   readonly workerRows: WorkerRows;
   readonly records: SessionRecords;
   readonly reportsAccepted: boolean;
+  readonly outcomes: RunningOutcomes;
   /** Whether lines of a level are written. */
   logs(level: LogLevel): boolean;
   /** Sessions are made up: no mail is at stake. */
@@ -389,6 +391,10 @@ export class Connection implements ConversationHost, PacketTap {
 
   get arrivedAt(): number {
     return this.#lastActive;
+  }
+
+  get outcomes(): RunningOutcomes {
+    return this.#home.outcomes;
   }
 
   logs(level: LogLevel): boolean {

@@ -14,6 +14,7 @@ import { placeOfMember } from "../load/source-text.ts";
 import { type Chain, type ChainFilter, Chains, needsOfFilter } from "../handler/chain.ts";
 import type { SessionStart } from "../handler/conditions.ts";
 import { type ChainNeeds, wantsFor } from "../handler/needs.ts";
+import { RunningOutcomes } from "../handler/outcomes.ts";
 import { placeOfWarning } from "../handler/report.ts";
 import { describeThrown } from "../handler/site.ts";
 import { Stopwatch } from "../handler/filter-times.ts";
@@ -58,6 +59,8 @@ function post(message: FromWorker): void {
 
 /** Bytes of the buffer for replies. Larger replies make it larger for a while. */
 const WRITER_BYTES = 64 * 1024;
+/** How long calls of `outcome` may keep their worker from ending. */
+const OUTCOMES_TIMEOUT_MS = 5000;
 /** How often a heap that is too large is collected at most, in milliseconds, unless it has doubled. */
 const COLLECT_MS = 5000;
 /** Number of places in handlers that are warned of, at most. */
@@ -110,6 +113,7 @@ class Server {
       writer: new ReplyWriter(WRITER_BYTES),
       workerRows,
       records,
+      outcomes: new RunningOutcomes(),
       reportsAccepted: logs("info"),
       logs,
       isTrial: false,
@@ -296,6 +300,7 @@ class Server {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     clearInterval(this.#sweep);
+    await this.#home.outcomes.finish(OUTCOMES_TIMEOUT_MS);
     await stopFilters(this.#chain.filters, stopFailed);
     finishPrints();
     clearInterval(this.#beat);

@@ -6,6 +6,7 @@
 import { type Chain, Chains } from "../handler/chain.ts";
 import type { SessionStart } from "../handler/conditions.ts";
 import type { Stopwatch } from "../handler/filter-times.ts";
+import { RunningOutcomes } from "../handler/outcomes.ts";
 import { heapBytes } from "../memory.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
 import type { FromWorker, ResumedSession } from "../shared/messages.ts";
@@ -16,6 +17,8 @@ import { Connection, type ConnectionHome, type MailSocket } from "./connection.t
 /** The row and the slot of a trial: there are no others. */
 const ROW = 0;
 const SLOT = 0;
+/** How long the end of a session waits for calls of `outcome`, beyond their own time. */
+const OUTCOMES_MORE_MS = 1000;
 
 export interface TrialParts {
   /** The folder of the configuration. */
@@ -46,6 +49,7 @@ export class Trial {
     this.#records = records;
     this.#post = post;
     this.#stopwatch = stopwatch;
+    const outcomes = new RunningOutcomes();
     this.#home = {
       row: ROW,
       chainOf: () => ofSession,
@@ -60,10 +64,14 @@ export class Trial {
       now: () => performance.now(),
       report: (report) => post({ kind: "report", report }),
       log: (level, text, of) => post({ kind: "log", level, text, fields: {}, of }),
+      outcomes,
       closed: () => {
         this.#socket = null;
-        post({ kind: "hungUp", times: stopwatch.take() });
-        stopwatch.forget();
+        // What calls of `outcome` report belongs to the session.
+        void outcomes.finish(chain.policy.handlerTimeoutMs + OUTCOMES_MORE_MS).then(() => {
+          post({ kind: "hungUp", times: stopwatch.take() });
+          stopwatch.forget();
+        });
       },
       releaseFor: null,
       isStandIn: false,

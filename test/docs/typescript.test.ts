@@ -1,7 +1,7 @@
 /** The `ts` blocks of the pages, in a fresh copy of the repository: type-checked together, loaded, and run. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { join } from "node:path";
-import { defineFilter, type Filter, type Handler } from "../../src/index.ts";
+import { defineFilter, type Filter, type Handler, reject } from "../../src/index.ts";
 import { runFilter } from "../../src/testing/index.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import { type Block, blockOf, blocksOf, placeOf } from "./blocks.ts";
@@ -218,6 +218,17 @@ describe("docs/handlers.md", () => {
     expect(stderr.replaceAll(`${terminal.dir}/`, "")).toContain(told);
   });
 
+  test("a filter keeps books of refused recipients", async () => {
+    const { default: books } = await load(find("docs/handlers.md", /"books"/));
+    const refuses = defineFilter({ envrcpt: (_session, to) => (to.includes("no@") ? reject() : undefined) });
+    const to = ["no@example.com", "yes@example.com"];
+    const outcome = await runFilter([books as Filter, refuses], { eml: EML, to });
+    expect(outcome.failures).toEqual([]);
+    expect(outcome.notes.map(({ fields, level }) => [level, fields])).toEqual([
+      ["debug", { verdict: "accept", refused: 1 }],
+    ]);
+  });
+
   test("a filter decides by what another has left", async () => {
     const { judge, default: decide } = await load(find("docs/handlers.md", /results\.set/));
     const outcome = await runFilter([judge as Filter, decide as Filter], { eml: EML });
@@ -267,7 +278,7 @@ describe("docs/testing.md", () => {
 
   test("has no block that is not run here", () => {
     expect(blocksOf("ts", "docs/testing.md")).toHaveLength(3);
-    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(11);
+    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(12);
     expect(BLOCKS.filter(({ text }) => !/export default|bun:test|export async function greet/.test(text))).toEqual([]);
   });
 });

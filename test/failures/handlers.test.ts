@@ -171,6 +171,41 @@ export default defineFilter({
   }
 });
 
+test("outcome-fails: outcome throws, rejects or is too slow: it is logged and counted, and the mail is answered", async () => {
+  await using server = await startPmilter({
+    server: { workers: 1, handler_timeout: 0.3 },
+    config: '[[filter]]\npath = "filter.ts"\n',
+    files: {
+      "filter.ts": `import { defineFilter } from "pmilter";
+export default defineFilter({
+  async outcome({ message }) {
+    const { address } = message.sender;
+    if (address.startsWith("throw")) throw new Error("on purpose");
+    if (address.startsWith("slow")) await new Promise(() => {});
+  },
+});
+`,
+    },
+  });
+  using session = await RawClient.connect(server.addresses[0]!);
+  await session.ask(OPTNEG, connect(), helo());
+  const lines = [
+    [
+      "throw",
+      /handler failed: .* from=<throw@c\.test> .* filter=filter phase=outcome at=filter\.ts:5 error="Error: on purpose"$/,
+    ],
+    [
+      "slow",
+      /handler too slow: .* from=<slow@c\.test> .* phase=outcome at=filter\.ts error="Error: not settled after 0\.3 s"$/,
+    ],
+  ] as const;
+  for (const [way, line] of lines) {
+    expectCodes(await session.ask(mail(`<${way}@c.test>`), rcpt(), EOM), "ccc");
+    await server.log.next(line);
+  }
+  expect((await statusOf(server)).counters).toMatchObject({ errors: 1, timeouts: 1, fallbacks: 0, accepted: 2 });
+});
+
 test("unreturned: a verdict without its return is told once for all workers, by filter, file and line, and counted", async () => {
   await using server = await startPmilter({
     server: { workers: 2 },

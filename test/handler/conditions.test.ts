@@ -6,7 +6,7 @@ import { accept, reject } from "../../src/handler/verdict.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
 import { Conversation } from "../../src/handler/conversation.ts";
 import { cmd, NR } from "../protocol/wire.ts";
-import { type AnyFilter, chainOf, FakeHost, Line, type Placed } from "./harness.ts";
+import { type AnyFilter, chainOf, FakeHost, Line, type Placed, settled } from "./harness.ts";
 
 const PHASES = [
   "connect",
@@ -558,4 +558,27 @@ describe("a handler that runs before a condition is known", () => {
   ])("%j with %j", (phases, given, expected) => {
     expect(tooEarly(phases, when(given))).toEqual(expected as never);
   });
+});
+
+test("outcome is told of the messages that the conditions hold for, and of those that the filter was called in", async () => {
+  const told: string[] = [];
+  const filter: AnyFilter = {
+    envrcpt: () => undefined,
+    outcome: ({ message }, { verdict }) => void told.push(`${message.sender.address} ${verdict}`),
+  };
+  const line = Line.to([
+    [filter, { when: 'senders = "one.test"\nrecipients = "mx.test"\nrecipients_match = "every"' }],
+  ]);
+  line.send(cmd.connect());
+  for (const [sender, ...recipients] of [
+    ["a@one.test", "x@mx.test"],
+    ["b@two.test", "x@mx.test"],
+    ["c@one.test", "x@other.test"],
+    // Called at the first recipient, and left out at the second.
+    ["d@one.test", "x@mx.test", "x@other.test"],
+  ]) {
+    line.send(cmd.mail(`<${sender}>`), ...recipients.map((each) => cmd.rcpt(`<${each}>`)), cmd.eom());
+  }
+  await settled();
+  expect(told).toEqual(["a@one.test accept", "d@one.test accept"]);
 });

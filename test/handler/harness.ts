@@ -10,6 +10,7 @@ import type { WorkerCounter } from "../../src/counters.ts";
 import { Conversation, type ConversationHost } from "../../src/handler/conversation.ts";
 import type { Fallback } from "../../src/handler/fallback.ts";
 import { checkFilter } from "../../src/handler/filter.ts";
+import { RunningOutcomes } from "../../src/handler/outcomes.ts";
 import type { FailureReport, Report, VerdictReport } from "../../src/handler/report.ts";
 import type { Filter } from "../../src/handler/types.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
@@ -98,6 +99,7 @@ interface Timer {
 
 export class FakeHost implements ConversationHost {
   readonly isTurnOver = false;
+  readonly outcomes = new RunningOutcomes();
   logs: (level: LogLevel) => boolean = () => true;
   isTrial = false;
   time = 1000;

@@ -46,6 +46,35 @@ async function negotiated(server: { addresses: readonly string[] }): Promise<Raw
   return client;
 }
 
+const TELLS = `
+import { defineFilter } from "pmilter";
+export default defineFilter({
+  envfrom(_, sender) { if (sender.includes("loop")) for (;;) {} },
+  async outcome({ message }, { verdict }) { await Bun.sleep(1); console.log("told", message.sender.address, verdict); },
+});
+`;
+
+test("bystander: each message is told of once by outcome, and the lost one not at all", async () => {
+  await using server = await startFaulty({ files: { "faulty.ts": TELLS } });
+  using session = await begin(server);
+  using blocker = await begin(server);
+  await session.ask(mail("<before@c.test>"), rcpt(), EOM);
+  await server.prints.next(/^told before@c\.test accept$/);
+  expectCodes(await session.ask(mail("<open@c.test>"), rcpt()), "cc");
+  await lose(blocker);
+  await session.ask(EOM, mail("<after@c.test>"), rcpt(), EOM);
+  await server.prints.next(/^told after@c\.test accept$/);
+  // The messages of the worker that was lost are not told of, and those that it had told of are not told of again.
+  await session.ask(mail("<last@c.test>"));
+  await session.send(ABORT);
+  await server.prints.next(/^told last@c\.test aborted$/);
+  expect(server.prints.all.filter((line) => line.startsWith("told"))).toEqual([
+    "told before@c.test accept",
+    "told after@c.test accept",
+    "told last@c.test aborted",
+  ]);
+});
+
 test("bystander: the verdict on its message stands through a second loss before the rest of it has come", async () => {
   await using server = await startFaulty({ files: { "faulty.ts": SLOW } });
   using session = await begin(server, { offer: OPTNEG_DEFER });

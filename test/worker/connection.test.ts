@@ -1,4 +1,5 @@
 /** A connection in its worker: what is on record at each step, and what it still does once it ends or is released. */
+import { RunningOutcomes } from "../../src/handler/outcomes.ts";
 import { describe, expect, test } from "bun:test";
 import { Chain } from "../../src/handler/chain.ts";
 import { checkFilter } from "../../src/handler/filter.ts";
@@ -42,6 +43,7 @@ class Trial {
       workerRows: this.rows,
       records: this.records,
       reportsAccepted: false,
+      outcomes: new RunningOutcomes(),
       logs: () => false,
       isTrial: false,
       tracesPackets: false,

@@ -5,6 +5,7 @@
  *
  * The sources are copied, and each method of the copy begins with a call that throws when it is told to.
  */
+import { RunningOutcomes } from "../../src/handler/outcomes.ts";
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -292,6 +293,7 @@ async function play({ at, handlers, socket }: Setting, onPlace: Probe): Promise<
     workerRows,
     records: modules.SessionRecords.create(2),
     reportsAccepted: true,
+    outcomes: new RunningOutcomes(),
     logs: () => true,
     isTrial: false,
     tracesPackets: false,

@@ -4,7 +4,6 @@
  */
 import { ByteWriter } from "../../protocol/bytes.ts";
 import { ACTION, type ActionName } from "../../protocol/constants.ts";
-import type { Phase } from "../../protocol/phases.ts";
 import {
   checkBody,
   checkDeletion,
@@ -31,7 +30,7 @@ import type { ReceivedMessage } from "./received.ts";
 import { receivedField, type TraceFacts } from "./received-field.ts";
 import { isSame, RecipientList } from "./recipient-list.ts";
 import { MessageResults } from "../results.ts";
-import type { Address, Changes, ChangesByHeader, Header, Headers, RawOptions, Results } from "../types.ts";
+import type { Address, CallPhase, Changes, ChangesByHeader, Header, Headers, RawOptions, Results } from "../types.ts";
 
 /**
  * The filter that the view belongs to. A handler may keep a view past its message: it then has no changes any more, and
@@ -59,7 +58,7 @@ export interface ViewOwner {
   checkOpen(received: ReceivedMessage): void;
   /** An id for an added header, unique in the message. */
   newHeaderId(): number;
-  readonly phase: Phase;
+  readonly phase: CallPhase;
   /** The session's facts about a message; throws UsageError PMILTER_ERR_OVER once it is over. */
   traceOf(received: ReceivedMessage): TraceFacts;
 }
@@ -69,7 +68,7 @@ const HEADERS: ListKind<HeaderList, HeaderChange> = {
   changesOf: (changes) => changes.headers,
 };
 /** The phases in which the header block may not have come whole. */
-const BEFORE_EOH: ReadonlySet<Phase> = new Set<Phase>(["envfrom", "envrcpt", "data", "header"]);
+const BEFORE_EOH: ReadonlySet<CallPhase> = new Set<CallPhase>(["envfrom", "envrcpt", "data", "header"]);
 
 const RECIPIENTS: ListKind<RecipientList, RecipientChange> = {
   make: (received) => new RecipientList(received),
@@ -144,6 +143,12 @@ export class MessageView implements Changes, ChangesByHeader {
     }
     if (collectBody === null) {
       throw new UsageError("PMILTER_ERR_NOT_HERE", "message.body() needs collectBody in the filter");
+    }
+    if (this.#owner.phase === "outcome") {
+      throw new UsageError(
+        "PMILTER_ERR_NOT_HERE",
+        "message.body() is not there in outcome: the body is given back before",
+      );
     }
     if (this.#received.receivedAt === null) {
       throw new UsageError("PMILTER_ERR_NOT_HERE", "message.body() is there at eom, when all of it has come");
