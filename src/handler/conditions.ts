@@ -84,6 +84,21 @@ export function tooEarly(
   return null;
 }
 
+/**
+ * Why a filter with these handlers cannot have these conditions; null if it can.
+ * @param where the place of a condition, by its key; "" if it has none
+ */
+export function problemOfOrder(
+  phases: readonly Phase[],
+  when: When,
+  where: (key: string) => string = () => "",
+): string | null {
+  const early = tooEarly(phases, when);
+  if (early === null) return null;
+  const { key, knownAt, phase } = early;
+  return `the ${phase} handler may run before its condition ${key}${where(key)} is known, which is at ${knownAt}; remove one of them`;
+}
+
 /** The whole of which {@link When.share} is a part: thousandths of a percent. */
 export const ALL_DRAWS = 100_000;
 

@@ -7,7 +7,7 @@ import { type Config, type FilterConfig, moduleName } from "../config/config.ts"
 import { whereSet } from "../config/named.ts";
 import { Chain, type ChainFilter, type ChainPolicy } from "../handler/chain.ts";
 import { checkBodyLimit } from "../handler/collect-body.ts";
-import { compileConditions, scopeOf, tooEarly } from "../handler/conditions.ts";
+import { compileConditions, problemOfOrder, scopeOf } from "../handler/conditions.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
 import type { Stopwatch } from "../handler/filter-times.ts";
 import { failureOf, joined, LoadError, type LoadFailure, messageOf, unreadable } from "../handler/load-failure.ts";
@@ -129,11 +129,8 @@ export async function loadChain(
 function checkConditions({ handlers }: LoadedFilter, entry: FilterConfig, file: string): void {
   const { when } = entry;
   const phases = PHASE_NAMES.filter((phase) => handlers[phase] !== undefined);
-  const early = when === null ? null : tooEarly(phases, when);
-  if (early === null) return;
-  const { key, knownAt, phase } = early;
-  const condition = `its condition ${key} (${whereSet(entry, "when", key)})`;
-  const message = `the ${phase} handler may run before ${condition} is known, which is at ${knownAt}; remove one of them`;
+  const message = when === null ? null : problemOfOrder(phases, when, (key) => ` (${whereSet(entry, "when", key)})`);
+  if (message === null) return;
   throw new LoadError({ file, line: 0, column: 0, message }, undefined);
 }
 

@@ -2,7 +2,11 @@
  * `runFilter` and `openSession`: messages through a filter, in memory: no socket, no worker, no configuration file. The
  * chain, the session and the conversation are those of the server.
  */
+import { stringify } from "smol-toml";
 import { parseConfig } from "../config/load.ts";
+import { compileConditions, problemOfOrder, type When } from "../handler/conditions.ts";
+import { UsageError } from "../handler/errors.ts";
+import type { Phase } from "../protocol/phases.ts";
 import {
   type FailureReport,
   type NoteReport,
@@ -35,6 +39,11 @@ export interface SessionOptions {
   readonly options?: Readonly<Record<string, unknown>> | undefined;
   /** The folder of the configuration, as `start` gets it. Default: the current folder. */
   readonly folder?: string | undefined;
+  /**
+   * The table `[filter.when]`, such as `{ senders: ["example.com"] }`: the filters run where it holds. `listeners` and `share`
+   * always hold. Default: everywhere.
+   */
+  readonly when?: Readonly<Record<string, unknown>> | undefined;
   /** `observe`: verdicts and changes are not applied, as with the filter's key `mode`. Default `enforce`. */
   readonly mode?: "enforce" | "observe" | undefined;
   /** The clock of the time limits. Default: that of the process. */
@@ -249,14 +258,17 @@ async function stop(chain: Chain): Promise<void> {
 /** A chain of filters with the defaults of the configuration. */
 async function chainOf(
   filters: readonly unknown[],
-  { mode, options = {} }: SessionOptions,
+  { mode, options = {}, when: given = {} }: SessionOptions,
   folder: string,
 ): Promise<Chain> {
+  const when = readWhen(given);
   const { server, limits } = parseConfig("", "/runFilter/pmilter.toml");
   const { onError, onTimeout, handlerTimeoutMs, eomTimeoutMs, deferContent } = server;
   const places = filters.map(async (exported, index) => {
     const loaded = checkFilter(exported, `filter ${index + 1}`);
     checkBodyLimit(loaded.collectBody, limits.body);
+    const problem = problemOfOrder(Object.keys(loaded.handlers) as Phase[], when);
+    if (problem !== null) throw new UsageError("PMILTER_ERR_MODULE", problem);
     const { name, schema } = loaded;
     return {
       index,
@@ -268,7 +280,17 @@ async function chainOf(
       options: schema === null ? options : await inFolder(folder, () => applySchema(schema, name, options)),
       own: undefined,
       files: {},
+      conditions: compileConditions(when),
     };
   });
   return new Chain(await Promise.all(places), { onError, handlerTimeoutMs, eomTimeoutMs, deferContent, limits });
+}
+
+/** The table `[filter.when]` from values, as the configuration reads it from its text. @throws ConfigError */
+function readWhen(given: Readonly<Record<string, unknown>>): When {
+  const when = { ...given };
+  delete when["listeners"];
+  delete when["share"];
+  const text = stringify({ filter: [{ path: "filter.ts", when }] });
+  return parseConfig(text, "/runFilter/pmilter.toml").filters[0]!.when!;
 }

@@ -191,3 +191,27 @@ describe("TestClock", () => {
     expect({ failures, verdict }).toEqual({ failures: [], verdict: "accept" });
   });
 });
+
+describe("when", () => {
+  const eml = "Subject: x\r\n\r\nHello\r\n";
+  const stamp = defineFilter({ eom: ({ message }) => message.addHeader("X-Ran", "yes") });
+  const ran = async (when: Record<string, unknown>, mail: object = {}) =>
+    (await runFilter(stamp, { eml, when, ...mail })).modifications.length > 0;
+
+  test("a filter runs where its conditions hold", async () => {
+    expect(await ran({ senders: "example.com" }, { from: "a@example.com" })).toBe(true);
+    expect(await ran({ senders: ["example.com"] }, { from: "a@example.org" })).toBe(false);
+    expect(await ran({ share: "1%", listeners: ["inet:192.0.2.1:1"] })).toBe(true);
+    await using session = await openSession(stamp, { when: { not_recipients: "b@example.org" } });
+    expect((await session.send({ eml, to: ["b@example.org"] })).modifications).toEqual([]);
+    expect((await session.send({ eml, to: ["c@example.org"] })).modifications).toHaveLength(1);
+  });
+
+  test("a mistake, and a handler that runs too early, are told", async () => {
+    await expect(ran({ sender: "example.com" })).rejects.toThrow('when.sender: unknown key; did you mean "senders"?');
+    const early = defineFilter({ helo() {} });
+    await expect(runFilter(early, { eml, when: { tls: true } })).rejects.toThrow(
+      "the helo handler may run before its condition tls is known, which is at envfrom; remove one of them",
+    );
+  });
+});
