@@ -28,6 +28,24 @@ async function tried(
     readonly eml?: string;
   },
 ): Promise<TryOutcome> {
+  const [outcome] = await triedAll(page, [eml], { args, change });
+  return outcome!;
+}
+
+/** Passes messages through it, one after the other. */
+async function triedAll(
+  page: string,
+  emls: readonly string[],
+  {
+    args = "",
+    change = (text) => text,
+    files = {},
+  }: {
+    readonly args?: string;
+    readonly change?: (config: string) => string;
+    readonly files?: Readonly<Record<string, string>>;
+  } = {},
+): Promise<TryOutcome[]> {
   tested.add(page);
   const file = `docs/cookbook/${page}`;
   const config = blockOf("toml", file).text;
@@ -35,11 +53,16 @@ async function tried(
   await using dir = await tempDir("cookbook");
   await Bun.write(join(dir.path, path), blockOf("ts", file).text);
   await Bun.write(join(dir.path, "pmilter.toml"), change(config));
-  await Bun.write(join(dir.path, "mail.eml"), eml);
+  for (const [name, text] of Object.entries(files)) await Bun.write(join(dir.path, name), text);
+  for (const [index, eml] of emls.entries()) await Bun.write(join(dir.path, `mails/${index}.eml`), eml);
   const words = args === "" ? [] : args.split(" ");
-  const { exitCode, stderr, stdout } = await runPmilter(["try", "mail.eml", "--json", ...words], { cwd: dir.path });
-  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
-  return JSON.parse(stdout) as TryOutcome;
+  const { exitCode, stderr, stdout } = await runPmilter(["try", "mails", "--json", ...words], { cwd: dir.path });
+  expect({ exitCode, stderr }).toMatchObject({
+    exitCode: 0,
+    stderr: expect.stringMatching(/^\d+ messages?: [^\n]*\n$/),
+  });
+  const lines = stdout.trimEnd().split("\n");
+  return lines.map((line) => JSON.parse(line) as TryOutcome);
 }
 
 const LOGIN = "--macro auth_authen=jane --macro auth_type=plain";
@@ -131,6 +154,20 @@ test("options.md", async () => {
     verdict: "reject",
     reply: { code: 552, lines: ["32769 bytes of headers; ask postmaster@example.com"] },
   });
+});
+
+test("outcome.md", async () => {
+  const eml = (subject: string) => `From: a@example.net\nSubject: ${subject}\n\nHello\n`;
+  const judge = `import { defineFilter, reject } from "pmilter";
+export default defineFilter({
+  eom: ({ message }) => (message.headers.get("Subject") === "bad" ? reject("550 5.7.1 Not welcome") : undefined),
+});
+`;
+  const emls = ["bad", "good", "bad", "bad", "good"].map(eml);
+  const change = (config: string) => `${config}[[filter]]\npath = "judge.ts"\n`;
+  const outcomes = await triedAll("outcome.md", emls, { change, files: { "judge.ts": judge } });
+  expect(outcomes.map(({ verdict }) => verdict)).toEqual(["reject", "accept", "reject", "reject", "tempfail"]);
+  expect(outcomes.at(-1)!.reply?.lines).toEqual(["Too many refused messages"]);
 });
 
 test("each page is run here", () => {
