@@ -186,7 +186,10 @@ export interface RawOptions {
   readonly withReceived?: boolean;
 }
 
-/** A value that JSON has; a member that is undefined is left out. */
+/**
+ * A value that JSON has; a member that is undefined is left out.
+ * @example const score: JsonValue = { total: 3, of: ["helo", "client"] };
+ */
 export type JsonValue =
   string | number | boolean | null | readonly JsonValue[] | { readonly [name: string]: JsonValue | undefined };
 
@@ -194,6 +197,7 @@ export type JsonValue =
  * Values that the filters of the chain leave for later ones, and for the record of the message, by name. The value that
  * was set last counts; the values of a filter that fails do not, and those of a filter in observe mode count for itself
  * alone. At most 50 in a message, each with at most 16 KB as JSON.
+ * @example message.results.set("spf", { result: "pass", domain: message.sender.domain });
  */
 export interface Results {
   /** The value of that name, frozen; undefined if there is none. */
@@ -233,7 +237,10 @@ interface AtEnd<M, Over> extends FromEoh<M> {
   body(): "skip" extends Over ? Uint8Array | null : Uint8Array;
 }
 
-/** What happens to a message whose body is larger than a filter collects. */
+/**
+ * What happens to a message whose body is larger than a filter collects.
+ * @example defineFilter({ collectBody: { max: "10MB", over: "skip" }, … })
+ */
 export type OverBody = "reject" | "skip" | "fallback";
 
 /** How a filter collects bodies. */
@@ -305,6 +312,7 @@ interface Everywhere<P extends CallPhase, S, O, Own> {
 /**
  * Logs at `info`; `warn`, `error` and `debug` log at theirs. `server.log_level` decides which are written. Values are
  * escaped, and a line is cut at 1 KB; it never throws. The first 20 lines of a message are notes of its record.
+ * @example session.log.warn("the list does not answer", { zone, ms });
  */
 export interface Log {
   (text: string, fields?: LogFields): void;
@@ -356,6 +364,7 @@ export interface EndedMessageView<M = State> extends Omit<FromHeader<M>, "result
 
 /**
  * The session in `outcome`, with the values that it had when the message ended.
+ * @example const report = (session: OutcomeSession, { verdict }: MessageOutcome) => session.log(verdict);
  * @template S the type of `state`, O of `options`, Own of `own`, M of `message.state`
  */
 export interface OutcomeSession<S = State, O = State, Own = unknown, M = State>
