@@ -57,6 +57,7 @@ const UNKNOWN = "never";
 /**
  * A table whose keys are all known. An unknown key is an error, with the name that was probably meant.
  * @param entries a schema for each key; `optional(schema, default)` for one that may be left out
+ * @example table({ tag: string(), rules: optional(array(table({ limit: number() })), []) })
  */
 export function table<const E extends v.ObjectEntries>(
   entries: E,
@@ -79,12 +80,16 @@ function unknownKey(name: string, names: readonly string[]): string {
 
 /**
  * A duration: seconds as a number, or text such as `"500ms"`, `"3s"`, `"10m"`, `"2h"`, `"7d"`. Gives milliseconds, more than 0.
+ * @example table({ wait: optional(duration(), "5s") }) // options.wait is 5000
  */
 export function duration(): v.GenericSchema<number | string, number> {
   return values.duration();
 }
 
-/** A size: bytes as a whole number, or text such as `"64KB"`, `"10MB"`, `"1GB"` (1 KB is 1,024 bytes). Gives bytes. */
+/**
+ * A size: bytes as a whole number, or text such as `"64KB"`, `"10MB"`, `"1GB"` (1 KB is 1,024 bytes). Gives bytes.
+ * @example table({ max: optional(size(), "64KB") }) // options.max is 65536
+ */
 export function size(): v.GenericSchema<number | string, number> {
   return v.pipe(
     v.custom<number | string, (issue: { readonly input: unknown }) => string>(
@@ -95,7 +100,10 @@ export function size(): v.GenericSchema<number | string, number> {
   );
 }
 
-/** The path of a file that is there; relative to the configuration. Gives the absolute path. */
+/**
+ * The path of a file that is there; relative to the configuration. Gives the absolute path.
+ * @example table({ list: file() }) // list = "lists/senders.txt"
+ */
 export function file(): v.GenericSchema<string, string> {
   return pathTo((path, addProblem) => {
     if (!statSync(path).isFile()) addProblem(`${path} is not a file`);
@@ -110,6 +118,7 @@ const MAX_SECRET_BYTES = 1024 * 1024;
 /**
  * The path of a file that holds a secret, such as a key or a password; relative to the configuration. Gives its text without
  * white space at the end. A file that every user may read is refused.
+ * @example table({ password: secretFile() }) // options.password is what the file holds
  */
 export function secretFile(): v.GenericSchema<string, string> {
   return pathTo((path, addProblem) => {

@@ -353,9 +353,9 @@ function provideApi(): void {
     name: "pmilter",
     setup(build) {
       build.module("pmilter", () => ({ exports: { ...api }, loader: "object" }));
-      // Loaded only if a handler imports it.
-      build.module("pmilter/options", async () => ({
-        exports: { ...(await import("../options/index.ts")) },
+      // Evaluated only if a handler imports it. Not by `import()`: a CommonJS handler could not require it.
+      build.module("pmilter/options", () => ({
+        exports: { ...(require("../options/index.ts") as typeof import("../options/index.ts")) },
         loader: "object",
       }));
     },

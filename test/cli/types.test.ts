@@ -238,6 +238,52 @@ export default async function envfrom(session: Session<"envfrom">, sender: strin
     CHECK_TIMEOUT_MS,
   );
 
+  test(
+    "have pmilter/options, with valibot's types: a schema gives the types of session.options",
+    async () => {
+      const folder = await project("options", {
+        "right.ts": `import { defineFilter } from "pmilter";
+import * as o from "pmilter/options";
+const rule = o.table({ limit: o.pipe(o.number(), o.minValue(1)), key: o.optional(o.picklist(["user", "client"]), "user") });
+const options = o.table({
+  tag: o.pipe(o.string(), o.check((tag) => tag !== "", o.expected("some text"))),
+  wait: o.optional(o.duration(), "5s"),
+  max: o.optional(o.size()),
+  list: o.optional(o.file()),
+  password: o.optional(o.secretFile()),
+  rules: o.optional(o.array(rule), []),
+});
+export type Options = o.InferOutput<typeof options>;
+export default defineFilter({
+  options,
+  start: (given) => given.rules.map(({ key }) => key),
+  connect({ options, own }) {
+    const wait: number = options.wait;
+    const max: number | undefined = options.max;
+    const texts: (string | undefined)[] = [options.tag, options.list, options.password];
+    const keys: ("user" | "client")[] = own;
+    console.log(wait, max, texts, keys);
+  },
+});
+`,
+        "wrong.ts": `import { defineFilter } from "pmilter";
+import { duration, optional, string, table } from "pmilter/options";
+export default defineFilter({ options: table({ wait: duration() }), connect({ options }) { options.wiat; } });
+export const other = defineFilter({ options: table({ wait: duration() }), connect({ options }) { options.wait.length; } });
+export const schema = table({ a: optional(string(), 5) });
+export const none = defineFilter({ options: { tag: "x" }, connect() {} });
+`,
+      });
+      expect((await typeErrors(folder)).map((line) => /(\w+\.ts)\((\d+),/.exec(line)?.slice(1).join(":"))).toEqual([
+        "wrong.ts:3",
+        "wrong.ts:4",
+        "wrong.ts:5",
+        "wrong.ts:6",
+      ]);
+    },
+    CHECK_TIMEOUT_MS,
+  );
+
   test("carry the doc comments of everything exported that has one", async () => {
     const text = await readFile(join(await project("docs", {}), "pmilter.d.ts"), "utf8");
     const { types, values } = await exportedNames();

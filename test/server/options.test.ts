@@ -132,3 +132,18 @@ test("options in an included file are refused with its name and line", async () 
   expect(exitCode).toBe(1);
   expect(stderr).toContain(`rules/a.toml:4:13: filter 1: options.tga: unknown option; did you mean "tag"?`);
 });
+
+test("a module may require pmilter/options, and a CommonJS one too", async () => {
+  const cjs = 'const { string, table } = require("pmilter/options");\nmodule.exports = table({ tag: string() });\n';
+  const own = `import { defineFilter } from "pmilter";
+import options from "./schema.cjs";
+const { optional } = require("pmilter/options");
+export default defineFilter({
+  options,
+  eom({ message, options }) { message.addHeader("X-Tag", [options.tag, typeof optional].join(" ")); },
+});
+`;
+  const config = '[[filter]]\npath = "own.ts"\n[filter.options]\ntag = "x"\n';
+  await using server = await startPmilter({ config, files: { "own.ts": own, "schema.cjs": cjs } });
+  expect(await shown(server)).toEqual(["x function"]);
+});
