@@ -26,6 +26,8 @@ export const WORKER_COUNTERS = [
   "late",
   /** Messages over a limit of the configuration. */
   "limits",
+  /** Bodies that a filter could not have, since the spool could not be written or read. */
+  "spoolFailures",
   /** Verdicts that a handler made and did not return. */
   "unreturned",
   /** Connections closed because the mail server broke the protocol. */

@@ -19,6 +19,7 @@ const ROOMS = [
   "load",
   "check",
   "shared",
+  "spool",
   "testing",
   "index.ts",
   "worker",

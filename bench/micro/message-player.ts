@@ -30,6 +30,7 @@ export function messagePlayer(handlers: "ten" | "eom"): () => void {
     isTrial: false,
     outcomes: new RunningOutcomes(),
     logs: () => false,
+    spool: null,
     arrivedAt: 0,
   });
   const play = (exchanges: readonly Exchange[]): number => {

@@ -69,6 +69,7 @@ async function serve({ worker, descriptor, handlers, workerRows, records }: Assi
     row: worker,
     chainOf: () => chain,
     wantsFor: () => chain.wants,
+    spool: null,
     writer: new ReplyWriter(WRITER_BYTES),
     workerRows: new WorkerRows(workerRows),
     records: new SessionRecords(records),

@@ -24,7 +24,7 @@ const SAME_SIGNAL_MS = 500;
  */
 export async function serve(
   configFile: string,
-  threads: Pick<ServerOptions, "workerUrl" | "watchUrl">,
+  threads: Pick<ServerOptions, "workerUrl" | "watchUrl" | "spoolUrl">,
   incomplete: string | null,
 ): Promise<number> {
   const config = loadConfig(configFile);

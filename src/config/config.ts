@@ -27,6 +27,8 @@ export interface ServerConfig {
   control: string;
   /** The folder for files that outlive the process; made when first needed. */
   state: string;
+  /** The folder for large bodies; null for the state folder. */
+  spool: string | null;
   timeoutMs: number;
   logLevel: LogLevel;
   logFormat: LogFormat;
@@ -134,6 +136,7 @@ export function toConfig(
       allow: server.allow ?? null,
       control: pathOrNull(server.control) ?? defaultControl(file, env),
       state: pathOrNull(server.state) ?? defaultState(file, env),
+      spool: pathOrNull(server.spool),
       timeoutMs: server.timeout,
       logLevel: server.log_level,
       logFormat: server.log_format,

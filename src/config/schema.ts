@@ -104,6 +104,11 @@ const ServerSchema = v.strictObject({
     restart: true,
     unset: "`$STATE_DIRECTORY`, else `.pmilter/NAME` beside the configuration, NAME being its file name",
   }),
+  spool: unset(
+    folderPath(),
+    "Folder for collected bodies of more than 1 MB, while their messages last. It has to be there; its files have no name. [Where it should be](deployment.md#large-bodies).",
+    { restart: true, unset: "the state folder, else `$TMPDIR`" },
+  ),
   timeout: key(duration(), 7210, "Maximum time that a connection may be idle.", { unit: "s" }),
   log_level: key(oneOf(LOG_LEVELS), "notice", `The lowest level that is logged: ${LOG_LEVELS.join(", ")}.`),
   log_format: key(

@@ -34,6 +34,8 @@ export interface AwaitedCall {
   readonly phase: EventPhase;
   /** The verdict that it made before it was awaited, in case it returns none; null if it made none. */
   readonly unreturned: EncodedVerdict | null;
+  /** Not the handler is awaited, but the body that it is to read. */
+  readonly isForBody: boolean;
   /** Subject of a failure that comes after the conversation has stopped waiting; null until then. */
   subject: Subject | null;
 }
@@ -74,7 +76,7 @@ export class AwaitedCalls {
     this.#current = call;
     host.suspended(this.#deadline.isFresh ? alreadyMs : null);
     const budgetMs = (isEom ? policy.eomTimeoutMs : policy.handlerTimeoutMs) - alreadyMs;
-    this.#deadline.begin(Math.max(0, budgetMs), filter.timeoutMs, (ms) => {
+    this.#deadline.begin(Math.max(0, budgetMs), call.isForBody ? null : filter.timeoutMs, (ms) => {
       this.#settle(call, "timeout", new Error(`not settled after ${Math.round(ms) / 1000} s`));
     });
     if (isEom) this.#keepProgress();

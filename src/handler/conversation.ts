@@ -24,6 +24,7 @@ import { PhaseValues, takeIn } from "./intake.ts";
 import type { FilterChanges } from "./message/changes.ts";
 import { Difference } from "./message/difference.ts";
 import { ReceivedMessage } from "./message/received.ts";
+import type { Spool, SpooledBody } from "./message/spool.ts";
 import { sendChanges } from "./message/send-changes.ts";
 import type { Report } from "./report.ts";
 import { type AppliedVerdict, Reporter, type ReportSource } from "./reporter.ts";
@@ -52,6 +53,8 @@ export interface ConversationHost extends AwaitingHost {
   logs(level: LogLevel): boolean;
   /** No mail is at stake, as in `pmilter try`: `session.trial`. */
   readonly isTrial: boolean;
+  /** Takes the bodies that are too large for memory; null: all bodies are kept in memory. */
+  readonly spool: Spool | null;
   /** When the bytes at hand arrived, on the clock of `now`. */
   readonly arrivedAt: number;
 }
@@ -104,6 +107,8 @@ export class Conversation implements SessionSource, ReportSource {
   #notes = 0;
   /** The mail server was told to send no more of the body. */
   #isBodyCut = false;
+  /** Ends the wait for the spool, which has much of the body at hand to write; null while it is not waited for. */
+  #cancelRoomWait: (() => void) | null = null;
   /** A fallback has taken the place of a handler that failed in this message, or before the first. */
   #hasFallback = false;
   /** Made when a call did not return the verdict that it had made. */
@@ -127,8 +132,12 @@ export class Conversation implements SessionSource, ReportSource {
     this.session.resume(resumption);
   }
 
-  /** A handler is awaited: bytes may be pushed, no event is taken. */
+  /** A handler is awaited, or the spool: bytes may be pushed, no event is taken. */
   get isWaiting(): boolean {
+    return this.#isAwaiting || this.#cancelRoomWait !== null;
+  }
+
+  get #isAwaiting(): boolean {
     return this.#calls !== null && this.#calls.current !== null;
   }
 
@@ -187,6 +196,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#isHungUp = true;
     this.#calls?.current?.part.giveUp(GONE);
     this.#calls?.stop(this.#reporter);
+    this.#endRoomWait();
     this.pump();
   }
 
@@ -367,6 +377,11 @@ export class Conversation implements SessionSource, ReportSource {
       const part = this.#parts.of(step.filter);
       if (!this.#parts.isCalled(part, phase, this.#isRejectedRecipient)) continue;
       if (this.session.isReplay && this.#parts.isSkipped(part)) continue;
+      if (phase === PHASES.eom && step.filter.loaded.collectBody !== null) {
+        const next = this.#provideBody(index, part);
+        if (next === "stop") return;
+        if (next === "pass") continue;
+      }
       part.beginCall();
       this.#host.calling(phase, step.filter);
       let result: unknown;
@@ -384,7 +399,8 @@ export class Conversation implements SessionSource, ReportSource {
         continue;
       }
       if (verdict === null) {
-        this.#await(index, part, phase, result, made.count === count ? null : made.last);
+        const unreturned = made.count === count ? null : made.last;
+        this.#await({ index, part, phase, unreturned, isForBody: false, subject: null }, result);
         return;
       }
       if (this.#apply(part, phase, verdict)) return;
@@ -414,7 +430,7 @@ export class Conversation implements SessionSource, ReportSource {
   }
 
   /** A handler failed: its changes are dropped, and the configured fallback is its verdict. True if that ends the phase. */
-  #fail(part: FilterPart, phase: EventPhase, cause: "error" | "timeout" | "limit", error: unknown): boolean {
+  #fail(part: FilterPart, phase: EventPhase, cause: "error" | "timeout" | "limit" | "spool", error: unknown): boolean {
     const { filter } = part;
     const fallback = fallbackAt(phase, cause === "timeout" ? filter.onTimeout : filter.onError);
     part.dropChanges();
@@ -511,7 +527,7 @@ export class Conversation implements SessionSource, ReportSource {
     }
     this.#pending = applied;
     // No handler runs any more that could read it.
-    this.message?.dropBody();
+    this.#dropBody();
     this.session.proceed();
   }
 
@@ -551,7 +567,9 @@ export class Conversation implements SessionSource, ReportSource {
     const { session } = this;
     const message = this.message!;
     if (message.sentBodyBytes > this.#parts.bodyMark && this.#passBodyMark(message)) return true;
-    if (this.#parts.collectsBody) message.takeBody(session.bytes, session.start, session.end);
+    if (!this.#parts.collectsBody) return false;
+    const { spooled } = message.takeBody(session.bytes, session.start, session.end, this.#host.spool);
+    if (spooled !== null && spooled.isBehind) this.#awaitRoom(spooled);
     return false;
   }
 
@@ -568,8 +586,55 @@ export class Conversation implements SessionSource, ReportSource {
       else if (this.#isOverBody(part, collector)) return true;
     }
     this.#parts.bodyMark = mark;
-    if (!this.#parts.collectsBody) message.dropBody();
+    if (!this.#parts.collectsBody) this.#dropBody();
     return false;
+  }
+
+  #dropBody(): void {
+    this.message?.dropBody();
+    this.#endRoomWait();
+  }
+
+  /** The mail server is faster than the spool: no further event is taken until that has written enough. */
+  #awaitRoom(body: SpooledBody): void {
+    const { handlerTimeoutMs } = this.#chain.policy;
+    this.#cancelRoomWait = this.#host.after(handlerTimeoutMs, () => {
+      body.fail(`nothing was written for ${handlerTimeoutMs / 1000} s`);
+    });
+    body.onRoom(() => {
+      try {
+        this.#endRoomWait();
+        if (!this.isWaiting) this.#host.resume();
+      } catch (error) {
+        this.#host.failed(error);
+      }
+    });
+  }
+
+  #endRoomWait(): void {
+    this.#cancelRoomWait?.();
+    this.#cancelRoomWait = null;
+  }
+
+  /**
+   * Sees to it that a filter which collects the body can read it at `eom`.
+   * @returns `call` the filter now, `pass` it over, or `stop`: the body is awaited, or the phase has ended
+   */
+  #provideBody(index: number, part: FilterPart): "call" | "pass" | "stop" {
+    const body = this.message!.collected;
+    if (body === null || part.lacksBody) return "call";
+    if (body.isPending) {
+      this.#host.calling(PHASES.eom, part.filter);
+      this.#await({ index, part, phase: PHASES.eom, unreturned: null, isForBody: true, subject: null }, body.prepare());
+      return "stop";
+    }
+    if (body.problem === null) return "call";
+    if (part.filter.loaded.collectBody!.over === "skip") {
+      part.lacksBody = true;
+      this.#reporter.failure("spool", part.filter, PHASES.eom, body.problem, "none");
+      return "call";
+    }
+    return this.#fail(part, PHASES.eom, "spool", body.problem) ? "stop" : "pass";
   }
 
   /**
@@ -737,6 +802,8 @@ export class Conversation implements SessionSource, ReportSource {
 
   #forgetMessage(): void {
     if (this.#unreturned !== null) this.#reportUnreturned(false);
+    this.message?.collected?.end();
+    this.#endRoomWait();
     this.message = null;
     this.#pending = null;
     this.#overLimit = false;
@@ -768,13 +835,7 @@ export class Conversation implements SessionSource, ReportSource {
     return macros.get("i") !== undefined && (macros.get("v") ?? "").startsWith("Postfix");
   }
 
-  #await(
-    index: number,
-    part: FilterPart,
-    phase: EventPhase,
-    promise: unknown,
-    unreturned: EncodedVerdict | null,
-  ): void {
+  #await(call: AwaitedCall, promise: unknown): void {
     this.#calls ??= new AwaitedCalls({
       session: this.session,
       policy: this.#chain.policy,
@@ -784,7 +845,7 @@ export class Conversation implements SessionSource, ReportSource {
     });
     const alreadyMs = this.session.isReplay ? 0 : this.#waitedMs;
     if (!this.session.isReplay) this.#waitedMs = 0;
-    this.#calls.begin({ index, part, phase, unreturned, subject: null }, promise, alreadyMs);
+    this.#calls.begin(call, promise, alreadyMs);
   }
 
   /** A handler that was awaited has settled, or its time is over. */
@@ -801,15 +862,25 @@ export class Conversation implements SessionSource, ReportSource {
       part.giveUp(`the time of this call is over: ${messageOf(value)}`, "TimeoutError");
     }
     calls.take();
-    if (how === "value" && value === undefined && call.unreturned !== null) {
-      this.#notReturned(part, phase, call.unreturned);
-    }
+    if (call.isForBody) this.#bodyAwaited(index, how);
+    else this.#handlerSettled(call, how, value);
+    // Still in this phase if another handler is awaited now.
+    if (this.#isAwaiting) return;
+    calls.endPhase();
+    if (!this.isWaiting) this.#host.resume();
+  }
+
+  /** The body that a filter is to read is there, or its time is over: the step runs anew. */
+  #bodyAwaited(index: number, how: Ending): void {
+    const { eomTimeoutMs } = this.#chain.policy;
+    if (how === "timeout") this.message!.collected!.timeOut(`a body could not be read within ${eomTimeoutMs / 1000} s`);
+    this.#run(PHASES.eom, index);
+  }
+
+  #handlerSettled({ index, part, phase, unreturned }: AwaitedCall, how: Ending, value: unknown): void {
+    if (how === "value" && value === undefined && unreturned !== null) this.#notReturned(part, phase, unreturned);
     const isEnded = how === "value" ? this.#take(part, phase, value) : this.#fail(part, phase, how, value);
     if (!isEnded) this.#run(phase, index + 1);
-    // Still in this phase if another handler is awaited now.
-    if (this.isWaiting) return;
-    calls.endPhase();
-    this.#host.resume();
   }
 
   /** Applies the value that an awaited promise resolved to; true if that ends the phase. */

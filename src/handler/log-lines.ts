@@ -87,6 +87,7 @@ const CAUSES: Readonly<Record<FailureReport["cause"], string>> = {
   timeout: "handler too slow",
   late: "handler failed after its verdict",
   limit: "limit passed",
+  spool: "body not collected",
 };
 
 function failureLine(report: FailureReport, code: CodeName): LogLine {

@@ -55,9 +55,10 @@ export interface FailureReport extends Subject {
   readonly kind: "failure";
   /**
    * `error`: it threw or rejected; `timeout`: it was too slow; `late`: it failed after its verdict; `limit`: a limit of
-   * the configuration, without a filter, or the filter's own `collectBody.max`.
+   * the configuration, without a filter, or the filter's own `collectBody.max`; `spool`: the body that it collects could
+   * not be written to the spool, or read from it.
    */
-  readonly cause: "error" | "timeout" | "late" | "limit";
+  readonly cause: "error" | "timeout" | "late" | "limit" | "spool";
   readonly filter: string | null;
   readonly phase: CallPhase;
   readonly site: Site | null;

@@ -175,7 +175,7 @@ export interface ChangesByHeader {
 }
 
 /**
- * Options of `rawHeaders`.
+ * Options of `rawHeaders` and `raw`.
  * @example scanner.write(message.rawHeaders({ withReceived: true }));
  */
 export interface RawOptions {
@@ -233,8 +233,18 @@ interface FromEoh<M> extends FromHeader<M> {
 interface AtEnd<M, Over> extends FromEoh<M> {
   /** When the end of the message came. */
   readonly receivedAt: Date;
-  /** The whole body, with CRLF line ends. Needs `collectBody` in the filter. */
+  /**
+   * The whole body, with CRLF line ends. Needs `collectBody` in the filter. Valid until the message ends: a body of more than
+   * 1 MB is empty afterwards.
+   */
   body(): "skip" extends Over ? Uint8Array | null : Uint8Array;
+  /**
+   * The whole message as bytes, as the mail server shows it, with the changes of earlier filters and this one: `rawHeaders`,
+   * an empty line, and `body`. Needs `collectBody` in the filter. Like the body, it is valid until the message ends: bytes
+   * that are kept longer are to be copied.
+   * @example const verdict = await scan(message.raw({ withReceived: true }));
+   */
+  raw(options?: RawOptions): "skip" extends Over ? Uint8Array | null : Uint8Array;
 }
 
 /**

@@ -1,7 +1,7 @@
 /**
  * The libc calls that Bun has no function for: duplicating, closing and shutting down descriptors, setting a backlog,
- * connecting a unix socket with its true error, locks, variables of the process, and events of folders. It is not a general
- * binding: only calls on integers, texts and a socket address, no call that keeps memory, no call that may block.
+ * connecting a unix socket with its true error, locks, variables of the process, events of folders, and mapped files. It is
+ * not a general binding: only calls on integers, texts and a socket address, and no call that may block.
  *
  * It works with glibc, musl and macOS. Variadic functions need care, because bun:ffi calls everything as if it had a
  * prototype: on x64 and on Linux arm64 variadic arguments travel in the same registers, so `fcntl(fd, cmd, 0)` is
@@ -284,6 +284,50 @@ export function setVariable(name: string, value: string): void {
   const c = libc();
   const [nameText, valueText] = [Buffer.from(`${name}\0`), Buffer.from(`${value}\0`)];
   check(c, "setenv", c.calls.setenv(ptr(nameText), ptr(valueText), 1));
+}
+
+/** For the thread of the spool alone: loaded by themselves, at the first call. */
+const MAPPING_SYMBOLS = {
+  mmap: { args: ["i64", "u64", "int", "int", "int", "i64"], returns: "i64" },
+  munmap: { args: ["i64", "u64"], returns: "int" },
+} as const;
+const PROT_READ_WRITE = 3;
+const MAP_PRIVATE = 0x2;
+const MAP_FIXED = 0x10;
+const MAP_NORESERVE = IS_MACOS ? 0x40 : 0x4000;
+const MAP_ANONYMOUS = IS_MACOS ? 0x1000 : 0x20;
+
+let mappingCalls: ReturnType<typeof dlopen<typeof MAPPING_SYMBOLS>>["symbols"] | undefined;
+
+function mapping(): NonNullable<typeof mappingCalls> {
+  mappingCalls ??= dlopen(libc().name, MAPPING_SYMBOLS).symbols;
+  return mappingCalls;
+}
+
+function mmap(address: number, length: number, flags: number, fd: number): number {
+  const { mmap: call } = mapping();
+  return check(libc(), "mmap", Number(call(address, length, PROT_READ_WRITE, flags | MAP_NORESERVE, fd, 0)));
+}
+
+/**
+ * Maps the first `length` bytes of a file and returns their address. What is written there stays in memory: the file does
+ * not change. The descriptor may be closed afterwards. Throws LibcError (ENOMEM, ENODEV).
+ */
+export function mapFile(fd: number, length: number): number {
+  return mmap(0, length, MAP_PRIVATE, fd);
+}
+
+/**
+ * Puts empty memory in the place of a mapped file, which is thereby given back. The addresses stay readable, so a late
+ * reader of them sees zeros, where a reader of unmapped memory ends the process. Throws LibcError (ENOMEM).
+ */
+export function coverMapping(address: number, length: number): void {
+  mmap(address, length, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1);
+}
+
+/** Gives the addresses back. Nothing may refer to them any more. Throws LibcError (EINVAL). */
+export function unmap(address: number, length: number): void {
+  check(libc(), "munmap", mapping().munmap(address, length));
 }
 
 /** Linux only: loaded by itself, at the first call. */

@@ -14,6 +14,7 @@ import { close } from "../net/libc.ts";
 import { allowedBy, isAllowed, type PeerName, NOT_ALLOWED, notAllowed } from "../net/peer.ts";
 import type { ConnectionTable } from "../shared/connection-table.ts";
 import type { SessionRecords } from "../shared/session-records.ts";
+import type { SpoolLine } from "../shared/spool-messages.ts";
 import type { WorkerRows } from "../shared/worker-rows.ts";
 import type { PassedConnection } from "../shared/messages.ts";
 import { Connections, type ConnectionsHost } from "./handover/connections.ts";
@@ -23,6 +24,7 @@ import type { Starvation } from "./listening/starvation.ts";
 import type { Generation, GenerationEvents, Release } from "./workers/generation.ts";
 import { Generations } from "./workers/generations.ts";
 import type { Loss } from "./workers/member.ts";
+import type { SpoolThread } from "./workers/spool-thread.ts";
 import { RowPool } from "./workers/row-pool.ts";
 
 export interface CoordinatorOptions {
@@ -32,6 +34,7 @@ export interface CoordinatorOptions {
   readonly records: SessionRecords;
   readonly table: ConnectionTable;
   readonly starvation: Starvation;
+  readonly spool: SpoolThread;
   readonly counters: Counters;
   readonly log: Log;
   /** A descriptor of nothing: revoked descriptors become duplicates of it. */
@@ -53,6 +56,7 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
   readonly connections: Connections;
   readonly listeningSockets: ListeningSockets;
   readonly #starvation: Starvation;
+  readonly #spool: SpoolThread;
   readonly #room: ConnectionRoom;
   readonly #counters: Counters;
   readonly #log: Log;
@@ -62,11 +66,12 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
   #isStopping = false;
 
   constructor(options: CoordinatorOptions, host: CoordinatorHost) {
-    const { config, counters, log, nothing, records, starvation, table, workerRows, workerUrl } = options;
+    const { config, counters, log, nothing, records, spool, starvation, table, workerRows, workerUrl } = options;
     this.#host = host;
     this.#log = log;
     this.#counters = counters;
     this.#starvation = starvation;
+    this.#spool = spool;
     this.#allowed = allowedBy(config);
     this.#room = new ConnectionRoom(table.layout.slots, descriptorLimit());
     this.table = table;
@@ -116,6 +121,10 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
 
   room(): void {
     this.listeningSockets.settleRoom();
+  }
+
+  spool(): SpoolLine {
+    return this.#spool.connect();
   }
 
   released(slot: number, release: Release): void {
@@ -182,6 +191,12 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
   #rowGone(row: number, counters: readonly number[]): void {
     this.#counters.add(counters);
     this.#room.giveBack(row);
+    this.#fitRoom();
+  }
+
+  /** Bodies in the spool have descriptors as well. */
+  look(): void {
+    this.#room.spooled = this.#spool.openFiles;
     this.#fitRoom();
   }
 

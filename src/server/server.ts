@@ -1,4 +1,5 @@
 /** A server in the main thread: puts its parts together, starts them, and stops them. It runs no handler and parses no mail. */
+import { tmpdir } from "node:os";
 import type { Log } from "../admin/log.ts";
 import type { Output } from "../admin/output.ts";
 import type { ListenAddress } from "../config/address.ts";
@@ -26,18 +27,21 @@ import {
 } from "./policy.ts";
 import { Reloader, type ReloadResult } from "./reload.ts";
 import { accountFor, dropPrivileges, PrivilegeError } from "./rights/privileges.ts";
-import { StateFolder, StateFolderTakenError } from "./rights/state-folder.ts";
+import { StateFolder, StateFolderError, StateFolderTakenError } from "./rights/state-folder.ts";
 import { ServerState } from "./server-state.ts";
 import { fittingConnections, workersOf } from "./sizes.ts";
 import { Watchdog } from "./watchdog.ts";
 import type { Generation } from "./workers/generation.ts";
 import { Generations } from "./workers/generations.ts";
+import { SpoolThread } from "./workers/spool-thread.ts";
 import type { TaskOutput } from "./workers/tasks.ts";
 
 export interface ServerOptions {
   readonly workerUrl: URL;
   /** See `FileWatcher`. */
   readonly watchUrl: URL;
+  /** See `SpoolThread`. */
+  readonly spoolUrl: URL;
   readonly log: Log;
   /** The output for lines that handlers print. */
   readonly prints: Output;
@@ -55,6 +59,7 @@ export class FilterServer {
   readonly #state: ServerState;
   readonly #watchdog: Watchdog;
   readonly #starvation: Starvation;
+  readonly #spool: SpoolThread;
   /** A descriptor of nothing: revoked descriptors become duplicates of it. Made now: later no descriptor may be left. */
   readonly #nothing = deadSocket();
   #stopped: Promise<void> | null = null;
@@ -63,7 +68,7 @@ export class FilterServer {
 
   /** Nothing is bound or loaded yet: see {@link start}. */
   constructor(config: Config, options: ServerOptions) {
-    const { log, onFatal, prints, watchUrl, workerUrl } = options;
+    const { log, onFatal, prints, spoolUrl, watchUrl, workerUrl } = options;
     const nothing = this.#nothing;
     const counters = new Counters();
     const cpu = new CpuShare();
@@ -81,8 +86,12 @@ export class FilterServer {
     const table = ConnectionTable.create(rows, maxConnections, config.server.listen.length);
     const starvation = new Starvation(nothing, table, log);
     this.#starvation = starvation;
+    this.#spool = new SpoolThread(spoolUrl, {
+      folder: () => config.server.spool ?? this.#spoolFolder(),
+      log: (level, text) => log.write(level, text),
+    });
     const coordinator = new Coordinator(
-      { workerUrl, config, workerRows, records, table, starvation, counters, log, nothing },
+      { workerUrl, config, workerRows, records, table, starvation, spool: this.#spool, counters, log, nothing },
       { sources: () => this.#reloader.watch(), print: (text) => prints.push(text) },
     );
     this.#coordinator = coordinator;
@@ -145,6 +154,17 @@ export class FilterServer {
     }
   }
 
+  /** The state folder, which it is made for; without it the system's folder for temporary files. */
+  #spoolFolder(): string {
+    try {
+      return this.#folder.need();
+    } catch (error) {
+      if (!(error instanceof StateFolderError)) throw error;
+      this.#log.write("notice", `${error.message}; large bodies are spilled to ${tmpdir()}`);
+      return tmpdir();
+    }
+  }
+
   /** Where it listens, with the ports that the kernel chose. */
   get addresses(): ListenAddress[] {
     return this.#state.addresses;
@@ -200,6 +220,7 @@ export class FilterServer {
     const { stopTimeoutMs } = this.#reloader.config.server;
     await this.#coordinator.generations.stop(wasReady && !this.#hurry.signal.aborted ? stopTimeoutMs : 0);
     this.#watchdog.stop();
+    this.#spool.close();
     this.#starvation.close();
     close(this.#nothing);
     if (wasReady) await this.#callExitHandler();

@@ -51,6 +51,7 @@ export class Watchdog {
       return;
     }
     cpu.look();
+    coordinator.look();
     if (starvation.look()) {
       listeningSockets.settle();
       if (!starvation.isOn) void reloader.reloadChanged();

@@ -5,6 +5,7 @@ import type { LogLevel } from "../admin/log-level.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { ConnectionTableLayout } from "./connection-table.ts";
 import type { SessionRecordsLayout } from "./session-records.ts";
+import type { SpoolLine } from "./spool-messages.ts";
 import type { WorkerRowsLayout } from "./worker-rows.ts";
 import type { ChainNeeds, Need } from "../handler/needs.ts";
 import type { SkippedFilter } from "../handler/filter-parts.ts";
@@ -133,6 +134,8 @@ export type ToWorker =
   | { readonly kind: "release"; readonly needs: ChainNeeds }
   /** A session that was released has gone on elsewhere; the worker does not end before it knows, lest it has to come back. */
   | { readonly kind: "moved"; readonly slot: number }
+  /** How it reaches the thread of the spool, as it asked. */
+  | ({ readonly kind: "spool" } & SpoolLine)
   /** So much of the worker's text was taken, see `Outbox`. */
   | { readonly kind: "taken"; readonly size: number }
   /** End: when the last session has ended, or at once. Answered with `ended`. */
@@ -143,6 +146,8 @@ export type FromWorker =
   | { readonly kind: "sources"; readonly sources: Sources }
   /** A file is about to be loaded, options checked, or a `start()` called. This is what failed, should it not return. */
   | { readonly kind: "starting"; readonly failure: LoadFailure }
+  /** It has a body that is too large for memory, and no line to the thread of the spool, or none any more. */
+  | { readonly kind: "spool" }
   | { readonly kind: "ready"; readonly summary: ChainSummary }
   | { readonly kind: "failed"; readonly failure: LoadFailure }
   | {

@@ -88,6 +88,7 @@ export function connectInMemory({
     isTurnOver: false,
     isTrial,
     outcomes,
+    spool: null,
     logs: () => true,
     reportsAccepted: false,
     get arrivedAt() {

@@ -8,6 +8,7 @@ import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
 import type { ChainNeeds } from "../handler/needs.ts";
 import type { RunningOutcomes } from "../handler/outcomes.ts";
+import type { Spool } from "../handler/message/spool.ts";
 import type { Report } from "../handler/report.ts";
 import { describeThrown } from "../handler/site.ts";
 import { excerpt } from "../protocol/bytes.ts";
@@ -41,6 +42,8 @@ export interface ConnectionHome {
   logs(level: LogLevel): boolean;
   /** Sessions are made up: no mail is at stake. */
   readonly isTrial: boolean;
+  /** Null if no filter collects bodies. */
+  readonly spool: Spool | null;
   /** Whether each packet is traced. */
   readonly tracesPackets: boolean;
   /** Milliseconds on a clock that never goes back. */
@@ -387,6 +390,10 @@ export class Connection implements ConversationHost, PacketTap {
 
   now(): number {
     return this.#home.now();
+  }
+
+  get spool(): Spool | null {
+    return this.#home.spool;
   }
 
   get arrivedAt(): number {

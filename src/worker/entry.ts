@@ -35,8 +35,10 @@ import { failureOf, LoadError, type LoadFailure } from "../handler/load-failure.
 import { type CodeName, logLine } from "../handler/log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "../shared/messages.ts";
 import { Outbox } from "../shared/outbox.ts";
+import type { SpoolLine } from "../shared/spool-messages.ts";
 import { SessionRecords } from "../shared/session-records.ts";
 import { BEAT_MS, WorkerRows } from "../shared/worker-rows.ts";
+import { WorkerSpool } from "./spool.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../load/ruby-scripts.ts";
 import { serveSources } from "../load/serve-sources.ts";
@@ -87,6 +89,7 @@ class Server {
   readonly #said = new Set<string>();
   readonly #table: ConnectionTable;
   readonly #acceptor: Acceptor;
+  readonly #spool: WorkerSpool | null;
 
   constructor(
     { config, listeningSockets, generation, row, standIn }: Assignment,
@@ -104,6 +107,7 @@ class Server {
     });
     const logs = (level: LogLevel) => isLogged(level, logLevel);
     this.#chain = chain;
+    this.#spool = chain.collectors.length > 0 ? new WorkerSpool(() => post({ kind: "spool" })) : null;
     this.#code = code;
     this.#table = table;
     this.#home = {
@@ -111,6 +115,7 @@ class Server {
       chainOf: (slot) => chains.for(startOf(slot)),
       wantsFor: (needs, slot) => wantsFor(needs, startOf(slot)),
       writer: new ReplyWriter(WRITER_BYTES),
+      spool: this.#spool,
       workerRows,
       records,
       outcomes: new RunningOutcomes(),
@@ -183,6 +188,11 @@ class Server {
       },
       Math.max(100, Math.min(MAX_SWEEP_MS, timeoutMs / 4)),
     );
+  }
+
+  /** It reaches the thread of the spool by this. */
+  spool(line: SpoolLine): void {
+    this.#spool?.connect(line);
   }
 
   listen(rows: readonly number[]): void {
@@ -271,12 +281,14 @@ class Server {
    * collector by itself waits. Between two collections it is the size after the last collection.
    */
   #heapBytes(limit: number): number {
-    const bytes = heapBytes();
-    if (bytes <= limit) return bytes;
+    // Mapped bodies look like memory of the heap.
+    const mapped = this.#spool?.mappedBytes ?? 0;
+    const bytes = heapBytes() - mapped;
+    if (bytes <= limit) return Math.max(0, bytes);
     const isDue = this.#home.now() - this.#collectedAt >= COLLECT_MS || bytes > 2 * this.#heldBytes;
     if (isDue) {
       Bun.gc(true);
-      this.#heldBytes = heapBytes();
+      this.#heldBytes = Math.max(0, heapBytes() - mapped);
       this.#collectedAt = this.#home.now();
     }
     return this.#heldBytes;
@@ -309,7 +321,13 @@ class Server {
 }
 
 /** How each cause of a failure is counted. */
-const FAILURE_COUNTER = { error: "errors", timeout: "timeouts", late: "late", limit: "limits" } as const;
+const FAILURE_COUNTER = {
+  error: "errors",
+  timeout: "timeouts",
+  late: "late",
+  limit: "limits",
+  spool: "spoolFailures",
+} as const;
 
 /** The socket of a connection that was accepted and passed on has no {@link Connection}. */
 type KeptSocket = Socket<Connection | undefined>;
@@ -535,6 +553,9 @@ self.onmessage = ({ data: message }) => {
       return;
     case "hangUp":
       trial?.hangUp();
+      return;
+    case "spool":
+      server?.spool(message);
       return;
     case "listen":
       server?.listen(message.rows);

@@ -57,6 +57,7 @@ export class Trial {
       writer: new ReplyWriter(),
       workerRows,
       records,
+      spool: null,
       reportsAccepted: false,
       logs: () => true,
       isTrial: true,

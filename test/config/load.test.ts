@@ -30,6 +30,7 @@ describe("defaults", () => {
         allow: null,
         control: CONTROL,
         state: "/etc/pmilter/.pmilter/pmilter",
+        spool: null,
         timeoutMs: 7_210_000,
         logLevel: "notice",
         logFormat: "text",

@@ -15,6 +15,7 @@ const OTHERS: Readonly<Record<string, string>> = {
   group: '"nogroup"',
   control: '"/run/other.sock"',
   state: '"/var/lib/other"',
+  spool: '"/var/lib/spool"',
   listen_backlog: "7",
   max_connections: "7",
 };

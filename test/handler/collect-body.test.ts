@@ -2,8 +2,9 @@
 import { describe, expect, test } from "bun:test";
 import { accept, type CollectBody, reject } from "../../src/index.ts";
 import { checkBodyLimit, checkCollectBody } from "../../src/handler/collect-body.ts";
+import type { MappedBody, Spool, SpooledBody } from "../../src/handler/message/spool.ts";
 import { cmd } from "../protocol/wire.ts";
-import { type AnyFilter, Line, type Placed } from "./harness.ts";
+import { type AnyFilter, EOM_TIMEOUT_MS, HANDLER_TIMEOUT_MS, Line, type Placed, settled } from "./harness.ts";
 
 const TOO_LARGE = "y552 5.3.4 Message too big\0";
 const text = (body: Uint8Array | null) => (body === null ? null : Buffer.from(body).toString());
@@ -160,5 +161,211 @@ describe("the value", () => {
     checkBodyLimit(collection, 1024);
     checkBodyLimit(checkCollectBody(true), 1);
     checkBodyLimit(checkCollectBody(false), 1);
+  });
+});
+
+/** A spool whose body does what the test says. */
+class FakeSpool implements Spool {
+  readonly bodies: FakeBody[] = [];
+
+  begin(): FakeBody {
+    const body = new FakeBody();
+    this.bodies.push(body);
+    return body;
+  }
+}
+
+class FakeBody implements SpooledBody {
+  isBehind = false;
+  isEnded = false;
+  failure: Error | null = null;
+  #bytes = Buffer.alloc(0);
+  #room: (() => void) | null = null;
+  readonly mapping = Promise.withResolvers<void>();
+
+  append(bytes: Uint8Array, start: number, end: number): void {
+    this.#bytes = Buffer.concat([this.#bytes, bytes.subarray(start, end)]);
+  }
+  onRoom(callback: () => void): void {
+    this.#room = callback;
+  }
+  /** It has caught up, or has failed. */
+  room(): void {
+    this.isBehind = false;
+    this.#room?.();
+  }
+  async map(): Promise<MappedBody> {
+    await this.mapping.promise;
+    if (this.failure !== null) throw this.failure;
+    return { bytes: this.#bytes, withHead: (head) => Buffer.concat([head, this.#bytes]) };
+  }
+  fail(reason: string): Error {
+    this.failure ??= new Error(`the spool in /spool: ${reason}`);
+    this.mapping.resolve();
+    this.room();
+    return this.failure;
+  }
+  end(): void {
+    this.isEnded = true;
+  }
+}
+
+describe("a body in the spool", () => {
+  const MEBIBYTE = 1024 * 1024;
+  const CHUNK = "x".repeat(60_000);
+  const begun = (...filters: readonly Placed[]) => {
+    const line = Line.to(filters, { onError: "accept" });
+    const spool = new FakeSpool();
+    line.host.spool = spool;
+    const chunks = (count: number) => line.send(...Array.from({ length: count }, () => cmd.body(CHUNK)));
+    line.send(cmd.mail(), cmd.header("Subject", " hi"), cmd.eoh());
+    return { line, spool, chunks };
+  };
+
+  test("up to 1 MB it is in memory, above in the spool, whole in both", async () => {
+    const lengths: number[] = [];
+    const filter: AnyFilter = { collectBody: true, eom: ({ message }) => void lengths.push(message.body().length) };
+    const { line, spool, chunks } = begun(filter);
+    chunks(17);
+    line.send(cmd.body("x".repeat(MEBIBYTE - 17 * 60_000)));
+    expect(line.send(cmd.eom())).toEqual(["c"]);
+    expect(spool.bodies).toEqual([]);
+    line.send(cmd.mail());
+    chunks(17);
+    line.send(cmd.body("x".repeat(MEBIBYTE - 17 * 60_000 + 1)));
+    expect(line.send(cmd.eom())).toEqual([]);
+    spool.bodies[0]!.mapping.resolve();
+    await settled();
+    expect(line.replies()).toEqual(["c"]);
+    expect(lengths).toEqual([MEBIBYTE, MEBIBYTE + 1]);
+    expect(spool.bodies[0]!.isEnded).toBe(true);
+  });
+
+  test("spool-slow: no event is taken while it is behind; after handler_timeout it has failed", async () => {
+    const { line, spool, chunks } = begun([{ collectBody: true, eom() {} }, { onError: "reject" }]);
+    chunks(20);
+    const body = spool.bodies[0]!;
+    body.isBehind = true;
+    chunks(1);
+    expect(line.conversation.isWaiting).toBe(true);
+    chunks(2);
+    body.room();
+    expect(line.conversation.isWaiting).toBe(false);
+    body.isBehind = true;
+    chunks(1);
+    line.send(cmd.eom());
+    line.host.advance(HANDLER_TIMEOUT_MS - 1);
+    expect(line.conversation.isWaiting).toBe(true);
+    line.host.advance(1);
+    await settled();
+    expect(line.replies()).toEqual(["r"]);
+    expect(line.failures).toMatchObject([{ cause: "spool", filter: "filter1", fallback: "reject", phase: "eom" }]);
+    expect(line.failures[0]!.message).toContain("the spool in /spool: nothing was written for 8 s");
+    expect(body.isEnded).toBe(true);
+    expect(line.host.timers).toEqual([]);
+  });
+
+  test("filters before it run meanwhile; progress is sent, and eom_timeout holds", async () => {
+    let hasRun = false;
+    const early: AnyFilter = { eom: () => void (hasRun = true) };
+    const { line, spool, chunks } = begun(early, [{ collectBody: true, eom() {} }, { onError: "tempfail" }]);
+    chunks(20);
+    line.send(cmd.eom());
+    expect(hasRun).toBe(true);
+    line.host.advance(EOM_TIMEOUT_MS);
+    await settled();
+    const replies = line.replies();
+    expect(replies.at(-1)).toBe("t");
+    expect(replies.slice(0, -1).every((reply) => reply === "p")).toBe(true);
+    expect(line.failures).toMatchObject([{ cause: "spool", filter: "filter2", fallback: "tempfail" }]);
+    expect(spool.bodies[0]!.isEnded).toBe(true);
+  });
+
+  test("if it fails, each filter that collects it has its own fallback, and skip goes on without", async () => {
+    const skips = new Reader({ over: "skip" });
+    const passes: AnyFilter = { collectBody: true, eom: () => reject() };
+    const { line, spool, chunks } = begun([passes, { onError: "continue" }], skips.filter);
+    chunks(20);
+    line.send(cmd.eom());
+    spool.bodies[0]!.fail("ENOSPC");
+    await settled();
+    expect(line.replies()).toEqual(["c"]);
+    expect(skips.seen).toEqual([null]);
+    expect(line.failures.map(({ cause, fallback, filter }) => [cause, filter, fallback])).toEqual([
+      ["spool", "filter1", "continue"],
+      ["spool", "filter2", "none"],
+    ]);
+  });
+
+  test("it is given up with the message: aborted, refused by another filter, or with the connection", async () => {
+    const refuses: AnyFilter = { body: (_session, chunk) => (chunk[0] === 0x79 ? reject() : undefined) };
+    const { line, spool, chunks } = begun({ collectBody: true, eom() {} }, refuses);
+    chunks(20);
+    line.send(cmd.abort());
+    expect(spool.bodies[0]!.isEnded).toBe(true);
+    line.send(cmd.mail());
+    chunks(20);
+    spool.bodies[1]!.isBehind = true;
+    line.send(cmd.body("y"));
+    expect(spool.bodies[1]!.isEnded).toBe(true);
+    expect(line.conversation.isWaiting).toBe(false);
+    expect(line.send(cmd.eom())).toEqual(["r"]);
+    line.send(cmd.mail());
+    chunks(20);
+    spool.bodies[2]!.isBehind = true;
+    chunks(1);
+    line.conversation.hangUp();
+    await settled();
+    expect(spool.bodies[2]!.isEnded).toBe(true);
+    expect(line.host.timers).toEqual([]);
+    expect(line.host.mistakes).toEqual([]);
+  });
+});
+
+describe("raw()", () => {
+  test("is the header block, an empty line and the body, with the changes of earlier filters", () => {
+    const raws: (string | null)[] = [];
+    const reads: AnyFilter = { collectBody: true, eom: ({ message }) => void raws.push(text(message.raw())) };
+    const changes: AnyFilter = {
+      collectBody: true,
+      eom({ message }) {
+        message.addHeader("X-Added", "1");
+        message.replaceBody("new\r\n");
+      },
+    };
+    const line = Line.to([reads, changes, reads]);
+    line.send(
+      cmd.mail(),
+      cmd.header("Subject", " a\n b"),
+      cmd.header("X", "\tc"),
+      cmd.eoh(),
+      cmd.body("hi\r\n"),
+      cmd.eom(),
+    );
+    expect(raws).toEqual([
+      "Subject: a\r\n b\r\nX:\tc\r\n\r\nhi\r\n",
+      "Subject: a\r\n b\r\nX:\tc\r\nX-Added: 1\r\n\r\nnew\r\n",
+    ]);
+  });
+
+  test("has a Received of ours on top if that is asked for, and needs collectBody", () => {
+    const raws: (string | null)[] = [];
+    const traced: AnyFilter = {
+      collectBody: true,
+      eom: ({ message }) => void raws.push(text(message.raw({ withReceived: true }))),
+    };
+    const without: AnyFilter = { eom: ({ message }) => void message.raw() };
+    const line = Line.to([traced, [without, { onError: "continue" }]]);
+    line.send(cmd.mail(), cmd.header("Subject", " a"), cmd.eoh(), cmd.body("hi\r\n"), cmd.eom());
+    expect(raws[0]).toMatch(/^Received: from [^]*\r\nSubject: a\r\n\r\nhi\r\n$/);
+    expect(line.failures[0]!.message).toContain("message.raw() needs collectBody");
+  });
+
+  test("is null where the body is", () => {
+    const raws: (string | null)[] = [];
+    const skips = { collectBody: { max: 1, over: "skip" } as unknown as true };
+    const line = Line.to([{ ...skips, eom: ({ message }) => void raws.push(text(message.raw())) }]);
+    line.send(cmd.mail(), cmd.body("hi"), cmd.eom());
+    expect(raws).toEqual([null]);
   });
 });

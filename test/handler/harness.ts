@@ -12,6 +12,7 @@ import type { Fallback } from "../../src/handler/fallback.ts";
 import { checkFilter } from "../../src/handler/filter.ts";
 import { RunningOutcomes } from "../../src/handler/outcomes.ts";
 import type { FailureReport, Report, VerdictReport } from "../../src/handler/report.ts";
+import type { Spool } from "../../src/handler/message/spool.ts";
 import type { Filter } from "../../src/handler/types.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
 import { ALL, ALL_NR, cmd, packetsOf } from "../protocol/wire.ts";
@@ -101,6 +102,7 @@ export class FakeHost implements ConversationHost {
   readonly isTurnOver = false;
   readonly outcomes = new RunningOutcomes();
   logs: (level: LogLevel) => boolean = () => true;
+  spool: Spool | null = null;
   isTrial = false;
   time = 1000;
   readonly reports: Report[] = [];

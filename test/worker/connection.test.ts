@@ -39,6 +39,7 @@ class Trial {
       row: 0,
       chainOf: () => chain,
       wantsFor: () => chain.wants,
+      spool: null,
       writer: new ReplyWriter(1024),
       workerRows: this.rows,
       records: this.records,

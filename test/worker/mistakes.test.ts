@@ -289,6 +289,7 @@ async function play({ at, handlers, socket }: Setting, onPlace: Probe): Promise<
     row: ROW,
     chainOf: () => chain,
     wantsFor: () => chain.wants,
+    spool: null,
     writer: new modules.ReplyWriter(1024),
     workerRows,
     records: modules.SessionRecords.create(2),

@@ -2,74 +2,13 @@
  * A message as the mail server sends it: envelope, headers, and the body if a filter collects it. Bytes are copied (the
  * reads that they came in are not kept) and decoded when they are read. Changes of handlers are not here.
  */
-import { decodeText, EMPTY } from "../../protocol/bytes.ts";
+import { EMPTY } from "../../protocol/bytes.ts";
 import type { MessageResults } from "../results.ts";
 import type { Address } from "../types.ts";
+import { Arena } from "./arena.ts";
+import { CollectedBody } from "./collected-body.ts";
 import { EnvelopeAddress } from "./envelope-address.ts";
-
-/** Enough for most envelopes with their headers; up to here a buffer lies in the collector's heap, and costs half as much. */
-const INITIAL_BYTES = 1000;
-const LF = 0x0a;
-const CR = 0x0d;
-
-/** Bytes in a row, appended at the end. */
-class Arena {
-  #bytes: Uint8Array = EMPTY;
-  #used = 0;
-
-  get used(): number {
-    return this.#used;
-  }
-
-  /** Copies `bytes[start, end)` behind the rest and gives its offset. */
-  append(bytes: Uint8Array, start: number, end: number): number {
-    const offset = this.#used;
-    const needed = offset + end - start;
-    if (needed > this.#bytes.length) {
-      const larger = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#bytes.length, INITIAL_BYTES));
-      larger.set(this.#bytes);
-      this.#bytes = larger;
-    }
-    // The same as `set(bytes.subarray(start, end))`, without the view.
-    Buffer.prototype.copy.call(bytes, this.#bytes, offset, start, end);
-    this.#used = needed;
-    return offset;
-  }
-
-  /** Drops the bytes from `offset` on. */
-  truncate(offset: number): void {
-    this.#used = offset;
-  }
-
-  text(start: number, end: number): string {
-    return decodeText(this.#bytes, start, end);
-  }
-
-  copy(target: Uint8Array, offset: number, start: number, end: number): void {
-    Buffer.prototype.copy.call(this.#bytes, target, offset, start, end);
-  }
-
-  byteAt(at: number): number {
-    return this.#bytes[at]!;
-  }
-
-  indexOf(byte: number, from: number): number {
-    return this.#bytes.indexOf(byte, from);
-  }
-
-  view(): Uint8Array {
-    return this.#bytes.subarray(0, this.#used);
-  }
-
-  /** Number of line ends from `start` on that are a bare LF. */
-  bareLinesFrom(start: number): number {
-    let count = 0;
-    for (let at = this.#bytes.indexOf(LF, start); at !== -1 && at < this.#used; at = this.#bytes.indexOf(LF, at + 1)) {
-      if (this.#bytes[at - 1] !== CR) count += 1;
-    }
-    return count;
-  }
-}
+import type { Spool } from "./spool.ts";
 
 /** An address of the envelope, decoded when it is read. */
 export class SentAddress extends EnvelopeAddress {
@@ -126,7 +65,7 @@ export class ReceivedMessage {
   readonly #headers: number[] = [];
   /** Values lie there as they followed the colon. */
   #hasSpaces = false;
-  #body: Arena | null = null;
+  #body: CollectedBody | null = null;
   /** Of the body as it was received; null until a handler gets it. */
   #bodyHash: bigint | null = null;
   sender: Address = NO_ADDRESS;
@@ -184,15 +123,25 @@ export class ReceivedMessage {
     this.headerBytes += length;
   }
 
-  /** Copies a piece of the body behind the pieces before it. */
-  takeBody(bytes: Uint8Array, start: number, end: number): void {
-    this.#body ??= new Arena();
+  /**
+   * Copies a piece of the body behind the pieces before it.
+   * @param spool takes over a body that is too large for memory; null: none is
+   */
+  takeBody(bytes: Uint8Array, start: number, end: number, spool: Spool | null): CollectedBody {
+    this.#body ??= new CollectedBody(spool);
     this.#body.append(bytes, start, end);
+    return this.#body;
   }
 
   /** No filter reads the collected body any more. */
   dropBody(): void {
+    this.#body?.end();
     this.#body = null;
+  }
+
+  /** The collected body; null before its first piece, and once it was dropped. */
+  get collected(): CollectedBody | null {
+    return this.#body;
   }
 
   /** A view of the collected body, for a handler, which may write to it. */
@@ -212,7 +161,7 @@ export class ReceivedMessage {
   }
 
   get #collected(): Uint8Array {
-    return this.#body?.view() ?? EMPTY;
+    return this.#body?.bytes ?? EMPTY;
   }
 
   get headerCount(): number {

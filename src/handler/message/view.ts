@@ -24,6 +24,7 @@ import {
 import { GivenAddress } from "./envelope-address.ts";
 import type { BodyCollection } from "../collect-body.ts";
 import { UsageError } from "../errors.ts";
+import { joined } from "./collected-body.ts";
 import { type HeaderChange, type HeaderEntry, HeaderList, ReadHeader } from "./header-list.ts";
 import { Layered, type ListKind } from "./layered.ts";
 import type { ReceivedMessage } from "./received.ts";
@@ -62,6 +63,8 @@ export interface ViewOwner {
   /** The session's facts about a message; throws UsageError PMILTER_ERR_OVER once it is over. */
   traceOf(received: ReceivedMessage): TraceFacts;
 }
+
+const CRLF = Buffer.from("\r\n");
 
 const HEADERS: ListKind<HeaderList, HeaderChange> = {
   make: (received) => new HeaderList(received),
@@ -135,14 +138,37 @@ export class MessageView implements Changes, ChangesByHeader {
   }
 
   body(): Uint8Array | null {
+    const replaced = this.#replacedBody;
+    return replaced === null ? this.#receivedBody("body") : this.#ifCollected(replaced);
+  }
+
+  raw(options?: RawOptions): Uint8Array | null {
+    const received = this.#receivedBody("raw");
+    const replaced = this.#replacedBody;
+    const body = replaced === null ? received : this.#ifCollected(replaced);
+    if (body === null) return null;
+    const head = joined(this.rawHeaders(options), CRLF);
+    if (replaced !== null) return joined(head, body);
+    return this.#received.collected?.withHead(head) ?? head;
+  }
+
+  /** The body that a filter has put in place of the received body; null if none has. */
+  get #replacedBody(): Uint8Array | null {
+    return this.#layers.findLast(({ body }) => body !== null)?.body ?? null;
+  }
+
+  /** @returns null for a body that is larger than this filter collects, if it goes on without */
+  #ifCollected(body: Uint8Array): Uint8Array | null {
+    const { collectBody } = this.#owner;
+    const isTooLarge = collectBody?.over === "skip" && collectBody.max !== null && body.length > collectBody.max;
+    return isTooLarge ? null : body;
+  }
+
+  /** @returns null if it is larger than this filter collects */
+  #receivedBody(method: string): Uint8Array | null {
     const { collectBody, lacksBody } = this.#owner;
-    const replaced = this.#layers.findLast(({ body }) => body !== null)?.body;
-    if (replaced) {
-      const isTooLarge = collectBody?.over === "skip" && collectBody.max !== null && replaced.length > collectBody.max;
-      return isTooLarge ? null : replaced;
-    }
     if (collectBody === null) {
-      throw new UsageError("PMILTER_ERR_NOT_HERE", "message.body() needs collectBody in the filter");
+      throw new UsageError("PMILTER_ERR_NOT_HERE", `message.${method}() needs collectBody in the filter`);
     }
     if (this.#owner.phase === "outcome") {
       throw new UsageError(
@@ -151,7 +177,7 @@ export class MessageView implements Changes, ChangesByHeader {
       );
     }
     if (this.#received.receivedAt === null) {
-      throw new UsageError("PMILTER_ERR_NOT_HERE", "message.body() is there at eom, when all of it has come");
+      throw new UsageError("PMILTER_ERR_NOT_HERE", `message.${method}() is there at eom, when all of it has come`);
     }
     return lacksBody ? null : this.#received.body();
   }

@@ -37,7 +37,8 @@ export function connectionsThatFit(wanted: number, limit: number | null): number
 }
 
 /**
- * Number of connections that there is room for: fewer while threads that do not end keep descriptors. A lost worker keeps a
+ * Number of connections that there is room for: fewer while bodies are in the spool, and while threads that do not end keep
+ * descriptors. A lost worker keeps a
  * descriptor for each connection that it had until its thread has ended, and a thread in a native call may never end.
  */
 export class ConnectionRoom {
@@ -45,6 +46,8 @@ export class ConnectionRoom {
   readonly #limit: number | null;
   /** Descriptors by the row of the worker that keeps them. */
   readonly #kept = new Map<number, number>();
+  /** Descriptors of bodies in the spool. */
+  spooled = 0;
 
   /** @param wanted the number that fits while no thread keeps any */
   constructor(wanted: number, limit: number | null) {
@@ -68,7 +71,7 @@ export class ConnectionRoom {
   }
 
   get connections(): number {
-    return connectionsThatFit(this.#wanted, this.#limit === null ? null : this.#limit - this.kept);
+    return connectionsThatFit(this.#wanted, this.#limit === null ? null : this.#limit - this.kept - this.spooled);
   }
 }
 

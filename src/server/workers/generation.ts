@@ -16,6 +16,7 @@ import type { PeerName } from "../../net/peer.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ListeningSocket, PassedConnection } from "../../shared/messages.ts";
 import type { ChainSummary, FromWorker, ResumedSession } from "../../shared/messages.ts";
+import type { SpoolLine } from "../../shared/spool-messages.ts";
 import type { Sources } from "../../load/sources.ts";
 import { CUT_MS, LEAVING_MS, MAX_STUCK, STABLE_MS } from "../policy.ts";
 import { type Loss, type LossCause, Member, type WorkerStatus } from "./member.ts";
@@ -44,6 +45,8 @@ export interface GenerationEvents {
   accepted(passed: PassedConnection): void;
   /** A slot that was waited for is free. */
   room(): void;
+  /** A worker needs a line to the thread of the spool. */
+  spool(): SpoolLine;
   /** A worker's descriptor of a connection is closed, and the session may be resumed in another generation. */
   released(slot: number, release: Release): void;
   /**
@@ -409,6 +412,10 @@ export class Generation {
         this.#sources = message.sources;
         if (message.sources.problem === null) this.#areRead.resolve();
         return events.sources();
+      case "spool": {
+        const line = events.spool();
+        return member.thread.post({ kind: "spool", ...line }, [line.port]);
+      }
       case "ready":
         return member.loading.resolve(message.summary);
       case "failed":

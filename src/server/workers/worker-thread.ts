@@ -57,8 +57,9 @@ export class WorkerThread {
     return this.#life.is("gone");
   }
 
-  post(message: ToWorker): void {
-    if (!this.isGone) this.#worker.postMessage(message);
+  /** @param transfer the ports in it */
+  post(message: ToWorker, transfer: MessagePort[] = []): void {
+    if (!this.isGone) this.#worker.postMessage(message, transfer);
   }
 
   /** Ends the thread; settles when it has ended, or after {@link NATIVE_MS}: a blocking native call cannot be ended. */
