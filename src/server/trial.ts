@@ -309,7 +309,10 @@ export class Trial {
     const busySlot = this.#workerRows.busySlot(ROW);
     await thread.terminate();
     // Without that, the worker has not begun with the session.
-    if (running !== null && this.#records.isAdopted(SLOT)) this.#recover(running, cause, busySlot, silentMs);
+    const isBegun = running !== null && this.#records.isAdopted(SLOT);
+    const isNamed = isBegun && this.#recover(running, cause, busySlot, silentMs);
+    // No handler of a phase: a call of `outcome`, a timer, or what a handler left running.
+    if (!isNamed) this.#events.lost({ level: "error", text: `the worker ${reason}`, fields: { cause } });
     await this.#reload();
   }
 
@@ -328,7 +331,8 @@ export class Trial {
     }
   }
 
-  #recover(running: Running, cause: LossCause, busySlot: number | null, silentMs: number): void {
+  /** @returns whether the worker was lost to a handler that is known */
+  #recover(running: Running, cause: LossCause, busySlot: number | null, silentMs: number): boolean {
     const record = this.#records.read(SLOT);
     const { session } = running;
     const isSuspect = busySlot === null ? record.call !== null : busySlot === SLOT;
@@ -348,13 +352,15 @@ export class Trial {
     const generation = { config: this.#config, sources: this.#sources, summary: this.#summary! };
     const context = { cause, cost: running.cost, generation, isSure: busySlot !== null, peer: PEER };
     for (const line of lossLines(record, recovery, isSuspect, context)) this.#events.lost(line);
+    const isNamed = isSuspect && record.call !== null;
     if (isSuspect && record.call !== null) session.times.push({ ...record.call, ms: silentMs });
     if (recovery.kind === "end") {
       this.#close();
-      return;
+      return isNamed;
     }
     running.resume = recovery.session;
     if (recovery.replies.length > 0) session.onData(recovery.replies);
+    return isNamed;
   }
 }
 

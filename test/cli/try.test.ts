@@ -358,6 +358,37 @@ describe("handlers that fail", () => {
     expect(exitCode).toBe(1);
   });
 
+  test("outcome, and a timer: a worker that is lost to no handler of a phase is a failure all the same", async () => {
+    await using own = await project({
+      config: '[[filter]]\npath = "lost.ts"\n',
+      server: { block_timeout: 0.5 },
+      files: {
+        "lost.ts": `import { defineFilter } from "pmilter";
+export default defineFilter({
+  eom({ message }) {
+    if (message.headers.get("Subject") === "timer") {
+      setTimeout(() => { for (;;); });
+      return new Promise<undefined>(() => {});
+    }
+    return undefined;
+  },
+  outcome({ message }) { while (message.headers.get("Subject") === "outcome"); },
+});
+`,
+        "mails/1.eml": eml("outcome"),
+        "mails/2.eml": eml("timer"),
+        "mails/3.eml": eml("ok"),
+      },
+    });
+    const { exitCode, stdout } = await own.tried("mails", "--brief", "--strict");
+    expect({ exitCode, stdout }).toEqual({
+      exitCode: 1,
+      stdout:
+        "mails/1.eml: accept; 1 failure\nmails/2.eml: tempfail; 1 failure\nmails/3.eml: accept\n" +
+        "3 messages: 2 accept, 1 tempfail; 2 failures, 0 warnings\n",
+    });
+  });
+
   test("start(): file, line and reason, exit code 1", async () => {
     await using own = await project({
       config: '[[filter]]\npath = "bad.ts"\n',
