@@ -4,7 +4,7 @@
  */
 import { decodeText } from "../protocol/bytes.ts";
 import type { Phase } from "../protocol/phases.ts";
-import type { Session } from "../handler/types.ts";
+import type { JsonValue, Session } from "../handler/types.ts";
 import { accept, discard, reject, skip, tempfail, withoutCounting } from "../handler/verdict.ts";
 import type { Opal, RubyModule } from "./opal.ts";
 
@@ -95,6 +95,8 @@ function recipient({ session, phase, values }: Call): string {
   return macro === "" || macro.startsWith("<") ? macro : `<${macro}>`;
 }
 
+const isText = (value: unknown) => (value as { readonly $$is_string?: boolean }).$$is_string === true;
+
 /**
  * Defines `Pmilter`.
  * @param current the call that runs; null while none does: then there is no session
@@ -110,9 +112,7 @@ export function definePmilter(opal: Opal, current: () => Call | null): void {
   const call = (): Call =>
     current() ?? raise("RuntimeError", "there is no session here: Pmilter::Session is for handler.session");
   const text = (value: unknown, what: string): string =>
-    (value as { readonly $$is_string?: boolean }).$$is_string === true
-      ? String(value)
-      : raise("TypeError", `expected String for ${what}`);
+    isText(value) ? String(value) : raise("TypeError", `expected String for ${what}`);
   const params = (value: unknown) =>
     value === undefined || value === nil
       ? []
@@ -145,6 +145,47 @@ export function definePmilter(opal: Opal, current: () => Call | null): void {
       return SUCCESS;
     });
   }
+
+  opal.defn(Session, "$is_local", () => call().session.isLocal);
+  opal.defn(Session, "$log", (said: unknown, level: unknown) => {
+    const { log } = call().session;
+    const line = text(said, "the text of a line");
+    switch (level === undefined || level === nil ? "info" : text(level, "the level")) {
+      case "debug":
+        log.debug(line);
+        break;
+      case "info":
+        log(line);
+        break;
+      case "warn":
+        log.warn(line);
+        break;
+      case "error":
+        log.error(line);
+        break;
+      default:
+        raise("ArgumentError", "expected debug, info, warn or error as the level");
+    }
+    return nil;
+  });
+  opal.defn(Session, "$message_state", () => {
+    const { session, phase } = call();
+    if (!hasMessage(phase)) return opal.hash({});
+    return (session.message.state["ruby"] ??= opal.hash({}));
+  });
+
+  const Results = opal.klass(Session, top, "Results");
+  const result = (name: unknown) => text(name, "the name of a result");
+  opal.defn(Results, "$[]", (name: unknown) => {
+    const { session, phase } = call();
+    return hasMessage(phase) ? (session.message.results.get(result(name)) ?? nil) : nil;
+  });
+  opal.defn(Results, "$[]=", (name: unknown, value: unknown) => {
+    const { session, phase } = call();
+    const kept = value === nil ? null : isText(value) ? String(value) : value;
+    if (hasMessage(phase)) session.message.results.set(result(name), kept as JsonValue);
+    return value;
+  });
 
   opal.defn(Headers, "$header", () => {
     const { phase, values } = call();

@@ -261,3 +261,33 @@ test.each([
   expect(outcome).toMatchObject({ verdict: "tempfail", modifications: [] });
   expect(await pmilter.log.next(/handler failed/)).toContain(` at=eom.rb:3 error="${message}`);
 });
+
+test("log, results, is_local and the state of a message", async () => {
+  const begin = `
+s = Pmilter::Session.new
+s.message_state["senders"] = (s.message_state["senders"] || 0) + 1
+r = Pmilter::Session::Results.new
+r["spf"] = "pass"
+r["score"] = 3
+r["none"] = nil
+s.log "from #{s.envelope_from}", "warn"
+`;
+  const end = `
+s = Pmilter::Session.new
+r = Pmilter::Session::Results.new
+puts [s.message_state["senders"], r["spf"], r["score"] + 1, r["missing"].inspect, s.is_local].join(" ")
+s.log "the end"
+`;
+  await using pmilter = await serve({ connect: "Pmilter::Session.new.log 'early', 'debug'", envfrom: begin, eom: end });
+  await using client = await MilterClient.connect(pmilter.addresses[0]!, { as: "postfix" });
+  for (let message = 0; message < 2; message++) await client.send({ eml: "Subject: a\n\nb\n", from: "a@b.test" });
+  await client.quit();
+  expect(await pmilter.stop()).toBe(0);
+  expect(pmilter.prints.all).toEqual(["1 pass 4 nil false", "1 pass 4 nil false"]);
+  expect(pmilter.log.text).not.toContain("[error]");
+  expect(pmilter.log.text).toMatch(
+    /\[warn\]: a handler says: .*phase=envfrom at=envfrom\.rb:8 text="from <a@b\.test>"/,
+  );
+  // Below the level of the log.
+  expect(pmilter.log.text).not.toContain("the end");
+});
