@@ -207,7 +207,7 @@ class Notes implements TrialEvents {
     this.#fail(line, this.#queueId);
   }
 
-  log(line: LogLine): void {
+  say(line: LogLine): void {
     if (!this.#fail(line, this.#queueId)) say(line.level, line.text);
   }
 
@@ -241,7 +241,7 @@ class Notes implements TrialEvents {
     const { fields, filter, isKept, level, phase, queueId, site, text } = report;
     if (isKept && !this.#isLate(queueId))
       this.#notes.push({ filter, phase, level, text, fields, place: this.#place(site) });
-    else this.log(this.#line(report));
+    else this.say(this.#line(report));
   }
 
   /** About a message whose outcome is out. */

@@ -39,7 +39,8 @@ export interface TrialEvents {
   report(report: Report): void;
   /** What the loss of the worker did to the session, in the words of the server's log. */
   lost(line: LogLine): void;
-  log(line: LogLine): void;
+  /** A line about the worker, or of a handler that no message is to blame for. */
+  say(line: LogLine): void;
   /** What a handler printed: whole lines. */
   print(text: string): void;
 }
@@ -145,7 +146,7 @@ export class Trial {
       thread.post({ kind: "end", atOnce: true });
       if (!(await within(this.#ended.promise, STOP_MS))) {
         const text = `the filters have not stopped after ${STOP_MS / 1000} s`;
-        this.#events.log({ level: "warn", text, fields: {} });
+        this.#events.say({ level: "warn", text, fields: {} });
       }
       await thread.terminate();
     }
@@ -233,7 +234,7 @@ export class Trial {
         this.#close();
         return;
       case "log":
-        this.#events.log(message);
+        this.#events.say(message);
         return;
       case "print":
         this.#events.print(message.text);
@@ -297,12 +298,12 @@ export class Trial {
     this.#thread = null;
     if (this.#isStopping) {
       const text = "the worker was lost while it stopped the filters";
-      if (cause !== "died") this.#events.log({ level: "warn", text, fields: {} });
+      if (cause !== "died") this.#events.say({ level: "warn", text, fields: {} });
       this.#ended.resolve();
       return;
     }
     const silentMs = this.#silentMs;
-    this.#events.log({ level: "crit", text: `the worker ${reason}; another is started`, fields: {} });
+    this.#events.say({ level: "crit", text: `the worker ${reason}; another is started`, fields: {} });
     const running = this.#running;
     // It may be in the middle of a write: the record has to agree with what was written.
     while (!this.#workerRows.claim(ROW)) await Bun.sleep(CLAIM_RETRY_MS);
