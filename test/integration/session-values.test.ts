@@ -1,12 +1,14 @@
 /** What handlers are told: the values of a session, and recipients that Postfix rejects itself. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
+import { copyFile } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
 import { describeWith } from "../support/available.ts";
 import { postfixTool } from "../support/postfix.ts";
 import { connectSmtp } from "../support/smtp-client.ts";
+import { type TempDir, tempDir } from "../support/temp.ts";
 import { FROM, MESSAGE, TO } from "./site.ts";
 import { clientName, oneFilter, said, scripted, type Site, startSite } from "./support.ts";
 
@@ -64,7 +66,12 @@ async function ask(socket: Socket, line?: string): Promise<string> {
 
 describeWith(postfixTool, "what handlers are told", () => {
   let site: Site;
+  let keys: TempDir;
   beforeAll(async () => {
+    // Postfix takes a list of files, so the path of one cannot have a space, as that of this folder may.
+    keys = await tempDir("keys");
+    const pem = join(keys.path, "mx.pem");
+    await copyFile(join(import.meta.dir, "../fixtures/mx.pem"), pem);
     site = await startSite({
       filters: {
         values: oneFilter(VALUES),
@@ -86,7 +93,7 @@ describeWith(postfixTool, "what handlers are told", () => {
               smtpd_relay_restrictions: "check_recipient_access static:OK, reject",
               smtpd_recipient_restrictions: "check_recipient_access static:OK, reject",
               smtpd_tls_security_level: "may",
-              smtpd_tls_chain_files: join(import.meta.dir, "../fixtures/mx.pem"),
+              smtpd_tls_chain_files: pem,
             },
           },
           {
@@ -101,7 +108,10 @@ describeWith(postfixTool, "what handlers are told", () => {
       }),
     });
   });
-  afterAll(async () => await site?.[Symbol.asyncDispose]());
+  afterAll(async () => {
+    await site?.[Symbol.asyncDispose]();
+    await keys?.[Symbol.asyncDispose]();
+  });
 
   test.each([
     ["192.0.2.7", "192.0.2.7", "inet"],
