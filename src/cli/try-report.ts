@@ -32,7 +32,7 @@ export interface GivenVerdict {
   /** `quarantine`: accepted, and held by the mail server. In observe mode also `accept`, with the changes that were not made. */
   readonly verdict: string;
   /** What it is about. */
-  readonly scope: "connection" | "message" | "recipient";
+  readonly scope: "connection" | "message" | "recipient" | "command";
   /** Without angle brackets; null where it is not about a recipient. */
   readonly recipient: string | null;
   readonly reply: SmtpReply | null;
@@ -106,7 +106,7 @@ function counted(count: number, what: string): string {
 /** A message on trial in a line: its file, verdict and reply, who decided, and the number of failures and warnings. */
 export function formatBrief({ failures, file, reply, verdict, verdicts, warnings }: TryOutcome): string {
   const text = replyText(reply);
-  const decisive = verdicts.find(({ observed, scope }) => !observed && scope !== "recipient");
+  const decisive = verdicts.find(({ observed, scope }) => !observed && (scope === "message" || scope === "connection"));
   const parts = [
     `${printable(file)}: ${verdict}${text === "" ? "" : `, ${text}`}`,
     ...(decisive === undefined ? [] : [placeText(decisive)]),

@@ -474,6 +474,7 @@ export class Conversation implements SessionSource, ReportSource {
         this.#refuseRecipient(applied);
         return true;
       case "command":
+        this.#reporter.verdict(applied, "command");
         this.session.answer(applied.verdict.packet);
         return true;
     }

@@ -35,7 +35,7 @@ export interface VerdictReport extends Subject {
   /** `quarantine`: accepted, and held back by the mail server. */
   readonly verdict: Exclude<VerdictKind, "skip"> | "quarantine";
   /** The object of the verdict. */
-  readonly scope: "connection" | "message" | "recipient";
+  readonly scope: "connection" | "message" | "recipient" | "command";
   /** The filter that decided; null for a message that all let pass, and for a limit. */
   readonly filter: string | null;
   readonly phase: CallPhase;

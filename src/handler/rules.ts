@@ -34,7 +34,7 @@ export interface Effect {
   /** The reply to the event at hand is about something else, so the verdict is pending until another reply can carry it. */
   readonly waits: boolean;
   /** In observe mode, the object that would have been decided, for the log; null if there is nothing to log. */
-  readonly observed: "connection" | "message" | "recipient" | null;
+  readonly observed: "connection" | "message" | "recipient" | "command" | null;
 }
 
 const NOTHING: Effect = { leaves: "nothing", accepts: false, decides: null, waits: false, observed: null };
@@ -54,7 +54,7 @@ const DECIDE_COMMAND: Effect = { ...NOTHING, decides: "command" };
 const OBSERVE_CONNECTION: Effect = { ...NOTHING, leaves: "connection", observed: "connection" };
 const OBSERVE_MESSAGE: Effect = { ...NOTHING, leaves: "message", observed: "message" };
 const OBSERVE_RECIPIENT: Effect = { ...NOTHING, observed: "recipient" };
-const OBSERVE_COMMAND: Effect = { ...NOTHING, observed: "message" };
+const OBSERVE_COMMAND: Effect = { ...NOTHING, observed: "command" };
 
 type Row = Readonly<Record<VerdictKind, Effect>>;
 

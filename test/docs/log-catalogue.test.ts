@@ -110,7 +110,9 @@ const READ_BY_HAND: Readonly<Record<string, readonly string[]>> = {
 const VERDICT_LINES = [
   "info: accept: …",
   ...["accept", "continue", "reject", "tempfail", "discard", "quarantine"].map((verdict) => `notice: ${verdict}: …`),
-  ...["reject", "tempfail"].map((verdict) => `notice: ${verdict} recipient: …`),
+  ...["reject", "tempfail"].flatMap((verdict) =>
+    ["recipient", "command"].map((scope) => `notice: ${verdict} ${scope}: …`),
+  ),
   ...["accept", "reject", "tempfail"].map((verdict) => `notice: ${verdict} connection: …`),
   "notice: observed …: …",
 ];

@@ -95,7 +95,7 @@ const EXPECTED: readonly (readonly [Giver, Place, Partial<Record<VerdictKind, st
       ] as const,
   ),
   ["observe", "rejected recipient", { accept: "-", ...refusing("-"), discard: "-" }],
-  ["observe", "none", refusing("would decide message")],
+  ["observe", "none", refusing("would decide command")],
   ["limit", "connection", { accept: "decides connection", ...refusing("decides connection") }],
   ["limit", "message", { accept: "decides message", ...refusing("decides message") }],
   ...(["recipient", "local recipient", "rejected recipient"] as const).map(

@@ -29,6 +29,19 @@ const MESSAGE = [
 ];
 const SIZE = "Subject: a\r\n folded\r\nmessage-ID: <1@c.test> \r\n\r\none\r\ntwo\r\n".length;
 
+test.each([
+  ["enforced", false, "reject command"],
+  ["observed", true, "observed reject command"],
+])("a refused command has a line of its own: %s", (_name, isObserved, head) => {
+  const filter: AnyFilter = { unknown: () => reject("500 5.5.1 No"), eom() {} };
+  const line = Line.to([[filter, { isObserved }]]);
+  line.send(...SESSION.slice(0, 3), cmd.unknown("VRFY x"));
+  const { fields, text } = lastOf(line);
+  expect(text).toStartWith(`${head}: client=`);
+  expect(text).toMatch(/ filter=filter1 phase=unknown at=\S+ reply="500 5\.5\.1 No"$/);
+  expect(fields).toMatchObject({ verdict: "reject", scope: "command" });
+});
+
 describe("a refused recipient", () => {
   const filters: AnyFilter[] = [
     { envrcpt: (_session, recipient) => (recipient.includes("no") ? reject("550 5.1.1 No") : undefined) },
