@@ -26,16 +26,16 @@ import { Difference } from "./message/difference.ts";
 import { ReceivedMessage } from "./message/received.ts";
 import type { Spool, SpooledBody } from "./message/spool.ts";
 import { sendChanges } from "./message/send-changes.ts";
-import type { Report } from "./report.ts";
+import type { Report, Subject } from "./report.ts";
 import { type AppliedVerdict, Reporter, type ReportSource } from "./reporter.ts";
 import { carriesPending, type Effect, effectOf, FALLBACK_VERDICTS, fallbackAt, type Place, placeOf } from "./rules.ts";
-import { EndedMessage, OutcomeCall, type RunningOutcomes } from "./outcomes.ts";
-import type { Address, MessageOutcome, OutcomeVerdict, RecipientVerdict } from "./types.ts";
+import { OutcomeTeller, type TellingHost, type TellingSource } from "./outcome-teller.ts";
+import type { Address, OutcomeVerdict } from "./types.ts";
 import { UnreturnedVerdicts } from "./unreturned.ts";
 import { type EncodedVerdict, made, plainVerdict, verdictIn, verdictWithText } from "./verdict.ts";
 
 /** The owner of a conversation's socket, as the conversation needs it. */
-export interface ConversationHost extends AwaitingHost {
+export interface ConversationHost extends AwaitingHost, TellingHost {
   /** The awaited handler has settled: call `pump`, then send the writer's bytes. */
   resume(): void;
   report(report: Report): void;
@@ -47,8 +47,6 @@ export interface ConversationHost extends AwaitingHost {
   readonly isTurnOver: boolean;
   /** Whether reports of messages that all filters let pass are wanted: most messages are such. */
   readonly reportsAccepted: boolean;
-  /** The calls of `outcome` that run; those of all conversations of a worker. */
-  readonly outcomes: RunningOutcomes;
   /** Whether lines of a level are written: others are not even made. */
   logs(level: LogLevel): boolean;
   /** No mail is at stake, as in `pmilter try`: `session.trial`. */
@@ -60,8 +58,6 @@ export interface ConversationHost extends AwaitingHost {
 }
 
 const ACCEPT = plainVerdict("accept");
-/** Refused recipients of a message that `outcome` is told of. */
-const MAX_REFUSED = 1000;
 /** The reason of a signal. */
 const GONE = "the connection is gone";
 /** For a message whose body is larger than a filter collects: RFC 5321 4.2.2, RFC 3463 3.4. */
@@ -72,7 +68,7 @@ const COME_AGAIN = verdictWithText(
   "452 4.5.3 Too many recipients with different rules, send this one again",
 );
 
-export class Conversation implements SessionSource, ReportSource {
+export class Conversation implements SessionSource, ReportSource, TellingSource {
   readonly session: MilterSession;
   readonly #chain: Chain;
   readonly #writer: ReplyWriter;
@@ -101,10 +97,10 @@ export class Conversation implements SessionSource, ReportSource {
   #overLimit = false;
   /** When its MAIL came; null while none has. */
   #mailAt: number | null = null;
-  /** Recipients of this message that filters refused, each with how many were accepted before it; for `outcome` alone. */
-  #refused: { readonly after: number; readonly recipient: RecipientVerdict }[] | null = null;
   /** Notes of this message that its record keeps. */
-  #notes = 0;
+  notes = 0;
+  /** Null if no filter has an `outcome`. */
+  readonly #outcome: OutcomeTeller | null;
   /** The mail server was told to send no more of the body. */
   #isBodyCut = false;
   /** Ends the wait for the spool, which has much of the body at hand to write; null while it is not waited for. */
@@ -123,6 +119,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#host = host;
     this.session = new MilterSession(chain.wants, chain.policy.limits, writer);
     this.#parts = new FilterParts(chain, this);
+    this.#outcome = chain.tellsOutcome.length === 0 ? null : new OutcomeTeller(this, host, chain.policy);
   }
 
   /** Goes on with a session that was negotiated and begun elsewhere. Call it before anything is pushed. */
@@ -233,8 +230,8 @@ export class Conversation implements SessionSource, ReportSource {
   }
   note(filter: ChainFilter, level: NoteLevel, text: unknown, fields: unknown): void {
     if (!this.#host.logs(level)) return;
-    const isKept = this.message !== null && this.#notes < MAX_NOTES;
-    if (isKept) this.#notes += 1;
+    const isKept = this.message !== null && this.notes < MAX_NOTES;
+    if (isKept) this.notes += 1;
     this.#reporter.note(filter, this.#event, { level, text, fields, isKept });
   }
   get isTrial(): boolean {
@@ -256,6 +253,12 @@ export class Conversation implements SessionSource, ReportSource {
   }
   allChanges(): FilterChanges[] {
     return this.#parts.allChanges();
+  }
+  get tellsOutcome(): readonly FilterPart[] {
+    return this.#parts.tellsOutcome;
+  }
+  messageSubject(): Subject {
+    return this.#reporter.subject(null);
   }
 
   get #reporter(): Reporter {
@@ -492,7 +495,7 @@ export class Conversation implements SessionSource, ReportSource {
     this.#reporter.verdict(applied, "recipient");
     this.#count("recipientsRefused", applied);
     this.session.answer(applied.verdict.packet);
-    if (this.#chain.tellsOutcome.length > 0) this.#keepRefused(applied);
+    this.#outcome?.refused(this.message!, applied.verdict.kind as OutcomeVerdict);
     this.message!.dropRecipient();
     this.#letLeave();
   }
@@ -540,7 +543,8 @@ export class Conversation implements SessionSource, ReportSource {
       this.#host.count("messages");
       this.#count(counter, applied);
     }
-    if (this.#chain.tellsOutcome.length > 0) this.#tellOutcome(applied.verdict.kind as OutcomeVerdict, applied);
+    const filter = applied.filter?.loaded.name ?? null;
+    this.#outcome?.tell({ verdict: applied.verdict.kind as OutcomeVerdict, filter, applied });
     this.session.decideMessage(applied.verdict.packet);
     this.#forgetMessage();
   }
@@ -674,7 +678,7 @@ export class Conversation implements SessionSource, ReportSource {
         this.#finishMessage();
         return;
       case "abort":
-        if (this.#chain.tellsOutcome.length > 0) this.#tellOutcome("aborted", null);
+        this.#outcome?.tell({ verdict: "aborted", filter: null });
         session.endMessage();
         this.#forgetMessage();
         return;
@@ -713,9 +717,8 @@ export class Conversation implements SessionSource, ReportSource {
     if (quarantining !== null || this.#host.reportsAccepted) this.#reporter.accepted(quarantining, difference);
     this.#host.count("messages");
     this.#host.count(quarantining === null ? "accepted" : "quarantined");
-    if (this.#chain.tellsOutcome.length > 0) {
-      this.#tellOutcome(quarantining === null ? "accept" : "quarantine", null, quarantining, layers, difference);
-    }
+    const verdict = quarantining === null ? "accept" : "quarantine";
+    this.#outcome?.tell({ verdict, filter: quarantining?.loaded.name ?? null, layers, difference });
     session.proceed();
     session.endMessage();
     this.#forgetMessage();
@@ -734,73 +737,6 @@ export class Conversation implements SessionSource, ReportSource {
     return new Difference(this.message!, layers, collectsBody);
   }
 
-  /** For `outcome`: however many recipients a client tries, only so many are kept. */
-  #keepRefused({ verdict }: AppliedVerdict): void {
-    this.#refused ??= [];
-    if (this.#refused.length >= MAX_REFUSED) return;
-    const { recipients } = this.message!;
-    const recipient = { address: recipients.at(-1)!.address, verdict: verdict.kind as OutcomeVerdict };
-    this.#refused.push({ after: recipients.length - 1, recipient });
-  }
-
-  /** The message is about to be over: the filters that ask are told what became of it, once its reply has left. */
-  #tellOutcome(
-    verdict: OutcomeVerdict,
-    applied: AppliedVerdict | null,
-    quarantining: ChainFilter | null = null,
-    layers: readonly FilterChanges[] = [],
-    difference: Difference | null = null,
-  ): void {
-    const { message } = this;
-    const parts = this.#parts.tellsOutcome;
-    if (message === null || !message.hasSender || parts.length === 0) return;
-    const host = this.#host;
-    const filter = applied?.filter ?? quarantining;
-    const outcome: MessageOutcome = Object.freeze({
-      verdict,
-      reply: applied?.verdict.reply ?? null,
-      filter: filter?.loaded.name ?? null,
-      recipients: Object.freeze(this.#recipientsWith(verdict, message)),
-      changes: difference?.count ?? 0,
-    });
-    const ended = new EndedMessage(
-      {
-        client: this.client,
-        helo: this.helo,
-        macros: this.session.macros.copy(),
-        message,
-        layers,
-        actions: this.actions,
-        hasHeaders: this.hasHeaders,
-        isSendmail: this.isSendmail,
-        isLocal: this.#isLocal,
-        isTrial: this.isTrial,
-        subject: this.#reporter.subject(null),
-        notes: this.#notes,
-      },
-      host,
-    );
-    for (const part of parts) {
-      const ms = part.filter.timeoutMs ?? this.#chain.policy.handlerTimeoutMs;
-      host.outcomes.start(new OutcomeCall(part, ended, outcome, ms, host));
-    }
-    // Calls keep the message: a large body must not wait for them.
-    message.dropBody();
-  }
-
-  /** The recipients in the order of RCPT. */
-  #recipientsWith(verdict: OutcomeVerdict, message: ReceivedMessage): RecipientVerdict[] {
-    const refused = this.#refused ?? [];
-    const recipients: RecipientVerdict[] = [];
-    let next = 0;
-    for (let index = 0; index <= message.recipients.length; index++) {
-      for (; refused[next]?.after === index; next++) recipients.push(Object.freeze(refused[next]!.recipient));
-      const accepted = message.recipients[index];
-      if (accepted !== undefined) recipients.push(Object.freeze({ address: accepted.address, verdict }));
-    }
-    return recipients;
-  }
-
   #forgetMessage(): void {
     if (this.#unreturned !== null) this.#reportUnreturned(false);
     this.message?.collected?.end();
@@ -809,8 +745,8 @@ export class Conversation implements SessionSource, ReportSource {
     this.#pending = null;
     this.#overLimit = false;
     this.#mailAt = null;
-    this.#notes = 0;
-    this.#refused = null;
+    this.notes = 0;
+    this.#outcome?.endMessage();
     this.#isBodyCut = false;
     this.#hasFallback = false;
     this.#calls?.endMessage();
