@@ -14,7 +14,8 @@ import type { Client } from "../protocol/client.ts";
 import type { Resumption } from "../protocol/resumption.ts";
 import { type EventPhase, MilterSession } from "../protocol/session.ts";
 import { type AwaitedCall, AwaitedCalls, type AwaitingHost, type Ending } from "./awaited-calls.ts";
-import type { BodyCollector, Chain, ChainFilter } from "./chain.ts";
+import { BodyCollection, type CollectingHost } from "./body-collection.ts";
+import type { Chain, ChainFilter } from "./chain.ts";
 import { FilterParts, type SkippedFilter } from "./filter-parts.ts";
 import { messageOf } from "./load-failure.ts";
 import { MAX_NOTES, type NoteLevel } from "./notes.ts";
@@ -24,7 +25,6 @@ import { PhaseValues, takeIn } from "./intake.ts";
 import type { FilterChanges } from "./message/changes.ts";
 import { Difference } from "./message/difference.ts";
 import { ReceivedMessage } from "./message/received.ts";
-import type { Spool, SpooledBody } from "./message/spool.ts";
 import { sendChanges } from "./message/send-changes.ts";
 import type { Report, Subject } from "./report.ts";
 import { type AppliedVerdict, Reporter, type ReportSource } from "./reporter.ts";
@@ -35,7 +35,7 @@ import { UnreturnedVerdicts } from "./unreturned.ts";
 import { type EncodedVerdict, made, plainVerdict, verdictIn, verdictWithText } from "./verdict.ts";
 
 /** The owner of a conversation's socket, as the conversation needs it. */
-export interface ConversationHost extends AwaitingHost, TellingHost {
+export interface ConversationHost extends AwaitingHost, CollectingHost, TellingHost {
   /** The awaited handler has settled: call `pump`, then send the writer's bytes. */
   resume(): void;
   report(report: Report): void;
@@ -51,8 +51,6 @@ export interface ConversationHost extends AwaitingHost, TellingHost {
   logs(level: LogLevel): boolean;
   /** No mail is at stake, as in `pmilter try`: `session.trial`. */
   readonly isTrial: boolean;
-  /** Takes the bodies that are too large for memory; null: all bodies are kept in memory. */
-  readonly spool: Spool | null;
   /** When the bytes at hand arrived, on the clock of `now`. */
   readonly arrivedAt: number;
 }
@@ -103,8 +101,8 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
   readonly #outcome: OutcomeTeller | null;
   /** The mail server was told to send no more of the body. */
   #isBodyCut = false;
-  /** Ends the wait for the spool, which has much of the body at hand to write; null while it is not waited for. */
-  #cancelRoomWait: (() => void) | null = null;
+  /** Null if no filter collects bodies. */
+  readonly #body: BodyCollection | null;
   /** A fallback has taken the place of a handler that failed in this message, or before the first. */
   #hasFallback = false;
   /** Made when a call did not return the verdict that it had made. */
@@ -119,6 +117,7 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
     this.#host = host;
     this.session = new MilterSession(chain.wants, chain.policy.limits, writer);
     this.#parts = new FilterParts(chain, this);
+    this.#body = chain.collectors.length === 0 ? null : this.#newBodyCollection();
     this.#outcome = chain.tellsOutcome.length === 0 ? null : new OutcomeTeller(this, host, chain.policy);
   }
 
@@ -131,7 +130,7 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
 
   /** A handler is awaited, or the spool: bytes may be pushed, no event is taken. */
   get isWaiting(): boolean {
-    return this.#isAwaiting || this.#cancelRoomWait !== null;
+    return this.#isAwaiting || this.#body?.isWaiting === true;
   }
 
   get #isAwaiting(): boolean {
@@ -193,7 +192,7 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
     this.#isHungUp = true;
     this.#calls?.current?.part.giveUp(GONE);
     this.#calls?.stop(this.#reporter);
-    this.#endRoomWait();
+    this.#body?.endWait();
     this.pump();
   }
 
@@ -265,6 +264,21 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
     return new Reporter(this, this.#host);
   }
 
+  #newBodyCollection(): BodyCollection {
+    return new BodyCollection({
+      session: this.session,
+      chain: this.#chain,
+      parts: this.#parts,
+      host: this.#host,
+      message: () => this.message,
+      isWaiting: () => this.isWaiting,
+      reporter: () => this.#reporter,
+      fail: (part, phase, cause, error) => this.#fail(part, phase, cause, error),
+      refuse: () => this.#decideMessage(ownVerdict(TOO_LARGE, PHASES.body, true), false),
+      await: (call, promise) => this.#await(call, promise),
+    });
+  }
+
   /** Takes an event in, and runs its handlers. */
   #enter(phase: EventPhase): void {
     if (this.#pending !== null && isOfMessage(phase)) {
@@ -273,7 +287,7 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
     }
     const problem = this.#takeIn(phase);
     if (this.#isEndedByLimit(phase, problem)) return;
-    if (phase === PHASES.body && this.#chain.collectors.length > 0 && this.#collectBody()) return;
+    if (phase === PHASES.body && this.#body?.take() === true) return;
     if (phase === PHASES.envrcpt && this.#chain.splits && this.#isSplitOff()) return;
     if (this.#chain.steps[phase.index]!.length > 0) this.#values.read(phase, this.session, this.message);
     this.#run(phase, 0);
@@ -380,8 +394,8 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
       const part = this.#parts.of(step.filter);
       if (!this.#parts.isCalled(part, phase, this.#isRejectedRecipient)) continue;
       if (this.session.isReplay && this.#parts.isSkipped(part)) continue;
-      if (phase === PHASES.eom && step.filter.loaded.collectBody !== null) {
-        const next = this.#provideBody(index, part);
+      if (this.#body !== null && phase === PHASES.eom && step.filter.loaded.collectBody !== null) {
+        const next = this.#body.provide(index, part);
         if (next === "stop") return;
         if (next === "pass") continue;
       }
@@ -531,7 +545,7 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
     }
     this.#pending = applied;
     // No handler runs any more that could read it.
-    this.#dropBody();
+    this.#body?.drop();
     this.session.proceed();
   }
 
@@ -562,112 +576,6 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
     if (verdict === null) return false;
     const applied = ownVerdict(verdict, phase, true, this.recipientAtHand);
     return this.#carryOut(applied, effectOf("limit", this.#placeOf(phase), verdict.kind));
-  }
-
-  /**
-   * Takes the piece of the body at hand for the filters that collect it.
-   * @returns true if a filter's verdict on a body that is too large ends the phase
-   */
-  #collectBody(): boolean {
-    const { session } = this;
-    const message = this.message!;
-    if (message.sentBodyBytes > this.#parts.bodyMark && this.#passBodyMark(message)) return true;
-    if (!this.#parts.collectsBody) return false;
-    const { spooled } = message.takeBody(session.bytes, session.start, session.end, this.#host.spool);
-    if (spooled !== null && spooled.isBehind) this.#awaitRoom(spooled);
-    return false;
-  }
-
-  /**
-   * The body has begun, or is larger than one of the filters collects.
-   * @returns true if the verdict for that ends the phase
-   */
-  #passBodyMark(message: ReceivedMessage): boolean {
-    let mark = Number.POSITIVE_INFINITY;
-    for (const collector of this.#chain.collectors) {
-      const part = this.#parts.of(collector.filter);
-      if (part.done !== "no" || part.lacksBody || !this.#parts.takesPart(collector.filter, PHASES.body)) continue;
-      if (message.sentBodyBytes <= collector.max) mark = Math.min(mark, collector.max);
-      else if (this.#isOverBody(part, collector)) return true;
-    }
-    this.#parts.bodyMark = mark;
-    if (!this.#parts.collectsBody) this.#dropBody();
-    return false;
-  }
-
-  #dropBody(): void {
-    this.message?.dropBody();
-    this.#endRoomWait();
-  }
-
-  /** The mail server is faster than the spool: no further event is taken until that has written enough. */
-  #awaitRoom(body: SpooledBody): void {
-    const { handlerTimeoutMs } = this.#chain.policy;
-    this.#cancelRoomWait = this.#host.after(handlerTimeoutMs, () => {
-      body.fail(`nothing was written for ${handlerTimeoutMs / 1000} s`);
-    });
-    body.onRoom(() => {
-      try {
-        this.#endRoomWait();
-        if (!this.isWaiting) this.#host.resume();
-      } catch (error) {
-        this.#host.failed(error);
-      }
-    });
-  }
-
-  #endRoomWait(): void {
-    this.#cancelRoomWait?.();
-    this.#cancelRoomWait = null;
-  }
-
-  /**
-   * Sees to it that a filter which collects the body can read it at `eom`.
-   * @returns `call` the filter now, `pass` it over, or `stop`: the body is awaited, or the phase has ended
-   */
-  #provideBody(index: number, part: FilterPart): "call" | "pass" | "stop" {
-    const body = this.message!.collected;
-    if (body === null || part.lacksBody) return "call";
-    if (body.isPending) {
-      this.#host.calling(PHASES.eom, part.filter);
-      this.#await({ index, part, phase: PHASES.eom, unreturned: null, isForBody: true, subject: null }, body.prepare());
-      return "stop";
-    }
-    if (body.problem === null) return "call";
-    if (part.filter.loaded.collectBody!.over === "skip") {
-      part.lacksBody = true;
-      this.#reporter.failure("spool", part.filter, PHASES.eom, body.problem, "none");
-      return "call";
-    }
-    return this.#fail(part, PHASES.eom, "spool", body.problem) ? "stop" : "pass";
-  }
-
-  /**
-   * The body is larger than a filter collects. It would be as large the next time, so `reject` is permanent. In observe mode
-   * nothing is refused: the filter's part in the message ends.
-   * @returns true if that ends the phase
-   */
-  #isOverBody(part: FilterPart, { filter, isLimit, max, over }: BodyCollector): boolean {
-    const name = isLimit ? "limits.body" : "collectBody.max";
-    const why = `a body of more than ${max} bytes to collect (${name})`;
-    if (over === "skip") {
-      part.lacksBody = true;
-      if (this.#host.reportsAccepted) this.#reporter.skippedBody(filter, why);
-      return false;
-    }
-    if (over === "fallback") {
-      if (this.#fail(part, PHASES.body, "limit", new RangeError(why))) return true;
-      this.#parts.leaveMessage(part);
-      return false;
-    }
-    const named = isLimit ? null : filter;
-    this.#reporter.failure("limit", named, PHASES.body, new RangeError(why), filter.isObserved ? "none" : "reject");
-    if (filter.isObserved) {
-      this.#parts.leaveMessage(part);
-      return false;
-    }
-    this.#decideMessage(ownVerdict(TOO_LARGE, PHASES.body, true), false);
-    return true;
   }
 
   /** All handlers of the phase are through and none ended it. */
@@ -733,14 +641,14 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
   }
 
   #differenceMadeBy(layers: readonly FilterChanges[]): Difference {
-    const collectsBody = this.#chain.collectors.length > 0 && this.#parts.collectsBody;
+    const collectsBody = this.#body !== null && this.#parts.collectsBody;
     return new Difference(this.message!, layers, collectsBody);
   }
 
   #forgetMessage(): void {
     if (this.#unreturned !== null) this.#reportUnreturned(false);
     this.message?.collected?.end();
-    this.#endRoomWait();
+    this.#body?.endWait();
     this.message = null;
     this.#pending = null;
     this.#overLimit = false;
@@ -799,19 +707,14 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
       part.giveUp(`the time of this call is over: ${messageOf(value)}`, "TimeoutError");
     }
     calls.take();
-    if (call.isForBody) this.#bodyAwaited(index, how);
-    else this.#handlerSettled(call, how, value);
+    if (call.isForBody) {
+      if (how === "timeout") this.#body!.timeOut();
+      this.#run(phase, index);
+    } else this.#handlerSettled(call, how, value);
     // Still in this phase if another handler is awaited now.
     if (this.#isAwaiting) return;
     calls.endPhase();
     if (!this.isWaiting) this.#host.resume();
-  }
-
-  /** The body that a filter is to read is there, or its time is over: the step runs anew. */
-  #bodyAwaited(index: number, how: Ending): void {
-    const { eomTimeoutMs } = this.#chain.policy;
-    if (how === "timeout") this.message!.collected!.timeOut(`a body could not be read within ${eomTimeoutMs / 1000} s`);
-    this.#run(PHASES.eom, index);
   }
 
   #handlerSettled({ index, part, phase, unreturned }: AwaitedCall, how: Ending, value: unknown): void {
