@@ -51,6 +51,7 @@ const FOR_ALL = new Set([
   "terminal.ts",
   "quantity.ts",
   "within.ts",
+  "regular-file.ts",
 ]);
 
 const imports = new Map<string, string[]>();

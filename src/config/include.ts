@@ -2,9 +2,10 @@
  * The files that `include` names: found by pattern, in the order in which their filters run, and read. What is in them is
  * for load.ts to judge.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { whyNotRead } from "../errors.ts";
+import { readRegularFile } from "../regular-file.ts";
 import { show } from "./errors.ts";
 
 /** A file that `include` names. */
@@ -84,7 +85,10 @@ function entriesOf(folder: string): string[] {
   }
 }
 
-/** @throws the system's error */
+/** More than any configuration has: a pattern may lead to other files. */
+const MAX_BYTES = 16 * 1024 * 1024;
+
+/** @throws the system's error; Error if it is no file, or too large */
 export function readIncluded({ path }: IncludedFile): Uint8Array {
-  return readFileSync(path);
+  return readRegularFile(path, MAX_BYTES);
 }

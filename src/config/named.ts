@@ -1,7 +1,7 @@
 /** Where the configuration names a file. */
-import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { PHASE_NAMES } from "../protocol/phases.ts";
+import { readRegularFile } from "../regular-file.ts";
 import type { Config, FilterConfig } from "./config.ts";
 import { type KeyPath, locate, pathInWords } from "./locate.ts";
 
@@ -34,7 +34,9 @@ export function whereSet({ file, table }: FilterConfig, ...key: readonly string[
  */
 export function configText(file: string): string {
   try {
-    return readFileSync(file, "utf8").replace(/^\uFEFF/, "");
+    return readRegularFile(file)
+      .toString("utf8")
+      .replace(/^\uFEFF/, "");
   } catch {
     return "";
   }

@@ -2,6 +2,7 @@
 import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { describeThrown, siteOf } from "./site.ts";
 import { PlainError, whyNotRead } from "../errors.ts";
+import { checkRegular } from "../regular-file.ts";
 
 /** Why a handler could not be loaded; plain data, it travels between threads. */
 export interface LoadFailure {
@@ -76,7 +77,8 @@ export function unreadable(file: string, error: unknown): LoadFailure | null {
 export function whyUnreadable(file: string): string | null {
   try {
     accessSync(file, constants.R_OK);
-    return statSync(file).isDirectory() ? whyNotRead({ code: "EISDIR" }) : null;
+    checkRegular(statSync(file));
+    return null;
   } catch (cause) {
     return whyNotRead(cause, {
       denied: `no permission to read it, or a folder above it, as uid ${process.geteuid?.()}`,

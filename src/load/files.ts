@@ -1,5 +1,6 @@
 /** Looks at files that may not be there, or not be reachable: links that lead to themselves, folders that are closed. */
-import { readFileSync, realpathSync, type Stats, statSync } from "node:fs";
+import { realpathSync, type Stats, statSync } from "node:fs";
+import { readRegularFile } from "../regular-file.ts";
 
 export function statOf(path: string): Stats | null {
   try {
@@ -26,7 +27,7 @@ export function realPath(path: string): string | null {
 
 export function readText(path: string): string | null {
   try {
-    return readFileSync(path, "utf8");
+    return readRegularFile(path).toString("utf8");
   } catch {
     return null;
   }

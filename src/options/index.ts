@@ -6,7 +6,7 @@
  * import { boolean, duration, optional, string, table } from "pmilter/options";
  * const options = table({ tag: string(), wait: optional(duration(), "5s"), strict: optional(boolean(), false) });
  */
-import { readFileSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
 import * as v from "valibot";
 import { show } from "../config/errors.ts";
@@ -14,6 +14,7 @@ import { nearestName } from "../config/nearest.ts";
 import * as values from "../config/values.ts";
 import { whyNotRead } from "../errors.ts";
 import { readSize, SIZE_EXAMPLES, sizeHint } from "../quantity.ts";
+import { checkRegular, readRegularFile } from "../regular-file.ts";
 import { folderInUse } from "./folder.ts";
 
 export * from "valibot";
@@ -105,8 +106,8 @@ export function size(): v.GenericSchema<number | string, number> {
  * @example table({ list: file() }) // list = "lists/senders.txt"
  */
 export function file(): v.GenericSchema<string, string> {
-  return pathTo((path, addProblem) => {
-    if (!statSync(path).isFile()) addProblem(`${path} is not a file`);
+  return pathTo((path) => {
+    checkRegular(statSync(path));
     return path;
   });
 }
@@ -122,10 +123,11 @@ const MAX_SECRET_BYTES = 1024 * 1024;
  */
 export function secretFile(): v.GenericSchema<string, string> {
   return pathTo((path, addProblem) => {
-    const { mode, size: bytes } = statSync(path);
-    if ((mode & OTHERS) !== 0) addProblem(`every user may read ${path}: expected mode 0600 or 0640`);
-    if (bytes > MAX_SECRET_BYTES) addProblem(`${path} has ${bytes} bytes: that is no secret`);
-    else return readFileSync(path, "utf8").trimEnd();
+    const stats = statSync(path);
+    checkRegular(stats);
+    if ((stats.mode & OTHERS) !== 0) addProblem(`every user may read ${path}: expected mode 0600 or 0640`);
+    if (stats.size <= MAX_SECRET_BYTES) return readRegularFile(path).toString("utf8").trimEnd();
+    addProblem(`${path} has ${stats.size} bytes: that is no secret`);
     return "";
   });
 }

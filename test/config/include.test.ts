@@ -1,6 +1,6 @@
 /** `include`: which files it finds and in which order, what may stand in them, and errors that name them. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../../src/config/config.ts";
 import { whereNamed } from "../../src/config/named.ts";
@@ -175,6 +175,20 @@ describe("errors", () => {
     expect(errorOf("rules.d/*.toml", `[server]\ninclude = "b.toml"\n`).split("\n")[0]).toBe(
       'pmilter.toml:3:1: server.include: unknown key; "include" belongs to the top of the file, before the first table',
     );
+  });
+
+  // Opening a pipe would wait for a writer.
+  test("a pipe, a device, and a file that is far too large", () => {
+    expect(Bun.spawnSync(["mkfifo", join(folder, "rules.d/a.toml")]).success).toBe(true);
+    symlinkSync("/dev/zero", join(folder, "rules.d/b.toml"));
+    writeFileSync(join(folder, "rules.d/c.toml"), "");
+    truncateSync(join(folder, "rules.d/c.toml"), 2 ** 40);
+    const lines = errorOf("rules.d/*.toml").split("\n");
+    expect(lines.filter((line) => line.startsWith("rules.d"))).toEqual([
+      "rules.d/a.toml: the included file cannot be read: expected a file, got a named pipe",
+      "rules.d/b.toml: the included file cannot be read: expected a file, got a device",
+      "rules.d/c.toml: the included file cannot be read: expected at most 16777216 bytes, got 1099511627776",
+    ]);
   });
 
   test("bytes that are no UTF-8", () => {

@@ -69,7 +69,9 @@ test("files are relative to the configuration, and have to be there", async () =
   expect(inFolder(dir.path, () => o.parse(schema, { list: "list.txt" }))).toEqual({ list: join(dir.path, "list.txt") });
   const missing = inFolder(dir.path, () => problems(schema, { list: "lost.txt" }));
   expect(missing).toEqual([`list: expected a file that can be read, got ${dir.path}/lost.txt: there is no such file`]);
-  expect(inFolder(dir.path, () => problems(schema, { list: "." }))).toEqual([`list: ${dir.path} is not a file`]);
+  expect(inFolder(dir.path, () => problems(schema, { list: "." }))).toEqual([
+    `list: expected a file that can be read, got ${dir.path}: expected a file, got a folder`,
+  ]);
   expect(problems(schema, { list: 5 })).toEqual(["list: expected the path of a file, got 5"]);
 });
 
@@ -82,4 +84,19 @@ test("a secret is read, without its last line break, and refused where every use
   chmodSync(path, 0o644);
   const open = inFolder(dir.path, () => problems(schema, { key: "key" }));
   expect(open).toEqual([`key: every user may read ${path}: expected mode 0600 or 0640`]);
+});
+
+// Opening a pipe would wait for a writer, and a device may never end.
+test("a pipe or a device is no file and no secret", async () => {
+  await using dir = await tempDir("options");
+  const pipe = join(dir.path, "pipe");
+  expect(Bun.spawnSync(["mkfifo", "-m", "600", pipe]).success).toBe(true);
+  for (const [path, kind] of [
+    [pipe, "a named pipe"],
+    ["/dev/zero", "a device"],
+  ] as const) {
+    const got = `expected a file that can be read, got ${path}: expected a file, got ${kind}`;
+    expect(problems(o.table({ list: o.file() }), { list: path })).toEqual([`list: ${got}`]);
+    expect(problems(o.table({ key: o.secretFile() }), { key: path })).toEqual([`key: ${got}`]);
+  }
 });

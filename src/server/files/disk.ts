@@ -3,7 +3,6 @@
  * reads the configuration and compares the sources, and runs nothing. A handler is known not to load if a load of exactly
  * these files has failed. Otherwise only missing files and text that does not parse are found.
  */
-import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { type Config, entryFiles, shippedFilters } from "../../config/config.ts";
 import type { Environment } from "../../config/places.ts";
@@ -11,6 +10,7 @@ import { codeOf } from "../../errors.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { loadConfig } from "../../config/load.ts";
 import { failureOf, formatFailure, type LoadFailure, whyUnreadable } from "../../handler/load-failure.ts";
+import { readRegularFile } from "../../regular-file.ts";
 import { isCurrent, readSources, type Sources, syntaxErrorOf, versionOf } from "../../load/sources.ts";
 
 export interface DiskStatus {
@@ -135,7 +135,7 @@ function syntaxErrorIn({ files }: Sources, served: Sources | null): LoadFailure 
 function tasksOf({ handler: { masterExit, postconfig } }: Config): (string | null)[] {
   return [postconfig, masterExit].map((file) => {
     try {
-      return file === null ? null : readFileSync(file, "utf8");
+      return file === null ? null : readRegularFile(file).toString("utf8");
     } catch {
       return null;
     }
