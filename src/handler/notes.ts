@@ -29,7 +29,7 @@ export function logTo(take: NoteTaker): Log {
 
 /** A text as it is kept. */
 export function noteText(text: unknown): string {
-  return String(plain(text)).slice(0, MAX_TEXT);
+  return String(plain(text));
 }
 
 /** Fields as they are kept: those without a value are left out, and what is over the bound. */
@@ -61,6 +61,8 @@ function plain(value: unknown): NoteValue {
       return value;
     case "object":
       return value === null ? null : objectText(value).slice(0, MAX_TEXT);
+    case "function":
+      return objectText(value).slice(0, MAX_TEXT);
     default:
       return String(value).slice(0, MAX_TEXT);
   }

@@ -66,17 +66,25 @@ function checkName(name: unknown): void {
 
 /** A copy that no one can change: filters share it. */
 function jsonCopy(value: unknown, name: string): JsonValue {
-  const checked = checkedCopy(value, name, 0);
-  const bytes = Buffer.byteLength(JSON.stringify(checked));
-  if (bytes > MAX_VALUE_BYTES)
-    wrong(`the result "${name}" has ${bytes} bytes as JSON, expected at most ${MAX_VALUE_BYTES}`);
+  const tooLarge = (): never => wrong(`the result "${name}" has more than ${MAX_VALUE_BYTES} bytes as JSON`);
+  let room = MAX_VALUE_BYTES;
+  // Counted while it is copied, and less than it takes: what is far too large must not be copied whole.
+  const take = (characters: number): void => {
+    room -= characters;
+    if (room < 0) tooLarge();
+  };
+  const checked = checkedCopy(value, name, 0, take);
+  if (Buffer.byteLength(JSON.stringify(checked)) > MAX_VALUE_BYTES) tooLarge();
   return checked;
 }
 
-function checkedCopy(value: unknown, path: string, depth: number): JsonValue {
+/** @param take counts the characters that a part has at least, and throws if that is too much */
+function checkedCopy(value: unknown, path: string, depth: number, take: (characters: number) => void): JsonValue {
   if (depth > MAX_DEPTH) wrong(`${path}: a result has at most ${MAX_DEPTH} values within one another`);
   switch (typeof value) {
     case "string":
+      take(value.length);
+      return value;
     case "boolean":
       return value;
     case "number":
@@ -84,7 +92,12 @@ function checkedCopy(value: unknown, path: string, depth: number): JsonValue {
     case "object": {
       if (value === null) return null;
       if (Array.isArray(value)) {
-        return Object.freeze(value.map((item: unknown, index) => checkedCopy(item, `${path}[${index}]`, depth + 1)));
+        const items: JsonValue[] = [];
+        for (let index = 0; index < value.length; index++) {
+          take(1);
+          items.push(checkedCopy(value[index], `${path}[${index}]`, depth + 1, take));
+        }
+        return Object.freeze(items);
       }
       const prototype: unknown = Object.getPrototypeOf(value);
       if (prototype !== Object.prototype && prototype !== null) {
@@ -96,7 +109,9 @@ function checkedCopy(value: unknown, path: string, depth: number): JsonValue {
       const copy = Object.create(null) as Record<string, JsonValue>;
       for (const [key, member] of Object.entries(value)) {
         // As in JSON, a member that is undefined is not there.
-        if (member !== undefined) copy[key] = checkedCopy(member, `${path}.${key}`, depth + 1);
+        if (member === undefined) continue;
+        take(key.length + 1);
+        copy[key] = checkedCopy(member, `${path}.${key}`, depth + 1, take);
       }
       return Object.freeze(copy);
     }

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { UsageError } from "../../src/index.ts";
 import type { Header, Session } from "../../src/handler/types.ts";
-import { ALL, cmd, LEADSPC } from "../protocol/wire.ts";
+import { ALL, cmd, LEADSPC, packet } from "../protocol/wire.ts";
 import { type AnyFilter, Line, type Placed } from "./harness.ts";
 
 type Eom = Session<"eom">["message"];
@@ -529,6 +529,9 @@ describe("rawHeaders", () => {
       "Received: from x??evil?[127.0.0.1]????? (c.test [192.0.2.7])\r\n\tby localhost (pmilter) with ESMTP\r\n\t(envelope-from <?a?b??c?@d.test>)",
     );
     expect(received([])).toContain("from unknown (unknown [unknown])");
+    // A mail server that sends no address here is not one of the two; still it writes no field of its own.
+    const odd = packet("C", "c.test\0", "6\x9c\x40", "::1\r\nX-Evil: 1\0");
+    expect(received([odd])).toContain("(c.test [IPv6:::1??X-Evil:?1])\r\n\tby");
   });
 
   test("withReceived: its date is that of the end of the message, in the form of RFC 5322", () => {
@@ -538,5 +541,14 @@ describe("rawHeaders", () => {
     ]);
     const written = /; (\w{3}, \d{2} \w{3} \d{4} [\d:]{8} \+0000)\r\n$/.exec(block)![1]!;
     expect(Date.parse(written)).toBe(Math.floor(date.getTime() / 1000) * 1000);
+  });
+
+  test("the time of a message is its own: setting the Date that a handler got changes nothing", () => {
+    const [block, year] = atEom([], (message) => {
+      message.receivedAt.setTime(Number.NaN);
+      return [latin1(message.rawHeaders({ withReceived: true })), message.receivedAt.getFullYear()];
+    });
+    expect(block).not.toContain("Invalid");
+    expect(year).toBeGreaterThan(2000);
   });
 });

@@ -106,6 +106,7 @@ describe("session.log", () => {
       log("hostile", hostile);
       log(new Error("as text") as never);
       log(undefined as never, "no object" as never);
+      log(Object.assign(() => {}, { toString: () => hostile.odd }) as never);
     });
     expect(lines[0]!.fields["fields"]).toEqual({
       circle: "a value that cannot be shown",
@@ -118,7 +119,11 @@ describe("session.log", () => {
       symbol: "Symbol(s)",
     });
     expect(lines[1]!.fields["fields"]).toEqual({ fields: "cannot be read: Error: odd" });
-    expect(lines.slice(2).map(({ fields }) => fields["text"])).toEqual(["Error: as text", "undefined"]);
+    expect(lines.slice(2).map(({ fields }) => fields["text"])).toEqual([
+      "Error: as text",
+      "undefined",
+      "a value that cannot be shown",
+    ]);
   });
 
   test("works where a handler has kept it: at the connection's end, and for a later message", () => {

@@ -87,10 +87,26 @@ describe("message.results", () => {
     ["a Date", new Date(), "x is an object of a class"],
     ["a Map", { map: new Map() }, "x.map is an object of a class"],
     ["a circle", circle(), "at most 20 values within one another"],
-    ["17 KB", "x".repeat(17 * 1024), "bytes as JSON, expected at most 16384"],
+    ["17 KB", "x".repeat(17 * 1024), "more than 16384 bytes as JSON"],
+    ["escapes that make 17 KB", "\n".repeat(9 * 1024), "more than 16384 bytes as JSON"],
   ])("refuse %s where it is written", (_name, value, says) => {
     const error = thrownBy((results) => results.set("x", value as never));
     expect([error?.code, error?.message]).toEqual(["PMILTER_ERR_ARGUMENT", expect.stringContaining(says)]);
+  });
+
+  // Each list holds the list below it twice: copied whole it would be 2^19 values.
+  test("a value that is far too large is not copied whole", () => {
+    let reads = 0;
+    let value: JsonValue[] = new Proxy<JsonValue[]>([1], {
+      get(target, key) {
+        if (key === "0") reads += 1;
+        return Reflect.get(target, key) as unknown;
+      },
+    });
+    for (let depth = 0; depth < 18; depth++) value = [value, value];
+    const error = thrownBy((results) => results.set("x", value));
+    expect(error?.message).toContain("more than 16384 bytes as JSON");
+    expect(reads).toBeLessThan(16 * 1024);
   });
 
   test.each(["", "a b", "x".repeat(65), "ü", "a\n", 1, null])("refuse the name %p", (name) => {

@@ -26,7 +26,8 @@ function word(text: string, fallback: string): string {
 
 /** `192.0.2.1`, or `IPv6:2001:db8::1` as in an address literal. */
 function literal({ address, family }: Client): string {
-  return family === "inet6" ? `IPv6:${address}` : word(address, "unknown");
+  const shown = word(address, "unknown");
+  return family === "inet6" ? `IPv6:${shown}` : shown;
 }
 
 /** @returns the field with its name, lines separated by LF, without a line end at the end */

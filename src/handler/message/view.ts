@@ -124,7 +124,8 @@ export class MessageView implements Changes, ChangesByHeader {
   get receivedAt(): Date {
     const { receivedAt } = this.#received;
     if (receivedAt === null) throw new UsageError("PMILTER_ERR_NOT_HERE", "message.receivedAt is there from eom on");
-    return receivedAt;
+    // Filters share the message, and a Date can be set.
+    return new Date(receivedAt);
   }
 
   rawHeaders({ withReceived = false }: RawOptions = {}): Uint8Array {
