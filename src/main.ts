@@ -82,6 +82,13 @@ function isBrokenPipe(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "EPIPE";
 }
 
+function problemsOf(error: unknown): readonly unknown[] {
+  if (error instanceof PlainError) return error.problems;
+  if (!(error instanceof ResolveMessage)) return [error instanceof Error ? error.stack : error];
+  // Of its own code: handlers are loaded in workers.
+  return [`${error.message}\nThe packages that pmilter needs are not installed: run "bun install --frozen-lockfile".`];
+}
+
 try {
   process.exitCode = await run(process.argv.slice(2));
 } catch (error) {
@@ -91,8 +98,7 @@ try {
     );
     process.exitCode = EXIT_USAGE;
   } else if (!isBrokenPipe(error)) {
-    const problems =
-      error instanceof PlainError ? error.problems : [error instanceof Error ? error.stack : String(error)];
+    const problems = problemsOf(error);
     for (const problem of problems) process.stderr.write(`pmilter: ${problem}\n`);
     process.exitCode = EXIT_WRONG;
   }

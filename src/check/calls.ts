@@ -198,8 +198,8 @@ function valueOf(literal: string): string | null {
 export function uncollectedBody(file: Pick<SourceFile, "path" | "text">): Problem[] {
   const code = blank(file.text);
   if (/\bcollectBody\b/.test(code)) return [];
-  return [...code.matchAll(/\bmessage\s*\.\s*body\s*\(/g)].map(({ index }) =>
-    problemAt({ ...file, code }, index, "message.body() needs collectBody: true in the filter"),
+  return [...code.matchAll(/\bmessage\s*\.\s*(body|raw)\s*\(/g)].map(({ 1: method, index }) =>
+    problemAt({ ...file, code }, index, `message.${method}() needs collectBody: true in the filter`),
   );
 }
 

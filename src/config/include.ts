@@ -14,6 +14,8 @@ export interface IncludedFile {
   readonly path: string;
   /** As messages show it: beside the configuration's name as it was given. */
   readonly name: string;
+  /** The entry of `include` that names it. */
+  readonly pattern: string;
 }
 
 /** Why a pattern of `include` cannot be used. */
@@ -55,7 +57,7 @@ export function findIncluded(
         if (path === own) {
           const text = `${show(pattern)} names this file as well; expected files of a folder of their own`;
           faults.push({ index, text });
-        } else if (!found.has(path)) found.set(path, { path, name });
+        } else if (!found.has(path)) found.set(path, { path, name, pattern });
       }
     } catch (cause) {
       const why = whyNotRead(cause, { denied: "permission denied" });

@@ -7,9 +7,9 @@ import { dirname, resolve } from "node:path";
 import * as v from "valibot";
 import { checkTogether, noticesOf } from "./checks.ts";
 import { type Config, toConfig } from "./config.ts";
-import { whyNotRead } from "../errors.ts";
+import { codeOf, whyNotRead } from "../errors.ts";
 import type { Environment } from "./places.ts";
-import { ConfigError, type ConfigIssue, type ConfigText } from "./errors.ts";
+import { ConfigError, type ConfigIssue, type ConfigText, show } from "./errors.ts";
 import { findIncluded, type IncludedFile, readIncluded } from "./include.ts";
 import { type Fault, type Names, readIncludedNames, readNames } from "./keys.ts";
 import { type KeyPath, locator, pathInWords } from "./locate.ts";
@@ -144,7 +144,8 @@ function bytesOf(file: IncludedFile): Uint8Array {
   try {
     return readIncluded(file);
   } catch (cause) {
-    const why = whyNotRead(cause, { denied: "permission denied" });
+    const files = codeOf(cause) === "EISDIR" ? `; its files are ${show(`${file.pattern}/*.toml`)}` : "";
+    const why = `${whyNotRead(cause, { denied: "permission denied" })}${files}`;
     throw new ConfigError(file.name, [{ text: `the included file cannot be read: ${why}` }], undefined, { cause });
   }
 }

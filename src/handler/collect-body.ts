@@ -49,7 +49,8 @@ function checkMax(max: unknown): number {
  */
 export function checkBodyLimit(collection: BodyCollection | null, limit: number): void {
   const max = collection?.max ?? 0;
-  if (max > limit) wrong(`collectBody.max is ${max} bytes, above limits.body, which is ${limit} bytes: raise that one`);
+  if (max <= limit) return;
+  wrong(`collectBody.max is ${max} bytes, above limits.body (${limit} bytes): raise limits.body, or collect less`);
 }
 
 function shown(value: unknown): string {

@@ -177,12 +177,13 @@ function checkMacros(macros: unknown): Partial<Record<MacroPhase, readonly strin
     if (!(phase in MACRO_STAGES)) {
       wrong(`macros cannot be asked for at "${phase}", only at ${Object.keys(MACRO_STAGES).join(", ")}`);
     }
-    if (
-      !Array.isArray(names) ||
-      names.length > MAX_MACRO_NAMES ||
-      !names.every((name) => typeof name === "string" && /^(\w|\{\w+\})$/.test(name))
-    ) {
-      wrong(`macros.${phase} must be a list of at most ${MAX_MACRO_NAMES} names such as "i" or "{auth_type}"`);
+    const expected = `macros.${phase} must be a list of at most ${MAX_MACRO_NAMES} names such as "i" or "{auth_type}"`;
+    if (!Array.isArray(names)) wrong(`${expected}, got ${describe(names)}`);
+    if (names.length > MAX_MACRO_NAMES) wrong(`${expected}, got ${names.length}`);
+    for (const name of names as readonly unknown[]) {
+      if (typeof name === "string" && /^(\w|\{\w+\})$/.test(name)) continue;
+      const hint = typeof name === "string" && /^\w+$/.test(name) ? `; write "{${name}}"` : "";
+      wrong(`${expected}, got ${typeof name === "string" ? JSON.stringify(name) : describe(name)}${hint}`);
     }
   }
   return macros;

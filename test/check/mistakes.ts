@@ -198,6 +198,11 @@ export const MISTAKES: readonly Mistake[] = [
     says: /needs collectBody: true/,
   },
   {
+    name: "raw() without collectBody",
+    code: filter("", "  eom({ message }) {\n    console.log(message.raw().length); // here\n  },"),
+    says: /message\.raw\(\) needs collectBody: true/,
+  },
+  {
     name: "a chunk of the body taken for text",
     code: filter(
       "reject",

@@ -1,9 +1,12 @@
 /** Help, version and wrong usage: where the texts go, and the exit codes. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { cp } from "node:fs/promises";
+import { join } from "node:path";
 import { COMMAND_NAMES } from "../../src/cli/args.ts";
 import { helpText } from "../../src/cli/help.ts";
 import { VERSION } from "../../src/version.ts";
-import { runPmilter } from "../support/pmilter.ts";
+import { ROOT, runPmilter } from "../support/pmilter.ts";
+import { tempDir } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
 
@@ -69,4 +72,16 @@ describe("pmilter", () => {
     expect(result).toMatchObject({ exitCode: 2, stdout: "" });
     expect(result.stderr).toMatch(stderr);
   });
+});
+
+test("a clone without its packages says how to get them", async () => {
+  await using clone = await tempDir("clone");
+  for (const name of ["bunfig.toml", "package.json", "src"]) {
+    await cp(join(ROOT, name), join(clone.path, name), { recursive: true });
+  }
+  const child = Bun.spawn([process.execPath, "src/main.ts", "check"], { cwd: clone.path, stderr: "pipe" });
+  expect(await child.stderr.text()).toMatch(
+    /^pmilter: Cannot find package .*\nThe packages .* run "bun install --frozen-lockfile"\.\n$/,
+  );
+  expect(await child.exited).toBe(1);
 });

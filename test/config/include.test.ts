@@ -153,7 +153,10 @@ describe("errors", () => {
 
   test.each<[string | readonly string[], string]>([
     ["no.toml", "no.toml: the included file cannot be read: there is no such file"],
-    ["rules.d", "rules.d: the included file cannot be read: expected a file, got a folder"],
+    [
+      "rules.d",
+      'rules.d: the included file cannot be read: expected a file, got a folder; its files are "rules.d/*.toml"',
+    ],
     ["*.toml", 'pmilter.toml:1:1: include: "*.toml" names this file as well; expected files of a folder of their own'],
     [
       "rules.d/",

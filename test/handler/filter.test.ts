@@ -61,8 +61,22 @@ describe("checkFilter", () => {
     ["collectBody that is no boolean", { eom: pass, collectBody: "yes" }, '"collectBody"'],
     ["macros that are no object", { eom: pass, macros: "i" }, '"macros"'],
     ["macros of a phase that has none", { eom: pass, macros: { header: ["i"] } }, '"header"'],
-    ["macro names that are none", { eom: pass, macros: { eom: ["auth_type"] } }, "macros.eom"],
-    ["macros that are no list", { eom: pass, macros: { eom: "i" } }, "macros.eom"],
+    [
+      "a macro name without braces",
+      { eom: pass, macros: { eom: ["i", "auth_type"] } },
+      'got "auth_type"; write "{auth_type}"',
+    ],
+    [
+      "macro names that are none",
+      { eom: pass, macros: { eom: ["{auth type}"] } },
+      'names such as "i" or "{auth_type}", got "{auth type}"',
+    ],
+    [
+      "macro names that are no text",
+      { eom: pass, macros: { eom: [null] } },
+      'names such as "i" or "{auth_type}", got null',
+    ],
+    ["macros that are no list", { eom: pass, macros: { eom: "i" } }, "macros.eom must be a list"],
     ["51 macros", { eom: pass, macros: { eom: Array.from({ length: 51 }, () => "i") } }, "macros.eom"],
   ])("refuses %s", (_name, exported, expected) => {
     const { code, message } = problemOf(() => checkFilter(exported, "x"));
