@@ -1,5 +1,5 @@
 // Allows and blocks by client, HELO, sender and recipient, from files that reload: docs/handlers/access-lists.md.
-import { accept, defineFilter } from "pmilter";
+import { accept, defineFilter, type Log } from "pmilter";
 import { array, expected, file, type InferOutput, nonEmpty, picklist, pipe, string, table } from "pmilter/options";
 import { AccessFile } from "./lib/access-file.ts";
 import { type AccessTable, ACTIONS, type Match, MATCHES, parseTable } from "./lib/access-table.ts";
@@ -48,15 +48,15 @@ function openLists({ lists, reject_text, tempfail_text }: InferOutput<typeof opt
   });
 }
 
-function readTables(lists: readonly List[]): Tables {
+function readTables(lists: readonly List[], log: Log): Tables {
   const tables: Record<Match, AccessTable[]> = { client: [], helo: [], sender: [], recipient: [] };
-  for (const { match, file } of lists) tables[match].push(file.content());
+  for (const { match, file } of lists) tables[match].push(file.content(log));
   return tables;
 }
 
 /** Those that `connect` took. */
-function tablesOf({ own, state }: { own: readonly List[]; state: { tables?: Tables } }): Tables {
-  return (state.tables ??= readTables(own));
+function tablesOf({ log, own, state }: { log: Log; own: readonly List[]; state: { tables?: Tables } }): Tables {
+  return (state.tables ??= readTables(own, log));
 }
 
 /** The tables' entry for a name or address: allow wins over block, and an earlier list over a later one. */
@@ -84,11 +84,7 @@ export default defineFilter({
 
   // A list that is missing or wrong keeps the server from starting; later it only keeps the list from changing. There is
   // no stop(): between two looks at a file nothing is open.
-  start(options): readonly List[] {
-    const lists = openLists(options);
-    readTables(lists);
-    return lists;
-  },
+  start: openLists,
 
   connect(session) {
     const { client } = tablesOf(session);
@@ -104,13 +100,12 @@ export default defineFilter({
 
   envfrom(session) {
     const { sender } = tablesOf(session);
-    const { address } = session.message.sender;
-    return unlessAllowed(judge(sender, (entries) => entries.mailbox(address)));
+    return unlessAllowed(judge(sender, (entries) => entries.mailbox(session.message.sender)));
   },
 
   envrcpt(session) {
     const { recipient } = tablesOf(session);
-    const address = session.message.recipients.at(-1)?.address ?? "";
+    const address = session.message.recipients.at(-1)!;
     return unlessAllowed(judge(recipient, (entries) => entries.mailbox(address)));
   },
 });

@@ -201,7 +201,7 @@ export default defineFilter({
   // It judges: what it cannot look into does not pass.
   collectBody: { over: "reject" },
 
-  async eom({ message, options, queueId }) {
+  async eom({ log, message, options }) {
     const { action, header } = options;
     const search = new Search(options);
     const body = message.body();
@@ -213,7 +213,7 @@ export default defineFilter({
 
     const told = search.findings.slice(0, TOLD).map(({ file, why }) => `"${file}": ${why}`);
     if (search.findings.length > TOLD) told.push(`${search.findings.length - TOLD} more`);
-    console.log(`attachments: queue_id=${queueId} ${action}: ${told.join("; ")}`);
+    log.warn(`${action}: ${told.join("; ")}`);
     if (action === "reject") return reject(`550 5.7.1 Attachment "${first.file}" is not accepted: ${first.why}`);
     message.addHeader(header, told.join(";\n "));
     if (action === "quarantine") message.quarantine(`attachments: ${told[0]}`);

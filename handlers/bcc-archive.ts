@@ -1,5 +1,5 @@
 // Sends a copy of every message, or of those of some domains, to an archive: docs/handlers/bcc-archive.md.
-import { defineFilter } from "pmilter";
+import { type Address, defineFilter, type HeaderAddress, parseAddresses } from "pmilter";
 import { boolean, check, expected, pipe, table, transform } from "pmilter/options";
 import { domains, headerName, line, option, required, someText, unset } from "./lib/options.ts";
 
@@ -7,6 +7,7 @@ const address = pipe(
   line(),
   transform((text) => text.replace(/^<(.*)>$/, "$1")),
   check((text) => /^[!-;=?-~]+@[!-;=?-~]+$/.test(text), expected("an address such as archive@example.com")),
+  transform((text) => parseAddresses(text)[0]!),
 );
 
 export const options = table({
@@ -28,21 +29,25 @@ export const options = table({
   header_value: option(someText(), "yes", "the value of that header"),
 });
 
+/** Local parts in any case: an archive's mail server knows no other. */
+function isSame(recipient: Address, { domain, local }: HeaderAddress): boolean {
+  return recipient.domain === domain && recipient.local.toLowerCase() === local.toLowerCase();
+}
+
 export default defineFilter({
   name: "bcc-archive",
   options,
 
   eom({ message, options }) {
     const { address, header, header_value, notify_never, null_sender, recipient_domains, sender_domains } = options;
-    const sender = message.sender.address;
-    const recipients = message.recipients.map((recipient) => recipient.address);
-    if (sender === "" && !null_sender) return;
+    const { recipients, sender } = message;
+    if (sender.address === "" && !null_sender) return;
     const isWanted =
       (sender_domains.isEmpty && recipient_domains.isEmpty) ||
-      sender_domains.has(sender) ||
-      recipients.some((recipient) => recipient_domains.has(recipient));
-    if (!isWanted || recipients.some((recipient) => recipient.toLowerCase() === address.toLowerCase())) return;
-    message.addRecipient(address, notify_never ? ["NOTIFY=NEVER"] : []);
+      sender_domains.has(sender.domain) ||
+      recipients.some(({ domain }) => recipient_domains.has(domain));
+    if (!isWanted || recipients.some((recipient) => isSame(recipient, address))) return;
+    message.addRecipient(address.address, notify_never ? ["NOTIFY=NEVER"] : []);
     // Never the recipients: every recipient would read of those in Bcc.
     if (header !== undefined) message.addHeader(header, header_value);
   },

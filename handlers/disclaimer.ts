@@ -111,13 +111,14 @@ function asciiHtml(html: string): string {
  */
 function applies(options: Options, message: Message<"eom", State, "skip">): boolean {
   const { except_recipient_domains, except_sender_domains, recipient_domains, sender_domains } = options;
-  const sender = message.sender.address;
+  const { domain } = message.sender;
   return (
-    (sender_domains.isEmpty || sender_domains.has(sender)) &&
-    !except_sender_domains.has(sender) &&
+    (sender_domains.isEmpty || sender_domains.has(domain)) &&
+    !except_sender_domains.has(domain) &&
     message.recipients.some(
-      ({ address }) =>
-        (recipient_domains.isEmpty || recipient_domains.has(address)) && !except_recipient_domains.has(address),
+      (recipient) =>
+        (recipient_domains.isEmpty || recipient_domains.has(recipient.domain)) &&
+        !except_recipient_domains.has(recipient.domain),
     )
   );
 }
@@ -257,7 +258,7 @@ export default defineFilter({
   options,
   collectBody: { over: "skip" },
 
-  eom({ message, options, queueId }) {
+  eom({ log, message, options }) {
     if (!applies(options, message) || message.headers.get(options.marker) !== undefined) return;
     // Null: larger than a body that is collected.
     const body = message.body();
@@ -270,7 +271,7 @@ export default defineFilter({
       message.addHeader(options.marker, "added");
     } catch (error) {
       if (!(error instanceof LeftAlone)) throw error;
-      console.log(`disclaimer: queue_id=${queueId} left alone: ${error.message}`);
+      log.warn(`left alone: ${error.message}`);
     }
   },
 });

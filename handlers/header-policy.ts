@@ -42,7 +42,7 @@ export default defineFilter({
       if (refusal !== null) return refusal;
       if (action === "fix") fix();
       else if (action === "quarantine") session.message.quarantine(`header-policy: ${rule.problem}`);
-      else console.log(`header-policy: queue_id=${session.queueId} observed: ${rule.problem}`);
+      else session.log.warn(`observed: ${rule.problem}`);
     }
   },
 });

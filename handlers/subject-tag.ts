@@ -1,7 +1,6 @@
 // Puts a tag in front of the Subject, such as "[external]": docs/handlers/subject-tag.md.
-import { decodeWords, defineFilter, type Message } from "pmilter";
+import { defineFilter, encodeWords, type Message } from "pmilter";
 import { check, expected, type InferOutput, picklist, pipe, table, trim } from "pmilter/options";
-import { encodeWords, keepFolds } from "./lib/header-text.ts";
 import { domains, headerName, line, option, required, unset } from "./lib/options.ts";
 
 const tag = pipe(
@@ -27,12 +26,12 @@ export const options = table({
 /** Each condition that is given must hold. */
 function applies(options: Options, message: Message<"eom">): boolean {
   const { except_sender_domains, header, header_contains, recipient_domains, sender_domains } = options;
-  const sender = message.sender.address;
+  const { domain } = message.sender;
   const wanted = header_contains.toLowerCase();
   return (
-    (sender_domains.isEmpty || sender_domains.has(sender)) &&
-    !except_sender_domains.has(sender) &&
-    (recipient_domains.isEmpty || message.recipients.some(({ address }) => recipient_domains.has(address))) &&
+    (sender_domains.isEmpty || sender_domains.has(domain)) &&
+    !except_sender_domains.has(domain) &&
+    (recipient_domains.isEmpty || message.recipients.some((recipient) => recipient_domains.has(recipient.domain))) &&
     (header === undefined || message.headers.all(header).some(({ text }) => text.toLowerCase().includes(wanted)))
   );
 }
@@ -44,9 +43,9 @@ const REPLY_PREFIX = /^\s*\p{L}{1,6}(?:\[\d+\]|\(\d+\)|\^\d+)?\s*[:：]\s*/u;
 /** So much of a Subject is looked at: the tag stands near its beginning. */
 const LOOKED_AT = 2000;
 
-/** Whether the tag stands in front already, or behind `Re:` and the like. */
-export function hasTag(subject: string, tag: string): boolean {
-  let rest = decodeWords(subject.slice(0, LOOKED_AT)).trimStart();
+/** Whether the tag stands in front of a Subject's text already, or behind `Re:` and the like. */
+export function hasTag(text: string, tag: string): boolean {
+  let rest = text.slice(0, LOOKED_AT);
   const wanted = tag.toLowerCase();
   for (;;) {
     if (rest.toLowerCase().startsWith(wanted)) return true;
@@ -61,9 +60,18 @@ const NAME_LENGTH = "Subject: ".length;
 /** The Subject with the tag; the text before stays byte for byte, its encoded words included. */
 export function withTag(subject: string, tag: string): string {
   const rest = keepFolds(subject).replace(/^[ \t\n]+/, "");
-  if (!/[^ -~]/.test(tag) && !tag.includes("=?")) return join(tag, rest);
-  // Between two encoded words readers drop the space (RFC 2047 6.2), so the tag brings its own.
-  return join(encodeWords(rest.startsWith("=?") ? `${tag} ` : tag), rest);
+  const encoded = encodeWords(tag);
+  // Readers drop the space between two encoded words (RFC 2047 6.2): one more word brings it.
+  const isSpaceLost = encoded.endsWith("?=") && rest.startsWith("=?");
+  return join(isSpaceLost ? `${encoded} =?UTF-8?Q?_?=` : encoded, rest);
+}
+
+/** A received value that is written again, folded as it was: no line of it can become a header of its own. */
+function keepFolds(value: string): string {
+  return value
+    .replaceAll("\0", "")
+    .replace(/\r\n?/g, "\n")
+    .replace(/\n(?![ \t])/g, "\n ");
 }
 
 /** A space, as a fold where the line would become long. */
@@ -79,11 +87,11 @@ export default defineFilter({
 
   eom({ message, options }) {
     if (!applies(options, message)) return;
-    const subject = message.headers.get("Subject");
+    const subject = message.headers.first("Subject");
     if (subject === undefined) {
       if (options.missing_subject === "add") message.addHeader("Subject", withTag("", options.tag));
-    } else if (!hasTag(subject, options.tag)) {
-      message.changeHeader("Subject", withTag(subject, options.tag));
+    } else if (!hasTag(subject.text, options.tag)) {
+      message.changeHeader(subject, withTag(subject.value, options.tag));
     }
   },
 });

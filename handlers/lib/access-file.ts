@@ -5,6 +5,7 @@
  */
 import { isUtf8 } from "node:buffer";
 import { readFileSync, statSync } from "node:fs";
+import type { Log } from "pmilter";
 import { LineError } from "./access-table.ts";
 
 const LOOK_MS = 200;
@@ -34,16 +35,16 @@ export class AccessFile<T> {
   }
 
   /** The file's content; the content before, if the present cannot be used. */
-  content(): T {
+  content(log: Log): T {
     const now = performance.now();
     if (now - this.#looked >= LOOK_MS) {
       this.#looked = now;
-      this.#look(now);
+      this.#look(now, log);
     }
     return this.#content;
   }
 
-  #look(now: number): void {
+  #look(now: number, log: Log): void {
     const { signature, age } = this.#stat();
     if (signature === this.#seen || !this.#isQuiet(signature, age, now)) return;
     let content: T | undefined;
@@ -57,10 +58,10 @@ export class AccessFile<T> {
     if (this.#stat().signature !== signature) return;
     this.#seen = signature;
     if (content === undefined) {
-      console.error(`access-lists: ${problem}; the old list stays`);
+      log.error(`${problem}; the old list stays`);
     } else {
       this.#content = content;
-      console.log(`access-lists: ${this.#path}: read anew`);
+      log(`${this.#path}: read anew`);
     }
   }
 

@@ -3,6 +3,7 @@
  * spellings of international names must not hide an entry.
  */
 import { domainToASCII } from "node:url";
+import type { Address } from "pmilter";
 
 /**
  * DNS names have at most 255 characters, addresses a few more. A longer name is cut at the front, since suffixes are
@@ -16,22 +17,6 @@ export function normalDomain(domain: string): string {
   // oxlint-disable-next-line no-control-regex
   if (/^[\u0000-\u007f]*$/.test(name)) return name;
   return domainToASCII(name) || name;
-}
-
-export interface Mailbox {
-  readonly local: string;
-  /** `""` for `<postmaster>`, which has none. */
-  readonly domain: string;
-}
-
-/** An address without brackets in its parts, normalised; both `""` for the null sender. */
-export function mailboxOf(address: string): Mailbox {
-  const bare = address.replace(/^@[^:]*:/, ""); // a source route (RFC 5321 4.1.2)
-  const at = bare.lastIndexOf("@");
-  const local = (at === -1 ? bare : bare.slice(0, at)).toLowerCase();
-  // "john.doe"@example.com is john.doe@example.com (RFC 5321 4.1.2).
-  const plain = /^".*"$/s.test(local) ? local.slice(1, -1).replace(/\\(.)/gs, "$1") : local;
-  return { local: plain, domain: at === -1 ? "" : normalDomain(bare.slice(at + 1)) };
 }
 
 /** Values by name (`mail.example.com`) and by suffix (`.example.com`: all names below, not `example.com` itself). */
@@ -52,14 +37,16 @@ export class NameTable<T> {
     return this.#values.get(name) ?? this.#findBelow(name);
   }
 
-  /** The same for a mailbox: its address, then `@domain`, then the suffixes. The null sender is `<>`. */
-  findMailbox({ local, domain }: Mailbox): T | undefined {
+  /** The same for an address, its local part in any case: the mailbox, then `@domain`, then the suffixes. The null sender is `<>`. */
+  findMailbox({ local, domain }: Address): T | undefined {
     if (domain === "") return local === "" ? this.#values.get("<>") : undefined;
-    return this.#values.get(`${local}@${domain}`) ?? this.#values.get(`@${domain}`) ?? this.#findBelow(domain);
+    return (
+      this.#values.get(`${local.toLowerCase()}@${domain}`) ?? this.#values.get(`@${domain}`) ?? this.#findBelow(domain)
+    );
   }
 
   #findBelow(domain: string): T | undefined {
-    for (let dot = domain.indexOf("."); dot !== -1; dot = domain.indexOf(".", dot + 1)) {
+    for (let dot = domain.indexOf(".", domain.length - MAX_LENGTH); dot !== -1; dot = domain.indexOf(".", dot + 1)) {
       const found = this.#values.get(domain.slice(dot));
       if (found !== undefined) return found;
     }
@@ -89,8 +76,8 @@ export class DomainList {
     return this.#names.size === 0;
   }
 
-  has(address: string): boolean {
-    const { domain } = mailboxOf(address);
+  /** @param domain of an address, as `message` has it */
+  has(domain: string): boolean {
     return domain !== "" && this.#names.find(domain) === true;
   }
 }

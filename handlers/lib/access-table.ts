@@ -1,6 +1,6 @@
 /** The text of a list of access-lists.ts, as tables to look in. */
-import { reject, tempfail } from "pmilter";
-import { mailboxOf, nameEntry, NameTable, normalDomain } from "./access-names.ts";
+import { type Address, reject, tempfail } from "pmilter";
+import { nameEntry, NameTable, normalDomain } from "./access-names.ts";
 import { NetworkTable } from "./access-networks.ts";
 import type { Refusal } from "./options.ts";
 
@@ -49,8 +49,8 @@ class Entries<T> {
     return this.#names.find(normalDomain(name));
   }
 
-  mailbox(address: string): T | undefined {
-    return this.#names.findMailbox(mailboxOf(address));
+  mailbox(address: Address): T | undefined {
+    return this.#names.findMailbox(address);
   }
 }
 
@@ -127,7 +127,10 @@ function nameKey(entry: string): string {
 function mailboxKey(entry: string): string {
   if (entry === "<>") return entry;
   if (entry.startsWith(".")) return nameKey(entry);
-  const { local, domain } = mailboxOf(entry.replace(/^<(.*)>$/, "$1"));
+  const [, quoted, plain = "", name = ""] = /^<?(?:"(.*)"|([^"]*?))@(.*?)>?$/.exec(entry) ?? [];
+  // "john.doe"@example.com is john.doe@example.com (RFC 5321 4.1.2).
+  const local = (quoted?.replace(/\\(.)/g, "$1") ?? plain).toLowerCase();
+  const domain = normalDomain(name);
   // oxlint-disable-next-line no-control-regex
   if (nameEntry(domain) === null || domain.startsWith(".") || /[\u0000-\u0020\u007f]/.test(local)) {
     throw new RangeError(`${show(entry)} is no address, expected user@example.com, @example.com or .example.com`);

@@ -1,6 +1,6 @@
 /** The rules that header-policy.ts knows, by name: the options that each takes, and how it judges a message. */
 import { randomUUID } from "node:crypto";
-import type { Session } from "pmilter";
+import { foldHeader, type Header, type Session } from "pmilter";
 import {
   array,
   boolean,
@@ -19,8 +19,7 @@ import {
 } from "pmilter/options";
 import { nameEntry, NameTable, normalDomain } from "./access-names.ts";
 import { NetworkTable } from "./access-networks.ts";
-import { authservId, formatDate, isMessageId, parseDate } from "./header-syntax.ts";
-import { fold, unfold } from "./header-text.ts";
+import { authservId, formatDate, isMessageId, parseDate, unfold } from "./header-syntax.ts";
 import {
   amount,
   count,
@@ -64,7 +63,10 @@ export interface Step {
 /** The options that every rule has. */
 export const COMMON = {
   rule: required(string(), "a rule of the table below"),
-  action: required(picklist(ACTIONS), "`reject`, `tempfail`, `quarantine`, `fix` (next table), `observe` (console)"),
+  action: required(
+    picklist(ACTIONS),
+    "`reject`, `tempfail`, `quarantine`, `fix` (next table), `observe` (the log, at `warn`)",
+  ),
   text: unset(
     string(),
     '`"550 5.6.0 Message refused: …"`, or 451',
@@ -156,7 +158,7 @@ export const RULES = {
       problem: `no ${header} header`,
       fixes: value !== "",
       check: ({ message }) =>
-        message.headers.get(header) === undefined ? () => message.addHeader(header, fold(value, header.length)) : null,
+        message.headers.get(header) === undefined ? () => message.addHeader(header, foldHeader(header, value)) : null,
     };
   }),
 
@@ -166,31 +168,17 @@ export const RULES = {
     (options, fail) => {
       const { header, max_count: most = Infinity, max_length: longest = Infinity } = options;
       if (most === Infinity && longest === Infinity) fail("max_count", "a number here or in max_length");
-      const name = header.toLowerCase();
       return {
         problem: `too many or too long ${header === "*" ? "" : `${header} `}headers`,
         fixes: true,
         check({ message }) {
-          const surplus = new Map<string, number[]>();
-          const seen = new Map<string, number>();
+          const surplus: Header[] = [];
           let kept = 0;
-          for (const each of message.headers) {
-            const key = each.name.toLowerCase();
-            const index = (seen.get(key) ?? 0) + 1;
-            seen.set(key, index);
-            if (header !== "*" && key !== name) continue;
-            if (kept < most && each.value.length <= longest) {
-              kept += 1;
-              continue;
-            }
-            const indexes = surplus.get(key);
-            if (indexes === undefined) surplus.set(key, [index]);
-            else indexes.push(index);
+          for (const each of header === "*" ? message.headers : message.headers.all(header)) {
+            if (kept < most && each.value.length <= longest) kept += 1;
+            else surplus.push(each);
           }
-          if (surplus.size === 0) return null;
-          return () => {
-            for (const [key, indexes] of surplus) deleteHeaders(message, key, indexes);
-          };
+          return deletion(message, surplus);
         },
       };
     },
@@ -203,15 +191,11 @@ export const RULES = {
       problem: `a ${header} header`,
       fixes: true,
       check({ message }) {
-        const names = new Set<string>();
-        for (const each of message.headers) {
-          const name = each.name.toLowerCase();
-          if (start === null ? name === header.toLowerCase() : name.startsWith(start)) names.add(name);
-        }
-        if (names.size === 0) return null;
-        return () => {
-          for (const name of names) if (isHeaderName(name)) message.deleteHeader(name);
-        };
+        if (start === null) return deletion(message, message.headers.all(header));
+        return deletion(
+          message,
+          [...message.headers].filter(({ name }) => name.toLowerCase().startsWith(start)),
+        );
       },
     };
   }),
@@ -223,15 +207,12 @@ export const RULES = {
       problem: `a ${header} header that is not allowed`,
       fixes: replace !== undefined,
       check({ message }) {
-        const values = message.headers.getAll(header).map(unfold);
-        const found = values.map((value) => value.search(pattern) !== -1);
-        if (!found.includes(true)) return null;
+        const found = message.headers.all(header).filter(({ value }) => unfold(value).search(pattern) !== -1);
+        if (found.length === 0) return null;
         return () => {
-          // From the last header on: a header whose value becomes empty is deleted, and the headers behind it move up.
-          for (let at = values.length - 1; at >= 0; at--) {
-            if (!found[at]) continue;
-            const value = values[at]!.replace(pattern, replace ?? "");
-            message.changeHeader(header, fold(unfold(value).trim(), header.length), at + 1);
+          for (const each of found) {
+            const value = unfold(each.value).replace(pattern, replace ?? "");
+            message.changeHeader(each, foldHeader(header, value.trim()));
           }
         };
       },
@@ -244,11 +225,11 @@ export const RULES = {
       problem: `another ${header} header than expected`,
       fixes: true,
       check({ message }) {
-        const values = message.headers.getAll(header);
-        if (values.length === 1 && unfold(values[0]!).trim() === value) return null;
+        const [first, ...others] = message.headers.all(header);
+        if (first !== undefined && others.length === 0 && unfold(first.value).trim() === value) return null;
         return () => {
-          deleteHeaders(message, header, indexesFrom(2, values.length));
-          message.changeHeader(header, fold(value, header.length));
+          deletion(message, others)?.();
+          message.changeHeader(header, foldHeader(header, value));
         };
       },
     };
@@ -309,15 +290,11 @@ export const RULES = {
       problem: "a header twice that may be there once",
       fixes: true,
       check({ message }) {
-        const many = names
-          .map((name) => ({ name, count: message.headers.getAll(name).length }))
-          .filter(({ count }) => count > 1);
-        if (many.length === 0) return null;
-        return () => {
-          for (const { name, count } of many) {
-            deleteHeaders(message, name, keepsLast ? indexesFrom(1, count - 1) : indexesFrom(2, count));
-          }
-        };
+        const all = names.map((name) => message.headers.all(name));
+        return deletion(
+          message,
+          all.flatMap((each) => (keepsLast ? each.slice(0, -1) : each.slice(1))),
+        );
       },
     };
   }),
@@ -334,7 +311,6 @@ export const RULES = {
         fail("trusted_networks", `addresses and networks (${error instanceof Error ? error.message : ""})`);
       }
     }
-    const HEADER = "authentication-results";
     return {
       problem: "a forged Authentication-Results header",
       fixes: true,
@@ -345,8 +321,10 @@ export const RULES = {
           const id = removesAll ? null : authservId(value);
           return id === null || id === ours || ids.find(id) === true;
         };
-        const forged = message.headers.getAll(HEADER).flatMap((value, index) => (isForged(value) ? [index + 1] : []));
-        return forged.length === 0 ? null : () => deleteHeaders(message, HEADER, forged);
+        return deletion(
+          message,
+          message.headers.all("Authentication-Results").filter(({ value }) => isForged(value)),
+        );
       },
     };
   }),
@@ -377,13 +355,10 @@ function newMessageId(host: string): string {
   return `<${randomUUID()}@${/^[\w-]+(?:\.[\w-]+)*$/.test(host) ? host : "localhost"}>`;
 }
 
-function indexesFrom(first: number, last: number): number[] {
-  return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => first + index);
-}
-
-/** From the last header on, so that the indexes of headers before it stay right. */
-function deleteHeaders(message: Session<"eom">["message"], name: string, indexes: readonly number[]): void {
-  // The name may come from the message, and a header without a valid name cannot be changed.
-  if (!isHeaderName(name)) return;
-  for (const index of indexes.toReversed()) message.deleteHeader(name, index);
+/** A finding that is repaired by deleting headers; null if there are none. */
+function deletion(message: Session<"eom">["message"], headers: readonly Header[]): Fix | null {
+  if (headers.length === 0) return null;
+  return () => {
+    for (const header of headers) message.deleteHeader(header);
+  };
 }

@@ -3,10 +3,14 @@
  * 4.3 and 4.5.4) and the identity in Authentication-Results (RFC 8601 2.2). None of it throws on any text.
  */
 import { normalDomain } from "./access-names.ts";
-import { unfold } from "./header-text.ts";
 
 /** Longer values are not read: none that is right comes near, and a pattern must not be kept busy. */
 const MAX_LENGTH = 2000;
+
+/** A value on a single line, its encoded words as they are. */
+export function unfold(value: string): string {
+  return value.replace(/[\r\n]+[ \t]*/g, " ").replaceAll("\0", "");
+}
 
 /** Past white space and comments, which may be nested; -1 for a comment that does not end. */
 function skipComments(text: string, from: number): number {

@@ -14,7 +14,8 @@ const PATTERNS = {
   /** In typescript.test.ts. */
   options: /^pmilter: pmilter\.toml:\d+:\d+: filter \d+: options\./,
   /** In handler-lines.test.ts. */
-  handler: /^(?:\w+: queue_id=|550 5\.7\.1 Attachment )/,
+  handler: /^550 5\.7\.1 Attachment /,
+  trial: /^mails\/\S+: /,
 };
 
 function kindOf({ text }: Block): keyof typeof PATTERNS | undefined {
@@ -98,6 +99,25 @@ describe.each(
     const { exitCode, stderr } = await runPmilter(["check", "-c", "pmilter.toml"], { cwd: dir.path });
     expect(stderr).toBe(block.text.replace(/^(?=pmilter\.toml:)/gm, "pmilter: "));
     expect(exitCode).toBe(1);
+  });
+});
+
+describe.each(
+  blocksOf("text")
+    .filter((block) => kindOf(block) === "trial")
+    .map((block) => [placeOf(block), block] as const),
+)("%s", (_, block) => {
+  test("is what try says of such a folder", async () => {
+    await using dir = await tempDir("docs");
+    const files = {
+      "pmilter.toml": '[server]\nlisten = "inet:127.0.0.1:0"\n[[filter]]\npath = "handlers/stamp.ts"\n',
+      "handlers/stamp.ts": STAMP,
+      "mails/newsletter.eml": "From: news@example.net\nTo: b@example.com\nSubject: a\n\nb\n",
+      "mails/spam.eml": "From: spam@example.com\nTo: b@example.com\nSubject: a\n\nb\n",
+    };
+    for (const [name, text] of Object.entries(files)) await Bun.write(`${dir.path}/${name}`, text);
+    const { stdout } = await runPmilter(["try", "-c", "pmilter.toml", "mails", "--brief"], { cwd: dir.path });
+    expect(stdout).toBe(block.text);
   });
 });
 

@@ -34,7 +34,7 @@ describeBehindEach("shipped filters by name", (server) => {
     expect(outcome(await site.send({ from: "spam@example.com" }))).toMatch(/^mail: 550 5\.7\.1 .*Not you$/);
     const message = EXECUTABLE.replaceAll("\n", "\r\n");
     expect(outcome(await site.send({ message }))).toMatch(/^end: 550 5\.7\.1 Attachment "setup\.exe" is not accepted/);
-    const line = await site.pmilter().log.next(/\breject: .* filter=attachments /);
+    const line = await site.pmilter().log.next(/\]: reject: .* filter=attachments /);
     expect(line).toMatch(/ at=(?:"[^"]*|\S*)handlers\/attachments\.ts:\d+/);
   });
 });

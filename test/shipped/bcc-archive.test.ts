@@ -26,6 +26,7 @@ async function run(
 test.each<[string, Record<string, unknown>, Envelope, unknown[]]>([
   ["every message", {}, {}, ADDED],
   ["the archive is a recipient already", {}, { to: ["b@example.com", "Archive@EXAMPLE.com"] }, []],
+  ["in another spelling", {}, { to: ["b@example.com", '"archive"@example.com.'] }, []],
   ["sender domain", { sender_domains: ["example.net"] }, {}, ADDED],
   ["recipient domain", { recipient_domains: ["example.com"] }, {}, ADDED],
   ["one of two recipients", { recipient_domains: [".example.org"] }, { to: ["b@c.d", "x@y.example.org"] }, ADDED],

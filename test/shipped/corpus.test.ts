@@ -90,8 +90,8 @@ async function overCorpus(
   look: (mail: CorpusMail, outcome: FilterOutcome) => void = () => {},
 ): Promise<number> {
   const failed: string[] = [];
-  const { log } = console;
-  console.log = () => {};
+  const { error } = console;
+  console.error = () => {};
   let count = 0;
   let index = 0;
   try {
@@ -103,7 +103,7 @@ async function overCorpus(
       look(mail, outcome);
     }
   } finally {
-    console.log = log;
+    console.error = error;
   }
   expect(failed).toEqual([]);
   return count;

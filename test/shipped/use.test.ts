@@ -31,7 +31,7 @@ test("the log names file and line of a shipped filter's source", async () => {
   const config = '[[filter]]\nuse = "attachments"\n';
   await using server = await startPmilter({ config });
   expect(await send(server, EXECUTABLE)).toMatchObject({ verdict: "reject" });
-  const line = await server.log.next(/\breject: /);
+  const line = await server.log.next(/\]: reject: /);
   const [, file, number] = / at=(\S+):(\d+)/.exec(line)!;
   expect(file).toBe(`${ROOT}/handlers/attachments.ts`);
   const source = (await readFile(file!, "utf8")).split("\n");
