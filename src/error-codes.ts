@@ -62,7 +62,7 @@ export const ERROR_CODES: Codes = {
     ),
     PMILTER_ERR_OVER: row(
       USAGE_ERRORS.PMILTER_ERR_OVER,
-      "Change a message before the handler returns, or await what the change waits for: after `accept()`, a timeout or the end of the message it is too late. Keep no header object past its message.",
+      "Change a message before the handler returns, or await what the change waits for: after `accept()`, a timeout or the end of the message it is too late. Keep no header object past its message. Copy bytes that a thread of yours is to get: `postMessage(bytes.slice())`.",
     ),
     PMILTER_ERR_MODULE: row(
       USAGE_ERRORS.PMILTER_ERR_MODULE,

@@ -7,7 +7,8 @@ export const USAGE_ERRORS = {
   PMILTER_ERR_ARGUMENT: "a value that cannot be sent: a header name or value, an address, a reason",
   PMILTER_ERR_NOT_GRANTED: "a change that the mail server did not grant",
   PMILTER_ERR_NOT_HERE: "a member that the phase does not have",
-  PMILTER_ERR_OVER: "a change to a message that is over for this filter, or by a header of another message",
+  PMILTER_ERR_OVER:
+    "a change to a message that is over for this filter, or by a header of another message; a body whose memory a handler gave away",
   PMILTER_ERR_MODULE: "a module that does not export what pmilter needs",
   PMILTER_ERR_OPTIONS: "options that the filter's schema refuses",
 } as const;

@@ -235,7 +235,7 @@ interface AtEnd<M, Over> extends FromEoh<M> {
   readonly receivedAt: Date;
   /**
    * The whole body, with CRLF line ends. Needs `collectBody` in the filter. Valid until the message ends: a body of more than
-   * 1 MB is empty afterwards.
+   * 1 MB is empty afterwards. The later filters read the same memory: give a thread a copy, and do not transfer it.
    */
   body(): "skip" extends Over ? Uint8Array | null : Uint8Array;
   /**

@@ -121,7 +121,12 @@ export class WorkerSpool implements Spool {
 
   /** @param memory of a mapped body, before anybody has a view of it */
   watch(id: number, memory: ArrayBuffer): void {
-    this.#views.register(memory, { id, line: this.#line! });
+    this.#views.register(memory, { id, line: this.#line! }, memory);
+  }
+
+  /** The memory has become that of another object, which nobody knows: its addresses stay readable for ever. */
+  unwatch(memory: ArrayBuffer): void {
+    this.#views.unregister(memory);
   }
 
   #receive(message: FromSpool): void {
@@ -271,6 +276,10 @@ class Mapping implements MappedBody {
     return this.#bytes;
   }
 
+  get isTransferred(): boolean {
+    return this.#memory?.detached === true;
+  }
+
   withHead(head: Uint8Array): Uint8Array | null {
     if (this.#memory === null || head.length > HEADROOM) return null;
     // A view that was given out must not change: what it shows in front of the body has to stay.
@@ -290,7 +299,8 @@ class Mapping implements MappedBody {
    */
   end(): void {
     if (this.#memory === null) return;
-    structuredClone(this.#memory, { transfer: [this.#memory] });
+    if (this.isTransferred) this.#spool.unwatch(this.#memory);
+    else structuredClone(this.#memory, { transfer: [this.#memory] });
     this.#memory = null;
     this.#bytes = new Uint8Array(0);
     this.#spool.mappedBytes -= this.#length;

@@ -166,6 +166,51 @@ describe("the value", () => {
   });
 });
 
+describe("a handler that gives the memory of a body away", () => {
+  const giveAway = (body: Uint8Array) => structuredClone(body.buffer, { transfer: [body.buffer as ArrayBuffer] });
+  const giver: AnyFilter = { collectBody: true, eom: ({ message }) => void giveAway(message.body()) };
+
+  test("the filters behind it fail: an empty body would pass for the message's", () => {
+    const reader = new Reader(true);
+    const line = to(giver, [reader.filter, { onError: "reject" }]);
+    expect(send(line, "virus")[0]).toStartWith("r");
+    expect(reader.seen).toEqual([]);
+    expect(line.failures.map(({ filter, message }) => [filter, message])).toEqual([
+      ["filter2", expect.stringContaining("transferred the memory of its body")],
+    ]);
+  });
+
+  test("replaces it all the same, also by the same text, and the next message is as ever", () => {
+    const reader = new Reader(true);
+    const replaces: AnyFilter = {
+      collectBody: true,
+      eom({ message }) {
+        if (Buffer.from(message.body()).toString() !== "old") return;
+        giveAway(message.body());
+        message.replaceBody("old");
+      },
+    };
+    const line = to(replaces, reader.filter);
+    expect(send(line, "old")).toEqual(["bold", "c"]);
+    expect(send(line, "next")).toEqual(["c"]);
+    expect([line.failures, reader.seen]).toEqual([[], ["old", "next"]]);
+  });
+
+  test("an empty body is the handler's own", () => {
+    const line = to(giver);
+    for (let message = 0; message < 3; message++) expect(line.send(cmd.mail(), cmd.eom())).toEqual(["c"]);
+    expect(send(line, "more")).toEqual(["c"]);
+    expect(line.failures).toEqual([]);
+  });
+
+  test("of a body that another filter has put in place: what is sent stays, also where it is written to", () => {
+    const replaces: AnyFilter = { eom: ({ message }) => message.replaceBody("new") };
+    const line = to(replaces, { collectBody: true, eom: ({ message }) => void message.body().fill(0) }, giver);
+    expect(send(line, "old")).toEqual(["bnew", "c"]);
+    expect(line.failures).toEqual([]);
+  });
+});
+
 /** A spool whose body does what the test says. */
 class FakeSpool implements Spool {
   readonly bodies: FakeBody[] = [];
@@ -199,7 +244,7 @@ class FakeBody implements SpooledBody {
   async map(): Promise<MappedBody> {
     await this.mapping.promise;
     if (this.failure !== null) throw this.failure;
-    return { bytes: this.#bytes, withHead: (head) => Buffer.concat([head, this.#bytes]) };
+    return { bytes: this.#bytes, isTransferred: false, withHead: (head) => Buffer.concat([head, this.#bytes]) };
   }
   fail(reason: string): Error {
     this.failure ??= new Error(`the spool in /spool: ${reason}`);

@@ -145,6 +145,26 @@ describe("bytes that are kept past the message", () => {
     await waitFor(() => held().length === 0 && one.thread.openFiles === 0, { what: "its files to be given back" });
   });
 
+  test("that a handler has transferred stay readable, and take no place", async () => {
+    using one = start();
+    const kept: Uint8Array[] = [];
+    for (let message = 0; message < 2 * MAX_MAPPED; message++) {
+      const [body, both] = await mapped(one.spool, "t");
+      const memory = both.bytes.buffer as ArrayBuffer;
+      kept.push(new Uint8Array(structuredClone(memory, { transfer: [memory] })));
+      expect(both.isTransferred).toBe(true);
+      body.end();
+      expect(one.spool.mappedBytes).toBe(0);
+    }
+    await waitFor(() => held().length === 0, { what: "the space to be given back" });
+    Bun.gc(true);
+    await Bun.sleep(0);
+    const [last] = await mapped(one.spool, "t");
+    last.end();
+    // The file's space is given back: zeros are there in its place, and no fault.
+    expect(kept.map((bytes) => bytes.at(-1))).toEqual(kept.map(() => 0));
+  });
+
   test("addresses are given back when no view is left", async () => {
     using one = start();
     const areas = () => readFileSync("/proc/self/maps", "utf8").split("\n").length;

@@ -58,6 +58,11 @@ export class Arena {
     this.#used = 0;
   }
 
+  /** Somebody who has a view has given the memory away. */
+  get isTransferred(): boolean {
+    return this.#used > 0 && this.#bytes.length === 0;
+  }
+
   view(): Uint8Array {
     return this.#bytes.subarray(0, this.#used);
   }

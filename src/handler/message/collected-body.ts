@@ -1,4 +1,5 @@
 /** The body of a message, collected for the filters that read it as a whole: in memory, or if it is large in the spool. */
+import { UsageError } from "../errors.ts";
 import { Arena } from "./arena.ts";
 import { type MappedBody, MEMORY_BYTES, type Spool, type SpooledBody } from "./spool.ts";
 
@@ -64,14 +65,29 @@ export class CollectedBody {
     this.#spooled?.end();
   }
 
-  /** All of it. It must not be pending. */
+  /** A handler has given the memory away, as to a thread of its own. */
+  get isTransferred(): boolean {
+    return this.#mapped === null ? this.#arena.isTransferred : this.#mapped.isTransferred;
+  }
+
+  /**
+   * All of it. It must not be pending.
+   * @throws UsageError PMILTER_ERR_OVER if it is transferred: an empty body would pass for the message's
+   */
   get bytes(): Uint8Array {
+    if (this.isTransferred) {
+      throw new UsageError(
+        "PMILTER_ERR_OVER",
+        "a handler of this message has transferred the memory of its body, which cannot be read any more; transfer a copy",
+      );
+    }
     return this.#mapped === null ? this.#arena.view() : this.#mapped.bytes;
   }
 
   /** A message: this head, and the body behind it. Of a body in the spool nothing is copied. */
   withHead(head: Uint8Array): Uint8Array {
-    return this.#mapped?.withHead(head) ?? joined(head, this.bytes);
+    const { bytes } = this;
+    return this.#mapped?.withHead(head) ?? joined(head, bytes);
   }
 
   /** It is not needed any more. */

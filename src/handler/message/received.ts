@@ -147,13 +147,15 @@ export class ReceivedMessage {
   /** A view of the collected body, for a handler, which may write to it. */
   body(): Uint8Array {
     const body = this.#collected;
+    // Of its own: the handler may give the memory away.
+    if (body.length === 0) return new Uint8Array(0);
     this.#bodyHash ??= Bun.hash.rapidhash(body);
     return body;
   }
 
   /** Whether the body was collected, and is the same to the byte. */
   isBody(body: Uint8Array): boolean {
-    if (this.sentBodyBytes !== body.length) return false;
+    if (this.sentBodyBytes !== body.length || this.#body?.isTransferred === true) return false;
     const collected = this.#collected;
     if (collected.length !== body.length || Buffer.compare(collected, body) !== 0) return false;
     // A handler may have edited the bytes that it was given, and gives those.

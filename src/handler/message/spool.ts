@@ -29,6 +29,8 @@ export interface SpooledBody {
 /** A body that can be read. */
 export interface MappedBody {
   readonly bytes: Uint8Array;
+  /** A handler has given the memory away. */
+  readonly isTransferred: boolean;
   /** Puts bytes directly in front of the body, in the same memory. @returns null if there is no room for so many */
   withHead(head: Uint8Array): Uint8Array | null;
 }

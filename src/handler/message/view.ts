@@ -140,7 +140,9 @@ export class MessageView implements Changes, ChangesByHeader {
 
   body(): Uint8Array | null {
     const replaced = this.#replacedBody;
-    return replaced === null ? this.#receivedBody("body") : this.#ifCollected(replaced);
+    if (replaced === null) return this.#receivedBody("body");
+    // A copy: a filter that writes into it, or gives its memory away, must not change what is sent.
+    return this.#ifCollected(replaced) === null ? null : new Uint8Array(replaced);
   }
 
   raw(options?: RawOptions): Uint8Array | null {
