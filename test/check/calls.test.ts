@@ -107,7 +107,11 @@ describe("texts that would throw", () => {
 test("a body that is not collected", () => {
   const of = (text: string) => uncollectedBody({ path: "/a.ts", text }).map(({ line }) => line);
   expect(of("export default {\n  eom({ message }) { message.body(); },\n};")).toEqual([2]);
-  expect(of("export default {\n  collectBody: true,\n  eom({ message }) { message.body(); },\n};")).toEqual([]);
+  expect(of("export default {\n  eom: ({ message }) => send(message.raw({ withReceived: true })),\n};")).toEqual([2]);
+  expect(of("export default {\n  eoh: ({ message }) => send(message.rawHeaders()),\n};")).toEqual([]);
+  expect(
+    of("export default {\n  collectBody: true,\n  eom({ message }) { message.body(); message.raw(); },\n};"),
+  ).toEqual([]);
   expect(of("// collectBody\nawait request.body(); // message.body()")).toEqual([]);
 });
 
