@@ -165,6 +165,40 @@ describe("shipped filters, by name", () => {
     await expectLine(stderr, "handlers/lib/access-file.ts", "throw new Error(this.#describe(error)");
   });
 
+  test("a body of 5 MB is read from the spool, and judged", async () => {
+    const spool = join(folder.path, "spool");
+    const looks = `import { readFileSync } from "node:fs";
+import { defineFilter } from "pmilter";
+export default defineFilter({
+  collectBody: true,
+  eom({ message }) {
+    const isSpooled = readFileSync("/proc/self/maps", "utf8").includes(${JSON.stringify(spool)});
+    console.log("large body", message.body().length, message.raw().length - message.rawHeaders().length, isSpooled);
+  },
+});
+`;
+    await Bun.write(join(spool, ".keep"), "");
+    const size = 5 * 1024 * 1024;
+    await Bun.write(
+      join(elsewhere, "large.eml"),
+      `${EXECUTABLE}${"x".repeat(78)}\n`.padEnd(size, `${"y".repeat(78)}\n`),
+    );
+    await using server = await serve({
+      server: { workers: 1, spool },
+      config: '[[filter]]\npath = "looks.ts"\n[[filter]]\nuse = "attachments"\n',
+      files: { "looks.ts": looks },
+    });
+    await ready(server);
+    const { stdout } = await run("send", "-c", server.configFile, "large.eml");
+    expect(stdout).toContain("setup.exe");
+    const [, body, rest, isSpooled] = /large body (\d+) (\d+) (\w+)/.exec(await server.prints.next(/large body/))!;
+    expect(Number(body)).toBeGreaterThan(size - 1000);
+    expect(Number(rest)).toBe(Number(body) + 2);
+    expect(isSpooled).toBe("true");
+    await expectLine(await server.log.next(/\[notice\]: reject: /), "handlers/attachments.ts", "return reject(");
+    expect((await run("send", "-c", server.configFile, "mail.eml")).stdout).toContain("verdict: accept");
+  });
+
   test("its options are judged by its schema, and a filter of one's own can have one", async () => {
     const own = `import { defineFilter } from "pmilter";
 import { duration, table } from "pmilter/options";
