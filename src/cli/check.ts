@@ -114,8 +114,8 @@ function isSame({ file, line, text }: Problem, failure: LoadFailure): boolean {
 const NEEDS: Readonly<Record<Need, string>> = {
   reply: "sent, and a reply is awaited",
   deferred: "sent without waiting; a verdict is given at eom (where the mail server allows it)",
-  context: "sent without waiting: no handler, but others read what it brings",
-  none: "not sent: nobody reads it",
+  context: "sent without waiting: no handler, but handlers of other phases read what it brings",
+  none: "not sent: no handler reads it",
 };
 
 /** The filters and the negotiation, for people. */
@@ -124,8 +124,9 @@ export function describeChain(summary: ChainSummary, { filters, switchedOff }: C
   if (summary.filters.length === 0) lines.push("  none: every message passes");
   // The phase files are a filter without a table.
   const first = summary.filters.length - filters.length;
-  for (const [index, { isObserved, name, phases }] of summary.filters.entries()) {
-    lines.push(`  ${name}${isObserved ? " (observe: logged, not applied)" : ""}: ${phases.join(" ")}`);
+  for (const [index, { hasOutcome, isObserved, name, phases }] of summary.filters.entries()) {
+    const calls = hasOutcome ? [...phases, "outcome"] : phases;
+    lines.push(`  ${name}${isObserved ? " (observe: logged, not applied)" : ""}: ${calls.join(" ")}`);
     const when = filters[index - first]?.when ?? null;
     for (const line of describeConditions(when, index, summary)) lines.push(`    ${line}`);
   }

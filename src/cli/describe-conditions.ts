@@ -22,9 +22,9 @@ export function describeConditions(when: When | null, index: number, { all, defe
   }
   const later = given.filter(({ knownAt }) => knownAt !== "negotiation");
   if (later.length > 0) {
-    const keys = later.map(({ key }) => key).join(", ");
+    const keys = later.map(({ key }) => key).join(" or ");
     const body = all[index]?.collectsBody === true ? ", and the body is not collected for it" : "";
-    lines.push(`saves where ${keys} do not hold: its handlers are not called${body}; events are sent all the same`);
+    lines.push(`saves where ${keys} does not hold: its handlers are not called${body}; events are sent all the same`);
   }
   return lines;
 }

@@ -38,6 +38,8 @@ export interface GivenVerdict {
   readonly reply: SmtpReply | null;
   /** `handlers/stamp.ts:7`; null if not known. */
   readonly place: string | null;
+  /** Of a quarantine; else null. */
+  readonly reason: string | null;
   /** Observe mode: it was not applied. */
   readonly observed: boolean;
   /** In observe mode the number of changes that were not made. */
@@ -82,9 +84,9 @@ export function formatTrial(outcome: TryOutcome): string {
   );
 }
 
-function givenText({ changes, observed, recipient, reply, scope, verdict }: GivenVerdict): string {
+function givenText({ changes, observed, reason, recipient, reply, scope, verdict }: GivenVerdict): string {
   const object = scope === "recipient" ? ` recipient <${recipient ?? ""}>` : scope === "message" ? "" : ` ${scope}`;
-  const text = replyText(reply);
+  const text = reason ?? replyText(reply);
   const notMade = observed && changes > 0 ? `, ${counted(changes, "change")}` : "";
   return `${verdict}${object}${text === "" ? "" : `, ${text}`}${notMade}${observed ? " (observe: not applied)" : ""}`;
 }
@@ -103,17 +105,29 @@ function counted(count: number, what: string): string {
   return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
 
-/** A message on trial in a line: its file, verdict and reply, who decided, and the number of failures and warnings. */
-export function formatBrief({ failures, file, reply, verdict, verdicts, warnings }: TryOutcome): string {
+/**
+ * A message on trial in a line: its file, verdict and reply, the deciding filter, the number of refused recipients, the
+ * observed verdicts, and the number of failures and warnings.
+ */
+export function formatBrief({ failures, file, recipients, reply, verdict, verdicts, warnings }: TryOutcome): string {
   const text = replyText(reply);
   const decisive = verdicts.find(({ observed, scope }) => !observed && (scope === "message" || scope === "connection"));
+  const refused = recipients.filter((recipient) => recipient.verdict !== "accept").length;
   const parts = [
     `${printable(file)}: ${verdict}${text === "" ? "" : `, ${text}`}`,
     ...(decisive === undefined ? [] : [placeText(decisive)]),
+    ...(refused === 0 || verdict !== "accept" ? [] : [`${counted(refused, "recipient")} refused`]),
+    ...verdicts.filter(({ observed }) => observed).map(observedText),
     ...(failures.length === 0 ? [] : [counted(failures.length, "failure")]),
     ...(warnings.length === 0 ? [] : [counted(warnings.length, "warning")]),
   ];
   return `${parts.join("; ")}\n`;
+}
+
+/** An observed verdict in the line of its message: `observed reject by stamp`. */
+function observedText({ changes, filter, scope, verdict }: GivenVerdict): string {
+  const what = verdict === "accept" ? counted(changes, "change") : verdict;
+  return `observed ${what}${scope === "recipient" ? " of a recipient" : ""}${filter === null ? "" : ` by ${printable(filter)}`}`;
 }
 
 /** The verdicts of messages on trial. */

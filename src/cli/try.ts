@@ -231,10 +231,11 @@ class Notes implements TrialEvents {
     return { filter, phase, message, place: this.#place(site) };
   }
 
-  #given({ changes, filter, isObserved, phase, recipient, reply, scope, site, verdict }: VerdictReport): GivenVerdict {
+  #given(report: VerdictReport): GivenVerdict {
+    const { changes, filter, isObserved, phase, reason, recipient, reply, scope, site, verdict } = report;
     const place = this.#place(site);
     const address = recipient?.replace(/^<(.*)>$/, "$1") ?? null;
-    return { filter, phase, verdict, scope, recipient: address, reply, place, observed: isObserved, changes };
+    return { filter, phase, verdict, scope, recipient: address, reply, place, reason, observed: isObserved, changes };
   }
 
   #note(report: NoteReport): void {

@@ -49,6 +49,7 @@ export interface ChainSummary extends Wants, ChainNeeds {
   readonly filters: readonly {
     readonly name: string;
     readonly phases: readonly Phase[];
+    readonly hasOutcome: boolean;
     readonly isObserved: boolean;
     readonly onError: Fallback;
     readonly onTimeout: Fallback;

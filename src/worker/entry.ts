@@ -353,6 +353,7 @@ function summarize(chain: Chain): ChainSummary {
     filters: chain.filters.map(({ files, isObserved, loaded, onError, onTimeout }) => ({
       name: loaded.name,
       phases: PHASE_LIST.map((phase) => phase.name).filter((phase) => loaded.handlers[phase] !== undefined),
+      hasOutcome: loaded.outcome !== null,
       isObserved,
       onError,
       onTimeout,

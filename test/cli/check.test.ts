@@ -121,10 +121,10 @@ path = "stamp.ts"
   body: header body eom
     when share = "0.5%", clients = ["192.0.2.0/24", "::1", ".example.net"]
     saves in sessions without it: no event, since other filters need the same; its handlers are not called
-    saves where clients do not hold: its handlers are not called; events are sent all the same
+    saves where clients does not hold: its handlers are not called; events are sent all the same
   whole: envrcpt eom
     when tls = true, not_recipients = ["example.com"], recipients_match = "every"
-    saves where tls, not_recipients do not hold: its handlers are not called, and the body is not collected for it; events are sent all the same
+    saves where tls or not_recipients does not hold: its handlers are not called, and the body is not collected for it; events are sent all the same
   stamp: header eom close
 `);
     const alone = await check({
@@ -135,6 +135,16 @@ path = "stamp.ts"
     when share = "10%"
     saves in sessions without it: envrcpt header body not sent
 `);
+  });
+
+  test("outcome is listed behind the phases, also alone", async () => {
+    const { stdout } = await check({
+      config: `[[filter]]\npath = "books.ts"\n`,
+      files: {
+        "books.ts": `import { defineFilter } from "pmilter";\nexport default defineFilter({ outcome() {} });\n`,
+      },
+    });
+    expect(stdout).toContain("\nFilters, in order:\n  books: outcome\n");
   });
 
   test("which phases are deferred: those of content that have a handler, unless server.defer_content is false", async () => {

@@ -163,6 +163,7 @@ describe("one message", () => {
         recipient: null,
         reply: { code: 550, enhanced: "5.7.1", lines: ["Observed"] },
         place: "observer.ts:4",
+        reason: null,
         observed: true,
         changes: 0,
       },
@@ -235,21 +236,51 @@ describe("several messages", () => {
   test("a folder: what counts as a message, in which order, and a line that counts them", async () => {
     const { exitCode, stdout } = await tried("mails", "ok.eml", "--brief");
     expect(stdout.split("\n")).toEqual([
-      "mails/10-refuse.eml: reject, 550 5.7.1 Not welcome; filter asked, eom, at filter.ts:12",
-      "mails/2-ok.EML: accept",
-      "mails/Maildir/cur/1700000000.M1.host:2,S: accept",
-      "mails/Maildir/new/1700000001.M1.host: reject, 550 5.7.1 Not welcome; filter asked, eom, at filter.ts:12",
-      "mails/exit.eml: tempfail; 1 failure",
-      "mails/loop.eml: tempfail; 1 failure",
-      "mails/lost.eml: accept; 1 warning",
-      "mails/slow.eml: tempfail; 1 failure",
-      "mails/sub/last.eml: accept",
-      "mails/throw.eml: tempfail; 1 failure",
-      "ok.eml: accept",
+      "mails/10-refuse.eml: reject, 550 5.7.1 Not welcome; filter asked, eom, at filter.ts:12; observed reject by observer",
+      "mails/2-ok.EML: accept; observed reject by observer",
+      "mails/Maildir/cur/1700000000.M1.host:2,S: accept; observed reject by observer",
+      "mails/Maildir/new/1700000001.M1.host: reject, 550 5.7.1 Not welcome; filter asked, eom, at filter.ts:12; observed reject by observer",
+      "mails/exit.eml: tempfail; observed reject by observer; 1 failure",
+      "mails/loop.eml: tempfail; observed reject by observer; 1 failure",
+      "mails/lost.eml: accept; observed reject by observer; 1 warning",
+      "mails/slow.eml: tempfail; observed reject by observer; 1 failure",
+      "mails/sub/last.eml: accept; observed reject by observer",
+      "mails/throw.eml: tempfail; observed reject by observer; 1 failure",
+      "ok.eml: accept; observed reject by observer",
       "11 messages: 5 accept, 2 reject, 4 tempfail; 4 failures, 1 warning",
       "",
     ]);
     expect(exitCode).toBe(0);
+  });
+
+  test("--brief: refused recipients, and what filters that only observe would do; the reason of a quarantine", async () => {
+    await using own = await project({
+      config: `[[filter]]\npath = "some.ts"\n[[filter]]\npath = "hold.ts"\nmode = "observe"\n`,
+      files: {
+        "some.ts": `import { defineFilter, reject } from "pmilter";
+export default defineFilter({
+  envrcpt(_session, to) {
+    if (to !== "<b@example.com>") return reject("550 5.1.1 Not here");
+  },
+});
+`,
+        "hold.ts": `import { defineFilter } from "pmilter";
+export default defineFilter({
+  eom({ message }) {
+    message.quarantine("look at it");
+  },
+});
+`,
+        "m.eml": eml("x"),
+      },
+    });
+    const args = ["m.eml", ...words("--to b@example.com --to c@example.com")];
+    expect((await own.tried(...args, "--brief")).stdout).toBe(
+      "m.eml: accept; 1 recipient refused; observed quarantine by hold\n",
+    );
+    expect((await own.tried(...args)).stdout).toContain(
+      "  filter hold, eom, at hold.ts:4: quarantine, look at it, 1 change (observe: not applied)\n",
+    );
   });
 
   test("text has the file before each message; --json counts on standard error", async () => {

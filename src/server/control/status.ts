@@ -13,6 +13,15 @@ import type { WorkerStatus } from "../workers/member.ts";
 import type { RecentFailure } from "./recent-failures.ts";
 import { WorkerThread } from "../workers/worker-thread.ts";
 
+/** A filter of the chain. */
+export interface FilterStatus {
+  readonly name: string;
+  readonly phases: readonly Phase[];
+  /** Whether it has `outcome`. */
+  readonly outcome: boolean;
+  readonly observed: boolean;
+}
+
 export interface GenerationStatus {
   readonly number: number;
   /** A short name of its code: the same texts have the same, on any machine. "" without handlers. */
@@ -59,7 +68,7 @@ export interface Status {
   readonly next: GenerationStatus | null;
   /** The generations that finish their sessions, the oldest first. */
   readonly ending: readonly GenerationStatus[];
-  readonly filters: readonly { readonly name: string; readonly phases: readonly Phase[]; readonly observed: boolean }[];
+  readonly filters: readonly FilterStatus[];
   /** The filters of the configuration that are switched off, by name. */
   readonly switchedOff: readonly string[];
   /** The last failures of handlers, and fallbacks for other reasons, the oldest first. */
@@ -127,9 +136,10 @@ export function statusOf(server: StatusSource): Status {
     ending: server.oldGenerations.map(generationStatus),
     filters: isStarting
       ? []
-      : server.generation.summary.filters.map(({ name, phases, isObserved }) => ({
+      : server.generation.summary.filters.map(({ name, phases, hasOutcome, isObserved }) => ({
           name,
           phases,
+          outcome: hasOutcome,
           observed: isObserved,
         })),
     switchedOff: server.config.switchedOff,
@@ -196,7 +206,8 @@ export function formatStatus(status: Status): string {
     ...(status.next === null ? [] : [`next           ${generation(status.next)}`]),
     ...status.ending.map((ending) => `ending         ${generation(ending)}`),
     ...status.filters.map(
-      ({ name, phases, observed }) => `filter         ${name}${observed ? " (observe)" : ""}: ${phases.join(" ")}`,
+      ({ name, observed, outcome, phases }) =>
+        `filter         ${name}${observed ? " (observe)" : ""}: ${[...phases, ...(outcome ? ["outcome"] : [])].join(" ")}`,
     ),
     ...status.switchedOff.map((name) => `filter         ${name}: switched off`),
     ...status.workers.map(
