@@ -13,9 +13,16 @@ export const USAGE_ERRORS = {
   PMILTER_ERR_OPTIONS: "options that the filter's schema refuses",
 } as const;
 
+/**
+ * The codes of `UsageError`.
+ * @example const code: UsageErrorCode = "PMILTER_ERR_NOT_GRANTED";
+ */
 export type UsageErrorCode = keyof typeof USAGE_ERRORS;
 
-/** A handler, or a program that embeds pmilter, made a mistake. Thrown where it was made. */
+/**
+ * A handler, or a program that embeds pmilter, made a mistake. Thrown where it was made.
+ * @example if (error instanceof UsageError && error.code === "PMILTER_ERR_NOT_GRANTED") session.log.warn(error.message);
+ */
 export class UsageError extends Error {
   override readonly name = "UsageError";
   readonly code: UsageErrorCode;

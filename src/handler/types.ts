@@ -6,7 +6,10 @@ import type { Client } from "../protocol/client.ts";
 import type { ReplyText } from "../protocol/reply-text.ts";
 import type { Verdict } from "./verdict.ts";
 
-/** The result of a handler: nothing to continue, or a verdict that its phase has. */
+/**
+ * The result of a handler: nothing to continue, or a verdict that its phase has.
+ * @example const judge = (score: number): Result<"eom"> => (score > 5 ? reject() : undefined);
+ */
 export type Result<P extends Phase> = Verdict<VerdictOf<P>> | undefined | void;
 
 /**
@@ -83,6 +86,10 @@ export interface Headers extends Iterable<Header> {
   at(index: number): Header | undefined;
 }
 
+/**
+ * The TLS connection of the client, from the mail server's macros.
+ * @example if (session.tls.version === "") return reject("530 5.7.0 Use TLS");
+ */
 export interface Tls {
   /** `TLSv1.3`; `""` without TLS, as all of these. */
   readonly version: string;
@@ -93,6 +100,10 @@ export interface Tls {
   readonly certIssuer: string;
 }
 
+/**
+ * The client's authentication, from the mail server's macros.
+ * @example const isOurUser = ({ authen }: Auth) => authen.endsWith("@example.org");
+ */
 export interface Auth {
   /** SASL mechanism; `""` without authentication. */
   readonly type: string;
@@ -102,7 +113,10 @@ export interface Auth {
   readonly author: string;
 }
 
-/** Where the macros of a session are looked up. */
+/**
+ * Where the macros of a session are looked up.
+ * @example const size = session.macros.get("{msg_size}");
+ */
 export interface MacroLookup {
   /** The value of a macro, such as `i` or `{auth_type}`; the latest phase that brought it wins. */
   get(name: string): string | undefined;
@@ -253,7 +267,10 @@ interface AtEnd<M, Over> extends FromEoh<M> {
  */
 export type OverBody = "reject" | "skip" | "fallback";
 
-/** How a filter collects bodies. */
+/**
+ * How a filter collects bodies.
+ * @example defineFilter({ collectBody: { max: "1MB", over: "fallback" }, eom: ({ message }) => judge(message.body()) });
+ */
 export interface CollectBody<Over extends OverBody = OverBody> {
   /**
    * The largest body: bytes, or text such as `"64KB"`, `"10MB"`, `"1GB"` (1 KB is 1,024 bytes). At most `limits.body`, which
@@ -269,6 +286,7 @@ export interface CollectBody<Over extends OverBody = OverBody> {
 
 /**
  * The message, as each phase has it.
+ * @example const mark = (message: Message<"eom">) => message.addHeader("X-Checked", "yes");
  * @template M the type of `state`, Over of `collectBody.over`
  */
 export type Message<P extends Phase = "envfrom", M = State, Over extends OverBody = "reject"> = P extends "eom"
@@ -331,7 +349,10 @@ export interface Log {
   error(text: string, fields?: LogFields): void;
 }
 
-/** Values by name; those that are undefined are left out, objects are written as JSON. */
+/**
+ * Values by name; those that are undefined are left out, objects are written as JSON.
+ * @example session.log("looked up", { zone: "zen.example", ms: 12, codes: ["127.0.0.2"] });
+ */
 export type LogFields = Readonly<Record<string, unknown>>;
 
 interface FromHelo {
@@ -344,11 +365,15 @@ interface FromMail<P extends Phase, M, Over extends OverBody> extends FromHelo {
   readonly message: Message<P, M, Over>;
 }
 
-/** Values of a handler's own, by name. */
+/**
+ * Values of a handler's own, by name.
+ * @example session.state["greeted"] = true;
+ */
 export type State = Record<string, unknown>;
 
 /**
  * An SMTP connection, as a phase has it; plain `Session` has only the members that every phase has.
+ * @example export default function connect(session: Session<"connect">) { session.log(session.client.address); }
  * @template S the type of `state`, O of `options`, Own of `own`, M of `message.state`, Over of `collectBody.over`:
  *   with `"skip"` in it, `message.body()` may be null
  */
@@ -367,7 +392,10 @@ export type Session<
       ? Everywhere<P, S, O, Own> & FromHelo
       : Everywhere<P, S, O, Own> & FromMail<P, M, Over>;
 
-/** The message in `outcome`: as it ended, with the changes that were sent. It is only to be read. */
+/**
+ * The message in `outcome`: as it ended, with the changes that were sent. It is only to be read.
+ * @example const subject = (message: EndedMessageView) => message.headers.text("Subject") ?? "";
+ */
 export interface EndedMessageView<M = State> extends Omit<FromHeader<M>, "results"> {
   readonly results: Pick<Results, "get">;
 }
@@ -383,10 +411,16 @@ export interface OutcomeSession<S = State, O = State, Own = unknown, M = State>
   readonly message: EndedMessageView<M>;
 }
 
-/** The verdict of the whole chain on a message; `aborted`: the client gave it up before it had one. */
+/**
+ * The verdict of the whole chain on a message; `aborted`: the client gave it up before it had one.
+ * @example const counts: Partial<Record<OutcomeVerdict, number>> = {};
+ */
 export type OutcomeVerdict = "accept" | "reject" | "tempfail" | "discard" | "quarantine" | "aborted";
 
-/** What became of a recipient. */
+/**
+ * What became of a recipient.
+ * @example const isRefused = ({ verdict }: RecipientVerdict) => verdict === "reject" || verdict === "tempfail";
+ */
 export interface RecipientVerdict {
   /** Without brackets. */
   readonly address: string;
@@ -414,7 +448,10 @@ export interface MessageOutcome {
   readonly changes: number;
 }
 
-/** The arguments of a phase's handler besides the session. */
+/**
+ * The arguments of a phase's handler besides the session.
+ * @example const onHeader = (...[name, value]: PhaseArguments["header"]) => console.log(name, value);
+ */
 export interface PhaseArguments {
   connect: [];
   helo: [hostname: string];
@@ -447,6 +484,7 @@ export type Handler<
 /**
  * A schema for options: any that follows Standard Schema 1 (https://standardschema.dev), such as those of
  * `pmilter/options`, Valibot, Zod and ArkType.
+ * @example const options: OptionsSchema<{ limit: number }> = table({ limit: optional(number(), 10) });
  * @template O the type of the checked options
  */
 export interface OptionsSchema<O = unknown> {
@@ -470,6 +508,7 @@ export interface OptionsIssue {
 
 /**
  * A filter: handlers for any of the phases, and their needs. Written with `defineFilter`.
+ * @example const filters: readonly Filter[] = [defineFilter({ connect: () => accept() })];
  * @template S the type of `session.state`, O of `session.options`, Own of `session.own`, M of `message.state`, Over of
  *   `collectBody.over`
  */
@@ -521,7 +560,10 @@ export interface FilterMembers<S, O, Own, M, Over extends OverBody> {
   stop?(own: Own): void | Promise<void>;
 }
 
-/** Where a filter lives. */
+/**
+ * Where a filter lives.
+ * @example start: (options, home) => openList(join(home.folder, options.list)),
+ */
 export interface FilterHome {
   /** The folder of the configuration file: paths in `[filter.options]` are best taken as relative to it. */
   readonly folder: string;

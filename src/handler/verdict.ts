@@ -10,7 +10,10 @@ import { UsageError } from "./errors.ts";
 
 declare const kindBrand: unique symbol;
 
-/** What a handler returns to decide; made by {@link accept}, {@link reject} and the others, never by hand. */
+/**
+ * What a handler returns to decide; made by {@link accept}, {@link reject} and the others, never by hand.
+ * @example const BUSY: Verdict<"tempfail"> = tempfail("451 4.7.1 Try again later");
+ */
 export interface Verdict<K extends VerdictKind = VerdictKind> {
   readonly kind: K;
   readonly [kindBrand]: K;
@@ -173,17 +176,24 @@ function plain<K extends keyof typeof CONSTANTS>(kind: K): Verdict<K> {
 /**
  * Ends this filter's part: it sees no more of the message (at `connect` and `helo`: of the connection), and its
  * changes stay. Other filters go on. (`SMFIS_ACCEPT`)
+ * @example if (session.auth.authen !== "") return accept();
  */
 export function accept(): Verdict<"accept"> {
   return plain("accept");
 }
 
-/** The message is thrown away, and the SMTP client is told that it was taken. (`SMFIS_DISCARD`) */
+/**
+ * The message is thrown away, and the SMTP client is told that it was taken. (`SMFIS_DISCARD`)
+ * @example if (message.headers.text("Subject") === "monitoring probe") return discard();
+ */
 export function discard(): Verdict<"discard"> {
   return make("discard", undefined, new Error());
 }
 
-/** From `body`: no more chunks of this message for this filter. (`SMFIS_SKIP`) */
+/**
+ * From `body`: no more chunks of this message for this filter. (`SMFIS_SKIP`)
+ * @example if (++message.state.chunks === 4) return skip();
+ */
 export function skip(): Verdict<"skip"> {
   return plain("skip");
 }

@@ -3,7 +3,10 @@ import { decodeText, stringEnd } from "./bytes.ts";
 import { FAMILY, nameOf } from "./constants.ts";
 import { ProtocolError } from "./errors.ts";
 
-/** The SMTP client, as CONNECT tells of it. */
+/**
+ * The SMTP client, as CONNECT tells of it.
+ * @example const nameOf = ({ address, hostname }: Client) => `${hostname} [${address}]`;
+ */
 export interface Client {
   /** The verified host name, an address in brackets, `localhost` or `unknown`. */
   readonly hostname: string;

@@ -154,7 +154,15 @@ export const PHASES = {
   },
 } as const satisfies Readonly<Record<string, PhaseInfo>>;
 
+/**
+ * The name of a phase.
+ * @example const isLate = (phase: Phase) => phase === "eom" || phase === "abort";
+ */
 export type Phase = keyof typeof PHASES;
+/**
+ * The verdicts that a phase has.
+ * @example const atConnect: VerdictOf<"connect"> = "tempfail";
+ */
 export type VerdictOf<P extends Phase> = (typeof PHASES)[P]["verdicts"][number];
 
 /** The phases in protocol order. */

@@ -3,6 +3,10 @@
  * both mail servers take (docs/protocol.md, "Reply texts"; RFC 5321 4.2, RFC 3463).
  */
 
+/**
+ * An SMTP reply in its parts.
+ * @example const codes = ({ code, enhanced }: ReplyText) => `${code} ${enhanced}`;
+ */
 export interface ReplyText {
   /** The three-digit code, first digit 4 or 5. */
   readonly code: number;

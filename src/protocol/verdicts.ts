@@ -4,7 +4,10 @@
  */
 import { PLAIN_REPLIES } from "./encode.ts";
 
-/** A verdict that a handler can return. */
+/**
+ * A verdict that a handler can return.
+ * @example const counts = new Map<VerdictKind, number>();
+ */
 export type VerdictKind = "accept" | "reject" | "tempfail" | "discard" | "skip";
 
 interface VerdictInfo {
