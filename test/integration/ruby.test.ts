@@ -97,3 +97,57 @@ describeBehindEach("the original's Ruby handlers", (server) => {
     expect(lines[0]!.at(-1)).toBe("master exit at exit phase");
   });
 });
+
+describeBehindEach("what Ruby handlers have beside the original's methods", (server) => {
+  let site: MailSite;
+
+  beforeAll(async () => {
+    site = await server.startSite({
+      ruby: {
+        config:
+          '[handler.session]\nmruby_envfrom_handler = "from.rb"\nmruby_eom_handler = "eom.rb"\n[[filter]]\npath = "reads.ts"\n',
+        server: { workers: 1 },
+        files: {
+          "from.rb": `s = Pmilter::Session.new
+s.message_state["from"] = s.envelope_from
+Pmilter::Session::Results.new["greeting"] = "good day"
+s.log("from #{s.envelope_from}", "warn")
+`,
+          "eom.rb": `s = Pmilter::Session.new
+h = Pmilter::Session::Headers.new
+greeting = Pmilter::Session::Results.new["greeting"]
+from = h.addresses("From")[0]
+h["X-Ruby"] = "#{s.message_state["from"]} #{greeting} #{h["Subject"]} #{h.text("Subject")} #{from["name"]} #{from["domain"]} #{s.is_local}"
+`,
+          "reads.ts": `export default {
+  eom({ isLocal, message }) {
+    message.addHeader("X-Later", message.results.get("greeting") + " " + isLocal);
+  },
+};
+`,
+        },
+      },
+    });
+  });
+  afterAll(async () => await site?.[Symbol.asyncDispose]());
+
+  test("log, message_state, results and headers", async () => {
+    const message = MESSAGE.replace("Subject: hello", "Subject: =?utf-8?q?gr=C3=BCn?=").replace(
+      "From: <alice@example.test>",
+      "From: Alice <alice@Example.TEST>",
+    );
+    const delivered = await site.deliver({ from: "a@example.com", to: "to@example.com", message });
+    const text = "<a@example.com> good day =?utf-8?q?gr=C3=BCn?= grün Alice example.test false";
+    // Delivered text has a character for each byte.
+    const bytes = Buffer.from(text).toString("latin1");
+    const fields = server.fieldsOf(delivered).slice(-2);
+    expect(fields).toEqual([`X-Ruby: ${bytes}`, "X-Later: good day false"]);
+    const line = await site.pmilter().log.next(/\[warn\]: a handler says: /);
+    expect(line).toMatch(/ filter=handler phase=envfrom .*text="from <a@example\.com>"/);
+  });
+
+  test("is_local is false for mail by SMTP", async () => {
+    const delivered = await site.deliver({ from: "b@example.com", to: "to@example.com" });
+    expect(server.fieldsOf(delivered).at(-1)).toBe("X-Later: good day false");
+  });
+});

@@ -170,6 +170,45 @@ puts "subject: #{h.text("Subject")}, #{h["X-A"]}"
   expect((await converted(script, "envrcpt")).code).toContain("// Look here: line 2 was not translated");
 });
 
+test("log, is_local, message_state and results", async () => {
+  const script = `s = Pmilter::Session.new
+state = s.message_state
+results = Pmilter::Session::Results.new
+s.log "a message" if s.is_local
+s.log("from #{s.client_ipaddr}", "warn")
+state["seen"] = "yes"
+results["spf"] = "pass"
+puts "#{state["seen"]} #{Pmilter::Session::Results.new["spf"]}"
+puts "none" if results["dkim"].nil?
+`;
+  const { code } = await converted(script, "envrcpt");
+  expect(code).toBe(`import type { Session } from "pmilter";
+
+export default function envrcpt(session: Session<"envrcpt">) {
+  if (session.isLocal) {
+    session.log("a message");
+  }
+  session.log.warn(\`from \${session.client.address}\`);
+  session.message.state["seen"] = "yes";
+  session.message.results.set("spf", "pass");
+  puts(\`\${session.message.state["seen"] ?? ""} \${session.message.results.get("spf") ?? ""}\`);
+  if ((session.message.results.get("dkim") ?? null) === null) {
+    console.log("none");
+  }
+}
+
+/** Prints a line; a line end that is there is not doubled. */
+function puts(text: string): void {
+  console.log(text.endsWith("\\n") ? text.slice(0, -1) : text);
+}
+`);
+  const early = (await converted(script, "connect")).code;
+  expect(early).toContain("// Look here: line 6 was not translated: there is no message at connect");
+  expect(early).toContain("// Look here: line 8 was not translated: there is no message at connect");
+  const unknown = (await converted('Pmilter::Session.new.log("a", Pmilter::Session.new.helo_hostname)', "data")).code;
+  expect(unknown).toContain("// Look here: line 1 was not translated: the level is perhaps none of debug, info");
+});
+
 test("what cannot be translated surely stands as a comment with the Ruby lines", async () => {
   const { code, stdout } = await converted(
     `h = Pmilter::Session::Headers.new

@@ -272,6 +272,11 @@ class Converter {
       out.push(...this.#verdict(args[0]).map((line) => indent + line));
       return;
     }
+    const written = this.#expressions.written(node);
+    if (written !== null) {
+      out.push(`${indent}${written};`);
+      return;
+    }
     const change = this.#expressions.change(node);
     if (change === null) throw new Untranslated();
     if (this.#role === "eom") out.push(`${indent}${change.call};`);

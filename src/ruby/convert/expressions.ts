@@ -3,7 +3,8 @@
  * Untranslated}.
  */
 import { isNode, type SyntaxNode } from "../opal.ts";
-import { type Role, sessionValue, type Value } from "./names.ts";
+import { MESSAGE_PHASES } from "../interface.ts";
+import { LOG_CALLS, type Role, sessionValue, type Value } from "./names.ts";
 import { inner, isConstant } from "./tree.ts";
 import { isLiteral, localName, negated, templateText, unwrapped } from "./typescript.ts";
 
@@ -23,11 +24,11 @@ export class Untranslated extends Error {
 const HEADER_ROLES: ReadonlySet<string> = new Set(["header", "eoh", "body", "eom", "abort"]);
 const HEADER_READERS: Readonly<Record<string, string>> = { "[]": "get", text: "text" };
 
-export type Alias = "session" | "headers";
+export type Alias = "session" | "headers" | "results" | "state";
 
 export class Expressions {
   readonly role: Role;
-  /** Local variables that are the session or its headers. */
+  /** Local variables that are the session or a part of it. */
   readonly aliases = new Map<string, Alias>();
   /** Local variables that are variables in TypeScript, too. */
   readonly locals = new Set<string>();
@@ -71,6 +72,28 @@ export class Expressions {
     if (object !== "session" || method === undefined) return null;
     const params = isNode(second) ? `, ${this.#params(second)}` : "";
     return { call: `session.message.${method}(${this.#text(first)}${params})`, value: { code: "0", type: "number" } };
+  }
+
+  /** A line of the log, a result or a value of the message's state; null for another statement. */
+  written(node: SyntaxNode): string | null {
+    const [receiver, name, first, second] = node.$children() as [unknown, string, unknown, unknown];
+    const object = isNode(receiver) ? this.objectOf(receiver) : null;
+    if (object === "session" && name === "log") {
+      const level = second === undefined ? '"info"' : this.#text(second);
+      const call = level.startsWith('"') ? LOG_CALLS[JSON.parse(level) as string] : undefined;
+      if (call === undefined) throw new Untranslated("the level is perhaps none of debug, info, warn, error");
+      return `${call}(${this.#text(first)})`;
+    }
+    if ((object !== "results" && object !== "state") || name !== "[]=") return null;
+    this.#requireMessage();
+    const [key, value] = [this.#text(first), this.value(second)];
+    if (object === "state") return `session.message.state[${key}] = ${value.code}`;
+    if (value.type === "unknown") throw new Untranslated("this is perhaps nil");
+    return `session.message.results.set(${key}, ${value.code})`;
+  }
+
+  #requireMessage(): void {
+    if (!MESSAGE_PHASES.has(this.role)) throw new Untranslated(`there is no message at ${this.role}`);
   }
 
   #params(node: SyntaxNode): string {
@@ -179,6 +202,12 @@ export class Expressions {
     if (read !== undefined) {
       return { code: `session.message.headers.${read}(${this.#text(args[0])})`, type: "unknown" };
     }
+    if ((object === "results" || object === "state") && name === "[]" && args.length === 1) {
+      this.#requireMessage();
+      const key = this.#text(args[0]);
+      const code = object === "state" ? `session.message.state[${key}]` : `session.message.results.get(${key})`;
+      return { code, type: "unknown", mayBeNull: true };
+    }
     const change = this.change(node);
     if (change !== null) {
       if (this.role === "eom") this.before.push(`${change.call};`);
@@ -208,7 +237,10 @@ export class Expressions {
         return { code: String((left.code === right.code) === (name === "==")), type: "boolean" };
       return { code: `${left.code} ${name}= ${right.code}`, type: "boolean" };
     }
-    if (name === "nil?" && left.type === "unknown") return { code: `${left.code} === undefined`, type: "boolean" };
+    if (name === "nil?" && left.type === "unknown") {
+      const code = left.mayBeNull === true ? `(${left.code} ?? null) === null` : `${left.code} === undefined`;
+      return { code, type: "boolean" };
+    }
     if (left.type !== "string") throw new Untranslated();
     const [first] = args;
     switch (name) {
@@ -248,12 +280,15 @@ export class Expressions {
     return { code: `ctime(${date ?? `new Date(${seconds.code} * 1000)`})`, type: "string" };
   }
 
-  /** Whether an expression is the session or its headers, by their class or by a variable. */
+  /** Whether an expression is the session, its headers, results or message state, by their class or by a variable. */
   objectOf(node: SyntaxNode): Alias | null {
     if (node.$type() === "lvar") return this.aliases.get(node.$children()[0] as string) ?? null;
     if (node.$type() !== "send") return null;
     const [receiver, name] = node.$children();
-    if (name !== "new" || !isNode(receiver)) return null;
+    if (!isNode(receiver)) return null;
+    if (name === "message_state") return this.objectOf(receiver) === "session" ? "state" : null;
+    if (name !== "new") return null;
+    if (isConstant(receiver, "Pmilter", "Session", "Results")) return "results";
     if (isConstant(receiver, "Pmilter", "Session")) return "session";
     return isConstant(receiver, "Pmilter", "Session", "Headers") ? "headers" : null;
   }

@@ -27,6 +27,8 @@ export interface Value {
   readonly type: "string" | "number" | "boolean" | "unknown";
   /** It is a text that may end in a line end, which `puts` does not double. */
   readonly mayEndLine?: boolean;
+  /** Nil may be null, not only undefined. */
+  readonly mayBeNull?: boolean;
   /** Notes for a person to check. */
   readonly look?: string;
 }
@@ -70,6 +72,8 @@ export function sessionValue(name: string, role: Role): Value | undefined {
       return text("session.myHostname");
     case "message_id":
       return text("session.queueId");
+    case "is_local":
+      return { code: "session.isLocal", type: "boolean" };
     case "cert_issuer":
       return text(BEFORE_HELO.has(role) ? macro(name) : "session.tls.certIssuer");
     case "cert_subject":
@@ -88,6 +92,14 @@ export function sessionValue(name: string, role: Role): Value | undefined {
       return undefined;
   }
 }
+
+/** The call for each level of `log`. */
+export const LOG_CALLS: Readonly<Record<string, string>> = {
+  debug: "session.log.debug",
+  info: "session.log",
+  warn: "session.log.warn",
+  error: "session.log.error",
+};
 
 /** The sender as it was when the script began: a script does not see its own change. */
 export function senderDeclaration(role: Role): string | null {
