@@ -90,6 +90,31 @@ describe("addresses.md", () => {
   });
 });
 
+describe("shown-address.md", () => {
+  const from = async (value: string) => {
+    const eml = `From: ${value}\nTo: b@example.com\n\nHello\n`;
+    const { verdicts } = await tried("shown-address.md", { args: "--from x@example.net", eml });
+    return verdicts.map(({ observed, verdict }) => (observed ? `observed ${verdict}` : verdict));
+  };
+
+  test.each([
+    '"boss@example.com" <x@example.net>',
+    '"Boss (boss@example.com)" <x@example.net>',
+    '"The boss, boss@example.com" <x@example.net>',
+    "=?utf-8?q?boss=EF=BC=A0example=2Ecom?= <x@example.net>",
+    'A <a@example.net>, "boss@example.com" <x@example.net>',
+  ])("%s is found", async (value) => {
+    expect(await from(value)).toEqual(["observed reject"]);
+  });
+
+  test.each(["x@example.net", "X <x@example.net>", '"X@Example.net" <x@example.net>', '"X @ home" <x@example.net>'])(
+    "%s is not",
+    async (value) => {
+      expect(await from(value)).toEqual([]);
+    },
+  );
+});
+
 test("authenticated.md", async () => {
   const eml = "From: jane@example.com\nX-Sent-By: boss\nTo: b@example.net\n\nHello\n";
   const { message } = await tried("authenticated.md", { eml, args: LOGIN });
@@ -130,7 +155,7 @@ test("scanner.md", async () => {
   answer = { text: "", status: 503 };
   expect(await tried("scanner.md", { change })).toMatchObject({
     verdict: "tempfail",
-    failures: [{ message: "handler failed: Error: the scanner says 503", place: "handlers/scanner.ts:11" }],
+    failures: [{ message: "handler failed: Error: the scanner says 503", place: "handlers/scanner.ts:10" }],
   });
 });
 
