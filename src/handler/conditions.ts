@@ -3,7 +3,7 @@
  * sessions of a generation. When each test is asked is for `standing.ts` to say.
  */
 import { BlockList } from "node:net";
-import { mailboxKey, partsOf, withoutBrackets } from "../mime/mailbox.ts";
+import { mailboxKey, partsOf } from "../mime/mailbox.ts";
 import type { Client } from "../protocol/client.ts";
 import { type Phase, PHASES } from "../protocol/phases.ts";
 import type { MacroLookup } from "./types.ts";
@@ -293,8 +293,10 @@ interface ReadAddress {
 
 /** In whatever spelling it came. */
 function readAddress(raw: string): ReadAddress {
-  if (withoutBrackets(raw.trim()) === "") return { mailbox: "", domain: "" };
-  return { mailbox: mailboxKey(raw).toLowerCase(), domain: partsOf(raw).domain };
+  const { domain, local } = partsOf(raw);
+  // Also `<"">`, `< >` and `<()>`: mail servers take them for the null sender.
+  if (local === "" && domain === "") return { mailbox: "", domain: "" };
+  return { mailbox: mailboxKey(raw).toLowerCase(), domain };
 }
 
 function patternTest(patterns: readonly string[]): (address: ReadAddress) => boolean {

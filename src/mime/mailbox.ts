@@ -79,9 +79,18 @@ function significant(address: string): { characters: Character[]; behindRoute: s
   return { characters, behindRoute };
 }
 
+/** Without these characters at the end. A pattern would look at each of many characters from each of them. */
+function withoutEnd(text: string, character: string): string {
+  let end = text.length;
+  while (text[end - 1] === character) end -= 1;
+  return text.slice(0, end);
+}
+
 /** The domain as it is compared: lower case, A-labels, no dot at the end. */
 function comparedDomain(domain: string): string {
-  const name = domain.replace(/\.+$/, "").toLowerCase();
+  // Sendmail takes a name in the brackets of an address literal.
+  const isName = /^\[[^:\]]+\]$/.test(domain) && /[a-z]/i.test(domain);
+  const name = withoutEnd(isName ? domain.slice(1, -1) : domain, ".").toLowerCase();
   // An empty result means that it is no domain name.
   return /[^\0-\x7f]/.test(name) ? domainToASCII(name) || name : name;
 }
@@ -103,8 +112,12 @@ export interface MailboxParts {
 
 /** @returns null for the domain of an address without an `@` */
 function compared(address: string): { readonly local: string; readonly domain: string | null } {
-  const { local, domain } = parse(address);
-  if (domain !== null) return { local, domain: comparedDomain(domain) };
+  const { domain, local: read } = parse(address);
+  if (domain !== null && domain !== "") return { local: read, domain: comparedDomain(domain) };
+  // Postfix drops an `@` without a domain, and both mail servers read the quoted text again: `"jane@example.org"`.
+  const local = withoutEnd(read, "@");
+  const at = local.lastIndexOf("@");
+  if (at > 0) return { local: local.slice(0, at), domain: comparedDomain(local.slice(at + 1)) };
   // Without a domain both mail servers know the forms that older networks had: `example.org!jane`, `jane%example.org`.
   const bang = local.indexOf("!");
   if (bang > 0) return { local: local.slice(bang + 1), domain: comparedDomain(local.slice(0, bang)) };

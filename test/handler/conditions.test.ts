@@ -145,6 +145,12 @@ describe("what MAIL and HELO say", () => {
     ['"example.org"', "<example.org!boss>", true],
     ['"example.org"', "<>", false],
     ['"<>"', "<>", true],
+    // Mail servers take these for the null sender.
+    ['"<>"', '<"">', true],
+    ['"<>"', "< >", true],
+    ['"<>"', "<()>", true],
+    ['"example.org"', "<x@example.org@>", true],
+    ['"example.org"', '<"x@example.org">', true],
     ['"<>"', "<x@example.org>", false],
     ['"example.org"', "<boss>", false],
   ])("senders = %s, MAIL FROM:%s: %p", (pattern, from, expected) => {

@@ -156,6 +156,9 @@ const SPELLINGS = [
   "<NAME%example.org>",
   "<example.org!NAME>",
   "<@relay.test:NAME%example.org>",
+  "<NAME%example.org@>",
+  '<"NAME@example.org">',
+  '<"NAME@example.org"@>',
 ];
 /** The spellings that a handler may use, whatever the client used. */
 const GIVEN = ["NAME@example.org", "<NAME@EXAMPLE.org.>", "<@other.test:NAME@example.org>", '"NAME"@example.org'];
