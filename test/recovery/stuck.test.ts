@@ -39,7 +39,7 @@ describeWith(outsideTool("sh"), "descriptors", () => {
       expect(stuckThreads).toBeGreaterThan(2);
       expect(counters.blocked).toBeGreaterThan(2);
       expect(problems.join()).toContain("file descriptors");
-      await server.log.next(/some of which threads keep that do not end\): further ones wait/);
+      await server.log.next(/some of which large bodies take, or threads that do not end\): further ones wait/);
 
       await waitFor(async () => (await statusOf(server)).stuckThreads === 0, {
         what: "threads to end",

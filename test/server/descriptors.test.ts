@@ -1,9 +1,10 @@
 /** No descriptor and no memory is left over in the server, however connections end. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { IS_LINUX } from "../support/available.ts";
-import { connectionsThatFit } from "../../src/server/listening/descriptors.ts";
+import { ConnectionRoom, connectionsThatFit } from "../../src/server/listening/descriptors.ts";
 import { startPmilter } from "../support/pmilter.ts";
 import {
+  ABORT,
   BODY,
   CONNECT,
   descriptorsAtRest,
@@ -12,6 +13,7 @@ import {
   HELO,
   MAIL,
   OPTNEG,
+  packet,
   QUIT,
   RawClient,
   RCPT,
@@ -30,6 +32,55 @@ describe("connectionsThatFit", () => {
   ])("of %d wanted with a limit of %p: %d", (wanted, limit, fit) => {
     expect(connectionsThatFit(wanted, limit)).toBe(fit);
   });
+});
+
+test("ConnectionRoom: bodies in the spool and lost workers take from it, and give back", () => {
+  const room = new ConnectionRoom(100, 300);
+  expect(room.connections).toBe(50);
+  room.spooled = 10;
+  expect(room.connections).toBe(45);
+  room.keep(1, 20);
+  expect(room.connections).toBe(35);
+  room.giveBack(1);
+  room.spooled = 0;
+  expect(room.connections).toBe(50);
+});
+
+test.skipIf(!IS_LINUX)("bodies in the spool leave room for fewer connections until they end", async () => {
+  await using server = await startPmilter({
+    server: { workers: 1, spool: "." },
+    config: '[[filter]]\npath = "filter.ts"',
+    files: {
+      "filter.ts":
+        'import { defineFilter } from "pmilter";\nexport default defineFilter({ collectBody: true, eom() {} });\n',
+    },
+    descriptors: 220,
+  });
+  using clients = new DisposableStack();
+  const connect = async () => {
+    const client = clients.use(await RawClient.connect(server.addresses[0]!));
+    expect(await client.ask(OPTNEG)).toBe("O");
+    return client;
+  };
+  const chunk = packet("B", Buffer.alloc(60_000));
+  const halves: RawClient[] = [];
+  // Ten connections fit, and each two bodies take the place of one.
+  for (let at = 0; at < 4; at++) {
+    const client = await connect();
+    await client.ask(CONNECT, HELO, MAIL, RCPT);
+    for (let chunks = 0; chunks < 30; chunks++) await client.send(chunk);
+    halves.push(client);
+  }
+  for (let at = 4; at < 8; at++) await connect();
+  await server.log.next(
+    /\[warn\]: 8 connections \(the limit of file descriptors, some of which large bodies take, .*\): further ones wait/,
+  );
+  using waits = await RawClient.connect(server.addresses[0]!);
+  await waits.send(OPTNEG);
+  for (const half of halves.slice(0, 2)) await half.send(ABORT);
+  expect(await waits.codes(1)).toBe("O");
+  for (const half of halves.slice(2)) await half.send(EOM);
+  await server.log.next(/connections are accepted at once again/);
 });
 
 const FILTER = `import { defineFilter } from "pmilter";

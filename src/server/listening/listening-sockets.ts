@@ -126,7 +126,7 @@ export class ListeningSockets {
   get #limit(): string {
     const { layout, room } = this.#table;
     return room < layout.slots
-      ? "the limit of file descriptors, some of which threads keep that do not end"
+      ? "the limit of file descriptors, some of which large bodies take, or threads that do not end"
       : "server.max_connections";
   }
 
