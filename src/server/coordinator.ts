@@ -14,7 +14,7 @@ import { close } from "../net/libc.ts";
 import { allowedBy, isAllowed, type PeerName, NOT_ALLOWED, notAllowed } from "../net/peer.ts";
 import type { ConnectionTable } from "../shared/connection-table.ts";
 import type { SessionRecords } from "../shared/session-records.ts";
-import type { SpoolLine } from "../shared/spool-messages.ts";
+import type { NoSpoolLine, SpoolLine } from "../shared/spool-messages.ts";
 import type { WorkerRows } from "../shared/worker-rows.ts";
 import type { PassedConnection } from "../shared/messages.ts";
 import { Connections, type ConnectionsHost } from "./handover/connections.ts";
@@ -123,7 +123,7 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
     this.listeningSockets.settleRoom();
   }
 
-  spool(): SpoolLine {
+  spool(): SpoolLine | NoSpoolLine {
     return this.#spool.connect();
   }
 

@@ -88,6 +88,7 @@ export class FilterServer {
     this.#starvation = starvation;
     this.#spool = new SpoolThread(spoolUrl, {
       folder: () => config.server.spool ?? this.#spoolFolder(),
+      starting: () => starvation.release(),
       log: (level, text) => log.write(level, text),
     });
     const coordinator = new Coordinator(

@@ -5,7 +5,7 @@ import type { LogLevel } from "../admin/log-level.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { ConnectionTableLayout } from "./connection-table.ts";
 import type { SessionRecordsLayout } from "./session-records.ts";
-import type { SpoolLine } from "./spool-messages.ts";
+import type { NoSpoolLine, SpoolLine } from "./spool-messages.ts";
 import type { WorkerRowsLayout } from "./worker-rows.ts";
 import type { ChainNeeds, Need } from "../handler/needs.ts";
 import type { SkippedFilter } from "../handler/filter-parts.ts";
@@ -136,7 +136,7 @@ export type ToWorker =
   /** A session that was released has gone on elsewhere; the worker does not end before it knows, lest it has to come back. */
   | { readonly kind: "moved"; readonly slot: number }
   /** How it reaches the thread of the spool, as it asked. */
-  | ({ readonly kind: "spool" } & SpoolLine)
+  | ({ readonly kind: "spool" } & (SpoolLine | NoSpoolLine))
   /** So much of the worker's text was taken, see `Outbox`. */
   | { readonly kind: "taken"; readonly size: number }
   /** End: when the last session has ended, or at once. Answered with `ended`. */

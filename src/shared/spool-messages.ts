@@ -40,6 +40,13 @@ export interface SpoolLine {
   readonly folder: string;
 }
 
+/** The thread cannot be started: there is no line. */
+export interface NoSpoolLine {
+  readonly port: null;
+  readonly folder: string;
+  readonly failure: SpoolFailure;
+}
+
 /** From the main thread to the thread of the spool: a worker's port, the folder, and where open files are counted. */
 export interface SpoolAssignment {
   readonly port: MessagePort;

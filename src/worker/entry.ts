@@ -35,7 +35,7 @@ import { failureOf, LoadError, type LoadFailure } from "../handler/load-failure.
 import { type CodeName, logLine } from "../handler/log-lines.ts";
 import type { ChainSummary, FromWorker, ResumedSession, ToWorker } from "../shared/messages.ts";
 import { Outbox } from "../shared/outbox.ts";
-import type { SpoolLine } from "../shared/spool-messages.ts";
+import type { NoSpoolLine, SpoolLine } from "../shared/spool-messages.ts";
 import { SessionRecords } from "../shared/session-records.ts";
 import { BEAT_MS, WorkerRows } from "../shared/worker-rows.ts";
 import { WorkerSpool } from "./spool.ts";
@@ -191,7 +191,7 @@ class Server {
   }
 
   /** It reaches the thread of the spool by this. */
-  spool(line: SpoolLine): void {
+  spool(line: SpoolLine | NoSpoolLine): void {
     this.#spool?.connect(line);
   }
 

@@ -4,7 +4,14 @@
  */
 import { type Pointer, toArrayBuffer } from "bun:ffi";
 import type { MappedBody, Spool, SpooledBody } from "../handler/message/spool.ts";
-import { type FromSpool, HEADROOM, type SpoolFailure, type SpoolLine, type ToSpool } from "../shared/spool-messages.ts";
+import {
+  type FromSpool,
+  HEADROOM,
+  type NoSpoolLine,
+  type SpoolFailure,
+  type SpoolLine,
+  type ToSpool,
+} from "../shared/spool-messages.ts";
 
 /** Bytes that are sent in one message. */
 const BLOCK_BYTES = 128 * 1024;
@@ -53,9 +60,14 @@ export class WorkerSpool implements Spool {
     this.#ask = ask;
   }
 
-  connect(line: SpoolLine): void {
-    this.#line = line;
+  connect(line: SpoolLine | NoSpoolLine): void {
     this.folder = line.folder;
+    if (line.port === null) {
+      this.#waiting = null;
+      this.#failAll(line.failure);
+      return;
+    }
+    this.#line = line;
     for (const message of this.#waiting ?? []) this.send(message);
     this.#waiting = null;
     line.port.onmessage = ({ data }: { readonly data: FromSpool }) => this.#receive(data);
@@ -63,8 +75,12 @@ export class WorkerSpool implements Spool {
       if (this.#line !== line) return;
       this.#line = null;
       this.#givenUpBytes = 0;
-      for (const body of this.#bodies.values()) body.failed({ code: "", message: "its thread has ended" });
+      this.#failAll({ code: "", message: "its thread has ended" });
     });
+  }
+
+  #failAll(failure: SpoolFailure): void {
+    for (const body of this.#bodies.values()) body.failed(failure);
   }
 
   begin(): SpooledBody {

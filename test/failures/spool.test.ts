@@ -1,23 +1,31 @@
 /** Large bodies whose folder cannot take them, and what is left of bodies that come to no end: rows of docs/failures.md. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, readdirSync, readlinkSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { givenRoot } from "../support/available.ts";
-import { type Pmilter, startPmilter } from "../support/pmilter.ts";
+import { describeWith, givenRoot, isRoot, outsideTool } from "../support/available.ts";
+import { type Pmilter, type PmilterOptions, startPmilter } from "../support/pmilter.ts";
 import { tempDir, waitFor } from "../support/temp.ts";
 import { begin, EOM, mail, packet, rcpt, statusOf } from "../recovery/support.ts";
 import { ABORT, DATA, EOH, HEADER, OPTNEG_DEFER, type RawClient } from "../server/wire.ts";
+import { expectLogged } from "./support.ts";
 import { sendBodies } from "../../soak/bodies.ts";
 
 setDefaultTimeout(120_000);
 
 /** Two filters: the one wants the body or fails, the other does without. Both add what they saw. */
 const FILES = {
-  "wants.ts": `import { defineFilter } from "pmilter";
+  "wants.ts": `import { closeSync, openSync } from "node:fs";
+import { defineFilter } from "pmilter";
+const hoard: number[] = [];
 export default defineFilter({
   name: "wants",
   collectBody: true,
-  envfrom({ message }) { if (message.sender.address.startsWith("loop")) for (;;); },
+  envfrom({ message }) {
+    const [word] = message.sender.address.split("@");
+    if (word === "loop") for (;;);
+    if (word === "hoard") try { for (;;) hoard.push(openSync("/dev/null")); } catch { return; }
+    if (word === "free") for (const fd of hoard.splice(0)) closeSync(fd);
+  },
   eom({ message }) { message.addHeader("X-Wants", String(message.body().length)); },
 });
 `,
@@ -48,13 +56,13 @@ async function message(session: RawClient, chunks: number): Promise<[headers: st
   }
 }
 
-const start = (spool: string, config: string) =>
-  startPmilter({ server: { workers: 1, spool, on_error: "reject" }, config, files: FILES });
+const start = (spool: string, config: string, server: PmilterOptions["server"] = {}) =>
+  startPmilter({ server: { workers: 1, spool, on_error: "reject", ...server }, config, files: FILES });
 
 /** What is true wherever the spool does not take a body. */
-async function expectFallback(spool: string, why: string): Promise<void> {
+async function expectFallback(spool: string, why: string, options: PmilterOptions["server"] = {}): Promise<void> {
   {
-    await using server = await start(spool, WANTS);
+    await using server = await start(spool, WANTS, options);
     using session = await begin(server, { offer: OPTNEG_DEFER });
     expect(await message(session, LARGE)).toEqual(["", "r"]);
     const line = await server.log.next(/body not collected: /);
@@ -68,7 +76,7 @@ async function expectFallback(spool: string, why: string): Promise<void> {
       accepted: 1,
     });
   }
-  await using server = await start(spool, SKIPS);
+  await using server = await start(spool, SKIPS, options);
   using session = await begin(server, { offer: OPTNEG_DEFER });
   expect(await message(session, LARGE)).toEqual(["X-Skips null", "c"]);
   expect(await server.log.next(/body not collected: /)).toMatch(/\[error\].*filter=skips.*the spool in /);
@@ -78,6 +86,39 @@ async function expectFallback(spool: string, why: string): Promise<void> {
 test("spool-gone: the folder is not there", async () => {
   await using dir = await tempDir("spool");
   await expectFallback(join(dir.path, "gone"), "ENOENT");
+});
+
+test("spool-gone: the folder cannot be written", async () => {
+  await using dir = await tempDir("spool");
+  const folder = join(dir.path, "spool");
+  mkdirSync(folder);
+  chmodSync(folder, 0o555);
+  // Root may write anywhere.
+  await expectFallback(folder, "EACCES", isRoot ? { user: "nobody" } : {});
+});
+
+test("spool-gone: no descriptor is left for the first body", async () => {
+  await using dir = await tempDir("spool");
+  await using server = await startPmilter({
+    server: { workers: 1, spool: dir.path, on_error: "reject" },
+    config: WANTS,
+    files: FILES,
+    descriptors: 300,
+  });
+  using session = await begin(server, { offer: OPTNEG_DEFER });
+  // More than once: the server itself opens some for a moment, to see whether there are any.
+  for (let round = 0; round < 20; round++) {
+    await session.ask(mail("<hoard@example.com>"), rcpt());
+    await session.send(ABORT);
+  }
+  await server.log.next(/no file descriptors are left/);
+  expect(await message(session, LARGE)).toEqual(["", "r"]);
+  expect(await server.log.next(/body not collected: /)).toMatch(/\[error\].*filter=wants.*fallback=reject/);
+  expect(await message(session, SMALL)).toEqual(["X-Wants 195000", "c"]);
+  await session.ask(mail("<free@example.com>"), rcpt());
+  await session.send(ABORT);
+  await waitFor(async () => (await message(session, LARGE))[1] === "c", { what: "a body to be collected" });
+  expect((await statusOf(server)).counters).toMatchObject({ blocked: 0, workersDied: 0 });
 });
 
 test.skipIf(!givenRoot("a disk that is full"))(
@@ -99,6 +140,80 @@ test.skipIf(!givenRoot("a disk that is full"))(
     } finally {
       Bun.spawnSync(["umount", "-l", disk]);
     }
+  },
+);
+
+/** A disk that can be made to wait: whoever writes to it meanwhile, waits in the kernel. */
+class FreezableDisk implements Disposable {
+  readonly folder: string;
+
+  constructor(dir: string) {
+    const image = join(dir, "image");
+    this.folder = join(dir, "disk");
+    mkdirSync(this.folder);
+    run("truncate", "-s", "64M", image);
+    run("mkfs.ext4", "-q", image);
+    run("mount", "-o", "loop", image, this.folder);
+  }
+
+  freeze(): Disposable {
+    run("fsfreeze", "-f", this.folder);
+    let isFrozen = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (isFrozen) run("fsfreeze", "-u", this.folder);
+        isFrozen = false;
+      },
+    };
+  }
+
+  [Symbol.dispose](): void {
+    run("umount", "-l", this.folder);
+  }
+}
+
+function run(...command: string[]): void {
+  const { exitCode, stderr } = Bun.spawnSync(command);
+  if (exitCode !== 0) throw new Error(`${command.join(" ")}: ${stderr.toString()}`);
+}
+
+describeWith(
+  ["fsfreeze", "mkfs.ext4", "losetup"].map((name) => outsideTool(name, { needsRoot: true })),
+  "a disk that writes nothing",
+  () => {
+    test("spool-slow: other messages go on; a message passes if the disk was only slow, else it gets the fallback", async () => {
+      await using dir = await tempDir("spool");
+      using disk = new FreezableDisk(dir.path);
+      await using server = await start(disk.folder, WANTS, { block_timeout: 1, handler_timeout: 6 });
+      using large = await begin(server, { offer: OPTNEG_DEFER });
+      using other = await begin(server, { offer: OPTNEG_DEFER });
+      {
+        using frozen = disk.freeze();
+        const slow = message(large, LARGE);
+        for (let round = 0; round < 5; round++) expect(await message(other, SMALL)).toEqual(["X-Wants 195000", "c"]);
+        expect(await Promise.race([slow, "waits"])).toBe("waits");
+        frozen[Symbol.dispose]();
+        expect(await slow).toEqual(["X-Wants 2600000", "c"]);
+      }
+      {
+        using _frozen = disk.freeze();
+        const stuck = message(large, LARGE);
+        expect(await message(other, SMALL)).toEqual(["X-Wants 195000", "c"]);
+        expect(await stuck).toEqual(["", "r"]);
+        const [line] = await expectLogged(server, "spool-slow");
+        expect(line).toMatch(/filter=wants .*nothing was written for 6 s.* fallback=reject/);
+        expect(await message(other, SMALL)).toEqual(["X-Wants 195000", "c"]);
+      }
+      expect(await message(large, LARGE)).toEqual(["X-Wants 2600000", "c"]);
+      expect(server.log.text).not.toMatch(/did not return|another is started/);
+      expect((await statusOf(server)).counters).toMatchObject({
+        spoolFailures: 1,
+        fallbacks: 1,
+        blocked: 0,
+        workersDied: 0,
+      });
+      await waitFor(async () => (await held(server, disk.folder)) === 0, { what: "nothing to be held" });
+    });
   },
 );
 

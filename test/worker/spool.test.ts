@@ -7,7 +7,7 @@ import { SpoolThread } from "../../src/server/workers/spool-thread.ts";
 import { SpoolError, WorkerSpool } from "../../src/worker/spool.ts";
 import { type TempDir, tempDir, waitFor } from "../support/temp.ts";
 
-setDefaultTimeout(20_000);
+setDefaultTimeout(60_000);
 
 const URL_OF_THREAD = new URL("../../src/spool/entry.ts", import.meta.url);
 const SIZE = 3 * 1024 * 1024;
@@ -19,8 +19,25 @@ beforeAll(async () => {
 });
 afterAll(() => dir[Symbol.asyncDispose]());
 
-function start(folder = dir.path): { thread: SpoolThread; spool: WorkerSpool; asked: () => number } & Disposable {
-  const thread = new SpoolThread(URL_OF_THREAD, { folder: () => folder, log: () => undefined });
+interface StartOptions {
+  readonly folder?: string;
+  readonly url?: URL;
+  /** @throws Error if the thread cannot be started */
+  readonly starting?: () => void;
+  readonly log?: (line: string) => void;
+}
+
+function start({
+  folder = dir.path,
+  url = URL_OF_THREAD,
+  starting = () => undefined,
+  log = () => undefined,
+}: StartOptions = {}): { thread: SpoolThread; spool: WorkerSpool; asked: () => number } & Disposable {
+  const thread = new SpoolThread(url, {
+    folder: () => folder,
+    starting,
+    log: (level, text) => log(`${level}: ${text}`),
+  });
   let asked = 0;
   const spool: WorkerSpool = new WorkerSpool(() => {
     asked += 1;
@@ -42,7 +59,7 @@ const mapped = async (spool: WorkerSpool, letter: string): Promise<[SpooledBody,
 };
 
 /** Files of the folder that the process has open or mapped. */
-function held(): string[] {
+function held(folder = dir.path): string[] {
   const open = readdirSync("/proc/self/fd").flatMap((fd) => {
     try {
       return [readlinkSync(`/proc/self/fd/${fd}`)];
@@ -52,7 +69,7 @@ function held(): string[] {
     }
   });
   const maps = readFileSync("/proc/self/maps", "utf8").split("\n");
-  return [...open, ...maps].filter((line) => line.includes(dir.path));
+  return [...open, ...maps].filter((line) => line.includes(folder));
 }
 
 const isAll = (bytes: Uint8Array, letter: string) =>
@@ -133,6 +150,7 @@ describe("bytes that are kept past the message", () => {
     using one = start();
     const worker = new Worker(new URL("spool-keeper.ts", import.meta.url).href);
     const line = one.thread.connect();
+    if (line.port === null) throw new Error(line.failure.message);
     const read = await new Promise((resolve, reject) => {
       worker.onmessage = ({ data }: { readonly data: unknown }) => resolve(data);
       worker.onerror = (event) => reject(new Error(event.message));
@@ -229,7 +247,7 @@ describe("failures", () => {
   test("a folder that is gone: the body fails, with the folder's name, and the others do not", async () => {
     await using other = await tempDir("spool-gone");
     const folder = join(other.path, "spool");
-    using one = start(folder);
+    using one = start({ folder });
     const body = one.spool.begin();
     fill(body, "a");
     const room = Promise.withResolvers<void>();
@@ -247,7 +265,7 @@ describe("failures", () => {
 
   test("a thread that ends: what it had fails, and the next body gets another", async () => {
     await using other = await tempDir("spool-thread");
-    using one = start(other.path);
+    using one = start({ folder: other.path });
     const body = one.spool.begin();
     fill(body, "a");
     await waitFor(() => !body.isBehind, { what: "it to be written" });
@@ -262,6 +280,57 @@ describe("failures", () => {
     const next = await waitFor(() => mapped(one.spool, "c").catch(() => null), { what: "another thread" });
     expect(one.asked()).toBeGreaterThan(1);
     next[0].end();
+  });
+
+  test("spool-thread: it ends by an error: what was read stays readable, the rest fails, the next body gets another", async () => {
+    await using other = await tempDir("spool-crash");
+    const lines: string[] = [];
+    using one = start({
+      folder: other.path,
+      url: new URL("spool-crash.ts", import.meta.url),
+      log: (line) => lines.push(line),
+    });
+    const [read, { bytes }] = await mapped(one.spool, "r");
+    const half = one.spool.begin();
+    fill(half, "h");
+    await waitFor(() => !half.isBehind, { what: "it to be written" });
+    const crash = one.spool.begin();
+    fill(crash, "!");
+    await expect(crash.map()).rejects.toThrow("its thread has ended");
+    await expect(half.map()).rejects.toThrow("its thread has ended");
+    expect(isAll(bytes, "r")).toBe(true);
+    for (const body of [read, half, crash]) body.end();
+    expect(bytes).toHaveLength(0);
+    await waitFor(() => lines.length > 0, { what: "the end to be known" });
+    const [next] = await mapped(one.spool, "n");
+    next.end();
+    expect(lines).toEqual([expect.stringMatching(/^crit: the thread of the spool has ended, another is started: /)]);
+    expect(lines[0]).toEndWith("a fault");
+    // The file of the half stays open, and is counted as such.
+    await waitFor(() => one.thread.openFiles === 1, { what: "the other files to be closed" });
+    expect(held(other.path).filter((line) => line.startsWith(other.path))).toHaveLength(1);
+  });
+
+  test("a thread that cannot be started: the body fails, and the next tries again", async () => {
+    let hasDescriptors = false;
+    using one = start({
+      starting() {
+        if (!hasDescriptors) throw new Error("no file descriptors are left");
+      },
+    });
+    for (let round = 0; round < 2; round++) {
+      const body = one.spool.begin();
+      fill(body, "a");
+      await expect(body.map()).rejects.toThrow(
+        `the spool in ${dir.path}: its thread cannot be started: no file descriptors are left`,
+      );
+      body.end();
+    }
+    hasDescriptors = true;
+    const [body, { bytes }] = await mapped(one.spool, "b");
+    expect(isAll(bytes, "b")).toBe(true);
+    body.end();
+    await waitFor(() => held().length === 0, { what: "the file to be given back" });
   });
 
   test("a body that is given up while it is written is no longer waited for", async () => {

@@ -16,7 +16,7 @@ import type { PeerName } from "../../net/peer.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ListeningSocket, PassedConnection } from "../../shared/messages.ts";
 import type { ChainSummary, FromWorker, ResumedSession } from "../../shared/messages.ts";
-import type { SpoolLine } from "../../shared/spool-messages.ts";
+import type { NoSpoolLine, SpoolLine } from "../../shared/spool-messages.ts";
 import type { Sources } from "../../load/sources.ts";
 import { CUT_MS, LEAVING_MS, MAX_STUCK, STABLE_MS } from "../policy.ts";
 import { type Loss, type LossCause, Member, type WorkerStatus } from "./member.ts";
@@ -46,7 +46,7 @@ export interface GenerationEvents {
   /** A slot that was waited for is free. */
   room(): void;
   /** A worker needs a line to the thread of the spool. */
-  spool(): SpoolLine;
+  spool(): SpoolLine | NoSpoolLine;
   /** A worker's descriptor of a connection is closed, and the session may be resumed in another generation. */
   released(slot: number, release: Release): void;
   /**
@@ -414,7 +414,7 @@ export class Generation {
         return events.sources();
       case "spool": {
         const line = events.spool();
-        return member.thread.post({ kind: "spool", ...line }, [line.port]);
+        return member.thread.post({ kind: "spool", ...line }, line.port === null ? [] : [line.port]);
       }
       case "ready":
         return member.loading.resolve(message.summary);

@@ -3,11 +3,14 @@
  * large body. It is never ended for being slow: a disk may be.
  */
 import type { LogLevel } from "../../admin/log-level.ts";
-import type { SpoolAssignment, SpoolLine } from "../../shared/spool-messages.ts";
+import { toError } from "../../errors.ts";
+import type { NoSpoolLine, SpoolAssignment, SpoolLine } from "../../shared/spool-messages.ts";
 
 export interface SpoolHost {
   /** The folder for the files; asked for at the start of the thread. */
   folder(): string;
+  /** The thread is about to be started. @throws Error if no descriptors are left for it */
+  starting(): void;
   log(level: LogLevel, text: string): void;
 }
 
@@ -31,8 +34,13 @@ export class SpoolThread {
   }
 
   /** A line for a worker, whose files end with it. */
-  connect(): SpoolLine {
-    this.#thread ??= this.#start();
+  connect(): SpoolLine | NoSpoolLine {
+    try {
+      this.#thread ??= this.#start();
+    } catch (error) {
+      const failure = { code: "", message: `its thread cannot be started: ${toError(error).message}` };
+      return { port: null, folder: this.#folder, failure };
+    }
     const { port1, port2 } = new MessageChannel();
     const assignment: SpoolAssignment = { port: port1, folder: this.#folder, openFiles: this.#openFiles };
     this.#thread.postMessage(assignment, [port1]);
@@ -46,6 +54,7 @@ export class SpoolThread {
 
   #start(): Worker {
     this.#folder = this.#host.folder();
+    this.#host.starting();
     const thread = new Worker(this.#url.href, { name: "spool", smol: true });
     let reason = "it ended by itself";
     thread.onerror = (event) => {
