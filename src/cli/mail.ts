@@ -15,6 +15,7 @@ export class MessageError extends PlainError {
   }
 }
 
+const EXPECTED = "a file with a message";
 /** The largest message that is read: far more than mail servers take. */
 const MAX_MESSAGE_BYTES = 256 * 2 ** 20;
 
@@ -26,10 +27,15 @@ export function readMessage(file: string): Uint8Array {
   let size = 0;
   let bytes: Uint8Array = EMPTY;
   try {
-    if (file !== "-") ({ size } = statSync(file));
+    if (file !== "-") {
+      const stats = statSync(file);
+      // It may never end. A named pipe does: `pmilter try <(…)`.
+      if (stats.isCharacterDevice() || stats.isBlockDevice()) throw new Error(`expected ${EXPECTED}, got a device`);
+      ({ size } = stats);
+    }
     if (size <= MAX_MESSAGE_BYTES) bytes = readFileSync(file === "-" ? 0 : file);
   } catch (error) {
-    throw new MessageError(file, whyNotRead(error, { expected: "a file with a message" }));
+    throw new MessageError(file, whyNotRead(error, { expected: EXPECTED }));
   }
   // The size of a pipe is only known once it has been read.
   if (Math.max(size, bytes.length) > MAX_MESSAGE_BYTES) {

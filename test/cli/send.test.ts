@@ -1,5 +1,6 @@
 /** `pmilter send` against the running server: its options, both outputs, and its exit codes. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { chmod, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { givenRoot } from "../support/available.ts";
@@ -417,8 +418,17 @@ describe("pmilter send that fails: exit code 1, and why on standard error", () =
     ["a folder", () => [server.dir], /the message cannot be read: .*: expected a file with a message, got a folder\n/],
     [
       "an empty file",
-      () => ["/dev/null"],
-      /the message cannot be read: \/dev\/null: expected headers and a body, got nothing\n/,
+      () => {
+        writeFileSync(join(server.dir, "empty.eml"), "");
+        return [join(server.dir, "empty.eml")];
+      },
+      /the message cannot be read: .*empty\.eml: expected headers and a body, got nothing\n/,
+    ],
+    // Reading some never ends.
+    [
+      "a device",
+      () => ["/dev/zero"],
+      /the message cannot be read: \/dev\/zero: expected a file with a message, got a device\n/,
     ],
     [
       "a client address that is none",

@@ -660,7 +660,7 @@ describe("what is wrong with the command", () => {
       exitCode: 1,
       stdout: "",
       stderr: expect.stringContaining(
-        "error: the message cannot be read: /dev/null: expected headers and a body, got nothing\n",
+        "error: the message cannot be read: /dev/null: expected a file with a message, got a device\n",
       ),
     });
   });
