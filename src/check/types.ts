@@ -13,7 +13,7 @@ import { readText } from "../load/files.ts";
 import API_TYPES from "./pmilter.d.txt" with { type: "text" };
 import { installedBunTypes, type TypeFiles, unpackBunTypes } from "./bun-types.ts";
 import { optionTypes } from "./option-types.ts";
-import { PHASE_LIST } from "../protocol/phases.ts";
+import { type Phase, PHASE_LIST } from "../protocol/phases.ts";
 import type { Problem } from "./problem.ts";
 import { type Place, type Use, usesOf } from "./uses.ts";
 
@@ -233,7 +233,28 @@ function parseErrors(output: string, folder: string): Mutable<Problem>[] {
 /** Types are inferred in the order of the source; TypeScript does not say so. */
 const OWN_UNKNOWN = /^(TS\d+): '([\w$.]*\bown)' is of type 'unknown'/;
 
-/** The same in fewer words where a verdict is the matter, and with its cause where `session.own` has no type. */
+/** A member that a session or message does not have in this phase, by the names of their types. */
+const NOT_HERE = /Property '(\w+)' does not exist on type '(Everywhere<|From\w+[<&' ])/;
+
+/** The first phase with each member of a session, and of its message. */
+const FROM: Readonly<Record<"session" | "message", Readonly<Record<string, Phase>>>> = {
+  session: { helo: "helo", tls: "helo", auth: "envfrom", message: "envfrom" },
+  message: { headers: "header", rawHeaders: "eoh", raw: "eom", body: "eom", receivedAt: "eom" },
+};
+
+/** With the first phase that has a missing member; as it is for a member that no phase has. */
+function withPhase(text: string): string {
+  const [, member = "", type = ""] = NOT_HERE.exec(text) ?? [];
+  const object = type.startsWith("Everywhere") ? "session" : "message";
+  if (!Object.hasOwn(FROM[object], member)) return text;
+  const short = text.replace(/\.(?: Did you mean '\w+'\?)?$/, "");
+  return `${short}; ${object}.${member} is there from ${FROM[object][member]} on`;
+}
+
+/**
+ * The same in fewer words where a verdict is the matter, with its cause where `session.own` has no type, and with the
+ * first phase that has a member.
+ */
 function inPlainWords(text: string): string {
   const [, code, own] = OWN_UNKNOWN.exec(text) ?? [];
   if (own !== undefined) {
@@ -243,7 +264,7 @@ function inPlainWords(text: string): string {
   const name = /Result<"(\w+)">/.exec(text)?.[1];
   const phase = PHASE_LIST.find((each) => each.name === name);
   const verdicts: readonly string[] = phase?.verdicts ?? [];
-  if (kind === undefined || phase === undefined || verdicts.includes(kind)) return text;
+  if (kind === undefined || phase === undefined || verdicts.includes(kind)) return withPhase(text);
   const has = verdicts.join(", ") || "none";
   return `${text.slice(0, text.indexOf(":"))}: ${kind}() is no verdict of phase ${phase.name}; it has ${has}`;
 }

@@ -131,12 +131,20 @@ export const MISTAKES: readonly Mistake[] = [
   {
     name: "the message, before there is one",
     code: filter("", '  connect(session) {\n    session.message.addHeader("X-A", "1"); // here\n  },'),
-    says: /Property 'message' does not exist/,
+    says: /Property 'message' does not exist.*'; session\.message is there from envfrom on\n/,
   },
   {
     name: "headers, before there are any",
     code: filter("", '  envfrom({ message }) {\n    console.log(message.headers.get("Subject")); // here\n  },'),
-    says: /Property 'headers' does not exist/,
+    says: /Property 'headers' does not exist.*'; message\.headers is there from header on\n/,
+  },
+  {
+    name: "the whole message, before its end",
+    code: filter(
+      "",
+      "  collectBody: true,\n  eoh({ message }) {\n    console.log(message.raw().length); // here\n  },",
+    ),
+    says: /Property 'raw' does not exist.*'; message\.raw is there from eom on\n/,
   },
   {
     name: "the sender, an object, compared with text",
