@@ -80,6 +80,21 @@ export function givenRoot(what: string): boolean {
   return isRoot;
 }
 
+/**
+ * Whether a trial that needs root succeeds, such as mounting a file system: root in a container may be refused it. If not,
+ * what is skipped for it is printed.
+ */
+export function givenTrial(what: string, tryOut: () => void): boolean {
+  if (!givenRoot(what)) return false;
+  try {
+    tryOut();
+    return true;
+  } catch (error) {
+    warn(`skipped: ${what} cannot be had here: ${String(error)}`);
+    return false;
+  }
+}
+
 /** Whether there is a Linux to look at: its /proc tells of processes, and of what the kernel holds. */
 export const IS_LINUX = given(process.platform === "linux", "what only Linux has, and tells in /proc");
 
