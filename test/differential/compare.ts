@@ -85,6 +85,7 @@ export function compare(commands: readonly Command[], protocol: number, phases: 
   const macros = new MacrosSeen();
   const tally: Tally = { compared: 0, suspended: 0, differences: [] };
   const rows: string[] = [];
+  let sender: string | null = null;
   let isNegotiated = false;
   let isTainted = false;
   let until: Until = "same";
@@ -113,6 +114,7 @@ export function compare(commands: readonly Command[], protocol: number, phases: 
       pmilter = { ...pmilter, isClosed: true };
     if (libmilter.final !== undefined) states.answered(command, libmilter.final.code);
     macros.take(command);
+    if (code === "M") sender = /^<?([^\0>]*)/.exec(command.payload.toString("latin1"))![1]!;
     rows.push(row(command, fate, libmilter, pmilter, until));
 
     // The verdict on a connection is given again to whatever comes.
@@ -143,6 +145,7 @@ export function compare(commands: readonly Command[], protocol: number, phases: 
       isSimulated: macros.hasEarlyId && macros.version.startsWith("Postfix"),
       isSendmail: /^\d/.test(macros.version),
       macros,
+      sender,
     };
     if (until === "same" && !isTainted && !macros.isLoose) {
       const stale = staleMacros(seen);

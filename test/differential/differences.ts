@@ -28,6 +28,8 @@ export interface Seen {
   /** The macro `v` is a bare version. */
   readonly isSendmail: boolean;
   readonly macros: MacrosSeen;
+  /** The sender of the last MAIL, without brackets; null if none came. */
+  readonly sender: string | null;
 }
 
 /** How far the two are in different states, so that answers cannot be compared: up to the next MAIL, CONNECT, or never. */
@@ -167,6 +169,14 @@ function findAdded(changes: readonly Reply[], name: string): HeaderChange | unde
 function without(seen: Seen, fits: (change: Reply) => boolean): Seen {
   const left = (answer: Answer): Answer => ({ ...answer, changes: answer.changes.filter((change) => !fits(change)) });
   return { ...seen, libmilter: left(seen.libmilter), pmilter: left(seen.pmilter) };
+}
+
+const isNewSender = ({ code }: Reply): boolean => code === "e";
+
+/** The sender that a side asks for, without brackets; undefined if it asks for none, or gives it arguments. */
+function newSender({ changes }: Answer): string | undefined {
+  const payload = changes.find(isNewSender)?.payload.toString("latin1");
+  return /^<?([^\0>]*)>?\0$/.exec(payload ?? "")?.[1];
 }
 
 const isNamed = (name: string) => (change: Reply) => addedHeader(change)?.name === name;
@@ -383,6 +393,14 @@ export const DIFFERENCES: readonly Difference[] = [
     until: "same",
     settle: (seen) => ({ ...seen, libmilter: { ...seen.libmilter, final: seen.pmilter.final } }),
     reason: "CONTINUE at the end of a message means ACCEPT to every mail server.",
+  },
+  {
+    name: "sender-that-is-there",
+    is: ({ libmilter, pmilter, sender }) =>
+      sender !== null && newSender(libmilter) === sender && newSender(pmilter) === undefined,
+    until: "same",
+    settle: (seen) => without(seen, isNewSender),
+    reason: "A change to the sender that the message has already changes nothing: pmilter does not send it.",
   },
   {
     name: "spelling-of-a-header",

@@ -255,7 +255,7 @@ const LOAD_FAULTS: readonly Fault[] = [
     name: "a filter that collects more than limits.body",
     files: { "filter.ts": 'export default { collectBody: { max: "100MB" }, eom() {} };\n' },
     place: "filter.ts",
-    message: /collectBody\.max is 104857600 bytes, above limits\.body, which is 67108864 bytes/,
+    message: /collectBody\.max is 104857600 bytes, above limits\.body \(67108864 bytes\)/,
   },
   {
     name: "a function where a filter is expected",
