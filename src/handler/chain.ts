@@ -74,6 +74,8 @@ export class Chain {
   readonly size: number;
   /** By phase index. */
   readonly steps: readonly (readonly ChainStep[])[];
+  /** What each of the filters needs of the mail server. */
+  readonly filterNeeds: readonly FilterNeeds[];
   readonly needs: Readonly<Record<Phase, Need>>;
   readonly wants: Wants;
   /** The filters that read whole bodies, in the order of the chain. */
@@ -105,6 +107,7 @@ export class Chain {
     });
     this.tellsOutcome = filters.filter((filter) => filter.loaded.outcome !== null);
     const all = filters.map(needsOfFilter);
+    this.filterNeeds = all;
     this.wantsRejected = all.some(({ wantsRejected }) => wantsRejected);
     this.needs = needsOf(all, policy.deferContent);
     this.wants = wantsOf(all, this.needs);
@@ -133,7 +136,7 @@ export function isSplitting({ conditions, isObserved }: ChainFilter): boolean {
   return conditions?.recipient != null && conditions.recipientsMatch === "split" && !isObserved;
 }
 
-export function needsOfFilter(filter: ChainFilter): FilterNeeds {
+function needsOfFilter(filter: ChainFilter): FilterNeeds {
   const { conditions = null, loaded, scope = null } = filter;
   const reads: Phase[] = [];
   if (conditions?.helo != null) reads.push("helo");
@@ -165,20 +168,18 @@ const MAX_KEPT = 256;
 /** The chains of a generation: each session has the filters that take part in it. */
 export class Chains {
   readonly whole: Chain;
-  readonly #all: readonly FilterNeeds[];
   readonly #isSame: boolean;
   /** By the indexes of their filters. */
   readonly #known = new Map<string, Chain>();
 
   constructor(whole: Chain) {
     this.whole = whole;
-    this.#all = whole.filters.map(needsOfFilter);
-    this.#isSame = this.#all.every(({ scope }) => scope === null);
+    this.#isSame = whole.filterNeeds.every(({ scope }) => scope === null);
   }
 
   for(session: SessionStart): Chain {
     if (this.#isSame) return this.whole;
-    const filters = this.whole.filters.filter((_, index) => takesPart(this.#all[index]!, session));
+    const filters = this.whole.filters.filter((_, index) => takesPart(this.whole.filterNeeds[index]!, session));
     if (filters.length === this.whole.filters.length) return this.whole;
     const key = filters.map(({ index }) => index).join();
     let chain = this.#known.get(key);

@@ -11,7 +11,7 @@ import { whereNamed } from "../config/named.ts";
 import type { WorkerCounter } from "../counters.ts";
 import type { Judgement } from "../check/judge.ts";
 import { placeOfMember } from "../load/source-text.ts";
-import { type Chain, type ChainFilter, Chains, needsOfFilter } from "../handler/chain.ts";
+import { type Chain, type ChainFilter, Chains } from "../handler/chain.ts";
 import type { SessionStart } from "../handler/conditions.ts";
 import { type ChainNeeds, wantsFor } from "../handler/needs.ts";
 import { RunningOutcomes } from "../handler/outcomes.ts";
@@ -359,7 +359,7 @@ function summarize(chain: Chain): ChainSummary {
       onTimeout,
       files,
     })),
-    all: chain.filters.map(needsOfFilter),
+    all: chain.filterNeeds,
     deferContent: chain.policy.deferContent,
     needs: chain.needs,
     ...chain.wants,
