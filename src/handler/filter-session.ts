@@ -4,7 +4,7 @@
  */
 import type { Client } from "../protocol/client.ts";
 import type { ChainFilter } from "./chain.ts";
-import type { BodyCollection } from "./collect-body.ts";
+import type { CollectBodySetting } from "./collect-body.ts";
 import { FilterChanges } from "./message/changes.ts";
 import { UsageError } from "./errors.ts";
 import type { LoadedFilter } from "./filter.ts";
@@ -124,7 +124,7 @@ export class FilterPart implements ViewOwner {
   get isSendmail(): boolean {
     return this.#source.isSendmail;
   }
-  get collectBody(): BodyCollection | null {
+  get collectBody(): CollectBodySetting | null {
     return this.filter.loaded.collectBody;
   }
 

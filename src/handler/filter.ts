@@ -3,8 +3,8 @@
  * mistake.
  */
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
-import { type BodyCollection, checkCollectBody } from "./collect-body.ts";
-import { UsageError } from "./errors.ts";
+import { checkCollectBody, type CollectBodySetting } from "./collect-body.ts";
+import { kindOf, wrongModule } from "./module-errors.ts";
 import { isSchema } from "./options.ts";
 import {
   type Filter,
@@ -52,7 +52,7 @@ export interface LoadedFilter {
   /** `this` in the handlers: the object given to `defineFilter`; undefined for phase files. */
   readonly self: unknown;
   /** Null if it collects no body. */
-  readonly collectBody: BodyCollection | null;
+  readonly collectBody: CollectBodySetting | null;
   readonly rejectedRecipients: boolean;
   readonly macros: Readonly<Partial<Record<MacroPhase, readonly string[]>>>;
   /** Makes `session.state` and `message.state`; null for empty objects. */
@@ -80,14 +80,6 @@ const OPTION_KEYS = [
 ] as const;
 const KNOWN_KEYS: readonly string[] = [...PHASE_NAMES, ...OPTION_KEYS];
 
-function wrong(message: string): never {
-  throw new UsageError("PMILTER_ERR_MODULE", message);
-}
-
-function describe(value: unknown): string {
-  return value === null ? "null" : Array.isArray(value) ? "an array" : typeof value;
-}
-
 /**
  * Checks the default export of a filter module.
  * @param fallbackName the name if the filter has none
@@ -95,16 +87,16 @@ function describe(value: unknown): string {
  */
 export function checkFilter(exported: unknown, fallbackName: string): LoadedFilter {
   if (typeof exported === "function") {
-    wrong(
+    wrongModule(
       "the default export is a function: a [[filter]] exports defineFilter({ … }), a phase file is named in [handler.session]",
     );
   }
   if (typeof exported !== "object" || exported === null || Array.isArray(exported)) {
-    wrong(`expected defineFilter({ … }) as the default export, got ${describe(exported)}`);
+    wrongModule(`expected defineFilter({ … }) as the default export, got ${kindOf(exported)}`);
   }
   const filter = exported as Readonly<Record<string, unknown>>;
   for (const key of Object.keys(filter)) {
-    if (!KNOWN_KEYS.includes(key)) wrong(`a filter has no "${key}"; it may have ${KNOWN_KEYS.join(", ")}`);
+    if (!KNOWN_KEYS.includes(key)) wrongModule(`a filter has no "${key}"; it may have ${KNOWN_KEYS.join(", ")}`);
   }
   const handlers: Partial<Record<Phase, AnyHandler>> = {};
   for (const phase of PHASE_NAMES) {
@@ -113,7 +105,7 @@ export function checkFilter(exported: unknown, fallbackName: string): LoadedFilt
   }
   const outcome = optional(filter, "outcome", "function") as LoadedFilter["outcome"];
   if (Object.keys(handlers).length === 0 && outcome === null)
-    wrong(`the filter has no handler; expected at least one of ${PHASE_NAMES.join(", ")}, outcome`);
+    wrongModule(`the filter has no handler; expected at least one of ${PHASE_NAMES.join(", ")}, outcome`);
   return {
     name: checkName((optional(filter, "name", "string") as string | null) ?? fallbackName),
     handlers,
@@ -137,7 +129,7 @@ export function checkFilter(exported: unknown, fallbackName: string): LoadedFilt
 export function checkPhaseHandler(exported: unknown, phase: Phase): AnyHandler {
   if (typeof exported !== "function") {
     const hint = typeof exported === "object" && exported !== null ? " (a filter belongs in [[filter]])" : "";
-    wrong(`expected a function as the default export of the ${phase} handler, got ${describe(exported)}${hint}`);
+    wrongModule(`expected a function as the default export of the ${phase} handler, got ${kindOf(exported)}${hint}`);
   }
   return exported as AnyHandler;
 }
@@ -145,7 +137,9 @@ export function checkPhaseHandler(exported: unknown, phase: Phase): AnyHandler {
 /** Names are parts of log lines. */
 function checkName(name: string): string {
   if (!/^[\w.@+/ -]{1,64}$/.test(name)) {
-    wrong(`a filter's name has 1 to 64 letters, digits, spaces or any of . _ - + / @, got ${JSON.stringify(name)}`);
+    wrongModule(
+      `a filter's name has 1 to 64 letters, digits, spaces or any of . _ - + / @, got ${JSON.stringify(name)}`,
+    );
   }
   return name;
 }
@@ -157,33 +151,33 @@ function optional(
 ): unknown {
   const value = filter[key];
   if (value === undefined) return null;
-  if (typeof value !== type) wrong(`"${key}" of the filter must be a ${type}, got ${describe(value)}`);
+  if (typeof value !== type) wrongModule(`"${key}" of the filter must be a ${type}, got ${kindOf(value)}`);
   return value;
 }
 
 function checkSchema(schema: unknown): OptionsSchema | null {
   if (schema === undefined) return null;
   if (isSchema(schema)) return schema;
-  return wrong(
-    `"options" of the filter must be a schema, such as table({ … }) of pmilter/options, or any of Standard Schema 1; got ${describe(schema)}`,
+  return wrongModule(
+    `"options" of the filter must be a schema, such as table({ … }) of pmilter/options, or any of Standard Schema 1; got ${kindOf(schema)}`,
   );
 }
 
 function checkMacros(macros: unknown): Partial<Record<MacroPhase, readonly string[]>> {
   if (macros === undefined) return {};
   if (typeof macros !== "object" || macros === null)
-    wrong(`"macros" must be an object of lists, got ${describe(macros)}`);
+    wrongModule(`"macros" must be an object of lists, got ${kindOf(macros)}`);
   for (const [phase, names] of Object.entries(macros)) {
     if (!(phase in MACRO_STAGES)) {
-      wrong(`macros cannot be asked for at "${phase}", only at ${Object.keys(MACRO_STAGES).join(", ")}`);
+      wrongModule(`macros cannot be asked for at "${phase}", only at ${Object.keys(MACRO_STAGES).join(", ")}`);
     }
     const expected = `macros.${phase} must be a list of at most ${MAX_MACRO_NAMES} names such as "i" or "{auth_type}"`;
-    if (!Array.isArray(names)) wrong(`${expected}, got ${describe(names)}`);
-    if (names.length > MAX_MACRO_NAMES) wrong(`${expected}, got ${names.length}`);
+    if (!Array.isArray(names)) wrongModule(`${expected}, got ${kindOf(names)}`);
+    if (names.length > MAX_MACRO_NAMES) wrongModule(`${expected}, got ${names.length}`);
     for (const name of names as readonly unknown[]) {
       if (typeof name === "string" && /^(\w|\{\w+\})$/.test(name)) continue;
       const hint = typeof name === "string" && /^\w+$/.test(name) ? `; write "{${name}}"` : "";
-      wrong(`${expected}, got ${typeof name === "string" ? JSON.stringify(name) : describe(name)}${hint}`);
+      wrongModule(`${expected}, got ${typeof name === "string" ? JSON.stringify(name) : kindOf(name)}${hint}`);
     }
   }
   return macros;

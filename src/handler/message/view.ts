@@ -22,7 +22,7 @@ import {
   withLineEnds,
 } from "./changes.ts";
 import { GivenAddress } from "./envelope-address.ts";
-import type { BodyCollection } from "../collect-body.ts";
+import type { CollectBodySetting } from "../collect-body.ts";
 import { UsageError } from "../errors.ts";
 import { joined } from "./collected-body.ts";
 import { type HeaderChange, type HeaderEntry, HeaderList, ReadHeader } from "./header-list.ts";
@@ -45,7 +45,7 @@ export interface ViewOwner {
   /** The mail server is a Sendmail. */
   readonly isSendmail: boolean;
   /** How it collects bodies; null if it does not. */
-  readonly collectBody: BodyCollection | null;
+  readonly collectBody: CollectBodySetting | null;
   /** The body is larger than it collects, and it goes on without. */
   readonly lacksBody: boolean;
   /** The changes of a message that count, in chain order: those of the filters before, and the filter's own. */
