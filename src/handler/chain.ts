@@ -131,7 +131,7 @@ export class Chain {
   }
 }
 
-/** Whether a filter asks recipients that it judges otherwise to come again. In observe mode it asks nothing of anybody. */
+/** Whether a filter refuses recipients for now that it judges otherwise than the first. In observe mode it refuses none. */
 export function isSplitting({ conditions, isObserved }: ChainFilter): boolean {
   return conditions?.recipient != null && conditions.recipientsMatch === "split" && !isObserved;
 }

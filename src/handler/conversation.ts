@@ -61,7 +61,7 @@ const GONE = "the connection is gone";
 /** For a message whose body is larger than a filter collects: RFC 5321 4.2.2, RFC 3463 3.4. */
 const TOO_LARGE = verdictWithText("reject", "552 5.3.4 Message too big");
 /** For a recipient that a filter judges otherwise than the first of its message: RFC 5321 4.5.3.1.10, RFC 3463 3.6. */
-const COME_AGAIN = verdictWithText(
+const SEND_AGAIN = verdictWithText(
   "tempfail",
   "452 4.5.3 Too many recipients with different rules, send this one again",
 );
@@ -350,7 +350,7 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
     return problem !== null && this.#passLimit(phase, problem);
   }
 
-  /** The recipient at hand is to come again in a message of its own: true if that ends the phase. */
+  /** Refuses the recipient at hand for now if a message is to be split before it: true if that ends the phase. */
   #isSplitOff(): boolean {
     if (this.#isPassingRecipient || !this.session.wantsReply) return false;
     const filter = this.#parts.findSplitting();
@@ -358,7 +358,7 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
     const recipient = this.recipientAtHand;
     const reason = "recipients_match";
     this.#refuseRecipient({
-      verdict: COME_AGAIN,
+      verdict: SEND_AGAIN,
       filter,
       phase: "envrcpt",
       recipient,

@@ -150,7 +150,7 @@ export class FilterParts {
     return this.standings === null || this.standings.takesPart(filter, phase);
   }
 
-  /** The filter that has the recipient at hand come again; null for none. */
+  /** The filter that refuses the recipient at hand for now, so that a message of its own is sent for it; null for none. */
   findSplitting(): ChainFilter | null {
     return this.standings!.findSplitting(({ index }) => (this.#parts[index]?.done ?? "no") !== "no");
   }

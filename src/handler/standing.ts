@@ -17,7 +17,7 @@ export interface StandingSource extends Omit<Facts, "sender"> {
 }
 
 /**
- * Recipients of a message that are asked to come again, at most. Postfix slows a client down at the eleventh error of a
+ * Recipients of a message that are refused for now by `split`, at most. Postfix slows a client down at the eleventh error of a
  * session, and ends the session at the twentieth.
  */
 const MAX_SPLIT = 5;
@@ -44,7 +44,7 @@ export class Standings implements Facts {
   /** By filter index; undefined for a filter without conditions. */
   readonly #of: (Standing | undefined)[];
   readonly #splitting: readonly ChainFilter[];
-  /** Recipients of this message that were asked to come again. */
+  /** Recipients of this message that were refused for now. */
   #split = 0;
 
   constructor(chain: Chain, source: StandingSource) {
@@ -155,8 +155,8 @@ export class Standings implements Facts {
   }
 
   /**
-   * The filter that has the recipient at hand come again in a message of its own, since it judges the message's first
-   * recipient otherwise; null for none.
+   * The filter that refuses the recipient at hand for now, since it judges the message's first recipient otherwise; the
+   * client then sends a message of its own for it. Null for none.
    * @param hasLeft whether a filter's part in the message is over
    */
   findSplitting(hasLeft: (filter: ChainFilter) => boolean): ChainFilter | null {
