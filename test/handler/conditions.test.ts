@@ -1,31 +1,17 @@
 /** The conditions of a filter, `[filter.when]`: what each test says, when it is asked, and what a filter is left out of. */
 import { describe, expect, test } from "bun:test";
+import { parseConfig } from "../../src/config/load.ts";
 import { Chains } from "../../src/handler/chain.ts";
 import { ALL_DRAWS, isInScope, tooEarly, type When } from "../../src/handler/conditions.ts";
 import { accept, reject } from "../../src/handler/verdict.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
+import { type Phase, PHASE_NAMES } from "../../src/protocol/phases.ts";
 import { Conversation } from "../../src/handler/conversation.ts";
 import { cmd, NR } from "../protocol/wire.ts";
 import { type AnyFilter, chainOf, FakeHost, Line, type Placed, settled } from "./harness.ts";
 
-const PHASES = [
-  "connect",
-  "helo",
-  "envfrom",
-  "envrcpt",
-  "data",
-  "header",
-  "eoh",
-  "body",
-  "eom",
-  "abort",
-  "close",
-  "unknown",
-] as const;
-type PhaseName = (typeof PHASES)[number];
-
 /** A filter that notes each call of its phases. */
-function noting(calls: string[], phases: readonly PhaseName[], more: Partial<AnyFilter> = {}): AnyFilter {
+function noting(calls: string[], phases: readonly Phase[], more: Partial<AnyFilter> = {}): AnyFilter {
   const handlers = phases.map((phase) => [phase, () => void calls.push(phase)]);
   return { ...Object.fromEntries(handlers), ...more };
 }
@@ -171,13 +157,13 @@ describe("what MAIL and HELO say", () => {
 describe("when conditions are asked", () => {
   test("a filter that is left out is not called at all: not at abort, close, or an unknown command", () => {
     const calls: string[] = [];
-    const line = Line.to([[noting(calls, PHASES), { when: 'clients = "198.51.100.0/24"' }]]);
+    const line = Line.to([[noting(calls, PHASE_NAMES), { when: 'clients = "198.51.100.0/24"' }]]);
     line.send(cmd.connect(), cmd.helo(), cmd.unknown(), ...mail(), cmd.mail(), cmd.rcpt(), cmd.abort(), cmd.quit());
     expect(calls).toEqual([]);
     const others: string[] = [];
-    const taken = Line.to([[noting(others, PHASES), { when: 'clients = "192.0.2.0/24"' }]]);
+    const taken = Line.to([[noting(others, PHASE_NAMES), { when: 'clients = "192.0.2.0/24"' }]]);
     taken.send(cmd.connect(), cmd.helo(), cmd.unknown(), ...mail(), cmd.mail(), cmd.rcpt(), cmd.abort(), cmd.quit());
-    expect([...new Set(others)].toSorted()).toEqual([...PHASES].toSorted());
+    expect([...new Set(others)].toSorted()).toEqual([...PHASE_NAMES].toSorted());
   });
 
   test("each message is asked anew", () => {
@@ -475,7 +461,7 @@ describe("listeners and share", () => {
 
   test("where they do not hold, not a byte is sent that would not be without the filter", () => {
     const stamp: AnyFilter = { envfrom() {}, eom: ({ message }) => message.addHeader("X-A", "1") };
-    const large: AnyFilter = { ...noting([], PHASES), collectBody: true, macros: { helo: ["{verify}"] } };
+    const large: AnyFilter = { ...noting([], PHASE_NAMES), collectBody: true, macros: { helo: ["{verify}"] } };
     const scoped: Placed = [large, { when: 'listeners = "inet:127.0.0.1:1"' }];
     const without = wire([stamp], FIRST);
     for (const order of [
@@ -533,25 +519,10 @@ describe("listeners and share", () => {
 });
 
 describe("a handler that runs before a condition is known", () => {
-  const when = (given: Partial<When>): When => ({
-    listeners: null,
-    share: null,
-    clients: null,
-    notClients: null,
-    local: null,
-    helos: null,
-    tls: null,
-    authenticated: null,
-    users: null,
-    senders: null,
-    notSenders: null,
-    recipients: null,
-    notRecipients: null,
-    recipientsMatch: "any",
-    ...given,
-  });
+  const [filter] = parseConfig('[[filter]]\npath = "a.ts"\n[filter.when]\n', "/etc/pmilter.toml", {}).filters;
+  const when = (given: Partial<When>): When => ({ ...filter!.when!, ...given });
 
-  test.each<[PhaseName[], Partial<When>, { phase: string; key: string; knownAt: string } | null]>([
+  test.each<[Phase[], Partial<When>, { phase: string; key: string; knownAt: string } | null]>([
     [["connect"], { share: 1, listeners: [] }, null],
     [["connect", "unknown"], { local: true }, null],
     [["connect", "eom"], { helos: ["x"] }, { phase: "connect", key: "helos", knownAt: "helo" }],
