@@ -1,5 +1,5 @@
 /** Large bodies between a worker and the thread that writes them: memory that is safe to keep, places, failures, descriptors. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { MappedBody, SpooledBody } from "../../src/handler/message/spool.ts";
@@ -13,11 +13,12 @@ const URL_OF_THREAD = new URL("../../src/spool/entry.ts", import.meta.url);
 const SIZE = 3 * 1024 * 1024;
 const MAX_MAPPED = 4;
 
+// One for each test: what the test before gives back late is not taken for this one's.
 let dir: TempDir;
-beforeAll(async () => {
+beforeEach(async () => {
   dir = await tempDir("spool");
 });
-afterAll(() => dir[Symbol.asyncDispose]());
+afterEach(() => dir[Symbol.asyncDispose]());
 
 interface StartOptions {
   readonly folder?: string;
