@@ -1,0 +1,61 @@
+/**
+ * Charsets of text parts: which charsets can be added to without changing the bytes before, and text to bytes and back.
+ */
+import { isUtf8 } from "node:buffer";
+import iconv from "iconv-lite";
+import libmime from "libmime";
+import { decode } from "libmime/lib/charset.js";
+
+export interface Charset {
+  readonly name: string;
+  /** Bytes for a text; null if the charset lacks a character of it. */
+  encode(text: string): Buffer | null;
+  /** Text of bytes; null if they are not in this charset. */
+  decode(bytes: Uint8Array): string | null;
+}
+
+const PRINTABLE = Buffer.from(Array.from({ length: 95 }, (_, index) => 0x20 + index));
+
+export function isAscii(text: string): boolean {
+  // oxlint-disable-next-line no-control-regex
+  return /^[\0-\x7f]*$/.test(text);
+}
+
+/** iso-2022-jp and its relatives: ASCII, until an escape sequence switches to another set. */
+export function isJis(name: string): boolean {
+  return /^iso-2022-jp/i.test(name);
+}
+
+/** A charset in which ASCII text is the same bytes; null if it is not known, or is another kind (UTF-16, UTF-7, EBCDIC). */
+export function charsetOf(name: string): Charset | null {
+  if (isJis(name)) return { name, encode: asciiOnly, decode: whole((bytes) => decode(bytes, name)) };
+  const known = iconv.encodingExists(name) ? name : libmime.normalizeCharset(name);
+  if (!iconv.encodingExists(known) || !iconv.encode(PRINTABLE.toString(), known).equals(PRINTABLE)) return null;
+  if (/^utf-?8$/i.test(known)) return UTF8;
+  return {
+    name,
+    encode(text) {
+      const bytes = iconv.encode(text, known);
+      return iconv.decode(bytes, known) === text ? bytes : null;
+    },
+    decode: whole((bytes) => iconv.decode(bytes, known)),
+  };
+}
+
+export const UTF8: Charset = {
+  name: "utf-8",
+  encode: (text) => Buffer.from(text, "utf8"),
+  decode: (bytes) => (isUtf8(bytes) ? Buffer.from(bytes).toString("utf8") : null),
+};
+
+function asciiOnly(text: string): Buffer | null {
+  return isAscii(text) ? Buffer.from(text, "latin1") : null;
+}
+
+/** Bytes that have no character become U+FFFD in a decoder: then the text is not whole. */
+function whole(decode: (bytes: Buffer) => string): (bytes: Uint8Array) => string | null {
+  return (bytes) => {
+    const text = decode(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    return text.includes("\ufffd") ? null : text;
+  };
+}
