@@ -4,7 +4,7 @@
  */
 import type { AddressError } from "./config/address.ts";
 import type { ConfigError } from "./config/errors.ts";
-import { USAGE_ERRORS, type UsageError } from "./handler/errors.ts";
+import { USAGE_ERRORS, type UsageError } from "./usage-error.ts";
 import { PROTOCOL_ERRORS, type ProtocolError } from "./protocol/errors.ts";
 import type { ListenError } from "./server/listening/listen-error.ts";
 import type { PrivilegeError } from "./server/rights/privileges.ts";

@@ -44,6 +44,7 @@ const ROOMS = [
 ];
 const FOR_ALL = new Set([
   "errors.ts",
+  "usage-error.ts",
   "version.ts",
   "memory.ts",
   "compiled.ts",

@@ -6,7 +6,7 @@ import type { Client } from "../protocol/client.ts";
 import type { ChainFilter } from "./chain.ts";
 import type { CollectBodySetting } from "./collect-body.ts";
 import { FilterChanges } from "./message/changes.ts";
-import { UsageError } from "./errors.ts";
+import { UsageError } from "../usage-error.ts";
 import type { LoadedFilter } from "./filter.ts";
 import type { ReceivedMessage } from "./message/received.ts";
 import type { TraceFacts } from "./message/received-field.ts";

@@ -1,5 +1,5 @@
 /** The errors of a handler's module that is not as it has to be. */
-import { UsageError } from "./errors.ts";
+import { UsageError } from "../usage-error.ts";
 
 /** @throws UsageError PMILTER_ERR_MODULE */
 export function wrongModule(message: string): never {

@@ -6,7 +6,7 @@ import { ACTION, ALL_ACTIONS, PROTOCOL } from "../protocol/constants.ts";
 import { DEFAULT_MACROS, MAX_MACRO_NAMES, type Wants } from "../protocol/negotiate.ts";
 import { PHASE_LIST, type Phase, PHASES } from "../protocol/phases.ts";
 import { isInScope, type SessionScope, type SessionStart } from "./conditions.ts";
-import { UsageError } from "./errors.ts";
+import { UsageError } from "../usage-error.ts";
 import { type CallPhase, MACRO_STAGES, type MacroPhase } from "./types.ts";
 
 /** How the mail server is asked to treat a phase. */

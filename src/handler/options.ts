@@ -1,6 +1,6 @@
 /** The options of a filter, as its schema gives them: any schema that follows Standard Schema 1 (https://standardschema.dev). */
 import { within } from "../within.ts";
-import { UsageError } from "./errors.ts";
+import { UsageError } from "../usage-error.ts";
 import { messageOf } from "./load-failure.ts";
 import type { OptionsSchema } from "./types.ts";
 

@@ -1,5 +1,5 @@
 /** `message.results`: JSON values that the filters of a chain leave for later ones, and for the record of the message. */
-import { UsageError } from "./errors.ts";
+import { UsageError } from "../usage-error.ts";
 import type { JsonValue } from "./types.ts";
 
 /** Characters of a name. */

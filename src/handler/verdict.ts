@@ -6,7 +6,7 @@ import { encodeReplyCode } from "../protocol/encode.ts";
 import type { PhaseInfo } from "../protocol/phases.ts";
 import { isVerdictKind, type VerdictKind, VERDICTS } from "../protocol/verdicts.ts";
 import { formatReplyText, parseReplyText, type ReplyText } from "../protocol/reply-text.ts";
-import { UsageError } from "./errors.ts";
+import { UsageError } from "../usage-error.ts";
 
 declare const kindBrand: unique symbol;
 

@@ -5,7 +5,7 @@
  */
 import { Script } from "node:vm";
 import type { AnyHandler } from "../handler/filter.ts";
-import { UsageError } from "../handler/errors.ts";
+import { UsageError } from "../usage-error.ts";
 import { placeCompiled } from "../handler/site.ts";
 import type { Phase } from "../protocol/phases.ts";
 import { type AnySession, type Call, definePmilter } from "./interface.ts";

@@ -5,7 +5,7 @@
 import { stringify } from "smol-toml";
 import { parseConfig } from "../config/load.ts";
 import { compileConditions, problemOfOrder, type When } from "../handler/conditions.ts";
-import { UsageError } from "../handler/errors.ts";
+import { UsageError } from "../usage-error.ts";
 import type { Phase } from "../protocol/phases.ts";
 import {
   type FailureReport,

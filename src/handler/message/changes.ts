@@ -4,7 +4,7 @@
  */
 import { encodeText } from "../../protocol/bytes.ts";
 import { MAX_REPLY_PAYLOAD as MAX_PACKET } from "../../protocol/constants.ts";
-import { UsageError } from "../errors.ts";
+import { UsageError } from "../../usage-error.ts";
 import type { HeaderChange } from "./header-list.ts";
 import { writtenMailbox, withoutBrackets } from "../../mime/mailbox.ts";
 

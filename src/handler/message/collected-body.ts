@@ -1,5 +1,5 @@
 /** The body of a message, collected for the filters that read it as a whole: in memory, or if it is large in the spool. */
-import { UsageError } from "../errors.ts";
+import { UsageError } from "../../usage-error.ts";
 import { Arena } from "./arena.ts";
 import { type MappedBody, MEMORY_BYTES, type Spool, type SpooledBody } from "./spool.ts";
 

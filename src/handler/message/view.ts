@@ -23,7 +23,7 @@ import {
 } from "./changes.ts";
 import { GivenAddress } from "./envelope-address.ts";
 import type { CollectBodySetting } from "../collect-body.ts";
-import { UsageError } from "../errors.ts";
+import { UsageError } from "../../usage-error.ts";
 import { joined } from "./collected-body.ts";
 import { type HeaderChange, type HeaderEntry, HeaderList, ReadHeader } from "./header-list.ts";
 import { Layered, type ListKind } from "./layered.ts";
