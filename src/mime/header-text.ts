@@ -3,15 +3,25 @@
  * client has sent. The library is loaded at the first call: most workers never need it.
  */
 
+import { encodeText } from "../protocol/bytes.ts";
+
 type Libmime = typeof import("libmime").default;
+type Charsets = typeof import("libmime/lib/charset.js");
 type Iconv = typeof import("iconv-lite");
 
 let loaded: Libmime | null = null;
+let loadedCharsets: Charsets | null = null;
 let loadedIconv: Iconv | null = null;
 
 function libmime(): Libmime {
   loaded ??= (require("libmime") as { default: Libmime }).default;
   return loaded;
+}
+
+/** The part of `libmime` that decodes bytes. */
+function charsets(): Charsets {
+  loadedCharsets ??= require("libmime/lib/charset.js") as Charsets;
+  return loadedCharsets;
 }
 
 /** The library by which `libmime` knows character sets. */
@@ -35,8 +45,8 @@ export function unfold(value: string): string {
   return value.replace(/[\r\n]+[ \t]*/g, " ").replaceAll("\0", "");
 }
 
-/** The beginning of an encoded word: its character set, without the language of RFC 2231. */
-const WORD_START = /=\?([\w-]+)(?:\*[\w-]*)?(?=\?[bq]\?)/gi;
+/** An encoded word: its character set, without the language of RFC 2231 5, its encoding, and its text. */
+const WORD = /=\?([\w.:+-]+)(?:\*[\w-]*)?\?([bq])\?([^?]*)\?=/gi;
 /** `libmime` reads these by a decoder of its own. */
 const JAPANESE = /^(?:jis|iso-?2022-?jp|x-euc-?jp)/i;
 /** Codecs of `iconv-lite` that no mail is written in: `libmime` does not use them either. */
@@ -45,7 +55,7 @@ const NO_CHARSETS = /^(?:utf-?7.*|unicode-?1-?1-?utf-?7|base64|hex)$/i;
 /** Whether a character set is known. `libmime` reads others as UTF-8, and mail programs show their words undecoded. */
 function isKnownCharset(name: string): boolean {
   if (NO_CHARSETS.test(name)) return false;
-  return JAPANESE.test(name) || iconv().encodingExists(libmime().normalizeCharset(name));
+  return JAPANESE.test(name) || iconv().encodingExists(charsets().normalizeCharset(name));
 }
 
 /**
@@ -57,11 +67,77 @@ function isKnownCharset(name: string): boolean {
 export function decodeWords(value: string): string {
   const line = unfold(value);
   if (line.length > MAX_DECODED || !HAS_WORD.test(line)) return line;
-  // A NUL, of which the line has none, keeps a word from being read as one.
-  const masked = line.replace(WORD_START, (start, charset: string) =>
-    isKnownCharset(charset) ? start : start.replace("?", "\0?"),
+  let text = "";
+  let end = 0;
+  let run: WordRun | null = null;
+  for (const { 0: word, 1: name, 2: encoding, 3: content, index } of line.matchAll(WORD)) {
+    if (!isKnownCharset(name!)) continue;
+    const charset = charsets().normalizeCharset(name!);
+    const between = line.slice(end, index);
+    const isAdjacent = run !== null && between.trim() === "";
+    if (!isAdjacent || run?.charset !== charset) {
+      text += (run?.text() ?? "") + (isAdjacent ? "" : between);
+      run = new WordRun(charset);
+    }
+    run!.add(encoding!, content!);
+    end = index + word.length;
+  }
+  text += (run?.text() ?? "") + line.slice(end);
+  return text.replace(CONTROLS, " ");
+}
+
+/**
+ * Encoded words in one character set with nothing but white space between them (RFC 2047 6.2). Their bytes are decoded
+ * together, since many senders split a character between two words, whatever the encoding of each.
+ */
+class WordRun {
+  readonly charset: string;
+  readonly #bytes: Uint8Array[] = [];
+  /** Characters of base64 at the end of a word that are less than a byte together, or begin the next word's first byte. */
+  #carried = "";
+
+  constructor(charset: string) {
+    this.charset = charset;
+  }
+
+  add(encoding: string, content: string): void {
+    const isBase64 = encoding.toUpperCase() === "B";
+    if (!isBase64) this.#carried = "";
+    this.#bytes.push(isBase64 ? this.#base64(content) : quotedBytes(content));
+  }
+
+  text(): string {
+    return charsets().decode(Buffer.concat(this.#bytes), this.charset);
+  }
+
+  /** Each run of base64 up to its padding by itself. A word may end anywhere in the base64 of a longer text. */
+  #base64(content: string): Uint8Array {
+    const runs = (this.#carried + content.replace(/[^A-Za-z0-9+/=]/g, "")).split(/=+/);
+    const last = runs.at(-1)!;
+    const open = last.slice(last.length - (last.length % 4));
+    this.#carried = isCut(open) ? open : "";
+    runs[runs.length - 1] = last.slice(0, last.length - this.#carried.length);
+    return Buffer.concat(runs.map((run) => Buffer.from(run, "base64")));
+  }
+}
+
+/** Whether base64 without padding is cut: it has bits that belong to the next byte. */
+function isCut(open: string): boolean {
+  const bits = BASE64.indexOf(open.at(-1) ?? "A");
+  return open.length === 1 || (open.length === 2 ? bits & 15 : bits & 3) !== 0;
+}
+
+const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/** The bytes of a word in encoding Q: `_` is a space, `=C3` a byte. */
+function quotedBytes(content: string): Uint8Array {
+  // A fold behind `=` is not part of the word.
+  const bytes = encodeText(content.replaceAll("_", " ").replace(/= +(?=[0-9a-f])/gi, "="));
+  const text = Buffer.from(bytes).toString("latin1");
+  return Buffer.from(
+    text.replace(/=([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
+    "latin1",
   );
-  return libmime().decodeWords(masked).replaceAll("=\0?", "=?").replace(CONTROLS, " ");
 }
 
 /** The text of a header: {@link decodeWords}, without white space at its ends, as a value has that begins with a fold. */

@@ -26,6 +26,44 @@ describe("decodeWords", () => {
     ["50 % off?=", "50 % off?="],
   ])("%j is %j", (value, text) => expect(decodeWords(value)).toBe(text));
 
+  test.each([
+    ["by Q and B", "=?UTF-8?Q?a=C3?= =?UTF-8?B?pGI=?=", "aäb"],
+    ["by B and Q", "=?UTF-8?B?YcM=?= =?UTF-8?Q?=A4b?=", "aäb"],
+    ["over three words", "=?UTF-8?Q?a=E6?=\r\n =?UTF-8?Q?=97?=\r\n\t=?UTF-8?B?pWI=?=", "a日b"],
+    ["with a language", "=?UTF-8?Q?a=C3?= =?utf-8*en?Q?=A4b?=", "aäb"],
+    ["with another name of the character set", "=?UTF8?Q?a=C3?= =?utf-8?Q?=A4b?=", "aäb"],
+    ["without white space", "=?UTF-8?Q?a=C3?==?UTF-8?Q?=A4b?=", "aäb"],
+    ["in base64 without padding", "=?UTF-8?B?YcM?= =?UTF-8?B?pGI?=", "aäb"],
+    ["in base64 that is cut between its groups", "=?UTF-8?B?YcOkY?= =?UTF-8?B?8O2?=", "aäcö"],
+    ["in shift_jis", "=?shift_jis?B?kw==?= =?shift_jis?B?+pZ7?=", "日本"],
+    ["in gb2312, by Q and B", "=?gb2312?Q?=D6?= =?gb2312?B?0M7E?=", "中文"],
+    ["between others", "=?iso-8859-1?Q?=E4?= =?utf-8?Q?=C3?= =?utf-8?Q?=A4?= =?iso-8859-1?Q?=E4?=", "äää"],
+    ["but not by text between them", "=?UTF-8?Q?a=C3?= x =?UTF-8?Q?=A4b?=", "a\ufffd x \ufffdb"],
+    [
+      "nor by a word that is not decoded",
+      "=?UTF-8?Q?a=C3?= =?x-no?Q?x?= =?UTF-8?Q?=A4b?=",
+      "a\ufffd =?x-no?Q?x?= \ufffdb",
+    ],
+  ])("joins a character that is split %s", (_, value, text) => expect(decodeWords(value)).toBe(text));
+
+  test.each([
+    ["a byte that is not ASCII in a word", "=?iso-8859-1?Q?gr\udcfcn?=", "grün"],
+    ["UTF-8 in a word", "=?utf-8?Q?grün?=", "grün"],
+    ["each padded run of base64", "=?utf-8?B?YQ==Yg==?=", "ab"],
+    ["base64 with spaces", "=?utf-8?B?Z3LD vG4=?=", "grün"],
+    ["an escape that is none", "=?utf-8?Q?100=_=zz=4?=", "100= =zz=4"],
+    ["windows-1252 that calls itself ISO 8859-1", "=?iso-8859-1?Q?=93hi=94?=", "“hi”"],
+    ["a year in the name of the character set", "=?iso_8859-1:1987?Q?=E4?=", "ä"],
+  ])("reads %s", (_, value, text) => expect(decodeWords(value)).toBe(text));
+
+  test("many words take no long time", () => {
+    const words = "=?utf-8?B?w6Q?= ".repeat(4000);
+    expect(decodeWords(words)).toBe(`${"ä".repeat(4000)} `);
+    for (const part of ["=?", "=?a?q?", "=?utf-8?q?a?= =?", "=?utf-8?b?AAAAA?= "]) {
+      decodeWords(part.repeat(64 * 1024).slice(0, 64 * 1024));
+    }
+  });
+
   test("gives one line, whatever a word brings in", () => {
     expect(decodeWords("=?us-ascii?Q?a=00=0D=0ABcc:_x?=")).toBe("a Bcc: x");
     expect(decodeWords("=?us-ascii?B?AQIDDQo=?=")).toBe(" ");

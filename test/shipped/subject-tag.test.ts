@@ -117,6 +117,9 @@ test.each([
   ["Q, in the middle of a character", "=?UTF-8?Q?[au=C3?= =?UTF-8?Q?=9Fen]_hello?="],
   ["Q, folded", "=?UTF-8?Q?[au=C3?=\n =?UTF-8?Q?=9Fen]_hello?="],
   ["B, in the middle of a character", "=?UTF-8?B?W2F1ww==?= =?UTF-8?B?n2VuXSBoZWxsbw==?="],
+  ["by B and Q", "=?UTF-8?B?W2F1ww==?= =?utf-8?Q?=9Fen]_hello?="],
+  ["base64 that is cut anywhere", "=?UTF-8?B?W2F1w59lb?= =?UTF-8?B?l0gaGVsbG8=?="],
+  ["behind Re:", "Re: =?UTF-8*de?Q?[au=C3?=\n =?UTF-8?B?n2VuXQ?= hello"],
 ])("a tag in encoded words that split a character is found: %s", async (_, subject) => {
   expect(hasTag(textOf(subject), "[außen]")).toBe(true);
   expect(await subjectOf({ tag: "[außen]" }, `Subject: ${subject}\n\n.\n`)).toBe(subject.replace("\n", "\r\n"));
