@@ -1,5 +1,5 @@
 // Allows and blocks by client, HELO, sender and recipient, from files that reload: docs/handlers/access-lists.md.
-import { accept, defineFilter, type Log } from "pmilter";
+import { accept, defineFilter, type Log, type MacroLookup } from "pmilter";
 import { array, expected, file, type InferOutput, nonEmpty, picklist, pipe, string, table } from "pmilter/options";
 import { AccessFile } from "./lib/access-file.ts";
 import { type AccessTable, ACTIONS, type Match, MATCHES, parseTable } from "./lib/access-table.ts";
@@ -60,16 +60,27 @@ function tablesOf({ log, own, state }: { log: Log; own: readonly List[]; state: 
 }
 
 /** The tables' entry for a name or address: allow wins over block, and an earlier list over a later one. */
-function judge(
-  tables: readonly AccessTable[],
-  find: (entries: AccessTable["allow"] | AccessTable["block"]) => true | Refusal | undefined,
-): "allow" | Refusal | undefined {
-  if (tables.some(({ allow }) => find(allow) !== undefined)) return "allow";
+function judge(tables: readonly AccessTable[], find: Find, findAllowed: Find = find): "allow" | Refusal | undefined {
+  if (tables.some(({ allow }) => findAllowed(allow) !== undefined)) return "allow";
   for (const { block } of tables) {
     const refusal = find(block);
     if (refusal !== undefined && refusal !== true) return refusal;
   }
   return undefined;
+}
+
+type Find = (entries: AccessTable["allow"] | AccessTable["block"]) => true | Refusal | undefined;
+
+/** Sendmail's macro of how the name of the client was found. */
+const CLIENT_RESOLVE = "{client_resolve}";
+
+/**
+ * Whether the client's name leads back to its address. Postfix gives no other name. Sendmail has the result of the check in a
+ * macro; without it the name counts as unconfirmed.
+ */
+function isConfirmed(macros: MacroLookup): boolean {
+  const result = macros.get(CLIENT_RESOLVE);
+  return result === undefined ? (macros.get("v") ?? "").startsWith("Postfix") : result === "OK";
 }
 
 /** Allowing a HELO, a sender or a recipient only spares it its own list: clients can choose these values. */
@@ -86,10 +97,18 @@ export default defineFilter({
   // no stop(): between two looks at a file nothing is open.
   start: openLists,
 
+  macros: { connect: [CLIENT_RESOLVE] },
+
   connect(session) {
     const { client } = tablesOf(session);
     const { address, hostname } = session.client;
-    const judgement = judge(client, (entries) => entries.client(address, hostname));
+    // Whoever controls the reverse zone of an address can give it any name: only a confirmed one allows.
+    const proven = isConfirmed(session.macros) ? hostname : "";
+    const judgement = judge(
+      client,
+      (entries) => entries.client(address, hostname),
+      (entries) => entries.client(address, proven),
+    );
     return judgement === "allow" ? accept() : judgement;
   },
 

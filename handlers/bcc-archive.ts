@@ -2,6 +2,7 @@
 import { type Address, defineFilter, type HeaderAddress, parseAddresses } from "pmilter";
 import { boolean, check, expected, pipe, table, transform } from "pmilter/options";
 import { domains, headerName, line, option, required, someText, unset } from "./lib/options.ts";
+import { isOwn, OWN_NETWORKS } from "./lib/origin.ts";
 
 const address = pipe(
   line(),
@@ -12,8 +13,18 @@ const address = pipe(
 
 export const options = table({
   address: required(address, "the archive's address"),
-  sender_domains: option(domains(), [], "archive mail from these domains"),
+  sender_domains: option(
+    domains(),
+    [],
+    "archive outgoing mail: mail of your own clients with a sender in these domains",
+  ),
   recipient_domains: option(domains(), [], "archive mail with a recipient in these domains"),
+  own_networks: OWN_NETWORKS,
+  check_sender: option(
+    boolean(),
+    true,
+    "`sender_domains` counts only for mail of your own clients; with `false` for all mail, although anyone can forge a sender",
+  ),
   null_sender: option(
     boolean(),
     false,
@@ -38,13 +49,14 @@ export default defineFilter({
   name: "bcc-archive",
   options,
 
-  eom({ message, options }) {
+  eom(session) {
+    const { message, options } = session;
     const { address, header, header_value, notify_never, null_sender, recipient_domains, sender_domains } = options;
     const { recipients, sender } = message;
     if (sender.address === "" && !null_sender) return;
     const isWanted =
       (sender_domains.isEmpty && recipient_domains.isEmpty) ||
-      sender_domains.has(sender.domain) ||
+      (sender_domains.has(sender.domain) && (!options.check_sender || isOwn(session, options.own_networks))) ||
       recipients.some(({ domain }) => recipient_domains.has(domain));
     if (!isWanted || recipients.some((recipient) => isSame(recipient, address))) return;
     message.addRecipient(address.address, notify_never ? ["NOTIFY=NEVER"] : []);

@@ -1,7 +1,8 @@
 // Puts a tag in front of the Subject, such as "[external]": docs/handlers/subject-tag.md.
-import { defineFilter, encodeWords, type Message } from "pmilter";
+import { defineFilter, encodeWords, type Session } from "pmilter";
 import { check, expected, type InferOutput, picklist, pipe, table, trim } from "pmilter/options";
 import { domains, headerName, line, option, required, unset } from "./lib/options.ts";
+import { hasOrigin, originOption, OWN_NETWORKS } from "./lib/origin.ts";
 
 const tag = pipe(
   line(),
@@ -11,6 +12,8 @@ const tag = pipe(
 
 export const options = table({
   tag: required(tag, "the tag, 1 to 60 characters"),
+  origin: originOption("any"),
+  own_networks: OWN_NETWORKS,
   sender_domains: option(domains(), [], "only mail from these domains"),
   except_sender_domains: option(domains(), [], "no mail from these domains"),
   recipient_domains: option(domains(), [], "only mail with a recipient in these domains"),
@@ -24,11 +27,13 @@ export const options = table({
 });
 
 /** Each condition that is given must hold. */
-function applies(options: Options, message: Message<"eom">): boolean {
+function applies(session: Session<"eom">, options: Options): boolean {
+  const { message } = session;
   const { except_sender_domains, header, header_contains, recipient_domains, sender_domains } = options;
   const { domain } = message.sender;
   const wanted = header_contains.toLowerCase();
   return (
+    hasOrigin(session, options) &&
     (sender_domains.isEmpty || sender_domains.has(domain)) &&
     !except_sender_domains.has(domain) &&
     (recipient_domains.isEmpty || message.recipients.some((recipient) => recipient_domains.has(recipient.domain))) &&
@@ -85,8 +90,9 @@ export default defineFilter({
   name: "subject-tag",
   options,
 
-  eom({ message, options }) {
-    if (!applies(options, message)) return;
+  eom(session) {
+    const { message, options } = session;
+    if (!applies(session, options)) return;
     const subject = message.headers.first("Subject");
     if (subject === undefined) {
       if (options.missing_subject === "add") message.addHeader("Subject", withTag("", options.tag));

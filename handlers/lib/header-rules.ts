@@ -18,7 +18,6 @@ import {
   trim,
 } from "pmilter/options";
 import { nameEntry, NameTable, normalDomain } from "./access-names.ts";
-import { NetworkTable } from "./access-networks.ts";
 import { authservId, formatDate, isMessageId, parseDate, unfold } from "./header-syntax.ts";
 import {
   amount,
@@ -27,9 +26,9 @@ import {
   headerName,
   isHeaderName,
   line,
-  lines,
   made,
   names,
+  networks,
   option,
   type Refusal,
   refusalOf,
@@ -102,7 +101,7 @@ function kind<const E extends ObjectEntries>(
 const DAY_MS = 86_400_000;
 const HOUR_MS = 3_600_000;
 
-/** RFC 5322 3.6, RFC 2045: at most a single header of each name. */
+/** RFC 5322 3.6, RFC 2045, RFC 2183: at most a single header of each name. */
 const SINGLE = [
   "Date",
   "From",
@@ -118,6 +117,9 @@ const SINGLE = [
   "MIME-Version",
   "Content-Type",
   "Content-Transfer-Encoding",
+  "Content-Id",
+  "Content-Description",
+  "Content-Disposition",
 ];
 
 const namesOfHeaders = pipe(
@@ -149,7 +151,11 @@ export const AUTHENTICATION = {
     'further names, such as those of your other mail servers; `".example.com"` is all names below `example.com`',
   ),
   all: option(boolean(), false, "find all Authentication-Results, of any name"),
-  trusted_networks: option(lines(), [], "clients whose headers stay: your own relays, a content filter on `127.0.0.1`"),
+  trusted_networks: option(
+    networks(),
+    [],
+    "clients whose headers stay: your own relays, a content filter on `127.0.0.1`",
+  ),
 };
 
 export const RULES = {
@@ -300,22 +306,14 @@ export const RULES = {
   }),
 
   /** RFC 8601 5: a header from outside that has our name is forged. */
-  authentication_results: kind(AUTHENTICATION, ({ all: removesAll, authserv_ids, trusted_networks }, fail) => {
+  authentication_results: kind(AUTHENTICATION, ({ all: removesAll, authserv_ids, trusted_networks }) => {
     const ids = new NameTable<true>();
     for (const id of authserv_ids) ids.add(nameEntry(id)!, true);
-    const trusted = new NetworkTable<true>();
-    for (const network of trusted_networks) {
-      try {
-        trusted.add(network, true);
-      } catch (error) {
-        fail("trusted_networks", `addresses and networks (${error instanceof Error ? error.message : ""})`);
-      }
-    }
     return {
       problem: "a forged Authentication-Results header",
       fixes: true,
       check({ message, client, myHostname }) {
-        if (trusted.find(client.address) === true) return null;
+        if (trusted_networks.find(client.address) === true) return null;
         const ours = myHostname === "" ? null : normalDomain(myHostname);
         const isForged = (value: string) => {
           const id = removesAll ? null : authservId(value);

@@ -2,6 +2,7 @@
 import { reject, tempfail, type Verdict } from "pmilter";
 import * as o from "pmilter/options";
 import { DomainList, nameEntry } from "./access-names.ts";
+import { NetworkTable } from "./access-networks.ts";
 
 export type Refusal = Verdict<"reject" | "tempfail">;
 
@@ -126,6 +127,27 @@ export function domains() {
   return o.pipe(
     names('a domain such as "example.com" or ".example.com"'),
     o.transform((entries) => new DomainList(entries)),
+  );
+}
+
+/** Addresses and networks, to look a client's address up in. */
+export function networks() {
+  return o.pipe(
+    lines(),
+    o.rawTransform<string[], NetworkTable<true>>(({ addIssue, dataset: { value: entries }, NEVER }) => {
+      const table = new NetworkTable<true>();
+      for (const [key, entry] of entries.entries()) {
+        try {
+          table.add(entry, true);
+        } catch (error) {
+          const what = `an address or a network (${error instanceof Error ? error.message : String(error)})`;
+          const path = [{ type: "array" as const, origin: "value" as const, input: entries, key, value: entry }];
+          addIssue({ message: o.expected(what)({ input: entry }), path: path as [(typeof path)[0]] });
+          return NEVER;
+        }
+      }
+      return table;
+    }),
   );
 }
 

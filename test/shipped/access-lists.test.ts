@@ -28,6 +28,7 @@ afterAll(async () => await dir?.[Symbol.asyncDispose]());
 interface Mail {
   as?: "postfix" | "sendmail";
   client?: { address?: string; hostname?: string };
+  macros?: Record<string, string>;
   helo?: string;
   from?: string;
   to?: string[];
@@ -102,6 +103,25 @@ describe("entries", () => {
     ["recipient", ".com", { to: ["b@example.com"] }, "reject"],
   ])("%s %s, %j: %s", async (match, entry, mail, verdict) => {
     expect((await run([[match, `${entry}\n`]], mail)).verdict).toBe(verdict);
+  });
+
+  test.each<["allow" | "block", "postfix" | "sendmail", Record<string, string>, "accept" | "reject"]>([
+    ["allow", "postfix", {}, "accept"],
+    ["allow", "sendmail", {}, "accept"],
+    ["allow", "sendmail", { client_resolve: "FORGED" }, "reject"],
+    ["allow", "sendmail", { client_resolve: "TEMP" }, "reject"],
+    ["allow", "sendmail", { client_resolve: "" }, "reject"],
+    ["block", "sendmail", {}, "reject"],
+    ["block", "sendmail", { client_resolve: "FORGED" }, "reject"],
+  ])("a client's name that leads back to its address or not: %s, %s, %j: %s", async (way, as, macros, verdict) => {
+    const text = way === "allow" ? "mx.example.net allow\n0.0.0.0/0\n" : "mx.example.net\n";
+    expect((await run([["client", text]], { client: CLIENT, as, macros })).verdict).toBe(verdict);
+  });
+
+  test("an address allows whatever name the client has", async () => {
+    const macros = { client_resolve: "FORGED" };
+    const mail: Mail = { client: CLIENT, as: "sendmail", macros };
+    expect((await run([["client", "192.0.2.7 allow\nmx.example.net\n"]], mail)).verdict).toBe("accept");
   });
 
   test("a name of ten thousand labels is looked up at its end, and no longer than others", async () => {

@@ -401,7 +401,7 @@ test.each<[string, unknown, string]>([
   [
     "a network that is none",
     [{ rule: "authentication_results", trusted_networks: ["10.0.0.1/8"], action: "fix" }],
-    "10.0.0.1/8 has bits set beyond its prefix",
+    "options.rules.0.trusted_networks.0: expected an address or a network (10.0.0.1/8 has bits set beyond its prefix",
   ],
   ["an unknown option", [{ rule: "date_past", hours: 1, action: "reject" }], "options.rules.0.hours: unknown option"],
 ])("start refuses %s", async (_, rules, message) => {

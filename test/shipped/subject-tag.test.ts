@@ -102,6 +102,21 @@ describe("conditions", () => {
     expect(await subjectOf({ ...TAG, header: "x-spam-flag", header_contains: "no" }, eml)).toBe("hello");
   });
 
+  test.each<[string, Record<string, unknown>, object, boolean]>([
+    ["outside", {}, {}, true],
+    ["outside", {}, { macros: { auth_authen: "jane" } }, false],
+    ["outside", { own_networks: ["127.0.0.0/8"] }, {}, false],
+    ["outside", { except_sender_domains: ["example.net"] }, {}, false],
+    ["own", {}, {}, false],
+    ["own", {}, { macros: { auth_authen: "jane" } }, true],
+    ["own", { own_networks: ["::1", "127.0.0.1"] }, {}, true],
+    ["any", { own_networks: ["127.0.0.1"] }, {}, true],
+  ])("origin %j, %j, %j: %p", async (origin, options, session, isTagged) => {
+    const mail = { ...session, from: FROM, to: TO, eml: "Subject: hello\n\n.\n" };
+    const { message } = await runFilter(subjectTag, { ...mail, options: { ...TAG, origin, ...options } });
+    expect(message.includes("[ext]")).toBe(isTagged);
+  });
+
   test("the null sender is of no domain", async () => {
     expect(await subjectOf({ ...TAG, sender_domains: ["example.net"] }, undefined, "")).toBe("hello");
   });
@@ -144,6 +159,7 @@ test.each<[string, Record<string, unknown>, string]>([
   ],
   ["a domain instead of a list", { tag: "x", sender_domains: "a.b" }, 'expected a list, got "a.b"'],
   ["a header that is none", { tag: "x", header: "a b" }, "options.header: expected the name of a header"],
+  ["an origin that is none", { tag: "x", origin: "inside" }, 'expected "any", "own" or "outside", got "inside"'],
   ["a word that is none", { tag: "x", missing_subject: "no" }, 'expected "add" or "leave", got "no"'],
   ["an unknown option", { tag: "x", tags: 1 }, "options.tags: unknown option"],
 ])("start refuses %s", async (_, options, message) => {
