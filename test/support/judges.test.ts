@@ -71,6 +71,7 @@ for (const [source, kind] of SOURCES) {
         const leaves = await judge.leaves(Buffer.from(mail));
         expect(find(leaves, A.hash)).toMatchObject(A);
         expect(find(leaves, B.hash)).toMatchObject(B);
+        expect(leaves.filter((leaf) => leaf.isBroken)).toEqual([]);
         if (kind !== "files") {
           expect(find(leaves, A.hash)!.type).toBe("application/octet-stream");
           expect(find(leaves, B.hash)).toMatchObject({ type: "application/zip", name: "bä.zip" });

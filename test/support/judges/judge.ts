@@ -15,6 +15,8 @@ export interface Leaf {
   readonly raw: string;
   /** The names of its header's fields in lower case, in order; empty if this judge does not have them. */
   readonly fields: readonly string[];
+  /** Python only: readers may decode the content differently, since it breaks the rules of its encoding. */
+  readonly isBroken: boolean;
 }
 
 export interface Judge extends AsyncDisposable {

@@ -26,6 +26,7 @@ sub leaves {
     size => length($content),
     raw => '',
     fields => [],
+    isBroken => JSON::PP::false,
   };
 }
 

@@ -5,6 +5,7 @@ import email.header
 import email.policy
 import hashlib
 import json
+import re
 import struct
 import sys
 
@@ -30,20 +31,57 @@ def printable(text):
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def is_broken(stored, encoding):
+    """Whether readers may decode it differently: characters that the encoding does not have, or an unknown encoding."""
+    if encoding == "base64":
+        digits = re.sub(r"\s+", "", stored)
+        return len(digits) % 4 != 0 or not re.fullmatch(r"[A-Za-z0-9+/]*={0,2}", digits)
+    if encoding == "quoted-printable":
+        return bool(re.search(r"=(?![0-9A-Fa-f]{2}|\r?\n)|[ \t]+(\r?\n|$)|[^\t\r\n -~]", stored))
+    return encoding not in ("", "7bit", "8bit", "binary")
+
+
 def leaf(part):
+    stored = part.get_payload()
+    if not isinstance(stored, str):
+        # Python reads the groups of a delivery status as messages; what stood between them is lost.
+        stored = "".join(sub.as_string() for sub in stored)
     payload = part.get_payload(decode=True)
     if payload is None:
-        payload = b""
-    stored = part.get_payload()
+        payload = raw_bytes(stored)
     header = "".join("%s:%s\n" % item for item in part.raw_items())
+    encoding = str(part.get("Content-Transfer-Encoding", "")).strip().lower()
     return {
         "type": part.get_content_type(),
         "name": printable(decoded(part.get_filename() or "")),
         "hash": digest(payload),
         "size": len(payload),
-        "raw": digest(raw_bytes(header) + b"\n" + raw_bytes(stored if isinstance(stored, str) else "")),
+        "raw": digest(raw_bytes(header) + b"\n" + raw_bytes(stored)),
         "fields": [name.lower() for name, _ in part.raw_items()],
+        "isBroken": part.is_multipart() or is_broken(stored, encoding),
     }
+
+
+def leaves(part):
+    """A multipart gives its parts, and a forwarded message those of the message."""
+    if not part.is_multipart():
+        return [leaf(part)]
+    if part.get_content_maintype() == "multipart":
+        return [found for sub in part.get_payload() for found in leaves(sub)]
+    if part.get_content_type() not in ("message/rfc822", "message/global"):
+        return [leaf(part)]
+    inner = part.get_payload(0)
+    encoding = str(part.get("Content-Transfer-Encoding", "")).strip().lower()
+    if encoding in ("base64", "quoted-printable"):
+        # Python reads the message without decoding it.
+        inner["Content-Transfer-Encoding"] = encoding
+        inner = read(inner.get_payload(decode=True))
+    return leaves(inner)
+
+
+def read(mail):
+    # compat32 never fails on a header, and keeps each as it stands.
+    return email.message_from_bytes(mail, policy=email.policy.compat32)
 
 
 def main():
@@ -51,9 +89,7 @@ def main():
     while len(length := source.read(4)) == 4:
         mail = source.read(struct.unpack(">I", length)[0])
         try:
-            # compat32 never fails on a header, and keeps each as it stands.
-            message = email.message_from_bytes(mail, policy=email.policy.compat32)
-            answer = [leaf(part) for part in message.walk() if not part.is_multipart()]
+            answer = leaves(read(mail))
         except Exception as error:
             answer = {"error": repr(error)}
         target.write(json.dumps(answer) + "\n")

@@ -45,6 +45,7 @@ function mailsplitLeaf(node: MimeNode, body: Buffer, content: Buffer): Leaf {
     size: content.length,
     raw: hashOf(Buffer.concat([node.getHeaders(), body])),
     fields: node.headers === false ? [] : node.headers.getList().map(({ key }) => key),
+    isBroken: false,
   };
 }
 
@@ -81,5 +82,5 @@ function isMessage(type: string): boolean {
 }
 
 function attachment(type: string, name: string, content: Uint8Array): Leaf {
-  return { type, name, hash: hashOf(content), size: content.length, raw: "", fields: [] };
+  return { type, name, hash: hashOf(content), size: content.length, raw: "", fields: [], isBroken: false };
 }

@@ -103,7 +103,7 @@ function openRipmime(): Judge {
         .toSorted()
         .map((name) => {
           const content = readFileSync(join(out, name));
-          return { type: "", name, hash: hashOf(content), size: content.length, raw: "", fields: [] };
+          return { type: "", name, hash: hashOf(content), size: content.length, raw: "", fields: [], isBroken: false };
         });
       rmSync(out, { recursive: true });
       return leaves;
