@@ -1,6 +1,6 @@
 /** The rules that header-policy.ts knows, by name: the options that each takes, and how it judges a message. */
 import { randomUUID } from "node:crypto";
-import { foldHeader, type Header, type Session } from "pmilter";
+import { encodeWords, foldHeader, type Header, type Session } from "pmilter";
 import {
   array,
   boolean,
@@ -92,7 +92,7 @@ function stepOf({ action, text }: Common, rule: Rule, fail: Fail<Common>): Step 
 /** A kind of rule: its own options, and what they make. */
 function kind<const E extends ObjectEntries>(
   entries: E,
-  make: (options: OptionsOf<E>, fail: Fail<OptionsOf<E>>) => Rule,
+  make: (options: Common & OptionsOf<E>, fail: Fail<OptionsOf<E>>) => Rule,
 ) {
   const all = table({ ...COMMON, ...entries }) as unknown as GenericSchema<unknown, Common & OptionsOf<E>>;
   return { entries, schema: made(all, (options, fail) => stepOf(options, make(options, fail), fail)) };
@@ -131,6 +131,8 @@ const nameOrBeginning = pipe(
   line(),
   check((name) => isHeaderName(name.replace(/\*$/, "")), expected('the name of a header, or its beginning and "*"')),
 );
+
+const ADDRESS_HEADER = /^(?:resent-)?(?:from|sender|reply-to|to|cc|bcc)$/i;
 
 const REWRITE = {
   header: headerName(),
@@ -206,19 +208,28 @@ export const RULES = {
     };
   }),
 
-  /** Headers of a name whose unfolded value matches a pattern. */
-  rewrite: kind(REWRITE, ({ flags, header, pattern: source, replace }, fail) => {
+  /** Headers of a name whose text, or unfolded value, matches a pattern. */
+  rewrite: kind(REWRITE, ({ action, flags, header, pattern: source, replace }, fail) => {
     const pattern = patternOf(source, flags, (expected) => fail("pattern", expected));
+    const matches = (text: string) => text.search(pattern) !== -1;
+    // The text of a header with addresses cannot be written back: a name in it may need quotes.
+    const readsWords = action !== "fix" || !ADDRESS_HEADER.test(header);
+    /** The value to match: as people see it, if encoded words hide the match. */
+    const read = ({ text, value }: Header) => {
+      const line = unfold(value);
+      const isText = readsWords && text !== line.trim() && matches(text);
+      return { line: isText ? text : line, write: isText ? encodeWords : (line: string) => foldHeader(header, line) };
+    };
     return {
       problem: `a ${header} header that is not allowed`,
       fixes: replace !== undefined,
       check({ message }) {
-        const found = message.headers.all(header).filter(({ value }) => unfold(value).search(pattern) !== -1);
+        const found = message.headers.all(header).filter((each) => matches(read(each).line));
         if (found.length === 0) return null;
         return () => {
           for (const each of found) {
-            const value = unfold(each.value).replace(pattern, replace ?? "");
-            message.changeHeader(each, foldHeader(header, value.trim()));
+            const { line, write } = read(each);
+            message.changeHeader(each, write(line.replace(pattern, replace ?? "").trim()));
           }
         };
       },

@@ -92,6 +92,24 @@ describe("rules that change headers", () => {
       ["A: 2", "A: 4"],
     ],
     [
+      "rewrite of what encoded words hide",
+      { rule: "rewrite", header: "A", pattern: "grün", replace: "blau" },
+      "A: =?utf-8?B?Z3LDvA==?= =?utf-8?Q?n?= =?iso-8859-1?Q?_=FCber_alles?=",
+      ["A: blau =?UTF-8?Q?=C3=BCber?= alles"],
+    ],
+    [
+      "rewrite of a value as it stands",
+      { rule: "rewrite", header: "A", pattern: "utf-8", replace: "x" },
+      "A: =?utf-8?Q?gr=C3=BCn?=",
+      ["A: =?x?Q?gr=C3=BCn?="],
+    ],
+    [
+      "rewrite leaves names of addresses as they are encoded",
+      { rule: "rewrite", header: "From", pattern: "doe", replace: "x" },
+      "From: =?utf-8?Q?D=6Fe=2C_J?= <doe@example.net>",
+      ["From: =?utf-8?Q?D=6Fe=2C_J?= <x@example.net>"],
+    ],
+    [
       "rewrite: no match, no change",
       { rule: "rewrite", header: "A", pattern: "z", replace: "" },
       "A: one\n two",
@@ -142,6 +160,14 @@ describe("rules that change headers", () => {
     const [, other] = await headersOf(rules, "From: a@b.c", { macros: { j: "evil\r\nX: 1>" } });
     expect(other).toEndWith("@localhost>");
   });
+});
+
+test("a pattern finds what encoded words hide, in names too", async () => {
+  const rule = { rule: "rewrite", header: "From", pattern: "paypal", action: "reject" };
+  const found = async (from: string) => (await run(rule, `From: ${from}`)).verdict;
+  expect(await found("=?utf-8?B?UGF5?= =?utf-8?Q?Pal?= <a@b.c>")).toBe("reject");
+  expect(await found("PayPal <a@b.c>")).toBe("reject");
+  expect(await found("=?utf-8?B?UGF5?= <a@b.c>")).toBe("accept");
 });
 
 describe("Message-Id", () => {
