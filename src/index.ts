@@ -6,6 +6,7 @@ export { accept, discard, reject, skip, tempfail, type Verdict } from "./handler
 export { defineFilter } from "./handler/filter.ts";
 export { decodeWords, encodeWords, foldHeader } from "./mime/header-text.ts";
 export { type HeaderAddress, parseAddresses } from "./mime/addresses.ts";
+export { readMessage } from "./mime/read-message.ts";
 export { UsageError, type UsageErrorCode } from "./usage-error.ts";
 export type {
   Address,
@@ -38,6 +39,18 @@ export type {
   State,
   Tls,
 } from "./handler/types.ts";
+export type {
+  Attachment,
+  ContentOptions,
+  Decoration,
+  EditOptions,
+  Link,
+  Mime,
+  Part,
+  PartHeader,
+  PartHeaders,
+  Replacement,
+} from "./mime/types.ts";
 export type { Client } from "./protocol/client.ts";
 export type { ReplyText } from "./protocol/reply-text.ts";
 export type { Phase, VerdictOf } from "./protocol/phases.ts";

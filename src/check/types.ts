@@ -239,7 +239,7 @@ const NOT_HERE = /Property '(\w+)' does not exist on type '(Everywhere<|From\w+[
 /** The first phase with each member of a session, and of its message. */
 const FROM: Readonly<Record<"session" | "message", Readonly<Record<string, Phase>>>> = {
   session: { helo: "helo", tls: "helo", auth: "envfrom", message: "envfrom" },
-  message: { headers: "header", rawHeaders: "eoh", raw: "eom", body: "eom", receivedAt: "eom" },
+  message: { headers: "header", rawHeaders: "eoh", raw: "eom", body: "eom", mime: "eom", receivedAt: "eom" },
 };
 
 /** With the first phase that has a missing member; as it is for a member that no phase has. */

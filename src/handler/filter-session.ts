@@ -135,6 +135,10 @@ export class FilterPart implements ViewOwner {
     return layers;
   }
 
+  isOpen(received: ReceivedMessage): boolean {
+    return this.#source.message === received;
+  }
+
   checkOpen(received: ReceivedMessage): void {
     if (this.#source.message === received && this.done === "no") return;
     throw new UsageError("PMILTER_ERR_OVER", "the message is over for this filter, it cannot be changed any more");

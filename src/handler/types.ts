@@ -1,5 +1,6 @@
 /** The types for authors of handlers: the session as each phase has it, the message, handlers, filters. */
 import type { HeaderAddress } from "../mime/addresses.ts";
+import type { Mime } from "../mime/types.ts";
 import type { MacroStage } from "../protocol/negotiate.ts";
 import type { Phase, VerdictOf } from "../protocol/phases.ts";
 import type { Client } from "../protocol/client.ts";
@@ -259,6 +260,13 @@ interface AtEnd<M, Over> extends FromEoh<M> {
    * @example const verdict = await scan(message.raw({ withReceived: true }));
    */
   raw(options?: RawOptions): "skip" extends Over ? Uint8Array | null : Uint8Array;
+  /**
+   * The parts of the message, with the changes of earlier filters and this one. Needs `collectBody` in the filter. The same
+   * object each time, until the body or a Content-* header of the message is changed by other means. Like the body, it is
+   * valid until the message ends.
+   * @example const names = message.mime().attachments.map(({ filename }) => filename);
+   */
+  mime(): "skip" extends Over ? Mime | null : Mime;
 }
 
 /**
@@ -279,7 +287,7 @@ export interface CollectBody<Over extends OverBody = OverBody> {
   readonly max?: number | string;
   /**
    * What happens to a message with a larger body. `reject`, the default: it is refused with `552 5.3.4`. `skip`: the filter
-   * goes on, and `message.body()` is null. `fallback`: it gets the filter's `on_error`.
+   * goes on, and `message.body()`, `raw()` and `mime()` are null. `fallback`: it gets the filter's `on_error`.
    */
   readonly over?: Over;
 }

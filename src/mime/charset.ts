@@ -52,6 +52,25 @@ function asciiOnly(text: string): Buffer | null {
   return isAscii(text) ? Buffer.from(text, "latin1") : null;
 }
 
+/** Codecs of `iconv-lite` that no mail is written in, UTF-7 among them: no mail program reads them any more. */
+const NO_CHARSETS = /^(?:utf-?7.*|unicode-?1-?1-?utf-?7|base64|hex)$/i;
+
+/**
+ * Text of bytes, whatever they are: those that are not in the charset become U+FFFD. A charset that is missing or not
+ * known is read as UTF-8, and if the bytes are no UTF-8 as windows-1252.
+ */
+export function decodeCharset(bytes: Uint8Array, name: string): string {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (!isKnown(name)) return isUtf8(buffer) ? buffer.toString("utf8") : decode(buffer, "windows-1252");
+  return decode(buffer, name);
+}
+
+/** US-ASCII is not: mail that names it, and has other bytes, was written by a program that did not look. */
+function isKnown(name: string): boolean {
+  if (name === "" || NO_CHARSETS.test(name) || /^(?:us-)?ascii$/i.test(name)) return false;
+  return isJis(name) || /^jis|^x?-?euc-?jp/i.test(name) || iconv.encodingExists(libmime.normalizeCharset(name));
+}
+
 /** Bytes that have no character become U+FFFD in a decoder: then the text is not whole. */
 function whole(decode: (bytes: Buffer) => string): (bytes: Uint8Array) => string | null {
   return (bytes) => {

@@ -4,7 +4,6 @@
  * names.
  */
 import { isUtf8 } from "node:buffer";
-import libmime from "libmime";
 
 /** A field as it stands in the message: a character for each byte, folds included. */
 export interface Field {
@@ -15,7 +14,8 @@ export interface Field {
   readonly end: number;
 }
 
-export interface Part {
+/** A part of a message: its header and its content (RFC 2045 2.4). */
+export interface Entity {
   readonly fields: readonly Field[];
   /** In lower case: `text/plain`. */
   readonly type: string;
@@ -32,17 +32,15 @@ export interface Part {
   readonly start: number;
   readonly end: number;
   /** Of a multipart. */
-  readonly parts: readonly Part[];
+  readonly parts: readonly Entity[];
   /** Of a multipart, a character for each byte. */
   readonly boundary: string;
 }
 
-export interface Mime {
-  readonly root: Part;
+export interface Structure {
+  readonly root: Entity;
   /** The faults of the structure: mail programs may see other parts in it than we do. */
   readonly flaws: readonly string[];
-  /** There was more of it than the limits allow, and that was not looked at. */
-  readonly isCut: boolean;
 }
 
 export interface MimeLimits {
@@ -54,17 +52,17 @@ export interface MimeLimits {
 export const MIME_LIMITS: MimeLimits = { parts: 1000, depth: 30 };
 
 /** The structure of a message that has come in: its headers as the session has them, and its body. */
-export function readMime(
+export function structureOf(
   headers: Iterable<{ readonly name: string; readonly value: string }>,
   body: Uint8Array,
   limits: MimeLimits = MIME_LIMITS,
-): Mime {
+): Structure {
   const fields = Array.from(headers, ({ name, value }) => ({ name, value: byteString(value), start: 0, end: 0 }));
   return new Reader(buffer(body), limits).read(fields, 0);
 }
 
 /** The structure of a whole message, such as a forwarded message. */
-export function readMessage(message: Uint8Array, limits: MimeLimits = MIME_LIMITS): Mime {
+export function structureOfMessage(message: Uint8Array, limits: MimeLimits = MIME_LIMITS): Structure {
   const bytes = buffer(message);
   const reader = new Reader(bytes, limits);
   const { fields, start } = reader.header(0, bytes.length);
@@ -72,15 +70,15 @@ export function readMessage(message: Uint8Array, limits: MimeLimits = MIME_LIMIT
 }
 
 /** All parts without parts in them, in order. */
-export function* leavesOf(part: Part): Generator<Part> {
-  if (part.boundary === "" && part.parts.length === 0) yield part;
-  for (const child of part.parts) yield* leavesOf(child);
+export function* leavesOf(entity: Entity): Generator<Entity> {
+  if (entity.boundary === "" && entity.parts.length === 0) yield entity;
+  for (const child of entity.parts) yield* leavesOf(child);
 }
 
 /** All multiparts, outer before inner. */
-export function* multipartsOf(part: Part): Generator<Part> {
-  if (part.type.startsWith("multipart/")) yield part;
-  for (const child of part.parts) yield* multipartsOf(child);
+export function* multipartsOf(entity: Entity): Generator<Entity> {
+  if (entity.type.startsWith("multipart/")) yield entity;
+  for (const child of entity.parts) yield* multipartsOf(child);
 }
 
 const LF = 0x0a;
@@ -93,16 +91,15 @@ class Reader {
   readonly #limits: MimeLimits;
   readonly #flaws = new Set<string>();
   #parts = 0;
-  #isCut = false;
 
   constructor(bytes: Buffer, limits: MimeLimits) {
     this.#bytes = bytes;
     this.#limits = limits;
   }
 
-  read(fields: readonly Field[], start: number): Mime {
-    const root = this.#part(fields, { head: 0, start, end: this.#bytes.length }, "text/plain", 0);
-    return { root, flaws: [...this.#flaws], isCut: this.#isCut };
+  read(fields: readonly Field[], start: number): Structure {
+    const root = this.#entity(fields, { head: 0, start, end: this.#bytes.length }, "text/plain", 0);
+    return { root, flaws: [...this.#flaws] };
   }
 
   /** The header that begins at `head`: its fields, and where the content begins. */
@@ -140,12 +137,12 @@ class Reader {
     return { fields, start: at };
   }
 
-  #part(
+  #entity(
     fields: readonly Field[],
     place: { readonly head: number; readonly start: number; readonly end: number },
     defaultType: string,
     depth: number,
-  ): Part {
+  ): Entity {
     this.#parts += 1;
     const contentTypes = valuesOf(fields, "content-type");
     const encodings = valuesOf(fields, "content-transfer-encoding");
@@ -177,14 +174,14 @@ class Reader {
   }
 
   #children(type: string, boundary: string, place: { readonly start: number; readonly end: number }, depth: number) {
-    const parts: Part[] = [];
+    const parts: Entity[] = [];
     // An encoded word or anything else beyond bytes cannot be found in the body.
     if (boundary === "" || /[^\0-\xff]/.test(boundary)) {
       this.#flaws.add("a multipart without a boundary");
       return parts;
     }
     if (depth > this.#limits.depth) {
-      this.#isCut = true;
+      this.#flaws.add("parts that are nested too deep");
       return parts;
     }
     const defaultType = type === "multipart/digest" ? "message/rfc822" : "text/plain";
@@ -196,7 +193,7 @@ class Reader {
       isClosed = delimiter.isClose;
       if (isClosed) break;
       if (this.#parts >= this.#limits.parts) {
-        this.#isCut = true;
+        this.#flaws.add("too many parts");
         return parts;
       }
     }
@@ -208,9 +205,9 @@ class Reader {
     return parts;
   }
 
-  #child(head: number, end: number, defaultType: string, depth: number): Part {
+  #child(head: number, end: number, defaultType: string, depth: number): Entity {
     const { fields, start } = this.header(head, end);
-    return this.#part(fields, { head, start, end }, defaultType, depth);
+    return this.#entity(fields, { head, start, end }, defaultType, depth);
   }
 
   /** The lines that part a multipart (RFC 2046 5.1.1). The line end in front of such a line belongs to it. */
@@ -249,8 +246,17 @@ function valuesOf(fields: readonly Field[], name: string): string[] {
   return fields.filter((field) => field.name.toLowerCase() === name).map((field) => field.value);
 }
 
+type Libmime = typeof import("libmime").default;
+
+let loaded: Libmime | null = null;
+
+function libmime(): Libmime {
+  loaded ??= (require("libmime") as { default: Libmime }).default;
+  return loaded;
+}
+
 function parse(value: string) {
-  return libmime.parseHeaderValue(value, { stripComments: true });
+  return libmime().parseHeaderValue(value, { stripComments: true });
 }
 
 /** So much of a file name is looked at, its end first, which decides how it is opened. */
@@ -283,7 +289,7 @@ function namesIn(values: readonly string[]): string[] {
 
 /** Encoded words (RFC 2047), also in quotes where they should not be; plain UTF-8, else ISO 8859-1. */
 function decodeWords(text: string): string {
-  return libmime.decodeWords(fromByteString(text.replaceAll(/\r?\n[ \t]*/g, " ")));
+  return libmime().decodeWords(fromByteString(text.replaceAll(/\r?\n[ \t]*/g, " ")));
 }
 
 function buffer(bytes: Uint8Array): Buffer {

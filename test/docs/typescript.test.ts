@@ -164,6 +164,16 @@ describe("docs/handlers.md", () => {
     ]);
   });
 
+  test("a script, a link to a host, and a message with flaws", async () => {
+    const { default: filter } = await load(find("docs/handlers.md", /no-scripts/));
+    const run = async (lines: readonly string[]) => await runFilter(filter as Filter, { eml: lines.join("\n") });
+    const script = await run(['Content-Type: text/plain; name="a.JS"', "Content-Disposition: attachment", "", "x"]);
+    expect(script).toMatchObject({ failures: [], verdict: "reject" });
+    expect(await run(["Subject: x", "", "see http://phish.example/a"])).toMatchObject({ verdict: "reject" });
+    const flawed = await run(["Content-Type: multipart/mixed", "", "x"]);
+    expect(flawed).toMatchObject({ failures: [], verdict: "accept" });
+  });
+
   test("what a filter keeps of a message ends with it, and start() has the options", async () => {
     const { default: filter } = await load(find("docs/handlers.md", /few-recipients/));
     const run = async (...to: string[]) => {
@@ -278,7 +288,7 @@ describe("docs/testing.md", () => {
 
   test("has no block that is not run here", () => {
     expect(blocksOf("ts", "docs/testing.md")).toHaveLength(3);
-    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(12);
+    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(13);
     expect(BLOCKS.filter(({ text }) => !/export default|bun:test|export async function greet/.test(text))).toEqual([]);
   });
 });

@@ -77,6 +77,7 @@ const ALLOWED: readonly Line[] = [
   ["eom({ message })", "const body: Uint8Array | null = message.body(); void body;"],
   ["eom({ message })", "message.body()?.byteLength;"],
   ["eom({ message })", "return message.body() === null ? accept() : undefined;"],
+  ["eom({ message })", "const mime = message.mime(); mime?.attachments.map((part) => part.names.length);"],
   // Headers and changes.
   [
     "eom({ message })",
@@ -138,6 +139,8 @@ const REFUSED: readonly (readonly [...Line, expected: RegExp])[] = [
   ["outcome({ message })", "message.quarantine('x');", /'quarantine' does not exist/],
   ["outcome({ message })", "message.results.set('a', 1);", /'set' does not exist/],
   ["outcome({ message })", "message.body();", /'body' does not exist/],
+  ["eoh({ message })", "message.mime();", /'mime' does not exist/],
+  ["eom({ message })", "message.mime().text;", /Object is possibly 'null'/],
   ["outcome()", "return reject();", /'Verdict<"reject">' is not assignable/],
   ["async outcome()", "return accept();", /'Promise<Verdict<"accept">>' is not assignable/],
   ["outcome(_session, outcome)", "outcome.verdict = 'accept';", /read-only property/],

@@ -28,8 +28,10 @@ import { joined } from "./collected-body.ts";
 import { type HeaderChange, type HeaderEntry, HeaderList, ReadHeader } from "./header-list.ts";
 import { Layered, type ListKind } from "./layered.ts";
 import type { ReceivedMessage } from "./received.ts";
+import { MessageMime } from "./message-mime.ts";
 import { receivedField, type TraceFacts } from "./received-field.ts";
 import { isSame, RecipientList } from "./recipient-list.ts";
+import type { Mime } from "../../mime/types.ts";
 import { MessageResults } from "../results.ts";
 import type { Address, CallPhase, Changes, ChangesByHeader, Header, Headers, RawOptions, Results } from "../types.ts";
 
@@ -52,6 +54,8 @@ export interface ViewOwner {
   changesOf(received: ReceivedMessage): readonly FilterChanges[];
   /** The filter's own changes; throws UsageError PMILTER_ERR_OVER if it may not change that message any more. */
   change(received: ReceivedMessage): FilterChanges;
+  /** The message is not over. */
+  isOpen(received: ReceivedMessage): boolean;
   /** A new `message.state`. */
   newState(): unknown;
   readonly filter: { readonly index: number; readonly isObserved: boolean };
@@ -87,6 +91,7 @@ export class MessageView implements Changes, ChangesByHeader {
   /** Made at the first look. */
   #headers: Layered<HeaderList, HeaderChange> | null = null;
   #recipients: Layered<RecipientList, RecipientChange> | null = null;
+  #mime: MessageMime | null = null;
   /**
    * Number of recipients whose spelling is in `#spellings`. A received spelling may be used again where it would be
    * refused for a new recipient.
@@ -155,6 +160,23 @@ export class MessageView implements Changes, ChangesByHeader {
     return this.#received.collected?.withHead(head) ?? head;
   }
 
+  mime(): Mime | null {
+    const received = this.#receivedBody("mime");
+    const replaced = this.#replacedBody;
+    const bytes = replaced === null ? received : this.#ifCollected(replaced);
+    if (bytes === null) return null;
+    this.#mime ??= new MessageMime();
+    return this.#mime.of(
+      { replaced, bytes },
+      this.#list(),
+      () => this.#list(),
+      () => {
+        if (this.#owner.isOpen(this.#received)) return;
+        throw new UsageError("PMILTER_ERR_OVER", "the message is over: the memory of its body was given back");
+      },
+    );
+  }
+
   /** The body that a filter has put in place of the received body; null if none has. */
   get #replacedBody(): Uint8Array | null {
     return this.#layers.findLast(({ body }) => body !== null)?.body ?? null;
@@ -176,7 +198,7 @@ export class MessageView implements Changes, ChangesByHeader {
     if (this.#owner.phase === "outcome") {
       throw new UsageError(
         "PMILTER_ERR_NOT_HERE",
-        "message.body() is not there in outcome: the body is given back before",
+        `message.${method}() is not there in outcome: the body is given back before`,
       );
     }
     if (this.#received.receivedAt === null) {
