@@ -1,17 +1,7 @@
 // Refuses, quarantines or reports messages by their attachments: docs/handlers/attachments.md.
 import { defineFilter, reject } from "pmilter";
 import { boolean, type InferOutput, picklist, pipe, size, table, transform } from "pmilter/options";
-import type { Entry, Fault } from "./lib/archives/archive.ts";
-import {
-  entriesOf,
-  HEAD_BYTES,
-  isArchive,
-  isArchiveName,
-  isReadArchive,
-  namesInside,
-  typeOf,
-  UNLISTED,
-} from "./lib/archives/kinds.ts";
+import { type Entry, entriesOf, GZIP, HEAD_BYTES, TAR, typeOf, UNLISTED, ZIP } from "./lib/archives.ts";
 import { isReordered, matches, plainName, printable } from "./lib/file-names.ts";
 import { leavesOf, MIME_LIMITS, type Mime, type Part, readMessage, readMime } from "./lib/mime.ts";
 import { count, headerName, lines, option, unset } from "./lib/options.ts";
@@ -61,11 +51,6 @@ export const options = table({
     boolean(),
     true,
     "accept archives that are broken, or that the filter cannot unpack: 7z, rar, bzip2, xz, zstd, cab, `winmail.dat`",
-  ),
-  allow_doubtful: option(
-    boolean(),
-    false,
-    "accept archives in which programs may find different files: bytes between the files, two directories, two sizes of a file",
   ),
   max_size: unset(size(), "none", "maximum bytes of an attachment, decoded"),
   max_count: unset(count(0), "none", "maximum attachments of a message"),
@@ -133,20 +118,12 @@ class Search {
   async #file(names: readonly string[], path: string, depth: number, read: Entry["read"]): Promise<void> {
     this.#files += 1;
     this.#judgeNames(names, path);
-    const head = await read(HEAD_BYTES);
-    if (head === null) return this.#unlisted(path, "it cannot be unpacked");
-    const type = await typeOf(head);
+    const type = await typeOf((await read(HEAD_BYTES)) ?? new Uint8Array());
     const pattern = this.#types.find((pattern) => matches(type, pattern));
     if (type !== "" && pattern !== undefined) this.#find(path, `it is of the type ${type}`);
     const kind = UNLISTED.get(type);
-    if (kind !== undefined) {
-      this.#judgeNames(namesInside(type, names), path);
-      this.#unlisted(path, `${kind} archives are not looked into`);
-    }
-    // What stands in an archive is unpacked as a whole only if it may be an archive itself.
-    if (isReadArchive(type) || depth === 0 || names.some(isArchiveName)) {
-      await this.#archive(type, names, path, depth, read);
-    }
+    if (kind !== undefined) this.#unlisted(path, `${kind} archives are not looked into`);
+    if (type === ZIP || type === GZIP || type === TAR) await this.#archive(type, names, path, depth, read);
   }
 
   async #archive(
@@ -157,15 +134,15 @@ class Search {
     read: Entry["read"],
   ): Promise<void> {
     const { allow_encrypted, max_depth, max_unpacked } = this.#options;
+    if (depth >= max_depth) return this.#find(path, `it lies deeper than ${max_depth} levels`);
     // A file of the message itself is not unpacked, and does not count.
     const left = depth === 0 ? Infinity : max_unpacked - this.#unpacked;
-    const bytes = (await read(left + 1)) ?? new Uint8Array();
-    if (bytes.length > left) return this.#find(path, `it unpacks to more than ${max_unpacked} bytes`);
-    if (depth > 0) this.#unpacked += bytes.length;
-    if (!isArchive(type, bytes)) return;
-    if (depth >= max_depth) return this.#find(path, `it lies deeper than ${max_depth} levels`);
-    const faults = new Map<string, Fault>();
-    for await (const entry of entriesOf(type, bytes, names, (fault, why) => faults.set(why, fault))) {
+    const bytes = await read(left + 1);
+    if (bytes !== null && bytes.length > left) return this.#find(path, `it unpacks to more than ${max_unpacked} bytes`);
+    if (depth > 0) this.#unpacked += bytes?.length ?? 0;
+    const entries = bytes === null ? null : entriesOf(type, bytes, names);
+    if (entries === null) return this.#unlisted(path, "it is a broken archive");
+    for (const entry of entries) {
       if (this.#isFull(path)) return;
       const inside = below(path, entry.names[0] ?? "");
       if (!entry.isEncrypted) await this.#file(entry.names, inside, depth + 1, (most) => entry.read(most));
@@ -175,13 +152,6 @@ class Search {
         if (!allow_encrypted) this.#find(inside, "it is encrypted");
       }
     }
-    for (const [why, fault] of faults) this.#fault(path, fault, why);
-  }
-
-  #fault(path: string, fault: Fault, why: string): void {
-    const text = `it is a broken archive: ${why}`;
-    if (fault === "broken") this.#unlisted(path, text);
-    else if (!this.#options.allow_doubtful) this.#find(path, text);
   }
 
   #judgeNames(names: readonly string[], path: string): void {

@@ -64,6 +64,10 @@ export const ERROR_CODES: Codes = {
       USAGE_ERRORS.PMILTER_ERR_OVER,
       "Change a message before the handler returns, or await what the change waits for: after `accept()`, a timeout or the end of the message it is too late. Keep no header object past its message. Copy bytes that a thread of yours is to get: `postMessage(bytes.slice())`.",
     ),
+    PMILTER_ERR_SEALED: row(
+      USAGE_ERRORS.PMILTER_ERR_SEALED,
+      "Leave such a message as it is (`mime.isSealed`, `part.isSealed`), or give `{ breakSeal: true }`: then its signature does not verify any more.",
+    ),
     PMILTER_ERR_MODULE: row(
       USAGE_ERRORS.PMILTER_ERR_MODULE,
       "Export a default function from the file of a phase, `defineFilter({…})` from a filter. The message says what is wrong with it.",

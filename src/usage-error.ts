@@ -9,6 +9,7 @@ export const USAGE_ERRORS = {
   PMILTER_ERR_NOT_HERE: "a member that the phase does not have",
   PMILTER_ERR_OVER:
     "a change to a message that is over for this filter, or by a header of another message; a body whose memory a handler gave away",
+  PMILTER_ERR_SEALED: "an edit of what is signed or encrypted, without `breakSeal`",
   PMILTER_ERR_MODULE: "a module that does not export what pmilter needs",
   PMILTER_ERR_OPTIONS: "options that the filter's schema refuses",
 } as const;

@@ -1,14 +1,16 @@
 /**
- * The objects of `message.mime()`: the structure of a message and its parts, as a handler reads them. Nothing is decoded
- * before it is asked for.
+ * The objects of `message.mime()`: the structure of a message and its parts, as a handler reads and edits them. Nothing is
+ * decoded before it is asked for.
  */
 import { UsageError } from "../usage-error.ts";
 import { decodeCharset } from "./charset.ts";
 import { linksOfHtml, linksOfText } from "./links.ts";
 import { FieldList } from "./part-headers.ts";
 import { isSealedByHeader, isSealedText } from "./seal.ts";
+import { Editor, type EditHost } from "./editor.ts";
 import { type Entity, type Structure, structureOfMessage } from "./structure.ts";
 import { decodeLeniently, IDENTITY } from "./transfer-encoding.ts";
+import { type PartNode, PartTree } from "./tree.ts";
 import type {
   Attachment,
   ContentOptions,
@@ -31,6 +33,8 @@ export interface MimeSource {
    * @throws UsageError PMILTER_ERR_OVER once their memory was given back
    */
   bytes(): Uint8Array;
+  /** What the edits are changes of; null if the message is only to be read. */
+  readonly host: EditHost | null;
 }
 
 /** More links than that are not looked for. */
@@ -39,25 +43,47 @@ const MAX_LINKS = 10_000;
 /** The structure of a whole message in bytes, only to be read. */
 export function mimeOfMessage(bytes: Uint8Array): MimeView {
   const structure = structureOfMessage(bytes);
-  return new MimeView({ structure, headers: new FieldList(structure.root.fields), bytes: () => bytes });
+  return new MimeView({ structure, headers: new FieldList(structure.root.fields), bytes: () => bytes, host: null });
 }
 
 export class MimeView implements Mime {
   readonly source: MimeSource;
-  readonly root: Part;
+  readonly tree: PartTree;
+  readonly editor: Editor;
+  readonly #views = new Map<PartNode, PartView>();
   #leaves: readonly PartView[] | null = null;
+  #leavesVersion = 0;
 
   constructor(source: MimeSource) {
     this.source = source;
-    this.root = new PartView(this, source.structure.root, null);
+    this.tree = new PartTree({ bytes: () => source.bytes(), fields: () => source.headers }, source.structure);
+    this.editor = new Editor(this.tree, source.host);
+  }
+
+  get root(): PartView {
+    return this.viewOf(this.tree.root);
+  }
+
+  /** The object of a part: always the same. */
+  viewOf(node: PartNode): PartView {
+    let view = this.#views.get(node);
+    if (view === undefined) {
+      view = new PartView(this, node);
+      this.#views.set(node, view);
+    }
+    return view;
   }
 
   get parts(): readonly PartView[] {
-    return (this.#leaves ??= [...this.walk()].filter(({ isLeaf }) => isLeaf));
+    if (this.#leaves === null || this.#leavesVersion !== this.tree.version) {
+      this.#leaves = [...this.walk()].filter(({ isLeaf }) => isLeaf);
+      this.#leavesVersion = this.tree.version;
+    }
+    return this.#leaves;
   }
 
   *walk(): Generator<PartView> {
-    yield* walkFrom(this.root as PartView);
+    yield* walkFrom(this.root);
   }
 
   get text(): string | null {
@@ -98,16 +124,23 @@ export class MimeView implements Mime {
     return [...this.walk()].some((part) => part.isSealed);
   }
 
-  banner(_decoration: Decoration, _options?: EditOptions): void {
-    readOnly("banner");
+  banner(decoration: Decoration, options?: EditOptions): void {
+    this.editor.decorate("banner", decoration, "top", this.#sealCheck("banner", options));
   }
 
-  footer(_decoration: Decoration, _options?: EditOptions): void {
-    readOnly("footer");
+  footer(decoration: Decoration, options?: EditOptions): void {
+    this.editor.decorate("footer", decoration, "bottom", this.#sealCheck("footer", options));
   }
 
-  attach(_attachment: Attachment, _options?: EditOptions): void {
-    readOnly("attach");
+  attach(attachment: Attachment, options?: EditOptions): void {
+    this.#sealCheck("attach", options)([this.tree.root]);
+    this.editor.attach(attachment);
+  }
+
+  #sealCheck(method: string, options?: EditOptions): (nodes: readonly PartNode[]) => void {
+    return (nodes) => {
+      for (const node of nodes) this.viewOf(node).checkSeal(method, options);
+    };
   }
 }
 
@@ -116,21 +149,44 @@ function* walkFrom(part: PartView): Generator<PartView> {
   for (const child of part.parts) yield* walkFrom(child);
 }
 
+/** What was read of a part, until it is edited. */
+class Kept {
+  readonly version: number;
+  parts: readonly PartView[] | null = null;
+  headers: PartHeaders | null = null;
+  size: number | null = null;
+  isSealedText: boolean | null = null;
+  /** As long as the collector has no use for its memory. */
+  decoded: WeakRef<Uint8Array> | null = null;
+
+  constructor(version: number) {
+    this.version = version;
+  }
+}
+
 export class PartView implements Part {
   readonly mime: MimeView;
-  readonly entity: Entity;
-  readonly parent: PartView | null;
-  #parts: readonly PartView[] | null = null;
-  #headers: PartHeaders | null = null;
-  #size: number | null = null;
-  #isSealedText: boolean | null = null;
-  /** Kept as long as the collector has no use for its memory. */
-  #decoded: WeakRef<Uint8Array> | null = null;
+  readonly #node: PartNode;
+  #read: Kept;
 
-  constructor(mime: MimeView, entity: Entity, parent: PartView | null) {
+  constructor(mime: MimeView, node: PartNode) {
     this.mime = mime;
-    this.entity = entity;
-    this.parent = parent;
+    this.#node = node;
+    this.#read = new Kept(node.version);
+  }
+
+  get entity(): Entity {
+    return this.#node.entity;
+  }
+
+  get parent(): PartView | null {
+    const { parent } = this.#node;
+    return parent === null ? null : this.mime.viewOf(parent);
+  }
+
+  get #kept(): Kept {
+    if (this.#read.version !== this.#node.version) this.#read = new Kept(this.#node.version);
+    return this.#read;
   }
 
   get type(): string {
@@ -164,15 +220,15 @@ export class PartView implements Part {
 
   get headers(): PartHeaders {
     if (this.parent === null) return this.mime.source.headers;
-    return (this.#headers ??= new FieldList(this.entity.fields));
+    return (this.#kept.headers ??= new FieldList(this.entity.fields));
   }
 
   get size(): number {
-    return (this.#size ??= this.bytes().length);
+    return (this.#kept.size ??= this.bytes().length);
   }
 
   get parts(): readonly PartView[] {
-    return (this.#parts ??= this.entity.parts.map((entity) => new PartView(this.mime, entity, this)));
+    return (this.#kept.parts ??= this.#node.children.map((node) => this.mime.viewOf(node)));
   }
 
   /** So is a multipart that cannot be taken apart. */
@@ -197,21 +253,21 @@ export class PartView implements Part {
 
   get isSealed(): boolean {
     if (isSealedByHeader(this.entity) || this.parent?.isSealed === true) return true;
-    return (this.#isSealedText ??= this.isLeaf && this.type.startsWith("text/") && isSealedText(this.text()));
+    return (this.#kept.isSealedText ??= this.isLeaf && this.type.startsWith("text/") && isSealedText(this.text()));
   }
 
   /** The content as it stands in the message. */
   get raw(): Uint8Array {
-    return this.mime.source.bytes().subarray(this.entity.start, this.entity.end);
+    return this.#node.raw;
   }
 
   bytes(): Uint8Array {
     const { encoding, raw } = this;
     if (this.type.startsWith("multipart/") || IDENTITY.includes(encoding)) return raw;
-    const kept = this.#decoded?.deref();
+    const kept = this.#kept.decoded?.deref();
     if (kept !== undefined) return kept;
     const decoded = decodeLeniently(raw, encoding);
-    this.#decoded = new WeakRef(decoded);
+    this.#kept.decoded = new WeakRef(decoded);
     return decoded;
   }
 
@@ -223,35 +279,52 @@ export class PartView implements Part {
     return this.type === "message/rfc822" || this.type === "message/global" ? mimeOfMessage(this.bytes()) : null;
   }
 
-  setText(_text: string, _options?: EditOptions): void {
-    readOnly("setText");
+  /** @throws UsageError if an edit would break a signature, or is of a part that is not in the message any more */
+  checkSeal(method: string, { breakSeal = false }: EditOptions = {}): void {
+    if (this.#node.isGone) {
+      throw new UsageError("PMILTER_ERR_OVER", `${method}: the part ${this.type} was taken out of the message`);
+    }
+    if (breakSeal || !this.isSealed) return;
+    throw new UsageError(
+      "PMILTER_ERR_SEALED",
+      `${method}: the part ${this.type} is signed or encrypted, which an edit would break; { breakSeal: true } edits it all the same`,
+    );
   }
 
-  setHtml(_html: string, _options?: EditOptions): void {
-    readOnly("setHtml");
+  setText(text: string, options?: EditOptions): void {
+    this.checkSeal("setText", options);
+    this.mime.editor.setText(this.#node, text);
   }
 
-  setContent(_bytes: Uint8Array, _options?: ContentOptions): void {
-    readOnly("setContent");
+  setHtml(html: string, options?: EditOptions): void {
+    this.checkSeal("setHtml", options);
+    this.mime.editor.setHtml(this.#node, html);
   }
 
-  rewriteHtml(_prepare: (rewriter: HTMLRewriter) => unknown, _options?: EditOptions): void {
-    readOnly("rewriteHtml");
+  setContent(bytes: Uint8Array, options: ContentOptions = {}): void {
+    this.checkSeal("setContent", options);
+    this.mime.editor.setContent(this.#node, bytes, options);
   }
 
-  replaceWith(_replacement: Replacement, _options?: EditOptions): void {
-    readOnly("replaceWith");
+  rewriteHtml(prepare: (rewriter: HTMLRewriter) => unknown, options?: EditOptions): void {
+    this.checkSeal("rewriteHtml", options);
+    this.mime.editor.rewriteHtml(this.#node, this.bytes(), prepare);
   }
 
-  remove(_options?: EditOptions): void {
-    readOnly("remove");
+  replaceWith(replacement: Replacement, options?: EditOptions): void {
+    this.checkSeal("replaceWith", options);
+    this.mime.editor.replaceWith(this.#node, replacement);
   }
 
-  setHeader(_name: string, _value: string, _options?: EditOptions): void {
-    readOnly("setHeader");
+  remove(options?: EditOptions): void {
+    this.checkSeal("remove", options);
+    this.mime.editor.remove(this.#node);
   }
-}
 
-function readOnly(method: string): never {
-  throw new UsageError("PMILTER_ERR_NOT_HERE", `${method}: this message is only to be read`);
+  setHeader(name: string, value: string, options?: EditOptions): void {
+    // A signature is of the content and the fields that describe it; the rest of the message's header is not in it.
+    const isDescribing = this.parent !== null || /^content-/i.test(name);
+    this.checkSeal("setHeader", isDescribing ? options : { breakSeal: true });
+    this.mime.editor.setHeader(this.#node, name, value);
+  }
 }

@@ -288,7 +288,7 @@ describe("docs/testing.md", () => {
 
   test("has no block that is not run here", () => {
     expect(blocksOf("ts", "docs/testing.md")).toHaveLength(3);
-    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(13);
+    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(14);
     expect(BLOCKS.filter(({ text }) => !/export default|bun:test|export async function greet/.test(text))).toEqual([]);
   });
 });

@@ -12,12 +12,17 @@ export type RecipientChange =
   | { readonly kind: "add"; readonly address: string; readonly params: readonly string[] }
   | { readonly kind: "delete"; readonly address: string };
 
+/** A body in place of the received one. An edited one is put together when it is first needed. */
+export interface NewBody {
+  readonly bytes: Uint8Array;
+}
+
 /** The changes of a filter. `MessageView` writes the members. */
 export class FilterChanges {
   readonly headers: HeaderChange[] = [];
   readonly recipients: RecipientChange[] = [];
   sender: { readonly address: string; readonly params: readonly string[] } | null = null;
-  body: Uint8Array | null = null;
+  body: NewBody | null = null;
   quarantine: { readonly reason: string; readonly origin: Error } | null = null;
 }
 

@@ -13,7 +13,7 @@ export class Difference {
   /** The changes that count, in chain order. */
   readonly layers: readonly FilterChanges[];
   readonly sender: FilterChanges["sender"];
-  readonly body: FilterChanges["body"];
+  readonly body: Uint8Array | null;
   readonly quarantine: FilterChanges["quarantine"];
   /** Null if no recipient was added or deleted. */
   readonly recipients: Recipients | null;
@@ -36,7 +36,8 @@ export class Difference {
       recipients += layer.recipients.length;
     }
     this.sender = sender === null ? null : senderUnder(received, layers);
-    this.body = body === null || (collectsBody && received.isBody(body)) ? null : body;
+    const bytes = body?.bytes ?? null;
+    this.body = bytes === null || (collectsBody && received.isBody(bytes)) ? null : bytes;
     this.quarantine = quarantine;
     this.recipients = recipients === 0 ? null : recipientsUnder(received, layers).result;
   }

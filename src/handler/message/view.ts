@@ -17,6 +17,7 @@ import {
   checkSender,
   checkSenderParams,
   type FilterChanges,
+  type NewBody,
   quote,
   type RecipientChange,
   withLineEnds,
@@ -28,7 +29,7 @@ import { joined } from "./collected-body.ts";
 import { type HeaderChange, type HeaderEntry, HeaderList, ReadHeader } from "./header-list.ts";
 import { Layered, type ListKind } from "./layered.ts";
 import type { ReceivedMessage } from "./received.ts";
-import { MessageMime } from "./message-mime.ts";
+import { MessageMime, type MimeOwner, type SeenMessage } from "./message-mime.ts";
 import { receivedField, type TraceFacts } from "./received-field.ts";
 import { isSame, RecipientList } from "./recipient-list.ts";
 import type { Mime } from "../../mime/types.ts";
@@ -147,13 +148,14 @@ export class MessageView implements Changes, ChangesByHeader {
     const replaced = this.#replacedBody;
     if (replaced === null) return this.#receivedBody("body");
     // A copy: a filter that writes into it, or gives its memory away, must not change what is sent.
-    return this.#ifCollected(replaced) === null ? null : new Uint8Array(replaced);
+    const { bytes } = replaced;
+    return this.#ifCollected(bytes) === null ? null : new Uint8Array(bytes);
   }
 
   raw(options?: RawOptions): Uint8Array | null {
     const received = this.#receivedBody("raw");
     const replaced = this.#replacedBody;
-    const body = replaced === null ? received : this.#ifCollected(replaced);
+    const body = replaced === null ? received : this.#ifCollected(replaced.bytes);
     if (body === null) return null;
     const head = joined(this.rawHeaders(options), CRLF);
     if (replaced !== null) return joined(head, body);
@@ -162,23 +164,49 @@ export class MessageView implements Changes, ChangesByHeader {
 
   mime(): Mime | null {
     const received = this.#receivedBody("mime");
+    this.#mime ??= new MessageMime(this.#mimeOwner());
+    const { current } = this.#mime;
+    if (current !== null) return current;
     const replaced = this.#replacedBody;
-    const bytes = replaced === null ? received : this.#ifCollected(replaced);
-    if (bytes === null) return null;
-    this.#mime ??= new MessageMime();
-    return this.#mime.of(
-      { replaced, bytes },
-      this.#list(),
-      () => this.#list(),
-      () => {
+    const bytes = replaced === null ? received : this.#ifCollected(replaced.bytes);
+    return bytes === null ? null : this.#mime.make(bytes);
+  }
+
+  #mimeOwner(): MimeOwner {
+    const seen = (): SeenMessage => ({ replaced: this.#replacedBody, list: this.#list() });
+    return {
+      get seen() {
+        return seen();
+      },
+      checkOpen: () => {
         if (this.#owner.isOpen(this.#received)) return;
         throw new UsageError("PMILTER_ERR_OVER", "the message is over: the memory of its body was given back");
       },
-    );
+      check: (method, { body, header }) => {
+        void this.#change;
+        if (body) this.#require("CHGBODY", method);
+        if (!header) return;
+        this.#require("CHGHDRS", method);
+        this.#require("ADDHDRS", method);
+      },
+      checkHeader: checkNewHeader,
+      setHeader: (name, value) => this.#setHeader(name, value),
+      replaceBody: (body) => {
+        this.#change.body = body;
+      },
+    };
+  }
+
+  /** An edit sets a header. Of one that says what the body is there is a single one then. */
+  #setHeader(name: string, value: string): void {
+    const isDescribing = /^content-|^mime-version$/i.test(name);
+    const others = isDescribing ? this.#list().named(name).slice(1) : [];
+    for (const { id } of others) this.#changeHeader({ kind: "delete", id });
+    this.changeHeader(name, value);
   }
 
   /** The body that a filter has put in place of the received body; null if none has. */
-  get #replacedBody(): Uint8Array | null {
+  get #replacedBody(): NewBody | null {
     return this.#layers.findLast(({ body }) => body !== null)?.body ?? null;
   }
 
@@ -349,7 +377,7 @@ export class MessageView implements Changes, ChangesByHeader {
   replaceBody(body: string | Uint8Array): void {
     const checked = checkBody(body);
     this.#require("CHGBODY", "replaceBody");
-    this.#change.body = checked;
+    this.#change.body = { bytes: checked };
   }
 
   quarantine(reason: string): void {

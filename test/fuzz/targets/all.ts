@@ -4,7 +4,6 @@ import type { Target } from "../target.ts";
 import { configTarget } from "./config.ts";
 import { conversationTarget } from "./conversation.ts";
 import { framerTarget } from "./framer.ts";
-import { mimeTarget } from "./mime.ts";
 import { repliesTarget } from "./replies.ts";
 import { serverTarget } from "./server.ts";
 import { sessionTarget } from "./session.ts";
@@ -14,7 +13,6 @@ export const MAKE: Readonly<Record<TargetName, () => Target>> = {
   session: () => sessionTarget,
   conversation: () => conversationTarget,
   replies: () => repliesTarget,
-  mime: () => mimeTarget,
   config: () => configTarget,
   server: () => serverTarget(),
 };
