@@ -17,11 +17,12 @@ export function* linksOfText(text: string): Generator<FoundLink> {
 
 /** Punctuation at the end belongs to the sentence, and so does a bracket that is not opened within. */
 function withoutPunctuation(url: string): string {
+  const bracket = url.indexOf("(");
   let end = url.length;
   for (;;) {
     const last = url[end - 1] ?? "";
     if (".,;:!?'".includes(last) && last !== "") end -= 1;
-    else if (last === ")" && !url.slice(0, end).includes("(")) end -= 1;
+    else if (last === ")" && (bracket === -1 || bracket >= end)) end -= 1;
     else return url.slice(0, end);
   }
 }

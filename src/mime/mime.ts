@@ -215,7 +215,11 @@ export class PartView implements Part {
 
   get contentId(): string | null {
     const value = this.headers.get("Content-ID");
-    return value === undefined ? null : /<([^>]*)>/.exec(value)?.[1]?.trim() || value.trim() || null;
+    if (value === undefined) return null;
+    const start = value.indexOf("<");
+    const end = value.indexOf(">", start);
+    const id = start === -1 || end === -1 ? "" : value.slice(start + 1, end).trim();
+    return id || value.trim() || null;
   }
 
   get headers(): PartHeaders {
