@@ -10,6 +10,7 @@ import { IS_COMPILED } from "./compiled.ts";
 export const SHIPPED = {
   "access-lists": () => import("../handlers/access-lists.ts"),
   attachments: () => import("../handlers/attachments.ts"),
+  banner: () => import("../handlers/banner.ts"),
   "bcc-archive": () => import("../handlers/bcc-archive.ts"),
   disclaimer: () => import("../handlers/disclaimer.ts"),
   "header-policy": () => import("../handlers/header-policy.ts"),

@@ -25,7 +25,8 @@ export function originOption(fallback: (typeof ORIGINS)[number]) {
   );
 }
 
-type Origin = Pick<Session<"eom">, "auth" | "client" | "isLocal">;
+/** What a session says of where a message comes from. */
+export type Origin = Pick<Session<"eom">, "auth" | "client" | "isLocal">;
 
 /** Whether the client is one's own: it has logged in, is in one's own networks, or runs on the mail server's machine. */
 export function isOwn({ auth, client, isLocal }: Origin, ownNetworks: NetworkTable<true>): boolean {

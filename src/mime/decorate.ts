@@ -120,7 +120,8 @@ class TextPart {
     this.decoded = decodeLeniently(this.raw, this.entity.encoding);
     this.bytes = latin1(this.decoded);
     // Only within base64 a lone LF can be the line end.
-    const isUnix = this.entity.encoding === "base64" && this.bytes.includes("\n") && !this.bytes.includes("\r\n");
+    const isEncoded = this.entity.encoding === "base64" && this.takesAscii;
+    const isUnix = isEncoded && this.bytes.includes("\n") && !this.bytes.includes("\r\n");
     this.lineEnd = isUnix ? "\n" : "\r\n";
   }
 

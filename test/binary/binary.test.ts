@@ -147,7 +147,13 @@ describe("shipped filters, by name", () => {
     expect(await server.log.next(/ready: /)).toEndWith(`filters: ${SHIPPED_NAMES.join(", ")}`);
     const { exitCode, stdout, stderr } = await run("send", "-c", server.configFile, "mail.eml");
     expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
-    for (const text of ["Subject: [external] x", "X-Pmilter-Disclaimer: added", "Date: ", "A disclaimer."]) {
+    for (const text of [
+      "Subject: [external] x",
+      "X-Pmilter-Disclaimer: added",
+      "Date: ",
+      "A banner.",
+      "A disclaimer.",
+    ]) {
       expect(stdout).toContain(text);
     }
     expect(await run("check", "-c", server.configFile)).toMatchObject({ exitCode: 0, stderr: "" });

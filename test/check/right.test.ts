@@ -222,11 +222,21 @@ describe("the shipped handlers", () => {
   const OPTIONS: Readonly<Record<string, string>> = {
     "access-lists": 'options.lists = [{ match = "client", file = "pmilter.toml" }]',
     "bcc-archive": 'options.address = "archive@example.com"',
+    banner: 'options.text = "x"',
     disclaimer: 'options.text = "x"',
     "header-policy": 'options.rules = [{ rule = "date_missing", action = "fix" }]',
     "subject-tag": 'options.tag = "x"',
   };
-  const FILTERS = ["access-lists", "attachments", "bcc-archive", "disclaimer", "header-policy", "stamp", "subject-tag"];
+  const FILTERS = [
+    "access-lists",
+    "attachments",
+    "banner",
+    "bcc-archive",
+    "disclaimer",
+    "header-policy",
+    "stamp",
+    "subject-tag",
+  ];
   const config = [
     "[handler.session]",
     ...Object.entries({ ...PHASES, body: "body", eom: "eom" }).map(

@@ -22,7 +22,7 @@ describeBehindEach("shipped filters by name", (server) => {
     const { body } = parts(text);
     expect(text).toContain("\nSubject: [external] hi\r\n");
     expect(text).toContain("\nX-Pmilter-Disclaimer: added\r\n");
-    expect(body).toBe("hello\r\n\r\nA disclaimer.\r\n");
+    expect(body).toBe("A banner.\r\n\r\nhello\r\n\r\nA disclaimer.\r\n");
     // Sendmail may deliver to each recipient by itself, one after the other.
     const recipients = () =>
       site.deliveriesOf(server.queueIdOf(last)).flatMap(({ to }) => to.map(({ address }) => address));

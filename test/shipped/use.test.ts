@@ -22,7 +22,13 @@ test("every shipped filter is used, by name and with its options", async () => {
   await using server = await startPmilter({ config: USE_ALL, files: USE_FILES });
   expect(await server.log.next(/ready: /)).toEndWith(`filters: ${SHIPPED_NAMES.join(", ")}`);
   const { message } = await send(server, "Subject: hi\n\nhello\n");
-  for (const text of ["Subject: [external] hi", "X-Pmilter-Disclaimer: added", "Date: ", "A disclaimer."]) {
+  for (const text of [
+    "Subject: [external] hi",
+    "X-Pmilter-Disclaimer: added",
+    "Date: ",
+    "A banner.",
+    "A disclaimer.",
+  ]) {
     expect(message).toContain(text);
   }
 });

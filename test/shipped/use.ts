@@ -10,6 +10,11 @@ file = "senders.txt"
 use = "attachments"
 
 [[filter]]
+use = "banner"
+[filter.options]
+text = "A banner."
+
+[[filter]]
 use = "bcc-archive"
 [filter.options]
 address = "archive@example.com"

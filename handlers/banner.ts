@@ -1,0 +1,79 @@
+// Puts a banner on top of messages, such as a warning on mail from outside: docs/handlers/banner.md.
+import { defineFilter, type Mime } from "pmilter";
+import { boolean, table } from "pmilter/options";
+import { applies, decorationOf, envelopeOptions, textOptions } from "./lib/decoration.ts";
+import { made, option } from "./lib/options.ts";
+import { originOption, OWN_NETWORKS } from "./lib/origin.ts";
+import { QuotedText, type Where } from "./lib/quoted-text.ts";
+
+export const entries = {
+  ...textOptions("banner"),
+  origin: originOption("outside"),
+  own_networks: OWN_NETWORKS,
+  ...envelopeOptions("banner"),
+  strip_from_replies: option(
+    boolean(),
+    false,
+    "take the banner out of all messages that quote it, whether they get a banner or not",
+  ),
+};
+
+export const options = made(table(entries), (given, fail) => {
+  const { html, html_file, text, text_file, ...rest } = given;
+  const decoration = decorationOf({ html, html_file, text, text_file }, "banner", fail);
+  const banner = { text: decoration.text, html: decoration.html ?? boxed(decoration.text) };
+  return { ...rest, banner, quoted: new QuotedText(banner.text, banner.html) };
+});
+
+/** A box that is seen on a light and on a dark ground: it has colours of its own for both its text and its ground. */
+function boxed(text: string): string {
+  const escaped = text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  return `<div style="${BOX}">${escaped.replaceAll("\n", "<br>\n")}</div>`;
+}
+
+const BOX =
+  "border:1px solid #b58105;background-color:#fff4ce;color:#1f1f1f;font-family:sans-serif;font-size:14px;" +
+  "line-height:1.4;padding:8px 12px;margin:0 0 16px 0";
+
+/** Takes the banner out of the text that is shown as the message. */
+function takeOut(mime: Mime, quoted: QuotedText, where: Where): void {
+  for (const part of mime.parts) {
+    if (part.isAttachment || part.isSealed || (part.type !== "text/plain" && part.type !== "text/html")) continue;
+    const text = part.text();
+    // Text that cannot be read whole cannot be written again.
+    if (text.includes("\ufffd")) continue;
+    if (part.type === "text/plain") {
+      const rest = quoted.withoutLines(text, where);
+      if (rest !== null) part.setText(rest);
+    } else {
+      const removal = quoted.htmlRemoval(text, where);
+      if (removal !== null) part.rewriteHtml(removal);
+    }
+  }
+}
+
+export default defineFilter({
+  name: "banner",
+  options,
+  collectBody: { over: "skip" },
+
+  eom(session) {
+    const { log, message, options } = session;
+    const isWanted = applies(session, options);
+    if (!isWanted && !options.strip_from_replies) return;
+    const mime = message.mime();
+    const reason = mime === null ? "its body is larger than limits.body" : whyNot(mime);
+    if (mime !== null && reason === null) {
+      // A banner that is there already, whoever put it there, must not spare the message one that is seen.
+      takeOut(mime, options.quoted, options.strip_from_replies ? "everywhere" : "top");
+      if (isWanted) mime.banner(options.banner);
+    } else if (isWanted) log.warn(`left alone: ${reason}`);
+  },
+});
+
+/** Why a message stays as it is; null if it can get the banner. */
+function whyNot({ isSealed, root }: Mime): string | null {
+  if (isSealed) return "it is signed or encrypted";
+  // Programs look for an invitation in the place where it is.
+  return root.type === "text/calendar" ? "it is a calendar entry" : null;
+}
