@@ -9,6 +9,14 @@ import { decodeHTML } from "entities";
 const PASSED_OVER = /[\s>|*_\u00ad\u200b-\u200d\u2060\ufeff]/;
 const ALL_PASSED_OVER = new RegExp(PASSED_OVER, "g");
 
+/** The target that a mail program puts behind a link when it makes text of HTML. */
+const TARGETS = /<(?:https?:\/\/|mailto:)[^<>\s]*>/gi;
+
+/** Plain text with white space in the place of such targets. */
+function withoutTargets(text: string): string {
+  return text.replace(TARGETS, (target) => " ".repeat(target.length));
+}
+
 /** What is compared of a text. */
 function compared(text: string): string {
   return text.replace(ALL_PASSED_OVER, "");
@@ -30,14 +38,14 @@ export class QuotedText {
   /** @param text and @param html the forms in which the text is added to messages */
   constructor(text: string, html: string) {
     const read = readHtml(html, new Set());
-    const needles = [text, textOf(read)].map(compared);
+    const needles = [withoutTargets(text), textOf(read)].map(compared);
     this.#needles = [...new Set(needles)].filter((needle) => needle !== "");
     this.#media = new Set(read.media);
   }
 
   /** @returns the text without the lines of it; null if it has none */
   withoutLines(text: string, where: Where): string | null {
-    const ranges = this.#find(text, where);
+    const ranges = this.#find(withoutTargets(text), where);
     if (ranges.length === 0) return null;
     let rest = "";
     let at = 0;

@@ -21,6 +21,11 @@ describe("text", () => {
     ],
     ["with marks of emphasis", `*CAUTION*: this mail${TEXT.slice(18)}\nHello`, "Hello"],
     ["with other spaces", `${TEXT.replaceAll(" ", "\u00a0 ")}\nHello`, "Hello"],
+    [
+      "with the target of a link",
+      `${TEXT.replace("links", "links <https://example.org/why?a=1>\n>")} <mailto:a@b.c>\nHello`,
+      "Hello",
+    ],
     ["at the end", `Hello\n> ${TEXT}`, "Hello\n"],
     ["twice", `${TEXT}\n\nA\n${TEXT}\n\nB\n`, "A\nB\n"],
     ["not within a line", `It says: ${TEXT}\n`, null],
@@ -97,6 +102,7 @@ describe("hostile text is read in proportion", () => {
     ["many copies in one line", 20_000, (amount) => line.repeat(amount)],
     ["many copies in lines", 20_000, (amount) => `${line}\n`.repeat(amount)],
     ["beginnings of it", 200_000, (amount) => "CAUTION: this mail ".repeat(amount)],
+    ["targets of links", 100_000, (amount) => `<https://${"a".repeat(10)}`.repeat(amount) + line],
     ["much white space", 2_000_000, (amount) => `${" ".repeat(amount)}${line}${">".repeat(amount)}`],
   ])("%s", async (_, most, make) => {
     await expectGrowth(most, (amount) => Promise.resolve(QUOTED.withoutLines(make(amount), "everywhere")));
