@@ -1,6 +1,6 @@
 // Puts a banner on top of messages, such as a warning on mail from outside: docs/handlers/banner.md.
-import { defineFilter, type Mime } from "pmilter";
-import { boolean, table } from "pmilter/options";
+import { defineFilter, type EditOptions, type Mime, UsageError } from "pmilter";
+import { boolean, picklist, table } from "pmilter/options";
 import { applies, decorationOf, envelopeOptions, textOptions } from "./lib/decoration.ts";
 import { made, option } from "./lib/options.ts";
 import { originOption, OWN_NETWORKS } from "./lib/origin.ts";
@@ -11,6 +11,11 @@ export const entries = {
   origin: originOption("outside"),
   own_networks: OWN_NETWORKS,
   ...envelopeOptions("banner"),
+  sealed: option(
+    picklist(["leave", "change"]),
+    "leave",
+    'signed mail stays unchanged; with `"change"` it gets the banner, which breaks the signature; encrypted mail always stays unchanged',
+  ),
   strip_from_replies: option(
     boolean(),
     false,
@@ -36,21 +41,30 @@ const BOX =
   "line-height:1.4;padding:8px 12px;margin:0 0 16px 0";
 
 /** Takes the banner out of the text that is shown as the message. */
-function takeOut(mime: Mime, quoted: QuotedText, where: Where): void {
+function takeOut(mime: Mime, quoted: QuotedText, where: Where, edit: EditOptions): void {
   for (const part of mime.parts) {
-    if (part.isAttachment || part.isSealed || (part.type !== "text/plain" && part.type !== "text/html")) continue;
+    if (part.isAttachment || (part.type !== "text/plain" && part.type !== "text/html")) continue;
+    if (part.isSealed && edit.breakSeal !== true) continue;
     const text = part.text();
     // Text that cannot be read whole cannot be written again.
     if (text.includes("\ufffd")) continue;
     if (part.type === "text/plain") {
       const rest = quoted.withoutLines(text, where);
-      if (rest !== null) part.setText(rest);
+      if (rest !== null) part.setText(rest, edit);
     } else {
       const removal = quoted.htmlRemoval(text, where);
-      if (removal !== null) part.rewriteHtml(removal);
+      if (removal !== null) part.rewriteHtml(removal, edit);
     }
   }
 }
+
+/** Encrypted mail would not be recognised any more, nor would an invitation. */
+const WHOLE: Readonly<Record<string, string>> = {
+  "multipart/encrypted": "it is encrypted",
+  "application/pkcs7-mime": "it is signed or encrypted",
+  "application/x-pkcs7-mime": "it is signed or encrypted",
+  "text/calendar": "it is a calendar entry",
+};
 
 export default defineFilter({
   name: "banner",
@@ -62,18 +76,20 @@ export default defineFilter({
     const isWanted = applies(session, options);
     if (!isWanted && !options.strip_from_replies) return;
     const mime = message.mime();
-    const reason = mime === null ? "its body is larger than limits.body" : whyNot(mime);
-    if (mime !== null && reason === null) {
-      // A banner that is there already, whoever put it there, must not spare the message one that is seen.
-      takeOut(mime, options.quoted, options.strip_from_replies ? "everywhere" : "top");
-      if (isWanted) mime.banner(options.banner);
-    } else if (isWanted) log.warn(`left alone: ${reason}`);
+    const edit = { breakSeal: options.sealed === "change" };
+    const reason = mime === null ? "its body is larger than limits.body" : (WHOLE[mime.root.type] ?? null);
+    if (mime === null || reason !== null) {
+      if (isWanted) log.warn(`left alone: ${reason}`);
+      return;
+    }
+    // A banner that is there already, whoever put it there, must not spare the message one that is seen.
+    takeOut(mime, options.quoted, options.strip_from_replies ? "everywhere" : "top", edit);
+    if (!isWanted) return;
+    try {
+      mime.banner(options.banner, edit);
+    } catch (error) {
+      if (!(error instanceof UsageError) || error.code !== "PMILTER_ERR_SEALED") throw error;
+      log.warn("left alone: its text is signed or encrypted");
+    }
   },
 });
-
-/** Why a message stays as it is; null if it can get the banner. */
-function whyNot({ isSealed, root }: Mime): string | null {
-  if (isSealed) return "it is signed or encrypted";
-  // Programs look for an invitation in the place where it is.
-  return root.type === "text/calendar" ? "it is a calendar entry" : null;
-}

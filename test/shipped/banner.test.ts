@@ -119,9 +119,29 @@ describe("where it goes", () => {
     ["signed", multi('signed; protocol="application/pgp-signature"', PLAIN, PICTURE)],
     ["encrypted", "Content-Type: application/pkcs7-mime; smime-type=enveloped-data\r\n\r\nAAAA\r\n"],
     ["PGP in the text", "Subject: s\r\n\r\n-----BEGIN PGP SIGNED MESSAGE-----\r\nHash: SHA1\r\n"],
+    ["encrypted with PGP", multi("encrypted", "Content-Type: application/pgp-encrypted\r\n\r\nVersion: 1", PICTURE)],
     ["an invitation", "Content-Type: text/calendar\r\n\r\nBEGIN:VCALENDAR\r\n"],
   ])("left alone: %s", async (_, eml) => {
     expect((await run(`MIME-Version: 1.0\r\n${eml}`)).modifications).toEqual([]);
+  });
+
+  test.each([
+    ["a signature that signs nothing", "Content-Type: application/pgp-signature\r\n\r\n-----BEGIN PGP SIGNATURE-----"],
+    ["a signed message in it", multi("signed", PLAIN, PICTURE)],
+    ["encrypted parts", "Content-Type: application/pkcs7-mime; name=smime.p7m\r\n\r\nAAAA"],
+  ])("%s behind the text does not spare a message the banner", async (_, part) => {
+    const { message } = await run(`MIME-Version: 1.0\r\n${multi("mixed", PLAIN, part)}`);
+    expect(message).toContain(`${TEXT}\r\n\r\nHello`);
+    expect(message).toContain(part);
+  });
+
+  test("signed mail if wished, once", async () => {
+    const signed = `MIME-Version: 1.0\r\n${multi("signed", PLAIN, PICTURE)}`;
+    const { message } = await run(signed, { sealed: "change" });
+    expect(message).toContain(`${TEXT}\r\n\r\nHello`);
+    expect((await run(message, { sealed: "change" })).message.split(TEXT)).toHaveLength(2);
+    const encrypted = "MIME-Version: 1.0\r\nContent-Type: application/pkcs7-mime\r\n\r\nAAAA\r\n";
+    expect((await run(encrypted, { sealed: "change" })).modifications).toEqual([]);
   });
 
   test("a charset that lacks its characters becomes UTF-8, each field of the part once", async () => {
@@ -211,7 +231,7 @@ describe("replies", () => {
   test.each([
     ["no banner", "Subject: s\r\n\r\nHello\r\n"],
     ["another text", "Subject: s\r\n\r\n> CAUTION: this mail is long.\r\n"],
-    ["a signature", `MIME-Version: 1.0\r\n${multi("signed", `\r\n> ${TEXT}`, PICTURE)}`],
+    ["a signature around it", `MIME-Version: 1.0\r\n${multi("signed", `\r\n> ${TEXT}`, PICTURE)}`],
     [
       "an attached file",
       `MIME-Version: 1.0\r\n${multi("mixed", PLAIN, `Content-Disposition: attachment\r\n\r\n${TEXT}`)}`,

@@ -35,6 +35,12 @@ describe("text", () => {
     ["none", "", null],
   ])("%s", (_, text, rest) => expect(QUOTED.withoutLines(text, "everywhere")).toBe(rest));
 
+  test("a form of it within the other is taken out once", () => {
+    const quoted = new QuotedText("Note\nCAUTION.\nBye.", "<p>CAUTION.</p>");
+    expect(quoted.withoutLines("Note\nCAUTION.\nBye.\n\nHello\n", "everywhere")).toBe("Hello\n");
+    expect(quoted.withoutLines("CAUTION.\n\nHello\n", "everywhere")).toBe("Hello\n");
+  });
+
   test.each<[string, string, string | null]>([
     ["above all other text", `\n${TEXT}\n\nHello\n`, "\nHello\n"],
     ["not below", `Hello\n\n${TEXT}\n`, null],
@@ -71,6 +77,11 @@ describe("HTML", () => {
       "<div><br><br>Hello</div>",
     ],
     ["elements without end tags", `<p>Hello<p>${HTML}<p>Bye`, "<p>Hello<p><p>Bye"],
+    [
+      "an element that ends with another",
+      `<div>Hello<p>${HTML.replace(/<div[^>]*>|<.div>/g, "")}</div>Bye`,
+      "<div>Hello<p><br></div>Bye",
+    ],
     ["a picture beside it stays", `<div>${HTML}<img src="cid:1"></div>`, '<div><img src="cid:1"></div>'],
     ["all of a body", `<body>${HTML}</body>`, "<body></body>"],
     ["not within a line", `<p>It says: ${HTML.replace(/<div[^>]*>|<.div>/g, "")}</p>`, null],
