@@ -1,6 +1,6 @@
 /** The command line of the fuzzer. Pure. */
 
-export const TARGETS = ["framer", "session", "conversation", "replies", "config", "server"] as const;
+export const TARGETS = ["framer", "session", "conversation", "replies", "mime", "config", "server"] as const;
 export type TargetName = (typeof TARGETS)[number];
 
 export interface FuzzArguments {
@@ -29,6 +29,7 @@ with its seed, with an input that was made as small as possible, and with the co
   session        the protocol's session under any stream and any decisions
   conversation   the whole chain in memory, with filters that do anything at random
   replies        the decoders of replies, macros, negotiation and text
+  mime           the reader of MIME, on messages of any kind
   config         configuration files
   server         a server process: hostile connections beside one that must be served right
 

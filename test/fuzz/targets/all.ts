@@ -4,6 +4,7 @@ import type { Target } from "../target.ts";
 import { configTarget } from "./config.ts";
 import { conversationTarget } from "./conversation.ts";
 import { framerTarget } from "./framer.ts";
+import { mimeTarget } from "./mime.ts";
 import { repliesTarget } from "./replies.ts";
 import { serverTarget } from "./server.ts";
 import { sessionTarget } from "./session.ts";
@@ -13,6 +14,7 @@ export const MAKE: Readonly<Record<TargetName, () => Target>> = {
   session: () => sessionTarget,
   conversation: () => conversationTarget,
   replies: () => repliesTarget,
+  mime: () => mimeTarget,
   config: () => configTarget,
   server: () => serverTarget(),
 };
