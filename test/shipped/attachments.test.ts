@@ -1,10 +1,16 @@
 /** attachments: what is found by name, type, size and number, in archives and forwarded mail, and what is said of it. */
 import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
-import { crc32, deflateRawSync, gzipSync } from "node:zlib";
+import { readdir, readFile, stat, utimes, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import attachments from "../../handlers/attachments.ts";
 import { matches, plainName, printable } from "../../handlers/lib/file-names.ts";
+import { KeptFiles } from "../../handlers/lib/kept-files.ts";
+import { readMessage } from "../../src/index.ts";
 import { runFilter } from "../../src/testing/index.ts";
+import { tar, zip } from "../support/archives.ts";
 import { amountsOf, expectGrowth, NOT_AT_ALL } from "../support/growth.ts";
+import { tempDir } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
 
@@ -54,63 +60,6 @@ function mail(header: string, content: Uint8Array | string = "x"): string {
 
 function attached(name: string, content?: Uint8Array | string): string {
   return mail(`Content-Type: application/octet-stream\r\nContent-Disposition: attachment; filename="${name}"`, content);
-}
-
-interface ZipFile {
-  readonly name: string | Buffer;
-  readonly content?: Uint8Array | string;
-  readonly isEncrypted?: boolean;
-  readonly localName?: string;
-  readonly method?: number;
-}
-
-function zip(files: readonly ZipFile[], prefix: Uint8Array = Buffer.alloc(0)): Buffer {
-  const locals: Buffer[] = [];
-  const directory: Buffer[] = [];
-  let offset = 0;
-  for (const { name, content = "x", isEncrypted = false, localName, method = 8 } of files) {
-    const data = method === 8 ? deflateRawSync(content) : Buffer.from(content);
-    const fields = Buffer.alloc(22);
-    fields.writeUInt16LE(isEncrypted ? 1 : 0, 2);
-    fields.writeUInt16LE(method, 4);
-    fields.writeUInt32LE(crc32(content), 10);
-    fields.writeUInt32LE(data.length, 14);
-    fields.writeUInt32LE(Buffer.from(content).length, 18);
-    const lengths = (bytes: Buffer) => Buffer.from([bytes.length & 255, bytes.length >> 8, 0, 0]);
-    const [central, local] = [Buffer.from(name), Buffer.from(localName ?? name)];
-    fields[0] = 20;
-    const tail = Buffer.alloc(14);
-    tail.writeUInt32LE(offset, 10);
-    directory.push(Buffer.from("PK\x01\x02\x14\0", "latin1"), fields, lengths(central), tail, central);
-    const entry = Buffer.concat([Buffer.from("PK\x03\x04", "latin1"), fields, lengths(local), local, data]);
-    locals.push(entry);
-    offset += entry.length;
-  }
-  const central = Buffer.concat(directory);
-  const end = Buffer.alloc(22);
-  end.write("PK\x05\x06", "latin1");
-  end.writeUInt16LE(files.length, 8);
-  end.writeUInt16LE(files.length, 10);
-  end.writeUInt32LE(central.length, 12);
-  end.writeUInt32LE(offset, 16);
-  return Buffer.concat([prefix, ...locals, central, end]);
-}
-
-function tar(files: readonly { name: string; content?: string | Uint8Array; kind?: string }[]): Buffer {
-  const blocks = files.flatMap(({ name, content = "x", kind = "0" }) => {
-    const data = Buffer.from(content);
-    const header = Buffer.alloc(512);
-    header.write(name.slice(0, 100));
-    header.write("0000644\0", 100);
-    header.write(`${data.length.toString(8).padStart(11, "0")}\0`, 124);
-    header.write("        ", 148);
-    header.write(kind, 156);
-    header.write("ustar\x0000", 257);
-    const sum = header.reduce((total, byte) => total + byte, 0);
-    header.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148);
-    return [header, data, Buffer.alloc((512 - (data.length % 512)) % 512)];
-  });
-  return Buffer.concat([...blocks, Buffer.alloc(1024)]);
 }
 
 describe("names", () => {
@@ -384,6 +333,166 @@ describe("hostile input is bounded", () => {
   });
 });
 
+describe("messages in messages", () => {
+  const inner = attached("setup.exe");
+  test.each([
+    ["message/rfc822", mail("Content-Type: message/rfc822", inner)],
+    ["message/news", mail("Content-Type: message/news", inner)],
+    [
+      "with the line of a mailbox",
+      mail("Content-Type: message/rfc822", `From a@b.c Mon Jan 1 00:00:00 2024\n${inner}`),
+    ],
+    ["a file .eml", attached("a.eml", inner)],
+    ["a file of another name", attached("a.dat", inner)],
+    ["of Apple Mail", attached("a.emlx", `${inner.length}\n${inner}`)],
+    ["a web archive", attached("a.mht", `From: <Saved>\r\n${inner}`)],
+    ["in a zip", attached("a.zip", zip([{ name: "a.eml", content: inner }]))],
+    ["in a zip, another name", attached("a.zip", zip([{ name: "a.dat", content: inner }]))],
+  ])("%s", async (_, eml) => {
+    expect(await refusal(eml)).toMatch(/ > setup\.exe" is not accepted: its name matches \*\.exe$/);
+  });
+
+  test.each([
+    ["a piece of a message", mail("Content-Type: message/partial; id=x; number=1; total=2")],
+    ["elsewhere", mail("Content-Type: message/external-body; access-type=URL")],
+    ["S/MIME messages", mail("Content-Type: application/pkcs7-mime; smime-type=signed-data; name=smime.p7m")],
+    ["encrypted messages", mail("Content-Type: application/octet-stream", "-----BEGIN PGP MESSAGE-----\n\nx\n")],
+  ])("not looked into: %s", async (words, eml) => {
+    expect(await refusal(eml)).toBe("");
+    expect(await refusal(eml, { allow_unlisted: false })).toContain(words);
+  });
+});
+
+describe("files within text", () => {
+  const UU = "begin 644 setup.exe\n#0V%T\n`\nend\n";
+  test.each([
+    ["the text of a message", `Subject: x\n\nhello\n${UU}`],
+    ["an attached text", attached("a.txt", `hello\n${UU}`)],
+    ["a forwarded message", mail("Content-Type: message/rfc822", `Subject: x\n\n${UU}`)],
+  ])("in %s", async (_, eml) => {
+    expect(await refusal(eml)).toContain('setup.exe" is not accepted: its name matches *.exe');
+  });
+
+  test("its type", async () => {
+    const base64 = EXE.toString("base64").replaceAll(/.{60}/g, "$&\n");
+    const eml = `Subject: x\n\nbegin-base64 644 a.png\n${base64}\n====\n`;
+    expect(await refusal(eml)).toBe('"a.png" is not accepted: it is of the type application/x-msdownload');
+  });
+});
+
+describe("structure and archives in which programs differ", () => {
+  const BROKEN = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n";
+  test("a flaw of the message", async () => {
+    const expected = "The message is not accepted: mail programs may read it otherwise: a multipart that does not end";
+    expect(await refusal(BROKEN)).toBe(expected);
+    expect(await refusal(BROKEN, { allow_flaws: true })).toBe("");
+  });
+
+  test("a flaw of a forwarded message", async () => {
+    const eml = mail("Content-Type: message/rfc822", BROKEN);
+    expect(await refusal(eml)).toContain('"message/rfc822" is not accepted: mail programs may read it otherwise');
+    expect(await refusal(eml, { allow_flaws: true })).toBe("");
+  });
+
+  test("a doubtful archive", async () => {
+    const eml = attached("a.zip", Buffer.concat([Buffer.from("in front"), zip([{ name: "a.txt" }])]));
+    expect(await refusal(eml)).toBe('"a.zip" is not accepted: it is a broken archive: there are bytes in front of it');
+    expect(await refusal(eml, { allow_doubtful: true })).toBe("");
+  });
+
+  test("a file that cannot be unpacked", async () => {
+    const eml = attached("a.zip", zip([{ name: "a.txt", method: 12 }]));
+    expect(await refusal(eml)).toBe("");
+    expect(await refusal(eml, { allow_unlisted: false })).toBe(
+      '"a.zip > a.txt" is not accepted: it cannot be unpacked',
+    );
+  });
+});
+
+describe("replace", () => {
+  /** A message with an attachment that is not accepted, and one that is. */
+  const both = attached("setup.exe", EXE).replace(
+    "--b--",
+    "--b\r\nContent-Type: text/plain; name=ok.txt\r\n\r\nfine\r\n--b--",
+  );
+
+  test("a note takes the place of the attachment alone", async () => {
+    const { message, verdict } = await run(both, { action: "replace" });
+    expect(verdict).toBe("accept");
+    const mime = readMessage(Buffer.from(message));
+    expect(mime.flaws).toEqual([]);
+    expect(mime.parts.map(({ filename }) => filename)).toEqual([null, "removed.txt", "ok.txt"]);
+    expect(mime.parts[1]!.text()).toContain('The attachment "setup.exe" was removed from this message.');
+    expect(mime.parts[1]!.text()).toContain("its name matches *.exe");
+    expect([mime.parts[0]!.text(), mime.parts[2]!.text()]).toEqual(["see below", "fine"]);
+    expect(message).toContain("X-Attachment-Report: ");
+    expect(message).not.toContain(EXE.toString("base64").slice(0, 40));
+  });
+
+  test("of a message that is nothing but the file", async () => {
+    const eml = `Content-Type: application/octet-stream; name=a.exe\r\nContent-Transfer-Encoding: base64\r\n\r\nTVo=\r\n`;
+    const { message } = await run(eml, { action: "replace" });
+    expect(readMessage(Buffer.from(message)).parts.map(({ filename }) => filename)).toEqual(["removed.txt"]);
+  });
+
+  test("a forwarded message goes as a whole", async () => {
+    const { message } = await run(mail("Content-Type: message/rfc822", attached("a.exe")), { action: "replace" });
+    expect(readMessage(Buffer.from(message)).parts.map(({ type }) => type)).toEqual(["text/plain", "text/plain"]);
+  });
+
+  test("what is wrong with the message as a whole is refused", async () => {
+    const eml =
+      "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png; name=a.exe\r\n\r\nx\r\n";
+    expect(await refusal(eml, { action: "replace" })).toContain("The message is not accepted");
+  });
+
+  test("a signed message loses its signature rather than keeping the file", async () => {
+    const signed = both.replace("multipart/mixed", "multipart/signed; protocol=application/pgp-signature");
+    const { message } = await run(signed, { action: "replace" });
+    expect(message).toContain("removed.txt");
+  });
+
+  test("the original is kept, under a name of its own and for its owner alone", async () => {
+    await using dir = await tempDir("kept");
+    const options = { action: "replace", keep_folder: join(dir.path, "kept"), keep_size: EXE.length * 2 + 1 };
+    const { message, notes } = await run(both, options);
+    const [name] = await readdir(options.keep_folder);
+    expect(name).toMatch(/^kept-\d{8}T\d{6}Z-[0-9a-f]{16}$/);
+    expect(message).toContain(name!);
+    expect(JSON.stringify(notes)).toContain(`kept as ${name}`);
+    const path = join(options.keep_folder, name!);
+    expect((await readFile(path)).equals(EXE)).toBe(true);
+    expect((await stat(path)).mode & 0o777).toBe(0o600);
+    expect((await stat(options.keep_folder)).mode & 0o777).toBe(0o700);
+    for (let n = 0; n < 4; n++) await run(both, options);
+    expect(await readdir(options.keep_folder)).toHaveLength(2);
+  });
+
+  test("files that are too old go, others than ours stay", async () => {
+    await using dir = await tempDir("kept");
+    const kept = new KeptFiles(dir.path, { age: 1000, size: 100 });
+    await writeFile(join(dir.path, "other"), "x");
+    const first = await kept.keep(Buffer.from("a"));
+    await kept.keep(Buffer.from("b"), Date.now() + 500);
+    expect(await readdir(dir.path)).toHaveLength(3);
+    await utimes(join(dir.path, first), 0, 0);
+    await kept.keep(Buffer.from("c"), Date.now() + 600);
+    expect(await readdir(dir.path)).toHaveLength(3);
+    expect(await readdir(dir.path)).not.toContain(first);
+  });
+
+  test("without room on the disk the attachment is not lost: the filter fails", async () => {
+    await using dir = await tempDir("kept");
+    await writeFile(join(dir.path, "file"), "x");
+    const outcome = await runFilter(attachments, {
+      eml: both,
+      options: { action: "replace", keep_folder: join(dir.path, "file") },
+    });
+    expect(outcome.verdict).toBe("tempfail");
+    expect(outcome.failures).toHaveLength(1);
+  });
+});
+
 describe("what is said", () => {
   test("in forwarded mail", async () => {
     const eml = mail("Content-Type: message/rfc822", attached("setup.exe"));
@@ -429,8 +538,9 @@ describe("what is said", () => {
   });
 
   test.each([
-    ["action", "drop", 'options.action: expected "reject", "quarantine" or "report", got "drop"'],
+    ["action", "drop", 'options.action: expected "reject", "quarantine", "replace" or "report", got "drop"'],
     ["names", "*.exe", 'options.names: expected a list, got "*.exe"'],
+    ["keep_folder", "x", 'options.keep_folder: expected none without action = "replace", got "x"'],
     ["max_size", -1, 'options.max_size: expected a size such as 1048576, "64KB", "10MB" or "1GB", got -1'],
     ["max_depth", 1.5, "options.max_depth: expected a whole number, 0 or more, got 1.5"],
     ["max_entries", 0, "options.max_entries: expected a whole number, 1 or more, got 0"],

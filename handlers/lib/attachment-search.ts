@@ -1,0 +1,226 @@
+/** The search of a message for files that are not accepted: docs/handlers/attachments.md says what it looks at. */
+import { type Mime, type Part, readMessage } from "pmilter";
+import type { Entry, Fault } from "./archives/archive.ts";
+import { filesInText } from "./archives/in-text.ts";
+import {
+  entriesOf,
+  HEAD_BYTES,
+  isArchive,
+  isArchiveName,
+  isReadArchive,
+  namesInside,
+  typeOf,
+  UNLISTED,
+} from "./archives/kinds.ts";
+import { isReordered, matches, plainName, printable } from "./file-names.ts";
+import { isMessageName, startsAsMessage, unlistedPart, withoutFromLine } from "./message-kinds.ts";
+
+/** The options of the filter that say what is accepted. */
+export interface Rules {
+  readonly names: readonly string[];
+  readonly types: readonly string[];
+  readonly allow_reordered_names: boolean;
+  readonly allow_encrypted: boolean;
+  readonly allow_unlisted: boolean;
+  readonly allow_doubtful: boolean;
+  readonly allow_flaws: boolean;
+  readonly max_size: number;
+  readonly max_count: number;
+  readonly max_depth: number;
+  readonly max_entries: number;
+  readonly max_unpacked: number;
+}
+
+/** A file that is not accepted, and why. */
+export interface Finding {
+  /** Where it lies: `mail.eml > all.zip > setup.exe`; `""` for the message itself. */
+  readonly file: string;
+  readonly why: string;
+  /** The part of the received message that it lies in; null for the message itself. */
+  readonly part: Part | null;
+}
+
+type Read = Entry["read"];
+
+/** Flaws that are told as one, whatever the options: there is more than was looked at. */
+const LIMITS = new Set(["too many parts", "parts that are nested too deep"]);
+
+/** It stops at the limits, which are findings, too. */
+export class Search {
+  readonly findings: Finding[] = [];
+  readonly #rules: Rules;
+  /** Of the received message. */
+  #part: Part | null = null;
+  #attachments = 0;
+  #files = 0;
+  #unpacked = 0;
+
+  constructor(rules: Rules) {
+    this.#rules = rules;
+  }
+
+  /** Looks through the received message. */
+  async message(mime: Mime): Promise<void> {
+    for (const part of mime.parts) {
+      if (this.#isFull("")) break;
+      this.#part = part;
+      await this.#leaf(part, "", 0);
+    }
+    this.#part = null;
+    this.#flaws(mime, "");
+  }
+
+  /** @param path of the file that the message is */
+  async #forwarded(mime: Mime, path: string, depth: number): Promise<void> {
+    for (const part of mime.parts) {
+      if (this.#isFull(path)) return;
+      await this.#leaf(part, path, depth);
+    }
+    this.#flaws(mime, path);
+  }
+
+  #flaws({ flaws }: Mime, path: string): void {
+    if (flaws.some((flaw) => LIMITS.has(flaw))) this.#find(path, "it has more parts than are looked at");
+    if (this.#rules.allow_flaws) return;
+    for (const flaw of flaws) if (!LIMITS.has(flaw)) this.#find(path, `mail programs may read it otherwise: ${flaw}`);
+  }
+
+  async #leaf(part: Part, path: string, depth: number): Promise<void> {
+    if (isAttachment(part)) return await this.#attachment(part, path, depth);
+    await this.#inText(part.bytes(), path, depth);
+  }
+
+  async #attachment(part: Part, path: string, depth: number): Promise<void> {
+    const { max_count, max_size } = this.#rules;
+    const content = part.bytes();
+    const file = below(path, part.names[0] ?? part.type);
+    this.#attachments += 1;
+    if (this.#attachments === max_count + 1) this.#find(file, `there are more than ${max_count} attachments`);
+    if (content.length > max_size) this.#find(file, `it has ${content.length} bytes, more than ${max_size}`);
+    const unlisted = unlistedPart(part);
+    if (unlisted !== null) this.#unlisted(file, unlisted);
+    if (part.type === "message/rfc822" || part.type === "message/global" || part.type === "message/news") {
+      this.#names(part.names, file);
+      await this.#inMessage(content, file, depth);
+    } else await this.#file(part.names, file, depth, async (most) => content.subarray(0, most));
+  }
+
+  async #inMessage(content: Uint8Array, path: string, depth: number): Promise<void> {
+    if (depth >= this.#rules.max_depth) return this.#find(path, `it lies deeper than ${this.#rules.max_depth} levels`);
+    await this.#forwarded(readMessage(withoutFromLine(content)), path, depth + 1);
+  }
+
+  /** @param path where the file lies, with its name */
+  async #file(names: readonly string[], path: string, depth: number, read: Read): Promise<void> {
+    this.#files += 1;
+    this.#names(names, path);
+    const head = await read(HEAD_BYTES);
+    if (head === null) return this.#unlisted(path, "it cannot be unpacked");
+    const type = await typeOf(head);
+    const pattern = this.#rules.types.find((pattern) => matches(type, pattern));
+    if (type !== "" && pattern !== undefined) this.#find(path, `it is of the type ${type}`);
+    const kind = UNLISTED.get(type);
+    if (kind !== undefined) {
+      this.#names(namesInside(type, names), path);
+      this.#unlisted(path, `${kind} are not looked into`);
+    }
+    const isMessage = names.some(isMessageName) || startsAsMessage(head);
+    // What stands in an archive is unpacked as a whole only if it may hold files itself.
+    if (!isMessage && !isReadArchive(type) && depth > 0 && !names.some(isArchiveName)) return;
+    const whole = await this.#whole(path, depth, read);
+    if (whole === null) return;
+    if (isArchive(type, whole)) await this.#archive(type, whole, names, path, depth);
+    else if (isMessage) await this.#inMessage(whole, path, depth);
+    else await this.#inText(whole, path, depth);
+  }
+
+  /** All of a file, null if it is more than may be unpacked. */
+  async #whole(path: string, depth: number, read: Read): Promise<Uint8Array | null> {
+    const { max_unpacked } = this.#rules;
+    // A file of the message itself is not unpacked, and does not count.
+    const left = depth === 0 ? Infinity : max_unpacked - this.#unpacked;
+    const bytes = (await read(left + 1)) ?? new Uint8Array();
+    if (bytes.length > left) {
+      this.#find(path, `it unpacks to more than ${max_unpacked} bytes`);
+      return null;
+    }
+    if (depth > 0) this.#unpacked += bytes.length;
+    return bytes;
+  }
+
+  async #archive(
+    type: string,
+    bytes: Uint8Array,
+    names: readonly string[],
+    path: string,
+    depth: number,
+  ): Promise<void> {
+    const { max_depth } = this.#rules;
+    if (depth >= max_depth) return this.#find(path, `it lies deeper than ${max_depth} levels`);
+    const faults = new Map<string, Fault>();
+    for await (const entry of entriesOf(type, bytes, names, (fault, why) => faults.set(why, fault))) {
+      if (this.#isFull(path)) return;
+      const inside = below(path, entry.names[0] ?? "");
+      if (!entry.isEncrypted) await this.#file(entry.names, inside, depth + 1, (most) => entry.read(most));
+      else {
+        this.#files += 1;
+        this.#names(entry.names, inside);
+        if (!this.#rules.allow_encrypted) this.#find(inside, "it is encrypted");
+      }
+    }
+    for (const [why, fault] of faults) {
+      if (fault === "unlisted") this.#unlisted(path, why);
+      else if (fault === "broken") this.#unlisted(path, `it is a broken archive: ${why}`);
+      else if (!this.#rules.allow_doubtful) this.#find(path, `it is a broken archive: ${why}`);
+    }
+  }
+
+  /** The files that are encoded within text. */
+  async #inText(text: Uint8Array, path: string, depth: number): Promise<void> {
+    for (const entry of filesInText(text)) {
+      if (this.#isFull(path)) return;
+      const inside = below(path, entry.names[0] ?? "");
+      // It counts as unpacked, so that it cannot hold itself without end.
+      if (depth >= this.#rules.max_depth)
+        return this.#find(inside, `it lies deeper than ${this.#rules.max_depth} levels`);
+      await this.#file(entry.names, inside, depth + 1, (most) => entry.read(most));
+    }
+  }
+
+  #names(names: readonly string[], path: string): void {
+    for (const name of names) {
+      const plain = plainName(name);
+      const pattern = this.#rules.names.find((pattern) => matches(plain, pattern));
+      if (pattern !== undefined) return this.#find(path, `its name matches ${pattern}`);
+      if (isReordered(name) && !this.#rules.allow_reordered_names) {
+        return this.#find(path, "its name is shown in another order than it has");
+      }
+    }
+  }
+
+  #unlisted(path: string, why: string): void {
+    if (!this.#rules.allow_unlisted) this.#find(path, why);
+  }
+
+  #isFull(path: string): boolean {
+    const { max_entries } = this.#rules;
+    if (this.#files < max_entries) return false;
+    if (this.#files++ === max_entries) this.#find(path, `there are more than ${max_entries} files`);
+    return true;
+  }
+
+  #find(file: string, why: string): void {
+    this.findings.push({ file, why, part: this.#part });
+  }
+}
+
+/** Everything but text that is shown as the message. */
+function isAttachment({ disposition, names, type }: Part): boolean {
+  const isText = type === "text/plain" || type === "text/html";
+  return !isText || (disposition !== "" && disposition !== "inline") || names.length > 0;
+}
+
+function below(path: string, name: string): string {
+  const shown = printable(name);
+  return path === "" ? shown : `${path} > ${shown}`;
+}
