@@ -140,8 +140,10 @@ describe("where it goes", () => {
     const { message } = await run(signed, { sealed: "change" });
     expect(message).toContain(`${TEXT}\r\n\r\nHello`);
     expect((await run(message, { sealed: "change" })).message.split(TEXT)).toHaveLength(2);
-    const encrypted = "MIME-Version: 1.0\r\nContent-Type: application/pkcs7-mime\r\n\r\nAAAA\r\n";
-    expect((await run(encrypted, { sealed: "change" })).modifications).toEqual([]);
+    const pgp = multi("encrypted", "Content-Type: application/pgp-encrypted\r\n\r\nVersion: 1", PICTURE);
+    for (const encrypted of ["Content-Type: application/pkcs7-mime\r\n\r\nAAAA\r\n", pgp]) {
+      expect((await run(`MIME-Version: 1.0\r\n${encrypted}`, { sealed: "change" })).modifications).toEqual([]);
+    }
   });
 
   test("a charset that lacks its characters becomes UTF-8, each field of the part once", async () => {
