@@ -67,6 +67,11 @@ function isKnownCharset(name: string): boolean {
 export function decodeWords(value: string): string {
   const line = unfold(value);
   if (line.length > MAX_DECODED || !HAS_WORD.test(line)) return line;
+  return decodeEncodedWords(line).replace(CONTROLS, " ");
+}
+
+/** The same of one line, whatever its length, with the control characters that encoded words bring in. */
+export function decodeEncodedWords(line: string): string {
   let text = "";
   let end = 0;
   let run: WordRun | null = null;
@@ -82,8 +87,7 @@ export function decodeWords(value: string): string {
     run!.add(encoding!, content!);
     end = index + word.length;
   }
-  text += (run?.text() ?? "") + line.slice(end);
-  return text.replace(CONTROLS, " ");
+  return text + (run?.text() ?? "") + line.slice(end);
 }
 
 /**

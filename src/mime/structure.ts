@@ -1,31 +1,26 @@
 /**
- * The MIME structure of a message, with the offset of every part: enough for a filter to change a part and leave the
- * bytes of all other parts alone. Header values are read by libmime; nothing is decoded here but parameters and file
- * names.
+ * The MIME structure of a message, with the offset of every part: an edit can change a part and leave the bytes of all
+ * other parts alone. Where mail programs may see other parts, that is a flaw, and reading goes on as most of them do.
  */
-import { isUtf8 } from "node:buffer";
+import { endOfLine, type Field, readHeader } from "./fields.ts";
+import { namesOf } from "./names.ts";
+import { type FieldValue, parameterOf, parseFieldValue } from "./field-value.ts";
+import { isEncoded, isKnownEncoding } from "./transfer-encoding.ts";
 
-/** A field as it stands in the message: a character for each byte, folds included. */
-export interface Field {
-  readonly name: string;
-  readonly value: string;
-  /** Its bytes, line end included; both 0 for the header of the message itself, which is not in the body. */
-  readonly start: number;
-  readonly end: number;
-}
+export type { Field } from "./fields.ts";
 
 /** A part of a message: its header and its content (RFC 2045 2.4). */
 export interface Entity {
   readonly fields: readonly Field[];
   /** In lower case: `text/plain`. */
   readonly type: string;
-  /** Of the Content-Type. */
+  /** Of the Content-Type, by their names in lower case; a character for each byte. */
   readonly params: Readonly<Record<string, string>>;
   /** The Content-Transfer-Encoding in lower case, by default `7bit`. */
   readonly encoding: string;
   /** In lower case: `attachment`, `inline`, or `""`. */
   readonly disposition: string;
-  /** All file names that a mail program might take, decoded: from `filename` and `name`. */
+  /** All file names that a mail program might take, decoded, the most likely first. */
   readonly names: readonly string[];
   /** Where the header of the part begins, and the content begins and ends. */
   readonly head: number;
@@ -39,7 +34,7 @@ export interface Entity {
 
 export interface Structure {
   readonly root: Entity;
-  /** The faults of the structure: mail programs may see other parts in it than we do. */
+  /** The faults of the structure: mail programs may see other parts in it than these. */
   readonly flaws: readonly string[];
 }
 
@@ -65,8 +60,7 @@ export function structureOf(
 export function structureOfMessage(message: Uint8Array, limits: MimeLimits = MIME_LIMITS): Structure {
   const bytes = buffer(message);
   const reader = new Reader(bytes, limits);
-  const { fields, start } = reader.header(0, bytes.length);
-  return reader.read(fields, start);
+  return reader.readWhole();
 }
 
 /** All parts without parts in them, in order. */
@@ -83,14 +77,30 @@ export function* multipartsOf(entity: Entity): Generator<Entity> {
 
 const LF = 0x0a;
 const CR = 0x0d;
-/** A header of a part that is longer is cut here; mail servers allow less. */
-const MAX_PART_HEADER = 128 * 1024;
+const SPACE = 0x20;
+const TAB = 0x09;
+const HYPHEN = 0x2d;
+/** RFC 2045 5.1: characters of a token. */
+const TYPE = /^[!#-'*+\-.0-9A-Z^-~]+\/[!#-'*+\-.0-9A-Z^-~]+$/i;
+/** So many fields of a name are read. */
+const MAX_SAME = 20;
+/** So many lines that begin as a boundary does are looked at. */
+const MAX_LINES = 100_000;
+/** RFC 2046 5.1.1 allows 70. */
+const MAX_BOUNDARY = 1000;
+const MAX_ODD_LINES = 1000;
+const MAX_ODD_LINE = 300;
+const ODD_BOUNDARY = "a boundary that mail programs read differently";
 
 class Reader {
   readonly #bytes: Buffer;
   readonly #limits: MimeLimits;
   readonly #flaws = new Set<string>();
+  readonly #boundaries = new Set<string>();
+  readonly #oddLines = new Set<string>();
   #parts = 0;
+  /** Lines that begin as a boundary does. */
+  #lines = 0;
 
   constructor(bytes: Buffer, limits: MimeLimits) {
     this.#bytes = bytes;
@@ -99,42 +109,16 @@ class Reader {
 
   read(fields: readonly Field[], start: number): Structure {
     const root = this.#entity(fields, { head: 0, start, end: this.#bytes.length }, "text/plain", 0);
+    this.#judgeOddLines();
     return { root, flaws: [...this.#flaws] };
   }
 
-  /** The header that begins at `head`: its fields, and where the content begins. */
-  header(head: number, end: number): { fields: Field[]; start: number } {
-    const lines: { start: number; end: number }[] = [];
-    let at = head;
-    for (;;) {
-      const stop = Math.min(end, head + MAX_PART_HEADER);
-      if (at >= stop) {
-        // Without an empty line there is no content.
-        if (stop < end) this.#flaws.add("a header that is too long");
-        break;
-      }
-      const lineEnd = this.#lineEnd(at, end);
-      const first = this.#bytes[at];
-      if (first === LF || (first === CR && this.#bytes[at + 1] === LF)) {
-        at = lineEnd;
-        break;
-      }
-      const last = lines.at(-1);
-      if ((first === 0x20 || first === 0x09) && last !== undefined) last.end = lineEnd;
-      else if (/^[!-9;-~]+[ \t]*:/.test(this.#bytes.toString("latin1", at, Math.min(lineEnd, at + 1000)))) {
-        lines.push({ start: at, end: lineEnd });
-      } else {
-        this.#flaws.add("a header with a line that is no field");
-        break;
-      }
-      at = lineEnd;
-    }
-    const fields = lines.map(({ start, end }) => {
-      const text = this.#bytes.toString("latin1", start, end).trimEnd();
-      const colon = text.indexOf(":");
-      return { name: text.slice(0, colon).trimEnd(), value: text.slice(colon + 1).trim(), start, end };
-    });
-    return { fields, start: at };
+  /** A message with its header. */
+  readWhole(): Structure {
+    const { length } = this.#bytes;
+    const head = /^>?From /.test(this.#bytes.toString("latin1", 0, 6)) ? endOfLine(this.#bytes, 0, length) : 0;
+    const { fields, start } = readHeader(this.#bytes, head, length, this.#flaws);
+    return this.read(fields, start);
   }
 
   #entity(
@@ -144,33 +128,64 @@ class Reader {
     depth: number,
   ): Entity {
     this.#parts += 1;
-    const contentTypes = valuesOf(fields, "content-type");
-    const encodings = valuesOf(fields, "content-transfer-encoding");
-    const dispositions = valuesOf(fields, "content-disposition");
-    if (contentTypes.length > 1 || encodings.length > 1) this.#flaws.add("a header that says twice what a part is");
-    const contentType = parse(contentTypes[0] ?? defaultType);
-    let type = contentType.value.trim().toLowerCase();
-    if (!/^[\w!#$&^.+-]+\/[\w!#$&^.+-]+$/.test(type)) {
-      this.#flaws.add("a Content-Type that is none");
-      type = "text/plain";
-    }
+    const types = this.#once(fields, "content-type");
+    const dispositions = this.#once(fields, "content-disposition");
+    const type = this.#type(types, defaultType);
     const isMultipart = type.startsWith("multipart/");
-    const boundary = isMultipart ? (contentType.params["boundary"] ?? "") : "";
+    const boundary = isMultipart ? this.#boundary(types[0]!.value) : "";
+    const encoding = this.#encoding(fields, isMultipart);
+    if (encoding === "base64" && !isMultipart && hasPaddingWithin(this.#bytes, place)) {
+      this.#flaws.add("base64 with padding before its end");
+    }
     return {
       fields,
       type,
-      params: contentType.params,
-      encoding: parse(encodings[0] ?? "7bit")
-        .value.trim()
-        .toLowerCase(),
-      disposition: parse(dispositions[0] ?? "")
-        .value.trim()
-        .toLowerCase(),
-      names: namesIn([...dispositions, ...contentTypes]),
+      params: paramsOf(types[0]?.value),
+      encoding,
+      disposition: dispositions[0]?.value.value.toLowerCase() ?? "",
+      names: namesOf({ dispositions, types, locations: valuesOf(fields, "content-location") }, this.#flaws),
       ...place,
       parts: isMultipart ? this.#children(type, boundary, place, depth + 1) : [],
       boundary,
     };
+  }
+
+  /** The fields of a name, of which a part should have one. */
+  #once(fields: readonly Field[], name: string): { readonly text: string; readonly value: FieldValue }[] {
+    const values = valuesOf(fields, name);
+    if (new Set(values).size > 1) this.#flaws.add("a header that says twice what a part is");
+    return values.slice(0, MAX_SAME).map((text) => ({ text, value: parseFieldValue(text) }));
+  }
+
+  #type(types: readonly { readonly value: FieldValue }[], defaultType: string): string {
+    const written = types[0]?.value.value.toLowerCase();
+    if (written === undefined) return defaultType;
+    if (TYPE.test(written)) {
+      if (written.startsWith("multipart/") && !types[0]!.value.isPlain) this.#flaws.add(ODD_BOUNDARY);
+      return written;
+    }
+    this.#flaws.add("a Content-Type that is none");
+    const type = /^[^\s,"]+/.exec(written.replaceAll(/\s*\/\s*/g, "/"))?.[0] ?? "";
+    if (TYPE.test(type)) return type;
+    return written.startsWith("multipart") ? "multipart/mixed" : "text/plain";
+  }
+
+  #encoding(fields: readonly Field[], isMultipart: boolean): string {
+    const written = this.#once(fields, "content-transfer-encoding")[0];
+    if (written === undefined) return "7bit";
+    const encoding = written.value.value.toLowerCase();
+    if (!isKnownEncoding(written.text.toLowerCase())) this.#flaws.add("a Content-Transfer-Encoding that is not known");
+    else if (isMultipart && isEncoded(encoding)) this.#flaws.add("a multipart that is encoded");
+    return encoding;
+  }
+
+  #boundary({ parameters }: FieldValue): string {
+    const found = parameterOf(parameters, "boundary");
+    const all = parameters.filter(({ name }) => /^boundary(?:\*|$)/.test(name)).map(({ value }) => value);
+    if (found === null) return "";
+    if (!found.isPlain || new Set(all).size > 1) this.#flaws.add(ODD_BOUNDARY);
+    // White space at its end is not part of it (RFC 2046 5.1.1).
+    return found.bytes.trimEnd();
   }
 
   #children(type: string, boundary: string, place: { readonly start: number; readonly end: number }, depth: number) {
@@ -180,18 +195,30 @@ class Reader {
       this.#flaws.add("a multipart without a boundary");
       return parts;
     }
+    if (boundary.length > MAX_BOUNDARY) {
+      this.#flaws.add("a boundary that is too long");
+      return parts;
+    }
     if (depth > this.#limits.depth) {
       this.#flaws.add("parts that are nested too deep");
       return parts;
     }
+    this.#boundaries.add(boundary);
     const defaultType = type === "multipart/digest" ? "message/rfc822" : "text/plain";
     let head = -1;
     let isClosed = false;
     for (const delimiter of this.#delimiters(boundary, place.start, place.end)) {
+      if (isClosed) {
+        this.#flaws.add("a multipart with parts behind its end");
+        break;
+      }
+      if (head === -1 && delimiter.isClose) {
+        this.#flaws.add("a multipart that ends before it begins");
+        continue;
+      }
       if (head !== -1) parts.push(this.#child(head, Math.max(head, delimiter.start), defaultType, depth));
       head = delimiter.end;
       isClosed = delimiter.isClose;
-      if (isClosed) break;
       if (this.#parts >= this.#limits.parts) {
         this.#flaws.add("too many parts");
         return parts;
@@ -206,7 +233,7 @@ class Reader {
   }
 
   #child(head: number, end: number, defaultType: string, depth: number): Entity {
-    const { fields, start } = this.header(head, end);
+    const { fields, start } = readHeader(this.#bytes, head, end, this.#flaws);
     return this.#entity(fields, { head, start, end }, defaultType, depth);
   }
 
@@ -217,79 +244,77 @@ class Reader {
     end: number,
   ): Generator<{ readonly start: number; readonly end: number; readonly isClose: boolean }> {
     const range = this.#bytes.subarray(start, end);
-    const needle = Buffer.from(`--${boundary}`, "latin1");
-    let from = 0;
-    for (;;) {
-      const at = range.indexOf(needle, from);
-      if (at === -1) return;
-      from = at + needle.length;
-      if (at > 0 && range[at - 1] !== LF) continue;
-      const isClose = range[from] === 0x2d && range[from + 1] === 0x2d;
-      let after = isClose ? from + 2 : from;
-      while (range[after] === 0x20 || range[after] === 0x09) after += 1;
+    const needle = Buffer.from(`\n--${boundary}`, "latin1");
+    if (range.includes(`\r--${boundary}`, 0, "latin1")) this.#flaws.add("a boundary behind a carriage return");
+    // Where the hyphens are; the line end in front of them may lie before the range.
+    let at = range.subarray(0, needle.length - 1).equals(needle.subarray(1)) ? 0 : next(range, needle, 0);
+    while (at !== -1) {
+      if (++this.#lines > MAX_LINES) {
+        this.#flaws.add("too many parts");
+        return;
+      }
+      let after = at + needle.length - 1;
+      const isClose = range[after] === HYPHEN && range[after + 1] === HYPHEN;
+      if (isClose) after += 2;
+      while (range[after] === SPACE || range[after] === TAB) after += 1;
       if (range[after] === CR && range[after + 1] === LF) after += 1;
-      if (after < range.length && range[after] !== LF) continue;
-      from = Math.min(after + 1, range.length);
+      if (after < range.length && range[after] !== LF) {
+        this.#takeOddLine(range, at);
+        at = next(range, needle, after - 1);
+        continue;
+      }
+      after = Math.min(after + 1, range.length);
       const lineEnd = at === 0 ? 0 : at > 1 && range[at - 2] === CR ? 2 : 1;
-      yield { start: start + at - lineEnd, end: start + from, isClose };
+      yield { start: start + at - lineEnd, end: start + after, isClose };
+      at = next(range, needle, after - 1);
     }
   }
 
-  /** Where the line at `at` ends, its line end included. */
-  #lineEnd(at: number, end: number): number {
-    const lf = this.#bytes.indexOf(LF, at);
-    return lf === -1 || lf >= end ? end : lf + 1;
+  /** A line that begins as a boundary does and goes on: it may be the boundary of another multipart. */
+  #takeOddLine(range: Buffer, at: number): void {
+    if (this.#oddLines.size === MAX_ODD_LINES) return;
+    const line = range.toString("latin1", at + 2, Math.min(endOfLine(range, at, range.length), at + MAX_ODD_LINE));
+    this.#oddLines.add(line.trimEnd());
   }
+
+  /** Some programs take each line for a boundary that begins as one. */
+  #judgeOddLines(): void {
+    for (const line of this.#oddLines) {
+      if (this.#boundaries.has(line) || (line.endsWith("--") && this.#boundaries.has(line.slice(0, -2)))) continue;
+      this.#flaws.add("a line that is almost a boundary");
+    }
+  }
+}
+
+/** Some programs end the content at the first padding, some read on. */
+function hasPaddingWithin(bytes: Buffer, { start, end }: { readonly start: number; readonly end: number }): boolean {
+  const padding = bytes.indexOf(0x3d, start);
+  if (padding === -1 || padding >= end) return false;
+  for (let at = padding; at < end; at++) if (!PADDING_END.has(bytes[at]!)) return true;
+  return false;
+}
+
+const PADDING_END: ReadonlySet<number> = new Set(Buffer.from("= \t\r\n"));
+
+/** Where the hyphens of the next line that begins as a boundary does are; -1 if there is none. */
+function next(range: Buffer, needle: Buffer, from: number): number {
+  const found = range.indexOf(needle, from);
+  return found === -1 ? -1 : found + 1;
 }
 
 function valuesOf(fields: readonly Field[], name: string): string[] {
   return fields.filter((field) => field.name.toLowerCase() === name).map((field) => field.value);
 }
 
-type Libmime = typeof import("libmime").default;
-
-let loaded: Libmime | null = null;
-
-function libmime(): Libmime {
-  loaded ??= (require("libmime") as { default: Libmime }).default;
-  return loaded;
-}
-
-function parse(value: string) {
-  return libmime().parseHeaderValue(value, { stripComments: true });
-}
-
-/** So much of a file name is looked at, its end first, which decides how it is opened. */
-const MAX_NAME = 1000;
-
-/**
- * Mail programs differ in which of several names they take, and in how they read a broken name. So all names are given,
- * as libmime reads them and as a plain search does.
- */
-function namesIn(values: readonly string[]): string[] {
-  const names = new Set<string>();
-  for (const value of values) {
-    const { params, decodedParams = [] } = parse(value);
-    for (const key of ["filename", "name"]) {
-      const name = params[key];
-      if (name !== undefined) names.add(decodedParams.includes(key) ? name : decodeWords(name));
-    }
-    for (const [, quoted, token] of value.matchAll(/name[ \t]*=[ \t]*(?:"((?:\\[^]|[^"\\])*)"?|([^;"]*))/gi)) {
-      names.add(decodeWords((quoted ?? token ?? "").trim()));
-    }
+function paramsOf(value: FieldValue | undefined): Record<string, string> {
+  // A parameter may be called as a member of all objects.
+  const params = Object.create(null) as Record<string, string>;
+  if (value === undefined) return params;
+  for (const { name } of value.parameters) {
+    const key = name.split("*")[0]!;
+    params[key] ??= parameterOf(value.parameters, key)?.bytes ?? "";
   }
-  // Pieces of a name (RFC 2231) whose charset is missing: some programs decode them all the same.
-  const unescaped = Array.from(names, (name) =>
-    name.replaceAll(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
-  );
-  const all = new Set([...names, ...unescaped]);
-  all.delete("");
-  return Array.from(all, (name) => name.slice(-MAX_NAME));
-}
-
-/** Encoded words (RFC 2047), also in quotes where they should not be; plain UTF-8, else ISO 8859-1. */
-function decodeWords(text: string): string {
-  return libmime().decodeWords(fromByteString(text.replaceAll(/\r?\n[ \t]*/g, " ")));
+  return params;
 }
 
 function buffer(bytes: Uint8Array): Buffer {
@@ -306,11 +331,4 @@ function byteString(value: string): string {
         : Buffer.from(piece, "utf8").toString("latin1"),
     )
     .join("");
-}
-
-function fromByteString(text: string): string {
-  // oxlint-disable-next-line no-control-regex
-  if (/[^\0-\xff]/.test(text)) return text;
-  const bytes = Buffer.from(text, "latin1");
-  return isUtf8(bytes) ? bytes.toString("utf8") : text;
 }

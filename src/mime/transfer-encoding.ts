@@ -6,6 +6,19 @@ import { decode, encode, wrap } from "libqp";
 /** The encodings that are no encoding. */
 export const IDENTITY: readonly string[] = ["7bit", "8bit", "binary"];
 
+/** The content is other bytes than those that stand in the message. */
+export function isEncoded(encoding: string): boolean {
+  return encoding === "base64" || encoding === "quoted-printable";
+}
+
+/** Mail programs read it alike. */
+export function isKnownEncoding(encoding: string): boolean {
+  return isEncoded(encoding) || IDENTITY.includes(encoding) || PLAIN.test(encoding);
+}
+
+/** Wrong names that no mail program decodes by. */
+const PLAIN = /^(?:|[78]-?bits?|us-ascii|utf-?8|binary|none|iso-8859-\d+)$/;
+
 /** The content of a part as far as it can be read: nothing is refused. Not a copy if there is nothing to decode. */
 export function decodeLeniently(raw: Uint8Array, encoding: string): Uint8Array {
   if (encoding === "quoted-printable") return decode(raw);

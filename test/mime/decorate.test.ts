@@ -12,7 +12,7 @@ function textsWith(method: "banner" | "footer", message: string, decoration = WO
   const { bytes, mime } = editable(message);
   mime[method](decoration);
   const anew = mimeOfMessage(bytes());
-  expect(anew.flaws).toEqual(mime.flaws);
+  for (const flaw of anew.flaws) expect(mime.flaws).toContain(flaw);
   const texts = anew.parts.map((part) => part.text());
   expect(mime.parts.map((part) => part.text())).toEqual(texts);
   for (const { headers } of anew.walk()) {

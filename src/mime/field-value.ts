@@ -1,0 +1,139 @@
+/**
+ * Values of header fields with parameters, such as Content-Type (RFC 2045 5.1), and parameters in pieces and with a
+ * charset (RFC 2231). Text is a character for each byte.
+ */
+
+/** A parameter as it is written. */
+export interface Parameter {
+  /** In lower case, with the asterisks of RFC 2231: `filename*0*`. */
+  readonly name: string;
+  /** The text behind the equals sign, quotes and white space included. */
+  readonly raw: string;
+  /** Without quotes, escapes, comments and folds. */
+  readonly value: string;
+  /** Written in a way that all mail programs read alike. */
+  readonly isPlain: boolean;
+}
+
+export interface FieldValue {
+  /** What stands in front of the parameters, without comments and white space at its ends. */
+  readonly value: string;
+  /** It has no comment. */
+  readonly isPlain: boolean;
+  readonly parameters: readonly Parameter[];
+}
+
+/** Further parameters are not read. */
+const MAX_PARAMETERS = 200;
+
+/** Printable ASCII, in quotes without a backslash, or without quotes, white space and comments. */
+const PLAIN = /^[ \t]*(?:"[ !#-[\]-~]*"|[!#-'*-:<-[\]-~]+)\s*$/;
+
+export function parseFieldValue(text: string): FieldValue {
+  const [head = "", ...rest] = segmentsOf(text);
+  const parameters: Parameter[] = [];
+  for (const segment of rest) {
+    const equals = segment.indexOf("=");
+    if (equals === -1) continue;
+    const name = withoutComments(segment.slice(0, equals)).trim().toLowerCase();
+    const raw = segment.slice(equals + 1);
+    parameters.push({ name, raw, value: valueOf(raw), isPlain: PLAIN.test(raw) });
+  }
+  const value = withoutComments(head).trim();
+  return { value, isPlain: value === head.trim(), parameters };
+}
+
+/** The text between semicolons that stand outside of quotes and comments. */
+function segmentsOf(text: string): string[] {
+  const segments: string[] = [];
+  let start = 0;
+  // A comment that does not end is none.
+  for (const { 0: found, index } of text.matchAll(/;|"(?:\\[^]|[^"\\])*(?:"|$)|\((?:\\[^]|[^()\\])*\)/g)) {
+    if (found !== ";") continue;
+    segments.push(text.slice(start, index));
+    start = index + 1;
+    if (segments.length > MAX_PARAMETERS) return segments;
+  }
+  segments.push(text.slice(start));
+  return segments;
+}
+
+/** Comments within comments go from the inside out, so many levels deep. */
+const MAX_NESTED = 10;
+
+export function withoutComments(text: string): string {
+  let rest = text;
+  for (let level = 0; level < MAX_NESTED && rest.includes("("); level++) {
+    const next = rest.replaceAll(/"(?:\\[^]|[^"\\])*"|\((?:\\[^]|[^()\\])*\)/g, (found) =>
+      found.startsWith("(") ? " " : found,
+    );
+    if (next === rest) return rest;
+    rest = next;
+  }
+  return rest;
+}
+
+/** A fold is the line break alone: the white space behind it stays (RFC 5322 2.2.3). */
+function valueOf(raw: string): string {
+  const text = raw.trim().replaceAll(/\r?\n/g, "");
+  const quoted = /^"((?:\\[^]|[^"\\])*)/.exec(text);
+  if (quoted !== null) return quoted[1]!.replaceAll(/\\([^])/g, "$1");
+  return withoutComments(text).trim();
+}
+
+/** A piece of a parameter of RFC 2231. */
+interface Piece {
+  readonly index: number;
+  readonly isEncoded: boolean;
+  readonly value: string;
+}
+
+/**
+ * The value of a parameter by RFC 2231: in pieces, with a charset, or plain. The form with a charset is preferred, as RFC
+ * 6266 4.3 has it.
+ * @returns null if there is none
+ */
+export function parameterOf(parameters: readonly Parameter[], name: string): ParameterValue | null {
+  const plain = parameters.find((parameter) => parameter.name === name);
+  const pieces: Piece[] = [];
+  for (const parameter of parameters) {
+    if (!parameter.name.startsWith(`${name}*`)) continue;
+    const written = /^(\d{0,4})(\*?)$/.exec(parameter.name.slice(name.length + 1));
+    if (written === null) continue;
+    const [, index, asterisk] = written;
+    pieces.push({
+      index: index === "" ? -1 : Number(index),
+      isEncoded: index === "" || asterisk === "*",
+      value: parameter.value,
+    });
+  }
+  const whole = pieces.find(({ index }) => index === -1);
+  if (whole !== undefined) return { ...joined([whole]), isPlain: false };
+  const ordered = pieces.toSorted((a, b) => a.index - b.index);
+  if (ordered.length > 0) return { ...joined(ordered), isPlain: false };
+  return plain === undefined ? null : { bytes: plain.value, charset: null, isPlain: plain.isPlain };
+}
+
+export interface ParameterValue {
+  /** A character for each byte. */
+  readonly bytes: string;
+  /** Null if the value does not say. */
+  readonly charset: string | null;
+  readonly isPlain: boolean;
+}
+
+/** `charset'language'` stands in front of the first encoded piece. */
+function joined(pieces: readonly Piece[]): { bytes: string; charset: string | null } {
+  let charset: string | null = null;
+  const texts = pieces.map(({ isEncoded, value }, at) => {
+    if (!isEncoded) return value;
+    const start = at === 0 ? /^([^']*)'[^']*'/.exec(value) : null;
+    if (start !== null) charset = start[1]!;
+    return unescapePercents(start === null ? value : value.slice(start[0].length));
+  });
+  return { bytes: texts.join(""), charset };
+}
+
+export function unescapePercents(text: string): string {
+  return text.replaceAll(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+}

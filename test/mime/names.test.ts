@@ -1,0 +1,90 @@
+/** Names of files: what most mail programs show, and what some might. */
+import { describe, expect, test } from "bun:test";
+import { structureOfMessage } from "../../src/mime/structure.ts";
+
+function read(header: string): { readonly names: readonly string[]; readonly flaws: readonly string[] } {
+  const { root, flaws } = structureOfMessage(Buffer.from(`Content-Type: text/plain\r\n${header}\r\n\r\n`, "latin1"));
+  return { names: root.names, flaws };
+}
+
+const disposition = (parameters: string): string => `Content-Disposition: attachment; ${parameters}`;
+
+describe("the name that most mail programs show", () => {
+  test.each([
+    ["filename=a.pdf", "a.pdf"],
+    ['filename="a b;c.pdf"', "a b;c.pdf"],
+    ['filename="a \\"b\\".pdf"', 'a "b".pdf'],
+    ["filename=x.js(c)", "x.js"],
+    ["FileName = a.pdf", "a.pdf"],
+    ["filename=a.pdf; name=b.pdf", "a.pdf"],
+    ["filename*=utf-8''%e2%82%ac%20x.pdf", "€ x.pdf"],
+    ["filename=b.pdf; filename*=iso-8859-1'en'%a3.pdf", "£.pdf"],
+    ["filename*=windows-1252''%80.pdf", "€.pdf"],
+    ["filename*0=a; filename*1=b.pdf", "ab.pdf"],
+    ["filename*1=b.pdf; filename*0=a", "ab.pdf"],
+    ["filename*0*=utf-8''%e2%82; filename*1*=%ac; filename*2=.pdf", "€.pdf"],
+    ['filename="=?utf-8?q?=E2=82=AC?=.pdf"', "€.pdf"],
+    ["filename==?utf-8?b?4oKs?=", "€"],
+    ['filename="\xe2\x82\xac.pdf"', "€.pdf"],
+    ['filename="\xa3.pdf"', "£.pdf"],
+    ['filename="a\r\n b.pdf"', "a b.pdf"],
+  ])("%j", (parameters, name) => {
+    expect(read(disposition(parameters)).names[0]).toBe(name);
+  });
+
+  test.each([
+    ["Content-Type: text/plain; name=a.pdf", "a.pdf"],
+    ["Content-Location: http://example.org/d/a.pdf?x#y", "a.pdf"],
+  ])("%j", (header, name) => {
+    const { root } = structureOfMessage(Buffer.from(`${header}\r\n\r\n`));
+    expect(root.names).toEqual([name]);
+  });
+
+  test.each(["x-username=x.js", "x-name=x.js", "rename=x.js", "creation-date=x", 'x="y; z"'])("%j is none", (text) => {
+    expect(read(disposition(text)).names).toEqual([]);
+  });
+
+  test.each(["filename=a.pdf", 'filename="a b.pdf"', "filename=a.pdf; size=5"])("%j: no other name", (text) => {
+    expect(read(disposition(text)).names).toEqual([/a(?: b)?\.pdf/.exec(text)![0]]);
+  });
+});
+
+describe("names that some mail programs might show", () => {
+  test.each([
+    ["filename=x.js(c).txt", ["x.js", "x.js(c).txt"]],
+    ["filename=a.txt; filename=x.js", ["a.txt", "x.js"]],
+    ["filename=a.txt; name=x.js", ["x.js"]],
+    ["filename=a.txt; filename*=utf-8''x.js", ["a.txt", "x.js"]],
+    ['filename="x.js', ["x.js"]],
+    ['filename="x.js;y.txt', ["x.js"]],
+    ['filename="a.txt"x.js', ["a.txtx.js"]],
+    ['filename="x.js\\"y.txt"', ["x.js\\"]],
+    ['filename="c:\\x.js"', ["c:\\x.js", "c:x.js"]],
+    ["filename=my x.js", ["my x.js", "my"]],
+    ['filename="x.j\r\n s"', ["x.js", "x.j s"]],
+    ['filename="x.js\0.txt"', ["x.js", "x.js.txt"]],
+    ['filename="=?utf-8?q?x.js=00.txt?="', ["x.js", "x.js.txt"]],
+    ['filename="=?utf-8?q?x.?==?utf-8?q?js?="', ["x.js"]],
+    ['filename="=?utf-8?q?x. js?="', ["x. js", "x.js"]],
+    ['filename="x%2ejs"', ["x%2ejs", "x.js"]],
+    ["filename*0=x.; filename*2=js", ["x.js"]],
+    ["filename*0*=x%2e; filename*1*=js", ["x.js"]],
+    ["filename*=x%2ejs", ["x.js"]],
+  ])("%j", (parameters, names) => {
+    expect(read(disposition(parameters)).names).toEqual(expect.arrayContaining(names));
+  });
+
+  test.each(["Content-Disposition: attachment filename=x.js", "Content-Disposition: attachment, filename=x.js"])(
+    "%j",
+    (header) => expect(read(header).names).toContain("x.js"),
+  );
+
+  test("are bounded, and beyond that a flaw", () => {
+    const many = Array.from({ length: 150 }, (_, n) => `filename=${n}.txt`).join("; ");
+    expect(read(disposition(many))).toMatchObject({ flaws: ["too many file names"] });
+    expect(read(disposition(many)).names.length).toBe(64);
+    const long = read(disposition(`filename="${"a".repeat(100_000)}x.js"`));
+    expect(long.flaws).toEqual(["a file name that is too long"]);
+    expect(long.names[0]!.endsWith("x.js") && long.names[0]!.length === 1000).toBe(true);
+  });
+});

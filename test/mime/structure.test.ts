@@ -1,0 +1,201 @@
+/** The parts of messages made by hand, by offsets and by what is odd about them. */
+import { describe, expect, test } from "bun:test";
+import { readMessage } from "../../src/index.ts";
+import { type Entity, structureOfMessage } from "../../src/mime/structure.ts";
+
+const TEXT = "Content-Type: text/plain\r\n\r\nhello\r\n";
+const FILE = "Content-Type: application/octet-stream; name=x.js\r\n\r\nabc\r\n";
+
+/** A message with this Content-Type, a character for each byte. */
+function message(type: string, body: string): Buffer {
+  return Buffer.from(`Content-Type: ${type}\r\n\r\n${body}`, "latin1");
+}
+
+/** A message of a text and a part with this header. */
+function withHeader(header: string): Buffer {
+  return message("multipart/mixed; boundary=b", `--b\r\n${TEXT}--b\r\n${header}\r\n\r\nabc\r\n--b--\r\n`);
+}
+
+/** `type "content"` of each leaf. */
+function leaves(bytes: Buffer): string[] {
+  const seen: string[] = [];
+  const visit = ({ parts, type, start, end }: Entity): void => {
+    if (parts.length === 0) seen.push(`${type} ${JSON.stringify(bytes.toString("latin1", start, end))}`);
+    for (const part of parts) visit(part);
+  };
+  visit(structureOfMessage(bytes).root);
+  return seen;
+}
+
+const flaws = (bytes: Buffer): readonly string[] => structureOfMessage(bytes).flaws;
+
+const HELLO = 'text/plain "hello"';
+const ABC = 'application/octet-stream "abc"';
+
+describe("boundaries", () => {
+  test.each([
+    ["a boundary in quotes", 'multipart/mixed; boundary="b c"', `--b c\r\n${TEXT}--b c\r\n${FILE}--b c--\r\n`],
+    ["LF", "multipart/mixed; boundary=b", `--b\r\n${TEXT}--b\r\n${FILE}--b--\r\n`.replaceAll("\r\n", "\n")],
+    ["white space behind it", "multipart/mixed; boundary=b", `--b \t\r\n${TEXT}--b \r\n${FILE}--b-- \r\n`],
+    ["no line end at the end", "multipart/mixed; boundary=b", `--b\r\n${TEXT}--b\r\n${FILE}--b--`],
+    ["preamble and epilogue", "multipart/mixed; boundary=b", `x\r\n--b\r\n${TEXT}--b\r\n${FILE}--b--\r\n--c\r\ny`],
+    ["hyphens", "multipart/mixed; boundary=--", `----\r\n${TEXT}----\r\n${FILE}------\r\n`],
+    ["an equals sign", "multipart/mixed; boundary=a=b:c?", `--a=b:c?\r\n${TEXT}--a=b:c?\r\n${FILE}--a=b:c?--\r\n`],
+    ["spaces around =", "multipart/mixed ; boundary = b", `--b\r\n${TEXT}--b\r\n${FILE}--b--\r\n`],
+    ["a folded field", "multipart/mixed;\r\n\tboundary=b;\r\n x=y", `--b\r\n${TEXT}--b\r\n${FILE}--b--\r\n`],
+    ["an odd type", "multipart/*; boundary=b", `--b\r\n${TEXT}--b\r\n${FILE}--b--\r\n`],
+    ["a parameter before it", 'multipart/mixed; x=";boundary=c"; boundary=b', `--b\r\n${TEXT}--b\r\n${FILE}--b--`],
+  ])("%s: two parts, no flaw", (_name, type, body) => {
+    const bytes = message(type, body);
+    expect(leaves(bytes)).toEqual([HELLO, ABC]);
+    expect(flaws(bytes)).toEqual([]);
+  });
+
+  test.each([
+    ["--b\r\n--b\r\n--b--\r\n", ['text/plain ""', 'text/plain ""']],
+    [`--b\r\nContent-Type: text/html\r\n--b\r\n${FILE}--b--`, ['text/html ""', ABC]],
+    ["--b\r\n\r\n--b--\r\n", ['text/plain ""']],
+    ["--b\r\n\r\n\r\n--b--\r\n", ['text/plain ""']],
+  ])("parts that are empty or only a header: %j", (body, expected) => {
+    const bytes = message("multipart/mixed; boundary=b", body);
+    expect(leaves(bytes)).toEqual(expected);
+    expect(flaws(bytes)).toEqual([]);
+  });
+
+  test("a digest has messages in it", () => {
+    expect(leaves(message("multipart/digest; boundary=b", "--b\r\n\r\nA: b\r\n\r\nx\r\n--b--"))).toEqual([
+      'message/rfc822 "A: b\\r\\n\\r\\nx"',
+    ]);
+  });
+
+  test.each([
+    ["in quotes, folded", 'multipart/mixed; boundary="b\r\n c"', `--b c\r\n${TEXT}--b c\r\n${FILE}--b c--`],
+    ["twice", "multipart/mixed; boundary=b; boundary=c", `--b\r\n${TEXT}--b\r\n${FILE}--b--`],
+    ["in pieces", "multipart/mixed; boundary*0=b; boundary*1=c", `--bc\r\n${TEXT}--bc\r\n${FILE}--bc--`],
+    ["with a charset", "multipart/mixed; boundary*=utf-8''b%20c", `--b c\r\n${TEXT}--b c\r\n${FILE}--b c--`],
+    ["with a comment", "multipart/mixed; boundary=b(c)", `--b\r\n${TEXT}--b\r\n${FILE}--b--`],
+    ["behind a comment", "multipart/mixed (c); boundary=b", `--b\r\n${TEXT}--b\r\n${FILE}--b--`],
+    ["with an escape", 'multipart/mixed; boundary="b\\c"', `--bc\r\n${TEXT}--bc\r\n${FILE}--bc--`],
+    ["in quotes that do not end", 'multipart/mixed; boundary="b', `--b\r\n${TEXT}--b\r\n${FILE}--b--`],
+    ["with text behind the quotes", 'multipart/mixed; boundary="b"c', `--b\r\n${TEXT}--b\r\n${FILE}--b--`],
+    ["with bytes beyond ASCII", "multipart/mixed; boundary=\xe4", `--\xe4\r\n${TEXT}--\xe4\r\n${FILE}--\xe4--`],
+  ])("%s: a flaw", (_name, type, body) => {
+    const bytes = message(type, body);
+    expect(leaves(bytes)).toEqual([HELLO, ABC]);
+    expect(flaws(bytes)).toEqual(["a boundary that mail programs read differently"]);
+  });
+
+  const B = "multipart/mixed; boundary=b";
+  test.each([
+    [B, `--b--\r\n--b\r\n${TEXT}--b\r\n${FILE}--b--`, "a multipart that ends before it begins"],
+    [B, `--b\r\n${TEXT}--b\r\n${FILE}`, "a multipart that does not end"],
+    [B, `--b\r\n${TEXT}--b\r\n${FILE}--b--\r\n--b\r\n${FILE}--b--`, "a multipart with parts behind its end"],
+    [B, `--b\r\n${TEXT}--b\r\n${FILE}--b--\r\n--bc\r\n`, "a line that is almost a boundary"],
+    [B, `--b\r\n${TEXT}--b\r\n${FILE}--b--\r\nx\r--b\r\n`, "a boundary behind a carriage return"],
+    [`${B}\r\nContent-Transfer-Encoding: base64`, `--b\r\n${TEXT}--b\r\n${FILE}--b--`, "a multipart that is encoded"],
+    [`multipart/mixed boundary=b; boundary=b`, `--b\r\n${TEXT}--b\r\n${FILE}--b--`, "a Content-Type that is none"],
+    [`multipart / mixed; boundary=b`, `--b\r\n${TEXT}--b\r\n${FILE}--b--`, "a Content-Type that is none"],
+    [
+      `${B}\r\nContent-Type: text/plain`,
+      `--b\r\n${TEXT}--b\r\n${FILE}--b--`,
+      "a header that says twice what a part is",
+    ],
+  ])("%j %j: %s", (type, body, flaw) => {
+    const bytes = message(type, body);
+    expect(leaves(bytes).map((leaf) => leaf.replace("\\r\\n", ""))).toEqual([HELLO, ABC]);
+    expect(flaws(bytes)).toEqual([flaw]);
+  });
+
+  test.each([
+    ["multipart/mixed", "a multipart without a boundary"],
+    ['multipart/mixed; boundary=""', "a multipart without a boundary"],
+    [B, "a multipart without parts"],
+    [`multipart/mixed; boundary=${"b".repeat(1001)}`, "a boundary that is too long"],
+  ])("%s without its lines is a leaf: %s", (type, flaw) => {
+    expect(leaves(message(type, "--c\r\n\r\nx"))).toEqual(['multipart/mixed "--c\\r\\n\\r\\nx"']);
+    expect(flaws(message(type, "--c\r\n\r\nx"))).toEqual([flaw]);
+  });
+
+  test("a boundary that begins as another one is none of its lines", () => {
+    const inner = `Content-Type: multipart/alternative; boundary=bc\r\n\r\n--bc\r\n${TEXT}--bc--\r\n`;
+    const bytes = message(B, `--b\r\n${inner}--b\r\n${FILE}--b--`);
+    expect(leaves(bytes)).toEqual([HELLO, ABC]);
+    expect(flaws(bytes)).toEqual([]);
+  });
+});
+
+describe("headers of parts", () => {
+  test.each([
+    ["X Y: z\r\nContent-Disposition: attachment; filename=x.js", "a header with a line that is no field"],
+    [" folded\r\nContent-Type: text/x; name=x.js", "a header with a line that is no field"],
+    ["Content-Type: text/x; name=x.js;\r\n \r\n y=z", "a header with a line of white space"],
+    ["Content-Type: text/x;\r name=x.js", "a header with a carriage return within a line"],
+    ["Content-Type: text/x; name=x.js; y=\0", "a header with a NUL"],
+    ["Content-Type: text/x; name=x.js\r\nContent-Type: text/y", "a header that says twice what a part is"],
+    [
+      "Content-Disposition: attachment; filename=x.js\r\nContent-Disposition: inline",
+      "a header that says twice what a part is",
+    ],
+    [`${"A: b\r\n".repeat(1100)}Content-Type: text/x;\r\n name=x.js`, "a header that is too long"],
+    [`A: ${"b".repeat(200_000)}\r\nContent-Type: text/x;\r\n name=x.js`, "a header that is too long"],
+    ["Content-Type: text; name=x.js", "a Content-Type that is none"],
+    [
+      "Content-Type: text/x; name=x.js\r\nContent-Transfer-Encoding: x-y",
+      "a Content-Transfer-Encoding that is not known",
+    ],
+    [
+      "Content-Type: text/x; name=x.js\r\nContent-Transfer-Encoding: 8bit (c)",
+      "a Content-Transfer-Encoding that is not known",
+    ],
+    [
+      "Content-Type: text/x; name=x.js\r\nContent-Transfer-Encoding: base64\r\n\r\neHg=\r\neHh4",
+      "base64 with padding before its end",
+    ],
+  ])("%#: the part is read all the same, and that is a flaw: %s", (header, flaw) => {
+    const { root, flaws: found } = structureOfMessage(withHeader(header));
+    expect(found).toEqual([flaw]);
+    expect(root.parts[1]!.names).toContain("x.js");
+  });
+
+  test("where the content begins behind a header that is too long", () => {
+    const header = `${"A: b\r\n".repeat(1100)}Content-Type: text/x`;
+    expect(leaves(withHeader(header))).toEqual([HELLO, 'text/x "abc"']);
+  });
+
+  test.each([
+    ["Content-Type: text/x\r\nContent-Type: text/x", "text/x", "7bit"],
+    ["content-type:text/x", "text/x", "7bit"],
+    ["CONTENT-TYPE : TEXT/X", "text/x", "7bit"],
+    ["Content-Type:\r\n text/x", "text/x", "7bit"],
+    ["Content-Type: text/x (c); a=b", "text/x", "7bit"],
+    ["Content-Type: text/x\r\nContent-Transfer-Encoding: BASE64", "text/x", "base64"],
+    ["Content-Type: text/x\r\nContent-Transfer-Encoding: 7-bit", "text/x", "7-bit"],
+    ["A: b", "text/plain", "7bit"],
+  ])("%j: no flaw", (header, type, encoding) => {
+    const { root, flaws: found } = structureOfMessage(withHeader(header));
+    expect(found).toEqual([]);
+    expect([root.parts[1]!.type, root.parts[1]!.encoding]).toEqual([type, encoding]);
+  });
+
+  test("a mailbox's line in front of a message is left out", () => {
+    const mime = readMessage(Buffer.from("From a@example.org Tue Dec  1\nContent-Type: text/x\n\nabc"));
+    expect([mime.root.type, mime.flaws]).toEqual(["text/x", []]);
+  });
+});
+
+describe("bounds", () => {
+  test("parts that are nested too deep", () => {
+    let body = "x";
+    for (let level = 40; level > 0; level--) {
+      body = `Content-Type: multipart/mixed; boundary=b${level}.\r\n\r\n--b${level}.\r\n${body}\r\n--b${level}.--\r\n`;
+    }
+    const { flaws: found } = structureOfMessage(Buffer.from(body));
+    expect(found).toEqual(["parts that are nested too deep"]);
+  });
+
+  test.each(["--b\r\n", "--b\r\n\r\n", "--bc\r\n"])("%j without end", (line) => {
+    const { root, flaws: found } = structureOfMessage(message("multipart/mixed; boundary=b", line.repeat(200_000)));
+    expect(found).toContain("too many parts");
+    expect(root.parts.length).toBeLessThanOrEqual(1000);
+  });
+});
