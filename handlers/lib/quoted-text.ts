@@ -22,29 +22,46 @@ function compared(text: string): string {
   return text.replace(ALL_PASSED_OVER, "");
 }
 
+/**
+ * The longest word of a text, which mail programs keep in one piece: to look for it is quick. `""` if it has none in ASCII.
+ */
+function longestWord(text: string): string {
+  return (text.match(/[A-Za-z0-9]+/g) ?? []).reduce(
+    (longest, word) => (word.length > longest.length ? word : longest),
+    "",
+  );
+}
+
 interface Range {
   readonly start: number;
   readonly end: number;
 }
+
+/** Longer HTML is not looked through: it would keep other sessions waiting. */
+const MAX_HTML = 2 * 1024 * 1024;
 
 /** In all of a message, or only where no other text stands above. */
 export type Where = "everywhere" | "top";
 
 export class QuotedText {
   readonly #needles: readonly string[];
+  /** A text that has none of these has none of the forms. */
+  readonly #words: readonly string[];
   /** The sources of pictures that belong to the text. */
   readonly #media: ReadonlySet<string>;
 
   /** @param text and @param html the forms in which the text is added to messages */
   constructor(text: string, html: string) {
     const read = readHtml(html, new Set());
-    const needles = [withoutTargets(text), textOf(read)].map(compared);
-    this.#needles = [...new Set(needles)].filter((needle) => needle !== "");
+    const forms = [withoutTargets(text), textOf(read)].filter((form) => compared(form) !== "");
+    this.#needles = [...new Set(forms.map(compared))];
+    this.#words = forms.map(longestWord);
     this.#media = new Set(read.media);
   }
 
   /** @returns the text without the lines of it; null if it has none */
   withoutLines(text: string, where: Where): string | null {
+    if (!this.#mayBeIn(text)) return null;
     const ranges = this.#find(withoutTargets(text), where);
     if (ranges.length === 0) return null;
     let rest = "";
@@ -61,9 +78,14 @@ export class QuotedText {
 
   /** @returns what takes the text out of that HTML; null if it is not there */
   htmlRemoval(html: string, where: Where): ((rewriter: HTMLRewriter) => void) | null {
+    if (html.length > MAX_HTML || !this.#mayBeIn(html)) return null;
     const read = readHtml(html, this.#media);
     const ranges = this.#find(textOf(read), where);
     return ranges.length === 0 ? null : removalOf(read, ranges);
+  }
+
+  #mayBeIn(text: string): boolean {
+    return this.#words.some((word) => text.includes(word));
   }
 
   /** The lines of the text, in order. */

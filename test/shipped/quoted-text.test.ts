@@ -107,6 +107,16 @@ describe("HTML", () => {
   });
 });
 
+test("HTML of more than 2 MB is not looked through", () => {
+  expect(htmlWithout(HTML + "x".repeat(2 * 1024 * 1024))).toBeNull();
+});
+
+test("a text without a word in ASCII is found", () => {
+  const quoted = new QuotedText("Внимание: внешняя почта!", "<p>Внимание: внешняя почта!</p>");
+  expect(quoted.withoutLines("> Внимание: внешняя\n> почта!\nHi", "everywhere")).toBe("Hi");
+  expect(htmlWithout("<p>Внимание: <b>внешняя</b> почта!</p>Hi", "everywhere", quoted)).toBe("Hi");
+});
+
 describe("hostile text is read in proportion", () => {
   const line = TEXT.replace("\n", " ");
   test.each<[string, number, (amount: number) => string]>([
