@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { describeWith } from "../support/available.ts";
 import { postfixTool } from "../support/postfix.ts";
+import { sendMail } from "../support/smtp-client.ts";
 import { waitFor } from "../support/temp.ts";
 import { describeBehindEach } from "./mail-servers.ts";
 import { FROM, type MailSite, TO } from "./site.ts";
@@ -60,7 +61,7 @@ describeBehindEach("the origin of a message", (server) => {
   });
 });
 
-describeWith(postfixTool, "the origin of mail from Postfix's sendmail command", () => {
+describeWith(postfixTool, "the origin of a message, as Postfix alone tells it", () => {
   let site: Site;
   beforeAll(async () => {
     site = await startSite({
@@ -70,10 +71,25 @@ describeWith(postfixTool, "the origin of mail from Postfix's sendmail command", 
   });
   afterAll(async () => await site?.[Symbol.asyncDispose]());
 
-  test("is one's own", async () => {
+  /** What the sink gets. */
+  async function next() {
+    const { text, to } = await site.sink.next();
+    return { subject: subjectOf(text), recipients: to.map(({ address }) => address).toSorted() };
+  }
+
+  test("mail of its sendmail command is one's own", async () => {
     const message = "Subject: hello\n\nbody\n";
     expect(await site.postfix.submit({ from: FROM, to: [TO], message })).toEqual({ exitCode: 0, stderr: "" });
-    const { text, to } = await site.sink.next();
-    expect({ subject: subjectOf(text), recipients: to.map(({ address }) => address).toSorted() }).toEqual(OWN);
+    expect(await next()).toEqual(OWN);
+  });
+
+  test("so is that of a client that has logged in, and of no other", async () => {
+    const mail = { port: site.port(), from: FROM, to: TO, message: "Subject: hello\r\n\r\nbody\r\n" };
+    await sendMail({ ...mail, xclient: { addr: "198.51.100.7", login: "jane" } });
+    expect(await next()).toEqual(OWN);
+    await sendMail({ ...mail, xclient: { addr: "198.51.100.7" } });
+    expect(await next()).toEqual(OUTSIDE);
+    await sendMail({ ...mail, xclient: { addr: "192.0.2.7" } });
+    expect(await next()).toEqual(OWN);
   });
 });

@@ -28,6 +28,8 @@ export interface XclientAttributes {
   readonly addr?: string;
   readonly name?: string;
   readonly helo?: string;
+  /** The name that the client has authenticated as. */
+  readonly login?: string;
 }
 
 /** Connects and reads the greeting (`client.greeting`), whatever its code. Throws when nobody listens. */
@@ -116,13 +118,14 @@ export class SmtpClient implements AsyncDisposable {
   }
 
   /** Gives the session another client address, name or HELO. Postfix answers with a new greeting; greet it again. */
-  async xclient({ addr, name, helo }: XclientAttributes): Promise<Reply> {
+  async xclient({ addr, name, helo, login }: XclientAttributes): Promise<Reply> {
     const parts = ["XCLIENT"];
     if (addr !== undefined) {
       parts.push(`ADDR=${xtext(addr.includes(":") && !/^ipv6:/i.test(addr) ? `IPV6:${addr}` : addr)}`);
     }
     if (name !== undefined) parts.push(`NAME=${xtext(name)}`);
     if (helo !== undefined) parts.push(`HELO=${xtext(helo)}`);
+    if (login !== undefined) parts.push(`LOGIN=${xtext(login)}`);
     return await this.command(parts.join(" "));
   }
 
