@@ -87,7 +87,10 @@ export class Search {
 
   async #leaf(part: Part, path: string, depth: number): Promise<void> {
     if (isAttachment(part)) return await this.#attachment(part, path, depth);
-    await this.#inText(part.bytes(), path, depth);
+    const content = part.bytes();
+    // What is called text can be saved as the file that it is.
+    if (!isBinary(content)) await this.#inText(content, path, depth);
+    else await this.#file([], below(path, part.type), depth, async (most) => content.subarray(0, most));
   }
 
   async #attachment(part: Part, path: string, depth: number): Promise<void> {
@@ -218,6 +221,11 @@ export class Search {
 function isAttachment({ disposition, names, type }: Part): boolean {
   const isText = type === "text/plain" || type === "text/html";
   return !isText || (disposition !== "" && disposition !== "inline") || names.length > 0;
+}
+
+/** Whether bytes have control characters at their beginning that text does not have. */
+function isBinary(bytes: Uint8Array): boolean {
+  return bytes.subarray(0, 1024).some((byte) => byte < 0x20 && (byte < 0x08 || (byte > 0x0d && byte !== 0x1b)));
 }
 
 function below(path: string, name: string): string {

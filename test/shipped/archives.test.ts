@@ -61,7 +61,20 @@ describe("zip", () => {
     ["NUL in a name", zip([{ name: "a.exe\0.txt" }]), ["a.exe\0.txt|a.exe"], []],
     ["encrypted", zip([{ name: "a.txt", isEncrypted: true }]), ["a.txt*"], []],
     ["no directory", GOOD.subarray(0, DIRECTORY), ["a.txt", "b.txt"], ["broken: it has no directory"]],
-    ["a broken end", patched(END + 17, 0xff), [], ["broken: its directory is not where its end says"]],
+    ["a broken end", patched(END + 12, 1), ["a.txt", "b.txt"], ["doubtful: its end says another directory"]],
+    ["another broken end", patched(END + 15, 0xff), ["a.txt", "b.txt"], ["doubtful: its end says another directory"]],
+    [
+      "an end with a wrong offset",
+      patched(END + 17, 0xff),
+      ["a.txt", "b.txt"],
+      ["doubtful: its directory is not where its end says"],
+    ],
+    [
+      "an end with a wrong offset and a wrong size",
+      Buffer.from(GOOD).fill(0xff, END + 12, END + 20),
+      [],
+      ["broken: its directory is not where its end says"],
+    ],
   ])("%s", async (_, bytes, names, faults) => {
     expect(await list(bytes)).toEqual({ names, faults });
   });
@@ -312,9 +325,9 @@ describe("types", () => {
   });
 
   test("each archive that is only recognised is recognised", async () => {
-    const own = ["MSWIM\0\0\0", "xar!", "ALZ\x01", "EGGA", "SIT!", "StuffIt (c)", "ZOO "];
+    const own = ["MSWIM\0\0\0", "xar!", "ALZ\x01", "EGGA", "SIT!", "StuffIt (c)", "ZOO ", "070701", "]\0\0"];
     const types = new Set(await Promise.all(own.map((start) => typeOf(Buffer.from(start.padEnd(600, "x"))))));
-    expect(types.size).toBe(6);
+    expect(types.size).toBe(8);
     expect([...UNLISTED.keys()].filter((type) => !supportedMimeTypes.has(type) && !types.has(type))).toEqual([]);
     expect([...types].filter((type) => !UNLISTED.has(type))).toEqual([]);
   });

@@ -167,6 +167,24 @@ describe("types", () => {
     expect(await refusal(eml.slice(0, at) + noise + eml.slice(at))).toContain("application/x-msdownload");
   });
 
+  test("in text without a name", async () => {
+    expect(await refusal(mail("Content-Type: text/plain", EXE))).toContain(
+      "it is of the type application/x-msdownload",
+    );
+    expect(await refusal(mail("Content-Type: text/html", zip([{ name: "a.exe" }])))).toContain(
+      "its name matches *.exe",
+    );
+    expect(await refusal(mail("Content-Type: text/plain", EXE), { max_count: 0, types: [] })).toBe("");
+  });
+
+  test("of an image of a disk", async () => {
+    const image = Buffer.alloc(40_000);
+    image.write("CD001", 32_769);
+    const why = "it is of the type application/x-iso9660-image";
+    expect(await refusal(attached("a.dat", image))).toContain(why);
+    expect(await refusal(attached("a.zip", zip([{ name: "a.dat", content: image }])))).toContain(why);
+  });
+
   test("in other encodings", async () => {
     const head = "Content-Type: application/octet-stream\r\nContent-Transfer-Encoding:";
     expect(await refusal(`${head} quoted-printable\r\n\r\n=4D=5A=\r\n=90=00${"=00".repeat(20)}\r\n`)).toContain(

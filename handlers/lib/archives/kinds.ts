@@ -20,6 +20,7 @@ export const UNLISTED: ReadonlyMap<string, string> = new Map([
   ["application/zstd", "zstd archives"],
   ["application/lzip", "lzip archives"],
   ["application/x-lz4", "lz4 archives"],
+  ["application/x-lzma", "lzma archives"],
   ["application/x-compress", "compress archives"],
   ["application/x-arj", "arj archives"],
   ["application/x-lzh-compressed", "lzh archives"],
@@ -52,6 +53,9 @@ const OTHERS: readonly { readonly type: string; readonly start: Buffer }[] = [
   { type: "application/x-stuffit", start: Buffer.from("SIT!") },
   { type: "application/x-stuffit", start: Buffer.from("StuffIt (c)") },
   { type: "application/x-zoo", start: Buffer.from("ZOO ") },
+  { type: "application/x-cpio", start: Buffer.from("07070") },
+  // The properties that all programs write, and a dictionary of 64 KB or more.
+  { type: "application/x-lzma", start: Buffer.from("5d0000", "hex") },
 ];
 
 /** Of those, the ones that hold a single file, whose name programs take from the archive's. */
@@ -61,11 +65,12 @@ const SINGLE = new Set([
   "application/zstd",
   "application/lzip",
   "application/x-lz4",
+  "application/x-lzma",
   "application/x-compress",
 ]);
 
-/** So many bytes decide the type of a file. */
-export const HEAD_BYTES = 8192;
+/** So many bytes decide the type of a file. An image of a disk has its mark behind 32 KB. */
+export const HEAD_BYTES = 40_960;
 
 /** The type of a file by its first bytes; `""` if they do not tell. */
 export async function typeOf(head: Uint8Array): Promise<string> {

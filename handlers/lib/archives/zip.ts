@@ -29,7 +29,15 @@ export async function* zipEntries(archive: Uint8Array, tell: Tell): AsyncGenerat
     return tell("broken", "it has no directory");
   }
   const start = startOf(whole, end);
-  if (start === -1) return tell("broken", "its directory is not where its end says");
+  if (start === -1) {
+    const { size } = readEnd(whole, end);
+    if (!startsWith(whole, end - size, DIRECTORY_HEADER))
+      return tell("broken", "its directory is not where its end says");
+    // Some programs count back from the end alone.
+    tell("doubtful", "its directory is not where its end says");
+    yield* zipEntries(withOffset(whole, end, end - size), tell);
+    return;
+  }
   const bytes = whole.subarray(start);
   const layout = new Layout(bytes);
   if (start > 0) layout.doubt("there are bytes in front of it");
@@ -45,7 +53,9 @@ export async function* zipEntries(archive: Uint8Array, tell: Tell): AsyncGenerat
 export function hasDirectory(file: Uint8Array): boolean {
   const bytes = bufferOf(file);
   const end = endOf(bytes);
-  return end !== -1 && startOf(bytes, end) !== -1;
+  return (
+    end !== -1 && (startOf(bytes, end) !== -1 || startsWith(bytes, end - readEnd(bytes, end).size, DIRECTORY_HEADER))
+  );
 }
 
 /** Where the archive begins, from where its offsets count; -1 if its directory is not found. */
@@ -57,6 +67,12 @@ function startOf(whole: Buffer, end: number): number {
   const start = end - size - offset;
   if (start > 0 && startsWith(whole, offset + start, DIRECTORY_HEADER)) return start;
   return startsWith(whole, offset, DIRECTORY_HEADER) ? 0 : -1;
+}
+
+function withOffset(whole: Buffer, end: number, offset: number): Buffer {
+  const copy = Buffer.from(whole);
+  copy.writeUInt32LE(offset, end + END_BYTES - 6);
+  return copy;
 }
 
 /** The archive as yauzl takes it: the comment is the last of it. */
