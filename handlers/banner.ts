@@ -36,9 +36,11 @@ function boxed(text: string): string {
   return `<div style="${BOX}">${escaped.replaceAll("\n", "<br>\n")}</div>`;
 }
 
-const BOX =
-  "border:1px solid #b58105;background-color:#fff4ce;color:#1f1f1f;font-family:sans-serif;font-size:14px;" +
-  "line-height:1.4;padding:8px 12px;margin:0 0 16px 0";
+/** A sender's style sheet cannot overrule what is important here. */
+const IMPORTANT =
+  "display:block;visibility:visible;opacity:1;position:static;transform:none;height:auto;max-height:none;text-indent:0;" +
+  "background-color:#fff4ce;color:#1f1f1f;font-size:14px;line-height:1.4";
+const BOX = `${IMPORTANT.replaceAll(/;|$/g, " !important;")}border:1px solid #b58105;font-family:sans-serif;padding:8px 12px;margin:0 0 16px 0`;
 
 /** Takes the banner out of the text that is shown as the message. */
 function takeOut(mime: Mime, quoted: QuotedText, where: Where, edit: EditOptions): void {

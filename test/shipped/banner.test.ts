@@ -97,7 +97,7 @@ describe("where it goes", () => {
   test("without html the text is in a box with colours of its own", async () => {
     const after = await bodyAfter(html("<p>Hello</p>\r\n"), { html: undefined, text: "A < B & ü" });
     expect(after).toMatch(
-      /^<div style="[^"]*background-color:#fff4ce;color:#1f1f1f[^"]*">A &lt; B &amp; &#252;<\/div>/,
+      /^<div style="[^"]*background-color:#fff4ce !important;color:#1f1f1f !important;[^"]*">A &lt; B &amp; &#252;<\/div>/,
     );
   });
 
