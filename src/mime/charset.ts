@@ -2,9 +2,22 @@
  * Charsets of text parts: which charsets can be added to without changing the bytes before, and text to bytes and back.
  */
 import { isUtf8 } from "node:buffer";
-import iconv from "iconv-lite";
-import libmime from "libmime";
-import { decode } from "libmime/lib/charset.js";
+
+type Iconv = typeof import("iconv-lite");
+type Libmime = typeof import("libmime").default;
+type Decoder = typeof import("libmime/lib/charset.js");
+
+let loaded: { readonly iconv: Iconv; readonly libmime: Libmime; readonly decoder: Decoder } | null = null;
+
+/** Loaded at the first charset that is not UTF-8: their tables take a tenth of a second. */
+function libraries(): NonNullable<typeof loaded> {
+  loaded ??= {
+    iconv: require("iconv-lite") as Iconv,
+    libmime: (require("libmime") as { default: Libmime }).default,
+    decoder: require("libmime/lib/charset.js") as Decoder,
+  };
+  return loaded;
+}
 
 export interface Charset {
   readonly name: string;
@@ -28,10 +41,12 @@ export function isJis(name: string): boolean {
 
 /** A charset in which ASCII text is the same bytes; null if it is not known, or is another kind (UTF-16, UTF-7, EBCDIC). */
 export function charsetOf(name: string): Charset | null {
-  if (isJis(name)) return { name, encode: asciiOnly, decode: whole((bytes) => decode(bytes, name)) };
+  if (isUtf8Name(name)) return UTF8;
+  const { iconv, libmime, decoder } = libraries();
+  if (isJis(name)) return { name, encode: asciiOnly, decode: whole((bytes) => decoder.decode(bytes, name)) };
   const known = iconv.encodingExists(name) ? name : libmime.normalizeCharset(name);
   if (!iconv.encodingExists(known) || !iconv.encode(PRINTABLE.toString(), known).equals(PRINTABLE)) return null;
-  if (/^utf-?8$/i.test(known)) return UTF8;
+  if (isUtf8Name(known)) return UTF8;
   return {
     name,
     encode(text) {
@@ -40,6 +55,10 @@ export function charsetOf(name: string): Charset | null {
     },
     decode: whole((bytes) => iconv.decode(bytes, known)),
   };
+}
+
+function isUtf8Name(name: string): boolean {
+  return /^utf-?8$/i.test(name);
 }
 
 export const UTF8: Charset = {
@@ -61,14 +80,18 @@ const NO_CHARSETS = /^(?:utf-?7.*|unicode-?1-?1-?utf-?7|base64|hex)$/i;
  */
 export function decodeCharset(bytes: Uint8Array, name: string): string {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (!isKnown(name)) return isUtf8(buffer) ? buffer.toString("utf8") : decode(buffer, "windows-1252");
-  return decode(buffer, name);
+  if (isUtf8Name(name)) return buffer.toString("utf8");
+  const isKnownName = isKnown(name);
+  if (!isKnownName && isUtf8(buffer)) return buffer.toString("utf8");
+  return libraries().decoder.decode(buffer, isKnownName ? name : "windows-1252");
 }
 
 /** US-ASCII is not: mail that names it, and has other bytes, was written by a program that did not look. */
 function isKnown(name: string): boolean {
   if (name === "" || NO_CHARSETS.test(name) || /^(?:us-)?ascii$/i.test(name)) return false;
-  return isJis(name) || /^jis|^x?-?euc-?jp/i.test(name) || iconv.encodingExists(libmime.normalizeCharset(name));
+  if (isJis(name) || /^jis|^x?-?euc-?jp/i.test(name)) return true;
+  const { iconv, libmime } = libraries();
+  return iconv.encodingExists(libmime.normalizeCharset(name));
 }
 
 /** Bytes that have no character become U+FFFD in a decoder: then the text is not whole. */

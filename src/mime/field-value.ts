@@ -48,7 +48,9 @@ function segmentsOf(text: string): string[] {
   const segments: string[] = [];
   let start = 0;
   // A comment that does not end is none.
-  for (const { 0: found, index } of text.matchAll(/;|"(?:\\[^]|[^"\\])*(?:"|$)|\((?:\\[^]|[^()\\])*\)/g)) {
+  for (const { 0: found, index } of text.matchAll(
+    /;|"[^"\\]*(?:\\[^][^"\\]*)*(?:"|\\?$)|\([^()\\]*(?:\\[^][^()\\]*)*\)/g,
+  )) {
     if (found !== ";") continue;
     segments.push(text.slice(start, index));
     start = index + 1;
@@ -64,7 +66,7 @@ const MAX_NESTED = 10;
 export function withoutComments(text: string): string {
   let rest = text;
   for (let level = 0; level < MAX_NESTED && rest.includes("("); level++) {
-    const next = rest.replaceAll(/"(?:\\[^]|[^"\\])*"|\((?:\\[^]|[^()\\])*\)/g, (found) =>
+    const next = rest.replaceAll(/"[^"\\]*(?:\\[^][^"\\]*)*"|\([^()\\]*(?:\\[^][^()\\]*)*\)/g, (found) =>
       found.startsWith("(") ? " " : found,
     );
     if (next === rest) return rest;
@@ -76,7 +78,7 @@ export function withoutComments(text: string): string {
 /** A fold is the line break alone: the white space behind it stays (RFC 5322 2.2.3). */
 function valueOf(raw: string): string {
   const text = raw.trim().replaceAll(/\r?\n/g, "");
-  const quoted = /^"((?:\\[^]|[^"\\])*)/.exec(text);
+  const quoted = /^"([^"\\]*(?:\\[^][^"\\]*)*)/.exec(text);
   if (quoted !== null) return quoted[1]!.replaceAll(/\\([^])/g, "$1");
   return withoutComments(text).trim();
 }

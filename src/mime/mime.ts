@@ -37,6 +37,23 @@ export interface MimeSource {
   readonly host: EditHost | null;
 }
 
+/** What a part of these types holds is a message. */
+const MESSAGES: ReadonlySet<string> = new Set(["message/rfc822", "message/global", "message/news"]);
+/** A file of these types may be one: web archives (RFC 2557), and names that are not registered. */
+const MESSAGE_FILES: ReadonlySet<string> = new Set([
+  "text/rfc822",
+  "message/rfc2822",
+  "application/rfc822",
+  "application/x-mimearchive",
+  "application/x-eml",
+]);
+
+/** The first line of a message is a field, or a mailbox's line. */
+function beginsAsMessage(bytes: Uint8Array): boolean {
+  const head = Buffer.from(bytes.subarray(0, 1000)).toString("latin1");
+  return /^(?:\xef\xbb\xbf)?\s*(?:>?From |[!-9;-~]+[ \t]*:)/.test(head);
+}
+
 /** More links than that are not looked for. */
 const MAX_LINKS = 10_000;
 
@@ -280,7 +297,10 @@ export class PartView implements Part {
   }
 
   message(): Mime | null {
-    return this.type === "message/rfc822" || this.type === "message/global" ? mimeOfMessage(this.bytes()) : null;
+    if (!this.isLeaf) return null;
+    if (MESSAGES.has(this.type)) return mimeOfMessage(this.bytes());
+    const isFile = MESSAGE_FILES.has(this.type) || this.names.some((name) => /\.(?:eml|mht|mhtml|nws)$/i.test(name));
+    return isFile && beginsAsMessage(this.bytes()) ? mimeOfMessage(this.bytes()) : null;
   }
 
   /** @throws UsageError if an edit would break a signature, or is of a part that is not in the message any more */

@@ -26,7 +26,7 @@ const MAX_NAMES = 64;
 const KEYS = ["filename", "name"] as const;
 const NAMING = /^(?:file)?name(?:\*\d*\*?)?$/;
 /** Names in values that a strict reader cannot take apart, such as one without semicolons. */
-const LOOSE = /(?<![\w*-])(?:file)?name(?:\*\d*\*?)?"?\s*=\s*("(?:\\[^]|[^"\\])*"?[^;]*|[^;]*)/gi;
+const LOOSE = /(?<![\w*-])(?:file)?name(?:\*\d*\*?)?"?\s*=\s*("[^"\\]*(?:\\[^][^"\\]*)*"?[^;]*|[^;]*)/gi;
 
 /** @returns the name that most mail programs show first, each once */
 export function namesOf({ dispositions, types, locations }: NamingFields, flaws: Set<string>): string[] {
@@ -85,7 +85,7 @@ class Names {
       this.addForms([raw, withoutComments(raw).trim(), raw.split(/[\s(]/)[0]!, raw.replaceAll('"', "")]);
       return;
     }
-    const inner = /^"((?:\\[^]|[^"\\])*)/.exec(raw)![1]!;
+    const inner = /^"([^"\\]*(?:\\[^][^"\\]*)*)/.exec(raw)![1]!;
     const rest = raw.slice(inner.length + 1).replace('"', "");
     const unescaped = inner.replaceAll(/\\([^])/g, "$1");
     // Some programs end a name at the first quote, escaped or not, and some leave backslashes as they are.

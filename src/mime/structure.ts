@@ -116,7 +116,12 @@ class Reader {
   /** A message with its header. */
   readWhole(): Structure {
     const { length } = this.#bytes;
-    const head = /^>?From /.test(this.#bytes.toString("latin1", 0, 6)) ? endOfLine(this.#bytes, 0, length) : 0;
+    // A mark of UTF-8 in front is no text, and a mailbox's line is none of the message.
+    let head = this.#bytes.toString("latin1", 0, 3) === "\xef\xbb\xbf" ? 3 : 0;
+    if (/^[\r\n]+[!-9;-~]+:/.test(this.#bytes.toString("latin1", head, head + MAX_ODD_LINE))) {
+      this.#flaws.add("a message that begins with an empty line");
+    }
+    if (/^>?From /.test(this.#bytes.toString("latin1", head, head + 6))) head = endOfLine(this.#bytes, head, length);
     const { fields, start } = readHeader(this.#bytes, head, length, this.#flaws);
     return this.read(fields, start);
   }

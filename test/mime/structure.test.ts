@@ -183,6 +183,73 @@ describe("headers of parts", () => {
   });
 });
 
+describe("a message in a part", () => {
+  const MESSAGE = "Subject: in\r\nContent-Type: text/x\r\n\r\nabc";
+  const subjectOf = (header: string, content = MESSAGE): string | undefined =>
+    readMessage(Buffer.from(`${header}\r\n\r\n${content}`, "latin1"))
+      .root.message()
+      ?.root.headers.get("Subject");
+
+  test.each([
+    "Content-Type: message/rfc822",
+    "Content-Type: message/global",
+    "Content-Type: message/news",
+    "Content-Type: text/rfc822",
+    "Content-Type: application/octet-stream; name=a.eml",
+    "Content-Type: application/octet-stream\r\nContent-Disposition: attachment; filename=A.EML",
+    "Content-Type: multipart/related; name=a.mht",
+  ])("%j", (header) => {
+    expect(subjectOf(header)).toBe("in");
+    expect(subjectOf(header, `From a@example.org Tue\n${MESSAGE}`)).toBe("in");
+    expect(subjectOf(header, `\xef\xbb\xbf${MESSAGE}`)).toBe("in");
+  });
+
+  test("in base64", () => {
+    const header = "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64";
+    expect(subjectOf(header, Buffer.from(MESSAGE).toString("base64"))).toBe("in");
+  });
+
+  test.each(["Content-Type: text/plain", "Content-Type: message/delivery-status", "Content-Type: message/partial"])(
+    "%j is none",
+    (header) => expect(readMessage(Buffer.from(`${header}\r\n\r\n${MESSAGE}`)).root.message()).toBeNull(),
+  );
+
+  test("a file that is called as one, and is none", () => {
+    expect(readMessage(Buffer.from("Content-Type: text/x; name=a.eml\r\n\r\nhello")).root.message()).toBeNull();
+  });
+
+  test("one that begins with an empty line has a flaw", () => {
+    const { root } = readMessage(Buffer.from(`Content-Type: message/rfc822\r\n\r\n\r\n${MESSAGE}`));
+    expect(root.message()!.flaws).toEqual(["a message that begins with an empty line"]);
+  });
+});
+
+describe("what is an attachment", () => {
+  const attachments = (type: string, ...headers: readonly string[]): string[] => {
+    const body = headers.map((header) => `--b\r\n${header}\r\n\r\nx\r\n`).join("");
+    const mime = readMessage(message(`multipart/${type}; boundary=b`, `${body}--b--`));
+    return mime.attachments.map((part) => part.type);
+  };
+  const PLAIN = "Content-Type: text/plain";
+  const HTML = "Content-Type: text/html";
+
+  test.each([
+    ["alternative", [PLAIN, HTML], []],
+    ["alternative", [PLAIN, HTML, "Content-Type: text/calendar"], ["text/calendar"]],
+    ["related", [HTML, "Content-Type: image/png\r\nContent-ID: <a>"], ["image/png"]],
+    ["related", [HTML, HTML], ["text/html"]],
+    ["mixed", [PLAIN, PLAIN, HTML], []],
+    ["mixed", [PLAIN, `${PLAIN}; name=a.txt`], ["text/plain"]],
+    ["mixed", [`${PLAIN}; name=a.txt`, PLAIN], []],
+    ["mixed", [PLAIN, `${PLAIN}\r\nContent-Disposition: attachment`], ["text/plain"]],
+    ["mixed", [PLAIN, `${PLAIN}\r\nContent-Disposition: x-shown`], ["text/plain"]],
+    ["mixed", [PLAIN, `${PLAIN}\r\nContent-Disposition: INLINE`], []],
+    ["signed", [PLAIN, "Content-Type: application/pkcs7-signature"], ["application/pkcs7-signature"]],
+  ])("multipart/%s of %j: %j", (type, headers, expected) => {
+    expect(attachments(type, ...headers)).toEqual(expected);
+  });
+});
+
 describe("bounds", () => {
   test("parts that are nested too deep", () => {
     let body = "x";
