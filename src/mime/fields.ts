@@ -1,5 +1,7 @@
 /** The fields of a header in bytes (RFC 5322 2.2), as mail programs read them when they are not as they should be. */
 
+import type { Flaw } from "./flaws.ts";
+
 /** A field as it stands in the message: a character for each byte, folds included. */
 export interface Field {
   readonly name: string;
@@ -33,7 +35,7 @@ const MAX_NAME_BYTES = 1000;
  * the content.
  * @param flaws takes what is wrong
  */
-export function readHeader(bytes: Buffer, head: number, end: number, flaws: Set<string>): Header {
+export function readHeader(bytes: Buffer, head: number, end: number, flaws: Set<Flaw>): Header {
   const lines: { start: number; end: number }[] = [];
   let at = head;
   let isOpen = false;
@@ -79,10 +81,10 @@ function fieldOf(bytes: Buffer, { start, end }: { readonly start: number; readon
 }
 
 /** Bytes for which mail programs differ in where a field ends, in fields that say what a part is. */
-function checkField({ name, value, start, end }: Field, flaws: Set<string>): void {
+function checkField({ name, value, start, end }: Field, flaws: Set<Flaw>): void {
+  if (/\r(?!\n)/.test(value)) flaws.add("a header with a carriage return within a line");
   if (!/^content-/i.test(name)) return;
   if (value.includes("\0")) flaws.add("a header with a NUL");
-  if (/\r(?!\n)/.test(value)) flaws.add("a header with a carriage return within a line");
   if (/\n[ \t]+\r?\n/.test(value)) flaws.add("a header with a line of white space");
   if (end - start > MAX_HEADER_BYTES) flaws.add("a header that is too long");
 }

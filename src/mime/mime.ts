@@ -48,10 +48,15 @@ const MESSAGE_FILES: ReadonlySet<string> = new Set([
   "application/x-eml",
 ]);
 
+/** How messages begin, in a file whose name and type do not say that it is one. */
+const LIKELY =
+  /^(?:>?From |(?:received|return-path|delivered-to|from|to|subject|date|message-id|mime-version|content-type|dkim-signature|arc-\w+|x-[\w-]+):)/i;
+
 /** The first line of a message is a field, or a mailbox's line. */
-function beginsAsMessage(bytes: Uint8Array): boolean {
-  const head = Buffer.from(bytes.subarray(0, 1000)).toString("latin1");
-  return /^(?:\xef\xbb\xbf)?\s*(?:>?From |[!-9;-~]+[ \t]*:)/.test(head);
+function beginsAsMessage(bytes: Uint8Array, isFile: boolean): boolean {
+  const head = Buffer.from(bytes.subarray(0, 1000)).toString("latin1").replace("\xef\xbb\xbf", "");
+  if (!isFile) return LIKELY.test(head);
+  return /^\s*(?:>?From |[!-9;-~]+[ \t]*:)/.test(head);
 }
 
 /** More links than that are not looked for. */
@@ -300,7 +305,8 @@ export class PartView implements Part {
     if (!this.isLeaf) return null;
     if (MESSAGES.has(this.type)) return mimeOfMessage(this.bytes());
     const isFile = MESSAGE_FILES.has(this.type) || this.names.some((name) => /\.(?:eml|mht|mhtml|nws)$/i.test(name));
-    return isFile && beginsAsMessage(this.bytes()) ? mimeOfMessage(this.bytes()) : null;
+    if (!isFile && this.type !== "application/octet-stream") return null;
+    return beginsAsMessage(this.bytes(), isFile) ? mimeOfMessage(this.bytes()) : null;
   }
 
   /** @throws UsageError if an edit would break a signature, or is of a part that is not in the message any more */

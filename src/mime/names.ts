@@ -3,6 +3,7 @@
  * as it should be, so all readings are given.
  */
 import { isUtf8 } from "node:buffer";
+import type { Flaw } from "./flaws.ts";
 import { decodeEncodedWords } from "./header-text.ts";
 import { type FieldValue, parameterOf, type ParameterValue, unescapePercents, withoutComments } from "./field-value.ts";
 
@@ -29,7 +30,7 @@ const NAMING = /^(?:file)?name(?:\*\d*\*?)?$/;
 const LOOSE = /(?<![\w*-])(?:file)?name(?:\*\d*\*?)?"?\s*=\s*("[^"\\]*(?:\\[^][^"\\]*)*"?[^;]*|[^;]*)/gi;
 
 /** @returns the name that most mail programs show first, each once */
-export function namesOf({ dispositions, types, locations }: NamingFields, flaws: Set<string>): string[] {
+export function namesOf({ dispositions, types, locations }: NamingFields, flaws: Set<Flaw>): string[] {
   const values = [...dispositions, ...types];
   const names = new Names(flaws);
   for (const { value } of values) {
@@ -56,10 +57,10 @@ export function namesOf({ dispositions, types, locations }: NamingFields, flaws:
 }
 
 class Names {
-  readonly #flaws: Set<string>;
+  readonly #flaws: Set<Flaw>;
   readonly #names = new Set<string>();
 
-  constructor(flaws: Set<string>) {
+  constructor(flaws: Set<Flaw>) {
     this.#flaws = flaws;
   }
 
@@ -107,6 +108,7 @@ class Names {
         // Words that stand next to each other without a space, or have spaces in them.
         this.#addVisible(decodeEncodedWords(plain.replaceAll(/\?==\?/g, "?= =?")));
         this.#addVisible(decodeEncodedWords(plain.replaceAll(/\s+/g, "")));
+        this.#addVisible(decodeAnyWords(bytes));
       }
     }
   }
@@ -147,10 +149,25 @@ function toText(bytes: string): string {
   return isUtf8(buffer) ? buffer.toString("utf8") : bytes;
 }
 
+/** Encoded words whose charset is missing, not known, or UTF-7: some programs decode them all the same. */
+function decodeAnyWords(bytes: string): string {
+  return bytes.replaceAll(
+    /=\?([^?]*)\?([bq])\?([^?]*)\?=/gi,
+    (_, charset: string, encoding: string, content: string) => {
+      if (/^b$/i.test(encoding)) return textIn(Buffer.from(content, "base64").toString("latin1"), charset);
+      return textIn(unescapePercents(content.replaceAll("_", " ").replaceAll(/=(?=[0-9a-f]{2})/gi, "%")), charset);
+    },
+  );
+}
+
+type Iconv = typeof import("iconv-lite");
 type Charsets = typeof import("./charset.ts");
 
 function textIn(bytes: string, charset: string): string {
   // oxlint-disable-next-line no-control-regex
   if (/^[\0-\x7f]*$/.test(bytes) && /^(?:utf-8|us-ascii|iso-8859-\d+|)$/i.test(charset)) return bytes;
+  if (/^(?:unicode-?1-?1-?)?utf-?7$/i.test(charset)) {
+    return (require("iconv-lite") as Iconv).decode(Buffer.from(bytes, "latin1"), "utf-7");
+  }
   return (require("./charset.ts") as Charsets).decodeCharset(Buffer.from(bytes, "latin1"), charset);
 }

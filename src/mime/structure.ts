@@ -2,6 +2,7 @@
  * The MIME structure of a message, with the offset of every part: an edit can change a part and leave the bytes of all
  * other parts alone. Where mail programs may see other parts, that is a flaw, and reading goes on as most of them do.
  */
+import type { Flaw } from "./flaws.ts";
 import { endOfLine, type Field, readHeader } from "./fields.ts";
 import { namesOf } from "./names.ts";
 import { type FieldValue, parameterOf, parseFieldValue } from "./field-value.ts";
@@ -35,7 +36,7 @@ export interface Entity {
 export interface Structure {
   readonly root: Entity;
   /** The faults of the structure: mail programs may see other parts in it than these. */
-  readonly flaws: readonly string[];
+  readonly flaws: readonly Flaw[];
 }
 
 export interface MimeLimits {
@@ -95,7 +96,7 @@ const ODD_BOUNDARY = "a boundary that mail programs read differently";
 class Reader {
   readonly #bytes: Buffer;
   readonly #limits: MimeLimits;
-  readonly #flaws = new Set<string>();
+  readonly #flaws = new Set<Flaw>();
   readonly #boundaries = new Set<string>();
   readonly #oddLines = new Set<string>();
   #parts = 0;
@@ -279,7 +280,7 @@ class Reader {
   #takeOddLine(range: Buffer, at: number): void {
     if (this.#oddLines.size === MAX_ODD_LINES) return;
     const line = range.toString("latin1", at + 2, Math.min(endOfLine(range, at, range.length), at + MAX_ODD_LINE));
-    this.#oddLines.add(line.trimEnd());
+    this.#oddLines.add(line.replace(/\r?\n$/, "").replace(/[ \t]+$/, ""));
   }
 
   /** Some programs take each line for a boundary that begins as one. */

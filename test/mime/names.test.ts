@@ -70,6 +70,10 @@ describe("names that some mail programs might show", () => {
     ["filename*0=x.; filename*2=js", ["x.js"]],
     ["filename*0*=x%2e; filename*1*=js", ["x.js"]],
     ["filename*=x%2ejs", ["x.js"]],
+    ["filename*=utf-7''x+AC4-js", ["x.js"]],
+    ['filename="=?utf-7?q?x+AC4-js?="', ["x.js"]],
+    ['filename="=?no-such?q?x=2Ejs?="', ["x.js"]],
+    ['filename="=??b?eC5qcw==?="', ["x.js"]],
   ])("%j", (parameters, names) => {
     expect(read(disposition(parameters)).names).toEqual(expect.arrayContaining(names));
   });

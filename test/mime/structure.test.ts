@@ -1,5 +1,7 @@
 /** The parts of messages made by hand, by offsets and by what is odd about them. */
 import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { FLAWS } from "../../src/mime/flaws.ts";
 import { readMessage } from "../../src/index.ts";
 import { type Entity, structureOfMessage } from "../../src/mime/structure.ts";
 
@@ -91,6 +93,7 @@ describe("boundaries", () => {
     [B, `--b\r\n${TEXT}--b\r\n${FILE}`, "a multipart that does not end"],
     [B, `--b\r\n${TEXT}--b\r\n${FILE}--b--\r\n--b\r\n${FILE}--b--`, "a multipart with parts behind its end"],
     [B, `--b\r\n${TEXT}--b\r\n${FILE}--b--\r\n--bc\r\n`, "a line that is almost a boundary"],
+    [B, `--b\r\n${TEXT}--b\r\n${FILE}--b--\r\n--b\r\r\n`, "a line that is almost a boundary"],
     [B, `--b\r\n${TEXT}--b\r\n${FILE}--b--\r\nx\r--b\r\n`, "a boundary behind a carriage return"],
     [`${B}\r\nContent-Transfer-Encoding: base64`, `--b\r\n${TEXT}--b\r\n${FILE}--b--`, "a multipart that is encoded"],
     [`multipart/mixed boundary=b; boundary=b`, `--b\r\n${TEXT}--b\r\n${FILE}--b--`, "a Content-Type that is none"],
@@ -131,6 +134,7 @@ describe("headers of parts", () => {
     ["Content-Type: text/x; name=x.js;\r\n \r\n y=z", "a header with a line of white space"],
     ["Content-Type: text/x;\r name=x.js", "a header with a carriage return within a line"],
     ["Content-Type: text/x; name=x.js; y=\0", "a header with a NUL"],
+    ["A: b\rC: d\r\nContent-Type: text/x; name=x.js", "a header with a carriage return within a line"],
     ["Content-Type: text/x; name=x.js\r\nContent-Type: text/y", "a header that says twice what a part is"],
     [
       "Content-Disposition: attachment; filename=x.js\r\nContent-Disposition: inline",
@@ -153,7 +157,7 @@ describe("headers of parts", () => {
     ],
   ])("%#: the part is read all the same, and that is a flaw: %s", (header, flaw) => {
     const { root, flaws: found } = structureOfMessage(withHeader(header));
-    expect(found).toEqual([flaw]);
+    expect<readonly string[]>(found).toEqual([flaw]);
     expect(root.parts[1]!.names).toContain("x.js");
   });
 
@@ -183,6 +187,54 @@ describe("headers of parts", () => {
   });
 });
 
+test("a part of base64 with padding before its end is decoded beyond it", () => {
+  const header = "Content-Type: text/plain\r\nContent-Transfer-Encoding: base64";
+  expect(readMessage(Buffer.from(`${header}\r\n\r\neHg=\r\neHh4\r\n`)).text).toBe("xxxxx");
+});
+
+describe("links", () => {
+  const linksOf = (type: string, text: string): unknown =>
+    readMessage(Buffer.from(`Content-Type: text/${type}\r\n\r\n${text}`))
+      .links()
+      .map(({ url, text: shown }) => [url, shown]);
+
+  test.each([
+    ["see https://a.test/b?c=d#e.", [["https://a.test/b?c=d#e", "https://a.test/b?c=d#e"]]],
+    [
+      "(www.a.test) <http://b.test/>",
+      [
+        ["www.a.test", "www.a.test"],
+        ["http://b.test/", "http://b.test/"],
+      ],
+    ],
+    ["https://a.test/x_(y)", [["https://a.test/x_(y)", "https://a.test/x_(y)"]]],
+    ["no link, a.b@c.test", []],
+  ])("in text: %j", (text, links) => {
+    expect(linksOf("plain", text)).toEqual(links);
+  });
+
+  test.each([
+    ["<a href='http://a.test/?b=1&amp;c=2'>x <b>y</b></a>", [["http://a.test/?b=1&c=2", "x y"]]],
+    ['<A HREF=" https://a.test/\n b ">&lt;x&gt;</A>', [["https://a.test/ b", "<x>"]]],
+    ["<a href=http://a.test><img src=b></a><a name=c>d</a>", [["http://a.test", ""]]],
+    [
+      "<map><area href='http://a.test'></map><form action='http://b.test'></form>",
+      [
+        ["http://a.test", ""],
+        ["http://b.test", ""],
+      ],
+    ],
+    ["<!-- <a href=x>y</a> -->", []],
+  ])("in HTML: %j", (html, links) => {
+    expect(linksOf("html", html)).toEqual(links);
+  });
+
+  test("are at most 10,000", () => {
+    const mime = readMessage(Buffer.from(`Content-Type: text/html\r\n\r\n${"<a href=x>y</a>".repeat(10_001)}`));
+    expect(mime.links().length).toBe(10_000);
+  });
+});
+
 describe("a message in a part", () => {
   const MESSAGE = "Subject: in\r\nContent-Type: text/x\r\n\r\nabc";
   const subjectOf = (header: string, content = MESSAGE): string | undefined =>
@@ -198,6 +250,7 @@ describe("a message in a part", () => {
     "Content-Type: application/octet-stream; name=a.eml",
     "Content-Type: application/octet-stream\r\nContent-Disposition: attachment; filename=A.EML",
     "Content-Type: multipart/related; name=a.mht",
+    "Content-Type: application/octet-stream; name=a.dat",
   ])("%j", (header) => {
     expect(subjectOf(header)).toBe("in");
     expect(subjectOf(header, `From a@example.org Tue\n${MESSAGE}`)).toBe("in");
@@ -265,4 +318,11 @@ describe("bounds", () => {
     expect(found).toContain("too many parts");
     expect(root.parts.length).toBeLessThanOrEqual(1000);
   });
+});
+
+test("the guide names each flaw", async () => {
+  const guide = await Bun.file(join(import.meta.dir, "..", "..", "docs", "handlers.md")).text();
+  const table = guide.slice(guide.indexOf("### Flaws"), guide.indexOf("### Edits of parts"));
+  const named = Array.from(table.matchAll(/^\| ((?:an? |base64|parts|too many)[^|]*?) +\|/gm), ([, flaw]) => flaw);
+  expect(named).toEqual([...FLAWS]);
 });
