@@ -52,6 +52,10 @@ describe("the name that most mail programs show", () => {
 describe("names that some mail programs might show", () => {
   test.each([
     ["filename=x.js(c).txt", ["x.js", "x.js(c).txt"]],
+    ['filename="=?nonsense?Q?x=2Ejs?="', ["x.js"]],
+    ['filename="=??B?eC5qcw==?="', ["x.js"]],
+    ['filename="=?utf-7?Q?x+AC4-js?="', ["x.js"]],
+    ["filename*=utf-7''x%2BAC4-js", ["x.js"]],
     ["filename=a.txt; filename=x.js", ["a.txt", "x.js"]],
     ["filename=a.txt; name=x.js", ["x.js"]],
     ["filename=a.txt; filename*=utf-8''x.js", ["a.txt", "x.js"]],

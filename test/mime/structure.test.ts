@@ -133,6 +133,10 @@ describe("headers of parts", () => {
     [" folded\r\nContent-Type: text/x; name=x.js", "a header with a line that is no field"],
     ["Content-Type: text/x; name=x.js;\r\n \r\n y=z", "a header with a line of white space"],
     ["Content-Type: text/x;\r name=x.js", "a header with a carriage return within a line"],
+    [
+      "Content-Type: text/x; name=x.js\r\nX: y\rContent-Disposition: z",
+      "a header with a carriage return within a line",
+    ],
     ["Content-Type: text/x; name=x.js; y=\0", "a header with a NUL"],
     ["A: b\rC: d\r\nContent-Type: text/x; name=x.js", "a header with a carriage return within a line"],
     ["Content-Type: text/x; name=x.js\r\nContent-Type: text/y", "a header that says twice what a part is"],
@@ -325,4 +329,9 @@ test("the guide names each flaw", async () => {
   const table = guide.slice(guide.indexOf("### Flaws"), guide.indexOf("### Edits of parts"));
   const named = Array.from(table.matchAll(/^\| ((?:an? |base64|parts|too many)[^|]*?) +\|/gm), ([, flaw]) => flaw);
   expect(named).toEqual([...FLAWS]);
+});
+
+test("a boundary with two carriage returns behind it is a flaw", () => {
+  const body = `--b\r\n${TEXT}--b\r\r\n${FILE}--b--\r\n`;
+  expect(flaws(message("multipart/mixed; boundary=b", body))).toEqual(["a line that is almost a boundary"]);
 });

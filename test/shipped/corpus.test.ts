@@ -2,10 +2,11 @@
  * Every filter in handlers/ over thousands of real mails: none may fail. What disclaimer and banner make of them is read
  * again and compared with what came in.
  */
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { Glob } from "bun";
+import attachments from "../../handlers/attachments.ts";
 import banner from "../../handlers/banner.ts";
 import disclaimer from "../../handlers/disclaimer.ts";
 import type { AnyFilter } from "../../src/handler/types.ts";
@@ -137,6 +138,22 @@ describeWith([corpusTool()], "the corpus of real mails", () => {
   // The dash is in UTF-8 and windows-1252 alone: many parts must be converted.
   const TEXT = "Vertraulich – nicht weitergeben";
   const HTML = "<p>Vertraulich &#8211; nicht weitergeben</p>";
+
+  test(
+    "attachments refuses by default at most one of 1,000 mails that people wanted",
+    async () => {
+      using _ = spyOn(console, "log").mockImplementation(() => {});
+      const wanted = [...corpusMails()].filter(({ name }) => /^(?:easy|hard)-ham/.test(name));
+      const refused: string[] = [];
+      for (const { name, eml } of wanted) {
+        const { failures, verdict } = await runFilter(attachments, { ...ENVELOPE, eml });
+        if (failures.length > 0 || verdict !== "accept") refused.push(name);
+      }
+      expect(wanted.length).toBeGreaterThan(4000);
+      expect(refused.length, refused.join(", ")).toBeLessThanOrEqual(wanted.length / 1000);
+    },
+    TIMEOUT_MS,
+  );
 
   test.each<[string, AnyFilter, isOnTop: boolean, least: number]>([
     // The others are signed, or mail programs see other parts in them.
