@@ -22,6 +22,7 @@ describe("the name that most mail programs show", () => {
     ["filename*=windows-1252''%80.pdf", "€.pdf"],
     ["filename*0=a; filename*1=b.pdf", "ab.pdf"],
     ["filename*1=b.pdf; filename*0=a", "ab.pdf"],
+    ["filename*0=x.js; filename*=utf-8''a.pdf", "a.pdf"],
     ["filename*0*=utf-8''%e2%82; filename*1*=%ac; filename*2=.pdf", "€.pdf"],
     ['filename="=?utf-8?q?=E2=82=AC?=.pdf"', "€.pdf"],
     ["filename==?utf-8?b?4oKs?=", "€"],
