@@ -1,5 +1,6 @@
 /** Messages made to take long: the work of reading grows in proportion to their length, and their structure has a bound. */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { join } from "node:path";
 import { readMessage } from "../../src/index.ts";
 import { MIME_LIMITS } from "../../src/mime/structure.ts";
 import { expectGrowth } from "../support/growth.ts";
@@ -13,6 +14,12 @@ const withHeader = (header: string) => mail("multipart/mixed; boundary=b", `--b\
 const withParameters = (text: string) => withHeader(`Content-Disposition: attachment; ${text}`);
 
 const SHAPES: readonly (readonly [string, (n: number) => string])[] = [
+  ["backslashes", (n) => withParameters('filename="' + times("\\", n))],
+  ["escaped quotes", (n) => withParameters('filename="' + times('\\"', n) + '"')],
+  ["beginnings of encoded words", (n) => withParameters('filename="' + times("=?", n) + '"')],
+  ["question marks", (n) => withParameters('filename="=?utf-8?Q?' + times("?", n) + '"')],
+  ["encoded words that do not end", (n) => withParameters('filename="' + times("=?utf-8?Q?", n) + '"')],
+  ["many encoded words of base64", (n) => withParameters('filename="' + times("=?utf-8?B?YQ==?= ", n) + '"')],
   ["many parts", (n) => mail("multipart/mixed; boundary=b", times("--b\r\n\r\nx\r\n", n))],
   [
     "multiparts in each other",
@@ -174,4 +181,14 @@ function readAll(eml: Uint8Array): void {
 
 test.each(SHAPES)("the work does not grow faster than %s", async (_, make) => {
   await expectGrowth(900_000, (bytes) => readAll(Buffer.from(make(bytes), "latin1")));
+});
+
+test.each(["QUJD", "QQ==", "QU*JD"])("100 MB of %j in one line are decoded within bounded memory", (digits) => {
+  const { stdout, stderr } = Bun.spawnSync([process.execPath, join(import.meta.dir, "large-part.ts"), digits], {
+    env: { ...process.env, BUN_BE_BUN: "1" },
+  });
+  const { size, mebibytes } = JSON.parse(stdout.toString() || stderr.toString());
+  expect(size).toBeGreaterThan(20_000_000);
+  // The message, its text and its content are 270 MB; split at each padding it were 3.5 GB.
+  expect(mebibytes).toBeLessThan(700);
 });
