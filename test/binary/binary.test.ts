@@ -10,6 +10,7 @@ import { ORIGINAL } from "../config/original.ts";
 import { HANDLERS } from "../ruby/original.ts";
 import { CONNECT, HELO, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT } from "../server/wire.ts";
 import { median } from "../reload/support.ts";
+import { zip } from "../support/archives.ts";
 import { type PmilterOptions, writeProject } from "../support/pmilter.ts";
 import { EXECUTABLE, USE_ALL, USE_FILES } from "../shipped/use.ts";
 import { PATIENCE_MS, type TempDir, tempDir, waitFor } from "../support/temp.ts";
@@ -157,6 +158,16 @@ describe("shipped filters, by name", () => {
       expect(stdout).toContain(text);
     }
     expect(await run("check", "-c", server.configFile)).toMatchObject({ exitCode: 0, stderr: "" });
+  });
+
+  test("what a shipped filter reads archives with is in it", async () => {
+    const content = zip([{ name: "setup.exe" }]).toString("base64");
+    const head = "Content-Type: application/zip; name=a.zip\nContent-Transfer-Encoding: base64\n\n";
+    await Bun.write(join(elsewhere, "archive.eml"), `${head}${content}\n`);
+    await using server = await serve({ server: { workers: 1 }, config: '[[filter]]\nuse = "attachments"\n' });
+    await ready(server);
+    const { stdout } = await run("send", "-c", server.configFile, "archive.eml");
+    expect(stdout).toContain('Attachment "a.zip > setup.exe" is not accepted: its name matches *.exe');
   });
 
   test("a verdict and an error are logged with file and line of the source in the repository", async () => {
