@@ -67,21 +67,12 @@ export class Search {
       await this.#leaf(part, "", 0);
     }
     this.#part = null;
-    this.#flaws(mime, "");
+    this.#flaws(mime, "", true);
   }
 
-  /** @param path of the file that the message is */
-  async #forwarded(mime: Mime, path: string, depth: number): Promise<void> {
-    for (const part of mime.parts) {
-      if (this.#isFull(path)) return;
-      await this.#leaf(part, path, depth);
-    }
-    this.#flaws(mime, path);
-  }
-
-  #flaws({ flaws }: Mime, path: string): void {
+  #flaws({ flaws }: Mime, path: string, isMessage: boolean): void {
     if (flaws.some((flaw) => LIMITS.has(flaw))) this.#find(path, "it has more parts than are looked at");
-    if (this.#rules.allow_flaws) return;
+    if (this.#rules.allow_flaws || !isMessage) return;
     for (const flaw of flaws) if (!LIMITS.has(flaw)) this.#find(path, `mail programs may read it otherwise: ${flaw}`);
   }
 
@@ -104,13 +95,19 @@ export class Search {
     if (unlisted !== null) this.#unlisted(file, unlisted);
     if (part.type === "message/rfc822" || part.type === "message/global" || part.type === "message/news") {
       this.#names(part.names, file);
-      await this.#inMessage(content, file, depth);
+      await this.#inMessage(content, file, depth, true);
     } else await this.#file(part.names, file, depth, async (most) => content.subarray(0, most));
   }
 
-  async #inMessage(content: Uint8Array, path: string, depth: number): Promise<void> {
+  /** @param isCalled its type or its name says that it is a message: others may be text that quotes one, and have no flaws */
+  async #inMessage(content: Uint8Array, path: string, depth: number, isCalled: boolean): Promise<void> {
     if (depth >= this.#rules.max_depth) return this.#find(path, `it lies deeper than ${this.#rules.max_depth} levels`);
-    await this.#forwarded(readMessage(withoutFromLine(content)), path, depth + 1);
+    const mime = readMessage(withoutFromLine(content));
+    for (const part of mime.parts) {
+      if (this.#isFull(path)) return;
+      await this.#leaf(part, path, depth + 1);
+    }
+    this.#flaws(mime, path, isCalled);
   }
 
   /** @param path where the file lies, with its name */
@@ -127,13 +124,14 @@ export class Search {
       this.#names(namesInside(type, names), path);
       this.#unlisted(path, `${kind} are not looked into`);
     }
-    const isMessage = names.some(isMessageName) || startsAsMessage(head);
+    const isCalledMessage = names.some(isMessageName);
+    const isMessage = isCalledMessage || startsAsMessage(head);
     // What stands in an archive is unpacked as a whole only if it may hold files itself.
     if (!isMessage && !isReadArchive(type) && depth > 0 && !names.some(isArchiveName)) return;
     const whole = await this.#whole(path, depth, read);
     if (whole === null) return;
     if (isArchive(type, whole)) await this.#archive(type, whole, names, path, depth);
-    else if (isMessage) await this.#inMessage(whole, path, depth);
+    else if (isMessage) await this.#inMessage(whole, path, depth, isCalledMessage);
     else await this.#inText(whole, path, depth);
   }
 

@@ -7,13 +7,17 @@ export function isReordered(name: string): boolean {
   return REORDERING.test(name);
 }
 
+/** File systems take 255. The middle of a longer name is left out. */
+const MAX_PLAIN = 1000;
+
 /** In lower case, without folder, invisible characters, and the dots and spaces at the end that Windows drops. */
 export function plainName(name: string): string {
   const visible = name.normalize("NFKC").replaceAll(/[\p{Cf}\p{Cc}]/gu, "");
   const base = visible.slice(Math.max(visible.lastIndexOf("/"), visible.lastIndexOf("\\")) + 1);
   let end = base.length;
   while (end > 0 && /[.\s]/.test(base[end - 1]!)) end -= 1;
-  return base.slice(0, end).toLowerCase();
+  const plain = base.slice(0, end).toLowerCase();
+  return end <= MAX_PLAIN ? plain : plain.slice(0, MAX_PLAIN / 2) + plain.slice(-MAX_PLAIN / 2);
 }
 
 /** Whether a text matches a pattern with `*` and `?`. It takes at most the product of the two lengths. */

@@ -371,6 +371,17 @@ describe("messages in messages", () => {
   });
 
   test.each([
+    [
+      "the line of a mailbox",
+      mail("Content-Type: message/rfc822", "From a@b.c Mon Jan 1 00:00:00 2024\nSubject: x\n\nx"),
+    ],
+    ["the length of Apple Mail", attached("a.emlx", "15\nSubject: x\n\nx\n")],
+    ["a text that begins as a message does", attached("a.txt", "Subject: x\nContent-Type: text/plain\nno field\n\nx")],
+  ])("no flaw: %s", async (_, eml) => {
+    expect(await refusal(eml)).toBe("");
+  });
+
+  test.each([
     ["a piece of a message", mail("Content-Type: message/partial; id=x; number=1; total=2")],
     ["elsewhere", mail("Content-Type: message/external-body; access-type=URL")],
     ["S/MIME messages", mail("Content-Type: application/pkcs7-mime; smime-type=signed-data; name=smime.p7m")],

@@ -2,16 +2,7 @@
  * Whether a zip archive is filled by what its directory lists: file after file, the directory, the end. If it is not, or
  * if two records differ about a file, some programs may list other files.
  */
-import {
-  directoryName,
-  ENCRYPTED,
-  END,
-  type LocalHeader,
-  localHeader,
-  MAX_COMMENT,
-  readEnd,
-  zip64Bytes,
-} from "./zip-records.ts";
+import { directoryName, ENCRYPTED, type LocalHeader, localHeader, readEnd, zip64Bytes } from "./zip-records.ts";
 
 /** A file as the directory lists it: yauzl's entry. */
 export interface ListedFile {
@@ -70,11 +61,6 @@ export class Layout {
       is(said.size, directory.end - directory.start, ALL_ONES) &&
       is(said.entries, this.#files.length, 0xffff);
     if (!isSaid || directory.end + zip64 !== end) this.doubt("its end says another directory");
-    if (this.#bytes.includes(END, end + END.length)) this.doubt("it has two ends");
-    // An archive that lies stored in another has an end, too: only one whose comment reaches the end counts.
-    for (let at = end; (at = this.#bytes.lastIndexOf(END, at - 1)) >= Math.max(1, end - MAX_COMMENT);) {
-      if (readEnd(this.#bytes, at).commentEnd === this.#bytes.length) this.doubt("it has two ends");
-    }
   }
 
   /** Why programs may list other files than the directory; to be asked when all is read. */

@@ -6,7 +6,7 @@ const ENCRYPTED = 0x01;
 
 const LOCAL_HEADER = Buffer.from("PK\x03\x04", "latin1");
 export const DIRECTORY_HEADER = Buffer.from("PK\x01\x02", "latin1");
-export const END = Buffer.from("PK\x05\x06", "latin1");
+const END = Buffer.from("PK\x05\x06", "latin1");
 const ZIP64_END = Buffer.from("PK\x06\x06", "latin1");
 const ZIP64_LOCATOR = Buffer.from("PK\x06\x07", "latin1");
 
@@ -14,7 +14,7 @@ export const END_BYTES = 22;
 const LOCATOR_BYTES = 20;
 const LOCAL_BYTES = 30;
 const DIRECTORY_BYTES = 46;
-export const MAX_COMMENT = 0xffff;
+const MAX_COMMENT = 0xffff;
 
 export function startsWith(bytes: Buffer, at: number, signature: Buffer): boolean {
   return at >= 0 && at + signature.length <= bytes.length && bytes.compare(signature, 0, 4, at, at + 4) === 0;
