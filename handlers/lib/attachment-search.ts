@@ -143,6 +143,7 @@ export class Search {
     const bytes = (await read(left + 1)) ?? new Uint8Array();
     if (bytes.length > left) {
       this.#find(path, `it unpacks to more than ${max_unpacked} bytes`);
+      this.#unpacked = max_unpacked;
       return null;
     }
     if (depth > 0) this.#unpacked += bytes.length;

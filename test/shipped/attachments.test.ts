@@ -9,7 +9,7 @@ import { KeptFiles } from "../../handlers/lib/kept-files.ts";
 import { readMessage } from "../../src/index.ts";
 import { runFilter } from "../../src/testing/index.ts";
 import { tar, zip } from "../support/archives.ts";
-import { amountsOf, expectGrowth, NOT_AT_ALL } from "../support/growth.ts";
+import { amountsOf, expectGrowth, NOT_AT_ALL, IN_PROPORTION } from "../support/growth.ts";
 import { tempDir } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
@@ -326,6 +326,23 @@ describe("hostile input is bounded", () => {
     expect(await refusal(attached("a.zip", zip([{ name: "a" }, { name: "b" }])), { max_entries: 2 })).toContain(
       "more than 2 files",
     );
+  });
+
+  test.each([
+    ["headers of zip archives", "PK\x03\x04".padEnd(30, "\0"), ""],
+    ["beginnings of headers", "PK", ""],
+    ["attachments of winmail.dat", "\x02\x02\x90\x06\0\0\0\0\0\0\0", "x\x9f\x3e\x22\x01\0"],
+    ["files within text", "begin 644 a\n", ""],
+    ["BinHex", "(This file must be converted with BinHex 4.0)\n:!\n", ""],
+    ["blocks of a tar archive", "x", tar([{ name: "a" }]).toString("latin1", 0, 1024)],
+  ])("many %s", async (_, piece, start) => {
+    const end = zip([{ name: "a.txt" }]);
+    const make = (size: number) => {
+      const head = Buffer.from("Content-Type: application/octet-stream\nContent-Transfer-Encoding: binary\n\n");
+      return Buffer.concat([head, Buffer.from(start, "latin1"), Buffer.alloc(size, piece, "latin1"), end]);
+    };
+    const mails = new Map(amountsOf(2_000_000, IN_PROPORTION).map((size) => [size, make(size)]));
+    await expectGrowth(2_000_000, async (size) => void (await run(mails.get(size)!)));
   });
 
   test("10,000 parts", async () => {

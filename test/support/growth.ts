@@ -11,7 +11,7 @@ interface Growth {
 }
 
 /** In proportion 30 times as much is about 30 times the work, with the square 900. */
-const IN_PROPORTION: Growth = { times: 30, most: 200 };
+export const IN_PROPORTION: Growth = { times: 30, most: 200 };
 /** With the square 10 times as much is about 100 times the work, with the cube 1,000. */
 export const WITH_THE_SQUARE: Growth = { times: 10, most: 300 };
 /** The work is to stay as it is; in proportion it would be 30 times as much. */

@@ -99,7 +99,14 @@ function yEncoded(bytes: Buffer, at: number): Found {
   return { entry: entry(name.trim(), content.subarray(0, length)), end };
 }
 
-const BINHEX_DIGITS = "!\"#$%&'()*+,-012345689@ABCDEFGHIJKLMNPQRSTUVXYZ[`abcdefhijklmpqr";
+const NO_DIGIT = 64;
+/** The values of characters in BinHex. */
+const BINHEX_VALUES = new Uint8Array(256).fill(NO_DIGIT);
+for (const [value, digit] of [..."!\"#$%&'()*+,-012345689@ABCDEFGHIJKLMNPQRSTUVXYZ[`abcdefhijklmpqr"].entries()) {
+  BINHEX_VALUES[digit.charCodeAt(0)] = value;
+}
+/** A file without content takes more characters. */
+const BINHEX_LEAST = 30;
 /** A byte that says how often the one before it stands there. */
 const REPEAT = 0x90;
 
@@ -108,6 +115,7 @@ function binHexed(bytes: Buffer, at: number): Found {
   if (start === -1) return { entry: null, end: bytes.length };
   const stop = bytes.indexOf(":", start + 1, "latin1");
   const end = stop === -1 ? bytes.length : stop;
+  if (end - start < BINHEX_LEAST) return { entry: null, end };
   const packed = sixBits(bytes.subarray(start + 1, end));
   const head = repeated(packed, 64 + 22);
   const length = head[0] ?? 0;
@@ -131,10 +139,10 @@ function sixBits(text: Buffer): Buffer {
   let length = 0;
   let bits = 0;
   let count = 0;
-  for (const character of text) {
-    const digit = BINHEX_DIGITS.indexOf(String.fromCharCode(character));
-    if (digit === -1) continue;
-    bits = ((bits << 6) | digit) & 0xffff;
+  for (let at = 0; at < text.length; at++) {
+    const value = BINHEX_VALUES[text[at]!]!;
+    if (value === NO_DIGIT) continue;
+    bits = ((bits << 6) | value) & 0xffff;
     count += 6;
     if (count < 8) continue;
     count -= 8;

@@ -23,9 +23,9 @@ export function isTnef(head: Uint8Array): boolean {
   return bufferOf(head).subarray(0, 4).equals(SIGNATURE);
 }
 
-export function tnefEntries(file: Uint8Array, tell: Tell): Entry[] {
+export function* tnefEntries(file: Uint8Array, tell: Tell): Generator<Entry> {
   const bytes = bufferOf(file);
-  const found: { names: string[]; content: Buffer | null }[] = [];
+  let last: Attachment | null = null;
   for (let at = 6; at < bytes.length;) {
     const level = bytes[at];
     const isAttribute = (level === MESSAGE || level === ATTACHMENT) && at + 11 <= bytes.length;
@@ -39,8 +39,11 @@ export function tnefEntries(file: Uint8Array, tell: Tell): Entry[] {
     const data = bytes.subarray(at + 9, end);
     at = end + 2;
     if (level !== ATTACHMENT) continue;
-    if (id === RENDERING || found.length === 0) found.push({ names: [], content: null });
-    const last = found.at(-1)!;
+    if (id === RENDERING && last !== null) {
+      yield entryOf(last);
+      last = null;
+    }
+    last ??= { names: [], content: null };
     if (id === TITLE) last.names.push(...namesOf(withoutNul(data)));
     else if (id === DATA) last.content = data;
     else if (id === PROPERTIES) {
@@ -48,11 +51,20 @@ export function tnefEntries(file: Uint8Array, tell: Tell): Entry[] {
       last.content ??= objectIn(data);
     }
   }
-  return found.map(({ names, content }) => ({
+  if (last !== null) yield entryOf(last);
+}
+
+interface Attachment {
+  readonly names: string[];
+  content: Buffer | null;
+}
+
+function entryOf({ content, names }: Attachment): Entry {
+  return {
     names: [...new Set(names)].filter((name) => name !== ""),
     isEncrypted: false,
     read: async (most) => content?.subarray(0, most) ?? null,
-  }));
+  };
 }
 
 /** The texts of a property. Their place is found by the tag: what else looks like it is one name more to check. */

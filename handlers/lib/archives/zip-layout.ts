@@ -2,7 +2,16 @@
  * Whether a zip archive is filled by what its directory lists: file after file, the directory, the end. If it is not, or
  * if two records differ about a file, some programs may list other files.
  */
-import { directoryName, ENCRYPTED, type LocalHeader, localHeader, readEnd, zip64Bytes } from "./zip-records.ts";
+import {
+  DIRECTORY_HEADER,
+  LOCAL_HEADER,
+  directoryName,
+  ENCRYPTED,
+  type LocalHeader,
+  localHeader,
+  readEnd,
+  zip64Bytes,
+} from "./zip-records.ts";
 
 /** A file as the directory lists it: yauzl's entry. */
 export interface ListedFile {
@@ -93,10 +102,18 @@ export class Layout {
 
 /** All local headers, and the names of all directory headers, that begin in a range. */
 export function* headersIn(bytes: Buffer, start: number, end: number): Generator<LocalHeader | Buffer> {
-  for (let at = start; (at = bytes.indexOf("PK", at, "latin1")) !== -1 && at < end; at += 2) {
-    const found = localHeader(bytes, at) ?? directoryName(bytes, at);
+  for (const at of placesOf(LOCAL_HEADER, bytes, start, end)) {
+    const found = localHeader(bytes, at);
     if (found !== null) yield found;
   }
+  for (const at of placesOf(DIRECTORY_HEADER, bytes, start, end)) {
+    const found = directoryName(bytes, at);
+    if (found !== null) yield found;
+  }
+}
+
+function* placesOf(signature: Buffer, bytes: Buffer, start: number, end: number): Generator<number> {
+  for (let at = start; (at = bytes.indexOf(signature, at)) !== -1 && at < end; at += signature.length) yield at;
 }
 
 /** Whether both headers of a file say the same. Zeros and ones stand for values that are elsewhere. */

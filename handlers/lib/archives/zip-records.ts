@@ -4,7 +4,7 @@ import { namesOf } from "./names.ts";
 export /** A bit of a file's flags. */
 const ENCRYPTED = 0x01;
 
-const LOCAL_HEADER = Buffer.from("PK\x03\x04", "latin1");
+export const LOCAL_HEADER = Buffer.from("PK\x03\x04", "latin1");
 export const DIRECTORY_HEADER = Buffer.from("PK\x01\x02", "latin1");
 const END = Buffer.from("PK\x05\x06", "latin1");
 const ZIP64_END = Buffer.from("PK\x06\x06", "latin1");
