@@ -81,7 +81,7 @@ function fieldOf(bytes: Buffer, { start, end }: { readonly start: number; readon
 }
 
 /** Bytes for which mail programs differ in where a field ends, in fields that say what a part is. */
-function checkField({ name, value, start, end }: Field, flaws: Set<Flaw>): void {
+export function checkField({ name, value, start, end }: Field, flaws: Set<Flaw>): void {
   if (/\r(?!\n)/.test(value)) flaws.add("a header with a carriage return within a line");
   if (!/^content-/i.test(name)) return;
   if (value.includes("\0")) flaws.add("a header with a NUL");

@@ -3,7 +3,7 @@
  * other parts alone. Where mail programs may see other parts, that is a flaw, and reading goes on as most of them do.
  */
 import type { Flaw } from "./flaws.ts";
-import { endOfLine, type Field, readHeader } from "./fields.ts";
+import { checkField, endOfLine, type Field, readHeader } from "./fields.ts";
 import { namesOf } from "./names.ts";
 import { type FieldValue, parameterOf, parseFieldValue } from "./field-value.ts";
 import { isEncoded, isKnownEncoding } from "./transfer-encoding.ts";
@@ -54,7 +54,7 @@ export function structureOf(
   limits: MimeLimits = MIME_LIMITS,
 ): Structure {
   const fields = Array.from(headers, ({ name, value }) => ({ name, value: byteString(value), start: 0, end: 0 }));
-  return new Reader(buffer(body), limits).read(fields, 0);
+  return new Reader(buffer(body), limits).readBody(fields);
 }
 
 /** The structure of a whole message, such as a forwarded message. */
@@ -106,6 +106,12 @@ class Reader {
   constructor(bytes: Buffer, limits: MimeLimits) {
     this.#bytes = bytes;
     this.#limits = limits;
+  }
+
+  /** The body of a message whose header came by itself. */
+  readBody(fields: readonly Field[]): Structure {
+    for (const field of fields) checkField(field, this.#flaws);
+    return this.read(fields, 0);
   }
 
   read(fields: readonly Field[], start: number): Structure {

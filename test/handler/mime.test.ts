@@ -72,6 +72,15 @@ describe("message.mime()", () => {
     ]);
   });
 
+  test("has the flaws of the message's own header, too", () => {
+    const line = Line.to([
+      collecting(({ message }) => expect(message.mime().flaws).toEqual(["a header with a line of white space"])),
+    ]);
+    const type = cmd.header("Content-Type", " multipart/mixed;\n \n boundary=b");
+    line.send(cmd.mail(), cmd.rcpt(), type, cmd.body(BODY), cmd.eom());
+    expect(line.failures).toEqual([]);
+  });
+
   test("is the same object until the body or a Content-* header is changed", () => {
     run([
       collecting(({ message }) => {
