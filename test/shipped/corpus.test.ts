@@ -62,6 +62,7 @@ const RUNS: Readonly<Record<string, readonly Run[]>> = {
       every: 1,
     },
     { options: {}, every: 4 },
+    { options: { action: "replace", names: ["*"], types: ["*"], allow_unlisted: false }, every: 1 },
   ],
   // Its results are looked at in a test of their own.
   banner: [{ options: { text: "Außen!", strip_from_replies: true }, every: 4 }],
