@@ -191,7 +191,12 @@ export class PartNode {
   /** A new header, with the empty line that ends it. */
   setHeader(header: Buffer): void {
     this.#header = header;
-    this.describe(structureOfMessage(header).root);
+    const { root } = structureOfMessage(header);
+    // In a digest a part without a type is a message (RFC 2046 5.1.5).
+    const isMessage =
+      this.parent?.entity.type === "multipart/digest" &&
+      root.fields.every(({ name }) => name.toLowerCase() !== "content-type");
+    this.describe(isMessage ? { ...root, type: "message/rfc822" } : root);
     this.touch();
   }
 

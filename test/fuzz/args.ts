@@ -1,6 +1,15 @@
 /** The command line of the fuzzer. Pure. */
 
-export const TARGETS = ["framer", "session", "conversation", "replies", "mime", "config", "server"] as const;
+export const TARGETS = [
+  "framer",
+  "session",
+  "conversation",
+  "replies",
+  "mime",
+  "mime-edits",
+  "config",
+  "server",
+] as const;
 export type TargetName = (typeof TARGETS)[number];
 
 export interface FuzzArguments {
@@ -30,6 +39,7 @@ with its seed, with an input that was made as small as possible, and with the co
   conversation   the whole chain in memory, with filters that do anything at random
   replies        the decoders of replies, macros, negotiation and text
   mime           the reader of MIME, on messages of any kind
+  mime-edits     edits of MIME, on messages of any kind, by a filter in memory
   config         configuration files
   server         a server process: hostile connections beside one that must be served right
 

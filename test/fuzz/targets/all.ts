@@ -5,6 +5,7 @@ import { configTarget } from "./config.ts";
 import { conversationTarget } from "./conversation.ts";
 import { framerTarget } from "./framer.ts";
 import { mimeTarget } from "./mime.ts";
+import { mimeEditsTarget } from "./mime-edits.ts";
 import { repliesTarget } from "./replies.ts";
 import { serverTarget } from "./server.ts";
 import { sessionTarget } from "./session.ts";
@@ -15,6 +16,7 @@ export const MAKE: Readonly<Record<TargetName, () => Target>> = {
   conversation: () => conversationTarget,
   replies: () => repliesTarget,
   mime: () => mimeTarget,
+  "mime-edits": () => mimeEditsTarget,
   config: () => configTarget,
   server: () => serverTarget(),
 };
