@@ -9,6 +9,8 @@ use MIME::WordDecoder qw(mime_to_perl_string);
 binmode STDIN;
 binmode STDOUT, ':utf8';
 $| = 1;
+# MIME::Parser warns of what is odd in a mail.
+local $SIG{__WARN__} = sub {};
 my $json = JSON::PP->new->canonical;
 
 sub leaves {

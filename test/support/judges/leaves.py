@@ -1,10 +1,12 @@
 """Reads mails from standard input, each with its length in front, and writes the leaves of each as a line of JSON."""
 
+import base64
 import email
 import email.header
 import email.policy
 import hashlib
 import json
+import quopri
 import re
 import struct
 import sys
@@ -50,7 +52,8 @@ def leaf(part):
     if payload is None:
         payload = raw_bytes(stored)
     header = "".join("%s:%s\n" % item for item in part.raw_items())
-    encoding = str(part.get("Content-Transfer-Encoding", "")).strip().lower()
+    # With white space behind it, Python knows no encoding.
+    encoding = str(part.get("Content-Transfer-Encoding", "")).lower()
     return {
         "type": part.get_content_type(),
         "name": printable(decoded(part.get_filename() or "")),
@@ -72,11 +75,16 @@ def leaves(part):
         return [leaf(part)]
     inner = part.get_payload(0)
     encoding = str(part.get("Content-Transfer-Encoding", "")).strip().lower()
-    if encoding in ("base64", "quoted-printable"):
-        # Python reads the message without decoding it.
-        inner["Content-Transfer-Encoding"] = encoding
-        inner = read(inner.get_payload(decode=True))
+    # Python reads the message without decoding it.
+    if encoding == "base64":
+        inner = read(base64.b64decode(stored_bytes(inner)))
+    elif encoding == "quoted-printable":
+        inner = read(quopri.decodestring(stored_bytes(inner)))
     return leaves(inner)
+
+
+def stored_bytes(message):
+    return message.as_bytes(policy=email.policy.compat32.clone(max_line_length=None))
 
 
 def read(mail):
