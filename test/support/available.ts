@@ -1,7 +1,7 @@
 /**
  * What tests need of the machine: outside programs, parts of the system, root. Where it is missing they are skipped with the
  * reason printed, or fail in CI, where a skip would hide that nothing was tested. What needs root is skipped in CI too: who
- * runs the suite as another user has chosen to. It installs nothing.
+ * runs the suite as another user has chosen to. So is what mirrors need not keep. It installs nothing.
  */
 import { describe, test } from "bun:test";
 import { accessSync, constants } from "node:fs";
@@ -19,6 +19,8 @@ export interface OutsideTool {
   readonly path: string;
   /** It is missing because only root may use it. */
   readonly wantsRoot?: boolean;
+  /** It is more of what the tests have: where nobody keeps it, they are skipped in CI too, with the reason printed. */
+  readonly isExtra?: boolean;
 }
 
 export interface OutsideToolOptions {
@@ -51,7 +53,7 @@ export function describeWith(tools: OutsideTool | readonly OutsideTool[], name: 
     return;
   }
   const reason = missing.map((tool) => tool.reason).join("; ");
-  if (isCI && !missing.some(({ wantsRoot }) => wantsRoot)) {
+  if (isCI && !missing.some(({ isExtra, wantsRoot }) => wantsRoot || isExtra)) {
     describe(name, () => {
       test("has the outside programs it needs", () => {
         throw new Error(inCI(reason));

@@ -88,7 +88,13 @@ export function mailFilesTool(): OutsideTool {
     if (!existsSync(FOLDER)) renameSync(join(fresh, "mails"), FOLDER);
     return { name, available: true, path: FOLDER, reason: `gathered at ${FOLDER}` };
   } catch (error) {
-    return { name, available: false, path: "", reason: `mail files could not be gathered: ${String(error)}` };
+    return {
+      name,
+      available: false,
+      isExtra: true,
+      path: "",
+      reason: `mail files could not be gathered: ${String(error)}`,
+    };
   } finally {
     rmSync(fresh, { recursive: true, force: true });
   }
