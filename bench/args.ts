@@ -1,6 +1,18 @@
 /** The command line of the benchmark. Pure. */
 
-export const SUITES = ["micro", "wire", "hold", "skip", "memory", "life", "cores", "profile", "mta", "scale"] as const;
+export const SUITES = [
+  "micro",
+  "wire",
+  "hold",
+  "skip",
+  "memory",
+  "life",
+  "cores",
+  "profile",
+  "mta",
+  "scale",
+  "mime",
+] as const;
 export type SuiteName = (typeof SUITES)[number];
 
 /** The peers that are not ours, of the suites `wire` and `mta`. */
@@ -31,7 +43,7 @@ export class BenchUsageError extends Error {
   override readonly name = "BenchUsageError";
 }
 
-export const HELP = `Usage: bun run bench [micro] [wire] [hold] [skip] [memory] [life] [cores] [profile] [mta] [scale] [options]
+export const HELP = `Usage: bun run bench [micro] [wire] [hold] [skip] [memory] [life] [cores] [profile] [mta] [scale] [mime] [options]
 
 Measures pmilter and prints tables; without a name, everything. See bench/README.md.
 
@@ -45,6 +57,7 @@ Measures pmilter and prints tables; without a name, everything. See bench/README
   profile where the processor's time of a worker goes (Debian's linux-perf needed)
   mta     a private Postfix without and with filters (root and Debian's postfix needed)
   scale   what a message costs as recipients, headers, body, filters or connections grow
+  mime    what it takes to read and to edit messages by size and number of parts, beside other mail readers
 
 Options:
   --quick            everything once and shortly, within 3 minutes: a smoke test, not a measurement

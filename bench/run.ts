@@ -18,6 +18,7 @@ import { runHold } from "./hold/suite.ts";
 import { runLife } from "./life/suite.ts";
 import { runMemory } from "./memory/suite.ts";
 import { runMicro } from "./micro/suite.ts";
+import { runMime } from "./mime/suite.ts";
 import { runMta } from "./mta/suite.ts";
 import { writePage } from "./page/page.ts";
 import { runProfile } from "./profile/suite.ts";
@@ -41,6 +42,7 @@ const RUN: Readonly<Record<SuiteName, (plan: Plan) => Promise<SuiteResult>>> = {
   profile: runProfile,
   mta: runMta,
   scale: runScale,
+  mime: runMime,
 };
 
 const PAGE = join(ROOT, "bench", "RESULTS.md");

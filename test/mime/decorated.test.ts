@@ -45,7 +45,7 @@ function problemOf(before: readonly Leaf[], after: readonly Leaf[], place: (type
   let edited = 0;
   for (const [index, leaf] of kept.entries()) {
     const was = before[index]!;
-    const twice = leaf.fields.find((name, at) => /^content-/.test(name) && leaf.fields.indexOf(name) !== at);
+    const twice = leaf.fields.find((name, at) => name.startsWith("content-") && leaf.fields.indexOf(name) !== at);
     if (twice !== undefined && was.fields.indexOf(twice) === was.fields.lastIndexOf(twice)) return `${twice} twice`;
     if (leaf.hash !== was.hash) {
       edited += 1;
