@@ -6,6 +6,7 @@ export { accept, discard, reject, skip, tempfail, type Verdict } from "./handler
 export { defineFilter } from "./handler/filter.ts";
 export { decodeWords, encodeWords, foldHeader } from "./mime/header-text.ts";
 export { type HeaderAddress, parseAddresses } from "./mime/addresses.ts";
+export type { HtmlElement, HtmlRewriter, HtmlText } from "./mime/html-rewriter.ts";
 export { readMessage } from "./mime/read-message.ts";
 export { UsageError, type UsageErrorCode } from "./usage-error.ts";
 export type {

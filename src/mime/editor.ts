@@ -6,6 +6,7 @@ import { UsageError } from "../usage-error.ts";
 import { asciiHtml, bodiesOf, decorate, htmlOf, type Place, typeOf, type Words } from "./decorate.ts";
 import { decodeCharset } from "./charset.ts";
 import { encodeContent, type EncodedContent, encodeInto, inCharset, withCrlf } from "./encode.ts";
+import type { PrepareHtml } from "./html-rewriter.ts";
 import { checkFilename, checkType, withParameters } from "./parameters.ts";
 import { type Entity, structureOf } from "./structure.ts";
 import { type FieldChanges, headerOf, PartNode, type PartTree } from "./tree.ts";
@@ -108,7 +109,7 @@ export class Editor {
   }
 
   /** @param decoded the content of the part */
-  rewriteHtml(node: PartNode, decoded: Uint8Array, prepare: (rewriter: HTMLRewriter) => unknown): void {
+  rewriteHtml(node: PartNode, decoded: Uint8Array, prepare: PrepareHtml): void {
     if (typeof prepare !== "function") throw argument("rewriteHtml takes a function that is given an HTMLRewriter");
     const { entity } = node;
     if (entity.type !== "text/html") throw argument(`rewriteHtml is for parts text/html, this one is ${entity.type}`);
@@ -287,7 +288,7 @@ function wordsOf(method: string, decoration: Decoration): Words {
  * HTML through an HTMLRewriter, which takes UTF-8: in another charset as text, and back. Bytes that are not in the charset
  * stay as they are in the HTML that no handler touches.
  */
-function rewritten(decoded: Uint8Array, charset: string, prepare: (rewriter: HTMLRewriter) => unknown) {
+function rewritten(decoded: Uint8Array, charset: string, prepare: PrepareHtml) {
   const rewriter = new HTMLRewriter();
   prepare(rewriter);
   const text = decodeCharset(decoded, charset);

@@ -5,6 +5,7 @@
 import { UsageError } from "../usage-error.ts";
 import { decodeCharset } from "./charset.ts";
 import { linksOfHtml, linksOfText } from "./links.ts";
+import type { PrepareHtml } from "./html-rewriter.ts";
 import { FieldList } from "./part-headers.ts";
 import { isSealedByHeader, isSealedText } from "./seal.ts";
 import { Editor, type EditHost } from "./editor.ts";
@@ -336,7 +337,7 @@ export class PartView implements Part {
     this.mime.editor.setContent(this.#node, bytes, options);
   }
 
-  rewriteHtml(prepare: (rewriter: HTMLRewriter) => unknown, options?: EditOptions): void {
+  rewriteHtml(prepare: PrepareHtml, options?: EditOptions): void {
     this.checkSeal("rewriteHtml", options);
     this.mime.editor.rewriteHtml(this.#node, this.bytes(), prepare);
   }

@@ -52,7 +52,9 @@ export class PartTree {
     const pieces: Uint8Array[] = [];
     this.root.writeContent(pieces);
     const whole = this.root.isChanged && !endsInLine(pieces) ? [...pieces, CRLF] : pieces;
-    return new Uint8Array(Buffer.concat(whole));
+    // Without another copy: memory that is touched for the first time costs more than the bytes.
+    const { buffer, byteOffset, length } = Buffer.concat(whole);
+    return new Uint8Array(buffer, byteOffset, length);
   }
 
   /** The header of the message was changed. */

@@ -3,6 +3,8 @@
  * 2387).
  */
 
+import type { PrepareHtml } from "./html-rewriter.ts";
+
 /**
  * A field of a part's header.
  * @example for (const { name, text } of part.headers) session.log(`${name}: ${text}`);
@@ -149,7 +151,7 @@ export interface Part {
    * Rewrites HTML as a stream, by Bun's HTMLRewriter: what no handler of it touches stays byte-identical.
    * @example part.rewriteHtml((rewriter) => rewriter.on("img", { element: (img) => void img.remove() }));
    */
-  rewriteHtml(prepare: (rewriter: HTMLRewriter) => unknown, options?: EditOptions): void;
+  rewriteHtml(prepare: PrepareHtml, options?: EditOptions): void;
   /** Puts a note in its place. */
   replaceWith(replacement: Replacement, options?: EditOptions): void;
   /** Takes it out of the message. The root cannot be removed. */

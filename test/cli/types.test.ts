@@ -163,7 +163,7 @@ describe("the declarations", () => {
     "are src/index.ts: every export is there, and is the same type in both directions",
     async () => {
       const folder = await project("same", { "compare.ts": await comparison() });
-      for (const part of ["index.ts", "handler", "mime", "protocol"]) {
+      for (const part of ["index.ts", "usage-error.ts", "handler", "mime", "protocol"]) {
         await cp(join(ROOT, "src", part), join(folder, "ours", part), { recursive: true });
       }
       // The brand of verdicts is made to be one of a kind; for the comparison both have the same one.
