@@ -18,7 +18,6 @@ const IN_HEAD = new Set(["title", "style", "script", "noscript", ""]);
 
 export function placesIn(html: string): HtmlPlaces {
   let top = 0;
-  let hasBody = false;
   let hasContent = false;
   let bodyEnd = -1;
   /** Nothing that is seen follows the end of the body. */
@@ -46,9 +45,9 @@ export function placesIn(html: string): HtmlPlaces {
     }
     at = token.end;
     const { name } = token;
-    if (name === "body" && !hasBody) {
+    // Behind content the tag begins nothing: the body has begun with that (13.2.6.4.6).
+    if (name === "body" && !hasContent) {
       top = token.end;
-      hasBody = true;
       hasContent = true;
     } else if (!hasContent && BEFORE_BODY.has(name)) top = token.end;
     else if (!IN_HEAD.has(name)) hasContent = true;

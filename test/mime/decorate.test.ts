@@ -177,6 +177,9 @@ describe("the places in HTML", () => {
     ["<!-- <body> --><body>^hi<script>'</body>'</script>$</body>"],
     ["<body>^hi</body>more$"],
     ["<body>^a</body></html><body>b$</body>"],
+    // What is in front of the tag is seen above what it contains.
+    ["^seen first\n<html><head></head><body>hi$</body></html>"],
+    ["<html><head></head>^<div>seen first</div><body class=x>hi$</body></html>"],
     ["<body>^hi$<!-- never ends </body>"],
     ["<body>^hi$<textarea>never ends</body>"],
     ["<body>^hi$<a href='never ends</body>"],
