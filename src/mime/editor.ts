@@ -233,6 +233,10 @@ export class Editor {
     const body = edits.some(({ content, node }) => content !== null || node.parent !== null);
     const header = edits.some(({ fields, node }) => node.parent === null && fields.size > 0);
     this.#check(method, { body, header });
+    // A value that was made of what the message has may be none that can be sent.
+    for (const { fields, node } of edits) {
+      if (node.parent === null) this.#checkRootFields(method, fields);
+    }
     for (const { content, fields, node } of edits) {
       if (content !== null) node.setContent(content);
       if (fields.size === 0) continue;
@@ -240,6 +244,11 @@ export class Editor {
       else node.setFields(fields);
     }
     if (body) this.#edited();
+  }
+
+  #checkRootFields(method: string, fields: FieldChanges): void {
+    const host = this.#writable(method);
+    for (const [name, value] of fields) if (value !== null) host.checkHeader(name, value);
   }
 
   #setRootFields(fields: FieldChanges): void {

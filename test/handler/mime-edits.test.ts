@@ -178,6 +178,16 @@ epilogue
     ]);
   });
 
+  test("that cannot be written to the header changes nothing", () => {
+    const codes: string[] = [];
+    const { body, headers } = send(
+      [editing((mime) => void codes.push(codeOf(() => mime.root.setText("Grüße"))))],
+      "Content-Type: text/plain;\rx=1;\0 charset=us-ascii\n",
+      "hi\n",
+    );
+    expect({ codes, body, headers }).toEqual({ codes: ["PMILTER_ERR_ARGUMENT"], body: null, headers: [] });
+  });
+
   test("of signed mail throws, unless it may break the seal", () => {
     const type = "Content-Type: multipart/signed; boundary=b; protocol=x\n";
     const codes: string[] = [];
