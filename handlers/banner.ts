@@ -60,12 +60,13 @@ function takeOut(mime: Mime, quoted: QuotedText, where: Where, edit: EditOptions
   }
 }
 
-/** Encrypted mail would not be recognised any more, nor would an invitation. */
+/** Encrypted mail would not be recognised any more, nor would an invitation, or a piece that is to be put together with others. */
 const WHOLE: Readonly<Record<string, string>> = {
   "multipart/encrypted": "it is encrypted",
   "application/pkcs7-mime": "it is signed or encrypted",
   "application/x-pkcs7-mime": "it is signed or encrypted",
   "text/calendar": "it is a calendar entry",
+  "message/partial": "it is a piece of a message",
 };
 
 export default defineFilter({

@@ -121,6 +121,7 @@ describe("where it goes", () => {
     ["PGP in the text", "Subject: s\r\n\r\n-----BEGIN PGP SIGNED MESSAGE-----\r\nHash: SHA1\r\n"],
     ["encrypted with PGP", multi("encrypted", "Content-Type: application/pgp-encrypted\r\n\r\nVersion: 1", PICTURE)],
     ["an invitation", "Content-Type: text/calendar\r\n\r\nBEGIN:VCALENDAR\r\n"],
+    ["a piece of a message", "Content-Type: message/partial; id=1; number=1; total=2\r\n\r\nSubject: s\r\n\r\nhi\r\n"],
   ])("left alone: %s", async (_, eml) => {
     expect((await run(`MIME-Version: 1.0\r\n${eml}`)).modifications).toEqual([]);
   });
