@@ -214,7 +214,7 @@ function addHtml(part: TextPart, html: string, place: Place): Decorated {
   if (!part.takesAscii) return htmlAnew(part, html, place);
   const { bytes, lineEnd } = part;
   const masked = isJis(part.charset) ? withoutJis(bytes) : bytes;
-  const at = Math.max(placesIn(masked)[place], part.start);
+  const at = part.start + placesIn(masked.slice(part.start))[place];
   const before = at === 0 || bytes[at - 1] === "\n" ? "" : lineEnd;
   const after = at === bytes.length && place === "bottom" && !bytes.endsWith("\n") ? "" : lineEnd;
   const escape = isJis(part.charset) && !endsInAscii(bytes.slice(0, at)) ? "\x1b(B" : "";

@@ -1,6 +1,7 @@
 /**
  * Where text is put into HTML: behind the tag that begins its body, and in front of the tag that ends it. Tags within
- * comments, scripts and quotes are none (the tokens are those of the HTML standard, 13.2.5).
+ * comments, scripts and quotes are none. The tokens are those of the HTML standard, 13.2.5: where a browser reads others,
+ * a sender has text above a banner, or hides it.
  */
 
 /** Places in HTML, a character for each byte. */
@@ -26,7 +27,7 @@ export function placesIn(html: string): HtmlPlaces {
   let open = -1;
   while (at < html.length) {
     const tag = html.indexOf("<", at);
-    if ((isLast || !hasContent) && /\S/.test(html.slice(at, tag === -1 ? html.length : tag))) {
+    if ((isLast || !hasContent) && /[^\t\n\f\r ]/.test(html.slice(at, tag === -1 ? html.length : tag))) {
       isLast = false;
       hasContent = true;
     }
@@ -80,17 +81,34 @@ interface Token {
 /** The tag or comment at `<`; null if it is text. */
 function tokenAt(html: string, at: number): Token | null {
   if (html.startsWith("<!--", at)) return { name: "", end: commentEnd(html, at + 4) };
-  const match = /^<(\/?[a-z][^\s/>]*|!doctype|\?xml)/i.exec(html.slice(at, at + 64));
-  if (match !== null) {
-    const name = match[1]!.toLowerCase();
-    return { name, end: tagEnd(html, at + match[0].length) };
-  }
+  const match = matchAt(TAG, html, at);
+  if (match !== null) return { name: match[1]!.toLowerCase(), end: tagEnd(html, at + match[0].length) };
   const next = html[at + 1];
   if (next === "!" || next === "?" || (next === "/" && at + 2 < html.length)) {
+    // Quotes mean nothing in these.
+    const name = matchAt(DECLARATION, html, at)?.[1]?.toLowerCase() ?? "";
     const end = html.indexOf(">", at + 2);
-    return { name: "", end: end === -1 ? -1 : end + 1 };
+    return { name, end: end === -1 ? -1 : end + 1 };
   }
   return null;
+}
+
+// White space of HTML is these characters only, for all else begins the body or goes on with a name.
+const TAG = /<(\/?[a-z][^\t\n\f\r />]*)/iy;
+const DECLARATION = /<(!doctype|\?xml)/iy;
+const GAP = /[\t\n\f\r /]*/y;
+const SPACE = /[\t\n\f\r ]*/y;
+/** An `=` in front of a name belongs to it. */
+const ATTRIBUTE = /[^\t\n\f\r />][^\t\n\f\r />=]*/y;
+const UNQUOTED = /[^\t\n\f\r >]*/y;
+
+function matchAt(pattern: RegExp, html: string, at: number): RegExpExecArray | null {
+  pattern.lastIndex = at;
+  return pattern.exec(html);
+}
+
+function behind(pattern: RegExp, html: string, at: number): number {
+  return at + (matchAt(pattern, html, at)?.[0].length ?? 0);
 }
 
 function commentEnd(html: string, from: number): number {
@@ -102,31 +120,50 @@ function commentEnd(html: string, from: number): number {
   return match === null ? -1 : match.index + match[0].length;
 }
 
-/** Behind the `>` of a tag; a `>` in a quoted value is none. */
+/** Behind the `>` of a tag; a `>` in a quoted value is none. A quote begins a value only right behind the `=` of a name. */
 function tagEnd(html: string, from: number): number {
   let at = from;
-  while (at < html.length) {
-    const character = html[at]!;
-    if (character === ">") return at + 1;
-    if (character === "=") {
-      at += 1;
-      while (/\s/.test(html[at] ?? "")) at += 1;
-      const quote = html[at];
-      if (quote === '"' || quote === "'") {
-        const end = html.indexOf(quote, at + 1);
-        if (end === -1) return -1;
-        at = end + 1;
-      }
-      continue;
-    }
-    at += 1;
+  for (;;) {
+    at = behind(GAP, html, at);
+    if (at >= html.length) return -1;
+    if (html[at] === ">") return at + 1;
+    at = behind(ATTRIBUTE, html, at);
+    const equals = behind(SPACE, html, at);
+    if (html[equals] !== "=") continue;
+    at = behind(SPACE, html, equals + 1);
+    const quote = html[at];
+    if (quote === '"' || quote === "'") {
+      const end = html.indexOf(quote, at + 1);
+      if (end === -1) return -1;
+      at = end + 1;
+    } else at = behind(UNQUOTED, html, at);
   }
-  return -1;
 }
 
 /** Where the content of such an element ends. */
 function rawEnd(html: string, from: number, name: string): number {
-  const ends = new RegExp(`</${name}(?=[\\s/>])`, "gi");
+  if (name === "script") return scriptEnd(html, from);
+  const ends = new RegExp(`</${name}(?=[\\t\\n\\f\\r />])`, "gi");
   ends.lastIndex = from;
   return ends.exec(html)?.index ?? -1;
+}
+
+/** In what looks like a comment, a script may hold tags of another script (13.2.5.15 to 13.2.5.31). */
+function scriptEnd(html: string, from: number): number {
+  const marks = /<!--|-->|<\/?script(?=[\t\n\f\r />])/gi;
+  marks.lastIndex = from;
+  let isComment = false;
+  let isInner = false;
+  for (let match = marks.exec(html); match !== null; match = marks.exec(html)) {
+    const mark = match[0].toLowerCase();
+    if (mark === "<!--") {
+      // The dashes may be those of its end, too: `<!-->`.
+      if (!isComment) marks.lastIndex -= 2;
+      isComment = true;
+    } else if (mark === "-->") isComment = isInner = false;
+    else if (mark === "<script") isInner = isComment;
+    else if (isInner) isInner = false;
+    else return match.index;
+  }
+  return -1;
 }

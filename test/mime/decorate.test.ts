@@ -103,6 +103,12 @@ describe("a banner and a footer", () => {
       ["hi \n\n\nGrüße\nvon uns\n"],
     ],
     [
+      "HTML that begins with the mark of its byte order",
+      "Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n\xef\xbb\xbf<!doctype html><body>hi</body>\n",
+      ["\ufeff<!doctype html><body>\n<p>Gr&#252;&#223;e</p>\nhi</body>\n"],
+      ["\ufeff<!doctype html><body>hi\n<p>Gr&#252;&#223;e</p>\n</body>\n"],
+    ],
+    [
       "an encoding that nobody knows",
       "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: x-none\n\nhi\n",
       ["Grüße\nvon uns\n\nhi\n"],
@@ -180,6 +186,22 @@ describe("the places in HTML", () => {
     // What is in front of the tag is seen above what it contains.
     ["^seen first\n<html><head></head><body>hi$</body></html>"],
     ["<html><head></head>^<div>seen first</div><body class=x>hi$</body></html>"],
+    // A quote is one only right behind the `=` of a name, and never in a declaration.
+    ['<html =">^<p>seen first</p>"><body>hi$</body></html>'],
+    ['<html a==">^<p>seen first</p>"><body>hi$</body></html>'],
+    ['<html a=b=">^<p>seen first</p>"><body>hi$</body></html>'],
+    ['<!doctype html SYSTEM=">^<p>seen first</p>"><body>hi$</body></html>'],
+    ['<?xml a=">^<p>seen first</p>"><html><body>hi$</body></html>'],
+    ["<html a = '>' b=\"x>\"c=/d/ =><body class=>^hi$</body></html>"],
+    // White space that is none in HTML.
+    ["^\xa0<body>hi$</body>"],
+    ["^\v<body>hi$</body>"],
+    ["<title>x</title\v><body></title>^<p>seen first</p><body>hi$</body>"],
+    // A script within the comment of a script ends in the comment.
+    ["<script><!--<script></script><body></script>^<p>seen first</p><body>hi$</body>"],
+    ["<script><!--<script>--></script>^<p>seen first</p><body>hi$</body>"],
+    ["<script><!--><script></script>^<p>seen first</p><body>hi$</body>"],
+    ["<script><!-- <scripts> </script><body>^hi$</body>"],
     ["<body>^hi$<!-- never ends </body>"],
     ["<body>^hi$<textarea>never ends</body>"],
     ["<body>^hi$<a href='never ends</body>"],
