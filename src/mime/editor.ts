@@ -209,7 +209,7 @@ export class Editor {
     const tree = this.#tree;
     const isMixed = tree.root.entity.type === "multipart/mixed" && tree.root.children.length > 0;
     this.#check(method, { body: true, header: !isMixed });
-    if (!isMixed) this.#wrap();
+    if (!isMixed) this.#wrap(method);
     const node = new PartNode(tree, LEAF, tree.root, part.content);
     node.setHeader(headerOf(listed(part.fields)));
     tree.root.insert(node, place);
@@ -217,16 +217,17 @@ export class Editor {
   }
 
   /** The message becomes a multipart, with what it was as the first part. */
-  #wrap(): void {
-    const host = this.#writable("attach");
+  #wrap(method: string): void {
     const tree = this.#tree;
     const own = Array.from(tree.source.fields()).filter(({ name }) => /^content-/i.test(name));
     const boundary = `=_${crypto.randomUUID()}`;
-    tree.wrap(own, { ...LEAF, type: "multipart/mixed", params: { boundary }, boundary });
     const names = new Set(own.map(({ name }) => name.toLowerCase()));
     names.delete("content-type");
-    for (const name of names) host.setHeader(name, "");
-    this.#setRootFields(new Map([["Content-Type", `multipart/mixed; boundary="${boundary}"`]]));
+    const fields = new Map<string, string | null>(Array.from(names, (name) => [name, null]));
+    fields.set("Content-Type", `multipart/mixed; boundary="${boundary}"`);
+    this.#checkRootFields(method, fields);
+    tree.wrap(own, { ...LEAF, type: "multipart/mixed", params: { boundary }, boundary });
+    this.#setRootFields(fields);
   }
 
   #apply(method: string, edits: readonly Edit[]): void {
@@ -248,7 +249,8 @@ export class Editor {
 
   #checkRootFields(method: string, fields: FieldChanges): void {
     const host = this.#writable(method);
-    for (const [name, value] of fields) if (value !== null) host.checkHeader(name, value);
+    // Nor need a field that is to go have a name that can be sent.
+    for (const [name, value] of fields) host.checkHeader(name, value ?? "");
   }
 
   #setRootFields(fields: FieldChanges): void {

@@ -188,6 +188,31 @@ epilogue
     expect({ codes, body, headers }).toEqual({ codes: ["PMILTER_ERR_ARGUMENT"], body: null, headers: [] });
   });
 
+  test.each(["Content-\xc3\xa9", "Content-Type ", `Content-${"x".repeat(3000)}`])(
+    "that cannot take a field away changes nothing: %s",
+    (name) => {
+      const codes: string[] = [];
+      const bytes: (Uint8Array | null)[] = [];
+      const { body, headers } = send(
+        [
+          editing((mime, { message }) => {
+            codes.push(
+              codeOf(() => mime.root.replaceWith({ text: "gone" })),
+              codeOf(() => mime.attach({ filename: "a", content: "x" })),
+              codeOf(() => mime.root.setText("hello")),
+            );
+            bytes.push(message.body());
+          }),
+        ],
+        `Content-Language: en\nContent-Type: text/plain; charset=us-ascii\n${name}: z\n`,
+        "hi\n",
+      );
+      expect(codes).toEqual(["PMILTER_ERR_ARGUMENT", "PMILTER_ERR_ARGUMENT", "none"]);
+      expect(Buffer.from(bytes[0]!).toString()).toBe("hello\r\n");
+      expect({ body, headers }).toEqual({ body: "hello\n", headers: [] });
+    },
+  );
+
   test("of signed mail throws, unless it may break the seal", () => {
     const type = "Content-Type: multipart/signed; boundary=b; protocol=x\n";
     const codes: string[] = [];
