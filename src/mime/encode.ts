@@ -177,16 +177,19 @@ export function encodeQuotedPrintable(bytes: Uint8Array): Buffer {
  */
 export function placeInQuotedPrintable(raw: Uint8Array, at: number): number | null {
   let decoded = 0;
+  let broken = -3;
   for (let from = 0; from <= raw.length;) {
-    if (decoded === at) return from;
+    // Not within an `=` that stands for nothing: with other bytes behind it, it may stand for something.
+    if (decoded === at) return from < broken + 3 ? null : from;
     const byte = raw[from];
     if (byte === EQUALS) {
       const end = lineEndAfter(raw, from + 1);
       if (end !== null) from = end;
       else {
         const hex = String.fromCharCode(raw[from + 1] ?? 0, raw[from + 2] ?? 0);
-        if (!/^[0-9a-f]{2}$/i.test(hex)) return null;
-        from += 3;
+        const isBroken = !/^[0-9a-f]{2}$/i.test(hex);
+        if (isBroken) broken = from;
+        from += isBroken ? 1 : 3;
         decoded += 1;
       }
       continue;

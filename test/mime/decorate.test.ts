@@ -141,6 +141,25 @@ describe("a banner and a footer", () => {
     expect(text()).toBe(`${part}=C3=BC\n\n${content}\n=C3=BC\n`);
   });
 
+  test.each([
+    ["a=zz\nb==41c d\n", "a=zz\nb=Ac d\n\nü\n"],
+    ["=4\n100 % = all\n", "=4\n100 % = all\n\nü\n"],
+    ["=zzz\n", "=zzz\n\nü\n"],
+  ])("leave quoted-printable that is broken as it was written: %j", (content, read) => {
+    const part = "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n";
+    const { mime, text } = editable(part + content);
+    mime.footer({ text: "ü" });
+    expect(text()).toBe(`${part}${content}\n=C3=BC\n`);
+    expect(mime.text).toBe(read);
+  });
+
+  test("do not complete quoted-printable that is broken", () => {
+    const part = "Content-Type: text/html\nContent-Transfer-Encoding: quoted-printable\n\n";
+    const { mime, text } = editable(`${part}<body>=4`);
+    mime.footer({ text: "1" });
+    expect(text()).toBe(`${part}<body>=3D4\n<p>1</p>\n`);
+  });
+
   test("never make a line that looks like a delimiter", () => {
     for (const text of ["--b", "a\n--b--\nb", "--bc"]) {
       const message = multipart("Content-Type: text/plain\n\nhi");
