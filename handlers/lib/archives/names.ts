@@ -8,6 +8,11 @@ export function textOf(bytes: Buffer): string {
 
 /** The name and, if it holds a NUL, the part in front of it, at which many programs cut it. Each once. */
 export function namesOf(...raw: readonly Buffer[]): string[] {
+  return namesOfAll(raw);
+}
+
+/** As {@link namesOf}, of any number of names: arguments have a bound. */
+export function namesOfAll(raw: Iterable<Buffer>): string[] {
   const names = new Set<string>();
   for (const bytes of raw) {
     names.add(textOf(bytes));

@@ -1,6 +1,6 @@
 /** The files in a tar archive: of old Unix (v7), POSIX (ustar, pax) and GNU. */
 import { bufferOf, type Entry, type Tell } from "./archive.ts";
-import { namesOf } from "./names.ts";
+import { namesOfAll } from "./names.ts";
 
 const BLOCK = 512;
 /** A name in records of its own is read up to here. */
@@ -35,14 +35,14 @@ export async function* tarEntries(archive: Uint8Array, tell: Tell): AsyncGenerat
     if (data.length < size) tell("broken", "it is cut off");
     at += Math.ceil(size / BLOCK) * BLOCK;
     if (kind === "L") long.push(cString(data.subarray(0, MAX_NAME)));
-    else if (kind === "x" || kind === "X") long.push(...pathsIn(data.subarray(0, MAX_NAME), tell));
+    else if (kind === "x" || kind === "X") long = long.concat(pathsIn(data.subarray(0, MAX_NAME), tell));
     else if (kind === "g") global = pathsIn(data.subarray(0, MAX_NAME), tell);
     else if (kind !== "K") {
       const name = cString(header.subarray(0, 100));
       const prefix = header.toString("latin1", 257, 262) === "ustar" ? cString(header.subarray(345, 500)) : Buffer.of();
       const whole = prefix.length === 0 ? name : Buffer.concat([prefix, Buffer.from("/"), name]);
       // Of several names programs take the last one, those that do not know pax the one in the header.
-      const names = namesOf(...long, ...global, whole);
+      const names = namesOfAll(long.concat(global, [whole]));
       long = [];
       yield { names, isEncrypted: false, read: async (most) => data.subarray(0, most) };
     }

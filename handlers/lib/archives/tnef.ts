@@ -47,7 +47,7 @@ export function* tnefEntries(file: Uint8Array, tell: Tell): Generator<Entry> {
     if (id === TITLE) last.names.push(...namesOf(withoutNul(data)));
     else if (id === DATA) last.content = data;
     else if (id === PROPERTIES) {
-      last.names.push(...NAME_PROPERTIES.flatMap((property) => textsOf(data, property)));
+      for (const property of NAME_PROPERTIES) last.names = last.names.concat(textsOf(data, property));
       last.content ??= objectIn(data);
     }
   }
@@ -55,7 +55,7 @@ export function* tnefEntries(file: Uint8Array, tell: Tell): Generator<Entry> {
 }
 
 interface Attachment {
-  readonly names: string[];
+  names: string[];
   content: Buffer | null;
 }
 
