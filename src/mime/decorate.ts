@@ -52,17 +52,21 @@ const HTML: ReadonlySet<string> = new Set(["text/html", "text/x-amp-html"]);
 const TEXT: ReadonlySet<string> = new Set(["text/plain", "text/enriched"]);
 
 /** The parts that are read as the text of a message: each form of it in an alternative, else the first. */
-export function bodiesOf(node: PartNode): readonly PartNode[] {
+export function bodiesOf(node: PartNode, isShown = false): readonly PartNode[] {
   const { children, entity } = node;
-  if (!node.isMultipart) return isBody(node) ? [node] : [];
+  if (!node.isMultipart) return isBody(node, isShown) ? [node] : [];
   switch (entity.type) {
     case "multipart/alternative":
-      return children.flatMap(bodiesOf);
+      // Each is shown by some program, whatever name it has.
+      return children.flatMap((child) => bodiesOf(child, true));
     case "multipart/related": {
       // Its other parts belong to the root (RFC 2387).
       const { start } = entity.params;
-      const root = children.find((child) => start !== undefined && contentId(child.entity) === start) ?? children[0];
-      return root === undefined ? [] : bodiesOf(root);
+      const named = children.find((child) => start !== undefined && contentId(child.entity) === start);
+      const [first] = children;
+      const shown = named === undefined ? [] : bodiesOf(named, true);
+      // Programs that do not know `start` show the first part.
+      return first === undefined || first === named ? shown : [...bodiesOf(first, isShown), ...shown];
     }
     case "multipart/encrypted":
       return [];
@@ -77,10 +81,11 @@ export function bodiesOf(node: PartNode): readonly PartNode[] {
 }
 
 /** Text that is shown as the message, not as a file. */
-function isBody({ entity, parent }: PartNode): boolean {
+function isBody({ entity, parent }: PartNode, isShown: boolean): boolean {
   const { disposition, encoding, names, type } = entity;
   if (!HTML.has(type) && !TEXT.has(type)) return false;
   if (disposition !== "" && disposition !== "inline") return false;
+  if (isShown) return true;
   if (/uue/.test(encoding)) return false;
   return names.length === 0 || parent === null || parent.children[0]?.entity === entity;
 }
@@ -141,6 +146,12 @@ class TextPart {
   }
 }
 
+/** Bytes of ASCII that stand for other characters behind a shift: iso-2022-kr, hz-gb-2312, or iso-2022-jp undeclared. */
+function isShifted({ bytes, charset }: TextPart): boolean {
+  // oxlint-disable-next-line no-control-regex
+  return charset.startsWith("hz") ? bytes.includes("~{") : /[\x0e\x1b]/.test(bytes);
+}
+
 /** Charsets in which ASCII is other bytes. */
 function isWide(charset: string): boolean {
   return /^(?:utf-?(?:7|16|32)|ucs-?[24]|iso-10646|cp037|ibm|ebcdic|unicode)/.test(charset);
@@ -154,9 +165,9 @@ function addText(part: TextPart, text: string, place: Place): Decorated {
   if (!part.takesAscii) return anew(part, addition, place);
   const bytes = encodeInto(addition, charset === "" || isJis(charset) ? "us-ascii" : charset);
   if (bytes !== null) return inserted(part, place === "top" ? part.start : part.decoded.length, bytes);
-  if (isAscii(part.decoded) && !isJis(charset)) return anew(part, addition, place);
+  if (isAscii(part.decoded) && !isJis(charset) && !isShifted(part)) return anew(part, addition, place);
   const isDeclared = !/^(?:us-ascii|ascii)?$/.test(charset);
-  if (isDeclared ? charsetOf(charset) !== null || isJis(charset) : true) {
+  if (isDeclared ? charsetOf(charset) !== null || isJis(charset) : !isShifted(part)) {
     const text = decodeCharset(part.decoded, charset);
     if (!text.includes("\ufffd")) return anew(part, addition, place);
   }

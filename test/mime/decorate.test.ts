@@ -121,6 +121,18 @@ describe("a banner and a footer", () => {
       ["hi\n\nGrüße\nvon uns", "x", "<body>hi\n<p>Gr&#252;&#223;e</p>\n</body>"],
     ],
     [
+      "HTML of an alternative that has a name",
+      "Content-Type: multipart/alternative; boundary=a\n\n--a\n\nhi\n--a\nContent-Type: text/html; name=a.html\nContent-Disposition: inline; filename=a.html\nContent-Location: a.html\n\n<body>hi</body>\n--a--\n",
+      ["Grüße\nvon uns\n\nhi", "<body>\n<p>Gr&#252;&#223;e</p>\nhi</body>"],
+      ["hi\n\nGrüße\nvon uns", "<body>hi\n<p>Gr&#252;&#223;e</p>\n</body>"],
+    ],
+    [
+      "the first part and the named start of a related, of which programs show either",
+      `Content-Type: multipart/related; boundary=r; start="<2>"\n\n--r\n\nhi\n--r\nContent-Type: text/html\nContent-ID: <2>\nContent-Location: a.html\n\n<body>hi</body>\n--r--\n`,
+      ["Grüße\nvon uns\n\nhi", "<body>\n<p>Gr&#252;&#223;e</p>\nhi</body>"],
+      ["hi\n\nGrüße\nvon uns", "<body>hi\n<p>Gr&#252;&#223;e</p>\n</body>"],
+    ],
+    [
       "no text: a part of its own",
       "Content-Type: text/csv\nContent-Disposition: attachment\n\na,b\n",
       ["Grüße\nvon uns", "a,b\n"],
@@ -129,6 +141,16 @@ describe("a banner and a footer", () => {
   ])("in %s", (_what, message, banner, footer) => {
     expect(textsWith("banner", message)).toEqual(banner);
     expect(textsWith("footer", message)).toEqual(footer);
+  });
+
+  test.each([
+    ["text/plain; charset=iso-2022-kr", "\x1b$)C\x0e>H3g\x0fhello\n"],
+    ["text/plain; charset=hz-gb-2312", "~{VPND~} hello\n"],
+    ["text/plain", "\x1b$B$3\x1b(B hello\n"],
+  ])("keep text in which ASCII stands for other characters: %s", (type, content) => {
+    const { mime, text } = editable(`Content-Type: ${type}\n\n${content}`);
+    mime.footer({ text: "ü" });
+    expect(text()).toBe(`Content-Type: ${type}\n\n${content}\nu\n`);
   });
 
   test("leave what is in front of them and behind as it was written", () => {
