@@ -21,6 +21,8 @@ export interface FieldValue {
   /** It has no comment. */
   readonly isPlain: boolean;
   readonly parameters: readonly Parameter[];
+  /** There are more parameters. */
+  readonly isCut: boolean;
 }
 
 /** Further parameters are not read. */
@@ -40,20 +42,17 @@ export function parseFieldValue(text: string): FieldValue {
     parameters.push({ name, raw, value: valueOf(raw), isPlain: PLAIN.test(raw) });
   }
   const value = withoutComments(head).trim();
-  return { value, isPlain: value === head.trim(), parameters };
+  return { value, isPlain: value === head.trim(), parameters, isCut: rest.length >= MAX_PARAMETERS };
 }
 
 /** The text between semicolons that stand outside of quotes and comments. */
 function segmentsOf(text: string): string[] {
   const segments: string[] = [];
   let start = 0;
-  // A comment that does not end is none.
-  for (const { 0: found, index } of text.matchAll(
-    /;|"[^"\\]*(?:\\[^][^"\\]*)*(?:"|\\?$)|\([^()\\]*(?:\\[^][^()\\]*)*\)/g,
-  )) {
-    if (found !== ";") continue;
-    segments.push(text.slice(start, index));
-    start = index + 1;
+  for (const { begin, kind } of spansOf(text, true)) {
+    if (kind !== ";") continue;
+    segments.push(text.slice(start, begin));
+    start = begin + 1;
     if (segments.length > MAX_PARAMETERS) return segments;
   }
   segments.push(text.slice(start));
@@ -66,20 +65,72 @@ const MAX_NESTED = 10;
 export function withoutComments(text: string): string {
   let rest = text;
   for (let level = 0; level < MAX_NESTED && rest.includes("("); level++) {
-    const next = rest.replaceAll(/"[^"\\]*(?:\\[^][^"\\]*)*"|\([^()\\]*(?:\\[^][^()\\]*)*\)/g, (found) =>
-      found.startsWith("(") ? " " : found,
-    );
-    if (next === rest) return rest;
-    rest = next;
+    let next = "";
+    let from = 0;
+    for (const { begin, end, kind } of spansOf(rest, false)) {
+      if (kind !== "(") continue;
+      next += `${rest.slice(from, begin)} `;
+      from = end;
+    }
+    if (from === 0) return rest;
+    rest = next + rest.slice(from);
   }
   return rest;
+}
+
+interface Span {
+  /** A semicolon, quoted text, or a comment without another one in it. */
+  readonly kind: ";" | '"' | "(";
+  readonly begin: number;
+  readonly end: number;
+}
+
+/**
+ * Semicolons, quoted texts and comments from left to right, in one pass. A comment that does not end is none.
+ * @param goesOn quoted text that does not end goes on to the end; else it is none
+ */
+function* spansOf(text: string, goesOn: boolean): Generator<Span> {
+  const marks = /[;"(]/g;
+  // In front of these no quotes and no comment begin: one from there was seen not to end.
+  let noQuotes = 0;
+  let noComment = 0;
+  for (let match = marks.exec(text); match !== null; match = marks.exec(text)) {
+    const begin = match.index;
+    if (match[0] === ";") yield { kind: ";", begin, end: begin + 1 };
+    else if (match[0] === '"') {
+      if (begin < noQuotes) continue;
+      const stop = firstUnescaped(text, begin + 1, '"');
+      if (stop === text.length && !goesOn) noQuotes = stop;
+      else {
+        const end = Math.min(text.length, stop + 1);
+        yield { kind: '"', begin, end };
+        marks.lastIndex = end;
+      }
+    } else if (begin >= noComment) {
+      const stop = firstUnescaped(text, begin + 1, "()");
+      if (text[stop] !== ")") noComment = stop;
+      else {
+        yield { kind: "(", begin, end: stop + 1 };
+        marks.lastIndex = stop + 1;
+      }
+    }
+  }
+}
+
+/** Where the first of some characters stands that has no backslash in front; the length of the text if none does. */
+function firstUnescaped(text: string, from: number, characters: string): number {
+  for (let at = from; at < text.length; at++) {
+    const character = text[at]!;
+    if (character === "\\") at += 1;
+    else if (characters.includes(character)) return at;
+  }
+  return text.length;
 }
 
 /** A fold is the line break alone: the white space behind it stays (RFC 5322 2.2.3). */
 function valueOf(raw: string): string {
   const text = raw.trim().replaceAll(/\r?\n/g, "");
-  const quoted = /^"([^"\\]*(?:\\[^][^"\\]*)*)/.exec(text);
-  if (quoted !== null) return quoted[1]!.replaceAll(/\\([^])/g, "$1");
+  if (text.startsWith('"')) return text.slice(1, firstUnescaped(text, 1, '"')).replaceAll(/\\([^])/g, "$1");
   return withoutComments(text).trim();
 }
 
@@ -100,7 +151,7 @@ export function parameterOf(parameters: readonly Parameter[], name: string): Par
   const pieces: Piece[] = [];
   for (const parameter of parameters) {
     if (!parameter.name.startsWith(`${name}*`)) continue;
-    const written = /^(\d{0,4})(\*?)$/.exec(parameter.name.slice(name.length + 1));
+    const written = /^(\d{0,9})(\*?)$/.exec(parameter.name.slice(name.length + 1));
     if (written === null) continue;
     const [, index, asterisk] = written;
     pieces.push({

@@ -23,6 +23,7 @@ export const FLAWS = [
   "base64 with padding before its end",
   "parts that are nested too deep",
   "too many file names",
+  "too many parameters",
   "too many parts",
 ] as const;
 

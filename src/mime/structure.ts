@@ -166,7 +166,11 @@ class Reader {
   #once(fields: readonly Field[], name: string): { readonly text: string; readonly value: FieldValue }[] {
     const values = valuesOf(fields, name);
     if (new Set(values).size > 1) this.#flaws.add("a header that says twice what a part is");
-    return values.slice(0, MAX_SAME).map((text) => ({ text, value: parseFieldValue(text) }));
+    return values.slice(0, MAX_SAME).map((text) => {
+      const value = parseFieldValue(text);
+      if (value.isCut) this.#flaws.add("too many parameters");
+      return { text, value };
+    });
   }
 
   #type(types: readonly { readonly value: FieldValue }[], defaultType: string): string {

@@ -16,6 +16,8 @@ const withParameters = (text: string) => withHeader(`Content-Disposition: attach
 const SHAPES: readonly (readonly [string, (n: number) => string])[] = [
   ["backslashes", (n) => withParameters('filename="' + times("\\", n))],
   ["escaped quotes", (n) => withParameters('filename="' + times('\\"', n) + '"')],
+  ["escaped brackets", (n) => withParameters("name=(" + times("\\(", n))],
+  ["escaped quotes within a comment", (n) => withParameters('name=(a)"' + times('\\"', n))],
   ["beginnings of encoded words", (n) => withParameters('filename="' + times("=?", n) + '"')],
   ["question marks", (n) => withParameters('filename="=?utf-8?Q?' + times("?", n) + '"')],
   ["encoded words that do not end", (n) => withParameters('filename="' + times("=?utf-8?Q?", n) + '"')],

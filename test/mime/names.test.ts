@@ -23,6 +23,7 @@ describe("the name that most mail programs show", () => {
     ["filename*0=a; filename*1=b.pdf", "ab.pdf"],
     ["filename*1=b.pdf; filename*0=a", "ab.pdf"],
     ["filename*0=x.js; filename*=utf-8''a.pdf", "a.pdf"],
+    ['filename*00001=s; filename*00000="x.j"', "x.js"],
     ["filename*0*=utf-8''%e2%82; filename*1*=%ac; filename*2=.pdf", "€.pdf"],
     ['filename="=?utf-8?q?=E2=82=AC?=.pdf"', "€.pdf"],
     ["filename==?utf-8?b?4oKs?=", "€"],
@@ -87,6 +88,18 @@ describe("names that some mail programs might show", () => {
     "%j",
     (header) => expect(read(header).names).toContain("x.js"),
   );
+
+  test("behind a comment that never ends are read", () => {
+    const comment = `a=(${"\\(".repeat(25_000)}`;
+    expect(read(disposition(`${comment}; filename*0="x."; filename*1=js`)).names[0]).toBe("x.js");
+  });
+
+  test("behind too many parameters are a flaw", () => {
+    expect(read(disposition(`${";".repeat(250)} filename*0="x."; filename*1=js`)).flaws).toEqual([
+      "too many parameters",
+    ]);
+    expect(read(disposition(`${"a=b; ".repeat(198)} filename=x`)).flaws).toEqual([]);
+  });
 
   test("are bounded, and beyond that a flaw", () => {
     const many = Array.from({ length: 150 }, (_, n) => `filename=${n}.txt`).join("; ");
