@@ -1,0 +1,152 @@
+/** `session.dns`: questions of handlers, over a source that answers them. */
+import { isIP } from "node:net";
+import { readDuration } from "../quantity.ts";
+import { UsageError } from "../usage-error.ts";
+import { type Answer, RECORD_TYPES, type RecordOf, type RecordType } from "./answer.ts";
+import { addressBytes, asDnsName, reversed, reverseName } from "./names.ts";
+import type { Dns, DnsCallOptions, Listing, ListingOptions } from "./types.ts";
+
+/** Answers questions; it rejects by the signal only. */
+export interface DnsSource {
+  resolve(name: string, type: RecordType, signal: AbortSignal): Promise<Answer>;
+}
+
+/** Names of an address that are looked at: anybody may give an address thousands. */
+const MAX_NAMES = 10;
+/** Names of exchangers, codes of a list, text of a list that are given. */
+const MAX_TEXT = 500;
+
+/** @param signal of the call at hand */
+export function dnsOf(source: DnsSource, signal: () => AbortSignal): Dns {
+  return new DnsClient(source, signal);
+}
+
+class DnsClient implements Dns {
+  readonly #source: DnsSource;
+  readonly #signal: () => AbortSignal;
+
+  constructor(source: DnsSource, signal: () => AbortSignal) {
+    this.#source = source;
+    this.#signal = signal;
+  }
+
+  async resolve<T extends RecordType>(name: string, type: T, options: DnsCallOptions = {}): Promise<Answer<T>> {
+    if (typeof name !== "string") wrong(`a name is a string, got ${typeof name}`);
+    if (!RECORD_TYPES.includes(type)) {
+      wrong(`a type of records is one of ${RECORD_TYPES.join(", ")}, got ${JSON.stringify(type)}`);
+    }
+    const asked = asDnsName(name);
+    if (asked === null)
+      return { status: "missing", records: [], ttl: 0, reason: "it is no name that the DNS can have" };
+    const ms = readTimeout(options.timeout);
+    const timeout = ms === null ? null : AbortSignal.timeout(ms);
+    const own = this.#signal();
+    const others = [options.signal, timeout].filter((signal) => signal != null);
+    const signal = others.length === 0 ? own : AbortSignal.any([own, ...others]);
+    try {
+      return (await this.#source.resolve(asked, type, signal)) as Answer<T>;
+    } catch (error) {
+      if (timeout === null || error !== timeout.reason) throw error;
+      return { status: "failed", records: [], ttl: 0, reason: `no answer in ${ms} ms` };
+    }
+  }
+
+  async addresses(name: string, options?: DnsCallOptions): Promise<Answer<"A" | "AAAA">> {
+    return joined(await Promise.all([this.resolve(name, "A", options), this.resolve(name, "AAAA", options)]));
+  }
+
+  txt(name: string, options?: DnsCallOptions): Promise<Answer<"TXT">> {
+    return this.resolve(name, "TXT", options);
+  }
+
+  async mx(name: string, options?: DnsCallOptions): Promise<Answer<"MX">> {
+    const answer = await this.resolve(name, "MX", options);
+    return { ...answer, records: answer.records.toSorted((one, other) => one.priority - other.priority) };
+  }
+
+  async names(address: string, options?: DnsCallOptions): Promise<Answer<"PTR">> {
+    const name = reverseName(address);
+    if (name === null) return { status: "missing", records: [], ttl: 0, reason: "it is no address" };
+    return this.resolve(name, "PTR", options);
+  }
+
+  async confirmedName(address: string, options?: DnsCallOptions): Promise<Answer<"PTR">> {
+    const names = await this.names(address, options);
+    if (names.status !== "found") return names;
+    const wanted = Buffer.from(addressBytes(address)!);
+    const candidates = names.records.slice(0, MAX_NAMES);
+    const type = wanted.length === 4 ? "A" : "AAAA";
+    const answers = await Promise.all(candidates.map((name) => this.resolve(name, type, options)));
+    const at = answers.findIndex(({ records }) => records.some((record) => wanted.equals(addressBytes(record)!)));
+    if (at !== -1) {
+      return { status: "found", records: [candidates[at]!], ttl: Math.min(names.ttl, answers[at]!.ttl) };
+    }
+    const failed = answers.find(({ status }) => status === "failed");
+    if (failed !== undefined) return { ...failed, records: [] };
+    return { status: "empty", records: [], ttl: Math.min(names.ttl, ...answers.map(({ ttl }) => ttl)) };
+  }
+
+  async listed(what: string, zone: string, options: ListingOptions = {}): Promise<Listing> {
+    const counted = codesOf(options.codes);
+    const front = isIP(what) === 0 ? asDnsName(what) : reversed(what);
+    if (front === null) return { status: "clear", codes: [], text: "" };
+    const name = `${front}.${zone}`;
+    if (asDnsName(zone) === null) wrong(`a zone is the name of a list, got ${JSON.stringify(zone)}`);
+    const answer = await this.resolve(name, "A", options);
+    if (answer.status === "failed") return { status: "failed", codes: [], text: "", reason: answer.reason ?? "" };
+    const isError = (code: string): boolean => !code.startsWith("127.") || code.startsWith("127.255.255.");
+    const odd = answer.records.find(isError);
+    if (odd !== undefined) return { status: "failed", codes: [], text: "", reason: `${zone} answered ${odd}` };
+    const codes = answer.records.filter(counted);
+    if (codes.length === 0) return { status: "clear", codes: [], text: "" };
+    const { records } = await this.resolve(name, "TXT", options);
+    return { status: "listed", codes, text: (records[0] ?? "").slice(0, MAX_TEXT) };
+  }
+}
+
+/** Addresses of both kinds: what one question found counts, whatever the other says. */
+function joined(answers: readonly [Answer<"A">, Answer<"AAAA">]): Answer<"A" | "AAAA"> {
+  const found = answers.filter(({ status }) => status === "found");
+  if (found.length > 0) {
+    return {
+      status: "found",
+      records: found.flatMap(({ records }): readonly RecordOf["A"][] => records),
+      ttl: Math.min(...found.map(({ ttl }) => ttl)),
+    };
+  }
+  const [first, second] = answers;
+  const failed = answers.find(({ status }) => status === "failed");
+  if (failed !== undefined) return failed;
+  return first.status === "empty" ? first : second;
+}
+
+/** Whether a code of a list counts: the addresses and networks that are given, else all. */
+function codesOf(codes: readonly string[] | undefined): (code: string) => boolean {
+  if (codes === undefined) return () => true;
+  const networks = codes.map((text) => {
+    const [address = "", bits = "32"] = text.split("/");
+    const bytes = isIP(address) === 4 ? Buffer.from(addressBytes(address)!).readUInt32BE() : null;
+    if (bytes === null || !/^\d{1,2}$/.test(bits) || Number(bits) > 32) {
+      return wrong(
+        `codes are addresses or networks such as "127.0.0.2" and "127.0.0.4/30", got ${JSON.stringify(text)}`,
+      );
+    }
+    const mask = bits === "0" ? 0 : (-1 << (32 - Number(bits))) >>> 0;
+    return { mask, network: (bytes & mask) >>> 0 };
+  });
+  return (code) => {
+    const bytes = Buffer.from(addressBytes(code)!).readUInt32BE();
+    return networks.some(({ mask, network }) => (bytes & mask) >>> 0 === network);
+  };
+}
+
+function readTimeout(timeout: number | string | undefined): number | null {
+  if (timeout === undefined) return null;
+  const ms = readDuration(timeout);
+  if (!(ms > 0)) wrong(`a timeout is seconds or text such as "500ms", got ${JSON.stringify(timeout)}`);
+  return ms;
+}
+
+function wrong(message: string): never {
+  throw new UsageError("PMILTER_ERR_ARGUMENT", `dns: ${message}`);
+}
