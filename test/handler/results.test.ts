@@ -1,7 +1,8 @@
 /** `message.results`: what filters leave for later ones. */
 import { describe, expect, test } from "bun:test";
 import { accept, UsageError } from "../../src/index.ts";
-import type { JsonValue, Results } from "../../src/handler/types.ts";
+import type { Results } from "../../src/handler/types.ts";
+import type { JsonValue } from "../../src/json.ts";
 import { cmd } from "../protocol/wire.ts";
 import { type AnyFilter, Line, type Placed } from "./harness.ts";
 

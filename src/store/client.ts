@@ -1,0 +1,127 @@
+/** `session.store`: operations of a filter, over a source that does them. */
+import { jsonCopy, type JsonValue } from "../json.ts";
+import { readDuration } from "../quantity.ts";
+import { UsageError } from "../usage-error.ts";
+import { MAX_ENTRIES, type Operation, type ResultOf } from "./operations.ts";
+import type { KeepOptions, Store, TakeOptions, TakeResult } from "./types.ts";
+
+/** Does operations, in the order in which they are asked for. It rejects with StoreError, or the signal's reason. */
+export interface StoreSource {
+  run<O extends Operation>(operation: O, signal: AbortSignal): Promise<ResultOf[O["kind"]]>;
+}
+
+const MAX_KEY_BYTES = 512;
+const MAX_VALUE_BYTES = 64 * 1024;
+
+/** The store of one filter. @param signal of the call at hand */
+export function storeOf(source: StoreSource, filter: string, signal: () => AbortSignal): Store {
+  return new FilterStore(source, filter, signal);
+}
+
+class FilterStore implements Store {
+  readonly #source: StoreSource;
+  readonly #filter: string;
+  readonly #signal: () => AbortSignal;
+
+  constructor(source: StoreSource, filter: string, signal: () => AbortSignal) {
+    this.#source = source;
+    this.#filter = filter;
+    this.#signal = signal;
+  }
+
+  async get(key: string): Promise<JsonValue | undefined> {
+    const value = await this.#run({ kind: "get", ...this.#at(key) });
+    return value === null ? undefined : (JSON.parse(value) as JsonValue);
+  }
+
+  async set(key: string, value: JsonValue, options: KeepOptions = {}): Promise<void> {
+    const at = this.#at(key);
+    const text = JSON.stringify(jsonCopy(value, "value", `the value of ${JSON.stringify(key)}`, MAX_VALUE_BYTES));
+    await this.#run({ kind: "set", ...at, value: text, ttl: ttlOf(options) });
+  }
+
+  async delete(key: string): Promise<boolean> {
+    return this.#run({ kind: "delete", ...this.#at(key) });
+  }
+
+  async increment(key: string, by = 1, options: KeepOptions = {}): Promise<number> {
+    if (!Number.isFinite(by)) wrong(`increment adds a number, got ${String(by)}`);
+    return this.#run({ kind: "increment", ...this.#at(key), by, ttl: ttlOf(options) });
+  }
+
+  async claim(key: string, options: Required<KeepOptions>): Promise<boolean> {
+    const ttl = ttlOf(options ?? {});
+    if (ttl === null) return wrong("claim needs { ttl }: how long it holds");
+    return this.#run({ kind: "claim", ...this.#at(key), ttl });
+  }
+
+  async take(key: string, { cost = 1, limit, per }: TakeOptions): Promise<TakeResult> {
+    const at = this.#at(key);
+    const taken = await this.#run({
+      kind: "take",
+      ...at,
+      limit: amount("limit", limit),
+      per: duration("per", per),
+      cost: amount("cost", cost),
+    });
+    return { ...taken, retryAfter: Math.ceil(taken.retryAfter / 1000) };
+  }
+
+  async giveBack(key: string, cost = 1): Promise<void> {
+    await this.#run({ kind: "giveBack", ...this.#at(key), cost: amount("cost", cost) });
+  }
+
+  async entries(
+    prefix = "",
+    { limit = MAX_ENTRIES }: { readonly limit?: number } = {},
+  ): Promise<readonly (readonly [string, JsonValue])[]> {
+    checkKey(prefix, "a prefix");
+    if (!Number.isSafeInteger(limit) || limit < 1) wrong(`limit is a whole number from 1, got ${String(limit)}`);
+    const found = await this.#run({
+      kind: "entries",
+      filter: this.#filter,
+      prefix,
+      limit: Math.min(limit, MAX_ENTRIES),
+    });
+    return found.map(([key, value]) => [key, JSON.parse(value) as JsonValue] as const);
+  }
+
+  #at(key: string): { readonly filter: string; readonly key: string } {
+    checkKey(key, "a key");
+    if (key === "") wrong('a key is not ""');
+    return { filter: this.#filter, key };
+  }
+
+  #run<O extends Operation>(operation: O): Promise<ResultOf[O["kind"]]> {
+    return this.#source.run(operation, this.#signal());
+  }
+}
+
+function checkKey(key: unknown, what: string): void {
+  if (typeof key !== "string") return wrong(`${what} is a string, got ${typeof key}`);
+  const bytes = Buffer.byteLength(key);
+  if (bytes > MAX_KEY_BYTES) wrong(`${what} has at most ${MAX_KEY_BYTES} bytes, got ${bytes}`);
+  if (!key.isWellFormed() || key.includes("\0")) {
+    wrong(`${what} is text without NUL and lone surrogates, got ${JSON.stringify(key.slice(0, 80))}`);
+  }
+}
+
+function amount(what: string, value: unknown): number {
+  if (typeof value === "number" && Number.isFinite(value) && value >= 0) return value;
+  return wrong(`${what} is a number from 0, got ${JSON.stringify(value)}`);
+}
+
+function duration(what: string, value: unknown): number {
+  const ms = readDuration(value);
+  return ms > 0 && Number.isFinite(ms)
+    ? ms
+    : wrong(`${what} is seconds or text such as "500ms", "10m", "2h" or "7d", got ${JSON.stringify(value)}`);
+}
+
+function ttlOf({ ttl }: KeepOptions): number | null {
+  return ttl === undefined ? null : duration("ttl", ttl);
+}
+
+function wrong(message: string): never {
+  throw new UsageError("PMILTER_ERR_ARGUMENT", `store: ${message}`);
+}
