@@ -7,7 +7,21 @@ export { defineFilter } from "./handler/filter.ts";
 export { decodeWords, encodeWords, foldHeader } from "./mime/header-text.ts";
 export { type HeaderAddress, parseAddresses } from "./mime/addresses.ts";
 export type { HtmlElement, HtmlRewriter, HtmlText } from "./mime/html-rewriter.ts";
+export type { JsonValue } from "./json.ts";
 export { readMessage } from "./mime/read-message.ts";
+export type {
+  Answer,
+  AnswerStatus,
+  CaaRecord,
+  MxRecord,
+  RecordOf,
+  RecordType,
+  SoaRecord,
+  SrvRecord,
+  TlsaRecord,
+} from "./dns/answer.ts";
+export type { Dns, DnsCallOptions, Listing, ListingOptions } from "./dns/types.ts";
+export { type KeepOptions, type Store, StoreError, type TakeOptions, type TakeResult } from "./store/types.ts";
 export { UsageError, type UsageErrorCode } from "./usage-error.ts";
 export type {
   Address,
@@ -21,7 +35,6 @@ export type {
   Handler,
   Header,
   Headers,
-  JsonValue,
   Log,
   LogFields,
   MacroLookup,

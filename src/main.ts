@@ -9,6 +9,7 @@ import { PlainError } from "./errors.ts";
 import { VERSION } from "./version.ts";
 
 const WORKER_URL = new URL("./worker/entry.ts", import.meta.url);
+const SERVICES_URL = new URL("./services/entry.ts", import.meta.url);
 const SPOOL_URL = new URL("./spool/entry.ts", import.meta.url);
 const WATCH_URL = new URL("./server/files/watch-entry.ts", import.meta.url);
 
@@ -32,7 +33,11 @@ async function run(args: readonly string[]): Promise<number> {
       // It may begin anew here, with nothing loaded yet.
       const incomplete = keepFrames();
       const { serve } = await import("./cli/serve.ts");
-      return serve(command.config, { workerUrl: WORKER_URL, watchUrl: WATCH_URL, spoolUrl: SPOOL_URL }, incomplete);
+      return serve(
+        command.config,
+        { workerUrl: WORKER_URL, watchUrl: WATCH_URL, spoolUrl: SPOOL_URL, servicesUrl: SERVICES_URL },
+        incomplete,
+      );
     }
     case "check": {
       const { check } = await import("./cli/check.ts");

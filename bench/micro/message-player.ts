@@ -1,6 +1,8 @@
 /**
  * Plays messages through a conversation in memory, as a Postfix writes them: one connection, one message after the other.
  */
+import { TIMERS } from "../../src/testing/in-memory.ts";
+import { testServices } from "../../src/testing/services.ts";
 import { RunningOutcomes } from "../../src/handler/outcomes.ts";
 import { Conversation } from "../../src/handler/conversation.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
@@ -30,6 +32,7 @@ export function messagePlayer(handlers: "ten" | "eom"): () => void {
     isTrial: false,
     outcomes: new RunningOutcomes(),
     logs: () => false,
+    services: testServices(TIMERS),
     spool: null,
     arrivedAt: 0,
   });

@@ -5,6 +5,8 @@
  *
  * Arguments: the socket's path, the set of handlers, the number of workers or `auto`.
  */
+import { TIMERS } from "../../src/testing/in-memory.ts";
+import { testServices } from "../../src/testing/services.ts";
 import { RunningOutcomes } from "../../src/handler/outcomes.ts";
 import { renameSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -69,6 +71,7 @@ async function serve({ worker, descriptor, handlers, workerRows, records }: Assi
     row: worker,
     chainOf: () => chain,
     wantsFor: () => chain.wants,
+    services: testServices(TIMERS),
     spool: null,
     writer: new ReplyWriter(WRITER_BYTES),
     workerRows: new WorkerRows(workerRows),

@@ -24,7 +24,7 @@ const SAME_SIGNAL_MS = 500;
  */
 export async function serve(
   configFile: string,
-  threads: Pick<ServerOptions, "workerUrl" | "watchUrl" | "spoolUrl">,
+  threads: Pick<ServerOptions, "workerUrl" | "watchUrl" | "spoolUrl" | "servicesUrl">,
   incomplete: string | null,
 ): Promise<number> {
   const config = loadConfig(configFile);

@@ -11,6 +11,8 @@ import type { LogFormat } from "../admin/log.ts";
 import type { LogLevel } from "../admin/log-level.ts";
 import type { When } from "../handler/conditions.ts";
 import type { Fallback } from "../handler/fallback.ts";
+import type { DnsSettings } from "../dns/servers.ts";
+import type { StoreSettings } from "../store/settings.ts";
 import { defaultControl, defaultState, type Environment } from "./places.ts";
 import type { ConfigFile } from "./schema.ts";
 
@@ -97,6 +99,8 @@ export interface Config {
   included: string[];
   server: ServerConfig;
   limits: LimitsConfig;
+  dns: DnsSettings;
+  store: StoreSettings;
   handler: HandlerConfig;
   /** Those that are switched on, in the order of the file; behind them those of included files. */
   filters: FilterConfig[];
@@ -164,6 +168,13 @@ export function toConfig(
       body: limits.body,
       workerMemory: limits.worker_memory,
     },
+    dns: {
+      servers: from.dns.servers,
+      timeoutMs: from.dns.timeout,
+      attempts: from.dns.attempts,
+      cache: from.dns.cache,
+    },
+    store: { url: from.store.url, timeoutMs: from.store.timeout, maxBytes: from.store.max_size },
     handler: {
       postconfig: pathOrNull(from.handler.config.postconfig_handler),
       masterExit: pathOrNull(from.handler.config.master_exit_handler),

@@ -23,6 +23,7 @@ import {
   mode,
   handlerPath,
   modulePath,
+  nameServers,
   networks,
   oneOf,
   recipients,
@@ -31,6 +32,7 @@ import {
   shippedName,
   size,
   socketPath,
+  storeUrl,
   text,
   users,
   whole,
@@ -205,6 +207,37 @@ const LimitsSchema = v.strictObject({
   ),
 });
 
+const DnsSchema = v.strictObject({
+  servers: key(
+    nameServers(),
+    [],
+    "Name servers, asked in this order; without any those of `/etc/resolv.conf`, which is read again when it changes.",
+    { restart: true },
+  ),
+  timeout: key(duration(), 2, "Maximum time for the answer of one server.", { unit: "s", restart: true }),
+  attempts: key(whole(1, 10), 2, "How often each server is asked.", { restart: true }),
+  cache: key(whole(0, 10_000_000), 10_000, "Answers that are kept, for all workers together.", { restart: true }),
+});
+
+const StoreSchema = v.strictObject({
+  url: key(
+    storeUrl(),
+    "sqlite:store.db",
+    "Where filters remember: `sqlite:` and a file, relative to the state folder, or a server: `redis://`, `rediss://`, `valkey://`.",
+    { restart: true },
+  ),
+  timeout: key(duration(), 0.5, "Maximum time of one operation; over it the filter gets a `StoreError`.", {
+    unit: "s",
+    restart: true,
+  }),
+  max_size: key(
+    size(MiB, 2 ** 50),
+    2048 * MiB,
+    "Bytes of a SQLite store; above them what expires first is dropped, with a warning.",
+    { unit: "bytes", restart: true },
+  ),
+});
+
 const HandlerConfigSchema = v.strictObject({
   postconfig_handler: unset(
     handlerPath(),
@@ -309,6 +342,8 @@ export const ConfigSchema = v.strictObject({
   ),
   server: v.optional(ServerSchema, {}),
   limits: v.optional(LimitsSchema, {}),
+  dns: v.optional(DnsSchema, {}),
+  store: v.optional(StoreSchema, {}),
   handler: v.optional(
     v.strictObject({
       config: v.optional(HandlerConfigSchema, {}),

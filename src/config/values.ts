@@ -2,6 +2,8 @@
  * The kinds of value that pmilter.toml knows, each with the text of the expected value. No key and no default is named
  * here; schema.ts puts them together.
  */
+import { parseServer } from "../dns/servers.ts";
+import { isStoreUrl } from "../store/settings.ts";
 import { TomlDate } from "smol-toml";
 import * as v from "valibot";
 import { AddressError, parseAddress, parseNetwork } from "./address.ts";
@@ -152,6 +154,25 @@ export function networks() {
 export function listenAddresses() {
   const what = 'a listen address such as "inet:127.0.0.1:8891", or a list of them';
   return oneOrMore(parsed(parseAddress, what), what);
+}
+
+/** A name server of `dns.servers`. */
+export function nameServers() {
+  const what = 'a name server such as "192.0.2.1", "127.0.0.1:5353" or "[::1]:53"';
+  return v.array(
+    v.pipe(
+      v.custom<string>((value) => typeof value === "string" && parseServer(value) !== null, expected(what)),
+      v.transform((value) => parseServer(value)!),
+    ),
+    expected('a list of name servers such as ["192.0.2.1", "127.0.0.1:5353"]'),
+  );
+}
+
+export function storeUrl() {
+  return v.custom<string>(
+    (value) => typeof value === "string" && isStoreUrl(value),
+    expected('"sqlite:PATH", "redis://HOST", "rediss://HOST" or "valkey://HOST"'),
+  );
 }
 
 export function clients() {

@@ -20,6 +20,7 @@ import { FilterParts, type SkippedFilter } from "./filter-parts.ts";
 import { messageOf } from "./load-failure.ts";
 import { MAX_NOTES, type NoteLevel } from "./notes.ts";
 import type { FilterPart, SessionSource } from "./filter-session.ts";
+import type { Services } from "./services.ts";
 import { VERDICTS } from "../protocol/verdicts.ts";
 import { PhaseValues, takeIn } from "./intake.ts";
 import type { FilterChanges } from "./message/changes.ts";
@@ -51,6 +52,8 @@ export interface ConversationHost extends AwaitingHost, CollectingHost, TellingH
   logs(level: LogLevel): boolean;
   /** No mail is at stake, as in `pmilter try`: `session.trial`. */
   readonly isTrial: boolean;
+  /** DNS and store for the filters. */
+  readonly services: Services;
   /** When the bytes at hand arrived, on the clock of `now`. */
   readonly arrivedAt: number;
 }
@@ -235,6 +238,9 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
   }
   get isTrial(): boolean {
     return this.#host.isTrial;
+  }
+  get services(): Services {
+    return this.#host.services;
   }
   get recipientAtHand(): Address | null {
     return this.#event === PHASES.envrcpt ? (this.message?.recipients.at(-1) ?? null) : null;

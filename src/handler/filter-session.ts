@@ -11,6 +11,9 @@ import type { LoadedFilter } from "./filter.ts";
 import type { ReceivedMessage } from "./message/received.ts";
 import type { TraceFacts } from "./message/received-field.ts";
 import { MessageView, type ViewOwner } from "./message/view.ts";
+import { type Services, servicesOf } from "./services.ts";
+import type { Dns } from "../dns/types.ts";
+import type { Store } from "../store/types.ts";
 import { logTo, type NoteLevel } from "./notes.ts";
 import type { Auth, CallPhase, Log, MacroLookup, Tls } from "./types.ts";
 
@@ -34,6 +37,8 @@ export interface SessionSource {
   note(filter: ChainFilter, level: NoteLevel, text: unknown, fields: unknown): void;
   /** No mail is at stake: see {@link FilterSession.trial}. */
   readonly isTrial: boolean;
+  /** DNS and store. */
+  readonly services: Services;
   /** Changes of the filters before this one that count, in chain order: a new list. */
   changesBefore(filter: { readonly index: number }): FilterChanges[];
   /** Counts the headers that filters added. */
@@ -201,6 +206,7 @@ export class FilterSession {
   /** Most handlers keep nothing. */
   #state: unknown = null;
   #log: Log | null = null;
+  #services: ReturnType<typeof servicesOf> | null = null;
   readonly #source: SessionSource;
   readonly #part: FilterPart;
   /** The session whose state it has; null if it has its own. */
@@ -224,6 +230,16 @@ export class FilterSession {
   }
   get signal(): AbortSignal {
     return this.#part.signal;
+  }
+  get dns(): Dns {
+    return this.#ownServices.dns;
+  }
+  get store(): Store {
+    return this.#ownServices.store;
+  }
+  get #ownServices(): ReturnType<typeof servicesOf> {
+    const { filter } = this.#part;
+    return (this.#services ??= servicesOf(this.#source.services, filter.loaded.name, () => this.signal));
   }
   get isLocal(): boolean {
     return this.#source.isLocal;

@@ -75,8 +75,8 @@ export class OutcomeTeller {
       recipients: Object.freeze(this.#recipientsOf(message, verdict)),
       changes: difference?.count ?? 0,
     });
-    const { actions, client, hasHeaders, helo, isLocal, isSendmail, isTrial, notes } = source;
-    const session = { actions, client, hasHeaders, helo, isLocal, isSendmail, isTrial, notes };
+    const { actions, client, hasHeaders, helo, isLocal, isSendmail, isTrial, notes, services } = source;
+    const session = { actions, client, hasHeaders, helo, isLocal, isSendmail, isTrial, notes, services };
     const ended = new EndedMessage(
       { ...session, message, layers, macros: source.macros.copy(), subject: source.messageSubject() },
       host,

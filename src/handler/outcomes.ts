@@ -2,6 +2,7 @@
  * Calls of `outcome`: the filters that ask are told what became of a message, once it is over. The calls run beside the
  * next messages, with a session and a message of their own, and decide nothing.
  */
+import type { Services } from "./services.ts";
 import type { Client } from "../protocol/client.ts";
 import { within } from "../within.ts";
 import type { ChainFilter } from "./chain.ts";
@@ -30,6 +31,7 @@ export interface EndedValues {
   readonly isSendmail: boolean;
   readonly isLocal: boolean;
   readonly isTrial: boolean;
+  readonly services: Services;
   readonly subject: Subject;
   /** Notes of the message that its record keeps already. */
   readonly notes: number;
@@ -55,6 +57,7 @@ export class EndedMessage implements SessionSource {
   readonly isSendmail: boolean;
   readonly isLocal: boolean;
   readonly isTrial: boolean;
+  readonly services: Services;
   readonly subject: Subject;
   addedHeaders = 0;
   readonly #layers: readonly FilterChanges[];
@@ -71,6 +74,7 @@ export class EndedMessage implements SessionSource {
     this.isSendmail = values.isSendmail;
     this.isLocal = values.isLocal;
     this.isTrial = values.isTrial;
+    this.services = values.services;
     this.subject = values.subject;
     this.#layers = values.layers;
     this.#notes = values.notes;

@@ -2,10 +2,14 @@
 import { within } from "../within.ts";
 import type { ChainFilter } from "./chain.ts";
 import { failureOf, LoadError } from "./load-failure.ts";
+import { type Services, servicesOf } from "./services.ts";
 import type { FilterHome } from "./types.ts";
 
 /** Maximum time that the `stop()` of one filter may keep its thread from ending. */
 const STOP_TIMEOUT_MS = 5000;
+
+/** A start has no end but its own. */
+const NEVER = new AbortController().signal;
 
 /**
  * Calls `start()` of each filter, in chain order, and keeps its result as the filter's `own`.
@@ -14,7 +18,8 @@ const STOP_TIMEOUT_MS = 5000;
  */
 export async function startFilters(
   filters: readonly ChainFilter[],
-  home: FilterHome,
+  home: Pick<FilterHome, "folder" | "isCheck">,
+  services: Services,
   onStart: (filter: ChainFilter, failure: string) => void = () => {},
 ): Promise<void> {
   for (const filter of filters) {
@@ -23,7 +28,8 @@ export async function startFilters(
     const what = `start() of filter ${loaded.name} failed`;
     onStart(filter, what);
     try {
-      filter.own = await loaded.start.call(loaded.self, options, home);
+      const own = servicesOf(services, loaded.name, () => NEVER);
+      filter.own = await loaded.start.call(loaded.self, options, { ...home, ...own });
     } catch (error) {
       const failure = failureOf(error, fileOf(filter));
       throw new LoadError({ ...failure, message: `${what}: ${failure.message}` }, error);

@@ -1,8 +1,11 @@
 /** The types for authors of handlers: the session as each phase has it, the message, handlers, filters. */
+import type { Dns } from "../dns/types.ts";
+import type { JsonValue } from "../json.ts";
 import type { HeaderAddress } from "../mime/addresses.ts";
 import type { Mime } from "../mime/types.ts";
 import type { MacroStage } from "../protocol/negotiate.ts";
 import type { Phase, VerdictOf } from "../protocol/phases.ts";
+import type { Store } from "../store/types.ts";
 import type { Client } from "../protocol/client.ts";
 import type { ReplyText } from "../protocol/reply-text.ts";
 import type { Verdict } from "./verdict.ts";
@@ -202,13 +205,6 @@ export interface RawOptions {
 }
 
 /**
- * A value that JSON has; a member that is undefined is left out.
- * @example const score: JsonValue = { total: 3, of: ["helo", "client"] };
- */
-export type JsonValue =
-  string | number | boolean | null | readonly JsonValue[] | { readonly [name: string]: JsonValue | undefined };
-
-/**
  * Values that the filters of the chain leave for later ones, and for the record of the message, by name. The value that
  * was set last counts; the values of a filter that fails do not, and those of a filter in observe mode count for itself
  * alone. At most 50 in a message, each with at most 16 KB as JSON.
@@ -341,6 +337,10 @@ interface Everywhere<P extends CallPhase, S, O, Own> {
    * message, or the connection is gone (`AbortError`). Each call has its own: read it before the first `await`.
    */
   readonly signal: AbortSignal;
+  /** Questions to the DNS; they end with this call. */
+  readonly dns: Dns;
+  /** What this filter remembers, in all workers and after a restart. */
+  readonly store: Store;
   /** Writes a line to the log, with the queue id, the client, the filter, the phase, and file and line of the call. */
   readonly log: Log;
 }
@@ -577,6 +577,10 @@ export interface FilterHome {
   readonly folder: string;
   /** `pmilter check` runs it: nothing will be served, so write and send nothing. */
   readonly isCheck: boolean;
+  /** As `session.store`; in `check` and `try` a store in memory. */
+  readonly store: Store;
+  /** As `session.dns`. */
+  readonly dns: Dns;
 }
 
 /** The phases that macros can be asked for. */

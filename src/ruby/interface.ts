@@ -4,7 +4,8 @@
  */
 import { decodeText } from "../protocol/bytes.ts";
 import type { Phase } from "../protocol/phases.ts";
-import type { JsonValue, Session } from "../handler/types.ts";
+import type { Session } from "../handler/types.ts";
+import type { JsonValue } from "../json.ts";
 import { accept, discard, reject, skip, tempfail, withoutCounting } from "../handler/verdict.ts";
 import type { Opal, RubyModule } from "./opal.ts";
 

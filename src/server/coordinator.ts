@@ -14,6 +14,7 @@ import { close } from "../net/libc.ts";
 import { allowedBy, isAllowed, type PeerName, NOT_ALLOWED, notAllowed } from "../net/peer.ts";
 import type { ConnectionTable } from "../shared/connection-table.ts";
 import type { SessionRecords } from "../shared/session-records.ts";
+import type { ServicesLine } from "../shared/service-messages.ts";
 import type { NoSpoolLine, SpoolLine } from "../shared/spool-messages.ts";
 import type { WorkerRows } from "../shared/worker-rows.ts";
 import type { PassedConnection } from "../shared/messages.ts";
@@ -24,6 +25,7 @@ import type { Starvation } from "./listening/starvation.ts";
 import type { Generation, GenerationEvents, Release } from "./workers/generation.ts";
 import { Generations } from "./workers/generations.ts";
 import type { Loss } from "./workers/member.ts";
+import type { ServicesThread } from "./workers/services-thread.ts";
 import type { SpoolThread } from "./workers/spool-thread.ts";
 import { RowPool } from "./workers/row-pool.ts";
 
@@ -35,6 +37,7 @@ export interface CoordinatorOptions {
   readonly table: ConnectionTable;
   readonly starvation: Starvation;
   readonly spool: SpoolThread;
+  readonly services: ServicesThread;
   readonly counters: Counters;
   readonly log: Log;
   /** A descriptor of nothing: revoked descriptors become duplicates of it. */
@@ -57,6 +60,7 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
   readonly listeningSockets: ListeningSockets;
   readonly #starvation: Starvation;
   readonly #spool: SpoolThread;
+  readonly #services: ServicesThread;
   readonly #room: ConnectionRoom;
   readonly #counters: Counters;
   readonly #log: Log;
@@ -66,12 +70,14 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
   #isStopping = false;
 
   constructor(options: CoordinatorOptions, host: CoordinatorHost) {
-    const { config, counters, log, nothing, records, spool, starvation, table, workerRows, workerUrl } = options;
+    const { config, counters, log, nothing, records, services, spool, starvation, table, workerRows, workerUrl } =
+      options;
     this.#host = host;
     this.#log = log;
     this.#counters = counters;
     this.#starvation = starvation;
     this.#spool = spool;
+    this.#services = services;
     this.#allowed = allowedBy(config);
     this.#room = new ConnectionRoom(table.layout.slots, descriptorLimit());
     this.table = table;
@@ -125,6 +131,10 @@ export class Coordinator implements GenerationEvents, ConnectionsHost, Listening
 
   spool(): SpoolLine | NoSpoolLine {
     return this.#spool.connect();
+  }
+
+  services(): ServicesLine {
+    return this.#services.connect();
   }
 
   released(slot: number, release: Release): void {

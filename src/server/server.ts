@@ -33,6 +33,7 @@ import { fittingConnections, workersOf } from "./sizes.ts";
 import { Watchdog } from "./watchdog.ts";
 import type { Generation } from "./workers/generation.ts";
 import { Generations } from "./workers/generations.ts";
+import { ServicesThread } from "./workers/services-thread.ts";
 import { SpoolThread } from "./workers/spool-thread.ts";
 import type { TaskOutput } from "./workers/tasks.ts";
 
@@ -42,6 +43,8 @@ export interface ServerOptions {
   readonly watchUrl: URL;
   /** See `SpoolThread`. */
   readonly spoolUrl: URL;
+  /** See `ServicesThread`. */
+  readonly servicesUrl: URL;
   readonly log: Log;
   /** The output for lines that handlers print. */
   readonly prints: Output;
@@ -60,6 +63,7 @@ export class FilterServer {
   readonly #watchdog: Watchdog;
   readonly #starvation: Starvation;
   readonly #spool: SpoolThread;
+  readonly #services: ServicesThread;
   /** A descriptor of nothing: revoked descriptors become duplicates of it. Made now: later no descriptor may be left. */
   readonly #nothing = deadSocket();
   #stopped: Promise<void> | null = null;
@@ -68,7 +72,7 @@ export class FilterServer {
 
   /** Nothing is bound or loaded yet: see {@link start}. */
   constructor(config: Config, options: ServerOptions) {
-    const { log, onFatal, prints, spoolUrl, watchUrl, workerUrl } = options;
+    const { log, onFatal, prints, servicesUrl, spoolUrl, watchUrl, workerUrl } = options;
     const nothing = this.#nothing;
     const counters = new Counters();
     const cpu = new CpuShare();
@@ -91,8 +95,27 @@ export class FilterServer {
       starting: () => starvation.release(),
       log: (level, text) => log.write(level, text),
     });
+    this.#services = new ServicesThread(servicesUrl, {
+      dns: config.dns,
+      store: config.store,
+      folder: () => this.#folder.need(),
+      starting: () => starvation.release(),
+      log: (level, text) => log.write(level, text),
+    });
     const coordinator = new Coordinator(
-      { workerUrl, config, workerRows, records, table, starvation, spool: this.#spool, counters, log, nothing },
+      {
+        workerUrl,
+        config,
+        workerRows,
+        records,
+        table,
+        starvation,
+        spool: this.#spool,
+        services: this.#services,
+        counters,
+        log,
+        nothing,
+      },
       { sources: () => this.#reloader.watch(), print: (text) => prints.push(text) },
     );
     this.#coordinator = coordinator;
@@ -222,6 +245,7 @@ export class FilterServer {
     await this.#coordinator.generations.stop(wasReady && !this.#hurry.signal.aborted ? stopTimeoutMs : 0);
     this.#watchdog.stop();
     this.#spool.close();
+    this.#services.close();
     this.#starvation.close();
     close(this.#nothing);
     if (wasReady) await this.#callExitHandler();

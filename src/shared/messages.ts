@@ -5,6 +5,7 @@ import type { LogLevel } from "../admin/log-level.ts";
 import type { PeerName } from "../net/peer.ts";
 import type { ConnectionTableLayout } from "./connection-table.ts";
 import type { SessionRecordsLayout } from "./session-records.ts";
+import type { ServicesLine } from "./service-messages.ts";
 import type { NoSpoolLine, SpoolLine } from "./spool-messages.ts";
 import type { WorkerRowsLayout } from "./worker-rows.ts";
 import type { ChainNeeds, Need } from "../handler/needs.ts";
@@ -137,6 +138,8 @@ export type ToWorker =
   | { readonly kind: "moved"; readonly slot: number }
   /** How it reaches the thread of the spool, as it asked. */
   | ({ readonly kind: "spool" } & (SpoolLine | NoSpoolLine))
+  /** How it reaches the services thread, as it asked. */
+  | { readonly kind: "services"; readonly line: ServicesLine }
   /** So much of the worker's text was taken, see `Outbox`. */
   | { readonly kind: "taken"; readonly size: number }
   /** End: when the last session has ended, or at once. Answered with `ended`. */
@@ -149,6 +152,8 @@ export type FromWorker =
   | { readonly kind: "starting"; readonly failure: LoadFailure }
   /** It has a body that is too large for memory, and no line to the thread of the spool, or none any more. */
   | { readonly kind: "spool" }
+  /** It asks DNS or store something, and has no line to the services thread, or none any more. */
+  | { readonly kind: "services" }
   | { readonly kind: "ready"; readonly summary: ChainSummary }
   | { readonly kind: "failed"; readonly failure: LoadFailure }
   | {

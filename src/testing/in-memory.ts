@@ -7,7 +7,9 @@ import type { Clock } from "../handler/phase-deadline.ts";
 import type { ReceivedMessage } from "../handler/message/received.ts";
 import { RunningOutcomes } from "../handler/outcomes.ts";
 import type { Report } from "../handler/report.ts";
-import type { JsonValue } from "../handler/types.ts";
+import type { Services } from "../handler/services.ts";
+import { testServices } from "./services.ts";
+import type { JsonValue } from "../json.ts";
 import { ReplyWriter } from "../protocol/encode.ts";
 import { ProtocolError } from "../protocol/errors.ts";
 import type { Transport } from "./transport.ts";
@@ -20,6 +22,8 @@ export interface InMemoryOptions {
   readonly isTrial?: boolean;
   /** Gets the calls of `outcome`, which are to be waited for before the filters are stopped. */
   readonly outcomes?: RunningOutcomes;
+  /** DNS and store of the filters; default: no name exists, and an empty store. */
+  readonly services?: Services;
   report(report: Report): void;
 }
 
@@ -44,6 +48,7 @@ export function connectInMemory({
   isTrial = false,
   outcomes = new RunningOutcomes(),
   report,
+  services = testServices(clock),
 }: InMemoryOptions): InMemory {
   const writer = new ReplyWriter();
   let isClosed = false;
@@ -88,6 +93,7 @@ export function connectInMemory({
     isTurnOver: false,
     isTrial,
     outcomes,
+    services,
     spool: null,
     logs: () => true,
     reportsAccepted: false,

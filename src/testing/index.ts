@@ -30,6 +30,7 @@ export {
   type SessionOptions,
   type TestSession,
 } from "./run-filter.ts";
+export { type TestDns, type TestDnsAnswer, TestStore } from "./services.ts";
 export { TestClock } from "./test-clock.ts";
 export { connectTransport, type FilterAddress, type Transport } from "./transport.ts";
 export { ProtocolError } from "../protocol/errors.ts";

@@ -22,7 +22,8 @@ import { Chain } from "../handler/chain.ts";
 import { RunningOutcomes } from "../handler/outcomes.ts";
 import { LoadError } from "../handler/load-failure.ts";
 import { startFilters, stopFilters } from "../handler/start.ts";
-import type { AnyFilter, Filter, FilterHome, JsonValue, OverBody } from "../handler/types.ts";
+import type { AnyFilter, Filter, FilterHome, OverBody } from "../handler/types.ts";
+import type { JsonValue } from "../json.ts";
 import { inFolder } from "../options/folder.ts";
 import type { Clock } from "../handler/phase-deadline.ts";
 import type { ClientInfo } from "./address.ts";
@@ -31,6 +32,8 @@ import type { Habit, Offer } from "./habits.ts";
 import { connectInMemory, type InMemory, TIMERS } from "./in-memory.ts";
 import type { Outcome } from "./outcome.ts";
 import type { Mail } from "./send.ts";
+import type { Services } from "../handler/services.ts";
+import { type TestDns, testServices, type TestStore } from "./services.ts";
 import type { TestClock } from "./test-clock.ts";
 
 /** How a filter is run. */
@@ -48,6 +51,13 @@ export interface SessionOptions {
   readonly mode?: "enforce" | "observe" | undefined;
   /** The clock of the time limits. Default: that of the process. */
   readonly clock?: TestClock | undefined;
+  /**
+   * What the DNS answers, by name and type: `{ "example.com TXT": ["v=spf1 -all"], "slow.example A": "failed" }`. Other names do
+   * not exist. Default empty.
+   */
+  readonly dns?: TestDns | undefined;
+  /** The store, which several sessions may share. Default: an empty store for each session. */
+  readonly store?: TestStore | undefined;
   /** `session.trial`. Default false. */
   readonly trial?: boolean | undefined;
   /** The SMTP client of messages that name none. Default: 127.0.0.1, `localhost`, port not known. */
@@ -125,8 +135,9 @@ export async function openSession<S, O, Own, M, Over extends OverBody>(
 ): Promise<TestSession> {
   const folder = options.folder ?? process.cwd();
   const chain = await chainOf(Array.isArray(filter) ? filter : [filter], options, folder);
-  await start(chain, { folder, isCheck: false });
-  return new TestSession(chain, options);
+  const services = testServices(options.clock ?? TIMERS, options);
+  await start(chain, { folder, isCheck: false }, services);
+  return new TestSession(chain, options, services);
 }
 
 /** A session with filters in memory, seen from the mail server; made by {@link openSession}. */
@@ -142,7 +153,7 @@ export class TestSession implements AsyncDisposable {
   #isClosed = false;
 
   /** @param chain with started filters */
-  constructor(chain: Chain, options: SessionOptions) {
+  constructor(chain: Chain, options: SessionOptions, services: Services) {
     const { as = "postfix", offer, trial = false } = options;
     const clock: Clock = options.clock ?? TIMERS;
     this.#chain = chain;
@@ -151,7 +162,7 @@ export class TestSession implements AsyncDisposable {
       this.#ofMessage.add(report);
       if (this.#all.add(report)) tell(report);
     };
-    this.#connection = connectInMemory({ chain, report, clock, isTrial: trial, outcomes: this.#outcomes });
+    this.#connection = connectInMemory({ chain, report, clock, isTrial: trial, outcomes: this.#outcomes, services });
     this.client = MilterClient.over(this.#connection, { as, offer });
   }
 
@@ -240,9 +251,9 @@ function fieldsInWords(fields: NoteReport["fields"]): string {
 }
 
 /** @throws what a `start()` threw: the filter's author looks for that, not for a file of the configuration. */
-async function start(chain: Chain, home: FilterHome): Promise<void> {
+async function start(chain: Chain, home: Pick<FilterHome, "folder" | "isCheck">, services: Services): Promise<void> {
   try {
-    await startFilters(chain.filters, home);
+    await startFilters(chain.filters, home, services);
   } catch (error) {
     throw error instanceof LoadError ? error.cause : error;
   }

@@ -8,6 +8,7 @@ import type { Chain, ChainFilter } from "../handler/chain.ts";
 import { Conversation, type ConversationHost } from "../handler/conversation.ts";
 import type { ChainNeeds } from "../handler/needs.ts";
 import type { RunningOutcomes } from "../handler/outcomes.ts";
+import type { Services } from "../handler/services.ts";
 import type { Spool } from "../handler/message/spool.ts";
 import type { Report } from "../handler/report.ts";
 import { describeThrown } from "../handler/site.ts";
@@ -42,6 +43,8 @@ export interface ConnectionHome {
   logs(level: LogLevel): boolean;
   /** Sessions are made up: no mail is at stake. */
   readonly isTrial: boolean;
+  /** DNS and store. */
+  readonly services: Services;
   /** Null if no filter collects bodies. */
   readonly spool: Spool | null;
   /** Whether each packet is traced. */
@@ -134,6 +137,7 @@ export class Connection implements ConversationHost, PacketTap {
   #lastActive: number;
   readonly reportsAccepted: boolean;
   readonly isTrial: boolean;
+  readonly services: Services;
 
   /** @param resume the session as another worker left it, null for a new session */
   constructor(home: ConnectionHome, slot: number, peer: PeerName, resume: ResumedSession | null = null) {
@@ -142,6 +146,7 @@ export class Connection implements ConversationHost, PacketTap {
     this.#peer = peer;
     this.reportsAccepted = home.reportsAccepted;
     this.isTrial = home.isTrial;
+    this.services = home.services;
     this.#lastActive = home.now();
     this.#chain = home.chainOf(slot);
     this.#conversation = new Conversation(this.#chain, home.writer, this);

@@ -17,6 +17,7 @@ import { type ChainNeeds, wantsFor } from "../handler/needs.ts";
 import { RunningOutcomes } from "../handler/outcomes.ts";
 import { placeOfWarning } from "../handler/report.ts";
 import { describeThrown } from "../handler/site.ts";
+import type { Services } from "../handler/services.ts";
 import { Stopwatch } from "../handler/filter-times.ts";
 import { fileOf, startFilters, stopFilters } from "../handler/start.ts";
 import { heapBytes } from "../memory.ts";
@@ -38,6 +39,8 @@ import { Outbox } from "../shared/outbox.ts";
 import type { NoSpoolLine, SpoolLine } from "../shared/spool-messages.ts";
 import { SessionRecords } from "../shared/session-records.ts";
 import { BEAT_MS, WorkerRows } from "../shared/worker-rows.ts";
+import { sharedServices, trialServices } from "./handler-services.ts";
+import { WorkerServices } from "./services.ts";
 import { WorkerSpool } from "./spool.ts";
 import { capturePrints } from "./print.ts";
 import { compileScripts } from "../load/ruby-scripts.ts";
@@ -97,6 +100,7 @@ class Server {
     records: SessionRecords,
     table: ConnectionTable,
     chain: Chain,
+    services: Services,
   ) {
     const { logLevel, debug, timeoutMs } = config.server;
     const code = { folder: dirname(config.file), version: versionOf(sources) };
@@ -116,6 +120,7 @@ class Server {
       wantsFor: (needs, slot) => wantsFor(needs, startOf(slot)),
       writer: new ReplyWriter(WRITER_BYTES),
       spool: this.#spool,
+      services,
       workerRows,
       records,
       outcomes: new RunningOutcomes(),
@@ -386,6 +391,9 @@ type Assignment = Extract<ToWorker, { kind: "serve" }>;
 let server: Server | null = null;
 let trial: Trial | null = null;
 
+/** Its line is asked for with the first call. */
+const workerServices = new WorkerServices(() => post({ kind: "services" }));
+
 /** The sources that the handlers of this thread are loaded from; null until they are loaded. */
 let sources: Sources | null = null;
 
@@ -429,10 +437,11 @@ async function startServing(assignment: Assignment): Promise<void> {
   const workerRows = new WorkerRows(assignment.workerRows);
   const records = new SessionRecords(assignment.records);
   const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
-  await startFilters(chain.filters, { folder: dirname(config.file), isCheck: false }, tellStart);
+  const services = sharedServices(workerServices, config);
+  await startFilters(chain.filters, { folder: dirname(config.file), isCheck: false }, services, tellStart);
   const table = new ConnectionTable(assignment.table);
   table.setEventPoll(row, findEventPoll());
-  server = new Server(assignment, workerRows, records, table, chain);
+  server = new Server(assignment, workerRows, records, table, chain, services);
   holdExits(workerRows, row);
   outbox.onDropped = () => workerRows.count(row, "linesDropped");
   post({ kind: "ready", summary: summarize(chain) });
@@ -453,7 +462,8 @@ async function startTrial({
 }: Extract<ToWorker, { kind: "try" }>): Promise<void> {
   const stopwatch = new Stopwatch();
   const chain = await load(config, given, true, stopwatch);
-  await startFilters(chain.filters, { folder: dirname(config.file), isCheck: false }, tellStart);
+  const services = trialServices(config);
+  await startFilters(chain.filters, { folder: dirname(config.file), isCheck: false }, services, tellStart);
   const workerRows = new WorkerRows(layout);
   trial = new Trial({
     folder: dirname(config.file),
@@ -462,6 +472,7 @@ async function startTrial({
     stopwatch,
     workerRows,
     records: new SessionRecords(records),
+    services,
     post,
   });
   holdExits(workerRows, 0);
@@ -489,7 +500,12 @@ function stopFailed({ loaded }: ChainFilter, error: unknown): void {
 async function check(config: Config, starts: boolean): Promise<ChainSummary> {
   const chain = await load(config, null, false);
   if (starts) {
-    await startFilters(chain.filters, { folder: dirname(config.file), isCheck: true }, tellStart);
+    await startFilters(
+      chain.filters,
+      { folder: dirname(config.file), isCheck: true },
+      trialServices(config),
+      tellStart,
+    );
     await stopFilters(chain.filters, stopFailed);
   }
   finishPrints();
@@ -554,6 +570,9 @@ self.onmessage = ({ data: message }) => {
       return;
     case "hangUp":
       trial?.hangUp();
+      return;
+    case "services":
+      workerServices.connect(message.line);
       return;
     case "spool":
       server?.spool(message);

@@ -5,6 +5,7 @@
  */
 import { type Chain, Chains } from "../handler/chain.ts";
 import type { SessionStart } from "../handler/conditions.ts";
+import type { Services } from "../handler/services.ts";
 import type { Stopwatch } from "../handler/filter-times.ts";
 import { RunningOutcomes } from "../handler/outcomes.ts";
 import { heapBytes } from "../memory.ts";
@@ -29,6 +30,7 @@ export interface TrialParts {
   readonly stopwatch: Stopwatch;
   readonly workerRows: WorkerRows;
   readonly records: SessionRecords;
+  readonly services: Services;
   post(message: FromWorker): void;
 }
 
@@ -42,7 +44,7 @@ export class Trial {
   readonly #beat: ReturnType<typeof setInterval>;
   #socket: MessageSocket | null = null;
 
-  constructor({ chain, folder, post, records, start, stopwatch, workerRows }: TrialParts) {
+  constructor({ chain, folder, post, records, services, start, stopwatch, workerRows }: TrialParts) {
     const ofSession = new Chains(chain).for(start);
     this.folder = folder;
     this.chain = chain;
@@ -57,6 +59,7 @@ export class Trial {
       writer: new ReplyWriter(),
       workerRows,
       records,
+      services,
       spool: null,
       reportsAccepted: false,
       logs: () => true,

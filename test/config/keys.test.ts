@@ -74,7 +74,8 @@ function has(header: string): string {
   const names = [...table.keys.keys()];
   return `${header} has ${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
 }
-const ALL_TABLES = "the tables are [server], [limits], [handler.config], [handler.session] and [[filter]]";
+const ALL_TABLES =
+  "the tables are [server], [limits], [dns], [store], [handler.config], [handler.session] and [[filter]]";
 
 describe("unknown keys", () => {
   test.each([

@@ -49,6 +49,8 @@ describe("defaults", () => {
         stopTimeoutMs: 20_000,
         watch: true,
       },
+      dns: { servers: [], timeoutMs: 2000, attempts: 2, cache: 10_000 },
+      store: { url: "sqlite:store.db", timeoutMs: 500, maxBytes: 2 ** 31 },
       limits: {
         packet: 1_048_576,
         headers: 5000,
@@ -228,8 +230,8 @@ describe("values", () => {
         if (lines.length === 0) return "";
         return [tableHeader(table), ...(table.isList ? ["path = 'a.ts'"] : []), ...lines].join("\n");
       }).join("\n");
-    expect(fileWith(text).match(/"2s"/g)).toHaveLength(7);
-    expect(fileWith(text).match(/"130MB"/g)).toHaveLength(5);
+    expect(fileWith(text).match(/"2s"/g)).toHaveLength(9);
+    expect(fileWith(text).match(/"130MB"/g)).toHaveLength(6);
     expect(parse(fileWith(text))).toEqual(parse(fileWith(number)));
   });
 

@@ -43,3 +43,24 @@ test("no other key of [server] needs one", () => {
 test("the help of reload names them all", () => {
   expect(helpText("reload").replaceAll("\n", " ")).toContain(`need a restart: ${RESTART_KEYS.join(", ")}.`);
 });
+
+test.each(
+  [...ROOT.tables]
+    .filter(([, { keys }]) => [...keys.values()].some(({ restart }) => restart === true))
+    .map(([name]) => name)
+    .filter((name) => name !== "server"),
+)("[%s] as a whole", (table) => {
+  const keys = [...ROOT.tables.get(table)!.keys.values()];
+  expect(keys.every(({ restart }) => restart === true)).toBe(true);
+  const values: Readonly<Record<string, string>> = {
+    servers: '["192.0.2.1"]',
+    timeout: '"7s"',
+    attempts: "7",
+    cache: "7",
+    url: '"redis://127.0.0.1"',
+    max_size: '"7MB"',
+  };
+  for (const { name } of keys) {
+    expect(needRestart(defaults, configOf(`[${table}]\n${name} = ${values[name]}\n`))).toEqual([`[${table}]`]);
+  }
+});

@@ -41,7 +41,7 @@ describe("checkFilter", () => {
       },
     };
     await runFilter(filter, { eml: "Subject: x\n\n", options: { a: 1 }, folder: "/etc/pmilter" });
-    expect(calls).toEqual([[filter, { a: 1 }, { folder: "/etc/pmilter", isCheck: false }]]);
+    expect(calls).toMatchObject([[filter, { a: 1 }, { folder: "/etc/pmilter", isCheck: false }]]);
     expect(checkFilter(filter, "x").stop).toBeNull();
   });
 

@@ -2,6 +2,7 @@
  * A conversation with a host made by hand: a clock that the test moves, and reads that are overwritten as soon as
  * their callback is over, as a socket may do. Whoever keeps a view of a read fails loudly.
  */
+import { testServices } from "../../src/testing/services.ts";
 import type { LogLevel } from "../../src/admin/log-level.ts";
 import { parseConfig } from "../../src/config/load.ts";
 import { compileConditions, type Conditions, scopeOf, type SessionScope } from "../../src/handler/conditions.ts";
@@ -104,6 +105,7 @@ export class FakeHost implements ConversationHost {
   logs: (level: LogLevel) => boolean = () => true;
   spool: Spool | null = null;
   isTrial = false;
+  readonly services = testServices(this);
   time = 1000;
   readonly reports: Report[] = [];
   /** Mistakes of ours, each of which would end the connection. */

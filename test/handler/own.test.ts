@@ -1,4 +1,6 @@
 /** What belongs to a filter: the result of its start(), and its objects of a session and of a message. */
+import { TIMERS } from "../../src/testing/in-memory.ts";
+import { testServices } from "../../src/testing/services.ts";
 import { describe, expect, test } from "bun:test";
 import { defineFilter } from "../../src/index.ts";
 import { LoadError } from "../../src/handler/load-failure.ts";
@@ -8,6 +10,7 @@ import { cmd } from "../protocol/wire.ts";
 import { type AnyFilter, chainOf, Line } from "./harness.ts";
 
 const HOME = { folder: "/etc/pmilter", isCheck: false };
+const SERVICES = testServices(TIMERS);
 const MESSAGE = [cmd.mail(), cmd.rcpt(), cmd.eom()];
 
 describe("session.own", () => {
@@ -28,7 +31,7 @@ describe("session.own", () => {
       [filter, { options: { name: "first" } }],
       [filter, { options: { name: "second" } }],
     ]);
-    await startFilters(chain.filters, HOME);
+    await startFilters(chain.filters, HOME, SERVICES);
     const line = new Line(chain);
     line.send(cmd.optneg(), cmd.connect());
     await stopFilters(chain.filters, (_, error) => seen.push(error));
@@ -65,7 +68,9 @@ describe("starting and stopping", () => {
       { eom, start: () => void started.push("c") },
     ]);
     const told: string[] = [];
-    const error = await startFilters(filters, HOME, ({ loaded }, what) => told.push(`${loaded.name}: ${what}`)).then(
+    const error = await startFilters(filters, HOME, SERVICES, ({ loaded }, what) =>
+      told.push(`${loaded.name}: ${what}`),
+    ).then(
       () => null,
       (thrown: unknown) => thrown,
     );

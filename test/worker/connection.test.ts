@@ -1,4 +1,6 @@
 /** A connection in its worker: what is on record at each step, and what it still does once it ends or is released. */
+import { TIMERS } from "../../src/testing/in-memory.ts";
+import { testServices } from "../../src/testing/services.ts";
 import { RunningOutcomes } from "../../src/handler/outcomes.ts";
 import { describe, expect, test } from "bun:test";
 import { Chain } from "../../src/handler/chain.ts";
@@ -39,6 +41,7 @@ class Trial {
       row: 0,
       chainOf: () => chain,
       wantsFor: () => chain.wants,
+      services: testServices(TIMERS),
       spool: null,
       writer: new ReplyWriter(1024),
       workerRows: this.rows,

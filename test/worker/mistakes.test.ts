@@ -5,6 +5,8 @@
  *
  * The sources are copied, and each method of the copy begins with a call that throws when it is told to.
  */
+import { TIMERS } from "../../src/testing/in-memory.ts";
+import { testServices } from "../../src/testing/services.ts";
 import { RunningOutcomes } from "../../src/handler/outcomes.ts";
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
@@ -289,6 +291,7 @@ async function play({ at, handlers, socket }: Setting, onPlace: Probe): Promise<
     row: ROW,
     chainOf: () => chain,
     wantsFor: () => chain.wants,
+    services: testServices(TIMERS),
     spool: null,
     writer: new modules.ReplyWriter(1024),
     workerRows,

@@ -16,6 +16,7 @@ import type { PeerName } from "../../net/peer.ts";
 import type { ConnectionTable } from "../../shared/connection-table.ts";
 import type { ListeningSocket, PassedConnection } from "../../shared/messages.ts";
 import type { ChainSummary, FromWorker, ResumedSession } from "../../shared/messages.ts";
+import type { ServicesLine } from "../../shared/service-messages.ts";
 import type { NoSpoolLine, SpoolLine } from "../../shared/spool-messages.ts";
 import type { Sources } from "../../load/sources.ts";
 import { CUT_MS, LEAVING_MS, MAX_STUCK, STABLE_MS } from "../policy.ts";
@@ -47,6 +48,8 @@ export interface GenerationEvents {
   room(): void;
   /** A worker needs a line to the thread of the spool. */
   spool(): SpoolLine | NoSpoolLine;
+  /** A worker needs a line to the services thread. */
+  services(): ServicesLine;
   /** A worker's descriptor of a connection is closed, and the session may be resumed in another generation. */
   released(slot: number, release: Release): void;
   /**
@@ -415,6 +418,10 @@ export class Generation {
       case "spool": {
         const line = events.spool();
         return member.thread.post({ kind: "spool", ...line }, line.port === null ? [] : [line.port]);
+      }
+      case "services": {
+        const line = events.services();
+        return member.thread.post({ kind: "services", line }, line.port === null ? [] : [line.port]);
       }
       case "ready":
         return member.loading.resolve(message.summary);
