@@ -167,6 +167,22 @@ export function parameterOf(parameters: readonly Parameter[], name: string): Par
   return plain === undefined ? null : { bytes: plain.value, charset: null, isPlain: plain.isPlain };
 }
 
+/**
+ * Whether programs may read a parameter of RFC 2231 differently: its pieces are not numbered 0, 1, 2 and so on, each number
+ * once, or its charset does not stand in an encoded first piece.
+ */
+export function isOddlyPieced(parameters: readonly Parameter[], name: string): boolean {
+  const pieces = parameters.filter((parameter) => PIECE.exec(parameter.name)?.[1] === name);
+  if (pieces.length === 0 || (pieces.length === 1 && pieces[0]!.name === `${name}*`)) return false;
+  const first = pieces.find((piece) => piece.name === `${name}*0`);
+  if (first?.value.includes("'") === true && pieces.some((piece) => piece.name.endsWith("*"))) return true;
+  const numbers = new Set(pieces.map((piece) => piece.name.slice(name.length + 1).replace(/\*$/, "")));
+  return pieces.some((_, number) => !numbers.has(String(number)));
+}
+
+/** The name of a piece of a parameter, whatever its number is. */
+const PIECE = /^([^\s*]+)\s*\*/;
+
 export interface ParameterValue {
   /** A character for each byte. */
   readonly bytes: string;

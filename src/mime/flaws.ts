@@ -7,6 +7,7 @@ export const FLAWS = [
   "a Content-Transfer-Encoding that is not known",
   "a Content-Type that is none",
   "a file name that is too long",
+  "a file name that mail programs read differently",
   "a header that is too long",
   "a header that says twice what a part is",
   "a header with a carriage return within a line",

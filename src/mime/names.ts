@@ -5,7 +5,14 @@
 import { isUtf8 } from "node:buffer";
 import type { Flaw } from "./flaws.ts";
 import { decodeEncodedWords } from "./header-text.ts";
-import { type FieldValue, parameterOf, type ParameterValue, unescapePercents, withoutComments } from "./field-value.ts";
+import {
+  type FieldValue,
+  isOddlyPieced,
+  parameterOf,
+  type ParameterValue,
+  unescapePercents,
+  withoutComments,
+} from "./field-value.ts";
 
 /** The values of the fields of a part that may name it. */
 export interface NamingFields {
@@ -25,6 +32,7 @@ const MAX_RAW = 4096;
 const MAX_NAMES = 64;
 
 const KEYS = ["filename", "name"] as const;
+const ODD_NAME = "a file name that mail programs read differently";
 const NAMING = /^(?:file)?name(?:\*\d*\*?)?$/;
 /** Names in values that a strict reader cannot take apart, such as one without semicolons. */
 const LOOSE = /(?<![\w*-])(?:file)?name(?:\*\d*\*?)?"?\s*=\s*("[^"\\]*(?:\\[^][^"\\]*)*"?[^;]*|[^;]*)/gi;
@@ -37,6 +45,7 @@ export function namesOf({ dispositions, types, locations }: NamingFields, flaws:
     for (const key of KEYS) {
       const found = parameterOf(value.parameters, key);
       if (found !== null) names.addRead(found);
+      if (isOddlyPieced(value.parameters, key)) flaws.add(ODD_NAME);
     }
   }
   for (const { text, value } of values) {
@@ -59,6 +68,8 @@ export function namesOf({ dispositions, types, locations }: NamingFields, flaws:
 class Names {
   readonly #flaws: Set<Flaw>;
   readonly #names = new Set<string>();
+  /** Those that were judged. */
+  readonly #charsets = new Set<string>();
 
   constructor(flaws: Set<Flaw>) {
     this.#flaws = flaws;
@@ -75,7 +86,10 @@ class Names {
   /** As RFC 2231 has it. */
   addRead({ bytes, charset }: ParameterValue): void {
     const raw = this.#bounded(bytes);
-    if (charset !== null) return this.#add(textIn(raw, charset));
+    if (charset !== null) {
+      this.#judge(charset);
+      return this.#add(textIn(raw, charset));
+    }
     return this.#add(decodeEncodedWords(toText(raw)).replaceAll(/\p{Cc}+/gu, " "));
   }
 
@@ -104,6 +118,7 @@ class Names {
       const plain = toText(bytes);
       this.#addVisible(plain);
       if (plain.includes("=?")) {
+        for (const [, charset] of plain.matchAll(CHARSET)) this.#judge(charset!);
         this.#addVisible(decodeEncodedWords(plain));
         // Words that stand next to each other without a space, or have spaces in them.
         this.#addVisible(decodeEncodedWords(plain.replaceAll(/\?==\?/g, "?= =?")));
@@ -111,6 +126,13 @@ class Names {
         this.#addVisible(decodeAnyWords(bytes));
       }
     }
+  }
+
+  /** A program that does not know a charset shows the bytes as they stand. */
+  #judge(charset: string): void {
+    if (this.#charsets.has(charset)) return;
+    this.#charsets.add(charset);
+    if (!UNNAMED.test(charset) && !isAsciiBased(charset)) this.#flaws.add(ODD_NAME);
   }
 
   /** Programs in C end a name at a NUL, and others leave control characters out. */
@@ -158,6 +180,15 @@ function decodeAnyWords(bytes: string): string {
       return textIn(unescapePercents(content.replaceAll("_", " ").replaceAll(/=(?=[0-9a-f]{2})/gi, "%")), charset);
     },
   );
+}
+
+/** The charset of an encoded word. */
+const CHARSET = /=\?([^?*]*)(?:\*[^?]*)?\?[bq]\?/gi;
+/** Senders write these where they do not know the charset, and no program knows one by these names. */
+const UNNAMED = /^\s*(?:|(?:x-)?unknown(?:-8bit)?|x-user-defined|default(?:_charset)?|(?:us-)?ascii)\s*$/i;
+
+function isAsciiBased(charset: string): boolean {
+  return /^(?:utf-8|iso-8859-\d+)$/i.test(charset) || (require("./charset.ts") as Charsets).charsetOf(charset) !== null;
 }
 
 type Iconv = typeof import("iconv-lite");

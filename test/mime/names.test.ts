@@ -101,6 +101,49 @@ describe("names that some mail programs might show", () => {
     expect(read(disposition(`${"a=b; ".repeat(198)} filename=x`)).flaws).toEqual([]);
   });
 
+  const ODD = ["a file name that mail programs read differently"];
+
+  test.each([
+    "filename*1=a; filename*2=b",
+    "filename*0=a; filename*2=b",
+    "filename*0=a; filename*0=b; filename*1=c",
+    "filename*0=a; filename*1=b; filename*1*=c",
+    "filename*0=a; filename*+1=b",
+    "filename*0=a; filename*-1=b",
+    "filename*0=a; filename*01=b",
+    "filename*0=a; filename*0x1=b",
+    "filename*0=a; filename* 1=b",
+    "filename*0=a; filename*1**=b",
+    "filename*0=a; filename*=utf-8''b; filename*1=c",
+    "filename*0=cp500''; filename*1*=%A7%4B%91%A2",
+    "filename*=cp500''%A7%4B%91%A2",
+    "filename*=utf-16''%FE%FF%00x",
+    "filename*0*=hz-gb-2312''x; filename*1*=y",
+    'filename="=?cp1047?B?p0uRog==?="',
+    'filename="=?utf-8?Q?a?= =?utf-32be*en?B?AAAAeA==?="',
+    "filename*=utf-7''x+AC4-js",
+  ])("%j is a flaw", (parameters) => {
+    expect(read(disposition(parameters)).flaws).toEqual(ODD);
+    expect(read(`Content-Type: text/x; ${parameters.replaceAll("filename", "name")}`).flaws).toContain(ODD[0]!);
+  });
+
+  test.each([
+    "filename*0=a; filename*1=b; filename*2*=c",
+    "filename*1=b; filename*0=a",
+    "filename*0*=utf-8''a; filename*1*=b; filename=c",
+    "filename*=iso-8859-15'en'%a3",
+    "filename*=''a",
+    "filename*=windows-1252''%80",
+    'filename="=?iso-2022-jp?B?eC5qcw==?="',
+    'filename="=?ks_c_5601-1987?B?eC5qcw==?="',
+    'filename="=?unknown-8bit?Q?=E4?="',
+    'filename="=?Shift_JIS?B?eC5qcw==?="',
+    `filename*0="rock'n'roll"; filename*1=b`,
+    Array.from({ length: 120 }, (_, n) => `filename*${n}=a`).join("; "),
+  ])("%j is none", (parameters) => {
+    expect(read(disposition(parameters)).flaws).toEqual([]);
+  });
+
   test("are bounded, and beyond that a flaw", () => {
     const many = Array.from({ length: 150 }, (_, n) => `filename=${n}.txt`).join("; ");
     expect(read(disposition(many))).toMatchObject({ flaws: ["too many file names"] });

@@ -269,8 +269,36 @@ describe("in text", () => {
     for (const { content } of await inText(text)) expect(content).toHaveLength(0);
   });
 
+  test.each([
+    ["begin 644x.js", ["644x.js"]],
+    ["begin 64 x.js", ["64 x.js", "x.js"]],
+    ["begin +644 x.js", ["+644 x.js", "x.js"]],
+    ["begin 0100644 x.js", ["0100644 x.js", "x.js"]],
+    ["begin 6 4 4 x.js", ["6 4 4 x.js", "4 4 x.js"]],
+    ["begin 644\fx.js", ["644\fx.js", "x.js"]],
+    ["begin\v644 x.js", ["x.js"]],
+    ["begin x.js", ["x.js"]],
+  ])("uuencode begun by %j, if data follows", async (begin, names) => {
+    const text = UUENCODED.replace("begin 644 setup.exe", begin);
+    expect(await inText(text)).toEqual([{ names, content: FILE }]);
+    expect(await inText(text.replaceAll("\n", "\r"))).toEqual([{ names, content: FILE }]);
+    expect(await inText(`${begin}\nand so on\nHELLO\n`)).toEqual(begin.includes("\v644 x") ? expect.any(Array) : []);
+  });
+
+  test("uuencode with text between its lines", async () => {
+    const text = UUENCODED.replaceAll("\n", "\nthis is no data\n");
+    expect(await inText(text)).toEqual([{ names: ["setup.exe"], content: FILE }]);
+  });
+
   test("the time for many beginnings grows with their number", async () => {
-    for (const text of ["begin 644 x\n", "\rbegin", "=ybegin name=x\n", "(This file must be converted with BinHex\n"]) {
+    for (const text of [
+      "begin 644 x\n",
+      "\rbegin",
+      "\rbegin x",
+      "begin 1\n",
+      "=ybegin name=x\n",
+      "(This file must be converted with BinHex\n",
+    ]) {
       await expectGrowth(20_000, async (times) => {
         let count = 0;
         for (const _ of filesInText(Buffer.from(text.repeat(times)))) count += 1;

@@ -31,9 +31,9 @@ interface Found {
 
 const NONE: Found = { entry: null, end: 0 };
 
-function entry(name: string, content: Buffer): Entry {
+function entry(names: readonly string[], content: Buffer): Entry {
   return {
-    names: namesOf(Buffer.from(name, "latin1")),
+    names: namesOf(...names.map((name) => Buffer.from(name.trim(), "latin1"))),
     isEncrypted: false,
     read: async (most) => content.subarray(0, most),
   };
@@ -43,32 +43,48 @@ function entry(name: string, content: Buffer): Entry {
 const MAX_LINE = 1000;
 
 function lineAt(bytes: Buffer, at: number): { readonly text: string; readonly next: number } {
-  const most = bytes.subarray(at, at + MAX_LINE);
-  const lf = most.indexOf(0x0a);
-  const next = at + (lf === -1 ? most.length : lf + 1);
-  return { text: bytes.toString("latin1", at, next).replace(/\r?\n$/, ""), next };
+  const [line = "", text = ""] = /^([^\r\n]*)(?:\r?\n|\r)?/.exec(bytes.toString("latin1", at, at + MAX_LINE)) ?? [];
+  return { text, next: at + line.length };
 }
 
+/**
+ * Programs differ in which first line they take: the mode may have other digits or none, and the name may follow at once.
+ * Such a line begins a file if a line of data follows, else it is text.
+ */
 function uuencoded(bytes: Buffer, at: number): Found {
   const first = lineAt(bytes, at);
-  const match = /^begin(-base64)?[ \t]+[0-7]{3,4}[ \t]+(\S.*)$/.exec(first.text);
-  if (match === null) return NONE;
+  const [, base64, words = ""] = /^begin(-base64)?[\s\xa0]+(\S.*)$/.exec(first.text) ?? [];
+  if (words === "") return NONE;
   const chunks: Buffer[] = [];
+  let hasData = false;
   let next = first.next;
   while (next < bytes.length) {
     const line = lineAt(bytes, next);
-    if (/^(?:end\s*|====)$/.test(line.text)) break;
-    const chunk = match[1] === undefined ? uuLine(line.text) : Buffer.from(line.text, "base64");
-    if (chunk === null) break;
-    chunks.push(chunk);
+    if (/^(?:end|====\s*$|begin[-\s])/.test(line.text)) break;
+    // Programs leave out lines that are none.
+    const chunk = base64 === undefined ? uuLine(line.text) : Buffer.from(line.text, "base64");
+    if (chunk !== null) chunks.push(chunk);
+    hasData ||= base64 === undefined ? isUuLine(line.text) : chunk !== null && chunk.length > 0;
     ({ next } = line);
   }
-  return { entry: entry(match[2]!.trim(), Buffer.concat(chunks)), end: next };
+  const name = /^[0-7]{3,4}[ \t]+(\S.*)$/.exec(words)?.[1];
+  if (name === undefined && !hasData) return NONE;
+  const names = name === undefined ? [words, words.replace(/^\S+\s+/, "")] : [name];
+  // Some programs leave quotes out.
+  return {
+    entry: entry([...names, ...names.map((written) => written.replaceAll('"', ""))], Buffer.concat(chunks)),
+    end: next,
+  };
+}
+
+/** Whether a line has as many characters as the first of them says. */
+function isUuLine(line: string): boolean {
+  const groups = Math.ceil(((line.charCodeAt(0) - 0x20) & 63) / 3);
+  return groups > 0 && /^[!-`][ -`]+$/.test(line) && Math.floor((line.length + 1) / 4) === groups;
 }
 
 /** A line: the number of its bytes, then four characters for three bytes; null if it is none. */
 function uuLine(line: string): Buffer | null {
-  if (line === "") return Buffer.alloc(0);
   if (/[^ -`]/.test(line)) return null;
   const value = (index: number) => ((line.charCodeAt(index) || 0x20) - 0x20) & 63;
   const bytes = Buffer.alloc(value(0));
@@ -96,7 +112,7 @@ function yEncoded(bytes: Buffer, at: number): Found {
     if (byte === 0x0a || byte === 0x0d) continue;
     content[length++] = byte === 0x3d ? bytes[++from]! - 64 - 42 : byte - 42;
   }
-  return { entry: entry(name.trim(), content.subarray(0, length)), end };
+  return { entry: entry([name], content.subarray(0, length)), end };
 }
 
 const NO_DIGIT = 64;

@@ -3,6 +3,11 @@ import { type Evasion, evasions, withPart } from "./evasion.ts";
 
 const Q = (charset: string, text = "x=2Ejs") => `=?${charset}?Q?${text}?=`;
 const B = (charset: string, bytes: string | Buffer) => `=?${charset}?B?${Buffer.from(bytes).toString("base64")}?=`;
+const ebcdic = Buffer.from("a74b91a2", "hex");
+/** Charsets of mainframes, of which programs know different ones. */
+const EBCDIC = ["cp037", "IBM037", "cp500", "cp1047", "cp1140", "posix-bc", "ebcdic-cp-us"];
+const utf16le = Buffer.from("x.js", "utf16le");
+const mixed = Buffer.from("aaaaaaaaaaaa", "utf16le").swap16();
 const utf16 = Buffer.from("x.js", "utf16le").swap16();
 
 /** `KEY` stands for the parameter. */
@@ -116,6 +121,20 @@ const PARAMETERS: readonly (readonly [string, string])[] = [
   ["pieces in front of a harmless name", 'KEY*0="x."; KEY*1="js"; KEY=a.txt'],
   ["pieces in lines", 'KEY*0="x.";\r\n KEY*1="js"'],
   ["pieces of encoded words", `KEY*0="=?utf-8?Q?x?="; KEY*1="${Q("utf-8", ".js")}"`],
+  ["a piece twice, the last one is it", 'KEY*0="x.j"; KEY*0="a.txt"; KEY*1="s"'],
+  ["a second piece twice", 'KEY*0="x.j"; KEY*1="t.txt"; KEY*1="s"'],
+  ["a second piece twice, the first one is it", 'KEY*0="x.j"; KEY*1="s"; KEY*1="t.txt"'],
+  ["a piece encoded and plain", 'KEY*0="x.j"; KEY*1="t.txt"; KEY*1*=%73'],
+  ["a gap before the end", 'KEY*0="x.j"; KEY*1="s"; KEY*3="t.txt"'],
+  ["a piece with many zeros", 'KEY*00001="s"; KEY*00000="x.j"'],
+  ["a piece with a plus sign", 'KEY*0="x.j"; KEY*+1="s"'],
+  ["a piece with a minus sign", 'KEY*0="x.j"; KEY*1="s"; KEY*-1="a.txt"'],
+  ["a piece in hexadecimal digits", 'KEY*0="x.j"; KEY*0x1="s"'],
+  ["a piece with a space in front of its number", 'KEY*0="x.j"; KEY* 1="s"'],
+  ["a piece with a dot", 'KEY*0="x.j"; KEY*1.0="s"'],
+  ["a piece with a large number", 'KEY*0="x.j"; KEY*4294967297="s"'],
+  ["a whole between pieces", 'KEY*0="x.j"; KEY*=utf-8\'\'a.txt; KEY*1="s"'],
+  ["a charset in a plain piece", "KEY*0=\"cp500''\"; KEY*1*=%A7%4B%91%A2"],
   ["an escape split over pieces", "KEY*0*=utf-8''x%2; KEY*1*=Ejs"],
   ["RFC 2231 beside a harmless name", "KEY=a.txt; KEY*=utf-8''x.js"],
   ["RFC 2231 harmless beside a name", "KEY=x.js; KEY*=utf-8''a.txt"],
@@ -132,6 +151,17 @@ const PARAMETERS: readonly (readonly [string, string])[] = [
   ["an encoded word, UTF-16", `KEY="${B("utf-16be", utf16)}"`],
   ["an encoded word, UTF-7", `KEY="${Q("utf-7", "x+AC4-js")}"`],
   ["an encoded word, ISO 2022", `KEY="${B("iso-2022-jp", "x.js")}"`],
+  ...EBCDIC.map((charset): [string, string] => [`an encoded word, ${charset}`, `KEY="${B(charset, ebcdic)}"`]),
+  ...EBCDIC.map((charset): [string, string] => [`RFC 2231, ${charset}`, `KEY*=${charset}''%A7%4B%91%A2`]),
+  ["an encoded word, UTF-16 that begins in the other order", `KEY="${B("utf-16", Buffer.concat([mixed, utf16le]))}"`],
+  ["an encoded word, UTF-16LE", `KEY="${B("utf-16le", utf16le)}"`],
+  ["an encoded word, UTF-32", `KEY="${B("utf-32be", "\0\0\0x\0\0\0.\0\0\0j\0\0\0s")}"`],
+  ["an encoded word, HZ", `KEY="${Q("hz-gb-2312", "x.j~=0As")}"`],
+  ["an encoded word, ISO 2022 of Korea", `KEY="${B("iso-2022-kr", "\x1b$)Cx.j\x0f\x0fs")}"`],
+  ["an encoded word, escapes of Python", `KEY="${Q("unicode_escape", "x=5Cu002ejs")}"`],
+  ["an encoded word, UTF-7 of IMAP", `KEY="${Q("utf-7-imap", "x&AC4-js")}"`],
+  ["an encoded word, Punycode", `KEY="${Q("punycode", "x.js-")}"`],
+  ["an encoded word, a space in the charset", `KEY="${Q(" utf-8")}"`],
   ["an encoded word with spaces", `KEY="=?utf-8?Q?my x.js?="`],
   ["an encoded word, underscores", `KEY="=?utf-8?Q?my_x=2Ejs?="`],
   ["an encoded word, no end", `KEY="=?utf-8?Q?x=2Ejs"`],

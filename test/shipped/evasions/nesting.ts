@@ -1,4 +1,5 @@
 /** Files in messages, in multiparts and in text, where a filter may not look. */
+import { ZIP } from "./encodings.ts";
 import {
   base64,
   type Evasion,
@@ -166,6 +167,39 @@ export function nesting(): Evasion[] {
     ["uuencode, no end", message("text/plain", uuencode(HARMLESS).replace(/`\r\nend\r\n/, ""))],
     ["uuencode, spaces at the end", message("text/plain", uuencode(HARMLESS, "begin 644 x.js   "))],
     ["uuencode, capitals", message("text/plain", uuencode(HARMLESS, "BEGIN 644 x.js"))],
+    ...[
+      ["two digits", "begin 64 x.js"],
+      ["five digits", "begin 06440 x.js"],
+      ["six digits", "begin 100644 x.js"],
+      ["other digits", "begin 888 x.js"],
+      ["a plus sign", "begin +644 x.js"],
+      ["a dot behind the mode", "begin 644. x.js"],
+      ["hexadecimal digits", "begin 0x644 x.js"],
+      ["no space behind the mode", "begin 644x.js"],
+      ["no space in front of the mode", "begin644 x.js"],
+      ["spaces in the mode", "begin 6 4 4 x.js"],
+      ["a form feed", "begin 644\fx.js"],
+      ["a vertical tab", "begin\v644 x.js"],
+      ["tabs", "begin\t644\tx.js"],
+      ["a no-break space", "begin\xa0644 x.js"],
+    ].map(([what, begin]): [string, string] => [`uuencode, ${what}`, message("text/plain", uuencode(HARMLESS, begin))]),
+    ["uuencode with CR", message("text/plain", uuencode(HARMLESS).replaceAll("\r\n", "\r"))],
+    [
+      "uuencode, a wrong line first",
+      message("text/plain", uuencode(ZIP, "begin 644 a.dat").replace("\r\n", "\r\nABC\r\n")),
+    ],
+    [
+      "uuencode, text within",
+      message("text/plain", uuencode(ZIP, "begin 644 a.dat").replace("\r\n", "\r\nno data\r\n")),
+    ],
+    [
+      "begin-base64, no space behind the mode",
+      message("text/plain", `begin-base64 644x.js\r\n${base64(HARMLESS)}\r\n====\r\n`),
+    ],
+    [
+      "begin-base64 and more",
+      message("text/plain", `begin-base64-encoded 644 eC5qcw==\r\n${base64(HARMLESS)}\r\n====\r\n`),
+    ],
     ["uuencode, behind a space", message("text/plain", uuencode(HARMLESS, " begin 644 x.js"))],
     ["uuencode, two files", message("text/plain", uuencode(HARMLESS, "begin 644 a.txt") + uuencode(HARMLESS))],
     [
