@@ -62,6 +62,8 @@ export interface LoadedFilter {
   readonly schema: OptionsSchema | null;
   /** See `MessageOutcome`; null if it does not ask. */
   readonly outcome: ((session: unknown, outcome: MessageOutcome) => unknown) | null;
+  /** See `leave-out.ts`; null if it leaves nothing out. */
+  readonly leaveOut: ((options: unknown, isTooEarly: (phase: Phase) => boolean) => unknown) | null;
   readonly start: ((options: unknown, home: FilterHome) => unknown) | null;
   readonly stop: ((own: unknown) => unknown) | null;
 }
@@ -75,6 +77,7 @@ const OPTION_KEYS = [
   "state",
   "messageState",
   "outcome",
+  "leaveOut",
   "start",
   "stop",
 ] as const;
@@ -117,6 +120,7 @@ export function checkFilter(exported: unknown, fallbackName: string): LoadedFilt
     state: optional(filter, "state", "function") as LoadedFilter["state"],
     messageState: optional(filter, "messageState", "function") as LoadedFilter["messageState"],
     outcome,
+    leaveOut: optional(filter, "leaveOut", "function") as LoadedFilter["leaveOut"],
     start: optional(filter, "start", "function") as LoadedFilter["start"],
     stop: optional(filter, "stop", "function") as LoadedFilter["stop"],
   };

@@ -548,6 +548,12 @@ export interface FilterMembers<S, O, Own, M, Over extends OverBody> {
   macros?: Partial<Record<MacroPhase, readonly string[]>>;
   /** Checks `[filter.options]` at load and in `pmilter check`; `session.options` is its result. */
   options?: OptionsSchema<O>;
+  /**
+   * What the filter has no use for with these options: phases whose handlers are not called then, and `"collectBody"`. It is
+   * asked once for each load. `isTooEarly` says of a phase that the filter's conditions, `[filter.when]`, are not known
+   * there: a handler that only prepares can be left out then, while any other makes the load fail.
+   */
+  leaveOut?(options: O, isTooEarly: (phase: Phase) => boolean): readonly (Phase | "collectBody")[];
   /** Makes `session.state`, when a handler of the session first reads it. */
   state?: () => S;
   /** Makes `session.message.state`, when a handler of the message first reads it. */

@@ -10,6 +10,7 @@ import { checkBodyLimit } from "../handler/collect-body.ts";
 import { compileConditions, problemOfOrder, scopeOf } from "../handler/conditions.ts";
 import { checkFilter, checkPhaseHandler, type AnyHandler, type LoadedFilter } from "../handler/filter.ts";
 import type { Stopwatch } from "../handler/filter-times.ts";
+import { fitted } from "../handler/leave-out.ts";
 import { failureOf, joined, LoadError, type LoadFailure, messageOf, unreadable } from "../handler/load-failure.ts";
 import { applySchema, OptionsError } from "../handler/options.ts";
 import { inFolder } from "../options/folder.ts";
@@ -91,6 +92,7 @@ export async function loadChain(
         state: null,
         messageState: null,
         outcome: null,
+        leaveOut: null,
         schema: null,
         start: null,
         stop: null,
@@ -110,13 +112,14 @@ export async function loadChain(
           ? await load(file, from(snapshot, file), (exported) => check(exported, moduleName(file)))
           : await load(file, SHIPPED[entry.use], (exported) => check(exported, entry.use!));
       const files = Object.fromEntries(PHASE_NAMES.map((phase) => [phase, file]));
-      checkConditions(loaded, entry, file);
       const named = entry.name === null ? loaded : { ...loaded, name: entry.name };
+      if (named.leaveOut === null) checkConditions(named, entry, file);
       const options = await optionsOf(config, named, entry, file, onStep).catch((error: unknown) => {
         if (error instanceof LoadError && error.cause instanceof OptionsError) refused.push(error.failure);
         else throw error;
       });
-      filters.push(place(config, named, filters.length, files, entry, options));
+      const fitting = refused.length > 0 ? named : fit(named, options, entry, file);
+      filters.push(place(config, fitting, filters.length, files, entry, options));
     }
   }
   if (refused.length > 0) throw new LoadError(joined(refused), undefined);
@@ -132,6 +135,19 @@ function checkConditions({ handlers }: LoadedFilter, entry: FilterConfig, file: 
   const message = when === null ? null : problemOfOrder(phases, when, (key) => ` (${whereSet(entry, "when", key)})`);
   if (message === null) return;
   throw new LoadError({ file, line: 0, column: 0, message }, undefined);
+}
+
+/** Without what it leaves out. @throws LoadError */
+function fit(loaded: LoadedFilter, options: unknown, entry: FilterConfig, file: string): LoadedFilter {
+  if (loaded.leaveOut === null) return loaded;
+  let fitting: LoadedFilter;
+  try {
+    fitting = fitted(loaded, options, entry.when);
+  } catch (error) {
+    throw new LoadError(failureOf(error, file), error);
+  }
+  checkConditions(fitting, entry, file);
+  return fitting;
 }
 
 function place(

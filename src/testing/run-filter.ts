@@ -17,6 +17,7 @@ import {
 } from "../handler/report.ts";
 import { checkBodyLimit } from "../handler/collect-body.ts";
 import { checkFilter } from "../handler/filter.ts";
+import { fitted } from "../handler/leave-out.ts";
 import { applySchema } from "../handler/options.ts";
 import { Chain } from "../handler/chain.ts";
 import { RunningOutcomes } from "../handler/outcomes.ts";
@@ -276,11 +277,13 @@ async function chainOf(
   const { server, limits } = parseConfig("", "/runFilter/pmilter.toml");
   const { onError, onTimeout, handlerTimeoutMs, eomTimeoutMs, deferContent } = server;
   const places = filters.map(async (exported, index) => {
-    const loaded = checkFilter(exported, `filter ${index + 1}`);
-    checkBodyLimit(loaded.collectBody, limits.body);
+    const whole = checkFilter(exported, `filter ${index + 1}`);
+    checkBodyLimit(whole.collectBody, limits.body);
+    const { name, schema } = whole;
+    const own = schema === null ? options : await inFolder(folder, () => applySchema(schema, name, options));
+    const loaded = fitted(whole, own, when);
     const problem = problemOfOrder(Object.keys(loaded.handlers) as Phase[], when);
     if (problem !== null) throw new UsageError("PMILTER_ERR_MODULE", problem);
-    const { name, schema } = loaded;
     return {
       index,
       loaded,
@@ -288,7 +291,7 @@ async function chainOf(
       onTimeout,
       timeoutMs: null,
       isObserved: mode === "observe",
-      options: schema === null ? options : await inFolder(folder, () => applySchema(schema, name, options)),
+      options: own,
       own: undefined,
       files: {},
       conditions: compileConditions(when),

@@ -239,6 +239,28 @@ describe("docs/handlers.md", () => {
     ]);
   });
 
+  test("a filter leaves out what its options and conditions do not need", async () => {
+    const { default: filter } = await load(find("docs/handlers.md", /leaveOut/));
+    const mail = { eml: EML, client: { address: "192.0.2.1" }, dns: { "1.2.0.192.zen.example A": ["127.0.0.2"] } };
+    const verdicts: string[] = [];
+    for (const [word, when] of [
+      ["", {}],
+      ["Hello", { recipients: ["example.com"] }],
+      ["other", {}],
+    ] as const) {
+      const options = { zone: "zen.example", word };
+      const { failures, verdict } = await runFilter(filter as Filter, {
+        ...mail,
+        to: ["b@example.com"],
+        options,
+        when,
+      });
+      expect(failures).toEqual([]);
+      verdicts.push(verdict);
+    }
+    expect(verdicts).toEqual(["reject", "reject", "accept"]);
+  });
+
   test("a filter decides by what another has left", async () => {
     const { judge, default: decide } = await load(find("docs/handlers.md", /results\.set/));
     const outcome = await runFilter([judge as Filter, decide as Filter], { eml: EML });
@@ -288,7 +310,7 @@ describe("docs/testing.md", () => {
 
   test("has no block that is not run here", () => {
     expect(blocksOf("ts", "docs/testing.md")).toHaveLength(3);
-    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(14);
+    expect(blocksOf("ts", "docs/handlers.md")).toHaveLength(15);
     expect(BLOCKS.filter(({ text }) => !/export default|bun:test|export async function greet/.test(text))).toEqual([]);
   });
 });
