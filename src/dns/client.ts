@@ -16,10 +16,14 @@ const MAX_NAMES = 10;
 /** Names of exchangers, codes of a list, text of a list that are given. */
 const MAX_TEXT = 500;
 
+const NO_ADDRESS: Answer<"PTR"> = { status: "missing", records: [], ttl: 0, reason: "it is no address" };
+
 /** @param signal of the call at hand */
 export function dnsOf(source: DnsSource, signal: () => AbortSignal): Dns {
   return new DnsClient(source, signal);
 }
+
+type Ask = <T extends RecordType>(name: string, type: T) => Promise<Answer<T>>;
 
 class DnsClient implements Dns {
   readonly #source: DnsSource;
@@ -35,24 +39,32 @@ class DnsClient implements Dns {
     if (!RECORD_TYPES.includes(type)) {
       wrong(`a type of records is one of ${RECORD_TYPES.join(", ")}, got ${JSON.stringify(type)}`);
     }
-    const asked = asDnsName(name);
-    if (asked === null)
-      return { status: "missing", records: [], ttl: 0, reason: "it is no name that the DNS can have" };
+    return this.#asker(options)(name, type);
+  }
+
+  /** Asks the questions of one call: its timeout is that of all of them together. */
+  #asker(options: DnsCallOptions): Ask {
     const ms = readTimeout(options.timeout);
     const timeout = ms === null ? null : AbortSignal.timeout(ms);
     const own = this.#signal();
     const others = [options.signal, timeout].filter((signal) => signal != null);
     const signal = others.length === 0 ? own : AbortSignal.any([own, ...others]);
-    try {
-      return (await this.#source.resolve(asked, type, signal)) as Answer<T>;
-    } catch (error) {
-      if (timeout === null || error !== timeout.reason) throw error;
-      return { status: "failed", records: [], ttl: 0, reason: `no answer in ${ms} ms` };
-    }
+    return async <T extends RecordType>(name: string, type: T) => {
+      const asked = asDnsName(name);
+      if (asked === null)
+        return { status: "missing", records: [], ttl: 0, reason: "it is no name that the DNS can have" };
+      try {
+        return (await this.#source.resolve(asked, type, signal)) as Answer<T>;
+      } catch (error) {
+        if (timeout === null || error !== timeout.reason) throw error;
+        return { status: "failed", records: [], ttl: 0, reason: `no answer in ${ms} ms` };
+      }
+    };
   }
 
-  async addresses(name: string, options?: DnsCallOptions): Promise<Answer<"A" | "AAAA">> {
-    return joined(await Promise.all([this.resolve(name, "A", options), this.resolve(name, "AAAA", options)]));
+  async addresses(name: string, options: DnsCallOptions = {}): Promise<Answer<"A" | "AAAA">> {
+    const ask = this.#asker(options);
+    return joined(await Promise.all([ask(name, "A"), ask(name, "AAAA")]));
   }
 
   txt(name: string, options?: DnsCallOptions): Promise<Answer<"TXT">> {
@@ -66,17 +78,20 @@ class DnsClient implements Dns {
 
   async names(address: string, options?: DnsCallOptions): Promise<Answer<"PTR">> {
     const name = reverseName(address);
-    if (name === null) return { status: "missing", records: [], ttl: 0, reason: "it is no address" };
+    if (name === null) return NO_ADDRESS;
     return this.resolve(name, "PTR", options);
   }
 
-  async confirmedName(address: string, options?: DnsCallOptions): Promise<Answer<"PTR">> {
-    const names = await this.names(address, options);
+  async confirmedName(address: string, options: DnsCallOptions = {}): Promise<Answer<"PTR">> {
+    const ask = this.#asker(options);
+    const reverse = reverseName(address);
+    if (reverse === null) return NO_ADDRESS;
+    const names = await ask(reverse, "PTR");
     if (names.status !== "found") return names;
     const wanted = Buffer.from(addressBytes(address)!);
     const candidates = names.records.slice(0, MAX_NAMES);
     const type = wanted.length === 4 ? "A" : "AAAA";
-    const answers = await Promise.all(candidates.map((name) => this.resolve(name, type, options)));
+    const answers = await Promise.all(candidates.map((name) => ask(name, type)));
     const at = answers.findIndex(({ records }) => records.some((record) => wanted.equals(addressBytes(record)!)));
     if (at !== -1) {
       return { status: "found", records: [candidates[at]!], ttl: Math.min(names.ttl, answers[at]!.ttl) };
@@ -92,14 +107,16 @@ class DnsClient implements Dns {
     if (front === null) return { status: "clear", codes: [], text: "" };
     const name = `${front}.${zone}`;
     if (asDnsName(zone) === null) wrong(`a zone is the name of a list, got ${JSON.stringify(zone)}`);
-    const answer = await this.resolve(name, "A", options);
+    const ask = this.#asker(options);
+    const answer = await ask(name, "A");
     if (answer.status === "failed") return { status: "failed", codes: [], text: "", reason: answer.reason ?? "" };
     const isError = (code: string): boolean => !code.startsWith("127.") || code.startsWith("127.255.255.");
     const odd = answer.records.find(isError);
     if (odd !== undefined) return { status: "failed", codes: [], text: "", reason: `${zone} answered ${odd}` };
     const codes = answer.records.filter(counted);
     if (codes.length === 0) return { status: "clear", codes: [], text: "" };
-    const { records } = await this.resolve(name, "TXT", options);
+    if (options.text === false) return { status: "listed", codes, text: "" };
+    const { records } = await ask(name, "TXT");
     return { status: "listed", codes, text: (records[0] ?? "").slice(0, MAX_TEXT) };
   }
 }

@@ -8,7 +8,7 @@ import type { Answer, RecordType } from "./answer.ts";
 export interface DnsCallOptions {
   /** Ends the question; it then rejects with the signal's reason. */
   readonly signal?: AbortSignal;
-  /** Seconds, or text such as `"500ms"`; default: what `[dns]` allows. */
+  /** For all questions of the call together: seconds, or text such as `"500ms"`; default: what `[dns]` allows. */
   readonly timeout?: number | string;
 }
 
@@ -19,6 +19,8 @@ export interface DnsCallOptions {
 export interface ListingOptions extends DnsCallOptions {
   /** The codes that count: addresses or networks in 127.0.0.0/8. Default: all. */
   readonly codes?: readonly string[];
+  /** Default true; false does not ask for the list's text, which is a second question. */
+  readonly text?: boolean;
 }
 
 /**
