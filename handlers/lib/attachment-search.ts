@@ -10,8 +10,10 @@ import {
   isReadArchive,
   namesInside,
   typeOf,
+  typeOfWhole,
   UNLISTED,
 } from "./archives/kinds.ts";
+import { hasPgpMessage } from "./archives/sealed.ts";
 import { isReordered, matches, plainName, printable } from "./file-names.ts";
 import { isMessageName, startsAsMessage, unlistedPart, withoutFromLine } from "./message-kinds.ts";
 
@@ -54,6 +56,8 @@ export class Search {
   #attachments = 0;
   #files = 0;
   #unpacked = 0;
+  /** Bytes of files in archives that were seen and not unpacked to stay. */
+  #seen = 0;
 
   constructor(rules: Rules) {
     this.#rules = rules;
@@ -126,13 +130,28 @@ export class Search {
     }
     const isCalledMessage = names.some(isMessageName);
     const isMessage = isCalledMessage || startsAsMessage(head);
-    // What stands in an archive is unpacked as a whole only if it may hold files itself.
-    if (!isMessage && !isReadArchive(type) && depth > 0 && !names.some(isArchiveName)) return;
+    // What stands in an archive counts as unpacked only if it may hold files itself.
+    const mayHold = depth === 0 || isMessage || isReadArchive(type) || names.some(isArchiveName);
+    if (!mayHold && !(await this.#holdsFiles(type, path, read))) return;
     const whole = await this.#whole(path, depth, read);
     if (whole === null) return;
+    const full = typeOfWhole(type, whole);
+    if (full !== type) this.#unlisted(path, `${UNLISTED.get(full)} are not looked into`);
     if (isArchive(type, whole)) await this.#archive(type, whole, names, path, depth);
     else if (isMessage) await this.#inMessage(whole, path, depth, isCalledMessage);
     else await this.#inText(whole, path, depth);
+  }
+
+  /** Whether a file in an archive holds files although it does not begin so: programs find a zip archive by its end. */
+  async #holdsFiles(type: string, path: string, read: Read): Promise<boolean> {
+    const left = this.#rules.max_unpacked - this.#seen;
+    const bytes = left <= 0 ? null : await read(left + 1);
+    this.#seen += bytes?.length ?? 0;
+    if (left > 0 && (bytes === null || bytes.length <= left)) {
+      return bytes !== null && (isArchive(type, bytes) || typeOfWhole(type, bytes) !== type);
+    }
+    this.#unlisted(path, "it is too large to be looked into");
+    return false;
   }
 
   /** All of a file, null if it is more than may be unpacked. */
@@ -179,6 +198,7 @@ export class Search {
 
   /** The files that are encoded within text. */
   async #inText(text: Uint8Array, path: string, depth: number): Promise<void> {
+    if (hasPgpMessage(text)) this.#unlisted(path, `${UNLISTED.get("application/pgp-encrypted")} are not looked into`);
     for (const entry of filesInText(text)) {
       if (this.#isFull(path)) return;
       const inside = below(path, entry.names[0] ?? "");
@@ -201,7 +221,9 @@ export class Search {
   }
 
   #unlisted(path: string, why: string): void {
-    if (!this.#rules.allow_unlisted) this.#find(path, why);
+    const last = this.findings.at(-1);
+    // Its type and its first bytes may say the same.
+    if (!this.#rules.allow_unlisted && (last?.file !== path || last.why !== why)) this.#find(path, why);
   }
 
   #isFull(path: string): boolean {

@@ -212,6 +212,52 @@ describe("gzip", () => {
   });
 });
 
+describe("what looks like another file", () => {
+  test.each(["%PDF-1.7", "\x89PNG\r\n\x1a\n", "GIF89a", "PK\x03\x04", "\x1f\x8b\x08", "\0"])(
+    "tar: %j",
+    async (name) => {
+      const archive = Buffer.from(tar([{ name: "@" }, { name: "x.js" }]));
+      archive.write(name, "latin1");
+      expect((await list(summed(archive))).names).toContain("x.js");
+    },
+  );
+
+  test.each(["1", "2", "3", "4", "5", "6", "V"])("tar: kind %j with content", async (kind) => {
+    const inner = tar([{ name: "\0", kind: "0" }, { name: "x.js" }]);
+    const archive = tar([{ name: "a.txt" }, { name: "b", kind, content: inner }]);
+    expect(await list(archive)).toMatchObject({
+      names: expect.arrayContaining(["a.txt", "x.js"]),
+      faults: expect.arrayContaining(["doubtful: it has content where programs expect none"]),
+    });
+    expect(
+      (await list(tar([{ name: "a.txt" }, { name: "b", kind, content: "content" }, { name: "c" }]))).faults,
+    ).toEqual([]);
+  });
+
+  test.each(["b/", "b"])("tar: a folder %j with content", async (name) => {
+    const archive = tar([{ name, kind: "5", content: tar([{ name: "x.js" }]) }]);
+    expect((await list(archive)).names).toContain("x.js");
+  });
+
+  test("a zip archive behind a broken gzip archive", async () => {
+    const archive = Buffer.concat([Buffer.from("1f8b08", "hex"), zip([{ name: "x.js" }])]);
+    expect((await list(archive, "a.zip")).names).toContain("x.js");
+  });
+
+  test("a zip archive that is stored in a gzip archive is in it once", async () => {
+    const archive = gzipSync(zip([{ name: "x.js" }]), { level: 0 });
+    expect(await list(archive, "a.zip.gz")).toEqual({ names: ["a.zip"], faults: [] });
+  });
+});
+
+/** The archive with the right checksum of its first header. */
+function summed(archive: Buffer): Buffer {
+  archive.write("        ", 148);
+  const sum = archive.subarray(0, 512).reduce((total, byte) => total + byte, 0);
+  archive.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148);
+  return archive;
+}
+
 /** A file in the three encodings, by Python's modules. */
 const FILE = Buffer.from("TVqQAGhlbGxvIGhlbGxvIGhlbGxvkJCQYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=", "base64");
 const UUENCODED = `begin 644 setup.exe
@@ -353,12 +399,27 @@ describe("types", () => {
   });
 
   test("each archive that is only recognised is recognised", async () => {
-    const own = ["MSWIM\0\0\0", "xar!", "ALZ\x01", "EGGA", "SIT!", "StuffIt (c)", "ZOO ", "070701", "]\0\0"];
-    const types = new Set(await Promise.all(own.map((start) => typeOf(Buffer.from(start.padEnd(600, "x"))))));
-    expect(types.size).toBe(8);
+    const own = [
+      "MSWIM\0\0\0 xar! ALZ\x01 EGGA SIT! StuffIt\t(c) 070701 q\xc7 \xc7q WARC/1.0 LRZI \x02!L\x18 \x1f\x1e \x1f\xa0 P*M\x18 _*M\x18",
+      "]\0\0\x80\0\xff\xff\xff\xff\xff\xff\xff\xff\0 \x12\0\x30\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0 ]\0\x10\0\0\x05\0\0\0\0\0\0\0\0",
+    ]
+      .flatMap((line) => line.split(" ").map((start) => start.replace("\t", " ")))
+      .concat("ZOO ", "\x89LZO\0\r\n\x1a\n", "0\x07\x06\x09*\x86H\x86\xf7\x0d\x01\x07\x03");
+    const types = new Set(await Promise.all(own.map((start) => typeOf(Buffer.from(start.padEnd(600, "x"), "latin1")))));
+    expect(types.size).toBe(16);
     expect([...UNLISTED.keys()].filter((type) => !supportedMimeTypes.has(type) && !types.has(type))).toEqual([]);
     expect([...types].filter((type) => !UNLISTED.has(type))).toEqual([]);
   });
+});
+
+test.each([
+  ["a dictionary that is too small", "]\0\x08\0\0\x05\0\0\0\0\0\0\0\0"],
+  ["a dictionary of another size", "]\0\x50\0\0\x05\0\0\0\0\0\0\0\0"],
+  ["other properties", "\xe1\0\x10\0\0\x05\0\0\0\0\0\0\0\0"],
+  ["much content", "]\0\x10\0\0\x05\0\0\0\0\x01\0\0\0"],
+  ["another first byte", "]\0\x10\0\0\x05\0\0\0\0\0\0\0x"],
+])("no LZMA: %s", async (_, start) => {
+  expect(await typeOf(Buffer.from(start.padEnd(600, "x"), "latin1"))).toBe("");
 });
 
 const TOOLS = ["7z", "bsdtar", "python3", "tar"].map((name) => outsideTool(name));

@@ -1,7 +1,8 @@
 /** The types of files by their first bytes, and the archives among them: read here, or only recognised. */
 import { fileTypeFromBuffer } from "file-type";
-import type { Entry, Tell } from "./archive.ts";
+import { bufferOf, type Entry, type Tell } from "./archive.ts";
 import { gzipEntry, unpackedName } from "./gzip.ts";
+import { isOutlookMessage, isSealedCms, isSealedPgp } from "./sealed.ts";
 import { isTar, tarEntries } from "./tar.ts";
 import { isTnef, tnefEntries } from "./tnef.ts";
 import { hasDirectory, zipEntries } from "./zip.ts";
@@ -22,6 +23,9 @@ export const UNLISTED: ReadonlyMap<string, string> = new Map([
   ["application/x-lz4", "lz4 archives"],
   ["application/x-lzma", "lzma archives"],
   ["application/x-compress", "compress archives"],
+  ["application/x-pack", "pack archives"],
+  ["application/x-lzop", "lzop archives"],
+  ["application/x-lrzip", "lrzip archives"],
   ["application/x-arj", "arj archives"],
   ["application/x-lzh-compressed", "lzh archives"],
   ["application/x-ace-compressed", "ace archives"],
@@ -40,8 +44,10 @@ export const UNLISTED: ReadonlyMap<string, string> = new Map([
   ["application/x-egg", "egg archives"],
   ["application/x-stuffit", "StuffIt archives"],
   ["application/x-zoo", "zoo archives"],
+  ["application/warc", "WARC archives"],
   ["application/vnd.ms-outlook", "messages of Outlook"],
-  ["application/pgp-encrypted", "encrypted messages"],
+  ["application/pgp-encrypted", "PGP messages"],
+  ["application/pkcs7-mime", "S/MIME messages"],
 ]);
 
 /** Archives that file-type does not know; the names are those of the shared MIME database, where it has one. */
@@ -54,9 +60,39 @@ const OTHERS: readonly { readonly type: string; readonly start: Buffer }[] = [
   { type: "application/x-stuffit", start: Buffer.from("StuffIt (c)") },
   { type: "application/x-zoo", start: Buffer.from("ZOO ") },
   { type: "application/x-cpio", start: Buffer.from("07070") },
-  // The properties that all programs write, and a dictionary of 64 KB or more.
-  { type: "application/x-lzma", start: Buffer.from("5d0000", "hex") },
+  // The old form, in the two orders of bytes.
+  { type: "application/x-cpio", start: Buffer.from("71c7", "hex") },
+  { type: "application/x-cpio", start: Buffer.from("c771", "hex") },
+  { type: "application/warc", start: Buffer.from("WARC/") },
+  { type: "application/x-lzop", start: Buffer.from("\x89LZO\0\r\n\x1a\n", "latin1") },
+  { type: "application/x-lrzip", start: Buffer.from("LRZI") },
+  // The form of Linux kernels.
+  { type: "application/x-lz4", start: Buffer.from("02214c18", "hex") },
+  { type: "application/x-pack", start: Buffer.from("1f1e", "hex") },
+  { type: "application/x-compress", start: Buffer.from("1fa0", "hex") },
 ];
+
+/** A frame that both zstd and lz4 leave out may stand in front of the others (RFC 8878 3.1.2). */
+function isSkippable(head: Uint8Array): boolean {
+  return (head[0]! & 0xf0) === 0x50 && isStart(head.subarray(1), [0x2a, 0x4d, 0x18]);
+}
+
+/**
+ * LZMA has no mark, but a header in which few values are possible: properties, the size of the dictionary (a power of 2, or
+ * 1.5 times one), the size of the content or all ones; and its first byte is zero.
+ */
+function isLzma(head: Uint8Array): boolean {
+  if (head.length < 18 || head[0]! >= 9 * 5 * 5 || head[13] !== 0) return false;
+  const bytes = bufferOf(head);
+  const dictionary = bytes.readUInt32LE(1);
+  const lowest = dictionary & -dictionary;
+  const isDictionary =
+    dictionary === 0xffffffff || (dictionary >= 4096 && [lowest, lowest * 3].includes(dictionary | 0));
+  const size = bytes.readBigUInt64LE(5);
+  return isDictionary && (size === 0xffffffffffffffffn || size < MAX_LZMA);
+}
+
+const MAX_LZMA = 1n << 38n;
 
 /** Of those, the ones that hold a single file, whose name programs take from the archive's. */
 const SINGLE = new Set([
@@ -67,6 +103,9 @@ const SINGLE = new Set([
   "application/x-lz4",
   "application/x-lzma",
   "application/x-compress",
+  "application/x-pack",
+  "application/x-lzop",
+  "application/x-lrzip",
 ]);
 
 /** So many bytes decide the type of a file. An image of a disk has its mark behind 32 KB. */
@@ -78,9 +117,19 @@ export async function typeOf(head: Uint8Array): Promise<string> {
   if (isStart(head, [0x50, 0x4b, 0x03, 0x04]) || isStart(head, [0x50, 0x4b, 0x05, 0x06])) return ZIP;
   if (isStart(head, [0x1f, 0x8b])) return GZIP;
   if (isTnef(head)) return TNEF;
+  // Its first bytes are a name, which may look like another type.
+  if (isTar(head)) return TAR;
   const type = (await fileTypeFromBuffer(head.subarray(0, HEAD_BYTES)))?.mime ?? "";
-  if (type === "" && isTar(head)) return TAR;
-  return type === "" ? (OTHERS.find(({ start }) => isStart(head, start))?.type ?? "") : type;
+  return type === "" ? otherType(head) : type;
+}
+
+function otherType(head: Uint8Array): string {
+  const known = OTHERS.find(({ start }) => isStart(head, start));
+  if (known !== undefined) return known.type;
+  if (isSkippable(head)) return "application/zstd";
+  if (isLzma(head)) return "application/x-lzma";
+  if (isSealedCms(head)) return "application/pkcs7-mime";
+  return isSealedPgp(head) ? "application/pgp-encrypted" : "";
 }
 
 /** Whether files of that type are archives that are read here. */
@@ -94,6 +143,11 @@ const ARCHIVE_NAME =
 /** Whether programs open a file of that name as an archive. */
 export function isArchiveName(name: string): boolean {
   return ARCHIVE_NAME.test(name);
+}
+
+/** The type of a whole file: the end of it may tell more than its first bytes. */
+export function typeOfWhole(type: string, file: Uint8Array): string {
+  return type === "application/x-cfb" && isOutlookMessage(file) ? "application/vnd.ms-outlook" : type;
 }
 
 /** Whether programs find an archive in the file that is read here. */
@@ -112,11 +166,16 @@ export async function* entriesOf(
   names: readonly string[],
   tell: Tell,
 ): AsyncGenerator<Entry> {
-  if (type === GZIP) yield gzipEntry(file, names);
-  else if (type === TAR) yield* tarEntries(file, tell);
-  else if (type === TNEF) yield* tnefEntries(file, tell);
-  // A tar archive in front of a zip archive, or a single compressed file.
-  if (type !== GZIP && (type === ZIP || hasDirectory(file))) yield* zipEntries(file, tell);
+  // What looks like one archive may be a tar archive, whose first bytes are a name, or have a zip archive at its end.
+  if (type === TAR || isTar(file)) yield* tarEntries(file, tell);
+  if (type === TNEF) yield* tnefEntries(file, tell);
+  if (type === GZIP) {
+    const entry = gzipEntry(file, names);
+    yield entry;
+    // A zip archive that is stored in a gzip archive is found in it.
+    if ((await entry.read(1)) !== null) return;
+  }
+  if (type === ZIP || hasDirectory(file)) yield* zipEntries(file, tell);
 }
 
 /** The names of the file in an archive that is not read here, such as `setup.exe.xz`; none if it can hold several. */

@@ -3,7 +3,7 @@ import { bufferOf, type Entry, type Tell } from "./archive.ts";
 import { namesOfAll } from "./names.ts";
 
 const BLOCK = 512;
-/** A name in records of its own is read up to here. */
+/** Of a longer name only the end is read, and no more of pax records. */
 const MAX_NAME = 0xffff;
 
 export async function* tarEntries(archive: Uint8Array, tell: Tell): AsyncGenerator<Entry> {
@@ -33,8 +33,11 @@ export async function* tarEntries(archive: Uint8Array, tell: Tell): AsyncGenerat
     if (kind === "S") for (let more = header[482]; more === 1; at += BLOCK) more = bytes[at + 504];
     const data = bytes.subarray(at, at + size);
     if (data.length < size) tell("broken", "it is cut off");
-    at += Math.ceil(size / BLOCK) * BLOCK;
-    if (kind === "L") long.push(cString(data.subarray(0, MAX_NAME)));
+    if (isEmptyKind(kind, header) && beginsWithHeader(data)) {
+      // Some programs look for the next header behind the content that it says to have, and some at once.
+      tell("doubtful", "it has content where programs expect none");
+    } else at += Math.ceil(size / BLOCK) * BLOCK;
+    if (kind === "L") long.push(cString(data).subarray(-MAX_NAME));
     else if (kind === "x" || kind === "X") long = long.concat(pathsIn(data.subarray(0, MAX_NAME), tell));
     else if (kind === "g") global = pathsIn(data.subarray(0, MAX_NAME), tell);
     else if (kind !== "K") {
@@ -76,6 +79,20 @@ function pathsIn(records: Buffer, tell: Tell): Buffer[] {
   return paths;
 }
 
+/** Links, devices, folders and the names of volumes have no content; a folder may be a file whose name ends so. */
+function isEmptyKind(kind: string, header: Buffer): boolean {
+  return "123456V".includes(kind) || ("\x000".includes(kind) && cString(header.subarray(0, 100)).at(-1) === SLASH);
+}
+
+const SLASH = 0x2f;
+
+/** Whether a header is the first of some data that is not zeros. */
+function beginsWithHeader(data: Buffer): boolean {
+  const first = data.findIndex((byte) => byte !== 0);
+  const at = Math.max(0, first - (first % BLOCK));
+  return at + BLOCK <= data.length && isChecked(data.subarray(at, at + BLOCK));
+}
+
 /** Octal digits, or with the first bit set a big-endian number (GNU); null if it is neither, or negative. */
 function numberIn(field: Buffer): number | null {
   if (field[0] === 0x80) return field.readUIntBE(field.length - 6, 6);
@@ -103,5 +120,5 @@ function cString(bytes: Buffer): Buffer {
 
 /** Whether the bytes begin with a header of a tar archive: old ones have no mark, but a checksum. */
 export function isTar(head: Uint8Array): boolean {
-  return head.length >= BLOCK && head[0] !== 0 && isChecked(bufferOf(head.subarray(0, BLOCK)));
+  return head.length >= BLOCK && isChecked(bufferOf(head.subarray(0, BLOCK)));
 }

@@ -22,9 +22,10 @@ export function startsWith(bytes: Buffer, at: number, signature: Buffer): boolea
 
 /** Where the last end record is, -1 if there is none. */
 export function endOf(bytes: Buffer): number {
-  const last = bytes.lastIndexOf(END);
-  // An end that is cut off is none, and only the last 64 KB can have one.
-  return last + END_BYTES > bytes.length || last < bytes.length - END_BYTES - MAX_COMMENT ? -1 : last;
+  // Only the last 64 KB can have one, and one that is cut off is none.
+  const from = Math.max(0, bytes.length - END_BYTES - MAX_COMMENT);
+  const last = bytes.subarray(from).lastIndexOf(END);
+  return last === -1 || from + last + END_BYTES > bytes.length ? -1 : from + last;
 }
 
 /** What the end record at `at` says; a value that does not fit is all ones, and the zip64 record has it. */

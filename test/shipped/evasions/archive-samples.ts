@@ -71,6 +71,13 @@ export const SAMPLES: readonly (readonly [what: string, archive: Buffer])[] = [
     ),
   ],
   [
+    "cpio, binary, the other order of bytes",
+    Buffer.from(
+      "ccf+AAABgaQAAAAAAAEAAGsOY14ABQAAABd4LmpzAAAvLyBub3RoaW5nIHRvIHNlZSBoZXJlCgBxxwAAAAAAAAAAAAAAAQAAAAAAAAALAAAAAFRSQUlMRVIhISEAAA==",
+      "base64",
+    ),
+  ],
+  [
     "ar",
     Buffer.from(
       "ITxhcmNoPgp4LmpzICAgICAgICAgICAgMTc2NzIyNTYwMCAgMCAgICAgMCAgICAgMTAwNjQ0ICAyMyAgICAgICAgYAovLyBub3RoaW5nIHRvIHNlZSBoZXJlCgo=",
@@ -155,6 +162,10 @@ export const COMPRESSED: readonly (readonly [ending: string, content: Buffer])[]
   ["zst", Buffer.from("KLUv/QBYuQAALy8gbm90aGluZyB0byBzZWUgaGVyZQo=", "base64")],
   ["lz4", Buffer.from("BCJNGGRwuRkAAADwCC8vIG5vdGhpbmcgdG8gc2VlIGhlcmUKAAAAAOBg2Yc=", "base64")],
   ["lz", Buffer.from("TFpJUAEXABfgfNxvOd6jQAMRFcAPXlesiuZ9OfcG8yeZ7//8wYAA6x3hsxcAAAAAAAAAOwAAAAAAAAA=", "base64")],
+  ["lzma", Buffer.from("EgAwAAD//////////wAX4XjVj6RKUFfa2Mq9rvVzXxLGnzV4E+0ADWP//4cKAAA=", "base64")],
+  ["zst", Buffer.from("UypNGAQAAABhYmNkKLUv/QBYuQAALy8gbm90aGluZyB0byBzZWUgaGVyZQo=", "base64")],
+  ["lz4", Buffer.from("WypNGAQAAABhYmNkBCJNGGRwuRkAAADwCC8vIG5vdGhpbmcgdG8gc2VlIGhlcmUKAAAAAOBg2Yc=", "base64")],
+  ["lz4", Buffer.from("AiFMGBkAAADwCC8vIG5vdGhpbmcgdG8gc2VlIGhlcmUK", "base64")],
   ["lzma", Buffer.from("XQAAgAD//////////wAX4Hzcbzneo0ADERXAD15XrIrmfTn3BvMnme///MGAAA==", "base64")],
   ["Z", Buffer.from("H52QL16AcPOGDpo0bs6AoPMGxJwyZUCgKSOnjAI=", "base64")],
 ];

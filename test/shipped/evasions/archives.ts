@@ -278,6 +278,22 @@ function nested(levels: number): Buffer {
   return inner;
 }
 
+/** Files with an archive in them that does not begin them. */
+const POLYGLOTS: readonly (readonly [string, Buffer])[] = [
+  ["behind one byte", Buffer.concat([Buffer.from("x"), PLAIN])],
+  ["behind a PDF", Buffer.concat([Buffer.from("%PDF-1.7\n%%EOF\n"), PLAIN])],
+  ["behind a marker of volumes", Buffer.concat([Buffer.from("PK\x07\x08", "latin1"), PLAIN])],
+  ["behind zeros", Buffer.concat([Buffer.alloc(512), PLAIN])],
+  ["behind 100 KB", Buffer.concat([Buffer.alloc(100_000, 120), PLAIN])],
+  ["behind one byte, counted", zip([README, FILE], { countedPrefix: "x" })],
+];
+
+/** Unpacks to much, and takes little room. */
+const LARGE: readonly ZipEntry[] = [1, 2].map((n) => ({ name: `${n}.txt`, content: Buffer.alloc(30_000_000) }));
+
+/** A file without a name in front of the file. */
+const NAMELESS = tar([{ name: "", content: "" }, { name: "x.js" }], false);
+
 interface Row {
   readonly what: string;
   readonly archive: Buffer;
@@ -347,12 +363,82 @@ function rows(): Row[] {
       what: "gzip in zip, a name of its own",
       archive: zip([{ name: "a.gz", content: gzip(HARMLESS, { name: "x.js" }) }]),
     },
+    ...POLYGLOTS.flatMap(([what, file]) => [
+      { what: `zip in zip: ${what}`, archive: zip([{ name: "a.pdf", content: file }]) },
+      { what: `zip stored in zip: ${what}`, archive: zip([{ name: "a.pdf", content: file, method: 0 }]) },
+      { what: `zip in tar: ${what}`, archive: tar([{ name: "a.dat", content: file }]), name: "a.tar" },
+      { what: `zip in gzip: ${what}`, archive: gzip(file), name: "a.pdf.gz" },
+      { what: `zip: ${what}, of another name`, archive: file, name: "a.pdf" },
+    ]),
+    {
+      what: "zip in zip, behind 60 MB of others",
+      archive: zip([...LARGE, { name: "a.pdf", content: Buffer.from(`x${PLAIN.toString("latin1")}`, "latin1") }]),
+    },
+    ...[
+      "%PDF-1.7",
+      "\x89PNG\r\n\x1a\n",
+      "GIF89a",
+      "PK\x03\x04",
+      "\x1f\x8b\x08",
+      "\x1f\x8b",
+      "BZh9",
+      "7z\xbc\xaf\x27\x1c",
+      "MSCF",
+    ].map((first) => ({
+      what: `tar, its first file is called ${JSON.stringify(first)}`,
+      archive: tar([{ name: first }, { name: "x.js" }]),
+      name: "a.dat",
+    })),
+    ...[..."123456DMNSVQ"].flatMap((kind) => [
+      {
+        what: `tar: kind ${kind} with a header in its content`,
+        archive: tar([{ name: "a.txt" }, { name: "b", kind, link: "a.txt", content: tar([{ name: "x.js" }], false) }]),
+        name: "a.tar",
+      },
+      {
+        what: `tar: kind ${kind} with a header without a name in its content`,
+        archive: tar([{ name: "a.txt" }, { name: "b", kind, link: "a.txt", content: NAMELESS }]),
+        name: "a.tar",
+      },
+      {
+        what: `tar: kind ${kind} with an empty block and a header in its content`,
+        archive: tar([{ name: "a.txt" }, { name: "b", kind, content: Buffer.concat([Buffer.alloc(512), NAMELESS]) }]),
+        name: "a.tar",
+      },
+    ]),
+    ...["0", "\0", "7"].map((kind) => ({
+      what: `tar: a folder by its name, of kind ${JSON.stringify(kind)}, with a header in its content`,
+      archive: tar([{ name: "a.txt" }, { name: "b/", kind, magic: "", content: NAMELESS }]),
+      name: "a.tar",
+    })),
+    {
+      what: "tar: a long name of 70 KB",
+      archive: tar([{ name: "L", kind: "L", content: `${"./".repeat(35_000)}x.js\0` }, { name: "a.txt" }]),
+      name: "a.tar",
+    },
+    {
+      what: "tar: a first file without a name, of old Unix",
+      archive: tar([
+        { name: "", magic: "", content: "" },
+        { name: "x.js", magic: "" },
+      ]),
+      name: "a.tar",
+    },
+    { what: "zip behind a broken gzip", archive: Buffer.concat([Buffer.from("1f8b08", "hex"), PLAIN]) },
+    { what: "zip behind a gzip", archive: Buffer.concat([gzip(HARMLESS), PLAIN]) },
+    { what: "zip behind a bzip2", archive: Buffer.concat([COMPRESSED[0]![1], PLAIN]) },
+    { what: "zip behind a tar", archive: Buffer.concat([tar([{ name: "a.txt" }]), PLAIN]), name: "a.tar" },
+    { what: "tar behind a zip", archive: Buffer.concat([CLEAN, tar([{ name: "x.js" }])]), name: "a.tar" },
     ...[2, 3, 4, 5, 10].map((levels) => ({ what: `zip, ${levels} in each other`, archive: nested(levels) })),
     ...SAMPLES.flatMap(([what, archive]) => [
       { what, archive, name: "a.dat" },
       { what: `${what}, in a zip`, archive: zip([{ name: "a.dat", content: archive }]) },
     ]),
-    ...COMPRESSED.map(([ending, archive]) => ({ what: `x.js.${ending}`, archive, name: `x.js.${ending}` })),
+    ...COMPRESSED.map(([ending, archive], index) => ({
+      what: `${index + 1}: x.js.${ending}`,
+      archive,
+      name: `x.js.${ending}`,
+    })),
     { what: "rar 5", archive: rar("x.js", HARMLESS), name: "a.rar" },
     {
       what: "rar 5 behind a program",
