@@ -45,17 +45,17 @@ const BOX = `${IMPORTANT.replaceAll(/;|$/g, " !important;")}border:1px solid #b5
 /** Takes the banner out of the text that is shown as the message. */
 function takeOut(mime: Mime, quoted: QuotedText, where: Where, edit: EditOptions): void {
   for (const part of mime.parts) {
-    if (part.isAttachment || (part.type !== "text/plain" && part.type !== "text/html")) continue;
+    if (!part.isShown) continue;
     if (part.isSealed && edit.breakSeal !== true) continue;
     const text = part.text();
     // Text that cannot be read whole cannot be written again.
     if (text.includes("\ufffd")) continue;
-    if (part.type === "text/plain") {
-      const rest = quoted.withoutLines(text, where);
-      if (rest !== null) part.setText(rest, edit);
-    } else {
+    if (/html/.test(part.type)) {
       const removal = quoted.htmlRemoval(text, where);
       if (removal !== null) part.rewriteHtml(removal, edit);
+    } else {
+      const rest = quoted.withoutLines(text, where);
+      if (rest !== null) part.setText(rest, edit);
     }
   }
 }

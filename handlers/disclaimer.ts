@@ -1,5 +1,5 @@
 // Adds a disclaimer to the text and HTML of messages: docs/handlers/disclaimer.md.
-import { defineFilter, type Mime, type Part } from "pmilter";
+import { defineFilter, type Mime } from "pmilter";
 import { picklist, table } from "pmilter/options";
 import { applies, decorationOf, envelopeOptions, textOptions } from "./lib/decoration.ts";
 import { headerName, made, option } from "./lib/options.ts";
@@ -34,35 +34,17 @@ const ENCODINGS: ReadonlySet<string> = new Set(["7bit", "8bit", "binary", "quote
 
 /** Why a message stays as it is; null if it gets the disclaimer. */
 function whyNot(mime: Mime): string | null {
-  const { flaws, isSealed, root } = mime;
+  const { flaws, isSealed, parts } = mime;
   if (flaws.length > 0) return `it has ${flaws[0]}`;
   if (isSealed) return "it is signed or encrypted";
   for (const part of mime.walk()) {
     // Programs read reports of delivery.
     if (part.type === "multipart/report") return "it is a report";
     if (part.names.some((name) => SIGNATURE_NAME.test(name))) return "it has a signature";
-    if (isText(part) && !ENCODINGS.has(part.encoding)) return "its Content-Transfer-Encoding is not known";
+    if (part.isShown && !part.isAttachment && !ENCODINGS.has(part.encoding))
+      return "its Content-Transfer-Encoding is not known";
   }
-  return hasText(root) ? null : "it has no text";
-}
-
-/** Text of the message, and not a file. */
-function isText(part: Part): boolean {
-  const { disposition, names, parent, type } = part;
-  if (type !== "text/plain" && type !== "text/html") return false;
-  return (disposition === "" || disposition === "inline") && (names.length === 0 || isFirst(part, parent));
-}
-
-function isFirst(part: Part, parent: Part | null): boolean {
-  return parent === null || parent.parts[0] === part;
-}
-
-/** Whether a footer can be put below text that is there. */
-function hasText(part: Part): boolean {
-  if (part.parts.length === 0) return isText(part);
-  // The other parts belong to the root, which is the first one if nothing else is said (RFC 2387).
-  const isRelated = part.type === "multipart/related" && !/\bstart\s*=/i.test(part.headers.get("Content-Type") ?? "");
-  return isRelated ? hasText(part.parts[0]!) : part.parts.some(hasText);
+  return parts.some(({ isAttachment }) => !isAttachment) ? null : "it has no text";
 }
 
 export default defineFilter({

@@ -16,6 +16,7 @@ import {
 } from "./encode.ts";
 import { placesIn } from "./html-places.ts";
 import { withParameters } from "./parameters.ts";
+import { formOf } from "./shown.ts";
 import type { Entity } from "./structure.ts";
 import { decodeLeniently } from "./transfer-encoding.ts";
 import type { FieldChanges, PartNode } from "./tree.ts";
@@ -48,59 +49,20 @@ export function asciiHtml(html: string): string {
   return html.replaceAll(/[^\0-\x7f]/gu, (character) => `&#${character.codePointAt(0)};`);
 }
 
-const HTML: ReadonlySet<string> = new Set(["text/html", "text/x-amp-html"]);
-const TEXT: ReadonlySet<string> = new Set(["text/plain", "text/enriched"]);
-
-/** The parts that are read as the text of a message: each form of it in an alternative, else the first. */
-export function bodiesOf(node: PartNode, isShown = false): readonly PartNode[] {
-  const { children, entity } = node;
-  if (!node.isMultipart) return isBody(node, isShown) ? [node] : [];
-  switch (entity.type) {
-    case "multipart/alternative":
-      // Each is shown by some program, whatever name it has.
-      return children.flatMap((child) => bodiesOf(child, true));
-    case "multipart/related": {
-      // Its other parts belong to the root (RFC 2387).
-      const { start } = entity.params;
-      const named = children.find((child) => start !== undefined && contentId(child.entity) === start);
-      const [first] = children;
-      const shown = named === undefined ? [] : bodiesOf(named, true);
-      // Programs that do not know `start` show the first part.
-      return first === undefined || first === named ? shown : [...bodiesOf(first, isShown), ...shown];
-    }
-    case "multipart/encrypted":
-      return [];
-    default:
-      // An unknown multipart is read as mixed (RFC 2046 5.1.7).
-      for (const child of children) {
-        const bodies = bodiesOf(child);
-        if (bodies.length > 0) return bodies;
-      }
-      return [];
-  }
-}
-
-/** Text that is shown as the message, not as a file. */
-function isBody({ entity, parent }: PartNode, isShown: boolean): boolean {
-  const { disposition, encoding, names, type } = entity;
-  if (!HTML.has(type) && !TEXT.has(type)) return false;
-  if (disposition !== "" && disposition !== "inline") return false;
-  if (isShown) return true;
-  if (/uue/.test(encoding)) return false;
-  return names.length === 0 || parent === null || parent.children[0]?.entity === entity;
-}
-
-function contentId({ fields }: Entity): string | undefined {
-  return fields.find(({ name }) => name.toLowerCase() === "content-id")?.value.trim();
-}
-
 /** Puts words into a part. Nothing is changed here. */
 export function decorate(node: PartNode, words: Words, place: Place): DecoratedPart {
   const part = new TextPart(node);
-  const { content, fields } = HTML.has(node.entity.type)
-    ? addHtml(part, words.html, place)
-    : addText(part, words.text, place);
+  const { content, fields } =
+    formOf(node.entity.type) === "html"
+      ? addHtml(part, htmlFor(node.entity, words.html), place)
+      : addText(part, words.text, place);
   return { node, content, fields };
+}
+
+/** XHTML has an end to each element. */
+function htmlFor({ type }: Entity, html: string): string {
+  if (type !== "application/xhtml+xml") return html;
+  return html.replaceAll(/<((?:area|br|col|hr|img|input|wbr)\b(?:"[^"]*"|'[^']*'|[^"'>])*?)\s*\/?>/gi, "<$1/>");
 }
 
 interface Decorated {
@@ -192,21 +154,24 @@ function additionOf(
   place: Place,
 ): string {
   const isFlowed = entity.params["format"]?.toLowerCase() === "flowed";
-  const isEnriched = entity.type === "text/enriched";
+  const form = formOf(entity.type);
   const lines = words.split("\n").map((line) => {
-    if (isEnriched) return line.replaceAll("<", "<<");
+    if (form === "richtext") return line.replaceAll("<", "<lt>");
+    if (form === "enriched") return line.replaceAll("<", "<<");
     return isFlowed ? line.trimEnd().replace(/^(?= |>|From )/, " ") : line;
   });
-  // A single line end is a space there (RFC 1896).
-  const block = lines.join(isEnriched ? lineEnd + lineEnd : lineEnd);
+  const isRich = form === "richtext";
+  // A single line end is a space in enriched text, and each one in rich text, which has a command for it.
+  const block = lines.join(isRich ? `<nl>${lineEnd}` : form === "enriched" ? lineEnd + lineEnd : lineEnd);
+  const gap = isRich ? `<nl>${lineEnd}<nl>${lineEnd}` : lineEnd;
   if (bytes === "") return block + lineEnd;
-  if (place === "top") return block + lineEnd + lineEnd;
+  if (place === "top") return block + (isRich ? "" : lineEnd) + gap;
   // A line of flowed text that ends in a space goes on in the next line (RFC 3676): an empty line ends it.
   const tail = takesAscii ? bytes.slice(-8) : decodeCharset(decoded.subarray(-32), charset).slice(-8);
   const isOpen = isFlowed && / \r?\n?$/.test(tail) && !/(?:^|\n)-- \r?\n?$/.test(tail);
   const endsInLine = tail.endsWith("\n");
   const escape = isJis(charset) && !endsInAscii(bytes) ? "\x1b(B" : "";
-  return escape + (endsInLine ? "" : lineEnd) + lineEnd + (isOpen ? lineEnd : "") + block + (endsInLine ? lineEnd : "");
+  return escape + (endsInLine ? "" : lineEnd) + gap + (isOpen ? lineEnd : "") + block + (endsInLine ? lineEnd : "");
 }
 
 /** The whole part in UTF-8. */

@@ -3,11 +3,12 @@
  * the message as it was.
  */
 import { UsageError } from "../usage-error.ts";
-import { asciiHtml, bodiesOf, decorate, htmlOf, type Place, typeOf, type Words } from "./decorate.ts";
+import { asciiHtml, decorate, htmlOf, type Place, typeOf, type Words } from "./decorate.ts";
 import { decodeCharset } from "./charset.ts";
 import { encodeContent, type EncodedContent, encodeInto, inCharset, withCrlf } from "./encode.ts";
 import type { PrepareHtml } from "./html-rewriter.ts";
 import { checkFilename, checkType, withParameters } from "./parameters.ts";
+import { formOf, type Forms, isFile, shownIn } from "./shown.ts";
 import { type Entity, structureOf } from "./structure.ts";
 import { type FieldChanges, headerOf, PartNode, type PartTree } from "./tree.ts";
 import type { Attachment, ContentOptions, Decoration, Replacement } from "./types.ts";
@@ -112,7 +113,7 @@ export class Editor {
   rewriteHtml(node: PartNode, decoded: Uint8Array, prepare: PrepareHtml): void {
     if (typeof prepare !== "function") throw argument("rewriteHtml takes a function that is given an HTMLRewriter");
     const { entity } = node;
-    if (entity.type !== "text/html") throw argument(`rewriteHtml is for parts text/html, this one is ${entity.type}`);
+    if (formOf(entity.type) !== "html") throw argument(`rewriteHtml is for HTML, this part is ${entity.type}`);
     const declared = (entity.params["charset"] ?? "").trim();
     const { bytes, charset } = rewritten(decoded, declared, prepare);
     if (isSame(bytes, decoded)) return;
@@ -174,7 +175,7 @@ export class Editor {
   decorate(method: string, decoration: Decoration, place: Place, check: (nodes: readonly PartNode[]) => void): void {
     const words = wordsOf(method, decoration);
     const { root } = this.#tree;
-    const bodies = bodiesOf(root);
+    const bodies = (place === "top" ? shownIn(root) : shownIn(root).map(withoutFiles)).find(hasSome) ?? [];
     check(bodies.length === 0 ? [root] : bodies);
     if (bodies.length > 0) {
       this.#apply(
@@ -276,6 +277,15 @@ export class Editor {
     }
     return this.#host;
   }
+}
+
+/** A footer is for the text that the sender wrote; a banner has to be on all that may be shown. */
+function withoutFiles(forms: Forms): Forms {
+  return forms.filter(({ entity }) => !isFile(entity));
+}
+
+function hasSome(forms: Forms): boolean {
+  return forms.length > 0;
 }
 
 function argument(message: string): UsageError {

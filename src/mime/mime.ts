@@ -9,6 +9,7 @@ import type { PrepareHtml } from "./html-rewriter.ts";
 import { FieldList } from "./part-headers.ts";
 import { isSealedByHeader, isSealedText } from "./seal.ts";
 import { Editor, type EditHost } from "./editor.ts";
+import { formOf, isFile, shownIn } from "./shown.ts";
 import { type Entity, type Structure, structureOfMessage } from "./structure.ts";
 import { decodeLeniently, IDENTITY } from "./transfer-encoding.ts";
 import { type PartNode, PartTree } from "./tree.ts";
@@ -76,6 +77,8 @@ export class MimeView implements Mime {
   readonly #views = new Map<PartNode, PartView>();
   #leaves: readonly PartView[] | null = null;
   #leavesVersion = 0;
+  #shown: ReadonlySet<PartNode> | null = null;
+  #shownVersion = 0;
 
   constructor(source: MimeSource) {
     this.source = source;
@@ -105,6 +108,15 @@ export class MimeView implements Mime {
     return this.#leaves;
   }
 
+  /** The text that is shown as the message. */
+  get shown(): ReadonlySet<PartNode> {
+    if (this.#shown === null || this.#shownVersion !== this.tree.version) {
+      this.#shown = new Set(shownIn(this.tree.root).flat());
+      this.#shownVersion = this.tree.version;
+    }
+    return this.#shown;
+  }
+
   *walk(): Generator<PartView> {
     yield* walkFrom(this.root);
   }
@@ -118,7 +130,7 @@ export class MimeView implements Mime {
   }
 
   #body(type: string): string | null {
-    return this.parts.find((part) => part.type === type && !part.isAttachment)?.text() ?? null;
+    return this.parts.find((part) => part.type === type && part.isShown)?.text() ?? null;
   }
 
   get attachments(): readonly Part[] {
@@ -128,9 +140,9 @@ export class MimeView implements Mime {
   links(): Link[] {
     const links: Link[] = [];
     for (const part of this.parts) {
-      if (part.isAttachment) continue;
+      if (!part.isShown) continue;
       const most = MAX_LINKS - links.length;
-      const found = part.type === "text/html" ? linksOfHtml(part.text(), most) : linksOfText(part.text());
+      const found = formOf(part.type) === "html" ? linksOfHtml(part.text(), most) : linksOfText(part.text());
       for (const { url, text } of found) {
         if (links.length === MAX_LINKS) return links;
         links.push({ url, text, part });
@@ -264,18 +276,11 @@ export class PartView implements Part {
   }
 
   get isAttachment(): boolean {
-    return this.isLeaf && !this.#isShown;
+    return this.isLeaf && (!this.isShown || isFile(this.entity));
   }
 
-  /** Text that is shown as the message. */
-  get #isShown(): boolean {
-    const { disposition, parent, type } = this;
-    if (type !== "text/plain" && type !== "text/html") return false;
-    // An unknown disposition means an attachment (RFC 2183 2.8).
-    if (disposition !== "" && disposition !== "inline") return false;
-    if (parent === null) return true;
-    if (parent.type === "multipart/alternative") return true;
-    return parent.parts[0] === this || (this.filename === null && parent.type !== "multipart/related");
+  get isShown(): boolean {
+    return this.mime.shown.has(this.#node);
   }
 
   get isSealed(): boolean {

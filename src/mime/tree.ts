@@ -62,6 +62,7 @@ export class PartTree {
     const { root } = this;
     root.describe(structureOf(this.source.fields(), EMPTY).root);
     root.version += 1;
+    this.version += 1;
   }
 
   /** Puts a multipart around the root, which becomes its first part with the fields that it had. */

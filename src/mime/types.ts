@@ -126,7 +126,15 @@ export interface Part {
   readonly parent: Part | null;
   /** The parts of a multipart, in order; of a leaf none. */
   readonly parts: readonly Part[];
-  /** Anything but text that is shown as the message, pictures that HTML shows included. */
+  /**
+   * Text that a mail program shows as the message: plain text, HTML, XHTML, enriched and rich text, and in an alternative text
+   * of unknown kinds.
+   */
+  readonly isShown: boolean;
+  /**
+   * Anything but text that is shown as the message, pictures that HTML shows included. A form of an alternative that is
+   * called an attachment is both: mail programs differ.
+   */
   readonly isAttachment: boolean;
   /** It, or a multipart around it, is signed or encrypted. */
   readonly isSealed: boolean;

@@ -49,7 +49,7 @@ function problemOf(before: readonly Leaf[], after: readonly Leaf[], place: (type
     if (twice !== undefined && was.fields.indexOf(twice) === was.fields.lastIndexOf(twice)) return `${twice} twice`;
     if (leaf.hash !== was.hash) {
       edited += 1;
-      if (!/^text\/(?:plain|enriched|html)$/.test(was.type)) return `leaf ${index}, ${was.type}, was changed`;
+      if (!/^(?:text\/|application\/xhtml\+xml$)/.test(was.type)) return `leaf ${index}, ${was.type}, was changed`;
     } else if (before.length > 1 && leaf.raw !== was.raw) {
       return `leaf ${index} was written anew`;
     }
