@@ -133,9 +133,10 @@ export default defineFilter({
       return reject(`550 5.7.1 ${what} is not accepted: ${why}`);
     }
     if (action === "replace") {
-      for (const [part, found] of parts) {
-        if (part === null) continue;
-        const keptAs = own === null || trial ? null : await own.keep(part.bytes());
+      const replaced = [...parts].flatMap(([part, found]) => (part === null ? [] : [{ part, found }]));
+      const names = own === null || trial ? [] : await own.keep(replaced.map(({ part }) => part.bytes()));
+      for (const [index, { part, found }] of replaced.entries()) {
+        const keptAs = names[index] ?? null;
         if (keptAs !== null) log(`kept as ${keptAs}: "${found[0]!.file}"`);
         part.replaceWith({ text: noteFor(part, found, keptAs), filename: "removed.txt" }, { breakSeal: true });
       }

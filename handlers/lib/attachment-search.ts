@@ -14,7 +14,7 @@ import {
   UNLISTED,
 } from "./archives/kinds.ts";
 import { hasPgpMessage } from "./archives/sealed.ts";
-import { isReordered, matches, plainName, printable } from "./file-names.ts";
+import { isReordered, matches, NamePatterns, plainName, printable } from "./file-names.ts";
 import { isMessageName, startsAsMessage, unlistedPart, withoutFromLine } from "./message-kinds.ts";
 
 /** The options of the filter that say what is accepted. */
@@ -51,6 +51,7 @@ const LIMITS = new Set(["too many parts", "parts that are nested too deep"]);
 export class Search {
   readonly findings: Finding[] = [];
   readonly #rules: Rules;
+  readonly #patterns: NamePatterns;
   /** Of the received message. */
   #part: Part | null = null;
   #attachments = 0;
@@ -61,6 +62,7 @@ export class Search {
 
   constructor(rules: Rules) {
     this.#rules = rules;
+    this.#patterns = new NamePatterns(rules.names);
   }
 
   /** Looks through the received message. */
@@ -212,7 +214,7 @@ export class Search {
   #names(names: readonly string[], path: string): void {
     for (const name of names) {
       const plain = plainName(name);
-      const pattern = this.#rules.names.find((pattern) => matches(plain, pattern));
+      const pattern = this.#patterns.find(plain);
       if (pattern !== undefined) return this.#find(path, `its name matches ${pattern}`);
       if (isReordered(name) && !this.#rules.allow_reordered_names) {
         return this.#find(path, "its name is shown in another order than it has");

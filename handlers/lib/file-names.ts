@@ -20,6 +20,30 @@ export function plainName(name: string): string {
   return end <= MAX_PLAIN ? plain : plain.slice(0, MAX_PLAIN / 2) + plain.slice(-MAX_PLAIN / 2);
 }
 
+/** Patterns of names, of which most are endings: those are looked up, so that many names cost little. */
+export class NamePatterns {
+  readonly #patterns: readonly string[];
+  /** Where an ending stands among the patterns. */
+  readonly #endings = new Map<string, number>();
+  readonly #others: number[] = [];
+
+  constructor(patterns: readonly string[]) {
+    this.#patterns = patterns;
+    for (const [index, pattern] of patterns.entries()) {
+      if (!/^\*\.[^*?.]+$/.test(pattern)) this.#others.push(index);
+      else if (!this.#endings.has(pattern.slice(2))) this.#endings.set(pattern.slice(2), index);
+    }
+  }
+
+  /** The first pattern that a plain name matches. */
+  find(name: string): string | undefined {
+    const dot = name.lastIndexOf(".");
+    const ending = dot === -1 ? undefined : this.#endings.get(name.slice(dot + 1));
+    const other = this.#others.find((index) => matches(name, this.#patterns[index]!));
+    return this.#patterns[Math.min(ending ?? Infinity, other ?? Infinity)];
+  }
+}
+
 /** Whether a text matches a pattern with `*` and `?`. It takes at most the product of the two lengths. */
 export function matches(text: string, pattern: string): boolean {
   let at = 0;

@@ -212,6 +212,28 @@ describe("gzip", () => {
   });
 });
 
+test("the time for many long names of a file in a tar archive grows with their number", async () => {
+  await expectGrowth(9000, async (times) => {
+    const long = Array.from({ length: times }, (_, n) => ({ name: "L", kind: "L", content: `${n}\0` }));
+    expect((await list(tar([...long, { name: "x.js" }]))).names).toHaveLength(1);
+  });
+});
+
+describe("more names than a call can have arguments", () => {
+  test("in pax records", async () => {
+    const records = "9 path=a\n".repeat(7000);
+    const headers = Array.from({ length: 120 }, () => ({ name: "p", kind: "x", content: records }));
+    expect(await list(tar([...headers, { name: "x.js" }]))).toEqual({ names: ["a|x.js"], faults: [] });
+  });
+
+  test("in the properties of winmail.dat", async () => {
+    const property = Buffer.from("1e0001300100000001000000", "hex");
+    const names = attribute(2, 0x00069005, Buffer.alloc(12 * 1_000_000, property));
+    const file = Buffer.concat([Buffer.from("789f3e220100", "hex"), names, attribute(2, 0x00018010, "x.js\0")]);
+    expect((await list(file)).names).toEqual([expect.stringMatching(/(?:^|\|)x\.js\?$/)]);
+  });
+});
+
 describe("what looks like another file", () => {
   test.each(["%PDF-1.7", "\x89PNG\r\n\x1a\n", "GIF89a", "PK\x03\x04", "\x1f\x8b\x08", "\0"])(
     "tar: %j",

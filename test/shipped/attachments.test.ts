@@ -1,11 +1,12 @@
 /** attachments: what is found by name, type, size and number, in archives and forwarded mail, and what is said of it. */
 import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
-import { readdir, readFile, stat, utimes, writeFile } from "node:fs/promises";
+import { readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import attachments from "../../handlers/attachments.ts";
-import { matches, plainName, printable } from "../../handlers/lib/file-names.ts";
-import { KeptFiles } from "../../handlers/lib/kept-files.ts";
+import { matches, NamePatterns, plainName, printable } from "../../handlers/lib/file-names.ts";
+import { KeptFiles, MAX_KEPT_FILES } from "../../handlers/lib/kept-files.ts";
 import { readMessage } from "../../src/index.ts";
 import { runFilter } from "../../src/testing/index.ts";
 import { tar, zip } from "../support/archives.ts";
@@ -138,6 +139,22 @@ test.each([
   [`${"a".repeat(1000)}`, `${"*a".repeat(300)}b`, false],
 ])("matches(%j, %j)", (text, pattern, expected) => {
   expect(matches(text, pattern)).toBe(expected);
+});
+
+test("of several patterns the first one is found", () => {
+  const patterns = new NamePatterns(["a*.js", "*.js", "*.tar.gz", "*.gz", "b*", "*.", "*.js"]);
+  for (const [name, found] of [
+    ["a.js", "a*.js"],
+    ["c.js", "*.js"],
+    ["b.js", "*.js"],
+    ["c.tar.gz", "*.tar.gz"],
+    ["c.gz", "*.gz"],
+    ["b.txt", "b*"],
+    ["c.", "*."],
+    ["js", undefined],
+    ["c.js.txt", undefined],
+  ] as const)
+    expect(patterns.find(name)).toBe(found!);
 });
 
 test("plainName and printable", () => {
@@ -522,13 +539,59 @@ describe("replace", () => {
     await using dir = await tempDir("kept");
     const kept = new KeptFiles(dir.path, { age: 1000, size: 100 });
     await writeFile(join(dir.path, "other"), "x");
-    const first = await kept.keep(Buffer.from("a"));
-    await kept.keep(Buffer.from("b"), Date.now() + 500);
+    // The names have seconds.
+    const start = Math.floor(Date.now() / 1000) * 1000;
+    const [first] = await kept.keep([Buffer.from("a")], start);
+    await kept.keep([Buffer.from("b")], start + 1000);
     expect(await readdir(dir.path)).toHaveLength(3);
-    await utimes(join(dir.path, first), 0, 0);
-    await kept.keep(Buffer.from("c"), Date.now() + 600);
+    await kept.keep([Buffer.from("c")], start + 2000);
     expect(await readdir(dir.path)).toHaveLength(3);
     expect(await readdir(dir.path)).not.toContain(first);
+  });
+
+  test("files over keep_size are not kept, and take no others away", async () => {
+    await using dir = await tempDir("kept");
+    const kept = new KeptFiles(dir.path, { age: 1000, size: 100 });
+    const names = await kept.keep([Buffer.alloc(60)]);
+    const message = "cannot keep 2 attachments of 101 bytes: keep_size is 100 bytes";
+    expect(kept.keep([Buffer.alloc(60), Buffer.alloc(41)])).rejects.toThrow(message);
+    expect(await readdir(dir.path)).toEqual(names);
+    const others = await kept.keep([Buffer.alloc(60), Buffer.alloc(40)]);
+    expect((await readdir(dir.path)).toSorted()).toEqual(others.toSorted());
+  });
+
+  test("a larger file from before takes no others away", async () => {
+    await using dir = await tempDir("kept");
+    const before = new KeptFiles(dir.path, { age: 10_000, size: 1000 });
+    const start = Date.now();
+    const [small] = await before.keep([Buffer.alloc(30)], start);
+    await before.keep([Buffer.alloc(500)], start + 1000);
+    const after = new KeptFiles(dir.path, { age: 10_000, size: 100 });
+    const [last] = await after.keep([Buffer.alloc(30)], start + 2000);
+    expect((await readdir(dir.path)).toSorted()).toEqual([small!, last!]);
+  });
+
+  test("of too many files the oldest go", async () => {
+    await using dir = await tempDir("kept");
+    const kept = new KeptFiles(dir.path, { age: 1e9, size: 1e9 });
+    const now = Date.now();
+    const time = new Date(now - 100_000).toISOString().replaceAll(/[-:]|\.\d+/g, "");
+    const nameOf = (n: number) => `kept-${time}-${n.toString(16).padStart(16, "0")}`;
+    for (let n = 0; n < MAX_KEPT_FILES + 50; n++) writeFileSync(join(dir.path, nameOf(n)), "");
+    await kept.keep([Buffer.alloc(1), Buffer.alloc(1)], now);
+    const names = await readdir(dir.path);
+    expect(names).toHaveLength(MAX_KEPT_FILES);
+    // The oldest went.
+    expect([nameOf(51), nameOf(52)].map((name) => names.includes(name))).toEqual([false, true]);
+    await kept.keep([Buffer.alloc(1)], now + 1000);
+    expect(await readdir(dir.path)).toHaveLength(MAX_KEPT_FILES);
+  });
+
+  test("if one of several cannot be written, none is left", async () => {
+    await using dir = await tempDir("kept");
+    const kept = new KeptFiles(dir.path, { age: 1000, size: 100 });
+    expect(kept.keep([Buffer.from("a"), { length: 1 } as Uint8Array])).rejects.toThrow();
+    expect(await readdir(dir.path)).toEqual([]);
   });
 
   test("without room on the disk the attachment is not lost: the filter fails", async () => {

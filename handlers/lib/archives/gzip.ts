@@ -26,11 +26,11 @@ export function unpackedName(name: string): string {
     .replace(/\.(?:gz|gzip|z|bz2?|bzip2|xz|lzma|lz|zst|lz4|lzo|br)$/i, "");
 }
 
-function nameIn(bytes: Buffer): string[] {
+function nameIn(bytes: Buffer): Iterable<string> {
   const flags = bytes[3] ?? 0;
   if ((flags & FNAME) === 0) return [];
   let at = 10;
   if ((flags & FEXTRA) !== 0) at += 2 + (at + 2 <= bytes.length ? bytes.readUInt16LE(at) : 0);
   const end = bytes.subarray(0, MAX_HEADER).indexOf(0, at);
-  return end <= at ? [] : namesOf(bytes.subarray(at, end));
+  return end <= at ? [] : namesOf([bytes.subarray(at, end)]);
 }

@@ -33,7 +33,7 @@ const NONE: Found = { entry: null, end: 0 };
 
 function entry(names: readonly string[], content: Buffer): Entry {
   return {
-    names: namesOf(...names.map((name) => Buffer.from(name.trim(), "latin1"))),
+    names: [...namesOf(names.map((name) => Buffer.from(name.trim(), "latin1")))],
     isEncrypted: false,
     read: async (most) => content.subarray(0, most),
   };
@@ -142,7 +142,7 @@ function binHexed(bytes: Buffer, at: number): Found {
   const content = length + 22;
   return {
     entry: {
-      names: namesOf(Buffer.from(name, "latin1")),
+      names: [...namesOf([Buffer.from(name, "latin1")])],
       isEncrypted: false,
       read: async (most: number) => repeated(packed, content + Math.min(most, size)).subarray(content),
     },

@@ -6,18 +6,13 @@ export function textOf(bytes: Buffer): string {
   return bytes.toString(isUtf8(bytes) ? "utf8" : "latin1");
 }
 
-/** The name and, if it holds a NUL, the part in front of it, at which many programs cut it. Each once. */
-export function namesOf(...raw: readonly Buffer[]): string[] {
-  return namesOfAll(raw);
-}
-
-/** As {@link namesOf}, of any number of names: arguments have a bound. */
-export function namesOfAll(raw: Iterable<Buffer>): string[] {
+/** Each name and, if it holds a NUL, the part in front of it, at which many programs cut it. Each once. */
+export function namesOf(raw: Iterable<Buffer>): Set<string> {
   const names = new Set<string>();
   for (const bytes of raw) {
     names.add(textOf(bytes));
     const nul = bytes.indexOf(0);
     if (nul > 0) names.add(textOf(bytes.subarray(0, nul)));
   }
-  return [...names];
+  return names;
 }

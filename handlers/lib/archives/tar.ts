@@ -1,6 +1,6 @@
 /** The files in a tar archive: of old Unix (v7), POSIX (ustar, pax) and GNU. */
 import { bufferOf, type Entry, type Tell } from "./archive.ts";
-import { namesOfAll } from "./names.ts";
+import { namesOf } from "./names.ts";
 
 const BLOCK = 512;
 /** Of a longer name only the end is read, and no more of pax records. */
@@ -9,9 +9,9 @@ const MAX_NAME = 0xffff;
 export async function* tarEntries(archive: Uint8Array, tell: Tell): AsyncGenerator<Entry> {
   const bytes = bufferOf(archive);
   /** Of the next file. */
-  let long: Buffer[] = [];
+  let long = new Set<string>();
   /** Of all files behind it, from a global record. */
-  let global: Buffer[] = [];
+  let global = new Set<string>();
   let isEnded = false;
   for (let at = 0; at + BLOCK <= bytes.length;) {
     const header = bytes.subarray(at, at + BLOCK);
@@ -37,27 +37,30 @@ export async function* tarEntries(archive: Uint8Array, tell: Tell): AsyncGenerat
       // Some programs look for the next header behind the content that it says to have, and some at once.
       tell("doubtful", "it has content where programs expect none");
     } else at += Math.ceil(size / BLOCK) * BLOCK;
-    if (kind === "L") long.push(cString(data).subarray(-MAX_NAME));
-    else if (kind === "x" || kind === "X") long = long.concat(pathsIn(data.subarray(0, MAX_NAME), tell));
-    else if (kind === "g") global = pathsIn(data.subarray(0, MAX_NAME), tell);
+    if (kind === "L") addTo(long, [cString(data).subarray(-MAX_NAME)]);
+    else if (kind === "x" || kind === "X") addTo(long, pathsIn(data.subarray(0, MAX_NAME), tell));
+    else if (kind === "g") global = namesOf(pathsIn(data.subarray(0, MAX_NAME), tell));
     else if (kind !== "K") {
       const name = cString(header.subarray(0, 100));
       const prefix = header.toString("latin1", 257, 262) === "ustar" ? cString(header.subarray(345, 500)) : Buffer.of();
       const whole = prefix.length === 0 ? name : Buffer.concat([prefix, Buffer.from("/"), name]);
       // Of several names programs take the last one, those that do not know pax the one in the header.
-      const names = namesOfAll(long.concat(global, [whole]));
-      long = [];
+      const names = [...long.union(global).union(namesOf([whole]))];
+      long = new Set();
       yield { names, isEncrypted: false, read: async (most) => data.subarray(0, most) };
     }
   }
+}
+
+function addTo(names: Set<string>, raw: Iterable<Buffer>): void {
+  for (const name of namesOf(raw)) names.add(name);
 }
 
 /**
  * The paths in pax records: `LENGTH path=NAME` and a line end, where LENGTH counts all of it.
  * @param records the data of a header of pax records
  */
-function pathsIn(records: Buffer, tell: Tell): Buffer[] {
-  const paths: Buffer[] = [];
+function* pathsIn(records: Buffer, tell: Tell): Generator<Buffer> {
   for (let at = 0; at < records.length && records[at] !== 0;) {
     const space = records.indexOf(" ", at, "latin1");
     const digits = space === -1 ? "" : records.toString("latin1", at, Math.min(space, at + 20));
@@ -66,17 +69,16 @@ function pathsIn(records: Buffer, tell: Tell): Buffer[] {
       tell("doubtful", "its pax records are broken");
       // Also what a program finds that goes by lines.
       for (const [, path] of records.toString("latin1", at).matchAll(/^\d+ path=(.*)$/gm))
-        paths.push(Buffer.from(path!, "latin1"));
+        yield Buffer.from(path!, "latin1");
       break;
     }
     const record = records.subarray(space + 1, end - 1);
     const key = record.toString("latin1", 0, Math.max(0, record.indexOf("=", 0, "latin1")));
-    if (key === "path" || key === "GNU.sparse.name") paths.push(record.subarray(key.length + 1));
+    if (key === "path" || key === "GNU.sparse.name") yield record.subarray(key.length + 1);
     // Programs that know pax take this size, others that of the header: they read on at different places.
     if (key === "size") tell("doubtful", "its files have two sizes");
     at = end;
   }
-  return paths;
 }
 
 /** Links, devices, folders and the names of volumes have no content; a folder may be a file whose name ends so. */

@@ -43,11 +43,11 @@ export function* tnefEntries(file: Uint8Array, tell: Tell): Generator<Entry> {
       yield entryOf(last);
       last = null;
     }
-    last ??= { names: [], content: null };
-    if (id === TITLE) last.names.push(...namesOf(withoutNul(data)));
+    last ??= { names: new Set(), content: null };
+    if (id === TITLE) last.names = last.names.union(namesOf([withoutNul(data)]));
     else if (id === DATA) last.content = data;
     else if (id === PROPERTIES) {
-      for (const property of NAME_PROPERTIES) last.names = last.names.concat(textsOf(data, property));
+      for (const property of NAME_PROPERTIES) last.names = last.names.union(textsOf(data, property));
       last.content ??= objectIn(data);
     }
   }
@@ -55,25 +55,23 @@ export function* tnefEntries(file: Uint8Array, tell: Tell): Generator<Entry> {
 }
 
 interface Attachment {
-  names: string[];
+  names: Set<string>;
   content: Buffer | null;
 }
 
 function entryOf({ content, names }: Attachment): Entry {
   return {
-    names: [...new Set(names)].filter((name) => name !== ""),
+    names: [...names].filter((name) => name !== ""),
     isEncrypted: false,
     read: async (most) => content?.subarray(0, most) ?? null,
   };
 }
 
 /** The texts of a property. Their place is found by the tag: what else looks like it is one name more to check. */
-function textsOf(properties: Buffer, property: number): string[] {
-  return [0x1e, 0x1f].flatMap((type) =>
-    valuesOf(properties, type, property).map((value) =>
-      type === 0x1f ? value.toString("utf16le").replace(/\0+$/, "") : (namesOf(withoutNul(value))[0] ?? ""),
-    ),
-  );
+function textsOf(properties: Buffer, property: number): Set<string> {
+  const texts = namesOf(valuesOf(properties, 0x1e, property).map(withoutNul));
+  for (const value of valuesOf(properties, 0x1f, property)) texts.add(value.toString("utf16le").replace(/\0+$/, ""));
+  return texts;
 }
 
 function objectIn(properties: Buffer): Buffer | null {

@@ -73,7 +73,7 @@ export function localHeader(bytes: Buffer, at: number): LocalHeader | null {
     crc: bytes.readUInt32LE(at + 14),
     compressed: bytes.readUInt32LE(at + 18),
     rawName,
-    names: namesOf(rawName, ...unicodePaths(bytes.subarray(nameEnd, dataStart))),
+    names: [...namesOf([rawName, ...unicodePaths(bytes.subarray(nameEnd, dataStart))])],
     dataStart,
   };
 }

@@ -110,7 +110,7 @@ async function* listedEntries(bytes: Buffer, end: number, layout: Layout): Async
 
 function listedEntry(bytes: Buffer, listed: ListedFile, local: LocalHeader | null): Entry {
   const names = new Set([
-    ...namesOf(listed.fileNameRaw, ...unicodePaths(listed.extraFieldRaw)),
+    ...namesOf([listed.fileNameRaw, ...unicodePaths(listed.extraFieldRaw)]),
     ...(local?.names ?? []),
   ]);
   const data = local === null ? null : bytes.subarray(local.dataStart, local.dataStart + listed.compressedSize);
@@ -123,7 +123,7 @@ function listedEntry(bytes: Buffer, listed: ListedFile, local: LocalHeader | nul
 
 /** A file that the directory does not list, or a name in another directory. */
 function hiddenEntry(bytes: Buffer, header: LocalHeader | Buffer): Entry {
-  if (Buffer.isBuffer(header)) return { names: namesOf(header), isEncrypted: false, read: async () => null };
+  if (Buffer.isBuffer(header)) return { names: [...namesOf([header])], isEncrypted: false, read: async () => null };
   const { compressed, dataStart, flags, method, names } = header;
   // Compressed data ends by itself, and its size may be unknown.
   const data = bytes.subarray(dataStart, method === DEFLATED ? bytes.length : dataStart + compressed);

@@ -424,6 +424,10 @@ function rows(): Row[] {
       ]),
       name: "a.tar",
     },
+    {
+      what: "zip in zip, a name of 255 characters",
+      archive: zip([{ name: `${"a".repeat(251)}.zip`, content: PLAIN }]),
+    },
     { what: "zip behind a broken gzip", archive: Buffer.concat([Buffer.from("1f8b08", "hex"), PLAIN]) },
     { what: "zip behind a gzip", archive: Buffer.concat([gzip(HARMLESS), PLAIN]) },
     { what: "zip behind a bzip2", archive: Buffer.concat([COMPRESSED[0]![1], PLAIN]) },

@@ -1,6 +1,6 @@
 /** Which programs open the file of an evasion: mail readers by others, and programs that unpack archives. */
-import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { type OutsideTool, outsideTool } from "../../support/available.ts";
 import { hashOf, type Judge, type JudgeSource, PERL, POSTAL_MIME, PYTHON, RIPMIME } from "../../support/judges.ts";
 import { tempDir } from "../../support/temp.ts";
@@ -84,8 +84,8 @@ function unpacks(
   archive: string,
   levels: number,
 ): boolean {
-  const folder = `${archive}.unpacked`;
-  mkdirSync(folder);
+  // Beside the archive, in a name of its own: that of the archive may be as long as names can be.
+  const folder = mkdtempSync(join(dirname(archive), "unpacked-"));
   Bun.spawnSync([program, ...command(archive, folder)], { stdin: "ignore", stdout: "ignore", stderr: "ignore" });
   const files = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) => isFile(join(folder, name)));
   if (files.some(isTheFile)) return true;
