@@ -13,6 +13,7 @@ export const SHIPPED = {
   banner: () => import("../handlers/banner.ts"),
   "bcc-archive": () => import("../handlers/bcc-archive.ts"),
   disclaimer: () => import("../handlers/disclaimer.ts"),
+  "dns-lists": () => import("../handlers/dns-lists.ts"),
   "header-policy": () => import("../handlers/header-policy.ts"),
   "subject-tag": () => import("../handlers/subject-tag.ts"),
 } as const satisfies Readonly<Record<string, () => Promise<{ readonly default: unknown }>>>;

@@ -224,6 +224,7 @@ describe("the shipped handlers", () => {
     "bcc-archive": 'options.address = "archive@example.com"',
     banner: 'options.text = "x"',
     disclaimer: 'options.text = "x"',
+    "dns-lists": 'options.lists = [{ zone = "zen.example" }]',
     "header-policy": 'options.rules = [{ rule = "date_missing", action = "fix" }]',
     "subject-tag": 'options.tag = "x"',
   };
@@ -233,6 +234,7 @@ describe("the shipped handlers", () => {
     "banner",
     "bcc-archive",
     "disclaimer",
+    "dns-lists",
     "header-policy",
     "stamp",
     "subject-tag",

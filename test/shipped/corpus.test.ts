@@ -69,6 +69,17 @@ const RUNS: Readonly<Record<string, readonly Run[]>> = {
   "bcc-archive": [{ options: { address: "archive@example.com" }, every: 4 }],
   // Its results are looked at in a test of their own.
   disclaimer: [{ options: { text: "Confidential." }, every: 4 }],
+  "dns-lists": [
+    {
+      options: {
+        lists: ["helo", "sender", "from", "links"].map((of) => ({ zone: "list.example", of })),
+        unconfirmed_score: 1,
+        action: "mark",
+        header: "X-Lists",
+      },
+      every: 2,
+    },
+  ],
   "header-policy": [{ options: { rules: RULES }, every: 2 }],
   stamp: [{ options: {}, every: 4 }],
   "subject-tag": [{ options: { tag: "[außen]" }, every: 2 }],

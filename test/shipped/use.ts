@@ -25,6 +25,12 @@ use = "disclaimer"
 text = "A disclaimer."
 
 [[filter]]
+use = "dns-lists"
+[[filter.options.lists]]
+zone = "zen.invalid"
+of = "from"
+
+[[filter]]
 use = "header-policy"
 [[filter.options.rules]]
 rule = "date_missing"
