@@ -7,7 +7,7 @@ const REPLIES = 64;
 
 const writer = new ReplyWriter(64 * 1024);
 const refusal = encodeReplyCode("550 5.7.1 Not welcome here");
-const body = Buffer.alloc(2048, "x");
+const body = [Buffer.alloc(2048, "x")];
 
 function writes(name: string, write: () => void): Case {
   return {

@@ -620,18 +620,18 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
   #finishMessage(): void {
     const { session } = this;
     const layers = this.allChanges();
-    let difference: Difference | null = null;
-    if (layers.length > 0) {
-      difference = this.#differenceMadeBy(layers);
-      const { keepsLeadingSpace } = session;
-      sendChanges(this.#writer, difference, { keepsLeadingSpace, isSendmail: this.isSendmail });
-    }
+    const difference = layers.length > 0 ? this.#differenceMadeBy(layers) : null;
     this.#reportObserved();
     const quarantining = this.#parts.findQuarantining();
     if (quarantining !== null || this.#host.reportsAccepted) this.#reporter.accepted(quarantining, difference);
     this.#host.count("messages");
     this.#host.count(quarantining === null ? "accepted" : "quarantined");
     const verdict = quarantining === null ? "accept" : "quarantine";
+    if (difference !== null) {
+      // Nothing reads the body any more: its memory may go with the changes.
+      const { keepsLeadingSpace } = session;
+      sendChanges(this.#writer, difference, { keepsLeadingSpace, isSendmail: this.isSendmail });
+    }
     this.#outcome?.tell({ verdict, filter: quarantining?.loaded.name ?? null, layers, difference });
     session.proceed();
     session.endMessage();

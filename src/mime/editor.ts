@@ -343,9 +343,11 @@ function textPart(text: string, filename: string | null, beside: PartNode) {
   return { content, fields };
 }
 
+/** A filter's bytes as a part has them. A copy, also where they need no encoding: the filter may go on to write to its own. */
 function encoded(bytes: Uint8Array, type: string, encoding: string, node: PartNode): EncodedContent {
-  if (type.startsWith("text/")) return encodeContent(bytes, encoding, "text", node.boundaries);
-  return encodeContent(bytes, "base64", "file", node.boundaries);
+  if (!type.startsWith("text/")) return encodeContent(bytes, "base64", "file", node.boundaries);
+  const content = encodeContent(bytes, encoding, "text", node.boundaries);
+  return content.bytes === bytes ? { ...content, bytes: new Uint8Array(bytes) } : content;
 }
 
 /** The encoding that a part has now; `7bit` need not be said. */

@@ -1,6 +1,6 @@
 /**
  * The parts of a message and what was edited in them. A part that nobody edited is a slice of the body as it came; the new
- * body is put together of such slices and of what is new, once.
+ * body is such slices and what is new, put together only for those who read it as a whole.
  */
 import { encodeText } from "../protocol/bytes.ts";
 import { type Entity, type Structure, structureOf, structureOfMessage } from "./structure.ts";
@@ -39,7 +39,12 @@ export class PartTree {
 
   /** The body with its edits. */
   get bytes(): Uint8Array {
-    return (this.#body ??= this.#joined());
+    return (this.#body ??= joined(this.#slices()));
+  }
+
+  /** The same in order: slices of the body as it came, and what is new. */
+  get pieces(): readonly Uint8Array[] {
+    return this.#body === null ? this.#slices() : [this.#body];
   }
 
   /** Something was edited. */
@@ -48,13 +53,13 @@ export class PartTree {
     this.version += 1;
   }
 
-  #joined(): Uint8Array {
+  #slices(): Uint8Array[] {
     const pieces: Uint8Array[] = [];
+    // Also where no slice of it is made now: those that were made before are empty once its memory is gone.
+    this.source.bytes();
     this.root.writeContent(pieces);
-    const whole = this.root.isChanged && !endsInLine(pieces) ? [...pieces, CRLF] : pieces;
-    // Without another copy: memory that is touched for the first time costs more than the bytes.
-    const { buffer, byteOffset, length } = Buffer.concat(whole);
-    return new Uint8Array(buffer, byteOffset, length);
+    if (this.root.isChanged && !endsInLine(pieces)) pieces.push(CRLF);
+    return pieces;
   }
 
   /** The header of the message was changed. */
@@ -74,6 +79,12 @@ export class PartTree {
     outer.touch();
     return outer;
   }
+}
+
+function joined(pieces: readonly Uint8Array[]): Uint8Array {
+  // Without another copy: memory that is touched for the first time costs more than the bytes.
+  const { buffer, byteOffset, length } = Buffer.concat(pieces);
+  return new Uint8Array(buffer, byteOffset, length);
 }
 
 /** Whether the last of these bytes is a line end, as that of a message is. */

@@ -183,6 +183,14 @@ export class ByteWriter {
     this.#length += end - start;
   }
 
+  /** Makes the buffer longer by so many bytes, for the caller to write. @returns their place */
+  protected extend(bytes: number): number {
+    this.#reserve(bytes);
+    const at = this.#length;
+    this.#length += bytes;
+    return at;
+  }
+
   text(text: string): void {
     if (text.length <= SHORT && this.#ascii(text)) return;
     if (ESCAPED_BYTE.test(text)) {

@@ -2,6 +2,7 @@
  * Replies and modifications to bytes. All connections of a worker share a writer: the replies to a read leave in a single
  * write. Replies that never change are encoded once, at load.
  */
+import { BodyPackets, type HeldBody, lengthOf } from "./body-packets.ts";
 import { ByteWriter, encodeText } from "./bytes.ts";
 import { ALL_PROTOCOL, LENGTH_BYTES, MAX_REPLY_PAYLOAD, REPLY, type ReplyCode } from "./constants.ts";
 
@@ -60,8 +61,54 @@ function encodedLists(lists: readonly MacroList[]): Uint8Array {
   return bytes;
 }
 
-/** Encodes packets into a buffer of its own, in order. */
+/** A body that is held, with its place: in front of the byte `at` of a writer. */
+export interface HeldPlace {
+  readonly at: number;
+  readonly body: HeldBody;
+}
+
+const NONE: readonly HeldPlace[] = [];
+
+/** Encodes packets into a buffer of its own, in order. The bytes of a large body are not copied: they have a place in it. */
 export class ReplyWriter extends ByteWriter {
+  /** Most runs have none. */
+  #held: readonly HeldPlace[] = NONE;
+
+  get isEmpty(): boolean {
+    return this.length === 0 && this.#held === NONE;
+  }
+
+  /** There are bodies with {@link heldBody}: the buffer alone is not all that is to be sent. */
+  get hasHeld(): boolean {
+    return this.#held !== NONE;
+  }
+
+  /** The held bodies, in order: the caller has them now, and releases them. */
+  takeHeld(): readonly HeldPlace[] {
+    const held = this.#held;
+    this.#held = NONE;
+    return held;
+  }
+
+  override clear(): void {
+    for (const { body } of this.takeHeld()) body.release();
+    super.clear();
+  }
+
+  /** All packets, with those of the held bodies. */
+  override copy(): Uint8Array {
+    if (this.#held === NONE) return super.copy();
+    const whole = new ReplyWriter();
+    let from = 0;
+    for (const { at, body } of this.#held) {
+      whole.bytes(this.buffer, from, at);
+      whole.replaceBody(body.pieces);
+      from = at;
+    }
+    whole.bytes(this.buffer, from, this.length);
+    return whole.copy();
+  }
+
   /** A packet that is encoded already: of {@link PLAIN_REPLIES}, or from {@link encodeReplyCode}. */
   packet(packet: Uint8Array): void {
     this.bytes(packet);
@@ -109,15 +156,21 @@ export class ReplyWriter extends ByteWriter {
   }
 
   /** The whole new body, cut into packets that follow each other; an empty body is an empty packet. */
-  replaceBody(body: Uint8Array): void {
-    let start = 0;
-    do {
-      const end = Math.min(start + MAX_REPLY_PAYLOAD, body.length);
-      this.u32(1 + end - start);
-      this.u8(REPLY.REPLBODY);
-      this.bytes(body, start, end);
-      start = end;
-    } while (start < body.length);
+  replaceBody(pieces: readonly Uint8Array[]): void {
+    if (lengthOf(pieces) <= MAX_REPLY_PAYLOAD) {
+      const at = this.beginPacket(REPLY.REPLBODY);
+      for (const piece of pieces) this.bytes(piece);
+      this.endPacket(at);
+      return;
+    }
+    const packets = new BodyPackets(pieces);
+    const at = this.extend(packets.length);
+    packets.copyTo(this.buffer, at, this.length);
+  }
+
+  /** The same of a large body, whose packets are made when they leave. */
+  heldBody(body: HeldBody): void {
+    this.#held = [...this.#held, { at: this.length, body }];
   }
 
   /** Changes the sender; `params` are ESMTP arguments separated by spaces, "" for none (`smfi_chgfrom`). */

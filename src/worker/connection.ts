@@ -24,6 +24,7 @@ import type { ResumedSession } from "../shared/messages.ts";
 import type { SessionRecords } from "../shared/session-records.ts";
 import type { WorkerRows } from "../shared/worker-rows.ts";
 import { RECORDED, Recorder } from "./recorder.ts";
+import { type WritableSocket, WriteQueue, type Written } from "./write-queue.ts";
 
 /** All that connections share in their worker. */
 export interface ConnectionHome {
@@ -105,9 +106,7 @@ const NEXT: Readonly<Record<Life, readonly Life[]>> = {
 };
 
 /** The socket of a connection, as far as it is used here; see Bun's `Socket`. */
-export interface MailSocket {
-  /** @returns the number of bytes that were taken; negative if the peer is gone */
-  write(bytes: Uint8Array, from: number, length: number): number;
+export interface MailSocket extends WritableSocket {
   pause(): void;
   resume(): void;
   shutdown(): void;
@@ -123,9 +122,10 @@ export class Connection implements ConversationHost, PacketTap {
   readonly #conversation: Conversation;
   readonly #recorder: Recorder;
   #socket: MailSocket | null = null;
-  /** Replies that the socket did not take at once, and how many bytes of them it has taken since. */
-  #unsent: Uint8Array | null = null;
-  #sent = 0;
+  /** Replies that the socket did not take at once. */
+  #unsent: WriteQueue | null = null;
+  /** More of them are written in the next turn of the event loop. */
+  #isSendDue = false;
   #isPaused = false;
   #life: Life = "serving";
   #turnSince = 0;
@@ -236,30 +236,44 @@ export class Connection implements ConversationHost, PacketTap {
     }
   }
 
-  #sendRest(socket: MailSocket, unsent: Uint8Array): void {
+  #sendRest(socket: MailSocket, unsent: WriteQueue): void {
     const { row, workerRows } = this.#home;
     if (!workerRows.lock(row)) workerRows.park(row);
-    let taken: number;
+    let written: Written;
     try {
-      taken = socket.write(unsent, this.#sent, unsent.length - this.#sent);
-      this.#sent += Math.max(0, taken);
-      if (this.#sent === unsent.length) {
+      written = unsent.write(socket);
+      if (written === "all") {
         this.#unsent = null;
         this.#recorder.sent();
       }
     } finally {
       workerRows.unlock(row);
     }
-    if (taken < 0) {
+    if (written === "gone") {
       this.#lost();
       return;
     }
+    if (written === "turn") this.#sendInNextTurn();
     if (this.#unsent !== null) return;
     if (this.#life === "ending") {
       this.#end();
       return;
     }
     if (!this.#conversation.isWaiting && this.#life === "serving") this.#work();
+  }
+
+  #sendInNextTurn(): void {
+    if (this.#isSendDue) return;
+    this.#isSendDue = true;
+    setImmediate(() => {
+      this.#isSendDue = false;
+      this.drained();
+    });
+  }
+
+  #dropUnsent(): void {
+    this.#unsent?.drop();
+    this.#unsent = null;
   }
 
   /** The peer is gone, or an error ended the connection. */
@@ -271,7 +285,7 @@ export class Connection implements ConversationHost, PacketTap {
       this.#stopIfClaimed();
       if (isReleased) return;
       this.#recorder.over();
-      this.#unsent = null;
+      this.#dropUnsent();
       this.#conversation.hangUp();
     } catch (error) {
       this.#complain(error);
@@ -330,7 +344,7 @@ export class Connection implements ConversationHost, PacketTap {
   }
 
   flush(): void {
-    if (this.#home.writer.length > 0) this.#settle();
+    if (!this.#home.writer.isEmpty) this.#settle();
   }
 
   /** Sends the replies, and records the session as it is then. The lock keeps the main thread from claiming it in between. */
@@ -343,7 +357,7 @@ export class Connection implements ConversationHost, PacketTap {
     if (!workerRows.lock(row)) workerRows.park(row);
     let isGone: boolean;
     try {
-      isGone = writer.length > 0 && !this.#write();
+      isGone = !writer.isEmpty && !this.#write();
       this.#recorder.settled(this.#unsent !== null);
     } finally {
       // If the lock stayed, the main thread could never claim this worker's connections.
@@ -355,30 +369,39 @@ export class Connection implements ConversationHost, PacketTap {
   /** @returns false if the peer is gone */
   #write(): boolean {
     const { writer } = this.#home;
-    if (this.#home.tracesPackets) this.#traceReplies(writer.buffer, writer.length);
-    if (this.#socket === null) {
-      writer.clear();
-      return true;
-    }
-    if (this.#unsent === null) {
-      const taken = this.#socket.write(writer.buffer, 0, writer.length);
-      if (taken < 0) return false;
-      if (taken < writer.length) {
-        this.#unsent = Buffer.from(writer.buffer.subarray(taken, writer.length));
-        this.#sent = 0;
-      }
-    } else {
-      this.#unsent = Buffer.concat([this.#unsent.subarray(this.#sent), writer.buffer.subarray(0, writer.length)]);
-      this.#sent = 0;
+    if (this.#home.tracesPackets) this.#traceReplies(writer.copy());
+    const socket = this.#socket;
+    if (socket !== null) {
+      if (this.#unsent !== null) this.#unsent.take(writer);
+      else if (!this.#writeAtOnce(socket, writer)) return false;
     }
     writer.clear();
     return true;
   }
 
+  /** Nothing waits that has to leave before. @returns false if the peer is gone */
+  #writeAtOnce(socket: MailSocket, writer: ReplyWriter): boolean {
+    if (!writer.hasHeld) {
+      const taken = socket.write(writer.buffer, 0, writer.length);
+      if (taken >= 0 && taken < writer.length) {
+        this.#unsent = new WriteQueue();
+        this.#unsent.take(writer, taken);
+      }
+      return taken >= 0;
+    }
+    const queue = new WriteQueue();
+    queue.take(writer);
+    this.#unsent = queue;
+    const written = queue.write(socket);
+    if (written === "all") this.#unsent = null;
+    if (written === "turn") this.#sendInNextTurn();
+    return written !== "gone";
+  }
+
   get isTurnOver(): boolean {
     this.#events += 1;
     if (this.#events === this.#lookAfter) this.#lookAtClock();
-    return this.#hasHadItsTurn || this.#home.writer.length > MAX_REPLY_BYTES;
+    return this.#hasHadItsTurn || this.#unsent !== null || this.#home.writer.length > MAX_REPLY_BYTES;
   }
 
   #lookAtClock(): void {
@@ -531,7 +554,7 @@ export class Connection implements ConversationHost, PacketTap {
 
   #hangUp(): void {
     try {
-      this.#unsent = null;
+      this.#dropUnsent();
       this.#recorder.over();
       this.#conversation.hangUp();
     } catch (error) {
@@ -582,10 +605,10 @@ export class Connection implements ConversationHost, PacketTap {
     if (code === COMMAND.OPTNEG) this.flush();
   }
 
-  #traceReplies(buffer: Buffer, length: number): void {
-    for (const replies = new PacketWalk().over(buffer, 0, length); replies.next();) {
+  #traceReplies(bytes: Uint8Array): void {
+    for (const replies = new PacketWalk(bytes); replies.next();) {
       const { code, end, start } = replies;
-      const payload = excerpt(buffer, start, end);
+      const payload = excerpt(bytes, start, end);
       this.#home.log("debug", `${this.#peer} < ${nameOf(REPLY, code)} ${end - start} bytes "${payload}"`);
     }
   }

@@ -129,7 +129,13 @@ export class WorkerSpool implements Spool {
     const at = this.#queue.indexOf(body);
     if (at !== -1) this.#queue.splice(at, 1);
     this.send({ kind: "end", id: body.id });
+    this.leavePlace(body);
+  }
+
+  /** No handler reads the body any more: another one may be mapped. */
+  leavePlace(body: Body): void {
     if (!body.hasPlace) return;
+    body.hasPlace = false;
     this.#mappedCount -= 1;
     const next = this.#queue.shift();
     if (next !== undefined) this.map(next);
@@ -222,6 +228,13 @@ class Body implements SpooledBody {
     return this.#problem!;
   }
 
+  handOver(): ArrayBuffer {
+    const memory = this.#mapped!.handOver();
+    // However slowly the mail server takes it, the bodies of others have their places.
+    this.#spool.leavePlace(this);
+    return memory;
+  }
+
   end(): void {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -276,6 +289,7 @@ class Mapping implements MappedBody {
   #memory: ArrayBuffer | null;
   #bytes: Uint8Array;
   readonly #length: number;
+  #isHandedOver = false;
   /** The bytes that were last put in front of the body. */
   #head: Uint8Array = new Uint8Array(0);
 
@@ -309,14 +323,25 @@ class Mapping implements MappedBody {
     return new Uint8Array(this.#memory, start);
   }
 
+  /** Every view becomes empty. @returns the memory as another object, of which nobody else has a view; until {@link end} */
+  handOver(): ArrayBuffer {
+    const memory = this.#memory!;
+    this.#isHandedOver = true;
+    this.#bytes = new Uint8Array(0);
+    // The first object is kept: once the collector takes it, the addresses are given back.
+    return structuredClone(memory, { transfer: [memory] });
+  }
+
   /**
    * Every view becomes empty: also what a handler keeps, or made of it. The addresses stay readable until no view is left,
    * for code in another thread that still reads from them.
    */
   end(): void {
     if (this.#memory === null) return;
-    if (this.isTransferred) this.#spool.unwatch(this.#memory);
-    else structuredClone(this.#memory, { transfer: [this.#memory] });
+    if (!this.#isHandedOver) {
+      if (this.isTransferred) this.#spool.unwatch(this.#memory);
+      else structuredClone(this.#memory, { transfer: [this.#memory] });
+    }
     this.#memory = null;
     this.#bytes = new Uint8Array(0);
     this.#spool.mappedBytes -= this.#length;

@@ -252,6 +252,9 @@ class FakeBody implements SpooledBody {
     this.room();
     return this.failure;
   }
+  handOver(): ArrayBuffer {
+    return this.#bytes.buffer.transfer() as ArrayBuffer;
+  }
   end(): void {
     this.isEnded = true;
   }
@@ -342,6 +345,124 @@ describe("a body in the spool", () => {
       ["spool", "filter1", "continue"],
       ["spool", "filter2", "none"],
     ]);
+  });
+
+  describe("slices of it in a new body", () => {
+    const TYPE = cmd.header("Content-Type", " multipart/mixed; boundary=b");
+    const PART = "--b\r\nContent-Type: application/octet-stream\r\n\r\n";
+    /** Two parts, and the second one of so many bytes. */
+    const bodyOf = (bytes: number) => `${PART}first\r\n${PART}${"x".repeat(bytes)}\r\n--b--\r\n`;
+    const edits: AnyFilter = {
+      collectBody: true,
+      eom({ message }) {
+        message.mime().parts[0]!.setContent(Buffer.from("new"));
+      },
+    };
+    /** The message is at its end, and the body mapped; what is sent has not left. */
+    const ended = async (bytes: number, ...filters: readonly Placed[]) => {
+      const { line, spool } = begun(...filters);
+      line.send(cmd.mail(), TYPE, cmd.eoh());
+      const body = bodyOf(bytes);
+      for (let at = 0; at < body.length; at += 60_000) line.send(cmd.body(body.slice(at, at + 60_000)));
+      line.send(cmd.eom());
+      spool.bodies[0]?.mapping.resolve();
+      await settled();
+      return {
+        line,
+        spool,
+        expected: bodyOf(bytes).replace("\r\n\r\nfirst", "\r\nContent-Transfer-Encoding: base64\r\n\r\nbmV3"),
+      };
+    };
+    const bodyIn = (replies: readonly string[]) =>
+      replies
+        .filter((reply) => reply.startsWith("b"))
+        .map((reply) => reply.slice(1))
+        .join("");
+
+    test("are sent from where they are: it ends once they have left, and no handler writes to them meanwhile", async () => {
+      const kept: Uint8Array[] = [];
+      const keeps: AnyFilter = {
+        collectBody: true,
+        eom: ({ message }) => void kept.push(message.mime().parts[1]!.bytes(), message.body()),
+      };
+      const { expected, line, spool } = await ended(2 * MEBIBYTE, keeps, edits);
+      expect(kept.map(({ length }) => length)).toEqual([0, 0]);
+      for (const view of kept) view.fill(0);
+      expect(spool.bodies[0]!.isEnded).toBe(false);
+      const replies = line.replies();
+      expect(replies.at(-1)).toBe("c");
+      expect(bodyIn(replies) === expected).toBe(true);
+      expect(spool.bodies[0]!.isEnded).toBe(true);
+      expect(line.failures).toEqual([]);
+    });
+
+    test("the connection is gone before they have left: it ends", async () => {
+      const { line, spool } = await ended(2 * MEBIBYTE, edits);
+      expect(spool.bodies[0]!.isEnded).toBe(false);
+      line.hangUp();
+      expect(spool.bodies[0]!.isEnded).toBe(true);
+    });
+
+    test("in memory: they are copied, since a handler may keep its views and write to them", async () => {
+      const kept: Uint8Array[] = [];
+      const keeps: AnyFilter = {
+        collectBody: true,
+        async eom({ message }) {
+          await settled();
+          kept.push(message.body());
+        },
+      };
+      const { expected, line } = await ended(MEBIBYTE / 2, keeps, edits);
+      await settled();
+      expect(kept[0]!.length).toBeGreaterThan(MEBIBYTE / 2);
+      kept[0]!.fill(0);
+      expect(bodyIn(line.replies()) === expected).toBe(true);
+    });
+
+    test("a body without any does not keep it, and a filter in observe mode has its changes counted", async () => {
+      const replaces: AnyFilter = {
+        collectBody: true,
+        eom: ({ message }) => message.replaceBody("y".repeat(MEBIBYTE)),
+      };
+      const without = await ended(2 * MEBIBYTE, replaces);
+      expect(without.spool.bodies[0]!.isEnded).toBe(true);
+      expect(bodyIn(without.line.replies()) === "y".repeat(MEBIBYTE)).toBe(true);
+      const { expected, line } = await ended(2 * MEBIBYTE, [edits, { isObserved: true }], edits);
+      expect(bodyIn(line.replies()) === expected).toBe(true);
+      expect(line.verdicts.map(({ changes, isObserved }) => [changes, isObserved])).toEqual([[1, true]]);
+    });
+
+    test("a later filter reads it put together, and edits that", async () => {
+      const seen: string[] = [];
+      const reads: AnyFilter = {
+        collectBody: true,
+        eom({ message }) {
+          seen.push(Buffer.from(message.body()).toString("latin1"));
+          message.mime().parts[0]!.setContent(Buffer.from("two"));
+        },
+      };
+      const { expected, line, spool } = await ended(2 * MEBIBYTE, edits, reads);
+      expect(seen[0] === expected).toBe(true);
+      expect(bodyIn(line.replies()) === expected.replace("bmV3", "dHdv")).toBe(true);
+      expect(spool.bodies[0]!.isEnded).toBe(true);
+    });
+
+    test("its memory was given away since the edit: nothing is sent", async () => {
+      const away: AnyFilter = {
+        collectBody: true,
+        eom({ message }) {
+          const { buffer } = message.body();
+          const mime = message.mime();
+          for (const part of mime.parts.slice(1)) part.remove();
+          mime.parts[0]!.replaceWith({ text: "new" });
+          structuredClone(buffer, { transfer: [buffer as ArrayBuffer] });
+        },
+      };
+      const { line } = begun(away);
+      line.send(cmd.mail(), TYPE, cmd.eoh(), cmd.body(bodyOf(200_000)));
+      expect(() => line.send(cmd.eom())).toThrow("transferred the memory of its body");
+      expect(line.replies()).toEqual([]);
+    });
   });
 
   test("it is given up with the message: aborted, refused by another filter, or with the connection", async () => {

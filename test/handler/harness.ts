@@ -235,7 +235,7 @@ export class Line {
   }
 
   #flush(): void {
-    this.#sent.push(...packetsOf(this.writer.buffer.subarray(0, this.writer.length)));
+    this.#sent.push(...packetsOf(this.writer.copy()));
     this.writer.clear();
   }
 }

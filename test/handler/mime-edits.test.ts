@@ -123,6 +123,21 @@ epilogue
 `);
   });
 
+  test("has a copy of the bytes that it is given, encoded or not", () => {
+    for (const type of ["text/plain", "application/octet-stream"]) {
+      const bytes = Buffer.from("given");
+      const edit = editing((mime) => {
+        mime.parts[1]!.setContent(bytes, { type });
+        mime.attach({ filename: "a", content: bytes, type });
+        bytes.fill("x");
+      });
+      const after = editing((mime) => {
+        expect(mime.parts.slice(1).map((part) => Buffer.from(part.bytes()).toString())).toEqual(["given", "given"]);
+      });
+      expect(send([edit, after], MIXED_TYPE, MIXED).line.failures).toEqual([]);
+    }
+  });
+
   test("of a filter that fails is dropped, one in observe mode is not sent", () => {
     const failing = editing((mime) => {
       mime.parts[0]!.setText("wrong");

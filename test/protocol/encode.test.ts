@@ -56,8 +56,8 @@ const cases: readonly [name: string, hex: string, write: (writer: ReplyWriter) =
   ["changeHeader to nothing deletes", "0000000a 6d 00000001 582d4100 00", (w) => w.changeHeader(1, "X-A", "")],
   ["addHeader", "00000008 68 582d4100 206200", (w) => w.addHeader("X-A", " b")],
   ["addHeader with bytes that are not UTF-8", "00000006 68 4100 c3ff00", (w) => w.addHeader("A", "\udcc3\udcff")],
-  ["replaceBody", "00000005 62 48690d0a", (w) => w.replaceBody(Buffer.from("Hi\r\n"))],
-  ["replaceBody with nothing", "00000001 62", (w) => w.replaceBody(new Uint8Array(0))],
+  ["replaceBody", "00000005 62 48690d0a", (w) => w.replaceBody([Buffer.from("Hi\r\n")])],
+  ["replaceBody with nothing", "00000001 62", (w) => w.replaceBody([])],
   ["addRecipient", "0000000d 2b 3c63406d782e746573743e00", (w) => w.addRecipient(encodeAddress("c@mx.test"), "")],
   ["addRecipient with arguments", "00000009 32 3c633e00 413d3100", (w) => w.addRecipient(encodeAddress("<c>"), "A=1")],
   ["deleteRecipient", "0000000d 2d 3c62406d782e746573743e00", (w) => w.deleteRecipient(encodeAddress("b@mx.test"))],
@@ -82,11 +82,30 @@ describe("ReplyWriter", () => {
   test.each([65_534, 65_535, 65_536, 131_070, 131_071])("cuts a body of %d bytes at 65535, in one run", (size) => {
     const body = Buffer.alloc(size, "0123456789");
     const writer = new ReplyWriter();
-    writer.replaceBody(body);
+    writer.replaceBody([body]);
     const packets = packetsOf(writer.copy());
     expect(packets).toHaveLength(Math.ceil(size / 65_535));
     expect(packets.every((text) => text.startsWith("b") && text.length <= 1 + 65_535)).toBe(true);
     expect(packets.map((text) => text.slice(1)).join("") === body.toString("latin1")).toBe(true);
+  });
+
+  test("a held body has its place among the packets, and is released unless it is taken", () => {
+    const writer = new ReplyWriter();
+    const released: string[] = [];
+    const held = (text: string) => ({ pieces: [Buffer.from(text)], release: () => void released.push(text) });
+    expect([writer.isEmpty, writer.hasHeld]).toEqual([true, false]);
+    writer.heldBody(held("first"));
+    expect([writer.isEmpty, writer.hasHeld, writer.length]).toEqual([false, true, 0]);
+    writer.packet(PLAIN_REPLIES.CONTINUE);
+    writer.heldBody(held("second"));
+    expect(packetsOf(writer.copy())).toEqual(["bfirst", "c", "bsecond"]);
+    expect(released).toEqual([]);
+    writer.clear();
+    expect([released, writer.isEmpty]).toEqual([["first", "second"], true]);
+    writer.heldBody(held("third"));
+    expect(writer.takeHeld().map(({ at }) => at)).toEqual([0]);
+    writer.clear();
+    expect(released).toEqual(["first", "second"]);
   });
 
   test("writes what the naive writer writes, for any header", () => {

@@ -8,6 +8,7 @@ import { checkFilter } from "../../src/handler/filter.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
 import { SessionRecords } from "../../src/shared/session-records.ts";
 import { WorkerRows } from "../../src/shared/worker-rows.ts";
+import type { Changes } from "../../src/handler/types.ts";
 import { Connection, type ConnectionHome } from "../../src/worker/connection.ts";
 import { ALL, ALL_NR, cmd, packetsOf } from "../protocol/wire.ts";
 
@@ -25,10 +26,21 @@ class Trial {
   step = 0;
   /** Called by the handler of recipients. */
   atRecipient: () => void = () => undefined;
+  /** Number of bytes that the socket takes of a write of so many; negative: the peer is gone. */
+  takes: (length: number) => number = (length) => length;
+  /** Called by the handler at the end of a message. */
+  atEnd: (message: Changes) => void = () => undefined;
   #now = 0;
 
   constructor() {
-    const loaded = checkFilter({ envrcpt: () => this.atRecipient(), close() {} }, "trial");
+    const loaded = checkFilter(
+      {
+        envrcpt: () => this.atRecipient(),
+        eom: ({ message }: { message: Changes }) => this.atEnd(message),
+        close() {},
+      },
+      "trial",
+    );
     const filter = { index: 0, loaded, timeoutMs: null, isObserved: false, options: {}, own: undefined, files: {} };
     const chain = new Chain([{ ...filter, onError: "tempfail", onTimeout: "tempfail" }], {
       onError: "tempfail",
@@ -63,8 +75,9 @@ class Trial {
     const tell = (name: string) => () => void this.calls.push(name);
     const socket = {
       write: (bytes: Uint8Array, offset: number, length: number) => {
-        this.written = Buffer.concat([this.written, bytes.subarray(offset, offset + length)]);
-        return length;
+        const taken = this.takes(length);
+        this.written = Buffer.concat([this.written, bytes.subarray(offset, offset + Math.max(0, taken))]);
+        return taken;
       },
       shutdown: tell("shutdown"),
       end: tell("end"),
@@ -221,5 +234,88 @@ describe("a connection whose turn is over", () => {
     trial.connection.cut("the server stops");
     await turn();
     expect([trial.replies(), trial.calls]).toEqual(["", ["shutdown", "end"]]);
+  });
+});
+
+describe("a connection that sends a large body", () => {
+  const BODY = Buffer.alloc(3_000_000, "0123456789abcde\n").toString();
+  const NEW = Buffer.from(BODY.replaceAll("\n", "\r\n"));
+
+  /** The message has ended, and the reply to it is on its way. */
+  const sending = (takes?: Trial["takes"]) => {
+    const trial = new Trial().begin();
+    trial.replies();
+    if (takes !== undefined) trial.takes = takes;
+    trial.atEnd = (message) => {
+      message.addHeader("X-First", "1");
+      message.replaceBody(BODY);
+    };
+    trial.connection.data(Buffer.concat([cmd.mail(), cmd.eom()]));
+    return trial;
+  };
+  /** What the message's end got. */
+  const packets = (trial: Trial) => packetsOf(trial.written).slice(1);
+
+  test("a quarter of a megabyte in a turn, by itself; what comes meanwhile is worked on after it", async () => {
+    const trial = sending();
+    let turns = 0;
+    for (let before = 0; trial.records.read(0).isHalfSent; turns++) {
+      expect(trial.written.length - before).toBeLessThanOrEqual(256 * 1024);
+      before = trial.written.length;
+      if (turns === 2) trial.connection.data(Buffer.concat([cmd.mail(), cmd.rcpt()]));
+      await turn();
+    }
+    expect(turns).toBe(Math.floor((NEW.length + 5 * 48) / (256 * 1024)));
+    const [header, ...rest] = packets(trial);
+    const body = rest.slice(0, Math.ceil(NEW.length / 65_535));
+    expect(header).toBe("hX-First\0 1\0");
+    expect(body.map((text) => text.slice(1)).join("") === NEW.toString("latin1")).toBe(true);
+    // The final reply, and the replies to the next message.
+    expect(rest.slice(body.length)).toEqual(["c", "c", "c"]);
+    expect(trial.calls).toEqual([]);
+  });
+
+  test("as the socket takes it: nothing is written before it is ready again, and the record says that it is half sent", async () => {
+    const trial = sending(() => 0);
+    trial.takes = (length) => Math.min(length, 100_000);
+    await turn();
+    expect(trial.written).toHaveLength(0);
+    let drains = 0;
+    for (; trial.records.read(0).isHalfSent; drains++) trial.connection.drained();
+    expect(drains).toBeGreaterThanOrEqual(Math.floor(NEW.length / 100_000));
+    expect(packets(trial).at(-1)).toBe("c");
+    expect(trial.records.read(0)).toMatchObject({ isHalfSent: false, owed: 0, untaken: 0 });
+  });
+
+  test("no event is taken while it waits, however many were read", () => {
+    const trial = new Trial().begin();
+    trial.replies();
+    let ends = 0;
+    trial.atEnd = (message) => {
+      ends += 1;
+      message.replaceBody(BODY);
+    };
+    trial.takes = () => 0;
+    trial.connection.data(Buffer.concat(Array.from({ length: 20 }, () => [cmd.mail(), cmd.eom()]).flat()));
+    expect(ends).toBe(1);
+  });
+
+  test("the rest is dropped if the peer goes, is found to be gone, or the connection is cut", async () => {
+    const ends: Record<string, (trial: Trial) => void> = {
+      goes: (trial) => trial.connection.disconnected(),
+      "is gone": (trial) => {
+        trial.takes = () => -1;
+        trial.connection.drained();
+      },
+      "is cut": (trial) => trial.connection.cut("the server stops"),
+    };
+    for (const [name, end] of Object.entries(ends)) {
+      const trial = sending();
+      const { length } = trial.written;
+      end(trial);
+      await turn();
+      expect([name, trial.written.length]).toEqual([name, length]);
+      expect(trial.records.read(0).isOver).toBe(true);
+    }
   });
 });

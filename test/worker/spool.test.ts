@@ -244,6 +244,60 @@ describe("places", () => {
   });
 });
 
+describe("a body that is handed over to be sent", () => {
+  test("is empty for all who had it, keeps what they wrote, and is readable until it ends, whatever the collector does", async () => {
+    using one = start();
+    const [body, both] = await mapped(one.spool, "a");
+    both.bytes.fill(0x62, 0, 10);
+    const kept = [both.bytes, both.withHead(Buffer.from("X: y\r\n\r\n"))!];
+    const at = both.bytes.byteOffset;
+    let sent: Uint8Array | null = new Uint8Array(body.handOver(), at);
+    expect(kept.map(({ length }) => length)).toEqual([0, 0]);
+    kept.length = 0;
+    for (let round = 0; round < 3; round++) {
+      Bun.gc(true);
+      await Bun.sleep(0);
+    }
+    expect(sent).toHaveLength(SIZE);
+    expect([isAll(sent.subarray(0, 10), "b"), isAll(sent.subarray(10), "a")]).toEqual([true, true]);
+    expect(held().length).toBeGreaterThan(0);
+    expect(one.spool.mappedBytes).toBeGreaterThan(SIZE);
+    body.end();
+    body.end();
+    sent = null;
+    await waitFor(() => held().length === 0, { what: "the file to be given back" });
+    expect(one.spool.mappedBytes).toBe(0);
+  });
+
+  test("takes no place of others, however long it is sent, and gives its own back once", async () => {
+    using one = start();
+    const sent = await Promise.all(Array.from({ length: 2 * MAX_MAPPED }, () => handedOver(one.spool)));
+    const others = await Promise.all(Array.from({ length: MAX_MAPPED }, () => mapped(one.spool, "o")));
+    for (const body of sent) body.end();
+    // All places are taken all the same.
+    const fifth = one.spool.begin();
+    fill(fifth, "f");
+    let isMapped = false;
+    const done = fifth.map().then(() => (isMapped = true));
+    const written = one.spool.begin();
+    fill(written, "w");
+    const room = Promise.withResolvers<void>();
+    written.onRoom(room.resolve);
+    await room.promise;
+    expect(isMapped).toBe(false);
+    others[0]![0].end();
+    await done;
+    for (const body of [written, fifth, ...others.slice(1).map(([one]) => one)]) body.end();
+    await waitFor(() => held().length === 0, { what: "the files to be given back" });
+  });
+
+  const handedOver = async (spool: WorkerSpool): Promise<SpooledBody> => {
+    const [body] = await mapped(spool, "s");
+    body.handOver();
+    return body;
+  };
+});
+
 describe("failures", () => {
   test("a folder that is gone: the body fails, with the folder's name, and the others do not", async () => {
     await using other = await tempDir("spool-gone");

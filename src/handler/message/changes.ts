@@ -12,9 +12,12 @@ export type RecipientChange =
   | { readonly kind: "add"; readonly address: string; readonly params: readonly string[] }
   | { readonly kind: "delete"; readonly address: string };
 
-/** A body in place of the received one. An edited one is put together when it is first needed. */
+/** A body in place of the received one. */
 export interface NewBody {
+  /** An edited one is put together when it is first read as a whole. */
   readonly bytes: Uint8Array;
+  /** The same in order, without being put together for that. No handler writes to them. */
+  readonly pieces: readonly Uint8Array[];
 }
 
 /** The changes of a filter. `MessageView` writes the members. */

@@ -1,4 +1,5 @@
 /** The body of a message, collected for the filters that read it as a whole: in memory, or if it is large in the spool. */
+import type { HeldBody } from "../../protocol/body-packets.ts";
 import { UsageError } from "../../usage-error.ts";
 import { Arena } from "./arena.ts";
 import { type MappedBody, MEMORY_BYTES, type Spool, type SpooledBody } from "./spool.ts";
@@ -11,6 +12,8 @@ export class CollectedBody {
   #mapped: MappedBody | null = null;
   /** Why it cannot be had. */
   #problem: unknown = null;
+  /** It ends when it was sent. */
+  #isHandedOver = false;
 
   /** @param spool null: it stays in memory */
   constructor(spool: Spool | null) {
@@ -75,12 +78,7 @@ export class CollectedBody {
    * @throws UsageError PMILTER_ERR_OVER if it is transferred: an empty body would pass for the message's
    */
   get bytes(): Uint8Array {
-    if (this.isTransferred) {
-      throw new UsageError(
-        "PMILTER_ERR_OVER",
-        "a handler of this message has transferred the memory of its body, which cannot be read any more; transfer a copy",
-      );
-    }
+    if (this.isTransferred) throw transferred();
     return this.#mapped === null ? this.#arena.view() : this.#mapped.bytes;
   }
 
@@ -90,10 +88,38 @@ export class CollectedBody {
     return this.#mapped?.withHead(head) ?? joined(head, bytes);
   }
 
+  /**
+   * Pieces of a new body, some of them slices of this one, which are sent when the message is over. Handlers have no view
+   * of a body in the spool any more then; what is in memory is copied, since they may keep it.
+   */
+  handOver(pieces: readonly Uint8Array[]): HeldBody {
+    const { buffer } = this.bytes;
+    const isOwn = (piece: Uint8Array) => piece.buffer === buffer;
+    if (!pieces.some(isOwn)) return { pieces, release() {} };
+    if (this.#spooled === null) {
+      return { pieces: pieces.map((piece) => (isOwn(piece) ? new Uint8Array(piece) : piece)), release() {} };
+    }
+    const spooled = this.#spooled;
+    // Read before: a view that is empty has no place any more.
+    const places = pieces.map((piece) => (isOwn(piece) ? ([piece.byteOffset, piece.length] as const) : null));
+    const memory = spooled.handOver();
+    this.#isHandedOver = true;
+    const sent = places.map((place, index) => (place === null ? pieces[index]! : new Uint8Array(memory, ...place)));
+    return { pieces: sent, release: () => spooled.end() };
+  }
+
   /** It is not needed any more. */
   end(): void {
-    this.#spooled?.end();
+    if (!this.#isHandedOver) this.#spooled?.end();
   }
+}
+
+/** Of a body whose memory a handler has given away. */
+export function transferred(): UsageError {
+  return new UsageError(
+    "PMILTER_ERR_OVER",
+    "a handler of this message has transferred the memory of its body, which cannot be read any more; transfer a copy",
+  );
 }
 
 /** A copy of two pieces, the one behind the other. */

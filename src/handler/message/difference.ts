@@ -13,7 +13,8 @@ export class Difference {
   /** The changes that count, in chain order. */
   readonly layers: readonly FilterChanges[];
   readonly sender: FilterChanges["sender"];
-  readonly body: Uint8Array | null;
+  /** In pieces, in order. */
+  readonly body: readonly Uint8Array[] | null;
   readonly quarantine: FilterChanges["quarantine"];
   /** Null if no recipient was added or deleted. */
   readonly recipients: Recipients | null;
@@ -36,8 +37,8 @@ export class Difference {
       recipients += layer.recipients.length;
     }
     this.sender = sender === null ? null : senderUnder(received, layers);
-    const bytes = body?.bytes ?? null;
-    this.body = bytes === null || (collectsBody && received.isBody(bytes)) ? null : bytes;
+    const pieces = body?.pieces ?? null;
+    this.body = pieces === null || (collectsBody && received.isBody(pieces)) ? null : pieces;
     this.quarantine = quarantine;
     this.recipients = recipients === 0 ? null : recipientsUnder(received, layers).result;
   }

@@ -6,6 +6,7 @@ import type { EditHost } from "../../mime/editor.ts";
 import type { MimeView } from "../../mime/mime.ts";
 import { UsageError } from "../../usage-error.ts";
 import type { NewBody } from "./changes.ts";
+import { transferred } from "./collected-body.ts";
 import type { HeaderList } from "./header-list.ts";
 
 type Reader = typeof import("../../mime/mime.ts");
@@ -54,6 +55,7 @@ export class MessageMime {
     const { structureOf } = require("../../mime/structure.ts") as StructureReader;
     const owner = this.#owner;
     const { list, replaced } = owner.seen;
+    const { length } = bytes;
     const mime: MimeView = new MimeView({
       structure: structureOf(list, bytes),
       get headers() {
@@ -61,7 +63,8 @@ export class MessageMime {
       },
       bytes() {
         owner.checkOpen();
-        return bytes;
+        if (bytes.length === length) return bytes;
+        throw transferred();
       },
       host: {
         check: (method, needs) => {

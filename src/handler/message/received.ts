@@ -2,6 +2,7 @@
  * A message as the mail server sends it: envelope, headers, and the body if a filter collects it. Bytes are copied (the
  * reads that they came in are not kept) and decoded when they are read. Changes of handlers are not here.
  */
+import { type HeldBody, lengthOf } from "../../protocol/body-packets.ts";
 import { EMPTY } from "../../protocol/bytes.ts";
 import type { MessageResults } from "../results.ts";
 import type { Address } from "../types.ts";
@@ -139,6 +140,11 @@ export class ReceivedMessage {
     this.#body = null;
   }
 
+  /** Pieces of a new body, some of them perhaps slices of the collected one, to be sent when the message is over. */
+  handOver(pieces: readonly Uint8Array[]): HeldBody {
+    return this.#body?.handOver(pieces) ?? { pieces, release() {} };
+  }
+
   /** The collected body; null before its first piece, and once it was dropped. */
   get collected(): CollectedBody | null {
     return this.#body;
@@ -153,11 +159,16 @@ export class ReceivedMessage {
     return body;
   }
 
-  /** Whether the body was collected, and is the same to the byte. */
-  isBody(body: Uint8Array): boolean {
-    if (this.sentBodyBytes !== body.length || this.#body?.isTransferred === true) return false;
+  /** Whether the body was collected, and is to the byte what these pieces make. */
+  isBody(pieces: readonly Uint8Array[]): boolean {
+    if (this.sentBodyBytes !== lengthOf(pieces) || this.#body?.isTransferred === true) return false;
     const collected = this.#collected;
-    if (collected.length !== body.length || Buffer.compare(collected, body) !== 0) return false;
+    if (collected.length !== this.sentBodyBytes) return false;
+    let at = 0;
+    for (const piece of pieces) {
+      if (Buffer.compare(collected.subarray(at, at + piece.length), piece) !== 0) return false;
+      at += piece.length;
+    }
     // A handler may have edited the bytes that it was given, and gives those.
     return this.#bodyHash === null || this.#bodyHash === Bun.hash.rapidhash(collected);
   }

@@ -3,6 +3,7 @@
  * "Header positions"): header changes from the last to the first, so that no index moves under a later one; then what
  * is inserted and added; the body in one run.
  */
+import { lengthOf } from "../../protocol/body-packets.ts";
 import { encodeText } from "../../protocol/bytes.ts";
 import { encodeAddress, type ReplyWriter } from "../../protocol/encode.ts";
 import { type FilterChanges, headerBytes, MAX_HEADER_BYTES } from "./changes.ts";
@@ -19,12 +20,19 @@ export interface Dialect {
   readonly isSendmail: boolean;
 }
 
+/** A new body up to this size is written with the other changes. A larger one leaves in pieces, as the mail server takes it. */
+const MAX_COPIED_BYTES = 128 * 1024;
+
+/** Nothing may read the body of the message any more: the memory of a large one may leave with the changes. */
 export function sendChanges(writer: ReplyWriter, difference: Difference, dialect: Dialect): void {
-  const { sender, recipients, body, quarantine } = difference;
+  const { sender, recipients, body, quarantine, received } = difference;
   if (sender !== null) writer.changeFrom(encodeAddress(sender.address), sender.params.join(" "));
   if (recipients !== null) sendRecipients(writer, recipients);
   sendHeaders(writer, difference, dialect);
-  if (body !== null) writer.replaceBody(body);
+  if (body !== null) {
+    if (lengthOf(body) <= MAX_COPIED_BYTES) writer.replaceBody(body);
+    else writer.heldBody(received.handOver(body));
+  }
   if (quarantine !== null) writer.quarantine(quarantine.reason);
 }
 

@@ -22,6 +22,8 @@ export interface SpooledBody {
   map(): Promise<MappedBody>;
   /** It takes too long: fails, with this reason. @returns why it cannot be had */
   fail(reason: string): Error;
+  /** It is mapped, and to be sent: views of its bytes become empty. @returns its memory, readable until it is ended */
+  handOver(): ArrayBuffer;
   /** It is not needed any more. Views of its bytes become empty. */
   end(): void;
 }

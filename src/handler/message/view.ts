@@ -377,7 +377,7 @@ export class MessageView implements Changes, ChangesByHeader {
   replaceBody(body: string | Uint8Array): void {
     const checked = checkBody(body);
     this.#require("CHGBODY", "replaceBody");
-    this.#change.body = { bytes: checked };
+    this.#change.body = { bytes: checked, pieces: [checked] };
   }
 
   quarantine(reason: string): void {
