@@ -36,11 +36,38 @@ function boxed(text: string): string {
   return `<div style="${BOX}">${escaped.replaceAll("\n", "<br>\n")}</div>`;
 }
 
-/** A sender's style sheet cannot overrule what is important here. */
-const IMPORTANT =
-  "display:block;visibility:visible;opacity:1;position:static;transform:none;height:auto;max-height:none;text-indent:0;" +
-  "background-color:#fff4ce;color:#1f1f1f;font-size:14px;line-height:1.4";
-const BOX = `${IMPORTANT.replaceAll(/;|$/g, " !important;")}border:1px solid #b58105;font-family:sans-serif;padding:8px 12px;margin:0 0 16px 0`;
+/**
+ * What a sender's style sheet says of the box has no effect: a style that is important in the element itself comes first
+ * (CSS Cascading 5, 6.1). `all` is for each property that is not named; what mail programs without `all` might take from a
+ * style sheet is named.
+ */
+const BOX = [
+  "all:initial",
+  "display:block",
+  "visibility:visible",
+  "opacity:1",
+  "position:static",
+  "transform:none",
+  "width:auto",
+  "max-width:none",
+  "height:auto",
+  "max-height:none",
+  "text-indent:0",
+  "background-color:#fff4ce",
+  "color:#1f1f1f",
+  "font-size:14px",
+  "line-height:1.4",
+  "font-family:sans-serif",
+  "border:1px solid #b58105",
+  "padding:8px 12px",
+  "margin:0 0 16px 0",
+  // A style for its first line has no effect in a grid.
+  "display:grid",
+  // `all` does not include the order of letters.
+  "unicode-bidi:plaintext",
+]
+  .map((declaration) => `${declaration} !important`)
+  .join(";");
 
 /** Takes the banner out of the text that is shown as the message. */
 function takeOut(mime: Mime, quoted: QuotedText, where: Where, edit: EditOptions): void {
