@@ -36,6 +36,11 @@ export interface Opal {
   require(name: string): void;
 }
 
+/** Whether it is a string of Ruby. */
+export function isText(value: unknown): boolean {
+  return (value as { readonly $$is_string?: boolean }).$$is_string === true;
+}
+
 /** The runtime of this thread. */
 export async function loadRuntime(): Promise<Opal> {
   await import("opal-runtime/src/opal.js");

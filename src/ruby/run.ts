@@ -8,11 +8,20 @@ import type { AnyHandler } from "../handler/filter.ts";
 import { UsageError } from "../usage-error.ts";
 import { placeCompiled } from "../handler/site.ts";
 import type { Phase } from "../protocol/phases.ts";
-import { type AnySession, type Call, definePmilter } from "./interface.ts";
+import { type Call, definePmilter } from "./interface.ts";
 import type { RubyScript } from "./compile.ts";
 import { locate } from "./line-map.ts";
 import { printLikeMruby } from "./mruby.ts";
-import { loadRuntime, type Opal } from "./opal.ts";
+import { loadRuntime, type Opal, type RubyObject } from "./opal.ts";
+import {
+  type AnySession,
+  MESSAGE_PHASES,
+  perform,
+  type SessionCall,
+  type SessionOperation,
+  verdictAt,
+  type VerdictName,
+} from "./session-calls.ts";
 import { refuseMutation } from "./unsupported.ts";
 
 /** Special variables that Ruby itself sets. */
@@ -23,6 +32,30 @@ interface Slate {
   readonly self: object;
   readonly globals: Map<string, unknown>;
   readonly constants: Map<string, unknown>;
+}
+
+/** A call in the thread of the session. */
+class LocalCall implements Call, SessionCall {
+  sender: string | null = null;
+  verdict: VerdictName = null;
+  readonly session: AnySession;
+  readonly phase: Phase;
+  readonly values: readonly unknown[];
+
+  constructor(session: AnySession, phase: Phase, values: readonly unknown[]) {
+    this.session = session;
+    this.phase = phase;
+    this.values = values;
+  }
+
+  perform(operation: SessionOperation, ...args: unknown[]): unknown {
+    return perform(this, operation, args);
+  }
+
+  messageState(make: () => RubyObject): RubyObject | null {
+    if (!MESSAGE_PHASES.has(this.phase)) return null;
+    return (this.session.message.state["ruby"] ??= make()) as RubyObject;
+  }
 }
 
 /** All errors are that in Opal, its own and JavaScript's. */
@@ -63,19 +96,32 @@ export class RubyRuntime {
 
   /** A phase's handler. */
   handler(script: RubyScript, phase: Phase): AnyHandler {
-    const run = this.#prepare(script);
-    // After the end of a message or connection a verdict has no effect.
-    const isHeard = phase !== "abort" && phase !== "close";
+    const run = this.runner(script);
     return (session, ...values) => {
-      const call: Call = { session: session as AnySession, phase, values, sender: null, verdict: undefined };
+      const call = new LocalCall(session as AnySession, phase, values);
+      run(session as object, call);
+      return verdictAt(phase, call.verdict);
+    };
+  }
+
+  /** Runs a script for a call. Connections are told apart by an object. */
+  runner(script: RubyScript): (connection: object, call: Call) => void {
+    const run = this.#prepare(script);
+    return (connection, call) => {
       this.#call = call;
       try {
-        run(this.#slateOf(session as object));
+        run(this.#slateOf(connection));
       } finally {
         this.#call = null;
       }
-      return isHeard ? call.verdict : undefined;
     };
+  }
+
+  /** Whether the scripts of a connection have set variables or constants. */
+  hasVariables(connection: object): boolean {
+    const slate = this.#slates.get(connection);
+    if (slate === undefined) return false;
+    return slate.globals.size > 0 || slate.constants.size > 0 || Object.keys(slate.self).length > 0;
   }
 
   /** A script that runs without a session. */

@@ -3,7 +3,7 @@
  * Untranslated}.
  */
 import { isNode, type SyntaxNode } from "../opal.ts";
-import { MESSAGE_PHASES } from "../interface.ts";
+import { MESSAGE_PHASES } from "../session-calls.ts";
 import { LOG_CALLS, type Role, sessionValue, type Value } from "./names.ts";
 import { inner, isConstant } from "./tree.ts";
 import { isLiteral, localName, negated, templateText, unwrapped } from "./typescript.ts";

@@ -1,6 +1,6 @@
 /** The names of `Pmilter::Session` in TypeScript, phase by phase. */
 import type { Phase } from "../../protocol/phases.ts";
-import { MESSAGE_PHASES } from "../interface.ts";
+import { MESSAGE_PHASES } from "../session-calls.ts";
 
 /** The use of a script: a phase, or the start or the end of the process. */
 export type Role = Phase | "postconfig" | "master_exit";
