@@ -21,7 +21,14 @@ export type {
   TlsaRecord,
 } from "./dns/answer.ts";
 export type { Dns, DnsCallOptions, Listing, ListingOptions } from "./dns/types.ts";
-export { type KeepOptions, type Store, StoreError, type TakeOptions, type TakeResult } from "./store/types.ts";
+export {
+  type EntriesOptions,
+  type KeepOptions,
+  type Store,
+  StoreError,
+  type TakeOptions,
+  type TakeResult,
+} from "./store/types.ts";
 export { UsageError, type UsageErrorCode } from "./usage-error.ts";
 export type {
   Address,

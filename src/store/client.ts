@@ -3,7 +3,7 @@ import { jsonCopy, type JsonValue } from "../json.ts";
 import { readDuration } from "../quantity.ts";
 import { UsageError } from "../usage-error.ts";
 import { MAX_ENTRIES, type Operation, type ResultOf } from "./operations.ts";
-import type { KeepOptions, Store, TakeOptions, TakeResult } from "./types.ts";
+import type { EntriesOptions, KeepOptions, Store, TakeOptions, TakeResult } from "./types.ts";
 
 /** Does operations, in the order in which they are asked for. It rejects with StoreError, or the signal's reason. */
 export interface StoreSource {
@@ -73,14 +73,16 @@ class FilterStore implements Store {
 
   async entries(
     prefix = "",
-    { limit = MAX_ENTRIES }: { readonly limit?: number } = {},
+    { after, limit = MAX_ENTRIES }: EntriesOptions = {},
   ): Promise<readonly (readonly [string, JsonValue])[]> {
     checkKey(prefix, "a prefix");
+    if (after !== undefined) checkKey(after, "after");
     if (!Number.isSafeInteger(limit) || limit < 1) wrong(`limit is a whole number from 1, got ${String(limit)}`);
     const found = await this.#run({
       kind: "entries",
       filter: this.#filter,
       prefix,
+      after: after ?? null,
       limit: Math.min(limit, MAX_ENTRIES),
     });
     return found.map(([key, value]) => [key, JSON.parse(value) as JsonValue] as const);

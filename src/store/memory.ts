@@ -1,6 +1,7 @@
 /** A store in the memory of one thread: for the testing kit, `check` and `try`. */
 import type { StoreSource } from "./client.ts";
 import {
+  isBehind,
   type Json,
   type LocalStore,
   noNumber,
@@ -84,11 +85,12 @@ export class MemoryStore implements LocalStore {
     }
   }
 
-  #entries({ filter, limit, prefix }: Extract<Operation, { kind: "entries" }>, now: number): Result {
+  #entries({ after, filter, limit, prefix }: Extract<Operation, { kind: "entries" }>, now: number): Result {
     const from = `${filter}\0${prefix}`;
     return [...this.#values]
       .filter(([at, { until }]) => at.startsWith(from) && until > now)
       .map(([at, { value }]) => [at.slice(filter.length + 1), value] as const)
+      .filter(([key]) => after === null || isBehind(key, after))
       .sort(([one], [other]) => Buffer.compare(Buffer.from(one), Buffer.from(other)))
       .slice(0, limit);
   }

@@ -18,7 +18,14 @@ export type Operation =
   | ({ readonly kind: "claim"; readonly ttl: number } & At)
   | ({ readonly kind: "take"; readonly limit: number; readonly per: number; readonly cost: number } & At)
   | ({ readonly kind: "giveBack"; readonly cost: number } & At)
-  | { readonly kind: "entries"; readonly filter: string; readonly prefix: string; readonly limit: number };
+  | {
+      readonly kind: "entries";
+      readonly filter: string;
+      readonly prefix: string;
+      /** Keys behind this one; null for all. */
+      readonly after: string | null;
+      readonly limit: number;
+    };
 
 export interface Taken {
   readonly ok: boolean;
@@ -67,4 +74,9 @@ export interface LocalStore {
 /** What is left of a window, after something was or was not taken. */
 export function takenOf(used: number, limit: number, ok: boolean, endsIn: number): Taken {
   return { ok, remaining: Math.max(0, limit - used), retryAfter: ok ? 0 : Math.max(0, endsIn) };
+}
+
+/** Whether a key comes behind another, in the order of entries: that of their bytes. */
+export function isBehind(key: string, other: string): boolean {
+  return Buffer.compare(Buffer.from(key), Buffer.from(other)) > 0;
 }

@@ -37,6 +37,17 @@ export interface TakeResult {
 }
 
 /**
+ * A part of the entries.
+ * @example const more = await session.store.entries("known:", { after: entries.at(-1)![0] });
+ */
+export interface EntriesOptions {
+  /** How many at most; default and maximum 1,000. */
+  readonly limit?: number;
+  /** Only entries with keys behind this one. */
+  readonly after?: string;
+}
+
+/**
  * What a filter remembers: JSON values by key, for all workers, all generations of its code, and with Redis or Valkey for all
  * machines. It belongs to the filter by its name. A key is text of at most 512 bytes, a value has at most 64 KB as JSON.
  * What a call has acknowledged is kept. A call that is not done within `store.timeout` rejects with StoreError: then it is
@@ -64,14 +75,11 @@ export interface Store {
   /** Gives back what was taken, at most what was taken in this window. */
   giveBack(key: string, cost?: number): Promise<void>;
   /**
-   * Values whose keys begin with a text, in the order of their keys: at most 1,000. It looks at one after the other while
-   * others write: for small sets.
+   * Values whose keys begin with a text, in the order of their keys: at most 1,000; `after` continues behind a key. It
+   * looks at one after the other while others write: for small sets.
    * @example for (const [key, value] of await session.store.entries("known:")) session.log(key, { value });
    */
-  entries(
-    prefix?: string,
-    options?: { readonly limit?: number },
-  ): Promise<readonly (readonly [key: string, value: JsonValue])[]>;
+  entries(prefix?: string, options?: EntriesOptions): Promise<readonly (readonly [key: string, value: JsonValue])[]>;
 }
 
 /**

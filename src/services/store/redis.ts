@@ -6,6 +6,7 @@
 import { RedisClient } from "bun";
 import { reason } from "../../errors.ts";
 import {
+  isBehind,
   type Json,
   noNumber,
   type Operation,
@@ -192,7 +193,7 @@ export class RedisStore {
   }
 
   async #entries(
-    { filter, limit, prefix }: Extract<Operation, { kind: "entries" }>,
+    { after, filter, limit, prefix }: Extract<Operation, { kind: "entries" }>,
     send: (command: string, ...args: string[]) => Promise<unknown>,
   ): Promise<Result> {
     const before = `${PREFIX}${filter}:v:`;
@@ -204,7 +205,10 @@ export class RedisStore {
       for (const key of keys) found.add(key);
       cursor = next;
     } while (cursor !== "0");
-    const keys = [...found].sort((one, other) => Buffer.compare(Buffer.from(one), Buffer.from(other))).slice(0, limit);
+    const keys = [...found]
+      .filter((key) => after === null || isBehind(key.slice(before.length), after))
+      .sort((one, other) => Buffer.compare(Buffer.from(one), Buffer.from(other)))
+      .slice(0, limit);
     if (keys.length === 0) return [];
     const values = (await send("MGET", ...keys)) as (string | null)[];
     // One that expired meanwhile is not there any more.

@@ -56,7 +56,10 @@ export class SqliteStore implements LocalStore {
   readonly #put: Statement<unknown, [string, string, number, string, number | null]>;
   readonly #update: Statement<unknown, [string, string, string, number]>;
   readonly #remove: Statement<unknown, [string, string, number]>;
-  readonly #list: Statement<{ readonly key: string; readonly value: string }, [string, string, number, number]>;
+  readonly #list: Statement<
+    { readonly key: string; readonly value: string },
+    [string, string, number, number, string | null]
+  >;
   readonly #sweep: Statement<unknown, [number]>;
   #untilLook = 0;
 
@@ -83,7 +86,7 @@ export class SqliteStore implements LocalStore {
     this.#update = database.query("UPDATE kept SET value = ? WHERE filter = ? AND key = ? AND kind = ?");
     this.#remove = database.query("DELETE FROM kept WHERE filter = ? AND key = ? AND kind = ?");
     this.#list = database.query(
-      "SELECT key, value FROM kept WHERE filter = ?1 AND kind = 0 AND key >= ?2 AND key < ?2 || char(0x10ffff) AND (until IS NULL OR until > ?3) ORDER BY key LIMIT ?4",
+      "SELECT key, value FROM kept WHERE filter = ?1 AND kind = 0 AND key >= ?2 AND key < ?2 || char(0x10ffff) AND (?5 IS NULL OR key > ?5) AND (until IS NULL OR until > ?3) ORDER BY key LIMIT ?4",
     );
     this.#sweep = database.query(
       `DELETE FROM kept WHERE (filter, key, kind) IN (SELECT filter, key, kind FROM kept WHERE until <= ? LIMIT ${SWEEP})`,
@@ -126,8 +129,8 @@ export class SqliteStore implements LocalStore {
   #do(operation: Operation, now: number): Result {
     const { filter } = operation;
     if (operation.kind === "entries") {
-      const { limit, prefix } = operation;
-      return this.#list.all(filter, prefix, now, limit).map(({ key, value }) => [key, value] as const);
+      const { after, limit, prefix } = operation;
+      return this.#list.all(filter, prefix, now, limit, after).map(({ key, value }) => [key, value] as const);
     }
     const { key } = operation;
     switch (operation.kind) {

@@ -79,7 +79,8 @@ function conforms(begin: () => Promise<OneStore>): void {
       giveBack: (cost: number) => run({ kind: "giveBack", cost }),
     };
   };
-  const entries = (prefix: string, limit = 1000, filter = "f") => store.run({ kind: "entries", filter, prefix, limit });
+  const entries = (prefix: string, limit = 1000, filter = "f", after: string | null = null) =>
+    store.run({ kind: "entries", filter, prefix, after, limit });
 
   test("get, set, delete", async () => {
     const one = on("a");
@@ -195,6 +196,13 @@ function conforms(begin: () => Promise<OneStore>): void {
     expect(await keys("p:[ab]")).toEqual([]);
     expect(await keys("", 2)).toEqual(["p", "p:*"]);
     expect(await entries("q", 10, "e")).toEqual([["q:a", '"q:a"']]);
+    const behind = async (after: string, limit = 10) =>
+      ((await entries("p:", limit, "e", after)) as readonly [string, string][]).map(([key]) => key);
+    const all = await keys("p:");
+    expect(all.length).toBeGreaterThan(2);
+    expect(await behind(all[0]!, 1)).toEqual([all[1]!]);
+    expect(await behind(`${all[0]!}\u0001`)).toEqual(all.slice(1));
+    expect(await behind(all.at(-1)!)).toEqual([]);
   });
 
   test("a key and a value of the greatest size", async () => {
