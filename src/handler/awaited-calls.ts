@@ -8,6 +8,7 @@ import { PHASES } from "../protocol/phases.ts";
 import type { EventPhase, MilterSession } from "../protocol/session.ts";
 import type { ChainPolicy } from "./chain.ts";
 import type { FilterPart } from "./filter-session.ts";
+import { NotReturned } from "./not-returned.ts";
 import { type Clock, PhaseDeadline } from "./phase-deadline.ts";
 import type { Subject } from "./report.ts";
 import type { Reporter } from "./reporter.ts";
@@ -85,7 +86,7 @@ export class AwaitedCalls {
     // code here.
     new Promise((resolve) => resolve(promise)).then(
       (value) => this.#settle(call, "value", value),
-      (error: unknown) => this.#settle(call, "error", error),
+      (error: unknown) => this.#settle(call, error instanceof NotReturned ? "timeout" : "error", error),
     );
   }
 

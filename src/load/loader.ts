@@ -16,7 +16,9 @@ import { applySchema, OptionsError } from "../handler/options.ts";
 import { inFolder } from "../options/folder.ts";
 import { PHASE_NAMES, type Phase } from "../protocol/phases.ts";
 import { brokenHandler } from "../ruby/broken.ts";
+import type { RubyScript } from "../ruby/compile.ts";
 import type { RubyRuntime } from "../ruby/run.ts";
+import type { RubyThreads } from "../ruby/threads/pool.ts";
 import { SHIPPED, shippedFile } from "../shipped.ts";
 import { placeOfOptions, refusedOptions } from "./refused-options.ts";
 import { isRuby, type Sources } from "./sources.ts";
@@ -40,8 +42,8 @@ export function policyOf(config: Config): ChainPolicy {
  * The snapshot that handlers are loaded from, which `serveSources` has to serve. Without a snapshot they come from the
  * disk.
  */
-type Snapshot = Pick<Sources, "broken" | "scripts" | "targets">;
-const DISK: Snapshot = { broken: {}, scripts: {}, targets: new Map() };
+type Snapshot = Pick<Sources, "broken" | "library" | "scripts" | "targets">;
+const DISK: Snapshot = { broken: {}, library: [], scripts: {}, targets: new Map() };
 
 /** Ruby in this thread; made when the first script is loaded. */
 let runtime: Promise<RubyRuntime> | null = null;
@@ -51,16 +53,32 @@ function startRuby(): Promise<RubyRuntime> {
   return runtime;
 }
 
-async function loadRuby(file: string, phase: Phase, { broken, scripts, targets }: Snapshot): Promise<AnyHandler> {
+/** Ruby in threads of its own; made when the first script is loaded. */
+let threads: Promise<RubyThreads> | null = null;
+
+/** Makes the threads, in a worker that has what they need. */
+export type StartRubyThreads = (scripts: readonly RubyScript[], library: readonly RubyScript[]) => Promise<RubyThreads>;
+
+/** If one script may wait, all run where it does: they share variables. */
+async function loadRuby(
+  file: string,
+  phase: Phase,
+  { broken, library, scripts, targets }: Snapshot,
+  startThreads: StartRubyThreads | null,
+): Promise<AnyHandler> {
   const path = targets.get(file) ?? file;
   const failure = broken[path];
-  return failure === undefined ? (await startRuby()).handler(scripts[path]!, phase) : brokenHandler(failure);
+  if (failure !== undefined) return brokenHandler(failure);
+  if (library.length === 0 || startThreads === null) return (await startRuby()).handler(scripts[path]!, phase);
+  threads ??= startThreads(Object.values(scripts), library);
+  return (await threads).handler(scripts[path]!, phase);
 }
 
 /**
  * Loads every handler of the configuration, in its order.
  * @param onStep told of each step before it is taken, which may never end; of what has failed in that case
  * @param stopwatch takes the time of the filters' handlers; undefined for handlers as they are
+ * @param startThreads for Ruby scripts that may wait; null where no session is served
  * @throws LoadError
  */
 export async function loadChain(
@@ -68,6 +86,7 @@ export async function loadChain(
   snapshot = DISK,
   onStep: (failure: LoadFailure) => void = () => {},
   stopwatch?: Stopwatch,
+  startThreads: StartRubyThreads | null = null,
 ): Promise<Chain> {
   const filters: ChainFilter[] = [];
   /** Those of several filters are told together. */
@@ -79,7 +98,7 @@ export async function loadChain(
       for (const [phase, file] of phaseFiles) {
         onStep(loadingOf(file));
         handlers[phase] = isRuby(file)
-          ? await loadRuby(file, phase, snapshot)
+          ? await loadRuby(file, phase, snapshot, startThreads)
           : await load(file, from(snapshot, file), (exported) => checkPhaseHandler(exported, phase));
       }
       const loaded: LoadedFilter = {
@@ -231,12 +250,23 @@ async function load<T>(
   }
 }
 
+/** @throws LoadError */
+async function loadTask(file: string, { scripts, targets }: Snapshot): Promise<() => unknown> {
+  const script = scripts[targets.get(file) ?? file]!;
+  const [name] = script.uses;
+  if (name !== undefined) {
+    const message = `${name} cannot be used at the start or the end of the server: it is for handler.session`;
+    throw new LoadError({ file, line: 0, column: 0, message }, undefined);
+  }
+  return (await startRuby()).task(script);
+}
+
 /**
  * Loads a module whose default export is a function without arguments, or a Ruby script.
  * @throws LoadError
  */
 export async function loadModule(file: string, snapshot: Snapshot): Promise<() => unknown> {
-  if (isRuby(file)) return (await startRuby()).task(snapshot.scripts[snapshot.targets.get(file) ?? file]!);
+  if (isRuby(file)) return loadTask(file, snapshot);
   return load(file, from(snapshot, file), (exported) => {
     if (typeof exported !== "function")
       throw new Error(`expected a function as the default export, got ${typeof exported}`);

@@ -11,18 +11,20 @@ import type { RubyScript } from "../ruby/compile.ts";
 export async function compileScripts(sources: Sources, isTolerant: boolean): Promise<Sources> {
   const ruby = sources.files.filter((file) => file.loader === "ruby");
   const scripts: Record<string, RubyScript> = {};
+  const library: RubyScript[] = [];
   const broken = { ...sources.broken };
-  if (ruby.length > 0) await compileAll(ruby, scripts, broken);
+  if (ruby.length > 0) await compileAll(ruby, scripts, broken, library);
   const problem = sources.problem ?? (isTolerant ? null : (Object.values(broken)[0] ?? null));
-  return { ...sources, scripts, broken, problem };
+  return { ...sources, scripts, library, broken, problem };
 }
 
 async function compileAll(
   files: readonly SourceFile[],
   scripts: Record<string, RubyScript>,
   broken: Record<string, LoadFailure>,
+  library: RubyScript[],
 ): Promise<void> {
-  const { compileRuby } = await import("../ruby/compile.ts");
+  const { compileLibrary, compileRuby } = await import("../ruby/compile.ts");
   for (const { path, text } of files) {
     try {
       scripts[path] = await compileRuby(path, text);
@@ -31,4 +33,6 @@ async function compileAll(
       broken[path] = error.failure;
     }
   }
+  const used = new Set(Object.values(scripts).flatMap(({ uses }) => uses));
+  for (const script of await compileLibrary([...used])) library.push(script);
 }

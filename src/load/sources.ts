@@ -48,6 +48,8 @@ export interface Sources {
   readonly shipped: readonly ShippedName[];
   /** The JavaScript of Ruby files, by real path. */
   readonly scripts: Readonly<Record<string, RubyScript>>;
+  /** The JavaScript of the classes that they use besides: see `src/ruby/library.ts`. */
+  readonly library: readonly RubyScript[];
   /** Ruby files that do not load, by real path, or as they were named if there is none. */
   readonly broken: Readonly<Record<string, LoadFailure>>;
   /** A file that is needed and cannot be read: then there is no use in loading the rest. */
@@ -152,6 +154,7 @@ class Reader {
       imports: this.#imports,
       shipped,
       scripts: {},
+      library: [],
       broken: this.#broken,
       problem: this.#problem,
     };

@@ -3,7 +3,9 @@
  */
 import { LoadError, type LoadFailure } from "../handler/load-failure.ts";
 import { type LineMap, lineMapOf } from "./line-map.ts";
+import { type LibraryClass, LIBRARY_CLASSES, librarySource } from "./library.ts";
 import { findUnsupported } from "./unsupported.ts";
+import { namesOf } from "./names-of.ts";
 import { isNode, newCompiler, type SyntaxNode } from "./opal.ts";
 
 /** A script, ready to be run; plain data, it travels between threads. */
@@ -18,6 +20,12 @@ export interface RubyScript {
   readonly globals: readonly string[];
   /** The constants that it sets. */
   readonly constants: readonly string[];
+  /** Classes of the library that it uses and does not define: then it runs in a thread of its own. */
+  readonly uses: readonly LibraryClass[];
+  /** Names of classes, modules and methods that it defines. */
+  readonly defined: readonly string[];
+  /** Names of constants and methods that it uses. */
+  readonly used: readonly string[];
 }
 
 /**
@@ -41,6 +49,7 @@ export async function compileRuby(path: string, source: string): Promise<RubyScr
   }
   const unsupported = findUnsupported(compiler.sexp);
   if (unsupported !== null) throw new LoadError({ file: path, ...unsupported }, undefined);
+  const { defined, used } = namesOf(compiler.sexp);
   const map = lineMapOf(compiler.$fragments());
   const calls = /^ *Opal\.add_stubs\('([^']*)'\);$/m.exec(code);
   return {
@@ -55,7 +64,20 @@ export async function compileRuby(path: string, source: string): Promise<RubyScr
     calls: calls?.[1] ?? "",
     globals: namesIn(code, /\$gvars(?:\.([\w$]+)|\["([^"\]]+)"\])/g),
     constants: namesIn(code, /\$const_set\(\$nesting\[0\], '(\w+)'/g),
+    uses: LIBRARY_CLASSES.filter((name) => used.has(name) && !defined.has(name)),
+    defined: [...defined],
+    used: [...used],
   };
+}
+
+/** The sources of classes of the library. */
+export async function compileLibrary(names: readonly LibraryClass[]): Promise<RubyScript[]> {
+  const scripts: RubyScript[] = [];
+  for (const name of names) {
+    const { path, text } = librarySource(name);
+    scripts.push(await compileRuby(path, text));
+  }
+  return scripts;
 }
 
 /** Opal interpolates as JavaScript does, which shows a Time in words of its own. */

@@ -58,6 +58,15 @@ class LocalCall implements Call, SessionCall {
   }
 }
 
+/** A mistake in a call of the session, which is in another thread: as that thread has it. */
+export class SessionMistake extends Error {
+  constructor({ message, name, stack }: Pick<Error, "message" | "name" | "stack">) {
+    super(message);
+    this.name = name;
+    this.stack = stack ?? "";
+  }
+}
+
 /** All errors are that in Opal, its own and JavaScript's. */
 interface RubyException {
   $class(): { $name(): string };
@@ -88,6 +97,22 @@ export class RubyRuntime {
     printLikeMruby(opal);
     refuseMutation(opal);
     for (const name of SPECIAL) this.#globals.set(name, opal.gvars[name]);
+  }
+
+  get opal(): Opal {
+    return this.#opal;
+  }
+
+  /** Defines what a source of the library defines. */
+  load({ calls, code, path }: RubyScript): void {
+    if (calls !== "") this.#opal.add_stubs(calls);
+    const run = new Script(code, { filename: path }).runInThisContext() as (opal: Opal, self: object) => unknown;
+    run(this.#opal, this.#opal.top);
+  }
+
+  /** Throws an exception that scripts can rescue. */
+  raise(message: string): never {
+    throw this.#opal.Object.$$const["RuntimeError"]!.$new(message);
   }
 
   static async start(): Promise<RubyRuntime> {
@@ -189,7 +214,7 @@ export class RubyRuntime {
 
   /** An exception under the name of its class, with the frames of scripts alone. */
   #shown(error: unknown): unknown {
-    if (!(error instanceof Error) || error instanceof UsageError) return error;
+    if (!(error instanceof Error) || error instanceof UsageError || error instanceof SessionMistake) return error;
     const exception = error as unknown as RubyException;
     // The message may stand in front of the frames, and hold text of a client's.
     const frames = [

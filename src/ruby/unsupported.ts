@@ -2,6 +2,7 @@
  * Things that Ruby handlers could do in the original and cannot do here, each with its counterpart in TypeScript.
  * `docs/from-the-original.md` lists the same.
  */
+import { namesOf, nodesOf } from "./names-of.ts";
 import { isNode, type Opal, type SyntaxNode } from "./opal.ts";
 
 /** Methods called without a receiver. */
@@ -49,7 +50,6 @@ export const CONSTANTS: Readonly<Record<string, string>> = {
   Digest: "use Bun.CryptoHasher in a TypeScript handler",
   Fiber: "write an async TypeScript handler",
   Thread: "write an async TypeScript handler",
-  Mutex: "write an async TypeScript handler",
   ObjectSpace: "there is no counterpart",
 };
 
@@ -81,14 +81,13 @@ export interface Unsupported {
 
 /** The first construct of a script that cannot run here, or null. A name that may be defined elsewhere does not count. */
 export function findUnsupported(tree: SyntaxNode): Unsupported | null {
-  const own = new Set<unknown>();
-  for (const node of nodesOf(tree)) if (DEFINITIONS.has(node.$type())) own.add(definedBy(node));
+  const { defined: own } = namesOf(tree);
   for (const node of nodesOf(tree)) {
     const [first, name] = node.$children();
     const isBare = !isNode(first) || BARE.has(first.$type()) || first.$children()[1] === "Kernel";
     let found: [construct: string, way: string | undefined] | null = null;
     if (node.$type() === "xstr") found = ["a command in backticks", METHODS["system"]];
-    else if (own.has(name) || !isBare || typeof name !== "string") continue;
+    else if (typeof name !== "string" || own.has(name) || !isBare) continue;
     else if (node.$type() === "send") found = [name, METHODS[name]];
     else if (node.$type() === "const") found = [name, CONSTANTS[name]];
     if (found?.[1] === undefined) continue;
@@ -99,28 +98,6 @@ export function findUnsupported(tree: SyntaxNode): Unsupported | null {
 
 /** Receivers that are as good as none. */
 const BARE = new Set(["cbase", "self"]);
-
-const DEFINITIONS = new Set(["def", "defs", "class", "module", "casgn"]);
-
-function definedBy(node: SyntaxNode): unknown {
-  const [first, second] = node.$children();
-  switch (node.$type()) {
-    case "def":
-      return first;
-    case "class":
-    case "module":
-      return (first as SyntaxNode).$children()[1];
-    default:
-      return second;
-  }
-}
-
-/** All nodes but the argument of `defined?`. */
-function* nodesOf(node: SyntaxNode): Generator<SyntaxNode> {
-  if (node.$type() === "defined?") return;
-  yield node;
-  for (const child of node.$children()) if (isNode(child)) yield* nodesOf(child);
-}
 
 /** From 1; 0 if the node has none. */
 export function placeOf(node: SyntaxNode): { line: number; column: number } {

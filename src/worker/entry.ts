@@ -30,7 +30,7 @@ import { allowedBy, type PeerName } from "../net/peer.ts";
 import { ConnectionTable } from "../shared/connection-table.ts";
 import { Acceptor } from "./acceptor.ts";
 import { Connection, type ConnectionHome, INTERNAL_ERROR } from "./connection.ts";
-import { callModule, loadChain, loadModule } from "../load/loader.ts";
+import { callModule, loadChain, loadModule, PHASE_FILES_NAME, type StartRubyThreads } from "../load/loader.ts";
 import { standInChain } from "./stand-in.ts";
 import { failureOf, LoadError, type LoadFailure } from "../handler/load-failure.ts";
 import { type CodeName, logLine } from "../handler/log-lines.ts";
@@ -62,6 +62,7 @@ function post(message: FromWorker): void {
   outbox.post(message);
 }
 
+const RUBY_THREAD_URL = new URL("../ruby/threads/entry.ts", import.meta.url);
 /** Bytes of the buffer for replies. Larger replies make it larger for a while. */
 const WRITER_BYTES = 64 * 1024;
 /** How long calls of `outcome` may keep their worker from ending. */
@@ -397,7 +398,13 @@ const workerServices = new WorkerServices(() => post({ kind: "services" }));
 /** The sources that the handlers of this thread are loaded from; null until they are loaded. */
 let sources: Sources | null = null;
 
-async function load(config: Config, given: Sources | null, isFirst: boolean, stopwatch?: Stopwatch): Promise<Chain> {
+async function load(
+  config: Config,
+  given: Sources | null,
+  isFirst: boolean,
+  services: Services,
+  stopwatch?: Stopwatch,
+): Promise<Chain> {
   sources = given ?? (await compileScripts(readSources(entryFiles(config), shippedFilters(config)), isFirst));
   if (given === null) post({ kind: "sources", sources });
   if (sources.problem !== null) throw new LoadError(withName(config, sources.problem), undefined);
@@ -405,7 +412,16 @@ async function load(config: Config, given: Sources | null, isFirst: boolean, sto
     for (const failure of Object.values(sources.broken)) post(failureLog("Ruby handler does not load", failure));
   }
   serveSources(sources);
-  return loadChain(config, sources, (failure) => post({ kind: "starting", failure }), stopwatch);
+  const startThreads: StartRubyThreads = async (scripts, library) => {
+    const { RubyThreads } = await import("../ruby/threads/pool.ts");
+    const { store } = services;
+    const { blockTimeoutMs } = config.server;
+    const log = (level: LogLevel, text: string): void => post({ kind: "log", level, text, fields: {}, of: text });
+    const host = { url: RUBY_THREAD_URL, store, filter: PHASE_FILES_NAME, blockTimeoutMs, log };
+    return RubyThreads.start(host, scripts, library);
+  };
+  const onStep = (failure: LoadFailure): void => post({ kind: "starting", failure });
+  return loadChain(config, sources, onStep, stopwatch, startThreads);
 }
 
 /** A file that cannot be read has no line of its own: the line of the configuration that names it is given instead. */
@@ -436,8 +452,8 @@ async function startServing(assignment: Assignment): Promise<void> {
   const { config, row, sources: given, isFirst, standIn } = assignment;
   const workerRows = new WorkerRows(assignment.workerRows);
   const records = new SessionRecords(assignment.records);
-  const chain = standIn === null ? await load(config, given, isFirst) : standInChain(standIn, config);
   const services = sharedServices(workerServices, config);
+  const chain = standIn === null ? await load(config, given, isFirst, services) : standInChain(standIn, config);
   await startFilters(chain.filters, { folder: dirname(config.file), isCheck: false }, services, tellStart);
   const table = new ConnectionTable(assignment.table);
   table.setEventPoll(row, findEventPoll());
@@ -461,8 +477,8 @@ async function startTrial({
   workerRows: layout,
 }: Extract<ToWorker, { kind: "try" }>): Promise<void> {
   const stopwatch = new Stopwatch();
-  const chain = await load(config, given, true, stopwatch);
   const services = trialServices(config);
+  const chain = await load(config, given, true, services, stopwatch);
   await startFilters(chain.filters, { folder: dirname(config.file), isCheck: false }, services, tellStart);
   const workerRows = new WorkerRows(layout);
   trial = new Trial({
@@ -498,14 +514,10 @@ function stopFailed({ loaded }: ChainFilter, error: unknown): void {
 
 /** Loads the handlers as a start does, and serves nothing. */
 async function check(config: Config, starts: boolean): Promise<ChainSummary> {
-  const chain = await load(config, null, false);
+  const services = trialServices(config);
+  const chain = await load(config, null, false, services);
   if (starts) {
-    await startFilters(
-      chain.filters,
-      { folder: dirname(config.file), isCheck: true },
-      trialServices(config),
-      tellStart,
-    );
+    await startFilters(chain.filters, { folder: dirname(config.file), isCheck: true }, services, tellStart);
     await stopFilters(chain.filters, stopFailed);
   }
   finishPrints();

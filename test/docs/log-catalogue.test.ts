@@ -149,7 +149,8 @@ function collect(): Set<string> {
   const lines = new Set<string>();
   const calls = /(?:\blog\.write|\blog\.format|\.#?log|\blineOf|\bfailureLog|\bwarnings\.push)\(/g;
   for (const [file, text] of SOURCES) {
-    if (!/^src\/(?:admin|cli\/serve|config|handler\/log-lines|load|server|shared|worker)/.test(file)) continue;
+    if (!/^src\/(?:admin|cli\/serve|config|handler\/log-lines|load|ruby\/threads|server|shared|worker)/.test(file))
+      continue;
     for (const { 0: call, index } of text.matchAll(calls)) {
       if (text.slice(0, index).endsWith("console")) continue;
       for (const line of linesAt(call.replace(/^\./, ""), file, call.startsWith(".") ? index + 1 : index))

@@ -1,0 +1,40 @@
+/** Classes of the original's gems: written in Ruby, on a few methods of our own. */
+import cache from "./library/cache.rb" with { type: "text" };
+import mutex from "./library/mutex.rb" with { type: "text" };
+import { isText, type Opal } from "./opal.ts";
+import type { ServiceQuestions } from "./threads/questions.ts";
+
+/** Each class with the source that defines it. */
+const SOURCES = { Mutex: mutex, Cache: cache } as const;
+
+/** A class of the library that a script uses. */
+export type LibraryClass = keyof typeof SOURCES;
+
+export const LIBRARY_CLASSES = Object.keys(SOURCES) as readonly LibraryClass[];
+
+export function librarySource(name: LibraryClass): { readonly path: string; readonly text: string } {
+  return { path: `/pmilter/ruby/${name.toLowerCase()}.rb`, text: SOURCES[name] };
+}
+
+/** Defines `Pmilter::Services`, which the sources call. */
+export function definePrimitives(
+  opal: Opal,
+  ask: (operation: keyof ServiceQuestions, args: readonly unknown[]) => unknown,
+): void {
+  const { nil, Object: top } = opal;
+  const Services = opal.klass(top.$$const["Pmilter"]!, top, "Services");
+  const plain = (value: unknown): unknown => {
+    if (value === nil) return null;
+    if (Array.isArray(value)) return value.map(plain);
+    return isText(value) ? String(value) : value;
+  };
+  const shown = (value: unknown): unknown => {
+    if (value === null) return nil;
+    return Array.isArray(value) ? value.map(shown) : value;
+  };
+  let lastId = 0;
+  opal.defs(Services, "$next_id", () => ++lastId);
+  opal.defs(Services, "$ask", (operation: string, ...args: unknown[]) =>
+    shown(ask(String(operation) as keyof ServiceQuestions, args.map(plain))),
+  );
+}
