@@ -133,7 +133,8 @@ function tell(session: Judging, asked: readonly Asked[], { sum, verdict }: Judge
   if (hits.length === 0 || message.state.isTold) return;
   message.state.isTold = true;
   const action = verdict === "reject" ? options.action : verdict;
-  log(`${action}: ${hits.map(wordsOf).join(", ")}`, { sum, reject_at: options.reject_at });
+  const write = verdict === "pass" ? log : log.warn;
+  write(`${action}: ${hits.map(wordsOf).join(", ")}`, { sum, reject_at: options.reject_at });
 }
 
 function wordsOf({ allow, codes, list, score, what }: Hit): string {
