@@ -13,6 +13,7 @@ export type {
   Answer,
   AnswerStatus,
   CaaRecord,
+  FailureCode,
   MxRecord,
   RecordOf,
   RecordType,

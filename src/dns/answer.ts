@@ -36,7 +36,7 @@ export interface TlsaRecord {
   readonly data: string;
 }
 
-/** The form of a record by its type; texts are names without a dot at their end, addresses, or the strings of a TXT record joined. */
+/** The form of a record by its type; texts are names without a dot at their end (the root is `""`), addresses, or the strings of a TXT record joined. */
 export interface RecordOf {
   A: string;
   AAAA: string;
@@ -51,6 +51,14 @@ export interface RecordOf {
   TXT: string;
 }
 
+/**
+ * Why an answer failed, by the names of `node:dns`: no answer in time (`ETIMEOUT`), no way to the server (`ECONNREFUSED`), its
+ * own error (`ESERVFAIL`, `EREFUSED`, `EFORMERR`, `ENOTIMP`), an answer that cannot be used (`EBADRESP`), or pmilter did not
+ * ask (`ECANCELLED`).
+ */
+export type FailureCode =
+  "EBADRESP" | "ECANCELLED" | "ECONNREFUSED" | "EFORMERR" | "ENOTIMP" | "EREFUSED" | "ESERVFAIL" | "ETIMEOUT";
+
 /** `found`: there are records; `empty`: the name exists, without records of the type; `missing`: the name does not exist. */
 export type AnswerStatus = "found" | "empty" | "missing" | "failed";
 
@@ -61,4 +69,6 @@ export interface Answer<T extends RecordType = RecordType> {
   readonly ttl: number;
   /** Why it failed; undefined otherwise. */
   readonly reason?: string;
+  /** The kind of failure; undefined otherwise. */
+  readonly code?: FailureCode;
 }

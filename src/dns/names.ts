@@ -55,3 +55,21 @@ export function reverseName(address: string): string | null {
   if (bytes === null) return null;
   return `${reversed(address)}.${bytes.length === 4 ? "in-addr.arpa" : "ip6.arpa"}`;
 }
+
+/** The text of 4 or 16 bytes of an address, in its short form (RFC 5952). */
+export function addressText(bytes: Uint8Array): string {
+  if (bytes.length === 4) return bytes.join(".");
+  const words = Array.from({ length: 8 }, (_, index) => (bytes[index * 2]! << 8) | bytes[index * 2 + 1]!);
+  if (words.slice(0, 5).every((word) => word === 0) && words[5] === 0xffff) {
+    return `::ffff:${bytes.subarray(12).join(".")}`;
+  }
+  const texts = words.map((word) => word.toString(16));
+  const runs = [...texts.join(":").matchAll(/(?<![\da-f])0(?::0)+(?![\da-f])/g)];
+  const longest = runs.reduce((best, [run]) => (run.length > best.length ? run : best), "");
+  const text = texts.join(":");
+  if (longest === "") return text;
+  const at = runs.find(([run]) => run === longest)!.index;
+  const before = text.slice(0, at).replace(/:$/, "");
+  const after = text.slice(at + longest.length).replace(/^:/, "");
+  return `${before}::${after}`;
+}

@@ -19,7 +19,7 @@ import type { RedisStore } from "./store/redis.ts";
 export interface ServicesHost {
   /** The state folder, for a store whose path is relative. */
   readonly folder: string;
-  log(level: "warn" | "error", text: string): void;
+  log(level: "warn" | "error" | "info", text: string): void;
 }
 
 /** Opened when a worker first uses it: a store that cannot be opened is tried again with the next call. */
@@ -33,7 +33,7 @@ export class Services {
   #dropped = 0;
 
   constructor(dns: DnsSettings, store: StoreSettings, host: ServicesHost) {
-    this.#resolver = resolverOf(dns);
+    this.#resolver = resolverOf(dns, host.log);
     this.#storeSettings = store;
     this.#host = host;
   }

@@ -53,4 +53,8 @@ export type ToServicesThread =
   | { readonly kind: "worker"; readonly port: MessagePort };
 
 /** From the services thread to the main thread. */
-export type FromServicesThread = { readonly kind: "log"; readonly level: "warn" | "error"; readonly text: string };
+export type FromServicesThread = {
+  readonly kind: "log";
+  readonly level: "warn" | "error" | "info";
+  readonly text: string;
+};

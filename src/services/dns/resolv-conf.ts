@@ -10,8 +10,20 @@ const MAX_SERVERS = 3;
 /** How often it is looked whether the file has changed, in milliseconds. */
 const LOOK_MS = 1000;
 
-/** The servers in the text of a `resolv.conf`. */
-export function serversIn(text: string): readonly NameServer[] {
+/** What a `resolv.conf` says of servers; names are asked for as they are, so `search` and `ndots` do not matter. */
+export interface SystemSettings {
+  readonly servers: readonly NameServer[];
+  /** `options rotate`: each question begins with another server. */
+  readonly rotates: boolean;
+}
+
+const NONE: SystemSettings = { servers: LOCAL, rotates: false };
+
+export function readResolvConf(text: string): SystemSettings {
+  return { servers: serversIn(text), rotates: /^options[ \t](?:.*[ \t])?rotate(?:\s|$)/m.test(text) };
+}
+
+function serversIn(text: string): readonly NameServer[] {
   const servers = text.split("\n").flatMap((line) => {
     const [, address] = /^nameserver[ \t]+(\S+)/.exec(line) ?? [];
     return address !== undefined && isIP(address.replace(/%.*/, "")) !== 0 ? [{ address, port: PORT }] : [];
@@ -24,7 +36,7 @@ export class SystemServers {
   readonly #file: string;
   readonly #changed: () => void;
   readonly #now: () => number;
-  #servers: readonly NameServer[] = LOCAL;
+  #settings = NONE;
   #stamp = "";
   #lookedAt = -Infinity;
 
@@ -38,13 +50,13 @@ export class SystemServers {
     this.#now = now;
   }
 
-  get servers(): readonly NameServer[] {
+  get settings(): SystemSettings {
     const now = this.#now();
     if (now - this.#lookedAt >= LOOK_MS) {
       this.#lookedAt = now;
       this.#look();
     }
-    return this.#servers;
+    return this.#settings;
   }
 
   #look(): void {
@@ -61,7 +73,7 @@ export class SystemServers {
     }
     const isFirst = this.#stamp === "";
     this.#stamp = stamp;
-    this.#servers = serversIn(text);
+    this.#settings = readResolvConf(text);
     if (!isFirst) this.#changed();
   }
 }

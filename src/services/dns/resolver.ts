@@ -2,14 +2,19 @@
  * Answers questions from a cache, else from the name servers: one question under way for all who ask the same, a bound on
  * those under way, several servers, and aliases that the servers do not follow.
  */
-import type { Answer } from "../../dns/answer.ts";
-import { MAX_ALIASES, readReply } from "./read-reply.ts";
+import type { Answer, FailureCode } from "../../dns/answer.ts";
 import { type NameServer, nameOfServer } from "../../dns/servers.ts";
-import { exchange, type Question, type Reply } from "./exchange.ts";
+import { AnswerCache } from "./answer-cache.ts";
+import { exchange, ExchangeError } from "./exchange.ts";
+import { MAX_ALIASES, readReply, type Said } from "./read-reply.ts";
+import { ServerOrder } from "./server-order.ts";
+import type { Question } from "./wire.ts";
 
 export interface ResolverSettings {
   /** Those that are asked, in this order. */
   servers(): readonly NameServer[];
+  /** Whether each question begins with another server; default: none does. */
+  rotates?(): boolean;
   /** For each packet. */
   readonly timeoutMs: number;
   /** How often each server is asked. */
@@ -18,6 +23,8 @@ export interface ResolverSettings {
   readonly cacheSize: number;
   /** Milliseconds on a clock that never goes back. */
   now?(): number;
+  /** What an administrator should know. */
+  log?(level: "warn" | "info", text: string): void;
 }
 
 /** Questions under way at a time: with more, packets are lost in the socket buffers. */
@@ -26,11 +33,6 @@ const MAX_UNDER_WAY = 200;
 const MAX_WAITING = 10_000;
 /** Seconds that a failure is kept: a server that does not answer is not asked for each message (RFC 9520 3.2). */
 const FAILURE_TTL = 1;
-
-interface Kept {
-  readonly answer: Answer;
-  readonly until: number;
-}
 
 interface UnderWay {
   readonly answer: Promise<Answer>;
@@ -47,21 +49,35 @@ export interface ResolverCounts {
   cached: number;
   /** Of `failed`, those that were refused: too many waited. */
   refused: number;
+  /** Packets that were no answer to the question that waited for one. */
+  stray: number;
 }
 
 export class Resolver {
   readonly #settings: ResolverSettings;
   readonly #now: () => number;
-  /** The least recently used first. */
-  readonly #cache = new Map<string, Kept>();
+  readonly #cache: AnswerCache;
+  readonly #order: ServerOrder;
   readonly #underWay = new Map<string, UnderWay>();
   #running = 0;
-  readonly #waiting: (() => void)[] = [];
-  readonly counts: ResolverCounts = { found: 0, empty: 0, missing: 0, failed: 0, cached: 0, refused: 0 };
+  /** Those that wait for their turn, in the order of their coming. */
+  readonly #waiting = new Set<() => void>();
+  readonly counts: ResolverCounts = { found: 0, empty: 0, missing: 0, failed: 0, cached: 0, refused: 0, stray: 0 };
 
   constructor(settings: ResolverSettings) {
     this.#settings = settings;
     this.#now = settings.now ?? (() => performance.now());
+    this.#cache = new AnswerCache(settings.cacheSize, this.#now);
+    this.#order = new ServerOrder((server, isBack, why) => {
+      const { log } = this.#settings;
+      if (isBack) log?.("info", `dns: ${nameOfServer(server)} answers again`);
+      else log?.("warn", `dns: a name server does not answer: ${why}`);
+    });
+  }
+
+  /** Answers that are kept, and their bytes, roughly. */
+  get kept(): { readonly entries: number; readonly bytes: number } {
+    return { entries: this.#cache.entries, bytes: this.#cache.bytes };
   }
 
   /**
@@ -71,16 +87,16 @@ export class Resolver {
   async resolve(question: Question, signal: AbortSignal): Promise<Answer> {
     signal.throwIfAborted();
     const key = `${question.type} ${question.name.toLowerCase()}`;
-    const kept = this.#keptAt(key);
+    const kept = this.#cache.get(key);
     if (kept !== null) {
       this.counts.cached += 1;
       return this.#counted(kept);
     }
     let underWay = this.#underWay.get(key);
     if (underWay === undefined) {
-      if (this.#waiting.length >= MAX_WAITING) {
+      if (this.#waiting.size >= MAX_WAITING) {
         this.counts.refused += 1;
-        return this.#counted(failure(`more than ${MAX_WAITING} questions wait`));
+        return this.#counted(failure("ECANCELLED", `more than ${MAX_WAITING} questions wait`));
       }
       underWay = this.#begin(key, question);
     }
@@ -95,23 +111,7 @@ export class Resolver {
   /** Drops what is kept, as when other servers are asked from now on. */
   forget(): void {
     this.#cache.clear();
-  }
-
-  #keptAt(key: string): Answer | null {
-    const kept = this.#cache.get(key);
-    if (kept === undefined) return null;
-    this.#cache.delete(key);
-    const left = (kept.until - this.#now()) / 1000;
-    if (left <= 0) return null;
-    this.#cache.set(key, kept);
-    return { ...kept.answer, ttl: Math.floor(left) };
-  }
-
-  #keep(key: string, answer: Answer): void {
-    const { cacheSize } = this.#settings;
-    if (answer.ttl <= 0 || cacheSize === 0) return;
-    if (this.#cache.size >= cacheSize) this.#cache.delete(this.#cache.keys().next().value!);
-    this.#cache.set(key, { answer, until: this.#now() + answer.ttl * 1000 });
+    this.#order.forget();
   }
 
   async #wait(underWay: UnderWay, signal: AbortSignal): Promise<Answer> {
@@ -130,8 +130,11 @@ export class Resolver {
 
   #begin(key: string, question: Question): UnderWay {
     const abort = new AbortController();
-    const answer = this.#inTurn(abort.signal, () => this.#ask(question, abort.signal)).then((got) => {
-      this.#keep(key, got);
+    const { attempts, timeoutMs } = this.#settings;
+    // For the whole question, with its turn and its aliases.
+    const deadline = this.#now() + timeoutMs * attempts * Math.max(1, this.#settings.servers().length);
+    const answer = this.#inTurn(abort.signal, () => this.#ask(question, deadline, abort.signal)).then((got) => {
+      this.#cache.keep(key, got);
       return got;
     });
     const underWay: UnderWay = { answer, abort, waiters: 0 };
@@ -146,58 +149,96 @@ export class Resolver {
   }
 
   async #inTurn(signal: AbortSignal, run: () => Promise<Answer>): Promise<Answer> {
-    if (this.#running >= MAX_UNDER_WAY) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#waiting.push(resolve);
-      await promise;
-    } else this.#running += 1;
+    if (this.#running >= MAX_UNDER_WAY) await this.#turn(signal);
+    else this.#running += 1;
     try {
       signal.throwIfAborted();
       return await run();
     } finally {
-      const next = this.#waiting.shift();
+      const [next] = this.#waiting;
       if (next === undefined) this.#running -= 1;
-      else next();
+      else {
+        this.#waiting.delete(next);
+        next();
+      }
     }
   }
 
-  async #ask(question: Question, signal: AbortSignal): Promise<Answer> {
+  async #turn(signal: AbortSignal): Promise<void> {
+    const { promise, reject, resolve } = Promise.withResolvers<void>();
+    const leave = (): void => {
+      // Not if its turn has come.
+      if (this.#waiting.delete(resolve)) reject(signal.reason);
+    };
+    this.#waiting.add(resolve);
+    signal.addEventListener("abort", leave);
+    try {
+      await promise;
+    } finally {
+      signal.removeEventListener("abort", leave);
+    }
+  }
+
+  async #ask(question: Question, deadline: number, signal: AbortSignal): Promise<Answer> {
     let { name } = question;
     let ttl = Infinity;
     for (let aliases = 0; aliases <= MAX_ALIASES; aliases++) {
-      const said = await this.#askServers({ name, type: question.type }, signal);
+      const said = await this.#askServers({ name, type: question.type }, deadline, signal);
       if ("answer" in said) return { ...said.answer, ttl: Math.min(ttl, said.answer.ttl) };
       ttl = Math.min(ttl, said.ttl);
       name = said.alias;
     }
-    return failure(`more than ${MAX_ALIASES} aliases`);
+    return failure("EBADRESP", `more than ${MAX_ALIASES} aliases`);
   }
 
-  async #askServers(question: Question, signal: AbortSignal): Promise<NonNullable<ReturnType<typeof readReply>>> {
-    const { attempts, timeoutMs } = this.#settings;
-    const servers = this.#settings.servers();
-    let why = "there is no name server to ask";
+  async #askServers(question: Question, deadline: number, signal: AbortSignal): Promise<Said> {
+    const { attempts, rotates } = this.#settings;
+    const servers = this.#order.of(this.#settings.servers(), rotates?.() ?? false, this.#now());
+    let failed = failure("ECONNREFUSED", "there is no name server to ask");
     for (let attempt = 0; attempt < attempts; attempt++) {
       for (const server of servers) {
-        try {
-          const reply = await exchange(server, question, { signal, timeoutMs });
-          const said = readReply(reply, question);
-          if (said !== null) return said;
-          why = `${nameOfServer(server)}: ${whyUnusable(reply)}`;
-        } catch (error) {
-          signal.throwIfAborted();
-          why = (error as Error).message;
-        }
+        const left = deadline - this.#now();
+        if (left <= 0) return { answer: attempt === 0 ? failure("ETIMEOUT", "no answer in time") : failed };
+        const said = await this.#askServer(server, question, left, signal);
+        if (!("status" in said)) return said;
+        failed = said;
       }
     }
-    return { answer: failure(why) };
+    return { answer: failed };
+  }
+
+  /** @returns a failed answer if another server is to be asked */
+  async #askServer(
+    server: NameServer,
+    question: Question,
+    leftMs: number,
+    signal: AbortSignal,
+  ): Promise<Said | Answer> {
+    const { timeoutMs } = this.#settings;
+    const stray = (): void => void (this.counts.stray += 1);
+    try {
+      const reply = await exchange(server, question, { signal, timeoutMs, leftMs, stray });
+      this.#order.answered(server);
+      const said = readReply(reply, question);
+      if (!("unusable" in said)) return said;
+      return failure(CODE_OF[reply.rcode] ?? "EBADRESP", `${nameOfServer(server)}: ${said.unusable}`);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!(error instanceof ExchangeError)) throw error;
+      if (error.code === "EBADRESP") this.#order.answered(server);
+      else this.#order.silent(server, this.#now(), error.message);
+      return failure(error.code, error.message);
+    }
   }
 }
 
-function whyUnusable({ rcode }: Reply): string {
-  return rcode === "NOERROR" || rcode === "NXDOMAIN" ? `more than ${MAX_ALIASES} aliases` : rcode;
-}
+const CODE_OF: Readonly<Record<string, FailureCode>> = {
+  FORMERR: "EFORMERR",
+  SERVFAIL: "ESERVFAIL",
+  NOTIMP: "ENOTIMP",
+  REFUSED: "EREFUSED",
+};
 
-function failure(reason: string): Answer {
-  return { status: "failed", records: [], ttl: FAILURE_TTL, reason };
+function failure(code: FailureCode, reason: string): Answer {
+  return { status: "failed", records: [], ttl: FAILURE_TTL, reason, code };
 }

@@ -5,13 +5,19 @@ import { Resolver } from "./resolver.ts";
 
 const RESOLV_CONF = "/etc/resolv.conf";
 
-export function resolverOf({ attempts, cache, servers, timeoutMs }: DnsSettings): Resolver {
+/** @param log what an administrator should know */
+export function resolverOf(
+  { attempts, cache, servers, timeoutMs }: DnsSettings,
+  log?: (level: "warn" | "info", text: string) => void,
+): Resolver {
   const system = new SystemServers(RESOLV_CONF, () => resolver.forget());
   const resolver = new Resolver({
-    servers: () => (servers.length > 0 ? servers : system.servers),
+    servers: () => (servers.length > 0 ? servers : system.settings.servers),
+    rotates: () => servers.length === 0 && system.settings.rotates,
     timeoutMs,
     attempts,
     cacheSize: cache,
+    ...(log !== undefined && { log }),
   });
   return resolver;
 }

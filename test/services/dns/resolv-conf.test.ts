@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseServer } from "../../../src/dns/servers.ts";
-import { serversIn, SystemServers } from "../../../src/services/dns/resolv-conf.ts";
+import { readResolvConf, SystemServers } from "../../../src/services/dns/resolv-conf.ts";
 import { tempDir } from "../../support/temp.ts";
 
 test.each([
@@ -32,12 +32,32 @@ test("three of a file are asked; without any the own machine is", () => {
     "nameserver fe80::1%eth0",
     "nameserver 192.0.2.4",
   ];
-  expect(serversIn(lines.join("\n")).map(({ address }) => address)).toEqual([
+  expect(readResolvConf(lines.join("\n")).servers.map(({ address }) => address)).toEqual([
     "192.0.2.1",
     "2001:db8::1",
     "fe80::1%eth0",
   ]);
-  expect(serversIn("options rotate\nnameserver here\n")).toEqual([{ address: "127.0.0.1", port: 53 }]);
+  for (const text of ["", "options rotate\nnameserver here\n", " nameserver 192.0.2.1", "nameservers 192.0.2.1"]) {
+    expect(readResolvConf(text).servers).toEqual([{ address: "127.0.0.1", port: 53 }]);
+  }
+});
+
+test("comments and ends of lines of other systems do not matter", () => {
+  const { servers } = readResolvConf(
+    "; nameserver 192.0.2.8\r\nnameserver 192.0.2.1\r\nnameserver 192.0.2.2 # the second\nnameserver ::1 ; third",
+  );
+  expect(servers.map(({ address }) => address)).toEqual(["192.0.2.1", "192.0.2.2", "::1"]);
+});
+
+test.each([
+  ["options rotate", true],
+  ["options timeout:1 rotate ndots:2", true],
+  ["options ndots:2\toptions", false],
+  ["options norotate", false],
+  ["# options rotate", false],
+  ["", false],
+])("%p: each question begins with another server: %p", (text, rotates) => {
+  expect(readResolvConf(`nameserver 192.0.2.1\n${text}\n`).rotates).toBe(rotates);
 });
 
 test("a file that changes is read again, also one that is replaced; one that is gone changes nothing", async () => {
@@ -52,7 +72,7 @@ test("a file that changes is read again, also one that is replaced; one that is 
   );
   const asked = () => {
     now += 1000;
-    return servers.servers.map(({ address }) => address);
+    return servers.settings.servers.map(({ address }) => address);
   };
   expect(asked()).toEqual(["127.0.0.1"]);
   writeFileSync(file, "nameserver 192.0.2.1\n");

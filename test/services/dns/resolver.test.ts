@@ -1,6 +1,7 @@
 /** The resolver against a name server that answers as it is told. */
 import { describe, expect, test } from "bun:test";
 import dnsPacket from "dns-packet";
+import type { RecordType } from "../../../src/dns/answer.ts";
 import { Resolver, type ResolverSettings } from "../../../src/services/dns/resolver.ts";
 import { encodeAnswer, startNameServer, type TestAnswer, type TestNameServer } from "./server.ts";
 
@@ -22,7 +23,7 @@ function resolver(
 }
 
 /** What a server that answers one thing to everything gives. */
-async function answered(answer: TestAnswer, type = "A", settings: Partial<ResolverSettings> = {}) {
+async function answered(answer: TestAnswer, type: RecordType = "A", settings: Partial<ResolverSettings> = {}) {
   await using server = await startNameServer(() => answer);
   return await resolver([server], settings).resolve({ name: "x.example", type }, forever);
 }
