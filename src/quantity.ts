@@ -24,6 +24,10 @@ const BYTES: Units = {
 };
 
 export const SIZE_EXAMPLES = '1048576, "64KB", "10MB" or "1GB"';
+/** The longest duration that a filter may name: a hundred years, which every store can add to the time of the day. */
+export const MAX_DURATION_MS = 36_500 * 86_400_000;
+/** The longest time of a timer: it counts milliseconds in 31 bits. */
+export const MAX_TIMER_MS = 2 ** 31 - 1;
 export const DURATION_EXAMPLES = '3, "500ms", "10m", "2h" or "7d"';
 
 /** A number with a unit, in the smallest of the units; NaN if the text is not of that form. */

@@ -15,7 +15,7 @@ import { nearestName } from "./nearest.ts";
 import { SHIPPED_NAMES } from "../shipped.ts";
 import { DURATION_EXAMPLES, durationHint, readDuration, readSize, SIZE_EXAMPLES, sizeHint } from "../quantity.ts";
 
-/** Timers count milliseconds in 31 bits (24.8 days); the rest is room for what the server adds to a time. */
+/** Timers take 24.8 days (`MAX_TIMER_MS`); the rest is room for what the server adds to a time. */
 export const MAX_SECONDS = 2_000_000;
 
 interface Refused {

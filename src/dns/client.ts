@@ -1,6 +1,6 @@
 /** `session.dns`: questions of handlers, over a source that answers them. */
 import { isIP } from "node:net";
-import { readDuration } from "../quantity.ts";
+import { MAX_TIMER_MS, readDuration } from "../quantity.ts";
 import { UsageError } from "../usage-error.ts";
 import { type Answer, RECORD_TYPES, type RecordOf, type RecordType } from "./answer.ts";
 import { addressBytes, asDnsName, reversed, reverseName } from "./names.ts";
@@ -161,7 +161,7 @@ function readTimeout(timeout: number | string | undefined): number | null {
   if (timeout === undefined) return null;
   const ms = readDuration(timeout);
   if (!(ms > 0)) wrong(`a timeout is seconds or text such as "500ms", got ${JSON.stringify(timeout)}`);
-  return ms;
+  return Math.min(ms, MAX_TIMER_MS);
 }
 
 function wrong(message: string): never {

@@ -13,7 +13,15 @@ import { show } from "../config/errors.ts";
 import { nearestName } from "../config/nearest.ts";
 import * as values from "../config/values.ts";
 import { whyNotRead } from "../errors.ts";
-import { readSize, SIZE_EXAMPLES, sizeHint } from "../quantity.ts";
+import {
+  DURATION_EXAMPLES,
+  durationHint,
+  MAX_DURATION_MS,
+  readDuration,
+  readSize,
+  SIZE_EXAMPLES,
+  sizeHint,
+} from "../quantity.ts";
 import { checkRegular, readRegularFile } from "../regular-file.ts";
 import { folderInUse } from "./folder.ts";
 
@@ -80,11 +88,21 @@ function unknownKey(name: string, names: readonly string[]): string {
 }
 
 /**
- * A duration: seconds as a number, or text such as `"500ms"`, `"3s"`, `"10m"`, `"2h"`, `"7d"`. Gives milliseconds, more than 0.
+ * A duration: seconds as a number, or text such as `"500ms"`, `"3s"`, `"10m"`, `"2h"`, `"7d"`. Gives
+ * milliseconds, from 1 to a hundred years. Timers take no more than 24 days (2 ** 31 milliseconds).
  * @example table({ wait: optional(duration(), "5s") }) // options.wait is 5000
  */
 export function duration(): v.GenericSchema<number | string, number> {
-  return values.duration();
+  return v.pipe(
+    v.custom<number | string, (issue: { readonly input: unknown }) => string>(
+      (value) => {
+        const ms = readDuration(value);
+        return ms >= 1 && ms <= MAX_DURATION_MS;
+      },
+      values.expected(`a duration from "1ms" to "36500d", such as ${DURATION_EXAMPLES}`, durationHint),
+    ),
+    v.transform((value: number | string) => Math.round(readDuration(value))),
+  );
 }
 
 /**
@@ -94,7 +112,7 @@ export function duration(): v.GenericSchema<number | string, number> {
 export function size(): v.GenericSchema<number | string, number> {
   return v.pipe(
     v.custom<number | string, (issue: { readonly input: unknown }) => string>(
-      (value) => readSize(value) >= 0,
+      (value) => readSize(value) >= 0 && Number.isSafeInteger(readSize(value)),
       values.expected(`a size such as ${SIZE_EXAMPLES}`, sizeHint),
     ),
     v.transform((value: number | string) => readSize(value)),

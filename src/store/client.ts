@@ -1,6 +1,6 @@
 /** `session.store`: operations of a filter, over a source that does them. */
 import { jsonCopy, type JsonValue } from "../json.ts";
-import { readDuration } from "../quantity.ts";
+import { MAX_DURATION_MS, readDuration } from "../quantity.ts";
 import { UsageError } from "../usage-error.ts";
 import { MAX_ENTRIES, type Operation, type ResultOf } from "./operations.ts";
 import type { EntriesOptions, KeepOptions, Store, TakeOptions, TakeResult } from "./types.ts";
@@ -115,9 +115,9 @@ function amount(what: string, value: unknown): number {
 
 function duration(what: string, value: unknown): number {
   const ms = readDuration(value);
-  return ms > 0 && Number.isFinite(ms)
+  return ms > 0 && ms <= MAX_DURATION_MS
     ? ms
-    : wrong(`${what} is seconds or text such as "500ms", "10m", "2h" or "7d", got ${JSON.stringify(value)}`);
+    : wrong(`${what} is seconds or text such as "500ms", "10m", "2h" or "36500d", got ${JSON.stringify(value)}`);
 }
 
 function ttlOf({ ttl }: KeepOptions): number | null {

@@ -57,10 +57,29 @@ test.each<[unknown, string[]]>([
   [
     { tag: "x", wait: "5 sec" },
     [
-      'wait: expected a duration from 0.001 to 2000000 seconds, such as 3, "500ms", "10m", "2h" or "7d", got "5 sec"; write "5s"',
+      'wait: expected a duration from "1ms" to "36500d", such as 3, "500ms", "10m", "2h" or "7d", got "5 sec"; write "5s"',
     ],
   ],
 ])("%j", (value, expected) => expect(problems(SCHEMA, value)).toEqual(expected));
+
+test.each<[string, o.GenericSchema, unknown, number]>([
+  ["longer than a timer can be", o.duration(), "36d", 36 * 86_400_000],
+  ["in seconds", o.duration(), 3_000_000, 3_000_000_000],
+  ["the shortest", o.duration(), "1ms", 1],
+  ["the longest", o.duration(), "36500d", 36_500 * 86_400_000],
+  ["a size larger than 32 bits", o.size(), "20GB", 20 * 2 ** 30],
+  ["the largest size", o.size(), Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
+])("a quantity: %s", (_, schema, value, expected) => expect(o.parse(schema, value)).toBe(expected));
+
+test.each<[string, o.GenericSchema, unknown]>([
+  ["nothing", o.duration(), 0],
+  ["less than a millisecond", o.duration(), 0.0004],
+  ["over a hundred years", o.duration(), "36501d"],
+  ["no end", o.duration(), Infinity],
+  ["more digits than a number has", o.duration(), `${"9".repeat(400)}d`],
+  ["a size that no number holds exactly", o.size(), "9007199254740993GB"],
+  ["more digits of a size than a number has", o.size(), `${"9".repeat(400)}GB`],
+])("no quantity: %s", (_, schema, value) => expect(problems(schema, value)).toHaveLength(1));
 
 test("files are relative to the configuration, and have to be there", async () => {
   await using dir = await tempDir("options");

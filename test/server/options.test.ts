@@ -93,7 +93,7 @@ test("a start and a check with bad options say the same, and a check without sta
     `pmilter: ${configFile}:${line}:13: filter 1: options.tag: expected text, got 5`,
     `  ${line} | options = { tag = 5, wait = "soon" }`,
     `  ${" ".repeat(String(line).length)} |             ^`,
-    `pmilter: ${configFile}:${line}:22: filter 1: options.wait: expected a duration from 0.001 to 2000000 seconds, such as 3, "500ms", "10m", "2h" or "7d", got "soon"`,
+    `pmilter: ${configFile}:${line}:22: filter 1: options.wait: expected a duration from "1ms" to "36500d", such as 3, "500ms", "10m", "2h" or "7d", got "soon"`,
     `  ${line} | options = { tag = 5, wait = "soon" }`,
     `  ${" ".repeat(String(line).length)} |                      ^`,
     "",
