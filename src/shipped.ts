@@ -15,6 +15,7 @@ export const SHIPPED = {
   disclaimer: () => import("../handlers/disclaimer.ts"),
   "dns-lists": () => import("../handlers/dns-lists.ts"),
   "header-policy": () => import("../handlers/header-policy.ts"),
+  "rate-limit": () => import("../handlers/rate-limit.ts"),
   "subject-tag": () => import("../handlers/subject-tag.ts"),
 } as const satisfies Readonly<Record<string, () => Promise<{ readonly default: unknown }>>>;
 

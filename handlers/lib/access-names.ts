@@ -81,3 +81,28 @@ export class DomainList {
     return domain !== "" && this.#names.find(domain) === true;
   }
 }
+
+/** Mailboxes and domains to look an address up in. */
+export class MailboxList {
+  readonly #names = new NameTable<true>();
+
+  /**
+   * @param entries `user@example.com`, `example.com`, `.example.com`
+   * @throws RangeError for an entry that is none of them
+   */
+  constructor(entries: readonly string[]) {
+    for (const entry of entries) {
+      const at = entry.lastIndexOf("@");
+      const name = nameEntry(at === -1 ? entry : entry.slice(at + 1));
+      const local = at === -1 ? "" : entry.slice(0, at).toLowerCase();
+      if (name === null || /\s/.test(local) || (at !== -1 && name.startsWith("."))) {
+        throw new RangeError(`${entry} is neither user@example.com nor example.com or .example.com`);
+      }
+      this.#names.add(name.startsWith(".") ? name : `${local}@${name}`, true);
+    }
+  }
+
+  has(address: Address): boolean {
+    return this.#names.findMailbox(address) === true;
+  }
+}

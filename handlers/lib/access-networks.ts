@@ -67,6 +67,35 @@ function parseAddress(text: string): Address | null {
   return { width: 128, bits };
 }
 
+/** Bits of a prefix for each kind of address. */
+export interface Prefixes {
+  readonly ipv4: number;
+  readonly ipv6: number;
+}
+
+/** An address in a single spelling; `""` for a text that is none. */
+export function canonicalAddress(text: string): string {
+  const address = parseAddress(text);
+  return address === null ? "" : spell(address);
+}
+
+/** The network of an address, such as `192.0.2.0/24`; `""` for a text that is no address. */
+export function networkOf(text: string, { ipv4, ipv6 }: Prefixes): string {
+  const address = parseAddress(text);
+  if (address === null) return "";
+  const { bits, width } = address;
+  const prefix = width === 32 ? ipv4 : ipv6;
+  const host = BigInt(width - prefix);
+  return `${spell({ width, bits: (bits >> host) << host })}/${prefix}`;
+}
+
+function spell({ bits, width }: Address): string {
+  if (width === 32) return [24n, 16n, 8n, 0n].map((shift) => (bits >> shift) & 0xffn).join(".");
+  const digits = bits.toString(16).padStart(32, "0");
+  // URL writes it as RFC 5952 has it, in brackets.
+  return new URL(`http://[${digits.match(/.{4}/g)!.join(":")}]`).hostname.slice(1, -1);
+}
+
 function bitsOfIPv4(text: string): bigint {
   return text.split(".").reduce((bits, byte) => (bits << 8n) | BigInt(byte), 0n);
 }

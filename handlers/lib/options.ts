@@ -66,6 +66,20 @@ export function made<const S extends o.GenericSchema<unknown, object>, T>(
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
 
+/** The bits of a prefix of addresses: `/24`. */
+export function prefixLength(width: 32 | 128) {
+  return o.custom<number>(
+    (value) => Number.isSafeInteger(value) && Number(value) >= 8 && Number(value) <= width,
+    o.expected(`a whole number from 8 to ${width}`),
+  );
+}
+
+/** The networks that clients are taken together in. */
+export const PREFIX_OPTIONS = {
+  ipv4_prefix: option(prefixLength(32), 24, "the length of the prefix that makes a client's network, for IPv4"),
+  ipv6_prefix: option(prefixLength(128), 64, "the same for IPv6"),
+};
+
 /** A single line of text. */
 export function line() {
   return o.custom<string>((value) => typeof value === "string" && !CONTROL.test(value), o.expected("one line of text"));

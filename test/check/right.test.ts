@@ -226,6 +226,7 @@ describe("the shipped handlers", () => {
     disclaimer: 'options.text = "x"',
     "dns-lists": 'options.lists = [{ zone = "zen.example" }]',
     "header-policy": 'options.rules = [{ rule = "date_missing", action = "fix" }]',
+    "rate-limit": 'options.rules = [{ key = "user", limit = 100, per = "1h" }]',
     "subject-tag": 'options.tag = "x"',
   };
   const FILTERS = [
@@ -236,6 +237,7 @@ describe("the shipped handlers", () => {
     "disclaimer",
     "dns-lists",
     "header-policy",
+    "rate-limit",
     "stamp",
     "subject-tag",
   ];

@@ -81,6 +81,7 @@ const RUNS: Readonly<Record<string, readonly Run[]>> = {
     },
   ],
   "header-policy": [{ options: { rules: RULES }, every: 2 }],
+  "rate-limit": [{ options: { rules: [{ key: "client", limit: "1GB", per: "1d", count: "bytes" }] }, every: 4 }],
   stamp: [{ options: {}, every: 4 }],
   "subject-tag": [{ options: { tag: "[außen]" }, every: 2 }],
 };

@@ -37,6 +37,13 @@ rule = "date_missing"
 action = "fix"
 
 [[filter]]
+use = "rate-limit"
+[[filter.options.rules]]
+key = "user"
+limit = 100
+per = "1h"
+
+[[filter]]
 use = "subject-tag"
 [filter.options]
 tag = "[external]"
