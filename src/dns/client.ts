@@ -117,8 +117,14 @@ class DnsClient implements Dns {
     if (codes.length === 0) return { status: "clear", codes: [], text: "" };
     if (options.text === false) return { status: "listed", codes, text: "" };
     const { records } = await ask(name, "TXT");
-    return { status: "listed", codes, text: (records[0] ?? "").slice(0, MAX_TEXT) };
+    return { status: "listed", codes, text: oneLine(records[0] ?? "") };
   }
+}
+
+/** Anybody may run a list: its text goes into replies and logs, where a line end would begin another line. */
+function oneLine(text: string): string {
+  const plain = text.slice(0, MAX_TEXT).replaceAll(/[\s\p{C}]+/gu, " ");
+  return plain.trim();
 }
 
 /** Addresses of both kinds: what one question found counts, whatever the other says. */

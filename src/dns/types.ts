@@ -32,7 +32,7 @@ export interface Listing {
   readonly status: "listed" | "clear" | "failed";
   /** The codes that count, such as `127.0.0.2`. */
   readonly codes: readonly string[];
-  /** The list's own text, at most 500 characters; `""` without one. */
+  /** The list's own text in one line without control characters, at most 500 characters; `""` without one. */
   readonly text: string;
   /** Why it failed. */
   readonly reason?: string;

@@ -39,6 +39,14 @@ test("listed: without its text, which is then not asked for", async () => {
   expect(asked).toEqual(["7.2.0.192.zen.example A"]);
 });
 
+test("listed: the text is one line, whatever the list says", async () => {
+  const hostile = `see\r\n550 x\0\u2028${"y".repeat(2000)}\udc80`;
+  const { dns } = asking({ ...LISTED, "7.2.0.192.zen.example TXT": [hostile] });
+  const { text } = await dns.listed("192.0.2.7", "zen.example");
+  expect(text).toStartWith("see 550 x yyy");
+  expect(text).toMatch(/^[ -~]{400,500}$/);
+});
+
 test("confirmedName: one timeout for all questions", async () => {
   const { asked, dns } = asking({ "7.2.0.192.in-addr.arpa PTR": ["a.example", "b.example"] });
   const { reason, status } = await dns.confirmedName("192.0.2.7", { timeout: "20ms" });

@@ -3,8 +3,10 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { TryOutcome } from "../../src/cli/try-report.ts";
-import { runPmilter } from "../support/pmilter.ts";
-import { tempDir } from "../support/temp.ts";
+import { MilterClient } from "../../src/testing/index.ts";
+import { startNameServer } from "../services/dns/server.ts";
+import { runPmilter, startPmilter } from "../support/pmilter.ts";
+import { tempDir, waitFor } from "../support/temp.ts";
 import { blockOf, ROOT } from "./blocks.ts";
 
 setDefaultTimeout(120_000);
@@ -193,6 +195,58 @@ export default defineFilter({
   const outcomes = await triedAll("outcome.md", emls, { change, files: { "judge.ts": judge } });
   expect(outcomes.map(({ verdict }) => verdict)).toEqual(["reject", "accept", "reject", "reject", "tempfail"]);
   expect(outcomes.at(-1)!.reply?.lines).toEqual(["Too many refused messages"]);
+});
+
+test("limit.md", async () => {
+  const emls = Array.from({ length: 102 }, () => "From: a@example.com\n\nHello\n");
+  const outcomes = await triedAll("limit.md", emls, { args: LOGIN });
+  const verdicts: string[] = outcomes.map(({ verdict }) => verdict);
+  expect(verdicts).toEqual([...Array<string>(100).fill("accept"), "tempfail", "tempfail"]);
+  expect(outcomes.at(-1)!.reply?.lines).toEqual(["Too many messages, try again in 60 minutes"]);
+  // Others have no limit.
+  const free = await triedAll("limit.md", emls);
+  expect(free.filter(({ verdict }) => verdict !== "accept")).toEqual([]);
+});
+
+test("correspondents.md, in a server: what its store has lasts longer than a session", async () => {
+  const page = "correspondents.md";
+  tested.add(page);
+  const file = `docs/cookbook/${page}`;
+  await using server = await startPmilter({
+    config: blockOf("toml", file).text,
+    files: { "handlers/correspondents.ts": blockOf("ts", file).text },
+  });
+  const send = async (from: string, to: string, macros = {}) => {
+    await using client = await MilterClient.connect(server.addresses[0]!, { as: "postfix", macros });
+    const { message } = await client.send({ from, to: [to], eml: "X-Known-Sender: yes\n\nHello\n" });
+    return message.includes("X-Known-Sender: yes");
+  };
+  const jane = { auth_authen: "jane", auth_type: "plain" };
+  expect(await send("bob@example.net", "jane@example.com")).toBe(false);
+  expect(await send("jane@example.com", '"Bob"@EXAMPLE.net', jane)).toBe(false);
+  // What it remembers is written beside the next message.
+  await waitFor(() => send("BOB@example.net", "jane@example.com"), { what: "the sender to be known" });
+  expect(await send("eve@example.net", "jane@example.com")).toBe(false);
+});
+
+test("dns-list.md", async () => {
+  await using lists = await startNameServer((name, type) => {
+    if (name.startsWith("9.")) return { rcode: 2 };
+    if (name !== "7.2.0.192.zen.example") return { rcode: 3 };
+    return { answers: [{ name, type, ttl: 60, data: type === "TXT" ? ["see\r\nhttp://zen.example/"] : "127.0.0.3" }] };
+  });
+  const change = (config: string) => `[dns]\nservers = ["${lists.address}:${lists.port}"]\n${config}`;
+  const from = (address: string, more = "") => tried("dns-list.md", { change, args: `--client ${address}${more}` });
+  expect(await from("192.0.2.7")).toMatchObject({
+    verdict: "reject",
+    reply: { lines: ["192.0.2.7 is listed: see http://zen.example/"] },
+  });
+  expect(await from("192.0.2.7", ` ${LOGIN}`)).toMatchObject({ verdict: "accept", failures: [] });
+  expect(await from("192.0.2.8")).toMatchObject({ verdict: "accept", notes: [] });
+  expect(await from("192.0.2.9")).toMatchObject({
+    verdict: "accept",
+    notes: [{ level: "warn", text: "the list does not answer" }],
+  });
 });
 
 test("each page is run here", () => {

@@ -289,6 +289,8 @@ describe("confirmed names", () => {
     const options = { lists: [ZEN], allow_names: [".good.example"] };
     expect((await run(options, { ...named, [LISTED]: ["127.0.0.2"] })).verdict).toBe("accept");
     expect((await run(options, { ...forged, [LISTED]: ["127.0.0.2"] })).verdict).toBe("reject");
+    const others = { ...options, allow_names: ["good.example"] };
+    expect((await run(others, { ...named, [LISTED]: ["127.0.0.2"] })).verdict).toBe("reject");
     const failed = { "7.2.0.192.in-addr.arpa PTR": "failed", [LISTED]: ["127.0.0.2"] } as const;
     expect((await run(options, failed)).verdict).toBe("tempfail");
   });
@@ -334,6 +336,13 @@ describe("words", () => {
       { [LISTED]: ["127.0.0.2"], "7.2.0.192.zen.example TXT": late },
     );
     expect(silent.reply?.lines).toEqual(["Service unavailable; 192.0.2.7 is listed by zen.example"]);
+  });
+
+  test("the words of a list are asked for only in a refusal", async () => {
+    const dns = { [LISTED]: ["127.0.0.2"], "7.2.0.192.zen.example TXT": { records: ["x"], delay: 3_600_000 } };
+    expect(await run({ lists: [ZEN], reject_at: 10, timeout: "1h" }, dns)).toMatchObject({ verdict: "accept" });
+    const own = { lists: [{ ...ZEN, text: "no" }], timeout: "1h" };
+    expect(await run(own, dns)).toMatchObject({ verdict: "reject" });
   });
 
   test("the header, in place of a sender's own, and the log", async () => {
