@@ -59,7 +59,8 @@ export function encodeInto(text: string, charset: string): Buffer | null {
 /**
  * Content in a Content-Transfer-Encoding: the present one where it carries these bytes.
  * @param encoding the present encoding, in lower case
- * @param kind `text` becomes quoted-printable where it needs an encoding, `file` base64; a `message` has none (RFC 2046 5.2.1)
+ * @param kind `text` becomes quoted-printable where it needs an encoding, or base64 where it is long and that is shorter;
+ * `file` becomes base64; a `message` has none (RFC 2046 5.2.1)
  * @param boundaries of the multiparts around it: no line of it may look like one
  */
 export function encodeContent(
@@ -76,10 +77,21 @@ export function encodeContent(
       if (areLines(content) && (isEightBit || isAscii(content))) {
         return { bytes: content, encoding: isEightBit ? "8bit" : "7bit" };
       }
-      return { bytes: encodeQuotedPrintable(content), encoding: "quoted-printable" };
+      if (!isDense(content)) return { bytes: encodeQuotedPrintable(content), encoding: "quoted-printable" };
     }
   }
   return { bytes: encodeBase64(content), encoding: "base64" };
+}
+
+/** A shorter text stays readable where its ASCII is. */
+const MAX_READABLE = 64 * 1024;
+
+/** Whether text is long, and shorter in base64: in quoted-printable a byte beyond ASCII takes three. */
+function isDense(text: Uint8Array): boolean {
+  if (text.length <= MAX_READABLE) return false;
+  let beyond = 0;
+  for (let at = 0; at < text.length; at++) if (text[at]! >= 0x80) beyond += 1;
+  return beyond > text.length / 6;
 }
 
 /** Whether every mail server carries these bytes as lines, but for the eighth bit: CRLF, no NUL, no line that is too long. */

@@ -30,16 +30,32 @@ function withoutPunctuation(url: string): string {
 /** A link with more text than that is cut there. */
 const MAX_TEXT = 1000;
 
+/** Thrown by a handler of the rewriter, which then ends. */
+const FULL = Symbol("more links than are looked for");
+
 /**
  * The links of an HTML document: `a`, `area`, and the target of a form.
  * @param most how many are looked for
  */
 export function linksOfHtml(html: string, most: number): FoundLink[] {
   const found: { url: string; text: string }[] = [];
+  try {
+    findLinks(html, most, found);
+  } catch (error) {
+    if (error !== FULL) throw error;
+  }
+  return found.map(({ url, text }) => ({
+    url,
+    text: decodeHTML(text).replaceAll(/\s+/g, " ").trim().slice(0, MAX_TEXT),
+  }));
+}
+
+function findLinks(html: string, most: number, found: { url: string; text: string }[]): void {
   /** The element whose text is read. */
   let open: { url: string; text: string } | null = null;
   const take = (value: string | null): { url: string; text: string } | null => {
-    if (value === null || found.length >= most) return null;
+    if (value === null) return null;
+    if (found.length >= most) throw FULL;
     // White space around it is left out, and line breaks and tabs within (URL Standard 4.4).
     const link = {
       url: decodeHTMLAttribute(value)
@@ -65,8 +81,4 @@ export function linksOfHtml(html: string, most: number): FoundLink[] {
     .on("area[href]", { element: (element) => void take(element.getAttribute("href")) })
     .on("form[action]", { element: (element) => void take(element.getAttribute("action")) });
   rewriter.transform(html);
-  return found.map(({ url, text }) => ({
-    url,
-    text: decodeHTML(text).replaceAll(/\s+/g, " ").trim().slice(0, MAX_TEXT),
-  }));
 }

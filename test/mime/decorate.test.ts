@@ -256,3 +256,18 @@ describe("the places in HTML", () => {
     expect(`${html.slice(0, top)}^${html.slice(top, bottom)}$${html.slice(bottom)}`).toBe(marked);
   });
 });
+
+test("a long text that becomes UTF-8 takes the encoding in which it is shorter", () => {
+  const encodingOf = (characters: number, text: string): string => {
+    const content = Buffer.from(text.repeat(characters / text.length), "utf16le").toString("latin1");
+    const header = "Content-Type: text/html; charset=utf-16le\nContent-Transfer-Encoding: 8bit";
+    const { bytes, mime } = editable(`${header}\n\n${content}\n`);
+    mime.banner(WORDS);
+    const [part] = mimeOfMessage(bytes()).parts;
+    expect(part!.text().slice(0, 30)).toContain("<p>Gr");
+    return part!.encoding;
+  };
+  expect(encodingOf(100_000, "漢字")).toBe("base64");
+  expect(encodingOf(100_000, "ä and so on, ")).toBe("quoted-printable");
+  expect(encodingOf(1000, "漢字")).toBe("quoted-printable");
+});

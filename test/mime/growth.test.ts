@@ -2,8 +2,9 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { readMessage } from "../../src/index.ts";
+import { linksOfHtml } from "../../src/mime/links.ts";
 import { MIME_LIMITS } from "../../src/mime/structure.ts";
-import { expectGrowth } from "../support/growth.ts";
+import { amountsOf, expectGrowth, NOT_AT_ALL } from "../support/growth.ts";
 
 setDefaultTimeout(120_000);
 
@@ -183,6 +184,15 @@ function readAll(eml: Uint8Array): void {
 
 test.each(SHAPES)("the work does not grow faster than %s", async (_, make) => {
   await expectGrowth(900_000, (bytes) => readAll(Buffer.from(make(bytes), "latin1")));
+});
+
+test("links beyond those that are looked for cost no work", async () => {
+  const documents = new Map(amountsOf(9_000_000, NOT_AT_ALL).map((bytes) => [bytes, times("<a href=x>", bytes)]));
+  await expectGrowth(
+    9_000_000,
+    (bytes) => expect(linksOfHtml(documents.get(bytes)!, 10_000)).toHaveLength(10_000),
+    NOT_AT_ALL,
+  );
 });
 
 test.each(["QUJD", "QQ==", "QU*JD"])("100 MB of %j in one line are decoded within bounded memory", (digits) => {

@@ -376,6 +376,16 @@ describe("in text", () => {
   });
 });
 
+test("50 MB that BinHex repeats are unpacked within bounded memory", () => {
+  const { stdout, stderr } = Bun.spawnSync([process.execPath, join(import.meta.dir, "large-binhex.ts")], {
+    env: { ...process.env, BUN_BE_BUN: "1" },
+  });
+  const { size, mebibytes } = JSON.parse(stdout.toString() || stderr.toString());
+  expect(size).toBe(50_000_000);
+  // Numbers in place of bytes took 900 MB.
+  expect(mebibytes).toBeLessThan(350);
+});
+
 /** An attribute of winmail.dat. */
 function attribute(level: number, id: number, data: Buffer | string): Buffer {
   const bytes = Buffer.from(data);

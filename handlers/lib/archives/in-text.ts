@@ -169,15 +169,26 @@ function sixBits(text: Buffer): Buffer {
 
 /** The first `most` bytes, repeated bytes written out. */
 function repeated(packed: Buffer, most: number): Buffer {
-  const bytes: number[] = [];
-  for (let at = 0; at < packed.length && bytes.length < most; at++) {
+  const bytes = Buffer.allocUnsafe(repeatedLength(packed, most));
+  let length = 0;
+  for (let at = 0; length < bytes.length; at++) {
     const byte = packed[at]!;
-    if (byte !== REPEAT) bytes.push(byte);
+    const times = byte === REPEAT ? (packed[++at] ?? 0) : 0;
+    if (times === 0) bytes[length++] = byte;
     else {
-      const times = packed[++at] ?? 0;
-      if (times === 0) bytes.push(REPEAT);
-      else for (let n = 1; n < times; n++) bytes.push(bytes.at(-1) ?? 0);
+      const end = Math.min(bytes.length, length + times - 1);
+      bytes.fill(length === 0 ? 0 : bytes[length - 1]!, length, end);
+      length = end;
     }
   }
-  return Buffer.from(bytes.slice(0, most));
+  return bytes;
+}
+
+function repeatedLength(packed: Buffer, most: number): number {
+  let length = 0;
+  for (let at = 0; at < packed.length && length < most; at++) {
+    const times = packed[at] === REPEAT ? (packed[++at] ?? 0) : 0;
+    length += times === 0 ? 1 : times - 1;
+  }
+  return Math.min(length, most);
 }
