@@ -32,6 +32,11 @@ export function definePrimitives(
     if (value === null) return nil;
     return Array.isArray(value) ? value.map(shown) : value;
   };
+  const still = new Int32Array(new SharedArrayBuffer(4));
+  opal.defs(Services, "$pause", (ms: number) => {
+    Atomics.wait(still, 0, 0, Math.max(0, ms));
+    return nil;
+  });
   let lastId = 0;
   opal.defs(Services, "$next_id", () => ++lastId);
   opal.defs(Services, "$ask", (operation: string, ...args: unknown[]) =>

@@ -38,6 +38,23 @@ export function printLikeMruby(opal: Opal): void {
   }
 }
 
+/** A time of Opal is a date of JavaScript; without a time zone of its own it is in local time. */
+type RubyTime = Date & { timezone?: unknown };
+
+/** The methods of mruby's Time that Opal's has not. */
+export function completeTime({ defn, Time }: Opal): void {
+  defn(Time, "$localtime", function (this: RubyTime) {
+    delete this.timezone;
+    return this;
+  });
+  defn(Time, "$getlocal", function (this: RubyTime) {
+    return new Date(this.getTime());
+  });
+  defn(Time, "$nsec", function (this: RubyTime) {
+    return this.getMilliseconds() * 1_000_000;
+  });
+}
+
 const ESCAPES: Readonly<Record<string, string>> = {
   '"': '\\"',
   "\\": "\\\\",

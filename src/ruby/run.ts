@@ -11,7 +11,7 @@ import type { Phase } from "../protocol/phases.ts";
 import { type Call, definePmilter } from "./interface.ts";
 import type { RubyScript } from "./compile.ts";
 import { locate } from "./line-map.ts";
-import { printLikeMruby } from "./mruby.ts";
+import { completeTime, printLikeMruby } from "./mruby.ts";
 import { loadRuntime, type Opal, type RubyObject } from "./opal.ts";
 import {
   type AnySession,
@@ -95,6 +95,7 @@ export class RubyRuntime {
     this.#opal = opal;
     definePmilter(opal, () => this.#call);
     printLikeMruby(opal);
+    completeTime(opal);
     refuseMutation(opal);
     for (const name of SPECIAL) this.#globals.set(name, opal.gvars[name]);
   }

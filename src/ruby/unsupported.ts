@@ -17,7 +17,8 @@ export const METHODS: Readonly<Record<string, string>> = {
   exec: "use Bun.spawn() in a TypeScript handler, and await it",
   spawn: "use Bun.spawn() in a TypeScript handler, and await it",
   fork: "use Bun.spawn() in a TypeScript handler, and await it",
-  sleep: "use await Bun.sleep() in a TypeScript handler: here it would block every session of the worker",
+  sleep:
+    "use await Bun.sleep() in a TypeScript handler: here it would block every session of the worker; a script with a Mutex may use it",
   eval: "write the code into the handler",
   exit: "a handler cannot end the server; use return to end the script",
   abort: "a handler cannot end the server; use return to end the script",
@@ -81,13 +82,15 @@ export interface Unsupported {
 
 /** The first construct of a script that cannot run here, or null. A name that may be defined elsewhere does not count. */
 export function findUnsupported(tree: SyntaxNode): Unsupported | null {
-  const { defined: own } = namesOf(tree);
+  const { defined: own, used } = namesOf(tree);
+  const maySleep = used.has("Mutex") && !own.has("Mutex");
   for (const node of nodesOf(tree)) {
     const [first, name] = node.$children();
     const isBare = !isNode(first) || BARE.has(first.$type()) || first.$children()[1] === "Kernel";
     let found: [construct: string, way: string | undefined] | null = null;
     if (node.$type() === "xstr") found = ["a command in backticks", METHODS["system"]];
     else if (typeof name !== "string" || own.has(name) || !isBare) continue;
+    else if (name === "sleep" && maySleep) continue;
     else if (node.$type() === "send") found = [name, METHODS[name]];
     else if (node.$type() === "const") found = [name, CONSTANTS[name]];
     if (found?.[1] === undefined) continue;

@@ -36,6 +36,8 @@ describe("printing", () => {
     ["p 10 / 4, 7 % 3, 2 ** 10", "2.5\n1\n1024\n"],
     ['puts "#{Time.at 1478113335}"', "Thu Nov 03 04:02:15 2016\n"],
     ["puts Time.at(1478113335).utc", "Wed Nov 02 19:02:15 UTC 2016\n"],
+    ["puts Time.at(0).utc.localtime, Time.at(0).utc.getlocal", "Thu Jan 01 09:00:00 1970\n".repeat(2)],
+    ["puts Time.at(1.25).nsec, Time.new.localtime.to_i > 1", "250000000\ntrue\n"],
     ["p Time.at(0)", "Thu Jan 01 09:00:00 1970\n"],
     ['class Rule; def to_s; "rule"; end; end; puts "#{Rule.new}"', "rule\n"],
     ["puts 1\nreturn if true\nputs 2", "1\n"],

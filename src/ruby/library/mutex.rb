@@ -47,3 +47,16 @@ class Mutex
     end
   end
 end
+
+# Of mruby-sleep, which mruby-mutex brought: the thread stands still.
+module Kernel
+  def usleep(microseconds)
+    Pmilter::Services.pause(microseconds / 1000.0)
+    microseconds.to_i
+  end
+
+  def sleep(seconds)
+    Pmilter::Services.pause(seconds * 1000.0)
+    seconds.round
+  end
+end
