@@ -1,4 +1,5 @@
-/** A message of 3 MB through both mail servers: collected in the spool, read as a whole, and changed. */
+/** Messages of 3 and of 20 MB through both mail servers: collected in the spool, read as a whole, and changed. */
+import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { describeBehindEach } from "./mail-servers.ts";
 import type { MailSite } from "./site.ts";
@@ -18,6 +19,10 @@ export default defineFilter({
     const { readFileSync } = process.getBuiltinModule("node:fs");
     const isSpooled = readFileSync("/proc/self/maps", "utf8").includes("/spool");
     console.log("seen", message.sender.address, digest(message.raw()), message.raw().length, isSpooled);
+    if (message.sender.address.startsWith("edit")) {
+      message.mime().attachments[0].replaceWith({ text: "taken out", filename: "note.txt" });
+      message.addHeader("X-Edited", "yes");
+    }
     if (!message.sender.address.startsWith("change")) return;
     const body = message.body();
     const changed = Buffer.from(body);
@@ -75,5 +80,23 @@ describeBehindEach("a large body", (server) => {
     const expected = `CHANGED${BODY.slice(7, -5)}END${BODY.slice(-2)}`;
     expect(parts(delivered).body === expected).toBe(true);
     expect(await printed("then", "change@")).toBe(`then change@example.test ${sha256(delivered)}`);
+  });
+
+  test("a part of 20 MB that is replaced is delivered so, and all others as they came", async () => {
+    const file = (name: string, bytes: number) =>
+      `--b\r\nContent-Type: application/octet-stream; name=${name}\r\nContent-Transfer-Encoding: base64\r\nContent-Disposition: attachment\r\n\r\n${randomBytes(
+        bytes,
+      )
+        .toString("base64")
+        .replaceAll(/.{76}/g, "$&\r\n")}\r\n`;
+    const [first, second] = [file("first.bin", 1000), file("second.bin", 15_000_000)];
+    const head = `${HEADERS.join("\r\n")}\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n`;
+    const text = "--b\r\n\r\nhello\r\n";
+    const message = Buffer.from(`${head}\r\n${text}${first}${second}--b--\r\n`, "latin1");
+    const delivered = parts(server.withoutOwn((await site.deliver({ from: "edit@example.test", message })).text));
+    const note =
+      "--b\r\nContent-Type: text/plain; charset=us-ascii\r\nContent-Transfer-Encoding: 7bit\r\nContent-Disposition: attachment; filename=note.txt\r\n\r\ntaken out\r\n";
+    expect(delivered.body === `${text}${note}${second}--b--\r\n`).toBe(true);
+    expect(delivered.fields.at(-1)).toBe("X-Edited: yes");
   });
 });

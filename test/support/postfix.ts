@@ -324,6 +324,8 @@ function mainCf(dir: string, options: PostfixOptions): string {
     smtpd_soft_error_limit: "1000",
     smtpd_hard_error_limit: "1000",
     in_flow_delay: "0",
+    // The default is 10 MB.
+    message_size_limit: "51200000",
 
     smtpd_milters: "",
     non_smtpd_milters: miltersText(options.nonSmtpdMilters),
