@@ -45,7 +45,8 @@ class FilterStore implements Store {
   }
 
   async increment(key: string, by = 1, options: KeepOptions = {}): Promise<number> {
-    if (!Number.isFinite(by)) wrong(`increment adds a number, got ${String(by)}`);
+    if (!Number.isFinite(by))
+      wrong(`increment adds a number, got ${kindOf(by)}; options stand behind it: increment(key, 1, { ttl })`);
     return this.#run({ kind: "increment", ...this.#at(key), by, ttl: ttlOf(options) });
   }
 
@@ -90,7 +91,7 @@ class FilterStore implements Store {
 
   #at(key: string): { readonly filter: string; readonly key: string } {
     checkKey(key, "a key");
-    if (key === "") wrong('a key is not ""');
+    if (key === "") wrong('a key has at least one character, got ""');
     return { filter: this.#filter, key };
   }
 
@@ -122,6 +123,10 @@ function duration(what: string, value: unknown): number {
 
 function ttlOf({ ttl }: KeepOptions): number | null {
   return ttl === undefined ? null : duration("ttl", ttl);
+}
+
+function kindOf(value: unknown): string {
+  return typeof value === "object" ? "an object" : String(value);
 }
 
 function wrong(message: string): never {

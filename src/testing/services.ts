@@ -35,6 +35,14 @@ export type TestDns = Readonly<Record<string, TestDnsAnswer>>;
 export class TestStore {
   /** For the sessions. */
   readonly memory = new MemoryStore();
+  /** The time at which the clock of the sessions began, milliseconds since 1970; null before the first session. */
+  #epoch: number | null = null;
+
+  /** For the sessions: the time by their clock, which goes on from one to the next. */
+  time(clock: Clock): number {
+    this.#epoch ??= Date.now() - clock.now();
+    return this.#epoch + clock.now();
+  }
 }
 
 interface Entry {
@@ -50,9 +58,7 @@ export function testServices(
     store = new TestStore(),
   }: { readonly dns?: TestDns | undefined; readonly store?: TestStore | undefined } = {},
 ): Services {
-  // The store's times are those of the session's clock.
-  const epoch = Date.now() - clock.now();
-  return { dns: dnsFrom(dns, clock), store: sourceOf(store.memory, () => epoch + clock.now()) };
+  return { dns: dnsFrom(dns, clock), store: sourceOf(store.memory, () => store.time(clock)) };
 }
 
 function dnsFrom(table: TestDns, clock: Clock): DnsSource {

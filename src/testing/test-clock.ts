@@ -44,6 +44,14 @@ export class TestClock implements Clock {
       this.#armed = Promise.withResolvers();
       await this.#armed.promise;
     }
+    await this.pass(ms);
+  }
+
+  /**
+   * Lets so many milliseconds pass, whether a handler is awaited or not: between messages, for what the store keeps. What is
+   * due in that time happens in its order.
+   */
+  async pass(ms: number): Promise<void> {
     const until = this.#now + ms;
     for (let timer = this.#next(until); timer !== null; timer = this.#next(until)) {
       this.#now = timer.at;

@@ -1,7 +1,7 @@
 /** Filters in memory: several messages in one session, observe mode, a clock that the test moves, and what is reported. */
 import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
 import { defineFilter, reject } from "../../src/index.ts";
-import { openSession, runFilter, TestClock } from "../../src/testing/index.ts";
+import { openSession, runFilter, TestClock, TestStore } from "../../src/testing/index.ts";
 
 const EML = "From: a@example.com\nTo: b@example.com\nSubject: x\n\nHello\n";
 
@@ -214,4 +214,20 @@ describe("when", () => {
       "the helo handler may run before its condition tls is known, which is at envfrom; remove one of them",
     );
   });
+});
+
+test("a clock of several sessions: what a store keeps is over when its time has passed on it", async () => {
+  const store = new TestStore();
+  const clock = new TestClock();
+  const filter = defineFilter({
+    async envfrom({ store }) {
+      return (await store.claim("x", { ttl: "1h" })) ? undefined : reject("550 5.7.1 Again");
+    },
+  });
+  const verdicts: string[] = [];
+  for (const ms of [0, 3_599_000, 1000, 1000]) {
+    await clock.pass(ms);
+    verdicts.push((await runFilter(filter, { eml: EML, clock, store })).verdict);
+  }
+  expect(verdicts).toEqual(["accept", "reject", "accept", "reject"]);
 });
