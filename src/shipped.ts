@@ -14,6 +14,7 @@ export const SHIPPED = {
   "bcc-archive": () => import("../handlers/bcc-archive.ts"),
   disclaimer: () => import("../handlers/disclaimer.ts"),
   "dns-lists": () => import("../handlers/dns-lists.ts"),
+  greylist: () => import("../handlers/greylist.ts"),
   "header-policy": () => import("../handlers/header-policy.ts"),
   "rate-limit": () => import("../handlers/rate-limit.ts"),
   "subject-tag": () => import("../handlers/subject-tag.ts"),

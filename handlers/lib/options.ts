@@ -1,7 +1,7 @@
 /** The kinds of options that the filters have, each with its words. The meaning of an option is a row of its filter's page. */
 import { reject, tempfail, type Verdict } from "pmilter";
 import * as o from "pmilter/options";
-import { DomainList, nameEntry } from "./access-names.ts";
+import { DomainList, MailboxList, nameEntry } from "./access-names.ts";
 import { NetworkTable } from "./access-networks.ts";
 
 export type Refusal = Verdict<"reject" | "tempfail">;
@@ -161,6 +161,22 @@ export function networks() {
         }
       }
       return table;
+    }),
+  );
+}
+
+/** Mailboxes and domains, to look an address up in. */
+export function mailboxes() {
+  return o.pipe(
+    lines(),
+    o.rawTransform<string[], MailboxList>(({ addIssue, dataset: { value: entries }, NEVER }) => {
+      try {
+        return new MailboxList(entries);
+      } catch (error) {
+        const what = `mailboxes and domains (${error instanceof Error ? error.message : String(error)})`;
+        addIssue({ message: o.expected(what)({ input: entries }) });
+        return NEVER;
+      }
     }),
   );
 }

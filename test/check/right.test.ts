@@ -236,6 +236,7 @@ describe("the shipped handlers", () => {
     "bcc-archive",
     "disclaimer",
     "dns-lists",
+    "greylist",
     "header-policy",
     "rate-limit",
     "stamp",

@@ -80,6 +80,7 @@ const RUNS: Readonly<Record<string, readonly Run[]>> = {
       every: 2,
     },
   ],
+  greylist: [{ options: {}, every: 4 }],
   "header-policy": [{ options: { rules: RULES }, every: 2 }],
   "rate-limit": [{ options: { rules: [{ key: "client", limit: "1GB", per: "1d", count: "bytes" }] }, every: 4 }],
   stamp: [{ options: {}, every: 4 }],

@@ -31,6 +31,11 @@ zone = "zen.invalid"
 of = "from"
 
 [[filter]]
+use = "greylist"
+[filter.options]
+known_senders = ["a@example.com"]
+
+[[filter]]
 use = "header-policy"
 [[filter.options.rules]]
 rule = "date_missing"
