@@ -19,6 +19,7 @@ import { brokenHandler } from "../ruby/broken.ts";
 import type { RubyScript } from "../ruby/compile.ts";
 import type { RubyRuntime } from "../ruby/run.ts";
 import type { RubyThreads } from "../ruby/threads/pool.ts";
+import { STORE_CLASSES } from "../ruby/library.ts";
 import { SHIPPED, shippedFile } from "../shipped.ts";
 import { placeOfOptions, refusedOptions } from "./refused-options.ts";
 import { isRuby, type Sources } from "./sources.ts";
@@ -251,14 +252,16 @@ async function load<T>(
 }
 
 /** @throws LoadError */
-async function loadTask(file: string, { scripts, targets }: Snapshot): Promise<() => unknown> {
+async function loadTask(file: string, { library, scripts, targets }: Snapshot): Promise<() => unknown> {
   const script = scripts[targets.get(file) ?? file]!;
-  const [name] = script.uses;
+  const name = script.uses.find((used) => STORE_CLASSES.has(used));
   if (name !== undefined) {
     const message = `${name} cannot be used at the start or the end of the server: it is for handler.session`;
     throw new LoadError({ file, line: 0, column: 0, message }, undefined);
   }
-  return (await startRuby()).task(script);
+  const ruby = await startRuby();
+  if (script.uses.length > 0) ruby.loadForTask(library);
+  return ruby.task(script);
 }
 
 /**

@@ -3,7 +3,7 @@
  */
 import { LoadError, type LoadFailure } from "../handler/load-failure.ts";
 import { type LineMap, lineMapOf } from "./line-map.ts";
-import { type LibraryClass, LIBRARY_CLASSES, librarySource } from "./library.ts";
+import { type LibraryClass, LIBRARY_CLASSES, librarySources } from "./library.ts";
 import { findUnsupported } from "./unsupported.ts";
 import { namesOf } from "./names-of.ts";
 import { isNode, newCompiler, type SyntaxNode } from "./opal.ts";
@@ -73,10 +73,7 @@ export async function compileRuby(path: string, source: string): Promise<RubyScr
 /** The sources of classes of the library. */
 export async function compileLibrary(names: readonly LibraryClass[]): Promise<RubyScript[]> {
   const scripts: RubyScript[] = [];
-  for (const name of names) {
-    const { path, text } = librarySource(name);
-    scripts.push(await compileRuby(path, text));
-  }
+  for (const [path, text] of librarySources(names)) scripts.push(await compileRuby(path, text));
   return scripts;
 }
 

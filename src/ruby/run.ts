@@ -10,6 +10,8 @@ import { placeCompiled } from "../handler/site.ts";
 import type { Phase } from "../protocol/phases.ts";
 import { type Call, definePmilter } from "./interface.ts";
 import type { RubyScript } from "./compile.ts";
+import { RubyFiles } from "./files.ts";
+import { definePrimitives } from "./library.ts";
 import { locate } from "./line-map.ts";
 import { completeTime, printLikeMruby } from "./mruby.ts";
 import { loadRuntime, type Opal, type RubyObject } from "./opal.ts";
@@ -109,6 +111,12 @@ export class RubyRuntime {
     if (calls !== "") this.#opal.add_stubs(calls);
     const run = new Script(code, { filename: path }).runInThisContext() as (opal: Opal, self: object) => unknown;
     run(this.#opal, this.#opal.top);
+  }
+
+  /** The library, where there are no sessions. */
+  loadForTask(library: readonly RubyScript[]): void {
+    definePrimitives(this.#opal, new RubyFiles(), () => this.raise("there is no store here"));
+    for (const script of library) this.load(script);
   }
 
   /** Throws an exception that scripts can rescue. */

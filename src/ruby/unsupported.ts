@@ -11,7 +11,7 @@ export const METHODS: Readonly<Record<string, string>> = {
   require_relative: "import the module in a TypeScript handler",
   load: "import the module in a TypeScript handler",
   autoload: "import the module in a TypeScript handler",
-  open: "use Bun.file() in a TypeScript handler",
+  open: "use File.open",
   gets: "a handler has no standard input",
   system: "use Bun.spawn() in a TypeScript handler, and await it",
   exec: "use Bun.spawn() in a TypeScript handler, and await it",
@@ -27,8 +27,6 @@ export const METHODS: Readonly<Record<string, string>> = {
 
 /** Classes of mruby and of its gems. */
 export const CONSTANTS: Readonly<Record<string, string>> = {
-  IO: "use Bun.file() in a TypeScript handler",
-  File: "use Bun.file() in a TypeScript handler",
   Dir: "use node:fs in a TypeScript handler",
   ENV: "use process.env in a TypeScript handler",
   Process: "use process, or Bun.spawn(), in a TypeScript handler",
@@ -53,6 +51,16 @@ export const CONSTANTS: Readonly<Record<string, string>> = {
   Thread: "write an async TypeScript handler",
   ObjectSpace: "there is no counterpart",
 };
+
+/** Methods of `IO` that its counterpart here has not. */
+export const IO_METHODS: Readonly<Record<string, string>> = {
+  popen: "use Bun.spawn() in a TypeScript handler, and await it",
+  pipe: "there is no counterpart",
+  select: "write an async TypeScript handler",
+  sysopen: "use File.open",
+  for_fd: "use File.open",
+};
+const IO_CLASSES = new Set(["IO", "File"]);
 
 /** Methods that change a string in place. */
 export const MUTATORS: Readonly<Record<string, string>> = {
@@ -87,9 +95,12 @@ export function findUnsupported(tree: SyntaxNode): Unsupported | null {
   for (const node of nodesOf(tree)) {
     const [first, name] = node.$children();
     const isBare = !isNode(first) || BARE.has(first.$type()) || first.$children()[1] === "Kernel";
+    const receiver = isNode(first) && first.$type() === "const" ? (first.$children()[1] as string) : "";
     let found: [construct: string, way: string | undefined] | null = null;
     if (node.$type() === "xstr") found = ["a command in backticks", METHODS["system"]];
-    else if (typeof name !== "string" || own.has(name) || !isBare) continue;
+    else if (node.$type() === "send" && IO_CLASSES.has(receiver) && !own.has(receiver)) {
+      found = [`${receiver}.${String(name)}`, IO_METHODS[name as string]];
+    } else if (typeof name !== "string" || own.has(name) || !isBare) continue;
     else if (name === "sleep" && maySleep) continue;
     else if (node.$type() === "send") found = [name, METHODS[name]];
     else if (node.$type() === "const") found = [name, CONSTANTS[name]];

@@ -3,7 +3,7 @@
  * theirs. Takes a JSON list of scripts on standard input; writes one of what became of each.
  */
 import { siteOf } from "../../src/handler/site.ts";
-import { compileRuby } from "../../src/ruby/compile.ts";
+import { compileLibrary, compileRuby } from "../../src/ruby/compile.ts";
 import { LoadError } from "../../src/handler/load-failure.ts";
 import { RubyRuntime } from "../../src/ruby/run.ts";
 
@@ -20,7 +20,10 @@ async function run(texts: readonly string[]): Promise<Ran[]> {
   for (const [index, text] of texts.entries()) {
     compiled.push(await compileRuby(fileOf(index), text).catch((error: unknown) => error as LoadError));
   }
+  const uses = compiled.flatMap((script) => (script instanceof LoadError ? [] : script.uses));
+  const library = await compileLibrary([...new Set(uses)]);
   const runtime = await RubyRuntime.start();
+  runtime.loadForTask(library);
   const write = process.stdout.write.bind(process.stdout);
   const results: Ran[] = [];
   for (const [index, script] of compiled.entries()) {
@@ -58,11 +61,16 @@ function linesOf(error: unknown): number[] {
 }
 
 /** @throws Error the process did not end well */
-export async function runScripts(texts: readonly string[], env: Record<string, string> = {}): Promise<Ran[]> {
+export async function runScripts(
+  texts: readonly string[],
+  env: Record<string, string> = {},
+  cwd = process.cwd(),
+): Promise<Ran[]> {
   const child = Bun.spawn([process.execPath, import.meta.path], {
     stdin: new Blob([JSON.stringify(texts)]),
     stdout: "pipe",
     stderr: "pipe",
+    cwd,
     env: { ...process.env, ...env },
   });
   const [stdout, stderr, exitCode] = await Promise.all([

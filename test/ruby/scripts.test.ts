@@ -1,6 +1,6 @@
 /** What Ruby scripts print and raise: as mruby does, with lines of the Ruby source, and with the way out of what cannot be. */
 import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { CONSTANTS, METHODS, MUTATORS } from "../../src/ruby/unsupported.ts";
+import { CONSTANTS, IO_METHODS, METHODS, MUTATORS } from "../../src/ruby/unsupported.ts";
 import { type Ran, runScripts } from "./run-scripts.ts";
 
 setDefaultTimeout(120_000);
@@ -109,7 +109,8 @@ describe("what cannot run", () => {
     ...Object.entries(METHODS).map(([name, way]) => [`\n  ${name} "a"`, name, way] as const),
     ...Object.entries(CONSTANTS).map(([name, way]) => [`\n  ${name}.new`, name, way] as const),
     ["\n  Kernel.sleep 1", "sleep", METHODS["sleep"]!],
-    ["\n  ::File.read 'a'", "File", CONSTANTS["File"]!],
+    ["\n  ::Redis.new", "Redis", CONSTANTS["Redis"]!],
+    ...Object.entries(IO_METHODS).map(([name, way]) => [`\n  IO.${name} "a"`, `IO.${name}`, way] as const),
     ["\n  `date`", "a command in backticks", METHODS["system"]!],
     ["\n  %x(date)", "a command in backticks", METHODS["system"]!],
   ] as const;
@@ -119,7 +120,8 @@ describe("what cannot run", () => {
   });
   const ALLOWED = [
     "def sleep(n); n; end\nsleep 1",
-    "class File; def name; 'own'; end; end\nputs File.new.name",
+    "class Fiber; def name; 'own'; end; end\nputs Fiber.new.name",
+    "def sleep(n); n; end\nsleep 1 if Mutex.nil?",
     "puts defined?(Redis) ? 'there' : 'not there'",
     "a = [1]\na << 2\na.concat([3])\na.delete(1)\na.clear",
     "h = {}\nh['a'] = 1\nh.clear",

@@ -1,4 +1,5 @@
 /** A Ruby thread: runs scripts that may wait, one call at a time. Their sessions are in the worker. */
+import { RubyFiles } from "../files.ts";
 import { definePrimitives } from "../library.ts";
 import type { Call } from "../interface.ts";
 import type { RubyObject } from "../opal.ts";
@@ -17,6 +18,8 @@ declare const self: ThreadScope;
 class ConnectionState {
   message: number | null = null;
   messageState: RubyObject | null = null;
+  /** Files that its scripts left open. */
+  readonly files: number[] = [];
 }
 
 class RemoteCall implements Call {
@@ -42,12 +45,13 @@ class RubyThread {
   readonly #runtime: RubyRuntime;
   readonly #asking: Asking;
   readonly #scripts: ReadonlyMap<string, (connection: object, call: Call) => void>;
+  readonly #files = new RubyFiles();
   readonly #connections = new Map<number, ConnectionState>();
 
   constructor(runtime: RubyRuntime, { library, port, replies, scripts }: Extract<ToRubyThread, { kind: "load" }>) {
     this.#runtime = runtime;
     this.#asking = new Asking(port, replies, (message) => runtime.raise(message));
-    definePrimitives(runtime.opal, (operation, args) => this.#asking.ask({ operation, args }));
+    definePrimitives(runtime.opal, this.#files, (operation, args) => this.#asking.ask({ operation, args }));
     for (const script of library) runtime.load(script);
     this.#scripts = new Map(scripts.map((script) => [script.path, runtime.runner(script)]));
   }
@@ -59,6 +63,7 @@ class RubyThread {
       state.message = message;
       state.messageState = null;
     }
+    const before = new Set(this.#files.numbers);
     const call = new RemoteCall(this.#asking, state);
     let raised: Error | null = null;
     try {
@@ -67,13 +72,19 @@ class RubyThread {
       raised = error instanceof Error ? error : new Error(String(error));
     }
     const keeps = this.#runtime.hasVariables(state) || state.messageState !== null;
-    if (!keeps) this.#connections.delete(connection);
+    // Files that a script left open; its variables may hold them.
+    if (keeps) state.files.push(...this.#files.numbers.filter((number) => !before.has(number)));
+    else {
+      this.#files.close(this.#files.numbers.filter((number) => !before.has(number)));
+      this.forget(connection);
+    }
     if (raised === null) return { kind: "done", verdict: call.verdict, keeps };
     const { message: text, name, stack } = raised;
     return { kind: "raised", error: { name, message: text, stack: stack ?? "" }, keeps };
   }
 
   forget(connection: number): void {
+    this.#files.close(this.#connections.get(connection)?.files ?? []);
     this.#connections.delete(connection);
   }
 }
