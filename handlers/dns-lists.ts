@@ -97,6 +97,7 @@ interface Hit {
   readonly codes: readonly string[];
   readonly score: number;
   readonly allow: boolean;
+  readonly zone: string;
   /** Words of a reply, with placeholders. */
   readonly text: string;
 }
@@ -106,8 +107,8 @@ function hitsOf(asked: readonly Asked[]): Hit[] {
   const hits = asked.flatMap(({ outcome, source }) => {
     if (outcome?.status !== "listed") return [];
     const { codes, score, what } = outcome;
-    const { allow, name, of, text } = source;
-    return [{ list: name, of, what: oneLine(what, 255), codes: codes.slice(0, 10), score, allow, text }];
+    const { allow, name, of, text, zone } = source;
+    return [{ list: name, of, what: oneLine(what, 255), codes: codes.slice(0, 10), score, allow, zone, text }];
   });
   return hits.toSorted((one, other) => other.score - one.score);
 }
@@ -117,7 +118,9 @@ function tell(session: Judging, asked: readonly Asked[], { sum, verdict }: Judge
   const { log, message, options, own } = session;
   const hits = hitsOf(asked);
   const failed = asked.flatMap(({ outcome, source }) =>
-    outcome?.status === "failed" ? [{ list: source.name, reason: outcome.reason }] : [],
+    outcome?.status === "failed"
+      ? [{ list: source.name, reason: outcome.reason.replaceAll(source.zone || source.name, source.name) }]
+      : [],
   );
   message.results.set("dns-lists", {
     sum,
@@ -145,9 +148,9 @@ function wordsOf({ allow, codes, list, score, what }: Hit): string {
 async function refuse(session: Judging, asked: readonly Asked[], { sum, verdict }: Judgement): Promise<Refusal> {
   const { client, message, options } = session;
   if (message.state.reply !== null) return message.state.reply;
-  const [{ list, text, what }] = hitsOf(asked) as [Hit];
-  const told = text.includes("{text}") ? await questions(session).text(list, what) : "";
-  const reason = filledIn(text, { what, zone: list, text: told, client: client.address }).replace(/:? *$/, "");
+  const [{ list, text, what, zone }] = hitsOf(asked) as [Hit];
+  const told = text.includes("{text}") ? await questions(session).text(zone, what) : "";
+  const reason = filledIn(text, { what, list, text: told, client: client.address }).replace(/:? *$/, "");
   const words = { reason, client: client.address, sum: String(sum) };
   const isForGood = verdict === "reject" && options.action === "reject";
   const reply = isForGood
@@ -194,7 +197,8 @@ export default defineFilter({
   },
 
   helo(session, hostname) {
-    if (!isOwnAtOnce(session)) askHelo(session, hostname);
+    // Of a client that gives many names, others are asked about when it sends something.
+    if (session.state.helo === null && !isOwnAtOnce(session)) askHelo(session, hostname);
   },
 
   envfrom(session) {

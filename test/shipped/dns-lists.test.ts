@@ -324,6 +324,20 @@ describe("words", () => {
     });
   });
 
+  test("a key in the zone is for nobody else", async () => {
+    const zone = "secretkey.zen.example";
+    const list = { zone, name: "zen", text: "{what} is listed by {list}: {text}" };
+    const dns = { "7.2.0.192.secretkey.zen.example A": ["127.0.0.2"], "7.2.0.192.secretkey.zen.example TXT": ["why"] };
+    const outcome = await run({ lists: [list], header: "X-Lists" }, dns);
+    expect(outcome.reply?.lines).toEqual(["Service unavailable; 192.0.2.7 is listed by zen: why"]);
+    const { message, notes, results } = await run({ lists: [list], header: "X-Lists", reject_at: 5 }, dns);
+    expect(message).toContain("X-Lists: sum 1;\r\n zen 1 (192.0.2.7 127.0.0.2)\r\n");
+    const odd = await run({ lists: [list] }, { "7.2.0.192.secretkey.zen.example A": ["127.255.255.254"] });
+    expect(odd.notes).toMatchObject([{ fields: { reason: "zen answered 127.255.255.254" } }]);
+    const told = [outcome.notes, notes, results, odd.notes, odd.results];
+    expect(JSON.stringify(told)).not.toContain("secretkey");
+  });
+
   test("a text without an end, and one that does not come", async () => {
     const long = await run(
       { lists: [ZEN] },

@@ -28,7 +28,6 @@ text = "A disclaimer."
 use = "dns-lists"
 [[filter.options.lists]]
 zone = "zen.invalid"
-of = "from"
 
 [[filter]]
 use = "greylist"

@@ -82,9 +82,9 @@ export class Questions {
 
   #listed(list: DnsList, names: readonly string[]): Promise<Outcome> {
     if (names.length === 0) return Promise.resolve(CLEAR);
-    return this.#health.ask(list.name, this.#timeoutMs, async () => {
+    return this.#health.ask(list.zone, this.#timeoutMs, async () => {
       const options = { ...this.#options, text: false };
-      const answers = await Promise.all(names.map((name) => this.#dns.listed(name, list.name, options)));
+      const answers = await Promise.all(names.map((name) => this.#dns.listed(name, list.zone, options)));
       const codes = [...new Set(answers.flatMap((answer) => answer.codes))].filter((code) => code !== NO_ADDRESSES);
       const score = codes.length === 0 ? null : list.score(codes);
       if (score !== null) {

@@ -14,18 +14,30 @@ import {
   table,
 } from "pmilter/options";
 import { nameEntry, normalDomain } from "../access-names.ts";
-import { amount, count, domains, headerName, line, made, option, refusalOf, required, unset } from "../options.ts";
+import {
+  amount,
+  count,
+  domains,
+  headerName,
+  line,
+  made,
+  option,
+  refusalOf,
+  required,
+  someText,
+  unset,
+} from "../options.ts";
 import { OWN_NETWORKS } from "../origin.ts";
 import { type CodeTest, codeTest } from "./codes.ts";
 import { type DnsList, type Source, SUBJECTS } from "./sources.ts";
 import { unknownPlaceholder } from "./words.ts";
 
 /** Of a list's `text`. */
-const IN_REASON = ["what", "zone", "text", "client"];
+const IN_REASON = ["what", "list", "text", "client"];
 /** Of the replies. */
 const IN_REPLY = ["reason", "client", "sum"];
 
-const REASON = "{what} is listed by {zone}: {text}";
+const REASON = "{what} is listed by {list}: {text}";
 
 /** With all questions at once, a message asks each of them. */
 const MAX_LISTS = 50;
@@ -79,6 +91,11 @@ const list = made(
       pipe(line(), check(isZone, expected('the name of a list such as "zen.spamhaus.org"'))),
       "the name of the list in the DNS",
     ),
+    name: unset(
+      someText(),
+      "the zone",
+      "its name in replies, the header and the log: give one if the zone has a key of yours in it",
+    ),
     of: option(
       picklist(SUBJECTS),
       "client",
@@ -99,7 +116,7 @@ const list = made(
     ),
     text: option(words(IN_REASON), REASON, "the reason in replies"),
   }),
-  ({ addresses, allow, codes, of, score, scores, text, zone }, fail): DnsList => {
+  ({ addresses, allow, codes, name, of, score, scores, text, zone }, fail): DnsList => {
     if (scores !== undefined && score !== undefined) fail("score", 'no "score" beside "scores"');
     if (scores !== undefined && codes !== undefined) fail("codes", 'no "codes" beside "scores"');
     if (scores !== undefined && Object.keys(scores).length === 0) fail("scores", "at least one code");
@@ -108,7 +125,8 @@ const list = made(
     }
     const rules = rulesOf(scores, codes, allow ? 0 : (score ?? 1));
     return {
-      name: normalDomain(zone),
+      name: name ?? normalDomain(zone),
+      zone: normalDomain(zone),
       of,
       allow,
       addresses,
@@ -212,7 +230,7 @@ export const options = made(
 );
 
 function nameRule(score: number, text: string): Source {
-  return { name: "reverse DNS", of: "client", allow: false, lowest: score, highest: score, text };
+  return { name: "reverse DNS", zone: "", of: "client", allow: false, lowest: score, highest: score, text };
 }
 
 export type Options = InferOutput<typeof options>;

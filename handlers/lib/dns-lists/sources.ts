@@ -8,8 +8,10 @@ export type Subject = (typeof SUBJECTS)[number];
 export const ENVELOPE: ReadonlySet<Subject> = new Set(["client", "name", "helo", "sender"]);
 
 export interface Source {
-  /** For logs, replies and results: the zone of a list. */
+  /** For logs, replies and results. */
   readonly name: string;
+  /** Where it is asked; `""` for what is no list. */
+  readonly zone: string;
   readonly of: Subject;
   /** A hit lets the message pass, whatever the sum is. */
   readonly allow: boolean;
