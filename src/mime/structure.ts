@@ -64,18 +64,6 @@ export function structureOfMessage(message: Uint8Array, limits: MimeLimits = MIM
   return reader.readWhole();
 }
 
-/** All parts without parts in them, in order. */
-export function* leavesOf(entity: Entity): Generator<Entity> {
-  if (entity.boundary === "" && entity.parts.length === 0) yield entity;
-  for (const child of entity.parts) yield* leavesOf(child);
-}
-
-/** All multiparts, outer before inner. */
-export function* multipartsOf(entity: Entity): Generator<Entity> {
-  if (entity.type.startsWith("multipart/")) yield entity;
-  for (const child of entity.parts) yield* multipartsOf(child);
-}
-
 const LF = 0x0a;
 const CR = 0x0d;
 const SPACE = 0x20;

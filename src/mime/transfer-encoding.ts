@@ -1,7 +1,7 @@
 /**
- * Content-Transfer-Encodings: the content of a part as bytes, and back.
+ * Content-Transfer-Encodings: the content of a part as bytes.
  */
-import { decode, encode, wrap } from "libqp";
+import { decode } from "libqp";
 
 /** The encodings that are no encoding. */
 export const IDENTITY: readonly string[] = ["7bit", "8bit", "binary"];
@@ -68,24 +68,6 @@ function decodeDigits(raw: Uint8Array): Buffer {
     digits = 0;
   }
   return decoded.subarray(0, length);
-}
-
-/** The bytes of base64 that everyone reads alike; null if it is broken. */
-export function decodeBase64(raw: Uint8Array): Buffer | null {
-  const text = latin1(raw).replaceAll(/[ \t\r\n]+/g, "");
-  return text.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(text) ? Buffer.from(text, "base64") : null;
-}
-
-/** In lines of 76 characters, without a line end after the last. */
-export function encodeBase64(bytes: Uint8Array): Buffer {
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
-  return Buffer.from(text.replaceAll(/.{76}(?=.)/g, "$&\r\n"), "latin1");
-}
-
-/** In lines of at most 76 characters; CRLF stays a line end, a lone LF becomes CRLF. */
-export function encodeQuotedPrintable(bytes: Uint8Array): Buffer {
-  const lines = wrap(encode(bytes)).replaceAll(/\r?\n/g, "\r\n");
-  return Buffer.from(lines, "latin1");
 }
 
 export function latin1(bytes: Uint8Array): string {

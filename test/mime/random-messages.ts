@@ -1,5 +1,5 @@
 /** Messages at random: sound ones, odd ones and damaged ones, as text with a character for each byte. */
-import { encodeBase64, encodeQuotedPrintable } from "../../src/mime/transfer-encoding.ts";
+import { encodeBase64, encodeQuotedPrintable } from "../../src/mime/encode.ts";
 import type { Random } from "../protocol/random.ts";
 
 const BOUNDARIES = ["b", "bb", "b--", "--b", "a b", "b'c", "=_x", "", "b\xe4", "B", "x".repeat(80)];
