@@ -1,6 +1,6 @@
 /** Messages as attachments: in which wrapping they come, and what of mail cannot be looked into. */
-import { Buffer } from "node:buffer";
 import type { Part } from "pmilter";
+import { bufferOf } from "./archives/archive.ts";
 
 const MESSAGE_NAME = /\.(?:eml|emlx|mht|mhtml|nws)[.\s]*$/i;
 
@@ -30,7 +30,7 @@ export function withoutFromLine(message: Uint8Array): Uint8Array {
 }
 
 function latin1(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
+  return bufferOf(bytes).toString("latin1");
 }
 
 /** Why a part cannot be looked into; null if it can. */

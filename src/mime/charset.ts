@@ -2,6 +2,7 @@
  * Charsets of text parts: which charsets can be added to without changing the bytes before, and text to bytes and back.
  */
 import { isUtf8 } from "node:buffer";
+import { bufferOf } from "./buffers.ts";
 
 type Iconv = typeof import("iconv-lite");
 type Libmime = typeof import("libmime").default;
@@ -79,7 +80,7 @@ const NO_CHARSETS = /^(?:utf-?7.*|unicode-?1-?1-?utf-?7|base64|hex)$/i;
  * known is read as UTF-8, and if the bytes are no UTF-8 as windows-1252.
  */
 export function decodeCharset(bytes: Uint8Array, name: string): string {
-  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const buffer = bufferOf(bytes);
   if (isUtf8Name(name)) return buffer.toString("utf8");
   const isKnownName = isKnown(name);
   if (!isKnownName && isUtf8(buffer)) return buffer.toString("utf8");
@@ -97,7 +98,7 @@ function isKnown(name: string): boolean {
 /** Bytes that have no character become U+FFFD in a decoder: then the text is not whole. */
 function whole(decode: (bytes: Buffer) => string): (bytes: Uint8Array) => string | null {
   return (bytes) => {
-    const text = decode(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    const text = decode(bufferOf(bytes));
     return text.includes("\ufffd") ? null : text;
   };
 }

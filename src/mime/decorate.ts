@@ -3,6 +3,7 @@
  * they are, in its charset and encoding, where these have the characters and the room for what is added.
  */
 import { isAscii } from "node:buffer";
+import { latin1 } from "./buffers.ts";
 import { charsetOf, decodeCharset, isJis } from "./charset.ts";
 import {
   areLines,
@@ -298,8 +299,4 @@ export function typeOf({ fields, type }: Entity): string {
 
 function isSame(one: Uint8Array, other: Uint8Array): boolean {
   return one.length === other.length && Buffer.compare(one, other) === 0;
-}
-
-function latin1(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
 }

@@ -3,6 +3,7 @@
  * which every mail server carries them.
  */
 import { isAscii } from "node:buffer";
+import { bufferOf } from "./buffers.ts";
 import { charsetOf, isJis } from "./charset.ts";
 
 /** Content with the encoding that its header has to name. */
@@ -110,7 +111,7 @@ export function areLines(bytes: Uint8Array): boolean {
 /** Whether a line begins like a delimiter of one of these boundaries. */
 export function hasBoundary(bytes: Uint8Array, boundaries: readonly string[]): boolean {
   if (boundaries.length === 0) return false;
-  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const buffer = bufferOf(bytes);
   return boundaries.some((boundary) => {
     const needle = Buffer.from(`--${boundary}`, "latin1");
     for (let at = buffer.indexOf(needle); at !== -1; at = buffer.indexOf(needle, at + 1)) {
@@ -122,7 +123,7 @@ export function hasBoundary(bytes: Uint8Array, boundaries: readonly string[]): b
 
 /** In lines of 76 characters, without a line end after the last. */
 export function encodeBase64(bytes: Uint8Array): Buffer {
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
+  const text = bufferOf(bytes).toString("base64");
   const lines = Math.ceil(text.length / ENCODED_LINE);
   if (lines <= 1) return Buffer.from(text, "latin1");
   const digits = Buffer.from(text, "latin1");

@@ -2,6 +2,7 @@
  * The MIME structure of a message, with the offset of every part: an edit can change a part and leave the bytes of all
  * other parts alone. Where mail programs may see other parts, that is a flaw, and reading goes on as most of them do.
  */
+import { bufferOf } from "./buffers.ts";
 import type { Flaw } from "./flaws.ts";
 import { checkField, endOfLine, type Field, readHeader } from "./fields.ts";
 import { namesOf } from "./names.ts";
@@ -54,12 +55,12 @@ export function structureOf(
   limits: MimeLimits = MIME_LIMITS,
 ): Structure {
   const fields = Array.from(headers, ({ name, value }) => ({ name, value: byteString(value), start: 0, end: 0 }));
-  return new Reader(buffer(body), limits).readBody(fields);
+  return new Reader(bufferOf(body), limits).readBody(fields);
 }
 
 /** The structure of a whole message, such as a forwarded message. */
 export function structureOfMessage(message: Uint8Array, limits: MimeLimits = MIME_LIMITS): Structure {
-  const bytes = buffer(message);
+  const bytes = bufferOf(message);
   const reader = new Reader(bytes, limits);
   return reader.readWhole();
 }
@@ -319,10 +320,6 @@ function paramsOf(value: FieldValue | undefined): Record<string, string> {
     params[key] ??= parameterOf(value.parameters, key)?.bytes ?? "";
   }
   return params;
-}
-
-function buffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** A header value of the session as a character for each byte: U+DC80 to U+DCFF stand for bytes that are no UTF-8. */

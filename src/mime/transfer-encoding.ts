@@ -2,6 +2,7 @@
  * Content-Transfer-Encodings: the content of a part as bytes.
  */
 import { decode } from "libqp";
+import { latin1 } from "./buffers.ts";
 
 /** The encodings that are no encoding. */
 export const IDENTITY: readonly string[] = ["7bit", "8bit", "binary"];
@@ -68,8 +69,4 @@ function decodeDigits(raw: Uint8Array): Buffer {
     digits = 0;
   }
   return decoded.subarray(0, length);
-}
-
-export function latin1(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
 }
