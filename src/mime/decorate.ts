@@ -18,7 +18,7 @@ import {
 import { placesIn } from "./html-places.ts";
 import { withParameters } from "./parameters.ts";
 import { formOf } from "./shown.ts";
-import type { Entity } from "./structure.ts";
+import { charsetNamedBy, type Entity } from "./structure.ts";
 import { decodeLeniently } from "./transfer-encoding.ts";
 import type { FieldChanges, PartNode } from "./tree.ts";
 
@@ -94,7 +94,7 @@ class TextPart {
   }
 
   get charset(): string {
-    return (this.entity.params["charset"] ?? "").trim().toLowerCase();
+    return charsetNamedBy(this.entity).toLowerCase();
   }
 
   /** Words can be added to its bytes as ASCII. */

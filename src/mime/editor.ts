@@ -9,7 +9,7 @@ import { encodeContent, type EncodedContent, encodeInto, inCharset, withCrlf } f
 import type { PrepareHtml } from "./html-rewriter.ts";
 import { checkFilename, checkType, withParameters } from "./parameters.ts";
 import { formOf, type Forms, isFile, shownIn } from "./shown.ts";
-import { type Entity, structureOf } from "./structure.ts";
+import { charsetNamedBy, type Entity, structureOf } from "./structure.ts";
 import { type FieldChanges, headerOf, PartNode, type PartTree } from "./tree.ts";
 import type { Attachment, ContentOptions, Decoration, Replacement } from "./types.ts";
 
@@ -76,7 +76,7 @@ export class Editor {
   #write(method: string, node: PartNode, text: string, type: string): void {
     const { entity } = node;
     const isText = entity.type.startsWith("text/");
-    const declared = isText ? (entity.params["charset"] ?? "").trim() : "";
+    const declared = isText ? charsetNamedBy(entity) : "";
     const { bytes, charset } = inCharset(withCrlf(text), declared);
     const { bytes: content, encoding } = encodeContent(bytes, isText ? entity.encoding : "", "text", node.boundaries);
     const fields = new Map<string, string | null>();
@@ -114,7 +114,7 @@ export class Editor {
     if (typeof prepare !== "function") throw argument("rewriteHtml takes a function that is given an HTMLRewriter");
     const { entity } = node;
     if (formOf(entity.type) !== "html") throw argument(`rewriteHtml is for HTML, this part is ${entity.type}`);
-    const declared = (entity.params["charset"] ?? "").trim();
+    const declared = charsetNamedBy(entity);
     const { bytes, charset } = rewritten(decoded, declared, prepare);
     if (isSame(bytes, decoded)) return;
     const { bytes: content, encoding } = encodeContent(bytes, entity.encoding, "text", node.boundaries);

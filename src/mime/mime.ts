@@ -10,7 +10,7 @@ import { FieldList } from "./part-headers.ts";
 import { isSealedByHeader, isSealedText } from "./seal.ts";
 import { Editor, type EditHost } from "./editor.ts";
 import { formOf, isFile, shownIn } from "./shown.ts";
-import { type Entity, type Structure, structureOfMessage } from "./structure.ts";
+import { charsetNamedBy, type Entity, type Structure, structureOfMessage } from "./structure.ts";
 import { decodeLeniently, IDENTITY } from "./transfer-encoding.ts";
 import { type PartNode, PartTree } from "./tree.ts";
 import type {
@@ -229,7 +229,7 @@ export class PartView implements Part {
   }
 
   get charset(): string {
-    return (this.entity.params["charset"] ?? "").trim().toLowerCase();
+    return charsetNamedBy(this.entity).toLowerCase();
   }
 
   get encoding(): string {

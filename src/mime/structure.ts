@@ -34,6 +34,11 @@ export interface Entity {
   readonly boundary: string;
 }
 
+/** The charset that a part says to be in, as it is written; `""` for none. */
+export function charsetNamedBy({ params }: Pick<Entity, "params">): string {
+  return (params["charset"] ?? "").trim();
+}
+
 export interface Structure {
   readonly root: Entity;
   /** The faults of the structure: mail programs may see other parts in it than these. */
