@@ -1,5 +1,6 @@
 /** The part of yauzl 3 that is used here; its own package has no types. */
 declare module "yauzl" {
+  /** A file as the directory lists it. */
   interface Entry {
     readonly generalPurposeBitFlag: number;
     readonly compressionMethod: number;

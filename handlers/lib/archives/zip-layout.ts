@@ -2,6 +2,7 @@
  * Whether a zip archive is filled by what its directory lists: file after file, the directory, the end. If it is not, or
  * if two records differ about a file, some programs may list other files.
  */
+import type { Entry } from "yauzl";
 import {
   DIRECTORY_HEADER,
   LOCAL_HEADER,
@@ -12,17 +13,6 @@ import {
   readEnd,
   zip64Bytes,
 } from "./zip-records.ts";
-
-/** A file as the directory lists it: yauzl's entry. */
-export interface ListedFile {
-  readonly generalPurposeBitFlag: number;
-  readonly compressionMethod: number;
-  readonly compressedSize: number;
-  readonly crc32: number;
-  readonly relativeOffsetOfLocalHeader: number;
-  readonly fileNameRaw: Buffer;
-  readonly extraFieldRaw: Buffer;
-}
 
 interface Range {
   readonly start: number;
@@ -51,7 +41,7 @@ export class Layout {
     this.#doubts.add(why);
   }
 
-  file(listed: ListedFile, local: LocalHeader | null): void {
+  file(listed: Entry, local: LocalHeader | null): void {
     if (local === null) return this.doubt("a file is not where its directory says");
     if (!isSame(listed, local)) this.doubt("it says two things of a file");
     const isStreamed = (listed.generalPurposeBitFlag & STREAMED) !== 0;
@@ -117,7 +107,7 @@ function* placesOf(signature: Buffer, bytes: Buffer, start: number, end: number)
 }
 
 /** Whether both headers of a file say the same. Zeros and ones stand for values that are elsewhere. */
-function isSame(listed: ListedFile, local: LocalHeader): boolean {
+function isSame(listed: Entry, local: LocalHeader): boolean {
   const isStreamed = (local.flags & STREAMED) !== 0;
   const is = (here: number, there: number) => here === there || here === ALL_ONES || (isStreamed && here === 0);
   return (

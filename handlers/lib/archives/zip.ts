@@ -4,10 +4,11 @@
  * that only they find are listed behind the others.
  */
 import { createInflateRaw } from "node:zlib";
+import type { Entry as ListedFile } from "yauzl";
 import { bufferOf, type Entry, type Tell } from "./archive.ts";
 import { inflate } from "./inflate.ts";
 import { namesOf } from "./names.ts";
-import { headersIn, Layout, type ListedFile } from "./zip-layout.ts";
+import { headersIn, Layout } from "./zip-layout.ts";
 import {
   DIRECTORY_HEADER,
   ENCRYPTED,
