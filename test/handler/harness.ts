@@ -16,6 +16,7 @@ import type { FailureReport, Report, VerdictReport } from "../../src/handler/rep
 import type { Spool } from "../../src/handler/message/spool.ts";
 import type { Filter } from "../../src/handler/types.ts";
 import { ReplyWriter } from "../../src/protocol/encode.ts";
+import { type Session, UsageError } from "../../src/index.ts";
 import { ALL, ALL_NR, cmd, packetsOf } from "../protocol/wire.ts";
 
 /** What the configuration would say of a filter, beside the filter itself. */
@@ -284,4 +285,20 @@ export async function play(line: Line, steps: readonly StepName[] = STEP_NAMES):
     words.push(`${step}:${replies.join(",")}`);
   }
   return words.filter((word) => !word.endsWith(":")).join(" ");
+}
+
+/** A filter that has the body and is asked at the end of the message. */
+export const collecting = (eom: (session: Session<"eom">) => unknown): AnyFilter => ({
+  collectBody: true,
+  eom: (session) => eom(session) as undefined,
+});
+
+/** The code of the UsageError that something throws, the text of another error, `"none"` if nothing is thrown. */
+export function codeOf(read: () => unknown): string {
+  try {
+    read();
+  } catch (error) {
+    return error instanceof UsageError ? error.code : String(error);
+  }
+  return "none";
 }

@@ -1,8 +1,8 @@
 /** Edits of a message's parts in a conversation: what the mail server gets, and what later reads and filters see. */
 import { describe, expect, test } from "bun:test";
-import { type Mime, readMessage, reject, type Session, UsageError } from "../../src/index.ts";
+import { type Mime, readMessage, reject, type Session } from "../../src/index.ts";
 import { cmd } from "../protocol/wire.ts";
-import { type AnyFilter, Line, type Placed, type Setting } from "./harness.ts";
+import { type AnyFilter, codeOf, collecting, Line, type Placed, type Setting } from "./harness.ts";
 
 type Eom = Session<"eom">;
 
@@ -37,22 +37,8 @@ function send(filters: readonly Placed[], header: string, body: string, setting:
   return { headers, body: pieces.length === 0 ? null : pieces.join("").replaceAll("\r\n", "\n"), line };
 }
 
-const collecting = (eom: (session: Eom) => unknown): AnyFilter => ({
-  collectBody: true,
-  eom: (session) => eom(session) as undefined,
-});
-
 const editing = (edit: (mime: Mime, session: Eom) => unknown): AnyFilter =>
   collecting((session) => void edit(session.message.mime(), session));
-
-function codeOf(read: () => unknown): string {
-  try {
-    read();
-  } catch (error) {
-    return error instanceof UsageError ? error.code : String(error);
-  }
-  return "none";
-}
 
 const MIXED = `preamble
 --b

@@ -1,10 +1,8 @@
 /** `message.mime()` in a conversation: when it is there, how long, and that it shows the message with its changes. */
 import { describe, expect, test } from "bun:test";
-import { defineFilter, type Mime, type Part, readMessage, type Session, UsageError } from "../../src/index.ts";
+import { defineFilter, type Mime, type Part, readMessage } from "../../src/index.ts";
 import { cmd } from "../protocol/wire.ts";
-import { type AnyFilter, Line } from "./harness.ts";
-
-type Eom = Session<"eom">;
+import { type AnyFilter, codeOf, collecting, Line } from "./harness.ts";
 
 const BODY = [
   "--b",
@@ -29,17 +27,6 @@ function run(filters: readonly AnyFilter[], body = BODY): Line {
   line.send(cmd.mail(), cmd.rcpt(), cmd.header("Subject", " =?utf-8?q?=C3=BC?="), type, cmd.body(body), cmd.eom());
   expect(line.failures).toEqual([]);
   return line;
-}
-
-const collecting = (eom: (session: Eom) => void): AnyFilter => ({ collectBody: true, eom: (session) => eom(session) });
-
-function codeOf(read: () => unknown): string {
-  try {
-    read();
-  } catch (error) {
-    return error instanceof UsageError ? error.code : String(error);
-  }
-  return "none";
 }
 
 describe("message.mime()", () => {
