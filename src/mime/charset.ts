@@ -3,22 +3,7 @@
  */
 import { isUtf8 } from "node:buffer";
 import { bufferOf } from "./buffers.ts";
-
-type Iconv = typeof import("iconv-lite");
-type Libmime = typeof import("libmime").default;
-type Decoder = typeof import("libmime/lib/charset.js");
-
-let loaded: { readonly iconv: Iconv; readonly libmime: Libmime; readonly decoder: Decoder } | null = null;
-
-/** Loaded at the first charset that is not UTF-8: their tables take a tenth of a second. */
-function libraries(): NonNullable<typeof loaded> {
-  loaded ??= {
-    iconv: require("iconv-lite") as Iconv,
-    libmime: (require("libmime") as { default: Libmime }).default,
-    decoder: require("libmime/lib/charset.js") as Decoder,
-  };
-  return loaded;
-}
+import { decoder, iconv, libmime, NO_CHARSETS } from "./libraries.ts";
 
 export interface Charset {
   readonly name: string;
@@ -43,18 +28,17 @@ export function isJis(name: string): boolean {
 /** A charset in which ASCII text is the same bytes; null if it is not known, or is another kind (UTF-16, UTF-7, EBCDIC). */
 export function charsetOf(name: string): Charset | null {
   if (isUtf8Name(name)) return UTF8;
-  const { iconv, libmime, decoder } = libraries();
-  if (isJis(name)) return { name, encode: asciiOnly, decode: whole((bytes) => decoder.decode(bytes, name)) };
-  const known = iconv.encodingExists(name) ? name : libmime.normalizeCharset(name);
-  if (!iconv.encodingExists(known) || !iconv.encode(PRINTABLE.toString(), known).equals(PRINTABLE)) return null;
+  if (isJis(name)) return { name, encode: asciiOnly, decode: whole((bytes) => decoder().decode(bytes, name)) };
+  const known = iconv().encodingExists(name) ? name : libmime().normalizeCharset(name);
+  if (!iconv().encodingExists(known) || !iconv().encode(PRINTABLE.toString(), known).equals(PRINTABLE)) return null;
   if (isUtf8Name(known)) return UTF8;
   return {
     name,
     encode(text) {
-      const bytes = iconv.encode(text, known);
-      return iconv.decode(bytes, known) === text ? bytes : null;
+      const bytes = iconv().encode(text, known);
+      return iconv().decode(bytes, known) === text ? bytes : null;
     },
-    decode: whole((bytes) => iconv.decode(bytes, known)),
+    decode: whole((bytes) => iconv().decode(bytes, known)),
   };
 }
 
@@ -72,9 +56,6 @@ function asciiOnly(text: string): Buffer | null {
   return isAscii(text) ? Buffer.from(text, "latin1") : null;
 }
 
-/** Codecs of `iconv-lite` that no mail is written in, UTF-7 among them: no mail program reads them any more. */
-const NO_CHARSETS = /^(?:utf-?7.*|unicode-?1-?1-?utf-?7|base64|hex)$/i;
-
 /**
  * Text of bytes, whatever they are: those that are not in the charset become U+FFFD. A charset that is missing or not
  * known is read as UTF-8, and if the bytes are no UTF-8 as windows-1252.
@@ -84,15 +65,14 @@ export function decodeCharset(bytes: Uint8Array, name: string): string {
   if (isUtf8Name(name)) return buffer.toString("utf8");
   const isKnownName = isKnown(name);
   if (!isKnownName && isUtf8(buffer)) return buffer.toString("utf8");
-  return libraries().decoder.decode(buffer, isKnownName ? name : "windows-1252");
+  return decoder().decode(buffer, isKnownName ? name : "windows-1252");
 }
 
 /** US-ASCII is not: mail that names it, and has other bytes, was written by a program that did not look. */
 function isKnown(name: string): boolean {
   if (name === "" || NO_CHARSETS.test(name) || /^(?:us-)?ascii$/i.test(name)) return false;
   if (isJis(name) || /^jis|^x?-?euc-?jp/i.test(name)) return true;
-  const { iconv, libmime } = libraries();
-  return iconv.encodingExists(libmime.normalizeCharset(name));
+  return iconv().encodingExists(libmime().normalizeCharset(name));
 }
 
 /** Bytes that have no character become U+FFFD in a decoder: then the text is not whole. */

@@ -4,31 +4,7 @@
  */
 
 import { encodeText } from "../protocol/bytes.ts";
-
-type Libmime = typeof import("libmime").default;
-type Charsets = typeof import("libmime/lib/charset.js");
-type Iconv = typeof import("iconv-lite");
-
-let loaded: Libmime | null = null;
-let loadedCharsets: Charsets | null = null;
-let loadedIconv: Iconv | null = null;
-
-function libmime(): Libmime {
-  loaded ??= (require("libmime") as { default: Libmime }).default;
-  return loaded;
-}
-
-/** The part of `libmime` that decodes bytes. */
-function charsets(): Charsets {
-  loadedCharsets ??= require("libmime/lib/charset.js") as Charsets;
-  return loadedCharsets;
-}
-
-/** The library by which `libmime` knows character sets. */
-function iconv(): Iconv {
-  loadedIconv ??= require("iconv-lite") as Iconv;
-  return loadedIconv;
-}
+import { decoder, iconv, libmime, NO_CHARSETS } from "./libraries.ts";
 
 /** Longer values are not decoded: no program shows so much, and decoding it would hold up other sessions. */
 const MAX_DECODED = 64 * 1024;
@@ -49,13 +25,10 @@ export function unfold(value: string): string {
 const WORD = /=\?([\w.:+-]+)(?:\*[\w-]*)?\?([bq])\?([^?]*)\?=/gi;
 /** `libmime` reads these by a decoder of its own. */
 const JAPANESE = /^(?:jis|iso-?2022-?jp|x-euc-?jp)/i;
-/** Codecs of `iconv-lite` that no mail is written in: `libmime` does not use them either. */
-const NO_CHARSETS = /^(?:utf-?7.*|unicode-?1-?1-?utf-?7|base64|hex)$/i;
-
 /** Whether a character set is known. `libmime` reads others as UTF-8, and mail programs show their words undecoded. */
 function isKnownCharset(name: string): boolean {
   if (NO_CHARSETS.test(name)) return false;
-  return JAPANESE.test(name) || iconv().encodingExists(charsets().normalizeCharset(name));
+  return JAPANESE.test(name) || iconv().encodingExists(decoder().normalizeCharset(name));
 }
 
 /**
@@ -77,7 +50,7 @@ export function decodeEncodedWords(line: string): string {
   let run: WordRun | null = null;
   for (const { 0: word, 1: name, 2: encoding, 3: content, index } of line.matchAll(WORD)) {
     if (!isKnownCharset(name!)) continue;
-    const charset = charsets().normalizeCharset(name!);
+    const charset = decoder().normalizeCharset(name!);
     const between = line.slice(end, index);
     const isAdjacent = run !== null && between.trim() === "";
     if (!isAdjacent || run?.charset !== charset) {
@@ -111,7 +84,7 @@ class WordRun {
   }
 
   text(): string {
-    return charsets().decode(Buffer.concat(this.#bytes), this.charset);
+    return decoder().decode(Buffer.concat(this.#bytes), this.charset);
   }
 
   /** Each run of base64 up to its padding by itself. A word may end anywhere in the base64 of a longer text. */

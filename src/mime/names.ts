@@ -3,8 +3,10 @@
  * as it should be, so all readings are given.
  */
 import { isUtf8 } from "node:buffer";
+import { charsetOf, decodeCharset } from "./charset.ts";
 import type { Flaw } from "./flaws.ts";
 import { decodeEncodedWords } from "./header-text.ts";
+import { iconv } from "./libraries.ts";
 import {
   type FieldValue,
   isOddlyPieced,
@@ -188,17 +190,14 @@ const CHARSET = /=\?([^?*]*)(?:\*[^?]*)?\?[bq]\?/gi;
 const UNNAMED = /^\s*(?:|(?:x-)?unknown(?:-8bit)?|x-user-defined|default(?:_charset)?|(?:us-)?ascii)\s*$/i;
 
 function isAsciiBased(charset: string): boolean {
-  return /^(?:utf-8|iso-8859-\d+)$/i.test(charset) || (require("./charset.ts") as Charsets).charsetOf(charset) !== null;
+  return /^(?:utf-8|iso-8859-\d+)$/i.test(charset) || charsetOf(charset) !== null;
 }
-
-type Iconv = typeof import("iconv-lite");
-type Charsets = typeof import("./charset.ts");
 
 function textIn(bytes: string, charset: string): string {
   // oxlint-disable-next-line no-control-regex
   if (/^[\0-\x7f]*$/.test(bytes) && /^(?:utf-8|us-ascii|iso-8859-\d+|)$/i.test(charset)) return bytes;
   if (/^(?:unicode-?1-?1-?)?utf-?7$/i.test(charset)) {
-    return (require("iconv-lite") as Iconv).decode(Buffer.from(bytes, "latin1"), "utf-7");
+    return iconv().decode(Buffer.from(bytes, "latin1"), "utf-7");
   }
-  return (require("./charset.ts") as Charsets).decodeCharset(Buffer.from(bytes, "latin1"), charset);
+  return decodeCharset(Buffer.from(bytes, "latin1"), charset);
 }
