@@ -8,6 +8,7 @@ import { MilterClient } from "../../src/testing/index.ts";
 import { VERSION } from "../../src/version.ts";
 import { ORIGINAL } from "../config/original.ts";
 import { HANDLERS } from "../ruby/original.ts";
+import { startNameServer } from "../services/dns/server.ts";
 import { CONNECT, HELO, MAIL, OPTNEG, packet, QUIT, RawClient, RCPT } from "../server/wire.ts";
 import { median } from "../reload/support.ts";
 import { zip } from "../support/archives.ts";
@@ -180,6 +181,25 @@ describe("shipped filters, by name", () => {
     const { stderr } = await run("check", "-c", server.configFile);
     expect(stderr).toContain('senders.txt:1: "drop" is no action');
     await expectLine(stderr, "handlers/lib/access-file.ts", "throw new Error(this.#describe(error)");
+  });
+
+  test("dns-lists asks a name server, and is logged with its line", async () => {
+    await using lists = await startNameServer((name, type) => {
+      if (name !== "7.2.0.192.zen.example") return { rcode: 3 };
+      return { answers: [{ name, type, ttl: 60, data: type === "TXT" ? ["why"] : "127.0.0.2" }] };
+    });
+    const config = `[dns]
+servers = ["${lists.address}:${lists.port}"]
+[[filter]]
+use = "dns-lists"
+options.lists = [{ zone = "zen.example" }]
+`;
+    await using server = await serve({ server: { workers: 1 }, config });
+    await ready(server);
+    const send = (client: string) => run("send", "-c", server.configFile, "mail.eml", "--client", client);
+    expect((await send("192.0.2.8")).stdout).toContain("verdict: accept");
+    expect((await send("192.0.2.7")).stdout).toContain("192.0.2.7 is listed by zen.example: why");
+    await expectLine(await server.log.next(/\[notice\]: reject recipient: /), "handlers/dns-lists.ts", "reject(");
   });
 
   test("a body of 5 MB is read from the spool, and judged", async () => {
