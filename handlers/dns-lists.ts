@@ -30,7 +30,7 @@ interface MessageState {
 type AtEnd = Session<"eom", ClientState, Options, ListHealth, MessageState, "skip">;
 type Asking = Pick<AtEnd, "client" | "dns" | "isLocal" | "options" | "own" | "state">;
 type Judging = Asking &
-  Pick<AtEnd, "auth" | "helo" | "log"> & {
+  Pick<AtEnd, "auth" | "helo" | "log" | "signal"> & {
     readonly message: Pick<AtEnd["message"], "results" | "sender" | "state">;
   };
 
@@ -165,7 +165,10 @@ async function decide(
   asked: readonly Asked[],
   later: readonly Source[],
 ): Promise<Refusal | undefined> {
+  const { signal } = session;
   const judgement = await settle(asked, later, session.options.reject_at);
+  // The client has gone, and with it the answers.
+  signal.throwIfAborted();
   const { verdict } = judgement;
   if (session.options.action === "mark" || (verdict !== "reject" && verdict !== "tempfail")) return undefined;
   tell(session, asked, judgement);
@@ -235,7 +238,9 @@ export default defineFilter({
     }
     const refusal = await decide(session, asked, []);
     if (refusal !== undefined) return refusal;
+    const { signal } = session;
     await Promise.all(asked.map(({ done }) => done));
+    signal.throwIfAborted();
     const judgement = judge(asked, [], reject_at);
     tell(session, asked, judgement);
     if (header !== undefined) message.addHeader(header, reportOf(asked, judgement));

@@ -19,7 +19,7 @@ import type { Chain, ChainFilter } from "./chain.ts";
 import { FilterParts, type SkippedFilter } from "./filter-parts.ts";
 import { messageOf } from "./load-failure.ts";
 import { MAX_NOTES, type NoteLevel } from "./notes.ts";
-import type { FilterPart, SessionSource } from "./filter-session.ts";
+import { type FilterPart, isGivenUp, type SessionSource } from "./filter-session.ts";
 import type { Services } from "./services.ts";
 import { VERDICTS } from "../protocol/verdicts.ts";
 import { PhaseValues, takeIn } from "./intake.ts";
@@ -705,7 +705,8 @@ export class Conversation implements SessionSource, ReportSource, TellingSource 
     const calls = this.#calls!;
     if (calls.current !== call) {
       // Its time was over, or the connection: its result no longer counts.
-      if (how === "error") this.#reporter.failure("late", part.filter, phase, value, "none", call.subject);
+      if (how === "error" && !isGivenUp(value))
+        this.#reporter.failure("late", part.filter, phase, value, "none", call.subject);
       return;
     }
     if (how === "timeout") {

@@ -45,6 +45,17 @@ export interface SessionSource {
   addedHeaders: number;
 }
 
+/** The reasons with which signals of calls were aborted. */
+const GIVEN_UP = new WeakSet<object>();
+
+/**
+ * Whether an error is the reason of a call's own signal: what the handler waited for has ended since nothing waits for the
+ * handler any more, and the handler has done nothing wrong.
+ */
+export function isGivenUp(error: unknown): boolean {
+  return typeof error === "object" && error !== null && GIVEN_UP.has(error);
+}
+
 /** How far a filter's part in a session is over. */
 export type Done = "no" | "message" | "connection";
 
@@ -112,7 +123,9 @@ export class FilterPart implements ViewOwner {
   /** Nothing waits for the call at hand any more. A second reason changes nothing. */
   giveUp(why: string, name: "AbortError" | "TimeoutError" = "AbortError"): void {
     this.#controller ??= new AbortController();
-    this.#controller.abort(new DOMException(why, name));
+    const reason = new DOMException(why, name);
+    GIVEN_UP.add(reason);
+    this.#controller.abort(reason);
   }
 
   note(level: NoteLevel, text: unknown, fields: unknown): void {

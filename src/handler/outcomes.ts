@@ -6,7 +6,7 @@ import type { Services } from "./services.ts";
 import type { Client } from "../protocol/client.ts";
 import { within } from "../within.ts";
 import type { ChainFilter } from "./chain.ts";
-import { FilterPart, type SessionSource } from "./filter-session.ts";
+import { FilterPart, isGivenUp, type SessionSource } from "./filter-session.ts";
 import type { FilterChanges } from "./message/changes.ts";
 import type { ReceivedMessage } from "./message/received.ts";
 import { MAX_NOTES, type NoteLevel } from "./notes.ts";
@@ -152,7 +152,7 @@ export class OutcomeCall {
     };
     // As for any handler: code of a thenable runs later, and its exceptions are rejections.
     new Promise((resolve) => resolve(promise)).then(settle, (error: unknown) => {
-      this.fail(isTimeOver ? "late" : "error", error);
+      if (!isTimeOver || !isGivenUp(error)) this.fail(isTimeOver ? "late" : "error", error);
       settle();
     });
   }

@@ -102,6 +102,24 @@ describe("session.signal aborts", () => {
     expect(seen).toEqual([true]);
   });
 
+  test("a handler that ends by its signal has not failed beyond that", async () => {
+    const byItself: AnyFilter = {
+      async envfrom({ signal }) {
+        await new Promise((_, refuse) => signal.addEventListener("abort", () => refuse(signal.reason)));
+      },
+    };
+    const timedOut = Line.to([byItself]);
+    timedOut.send(cmd.connect(), cmd.mail());
+    timedOut.host.advance(HANDLER_TIMEOUT_MS);
+    await settled();
+    expect(timedOut.failures).toMatchObject([{ cause: "timeout" }]);
+    const aborted = Line.to([byItself]);
+    aborted.send(cmd.connect(), cmd.mail());
+    aborted.hangUp();
+    await settled();
+    expect(aborted.failures).toEqual([]);
+  });
+
   test("in runFilter too, when the time of the call is over", async () => {
     const reasons: unknown[] = [];
     const { failures } = await runFilter(
