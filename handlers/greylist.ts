@@ -6,7 +6,7 @@ import { senderKey } from "./lib/greylist/sender.ts";
 import { count, made, mailboxes, networks, option, PREFIX_OPTIONS, type Refusal, refusalOf } from "./lib/options.ts";
 import { isOwn } from "./lib/origin.ts";
 import { asKey } from "./lib/store-keys.ts";
-import { ON_STORE_FAILURE, StoreTrouble } from "./lib/store-trouble.ts";
+import { ON_STORE_FAILURE, openStore, StoreTrouble } from "./lib/store-trouble.ts";
 
 /** Stands in the text for the seconds that are left. */
 const SECONDS = "{seconds}";
@@ -108,7 +108,11 @@ export default defineFilter({
   name: "greylist",
   options,
   messageState: () => new MessageState(),
-  start: (_, home) => new Own(home.store),
+
+  async start(_, home) {
+    await openStore(home.store);
+    return new Own(home.store);
+  },
 
   async envrcpt(session): Promise<Refusal | undefined> {
     const { client, log, message, options, own } = session;

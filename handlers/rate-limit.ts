@@ -4,7 +4,7 @@ import { type InferOutput, table } from "pmilter/options";
 import { headerName, option, PREFIX_OPTIONS, type Refusal } from "./lib/options.ts";
 import { type Count, type Rule, RULES, storeKey, valueOf } from "./lib/rate-limit/rules.ts";
 import { type Call, giveBack, MessageState, Own, take, type Taken, type Wish } from "./lib/rate-limit/taking.ts";
-import { ON_STORE_FAILURE } from "./lib/store-trouble.ts";
+import { ON_STORE_FAILURE, openStore } from "./lib/store-trouble.ts";
 
 export const options = table({
   rules: RULES,
@@ -59,7 +59,11 @@ export default defineFilter({
   name: "rate-limit",
   options,
   messageState: () => new MessageState(),
-  start: (_, home) => new Own(home.store),
+
+  async start(_, home) {
+    await openStore(home.store);
+    return new Own(home.store);
+  },
 
   leaveOut({ rules }, isTooEarly) {
     const wantsMessages = ofMessage(rules, "messages").length > 0;

@@ -1,5 +1,5 @@
 /** What filters do when the store fails: the option, and a warning that does not fill the log. */
-import { type Log, StoreError } from "pmilter";
+import { type Log, type Store, StoreError } from "pmilter";
 import { picklist } from "pmilter/options";
 import { option } from "./options.ts";
 
@@ -31,5 +31,14 @@ export class StoreTrouble {
     log.warn(`${error.message}; ${effect}`, this.#more === 0 ? {} : { failures_since_last: this.#more });
     this.#warnedAt = now;
     this.#more = 0;
+  }
+}
+
+/** Asks the store before the first message does, so that no message waits for it to be opened. A failure is told with the mail. */
+export async function openStore(store: Store): Promise<void> {
+  try {
+    await store.get("opened");
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
   }
 }
