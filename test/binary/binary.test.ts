@@ -705,6 +705,24 @@ describe("the original's Ruby handlers", () => {
     await server.prints.next(/^master exit at exit phase$/);
   });
 
+  test("scripts that remember have their thread, the store and files", async () => {
+    const count = 'c = Cache.new :namespace => "n"\nMutex.new.synchronize { c["n"] = (c["n"].to_i + 1).to_s }\n';
+    await using server = await serve({
+      server: { workers: 1, stop_timeout: 0.1 },
+      config: '[handler.session]\nhelo_handler = "helo.rb"\n[store]\ntimeout = "9s"\n',
+      files: { "helo.rb": `${count}puts "n #{c["n"]} #{File.basename("/a/b")}"\n` },
+    });
+    const address = await ready(server);
+    for (const n of [1, 2]) {
+      await using client = await MilterClient.connect(address, { as: "postfix" });
+      expect((await client.send({ eml: "A: b\n\nc\n" })).verdict).toBe("accept");
+      await client.quit();
+      await server.prints.next(new RegExp(`^n ${n} b$`));
+    }
+    server.process.kill("SIGTERM");
+    expect(await server.process.exited).toBe(0);
+  });
+
   test("convert", async () => {
     await using server = await serve(RUBY);
     const file = join(server.dir, "handler/mail_from.rb");

@@ -5,9 +5,11 @@
 import { LoadError } from "../../handler/load-failure.ts";
 import { syntaxFailure } from "../compile.ts";
 import { isNode, newCompiler, parseRuby, type SyntaxNode } from "../opal.ts";
+import { inspectString } from "../mruby.ts";
 import { placeOf } from "../unsupported.ts";
 import { Expressions, Untranslated } from "./expressions.ts";
-import { PARAMETERS, type Role, senderDeclaration } from "./names.ts";
+import { PARAMETERS, type Role, senderDeclaration, type Value } from "./names.ts";
+import { callOf, counterIn, inlined, isNew, type SmallClass, smallClass, underLock } from "./remembering.ts";
 import { givesLast, isConstant, sourceOf } from "./tree.ts";
 import { HELPERS, localName, negated } from "./typescript.ts";
 
@@ -51,6 +53,10 @@ class Converter {
   /** The answer is kept until the end: something follows where it is given. */
   #keepsVerdict = false;
   #givesVerdict = false;
+  /** Small classes, by name: their methods are written where they are called. */
+  readonly #classes = new Map<string, SmallClass>();
+  /** Variables that are never true. */
+  readonly #never = new Set<string>();
   /** Ruby lines with a comment that is written already. */
   #commented = 0;
 
@@ -87,10 +93,13 @@ class Converter {
     const onlyTypes = imports.length === 0;
     imports.push(...types.map((name) => (onlyTypes ? name : `type ${name}`)));
     const lines = [
+      ...[...this.#expressions.modules]
+        .sort()
+        .map(([module, names]) => `import { ${[...names].sort().join(", ")} } from "${module}";`),
       ...(imports.length > 0
         ? [`import ${onlyTypes ? "type " : ""}{ ${imports.join(", ")} } from "pmilter";`, ""]
         : []),
-      `export default function ${role.replace("master_exit", "masterExit")}(${all.join(", ")})${keeps ? `: Result<"${role}">` : ""} {`,
+      `export default ${this.#expressions.isAsync ? "async " : ""}function ${role.replace("master_exit", "masterExit")}(${all.join(", ")})${keeps ? `: ${this.#expressions.isAsync ? `Promise<Result<"${role}">>` : `Result<"${role}">`}` : ""} {`,
       ...(sender === null ? [] : [`  ${sender}`]),
       ...(keeps ? [`  let verdict: Result<"${role}">;`] : []),
       ...[...this.#expressions.locals].map((name) => `  let ${localName(name)};`),
@@ -105,7 +114,8 @@ class Converter {
   /** Statements of a block; a statement that cannot be translated becomes a comment. */
   #statements(node: SyntaxNode, out: string[], indent: string): void {
     const list = node.$type() === "begin" ? node.$children().filter(isNode) : [node];
-    for (const statement of list) {
+    for (let at = 0; at < list.length; at++) {
+      const statement = list[at]!;
       const { line } = placeOf(statement);
       if (out.length > 0 && this.#commented < line - 1 && (this.#source[this.#commented] ?? "").trim() === "")
         out.push("");
@@ -114,9 +124,11 @@ class Converter {
       this.#expressions.before = [];
       const translated: string[] = [];
       try {
-        this.#statement(statement, translated, indent);
+        const isPair = this.#counter(statement, list[at + 1], translated, indent);
+        if (!isPair) this.#statement(statement, translated, indent);
         out.push(...this.#expressions.before.map((text) => indent + text), ...translated);
-        const remark = this.#remarkBehind(statement);
+        if (isPair) at += 1;
+        const remark = this.#remarkBehind(list[at]!);
         if (remark !== null && translated.length > 0) out.push(`${out.pop()} // ${remark}`);
       } catch (error) {
         if (!(error instanceof Untranslated)) throw error;
@@ -174,12 +186,124 @@ class Converter {
         if (children.length > 0) throw new Untranslated();
         out.push(`${indent}return${this.#keepsVerdict && this.#givesVerdict ? " verdict" : ""};`);
         return;
+      case "class": {
+        const small = smallClass(node);
+        if (small === null) throw new Untranslated();
+        this.#classes.set((children[0] as SyntaxNode).$children()[1] as string, small);
+        return;
+      }
+      case "block":
+        this.#locked(node, null, out, indent);
+        return;
       case "send":
         this.#call(node, out, indent);
         return;
       default:
         throw new Untranslated();
     }
+  }
+
+  /** Two statements that count are one operation of the store. */
+  #counter(first: SyntaxNode, second: SyntaxNode | undefined, out: string[], indent: string): boolean {
+    const counter = counterIn(first, second, (node) => this.#expressions.poolOf(node) !== null);
+    if (counter === null) return false;
+    const { by, cache, key, variable } = counter;
+    this.#requireSession();
+    const at = this.#expressions.keyIn(this.#expressions.poolOf(cache)!, key);
+    const amount = String(by.$children()[0]);
+    this.#declare(variable, "number");
+    out.push(
+      `${indent}${localName(variable)} = await session.store.increment(${at}${amount === "1" ? "" : `, ${amount}`});`,
+    );
+    return true;
+  }
+
+  /** `lock.try_lock_loop(…) do … lock.unlock end`. @param variable that is true if the time was over */
+  #locked(node: SyntaxNode, variable: string | null, out: string[], indent: string): void {
+    const [head, , body] = node.$children();
+    const call = callOf(head);
+    if (call?.name !== "try_lock_loop" || !this.#expressions.isMutex(call.receiver)) throw new Untranslated();
+    const isUnlock = (one: SyntaxNode): boolean => {
+      const unlock = callOf(one);
+      return unlock?.name === "unlock" && this.#expressions.isMutex(unlock.receiver);
+    };
+    const statements = underLock(body, isUnlock);
+    if (statements === null) throw new Untranslated("the lock is not released at the end of the block");
+    const timeout = call.args[1];
+    if (timeout !== undefined && timeout.$type() !== "int") throw new Untranslated();
+    const ms = timeout === undefined ? 5000 : Math.ceil(Number(timeout.$children()[0]) / 1000);
+    this.#requireSession();
+    const looks = this.#expressions.looks;
+    const inside: string[] = [];
+    this.#block(statements, inside, `${indent}    `);
+    const awaits = inside.filter((line) => line.includes("await "));
+    const isAtomic = awaits.length === 1 && awaits[0]!.includes("session.store.increment(");
+    if (isAtomic && this.#expressions.looks === looks) {
+      out.push(`${indent}// The script's lock is not needed here: one call counts, and others count at the same time.`);
+      out.push(...inside.map((line) => (line === "" ? line : line.slice(4))));
+      if (variable !== null) this.#never.add(variable);
+      return;
+    }
+    this.#expressions.isAsync = true;
+    this.#expressions.helpers.add("lock");
+    const had = `await lock(session, ${ms})`;
+    if (variable !== null) {
+      this.#declare(variable, "boolean");
+      out.push(`${indent}${localName(variable)} = !(${had});`);
+    }
+    out.push(`${indent}if (${variable === null ? had : `!${localName(variable)}`}) {`, `${indent}  try {`);
+    out.push(...inside, `${indent}  } finally {`, `${indent}    await session.store.delete("lock");`);
+    out.push(`${indent}  }`, `${indent}}`);
+  }
+
+  /** Statements that are not in the order of the script's lines: without its comments. */
+  #block(statements: readonly SyntaxNode[], out: string[], indent: string): void {
+    for (let at = 0; at < statements.length; at++) {
+      const statement = statements[at]!;
+      const outer = this.#expressions.before;
+      this.#expressions.before = [];
+      const translated: string[] = [];
+      if (this.#counter(statement, statements[at + 1], translated, indent)) at += 1;
+      else this.#statement(statement, translated, indent);
+      out.push(...this.#expressions.before.map((text) => indent + text), ...translated);
+      this.#expressions.before = outer;
+    }
+  }
+
+  /** `n = Counter.new(name).up` of a class that is small enough: its statements in place. */
+  #inline(name: string, value: SyntaxNode, out: string[], indent: string): boolean {
+    const call = callOf(value);
+    const made = callOf(call?.receiver);
+    if (call === null || made?.name !== "new" || made.receiver.$type() !== "const" || call.args.length > 0)
+      return false;
+    const small = this.#classes.get(made.receiver.$children()[1] as string);
+    if (small === undefined) return false;
+    const statements = inlined(small, call.name, made.args);
+    const last = statements?.at(-1);
+    if (statements === null || last === undefined) throw new Untranslated();
+    const isSame = last.$type() === "lvar" && last.$children()[0] === name;
+    const own = statements.filter((statement) => statement.$type() === "lvasgn");
+    const clashes = own.some((statement) => {
+      const local = statement.$children()[0] as string;
+      return local !== name && this.#expressions.locals.has(local);
+    });
+    if (clashes) throw new Untranslated("a name of its own is a variable of the script, too");
+    this.#block(statements.slice(0, -1), out, indent);
+    if (!isSame) this.#assign(name, last, out, indent);
+    return true;
+  }
+
+  #requireSession(): void {
+    if (this.#role === "postconfig" || this.#role === "master_exit") throw new Untranslated("there is no session here");
+  }
+
+  /** A local variable, with what it is set to. */
+  #declare(name: string, type: Value["type"]): void {
+    const { locals, types } = this.#expressions;
+    // A text may be nil elsewhere, and end in a line end.
+    const known = type === "number" || type === "boolean" ? type : "unknown";
+    types.set(name, locals.has(name) && types.get(name) !== known ? "unknown" : known);
+    locals.add(name);
   }
 
   #assign(name: string, value: SyntaxNode, out: string[], indent: string): void {
@@ -189,13 +313,32 @@ class Converter {
       return;
     }
     this.#expressions.aliases.delete(name);
-    const { code } = this.#expressions.value(value);
-    this.#expressions.locals.add(name);
+    if (isNew(value, "Mutex")) {
+      this.#expressions.mutexes.add(name);
+      return;
+    }
+    const pool = this.#expressions.poolOf(value);
+    if (pool !== null) {
+      this.#expressions.caches.set(name, pool);
+      return;
+    }
+    if (value.$type() === "block") {
+      this.#locked(value, name, out, indent);
+      return;
+    }
+    if (this.#inline(name, value, out, indent)) return;
+    const { code, type } = this.#expressions.value(value);
+    this.#declare(name, type);
     out.push(`${indent}${localName(name)} = ${code};`);
   }
 
   #if(node: SyntaxNode, out: string[], indent: string, prefix: string): void {
     const [condition, then, otherwise] = node.$children();
+    if (isNode(condition) && condition.$type() === "lvar" && this.#never.has(condition.$children()[0] as string)) {
+      // The time of a lock that is not needed is never over.
+      if (isNode(otherwise)) this.#statements(otherwise, out, indent);
+      return;
+    }
     if (!isNode(then)) {
       if (!isNode(otherwise)) throw new Untranslated();
       out.push(`${indent}${prefix}if (${negated(this.#expressions.condition(condition))}) {`);
@@ -268,8 +411,20 @@ class Converter {
       for (const arg of args) out.push(`${indent}${this.#expressions.print(this.#expressions.value(arg))}`);
       return;
     }
+    if (!isNode(receiver) && name === "p" && args.every((arg) => isNode(arg) && arg.$type() === "str")) {
+      for (const arg of args as SyntaxNode[]) {
+        out.push(`${indent}console.log(${JSON.stringify(inspectString(String(arg.$children()[0])))});`);
+      }
+      return;
+    }
     if (isNode(receiver) && isConstant(receiver, "Pmilter") && name === "status=") {
       out.push(...this.#verdict(args[0]).map((line) => indent + line));
+      return;
+    }
+    const kept = this.#expressions.keeping(node);
+    if (kept !== null) {
+      this.#requireSession();
+      out.push(`${indent}${kept};`);
       return;
     }
     const written = this.#expressions.written(node);

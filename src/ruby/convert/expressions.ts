@@ -5,6 +5,7 @@
 import { isNode, type SyntaxNode } from "../opal.ts";
 import { MESSAGE_PHASES } from "../session-calls.ts";
 import { LOG_CALLS, type Role, sessionValue, type Value } from "./names.ts";
+import { callOf, FILE_READERS, isNew, poolName } from "./remembering.ts";
 import { inner, isConstant } from "./tree.ts";
 import { isLiteral, localName, negated, templateText, unwrapped } from "./typescript.ts";
 
@@ -40,6 +41,16 @@ export class Expressions {
   before: string[] = [];
   /** Places that a person must look at. */
   looks = 0;
+  /** Local variables that are a mutex. */
+  readonly mutexes = new Set<string>();
+  /** Local variables that are a cache, with the name of its pool. */
+  readonly caches = new Map<string, string>();
+  /** Types of local variables; those that differ from place to place are unknown. */
+  readonly types = new Map<string, Value["type"]>();
+  /** What is imported besides, by module. */
+  readonly modules = new Map<string, Set<string>>();
+  /** Something is awaited. */
+  isAsync = false;
 
   constructor(role: Role) {
     this.role = role;
@@ -141,7 +152,7 @@ export class Expressions {
         return this.value(children[0]);
       case "lvar":
         if (!this.locals.has(children[0] as string)) throw new Untranslated();
-        return { code: localName(children[0] as string), type: "unknown" };
+        return { code: localName(children[0] as string), type: this.types.get(children[0] as string) ?? "unknown" };
       case "gvar":
         return { code: this.global(children[0] as string), type: "unknown" };
       case "and":
@@ -224,7 +235,81 @@ export class Expressions {
       return value;
     }
     if (object !== null) throw new Untranslated();
-    return this.#operation(receiver, name, args);
+    const kept = this.#remembered(node) ?? this.#ofFile(receiver, name, args);
+    return kept ?? this.#operation(receiver, name, args);
+  }
+
+  /** The pool of a cache; null for another expression. */
+  poolOf(node: SyntaxNode): string | null {
+    if (node.$type() === "lvar") return this.caches.get(node.$children()[0] as string) ?? null;
+    return isNew(node, "Cache") ? poolName(node) : null;
+  }
+
+  isMutex(node: SyntaxNode): boolean {
+    return node.$type() === "lvar" && this.mutexes.has(node.$children()[0] as string);
+  }
+
+  /** A key of a pool in the store. */
+  keyIn(pool: string, key: unknown): string {
+    this.isAsync = true;
+    const value = this.value(key);
+    if (value.type !== "string" && value.type !== "unknown") throw new Untranslated("a key is a string");
+    if (isLiteral(value)) return JSON.stringify(`${pool}:${JSON.parse(value.code) as string}`);
+    const shown = value.code.startsWith("`") ? value.code.slice(1, -1) : `\${${unwrapped(value.code)}}`;
+    const text = value.type === "unknown" ? `\${${value.code} ?? ""}` : shown;
+    return `\`${templateText(`${pool}:`)}${text}\``;
+  }
+
+  /** A change of a cache; null for another statement. */
+  keeping(node: SyntaxNode): string | null {
+    const call = callOf(node);
+    const pool = call === null ? null : this.poolOf(call.receiver);
+    if (call === null || pool === null) return null;
+    const [key, value] = call.args;
+    if (call.name === "[]=" || call.name === "set") {
+      const at = this.keyIn(pool, key);
+      const kept = this.value(value);
+      if (kept.type === "unknown") throw new Untranslated("this is perhaps nil");
+      return `await session.store.set(${at}, ${kept.code})`;
+    }
+    return call.name === "delete" ? `await session.store.delete(${this.keyIn(pool, key)})` : null;
+  }
+
+  #remembered(node: SyntaxNode): Value | null {
+    const { args, name, receiver } = callOf(node)!;
+    const pool = this.poolOf(receiver);
+    if (pool !== null) {
+      if (name === "delete")
+        return { code: `(await session.store.delete(${this.keyIn(pool, args[0])}))`, type: "boolean" };
+      if (!["[]", "get", "get_by_no_lock"].includes(name)) throw new Untranslated();
+      return { code: `(await session.store.get(${this.keyIn(pool, args[0])}))`, type: "unknown" };
+    }
+    const inside = callOf(receiver);
+    if (name === "to_i" && inside !== null && this.poolOf(inside.receiver) !== null) {
+      this.helpers.add("integer");
+      return { code: `integer(${unwrapped(this.value(receiver).code)})`, type: "number" };
+    }
+    if (name === "[]" && inside?.name === "split" && args[0]?.$type() === "int") {
+      const [text, separator] = [this.value(inside.receiver), this.value(inside.args[0])];
+      if (text.type !== "string" || separator.type !== "string" || Number(args[0].$children()[0]) < 0) return null;
+      return { code: `${text.code}.split(${separator.code})[${String(args[0].$children()[0])}]`, type: "unknown" };
+    }
+    return null;
+  }
+
+  #ofFile(receiver: SyntaxNode, name: string, args: readonly unknown[]): Value | null {
+    if (!isConstant(receiver, "File") && !isConstant(receiver, "IO")) return null;
+    const known = FILE_READERS[name.replace(/s?\?$/, "")];
+    if (known === undefined || (name !== "join" && args.length !== 1)) throw new Untranslated();
+    this.import(known.module, known.name);
+    const given = args.map((arg) => this.#text(arg)).join(", ");
+    const code = name === "read" ? `readFileSync(${given}, "utf8")` : `${known.name}(${given})`;
+    return { code, type: known.type, mayEndLine: true };
+  }
+
+  import(module: string, name: string): void {
+    const names = this.modules.get(module) ?? new Set();
+    this.modules.set(module, names.add(name));
   }
 
   #operation(receiver: SyntaxNode, name: string, args: readonly unknown[]): Value {
@@ -240,6 +325,14 @@ export class Expressions {
     if (name === "nil?" && left.type === "unknown") {
       const code = left.mayBeNull === true ? `(${left.code} ?? null) === null` : `${left.code} === undefined`;
       return { code, type: "boolean" };
+    }
+    if (left.type === "number") {
+      if (name === "to_s") return { code: `String(${left.code})`, type: "string" };
+      const right = this.value(args[0]);
+      if (right.type !== "number") throw new Untranslated();
+      if (["<", ">", "<=", ">="].includes(name)) return { code: `${left.code} ${name} ${right.code}`, type: "boolean" };
+      if (name === "+" || name === "-") return { code: `(${left.code} ${name} ${right.code})`, type: "number" };
+      throw new Untranslated();
     }
     if (left.type !== "string") throw new Untranslated();
     const [first] = args;

@@ -40,6 +40,12 @@ export function givesLast(node: SyntaxNode): boolean {
           .every((child) => (child.$type() === "when" ? givesLast(child) : !givesSomewhere(child))) &&
         givesLast(children.at(-1)!)
       );
+    case "block":
+      // The block of a lock is a block of TypeScript, too.
+      return children[0]!.$children()[1] === "try_lock_loop" && children.slice(1).every(givesLast);
+    case "kwbegin":
+    case "ensure":
+      return givesLast(children[0]!) && children.slice(1).every((child) => !givesSomewhere(child));
     case "send":
       return children.every((child) => !givesSomewhere(child));
     default:

@@ -19,7 +19,7 @@ const TAKEN: ReadonlySet<string> = new Set(
   [
     "arguments await const default delete enum eval export extends finally function implements import instanceof",
     "interface let new null package private protected public static switch this throw try typeof var void with",
-    "session sender recipient hostname name value chunk verdict puts ctime accept discard reject skip tempfail",
+    "session sender recipient hostname name value chunk verdict puts ctime integer lock accept discard reject skip tempfail",
   ].flatMap((line) => line.split(" ")),
 );
 
@@ -42,6 +42,19 @@ export const HELPERS: Readonly<Record<string, string>> = {
   puts: `/** Prints a line; a line end that is there is not doubled. */
 function puts(text: string): void {
   console.log(text.endsWith("\\n") ? text.slice(0, -1) : text);
+}`,
+  integer: `/** The number at the beginning of a text, 0 if there is none. */
+function integer(value: unknown): number {
+  return Number.parseInt(String(value ?? ""), 10) || 0;
+}`,
+  lock: `/** Waits for the lock of this handler, at most so many milliseconds. It ends by itself if its worker is lost. */
+async function lock({ store }: Session, ms: number): Promise<boolean> {
+  const end = Date.now() + ms;
+  while (!(await store.claim("lock", { ttl: "10s" }))) {
+    if (Date.now() >= end) return false;
+    await new Promise((resolve) => setTimeout(resolve, 2 + Math.random() * 8));
+  }
+  return true;
 }`,
   ctime: `/** \`Wed Nov 02 21:02:15 2016\`, in local time. */
 function ctime(date: Date): string {
