@@ -44,21 +44,9 @@ function askClient(session: Asking): readonly Asked[] {
   return (state.client ??= isAsked ? questions(session).client(client.address) : []);
 }
 
-function askDomains(
-  session: Asking,
-  of: "helo" | "sender" | "from" | "links",
-  given: readonly string[],
-): readonly Asked[] {
-  const { except_domains } = session.options;
-  return questions(session).domains(
-    of,
-    given.filter((domain) => !except_domains.has(domain)),
-  );
-}
-
 function askHelo(session: Asking, name: string): readonly Asked[] {
   const { state } = session;
-  if (state.helo?.name !== name) state.helo = { name, asked: askDomains(session, "helo", [name]) };
+  if (state.helo?.name !== name) state.helo = { name, asked: questions(session).domains("helo", [name]) };
   return state.helo.asked;
 }
 
@@ -74,7 +62,11 @@ function begin(session: Judging): readonly Asked[] {
     state.isExempt = isOwn(session, session.options.own_networks);
     state.asked = state.isExempt
       ? []
-      : [...askClient(session), ...askHelo(session, session.helo), ...askDomains(session, "sender", [sender.domain])];
+      : [
+          ...askClient(session),
+          ...askHelo(session, session.helo),
+          ...questions(session).domains("sender", [sender.domain]),
+        ];
   }
   return state.asked;
 }
@@ -230,11 +222,11 @@ export default defineFilter({
     // Refused at RCPT, in observe mode.
     if (message.state.isExempt || message.state.reply !== null) return;
     const from = message.headers.addresses("From").map(({ domain }) => domain);
-    const asked = [...envelope, ...askDomains(session, "from", from.slice(0, MAX_FROM))];
+    const asked = [...envelope, ...questions(session).domains("from", from.slice(0, MAX_FROM))];
     if (lists.some(({ of }) => of === "links")) {
       const hosts = hostsOf(message.mime()?.links() ?? []).filter((host) => !options.except_domains.has(host));
       if (hosts.length > max_links) log.debug("more links than are asked about", { hosts: hosts.length, max_links });
-      asked.push(...askDomains(session, "links", someOf(hosts, max_links)));
+      asked.push(...questions(session).domains("links", someOf(hosts, max_links)));
     }
     const refusal = await decide(session, asked, []);
     if (refusal !== undefined) return refusal;

@@ -90,6 +90,20 @@ describe("what lists are asked about", () => {
     },
   );
 
+  test.each([
+    ["bad.example", "bad.example", "accept"],
+    // Nor is the domain above the host asked about.
+    ["bad.example", "other.bad.example", "accept"],
+    [".bad.example", "www.bad.example", "accept"],
+    ["x.bad.example", "www.bad.example", "reject"],
+    ["x.bad.example", "10.0.0.9", "accept"],
+  ])("with except_domains %s, a link to %s: %s", async (except, host, expected) => {
+    const listed = ["bad.example", "www.bad.example", "9.0.0.10"];
+    const dns = Object.fromEntries(listed.map((name) => [`${name}.list.example A`, ["127.0.0.2"]]));
+    const options = { lists: [{ zone: "list.example", of: "links" }], except_domains: [except] };
+    expect((await run(options, dns, { eml: `\nhttp://${host}/\n` })).verdict).toBe(expected as never);
+  });
+
   test("names of hosts", () => {
     expect(namesFor("a.b.c.d.Example.org.")).toEqual([
       "a.b.c.d.example.org",

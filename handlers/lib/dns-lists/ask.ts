@@ -1,6 +1,8 @@
 /** Asks lists about a client, a name or the links of a message, all at once. */
 import { isIP } from "node:net";
 import type { Dns } from "pmilter";
+import type { DomainList } from "../access-names.ts";
+import { isPrivate } from "./addresses.ts";
 import { NO_ADDRESSES } from "./codes.ts";
 import type { ListHealth } from "./health.ts";
 import { namesFor } from "./names.ts";
@@ -19,17 +21,24 @@ export class Questions {
   readonly #health: ListHealth;
   readonly #lists: readonly DnsList[];
   readonly #rules: NameRules;
+  readonly #excepted: DomainList;
   readonly #timeoutMs: number;
 
   constructor(
     dns: Dns,
     health: ListHealth,
-    options: { readonly lists: readonly DnsList[]; readonly rules: NameRules; readonly timeout: number },
+    options: {
+      readonly except_domains: DomainList;
+      readonly lists: readonly DnsList[];
+      readonly rules: NameRules;
+      readonly timeout: number;
+    },
   ) {
     this.#dns = dns;
     this.#health = health;
     this.#lists = options.lists;
     this.#rules = options.rules;
+    this.#excepted = options.except_domains;
     this.#timeoutMs = options.timeout;
   }
 
@@ -62,8 +71,10 @@ export class Questions {
 
   /** Of a domain, or of several that count as one. */
   domains(of: Exclude<Subject, "client" | "name">, domains: readonly string[]): Asked[] {
-    const names = [...new Set(domains.flatMap(namesFor))];
-    const addresses = of === "links" ? domains.filter((domain) => isIP(domain) !== 0) : [];
+    const isAsked = (domain: string): boolean => !this.#excepted.has(domain);
+    const hosts = domains.filter(isAsked);
+    const names = [...new Set(hosts.flatMap(namesFor))].filter(isAsked);
+    const addresses = of === "links" ? hosts.filter((host) => isIP(host) !== 0 && !isPrivate(host)) : [];
     return this.#of(of).map(
       (list) => new Asked(list, this.#listed(list, list.addresses ? [...addresses, ...names] : names)),
     );

@@ -205,7 +205,11 @@ export const options = made(
       "clients whose confirmed name is one of these pass: `mail.example.net`, `.example.net`",
     ),
     own_networks: OWN_NETWORKS,
-    except_domains: option(domains(), [], "domains that no list is asked about"),
+    except_domains: option(
+      domains(),
+      [],
+      "domains that no list is asked about: `example.com`, `.example.com` for those below it",
+    ),
     max_links: option(count(1), 20, "hosts of links that are asked about in one message"),
     header: unset(headerName(), "none", "a header that has the sum and the lists"),
     reject_text: option(reply("reject"), REJECT_TEXT, "the reply of `reject`"),
