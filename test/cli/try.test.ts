@@ -221,6 +221,22 @@ export default defineFilter({
     ]);
   });
 
+  test("a large body in place of the one that came is shown whole", async () => {
+    await using one = await project({
+      config: '[[filter]]\npath = "filter.ts"\n',
+      files: {
+        "filter.ts": `import { defineFilter } from "pmilter";
+export default defineFilter({ eom({ message }) { message.replaceBody("0123456789abcdef\\n".repeat(100_000)); } });
+`,
+        "one.eml": eml("one"),
+      },
+    });
+    const { exitCode, stdout } = await one.tried("--json", "one.eml");
+    expect(exitCode).toBe(0);
+    const { message } = objects(stdout)[0]!;
+    expect(message.replaceAll("\r\n", "\n").endsWith(`\n\n${"0123456789abcdef\n".repeat(100_000)}`)).toBe(true);
+  });
+
   test("- is standard input, and an empty one an empty message", async () => {
     const { exitCode, stdout } = await runPmilter(["try", "-c", configFile, "-", "--json"], {
       stdin: `From x@example.com Mon Nov 30\n${eml("ok")}`,

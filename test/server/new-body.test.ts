@@ -7,6 +7,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { tempDir, type TempDir, waitFor } from "../support/temp.ts";
 import { type Pmilter, startPmilter } from "../support/pmilter.ts";
 import { begin, EOM, mail, packet, rcpt, statusOf } from "../recovery/support.ts";
+import { expectLogged } from "../failures/support.ts";
 import { DATA, EOH, OPTNEG_DEFER, QUIT, type RawClient, UNKNOWN } from "./wire.ts";
 
 setDefaultTimeout(120_000);
@@ -159,7 +160,7 @@ test("mail servers that do not read hold up no other message, and take no memory
   expect(readdirSync(setting.dir.path)).toEqual([]);
 });
 
-test("what is left of a body is given back when its mail server goes, or is given up after server.timeout", async () => {
+test("body-sending: what is left is given back when its mail server goes, or is given up after server.timeout", async () => {
   await using setting = await start({ timeout: 1 });
   const { server } = setting;
   const body = bodyOf(8 * MiB);
@@ -181,7 +182,7 @@ test("what is left of a body is given back when its mail server goes, or is give
   expect((await statusOf(server)).counters).toMatchObject({ internalErrors: 0, sessionsLost: 0 });
 });
 
-test("a worker that is lost meanwhile: the mail server gets no reply that it could take for the end, others go on", async () => {
+test("body-sending: its worker is lost: the mail server gets no reply that it could take for the end, others go on", async () => {
   await using setting = await start({ block_timeout: 0.5 });
   const { server } = setting;
   using bystander = await begin(server);
@@ -195,7 +196,7 @@ test("a worker that is lost meanwhile: the mail server gets no reply that it cou
   await session.ended();
   expect(session.replies.some(({ code }) => code === "b")).toBe(true);
   expect(session.replies.some(({ code }) => code === "q")).toBe(false);
-  await server.log.next(/a reply had left in part/);
+  await expectLogged(server, "body-sending");
   expect(await bystander.ask(UNKNOWN)).toBe("c");
   expect((await statusOf(server)).counters).toMatchObject({ blocked: 1, sessionsLost: 1 });
   await waitFor(() => held(setting) === 0, { what: "the file to be given back" });

@@ -137,6 +137,25 @@ describe("mode", () => {
   });
 });
 
+test("a large body in place of the one that came is whole, between the other changes", async () => {
+  const body = "0123456789abcdef\n".repeat(100_000);
+  const filter = defineFilter({
+    eom({ message }) {
+      message.addHeader("X-A", "1");
+      message.replaceBody(body);
+      message.quarantine("held");
+    },
+  });
+  const { message, modifications } = await runFilter(filter, { eml: EML });
+  const kinds = modifications.map(({ kind }) => kind);
+  expect([kinds[0], new Set(kinds.slice(1, -1)), kinds.at(-1)]).toEqual([
+    "addHeader",
+    new Set(["replaceBody"]),
+    "quarantine",
+  ]);
+  expect(message.replaceAll("\r\n", "\n").endsWith(`X-A: 1\n\n${body}`)).toBe(true);
+});
+
 test("trial is session.trial", async () => {
   const seen: boolean[] = [];
   const filter = defineFilter({ envfrom: ({ trial }) => void seen.push(trial) });
