@@ -11,6 +11,8 @@ export interface Leaf {
   /** Of the decoded content: SHA-256 in hexadecimal digits, and its length in bytes. */
   readonly hash: string;
   readonly size: number;
+  /** Python only: the decoded content of a text in its charset. */
+  readonly text?: string;
   /** SHA-256 of its header and content as they stand in the message; `""` if this judge does not have them. */
   readonly raw: string;
   /** The names of its header's fields in lower case, in order; empty if this judge does not have them. */

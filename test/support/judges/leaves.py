@@ -1,6 +1,7 @@
 """Reads mails from standard input, each with its length in front, and writes the leaves of each as a line of JSON."""
 
 import base64
+import codecs
 import email
 import email.header
 import email.policy
@@ -43,6 +44,29 @@ def is_broken(stored, encoding):
     return encoding not in ("", "7bit", "8bit", "binary")
 
 
+def text_of(part, payload):
+    """Content of a text in its charset. What is not in the charset, or has none, becomes U+FFFD."""
+    if part.get_content_maintype() != "text" and not part.get_content_type().endswith("html+xml"):
+        return ""
+    charset = part.get_content_charset("")
+    if re.fullmatch(r"|(us-)?ascii|ansi_x3\.4-1968", charset) or not is_charset(charset):
+        try:
+            return payload.decode("utf-8")
+        except UnicodeDecodeError:
+            charset = "cp1252"
+    # Mail programs read ISO 8859-1 as windows-1252.
+    if codecs.lookup(charset).name == "iso8859-1":
+        charset = "cp1252"
+    return payload.decode(charset, "replace")
+
+
+def is_charset(name):
+    try:
+        return codecs.lookup(name)._is_text_encoding
+    except (LookupError, UnicodeError, ValueError):
+        return False
+
+
 def leaf(part):
     stored = part.get_payload()
     if not isinstance(stored, str):
@@ -59,6 +83,7 @@ def leaf(part):
         "name": printable(decoded(part.get_filename() or "")),
         "hash": digest(payload),
         "size": len(payload),
+        "text": text_of(part, payload),
         "raw": digest(raw_bytes(header) + b"\n" + raw_bytes(stored)),
         "fields": [name.lower() for name, _ in part.raw_items()],
         "isBroken": part.is_multipart() or is_broken(stored, encoding),
