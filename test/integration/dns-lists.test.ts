@@ -3,7 +3,8 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { startNameServer, type TestNameServer } from "../services/dns/server.ts";
 import { describeWith } from "../support/available.ts";
 import { postfixTool } from "../support/postfix.ts";
-import { sendMail } from "../support/smtp-client.ts";
+import { connectSmtp, sendMail } from "../support/smtp-client.ts";
+import { waitFor } from "../support/temp.ts";
 import { describeBehindEach } from "./mail-servers.ts";
 import { FROM, type MailSite, MESSAGE, TO } from "./site.ts";
 import { parts, said, type Site, startSite } from "./support.ts";
@@ -151,6 +152,23 @@ describeWith(postfixTool, "dns-lists, of clients as Postfix tells them", () => {
     expect((await send({ addr: "192.0.2.70", login: "jane" })).last.code).toBe(250);
     expect((await send({ name: "own.test" })).last.code).toBe(250);
     expect(lists.asked.slice(before)).toEqual([]);
+  });
+
+  test.each([
+    ["lists", "192.0.2.51", "MAIL"],
+    ["early", "192.0.2.52", "CONNECT"],
+  ])("%s: the lists are asked about %s at %s", async (service, addr, phase) => {
+    await using client = await connectSmtp({ port: site.port(service) });
+    const question = `udp ${addr.split(".").toReversed().join(".")}.zen.example A`;
+    const isAsked = () => lists.asked.includes(question);
+    await client.ehlo("a.test");
+    await client.xclient({ addr, name: "mx.test" });
+    await client.ehlo("a.test");
+    if (phase === "CONNECT") await waitFor(isAsked, { what: "the question" });
+    expect(isAsked()).toBe(phase === "CONNECT");
+    await client.mail(FROM);
+    await waitFor(isAsked, { what: "the question" });
+    await client.quit();
   });
 
   test("a hundred connections of a client ask each list once", async () => {
