@@ -101,6 +101,11 @@ export function plainVerdict(kind: VerdictKind): EncodedVerdict {
   return new VerdictValue(kind, null, null);
 }
 
+/** A verdict that code of a handler made in another thread. @param origin has the place in its stack */
+export function verdictFrom(kind: VerdictKind, origin: Error): EncodedVerdict {
+  return new VerdictValue(kind, null, origin);
+}
+
 /** A verdict of pmilter's own with a text. */
 export function verdictWithText(kind: "reject" | "tempfail", text: string): EncodedVerdict {
   return encode(kind, text, null);

@@ -4,8 +4,8 @@ import { READERS, type SessionOperation, type VerdictName } from "./session-call
 
 /** The call of a script. */
 export interface Call {
-  /** The verdict that it has set. */
-  verdict: VerdictName;
+  /** Sets the verdict, the last one counts; the place that calls it is the verdict's. */
+  decide(verdict: VerdictName): void;
   /** Does something with the session; plain values, null for nil. */
   perform(operation: SessionOperation, ...args: unknown[]): unknown;
   /** The hash that all scripts share for one message; null between messages. @param make an empty one */
@@ -65,7 +65,7 @@ export function definePmilter(opal: Opal, current: () => Call | null): void {
   opal.defs(Pmilter, "$status=", (status: unknown) => {
     const verdict = VERDICTS.get(status);
     const known = "Pmilter.status takes SMFIS_CONTINUE, _REJECT, _DISCARD, _ACCEPT, _TEMPFAIL or _SKIP";
-    call().verdict = verdict === undefined ? raise("ArgumentError", known) : verdict;
+    call().decide(verdict === undefined ? raise("ArgumentError", known) : verdict);
     return status;
   });
 

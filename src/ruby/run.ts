@@ -17,12 +17,13 @@ import { completeTime, printLikeMruby } from "./mruby.ts";
 import { loadRuntime, type Opal, type RubyObject } from "./opal.ts";
 import {
   type AnySession,
+  isHeard,
   MESSAGE_PHASES,
   perform,
   type SessionCall,
   type SessionOperation,
-  verdictAt,
   type VerdictName,
+  verdictOf,
 } from "./session-calls.ts";
 import { refuseMutation } from "./unsupported.ts";
 
@@ -39,7 +40,7 @@ interface Slate {
 /** A call in the thread of the session. */
 class LocalCall implements Call, SessionCall {
   sender: string | null = null;
-  verdict: VerdictName = null;
+  verdict: unknown = undefined;
   readonly session: AnySession;
   readonly phase: Phase;
   readonly values: readonly unknown[];
@@ -48,6 +49,10 @@ class LocalCall implements Call, SessionCall {
     this.session = session;
     this.phase = phase;
     this.values = values;
+  }
+
+  decide(verdict: VerdictName): void {
+    this.verdict = verdictOf(verdict);
   }
 
   perform(operation: SessionOperation, ...args: unknown[]): unknown {
@@ -134,7 +139,7 @@ export class RubyRuntime {
     return (session, ...values) => {
       const call = new LocalCall(session as AnySession, phase, values);
       run(session as object, call);
-      return verdictAt(phase, call.verdict);
+      return isHeard(phase) ? call.verdict : undefined;
     };
   }
 

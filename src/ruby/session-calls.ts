@@ -26,10 +26,14 @@ export type VerdictName = "reject" | "discard" | "accept" | "tempfail" | "skip" 
 
 const VERDICTS = { reject, discard, accept, tempfail, skip };
 
-/** The verdict that a handler returns. After the end of a message or connection a verdict has no effect. */
-export function verdictAt(phase: Phase, name: VerdictName): unknown {
-  if (name === null || phase === "abort" || phase === "close") return undefined;
-  return withoutCounting(() => VERDICTS[name]());
+/** The verdict of a name, with the place that calls this; undefined continues. */
+export function verdictOf(name: VerdictName): unknown {
+  return name === null ? undefined : withoutCounting(() => VERDICTS[name]());
+}
+
+/** Whether a verdict has an effect: after the end of a message or connection it has none. */
+export function isHeard(phase: Phase): boolean {
+  return phase !== "abort" && phase !== "close";
 }
 
 /** The phases that have `session.message`. */

@@ -185,6 +185,17 @@ test("errors have the script's class, message and line; a mistake in a call of t
   expect(await pmilter.log.next(/handler failed.*phase=eom/)).toMatch(/at=eom\.rb(?::1)? error="UsageError: /);
 });
 
+test("the log names the line of a refusal, in the worker and in a thread", async () => {
+  for (const [extra, line] of [
+    ["", 2],
+    ["Mutex.new\n", 3],
+  ] as const) {
+    await using pmilter = await serve({ "envrcpt.rb": `${extra}\nPmilter.status = Pmilter::SMFIS_REJECT\n` });
+    expect(await verdictFor(pmilter, "a@b.c")).toBe("reject");
+    expect(await pmilter.log.next(/reject recipient/)).toEndWith(` at=envrcpt.rb:${line}`);
+  }
+});
+
 test("a store that does not answer raises what a script can rescue", async () => {
   await using pmilter = await startPmilter({
     server: { workers: 1 },

@@ -6,7 +6,7 @@ import type { RubyObject } from "../opal.ts";
 import { RubyRuntime } from "../run.ts";
 import type { SessionOperation, VerdictName } from "../session-calls.ts";
 import { Asking } from "./asking.ts";
-import type { FromRubyThread, ToRubyThread } from "./messages.ts";
+import type { FromRubyThread, PlacedVerdict, ToRubyThread } from "./messages.ts";
 
 interface ThreadScope {
   onmessage: (event: { readonly data: ToRubyThread }) => void;
@@ -23,13 +23,17 @@ class ConnectionState {
 }
 
 class RemoteCall implements Call {
-  verdict: VerdictName = null;
+  verdict: PlacedVerdict | null = null;
   readonly #asking: Asking;
   readonly #state: ConnectionState;
 
   constructor(asking: Asking, state: ConnectionState) {
     this.#asking = asking;
     this.#state = state;
+  }
+
+  decide(kind: VerdictName): void {
+    this.verdict = kind === null ? null : { kind, stack: new Error().stack ?? "" };
   }
 
   perform(operation: SessionOperation, ...args: unknown[]): unknown {

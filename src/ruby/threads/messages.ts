@@ -23,9 +23,15 @@ export type ToRubyThread =
   /** The connection is over. */
   | { readonly kind: "forget"; readonly connection: number };
 
+/** A verdict, and the stack of where the script set it. */
+export interface PlacedVerdict {
+  readonly kind: Exclude<VerdictName, null>;
+  readonly stack: string;
+}
+
 export type FromRubyThread =
   | { readonly kind: "loaded" }
   | { readonly kind: "print"; readonly text: string }
   /** @param keeps whether the connection has variables, or the message a state, in this thread */
-  | { readonly kind: "done"; readonly verdict: VerdictName; readonly keeps: boolean }
+  | { readonly kind: "done"; readonly verdict: PlacedVerdict | null; readonly keeps: boolean }
   | { readonly kind: "raised"; readonly error: RaisedError; readonly keeps: boolean };

@@ -9,6 +9,7 @@ import { toError } from "../../errors.ts";
 import type { AnyHandler } from "../../handler/filter.ts";
 import { NotReturned } from "../../handler/not-returned.ts";
 import { placeCompiled } from "../../handler/site.ts";
+import { verdictFrom } from "../../handler/verdict.ts";
 import type { Phase } from "../../protocol/phases.ts";
 import { storeOf, type StoreSource } from "../../store/client.ts";
 import { UsageError } from "../../usage-error.ts";
@@ -16,16 +17,15 @@ import type { RubyScript } from "../compile.ts";
 import { locate } from "../line-map.ts";
 import {
   type AnySession,
+  isHeard,
   MESSAGE_PHASES,
   perform,
   type SessionCall,
   type SessionOperation,
-  verdictAt,
-  type VerdictName,
 } from "../session-calls.ts";
 import { Caches } from "./caches.ts";
 import { Locks } from "./locks.ts";
-import type { FromRubyThread, ToRubyThread } from "./messages.ts";
+import type { FromRubyThread, PlacedVerdict, ToRubyThread } from "./messages.ts";
 import type { Question, RaisedError, Reply, ServiceQuestions } from "./questions.ts";
 
 /** Threads of a worker at most. */
@@ -59,7 +59,7 @@ class ThreadCall implements SessionCall {
   /** The mutexes that have each lock, by its key. */
   readonly locks = new Map<string, Set<number>>();
   readonly ending = new AbortController();
-  readonly result = Promise.withResolvers<VerdictName>();
+  readonly result = Promise.withResolvers<PlacedVerdict | null>();
   timer: ReturnType<typeof setTimeout> | null = null;
   readonly session: AnySession;
   readonly phase: Phase;
@@ -143,11 +143,13 @@ export class RubyThreads {
     return async (session, ...values) => {
       const connection = this.#connectionOf(session as object);
       const call = new ThreadCall(session as AnySession, phase, values, path, connection, now());
-      return verdictAt(phase, await this.#run(call));
+      const verdict = await this.#run(call);
+      if (verdict === null || !isHeard(phase)) return undefined;
+      return verdictFrom(verdict.kind, Object.assign(new Error(), { stack: verdict.stack }));
     };
   }
 
-  async #run(call: ThreadCall): Promise<VerdictName> {
+  async #run(call: ThreadCall): Promise<PlacedVerdict | null> {
     const { connection, result, session } = call;
     if (connection.isLost) {
       connection.isLost = false;
@@ -326,7 +328,7 @@ export class RubyThreads {
 
 interface ThreadEvents {
   answer(call: ThreadCall, question: Question): unknown;
-  returned(call: ThreadCall, verdict: VerdictName): void;
+  returned(call: ThreadCall, verdict: PlacedVerdict | null): void;
   raised(call: ThreadCall, error: Error): void;
   free(thread: RubyThread): void;
   ended(thread: RubyThread): void;
