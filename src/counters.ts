@@ -36,6 +36,8 @@ export const WORKER_COUNTERS = [
   "internalErrors",
   /** Lines of the log or of handlers that could not be written in time. */
   "linesDropped",
+  /** Calls of DNS and store that were refused: too many waited, or the services thread gave no sign of life. */
+  "servicesRefused",
 ] as const;
 export type WorkerCounter = (typeof WORKER_COUNTERS)[number];
 
@@ -50,6 +52,8 @@ export const SERVER_COUNTERS = [
   "sessionsMoved",
   /** Sessions closed by us because of a failure. */
   "sessionsLost",
+  /** Values that were dropped from a store that is full. */
+  "valuesDropped",
 ] as const;
 export type ServerCounter = (typeof SERVER_COUNTERS)[number];
 

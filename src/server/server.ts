@@ -100,6 +100,7 @@ export class FilterServer {
       store: config.store,
       folder: () => this.#folder.need(),
       starting: () => starvation.release(),
+      dropped: (count) => counters.count("valuesDropped", count),
       log: (level, text) => log.write(level, text),
     });
     const coordinator = new Coordinator(

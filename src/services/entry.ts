@@ -15,6 +15,7 @@ self.onmessage = ({ data }) => {
     const { dns, folder, store } = data;
     services = new Services(dns, store, {
       folder,
+      dropped: (count) => self.postMessage({ kind: "dropped", count }),
       log: (level, text) => self.postMessage({ kind: "log", level, text }),
     });
   } else services!.serve(data.port);

@@ -1,41 +1,31 @@
 /** The services of a server: one resolver and one store for all workers, asked over their ports. */
-import { isAbsolute, join } from "node:path";
 import { reason } from "../errors.ts";
 import type {
   DnsCall,
   FromServices,
   ServiceCall,
   ServiceResult,
+  ServicesLevel,
   StoreCall,
   ToServices,
 } from "../shared/service-messages.ts";
 import type { DnsSettings } from "../dns/servers.ts";
-import { type LocalStore, StoreFailure } from "../store/operations.ts";
-import { sqlitePath, type StoreSettings } from "../store/settings.ts";
+import type { StoreSettings } from "../store/settings.ts";
 import type { Resolver } from "./dns/resolver.ts";
 import { resolverOf } from "./dns/system-resolver.ts";
-import type { RedisStore } from "./store/redis.ts";
+import { StoreKeeper, type StoreHost } from "./store/keeper.ts";
 
-export interface ServicesHost {
-  /** The state folder, for a store whose path is relative. */
-  readonly folder: string;
-  log(level: "warn" | "error" | "info", text: string): void;
+export interface ServicesHost extends StoreHost {
+  log(level: ServicesLevel, text: string): void;
 }
-
-/** Opened when a worker first uses it: a store that cannot be opened is tried again with the next call. */
-type OpenStore = { readonly local: LocalStore } | { readonly remote: RedisStore };
 
 export class Services {
   readonly #resolver: Resolver;
-  readonly #storeSettings: StoreSettings;
-  readonly #host: ServicesHost;
-  #store: OpenStore | null = null;
-  #dropped = 0;
+  readonly #store: StoreKeeper;
 
   constructor(dns: DnsSettings, store: StoreSettings, host: ServicesHost) {
     this.#resolver = resolverOf(dns, host.log);
-    this.#storeSettings = store;
-    this.#host = host;
+    this.#store = new StoreKeeper(store, host);
   }
 
   /** Serves a worker until its port is closed. */
@@ -46,20 +36,28 @@ export class Services {
   }
 
   close(): void {
-    if (this.#store === null) return;
-    if ("local" in this.#store) this.#store.local.close();
-    else this.#store.remote.close();
-    this.#store = null;
+    this.#store.close();
   }
 
   #take(client: Client, calls: readonly ServiceCall[]): void {
     const stored: StoreCall[] = [];
+    const results: ServiceResult[] = [];
+    let isTaken = false;
     for (const call of calls) {
       if (call.kind === "dns") void this.#resolve(client, call);
       else if (call.kind === "store") stored.push(call);
       else client.cancel(call.id);
     }
-    client.taken(stored.length === 0 ? [] : this.#runStore(client, stored));
+    const operations = stored.map(({ operation }) => operation);
+    if (stored.length > 0) {
+      this.#store.run(operations, (at, outcome) => {
+        const result = { id: stored[at]!.id, ...outcome };
+        if (isTaken) client.give(result);
+        else results.push(result);
+      });
+    }
+    isTaken = true;
+    client.taken(results);
   }
 
   async #resolve(client: Client, { id, name, type }: DnsCall): Promise<void> {
@@ -75,61 +73,6 @@ export class Services {
     } finally {
       client.ended(id);
     }
-  }
-
-  /** @returns the results that are known at once */
-  #runStore(client: Client, calls: readonly StoreCall[]): readonly ServiceResult[] {
-    let store: OpenStore;
-    try {
-      store = this.#store ??= this.#open();
-    } catch (error) {
-      return calls.map(({ id }) => ({ id, problem: reason(error) }));
-    }
-    if ("remote" in store) {
-      for (const call of calls) void this.#askRemote(client, store.remote, call);
-      return [];
-    }
-    try {
-      const results = store.local.run(
-        calls.map(({ operation }) => operation),
-        Date.now(),
-      );
-      return results.map((result, at) => {
-        const { id } = calls[at]!;
-        return result instanceof StoreFailure ? { id, problem: result.message } : { id, result };
-      });
-    } catch (error) {
-      // Nothing of the list was done.
-      return calls.map(({ id }) => ({ id, problem: `${this.#storeSettings.url}: ${reason(error)}` }));
-    }
-  }
-
-  async #askRemote(client: Client, remote: RedisStore, { id, operation }: StoreCall): Promise<void> {
-    try {
-      client.give({ id, result: await remote.run(operation) });
-    } catch (error) {
-      client.give({ id, problem: reason(error) });
-    }
-  }
-
-  #open(): OpenStore {
-    const { maxBytes, timeoutMs, url } = this.#storeSettings;
-    const path = sqlitePath(url);
-    if (path === null) {
-      const { RedisStore: Remote } = require("./store/redis.ts") as typeof import("./store/redis.ts");
-      return { remote: new Remote({ url, timeoutMs }) };
-    }
-    const { SqliteStore } = require("./store/sqlite.ts") as typeof import("./store/sqlite.ts");
-    const file = isAbsolute(path) ? path : join(this.#host.folder, path);
-    const dropped = (count: number): void => {
-      // Each time ten times as many: a full store must not fill the log.
-      const before = this.#dropped;
-      this.#dropped += count;
-      if (before === 0 || String(before).length < String(this.#dropped).length) {
-        this.#host.log("warn", `store: ${file} is full (store.max_size), ${this.#dropped} values were dropped so far`);
-      }
-    };
-    return { local: new SqliteStore({ file, maxBytes, dropped }) };
   }
 }
 

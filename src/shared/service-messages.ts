@@ -53,8 +53,10 @@ export type ToServicesThread =
   | { readonly kind: "worker"; readonly port: MessagePort };
 
 /** From the services thread to the main thread. */
-export type FromServicesThread = {
-  readonly kind: "log";
-  readonly level: "warn" | "error" | "info";
-  readonly text: string;
-};
+export type FromServicesThread =
+  | { readonly kind: "log"; readonly level: ServicesLevel; readonly text: string }
+  /** Values were dropped from a store that is full. */
+  | { readonly kind: "dropped"; readonly count: number };
+
+/** Levels of what the services say. */
+export type ServicesLevel = "error" | "warn" | "notice" | "info";

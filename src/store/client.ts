@@ -47,6 +47,7 @@ class FilterStore implements Store {
   async increment(key: string, by = 1, options: KeepOptions = {}): Promise<number> {
     if (!Number.isFinite(by))
       wrong(`increment adds a number, got ${kindOf(by)}; options stand behind it: increment(key, 1, { ttl })`);
+    if (Math.abs(by) > Number.MAX_SAFE_INTEGER) wrong(`increment adds at most 2^53 - 1, got ${by}`);
     return this.#run({ kind: "increment", ...this.#at(key), by, ttl: ttlOf(options) });
   }
 
@@ -56,8 +57,10 @@ class FilterStore implements Store {
     return this.#run({ kind: "claim", ...this.#at(key), ttl });
   }
 
-  async take(key: string, { cost = 1, limit, per }: TakeOptions): Promise<TakeResult> {
+  async take(key: string, options: TakeOptions): Promise<TakeResult> {
     const at = this.#at(key);
+    if (typeof options !== "object" || options === null) return wrong("take needs { limit, per }");
+    const { cost = 1, limit, per } = options;
     const taken = await this.#run({
       kind: "take",
       ...at,
@@ -79,14 +82,21 @@ class FilterStore implements Store {
     checkKey(prefix, "a prefix");
     if (after !== undefined) checkKey(after, "after");
     if (!Number.isSafeInteger(limit) || limit < 1) wrong(`limit is a whole number from 1, got ${String(limit)}`);
-    const found = await this.#run({
-      kind: "entries",
-      filter: this.#filter,
-      prefix,
-      after: after ?? null,
-      limit: Math.min(limit, MAX_ENTRIES),
-    });
-    return found.map(([key, value]) => [key, JSON.parse(value) as JsonValue] as const);
+    const most = Math.min(limit, MAX_ENTRIES);
+    const entries: (readonly [string, JsonValue])[] = [];
+    let last = after ?? null;
+    for (;;) {
+      const { found, isFull } = await this.#run({
+        kind: "entries",
+        filter: this.#filter,
+        prefix,
+        after: last,
+        limit: most - entries.length,
+      });
+      for (const [key, value] of found) entries.push([key, JSON.parse(value) as JsonValue]);
+      last = found.at(-1)?.[0] ?? last;
+      if (!isFull || entries.length >= most) return entries;
+    }
   }
 
   #at(key: string): { readonly filter: string; readonly key: string } {
@@ -110,15 +120,21 @@ function checkKey(key: unknown, what: string): void {
 }
 
 function amount(what: string, value: unknown): number {
-  if (typeof value === "number" && Number.isFinite(value) && value >= 0) return value;
-  return wrong(`${what} is a number from 0, got ${JSON.stringify(value)}`);
+  if (typeof value === "number" && value >= 0 && value <= Number.MAX_SAFE_INTEGER) return value;
+  return wrong(`${what} is a number from 0 to 2^53 - 1, got ${seen(value)}`);
 }
 
 function duration(what: string, value: unknown): number {
   const ms = readDuration(value);
-  return ms > 0 && ms <= MAX_DURATION_MS
-    ? ms
-    : wrong(`${what} is seconds or text such as "500ms", "10m", "2h" or "36500d", got ${JSON.stringify(value)}`);
+  if (ms > 0 && ms <= MAX_DURATION_MS) return ms;
+  return wrong(
+    `${what} is seconds or text such as "500ms", "10m", "2h" or "7d", above 0 and at most 100 years, got ${seen(value)}`,
+  );
+}
+
+/** NaN and Infinity have no JSON. */
+function seen(value: unknown): string {
+  return typeof value === "number" ? String(value) : (JSON.stringify(value) ?? typeof value);
 }
 
 function ttlOf({ ttl }: KeepOptions): number | null {

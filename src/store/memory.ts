@@ -1,10 +1,11 @@
 /** A store in the memory of one thread: for the testing kit, `check` and `try`. */
 import type { StoreSource } from "./client.ts";
 import {
+  added,
   isBehind,
   type Json,
   type LocalStore,
-  noNumber,
+  pageOf,
   type Operation,
   type Result,
   type ResultOf,
@@ -16,7 +17,7 @@ import { StoreError } from "./types.ts";
 interface Kept<V> {
   value: V;
   /** Unix time in milliseconds; Infinity without an end. */
-  readonly until: number;
+  until: number;
 }
 
 export class MemoryStore implements LocalStore {
@@ -55,12 +56,11 @@ export class MemoryStore implements LocalStore {
       }
       case "increment": {
         const kept = live(this.#values, at, now);
-        const before: unknown = kept === undefined ? 0 : JSON.parse(kept.value);
-        if (typeof before !== "number") throw noNumber(operation.key);
-        const value = JSON.stringify(before + operation.by);
+        const after = added(operation.key, kept === undefined ? 0 : JSON.parse(kept.value), operation.by);
+        const value = JSON.stringify(after);
         if (kept === undefined) this.#values.set(at, { value, until: end(operation.ttl, now) });
         else kept.value = value;
-        return before + operation.by;
+        return after;
       }
       case "claim":
         if (live(this.#values, at, now) !== undefined) return false;
@@ -69,6 +69,8 @@ export class MemoryStore implements LocalStore {
       case "take": {
         const { cost, limit, per } = operation;
         const window = live(this.#windows, at, now);
+        // The clock may have gone back.
+        if (window !== undefined) window.until = Math.min(window.until, now + per);
         const used = window?.value ?? 0;
         if (used + cost > limit) return takenOf(used, limit, false, (window?.until ?? now + per) - now);
         if (window === undefined) this.#windows.set(at, { value: cost, until: now + per });
@@ -87,12 +89,12 @@ export class MemoryStore implements LocalStore {
 
   #entries({ after, filter, limit, prefix }: Extract<Operation, { kind: "entries" }>, now: number): Result {
     const from = `${filter}\0${prefix}`;
-    return [...this.#values]
+    const entries = [...this.#values]
       .filter(([at, { until }]) => at.startsWith(from) && until > now)
       .map(([at, { value }]) => [at.slice(filter.length + 1), value] as const)
       .filter(([key]) => after === null || isBehind(key, after))
-      .sort(([one], [other]) => Buffer.compare(Buffer.from(one), Buffer.from(other)))
-      .slice(0, limit);
+      .sort(([one], [other]) => Buffer.compare(Buffer.from(one), Buffer.from(other)));
+    return pageOf(entries, limit);
   }
 }
 

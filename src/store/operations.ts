@@ -35,6 +35,13 @@ export interface Taken {
   readonly retryAfter: number;
 }
 
+/** Entries in the order of their keys. */
+export interface Page {
+  readonly found: readonly (readonly [key: string, value: Json])[];
+  /** There may be others behind them, which were not looked for: the page is full. */
+  readonly isFull: boolean;
+}
+
 /** The result of each operation. */
 export interface ResultOf {
   get: Json | null;
@@ -47,22 +54,63 @@ export interface ResultOf {
   claim: boolean;
   take: Taken;
   giveBack: null;
-  entries: readonly (readonly [key: string, value: Json])[];
+  entries: Page;
 }
 export type Result = ResultOf[Operation["kind"]];
 
 /** What a store says of an operation that cannot be done. */
 export class StoreFailure extends Error {
   override readonly name = "StoreFailure";
+  /** The value is the reason, not the store. */
+  readonly isOfValue: boolean;
+
+  constructor(message: string, { isOfValue = false }: { readonly isOfValue?: boolean } = {}) {
+    super(message);
+    this.isOfValue = isOfValue;
+  }
 }
 
 /** `increment` of a value that is no number. */
 export function noNumber(key: string): StoreFailure {
-  return new StoreFailure(`the value of ${JSON.stringify(key)} is no number, it cannot be incremented`);
+  return new StoreFailure(`the value of ${JSON.stringify(key)} is no number, it cannot be incremented`, {
+    isOfValue: true,
+  });
 }
 
-/** Most entries that are given at once. */
+/**
+ * Adds to a number. Beyond the whole numbers that a double holds, an addition of 1 could change nothing.
+ * @throws StoreFailure
+ */
+export function added(key: string, before: unknown, by: number): number {
+  if (typeof before !== "number") throw noNumber(key);
+  const after = before + by;
+  if (Math.abs(after) > Number.MAX_SAFE_INTEGER) throw tooLarge(key);
+  return after;
+}
+
+/** `increment` beyond what is exact. */
+export function tooLarge(key: string): StoreFailure {
+  return new StoreFailure(`the value of ${JSON.stringify(key)} would be beyond 2^53 - 1, it cannot be incremented`, {
+    isOfValue: true,
+  });
+}
+
+/** Most entries that a filter gets. */
 export const MAX_ENTRIES = 1000;
+/** Bytes of values of a page: it ends with the value that reaches them. */
+export const PAGE_BYTES = 1024 * 1024;
+
+/** The first entries that fit a page. @param limit most of them */
+export function pageOf(entries: Iterable<readonly [key: string, value: Json]>, limit: number): Page {
+  const found: (readonly [string, Json])[] = [];
+  let bytes = 0;
+  for (const entry of entries) {
+    found.push(entry);
+    bytes += entry[1].length;
+    if (found.length === limit || bytes >= PAGE_BYTES) return { found, isFull: true };
+  }
+  return { found, isFull: false };
+}
 
 /** A store on this machine. Each list of operations is done as a whole, in order: when it returns, it is kept. */
 export interface LocalStore {

@@ -22,3 +22,10 @@ export function isStoreUrl(text: string): boolean {
   const url = URL.parse(text);
   return url !== null && REMOTE.has(url.protocol) && url.hostname !== "";
 }
+
+/** The name of a store for people: of a server without its user and password. */
+export function nameOfStore(url: string): string {
+  if (sqlitePath(url) !== null) return url;
+  const { host, pathname, protocol } = new URL(url);
+  return `${protocol}//${host}${pathname === "/" ? "" : pathname}`;
+}

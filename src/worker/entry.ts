@@ -460,6 +460,7 @@ async function startServing(assignment: Assignment): Promise<void> {
   server = new Server(assignment, workerRows, records, table, chain, services);
   holdExits(workerRows, row);
   outbox.onDropped = () => workerRows.count(row, "linesDropped");
+  workerServices.onRefused = () => workerRows.count(row, "servicesRefused");
   post({ kind: "ready", summary: summarize(chain) });
 }
 

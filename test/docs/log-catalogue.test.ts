@@ -119,7 +119,8 @@ const VERDICT_LINES = [
 const VERDICTS = /^(?:isQuiet \? "info" : "notice"|verdictHead\(outcome, scope\))$/;
 
 /** Where another call's line is passed on. */
-const PASSED_ON = /^(?:level|message\.level|line\.level|level: LogLevel|what: string|level, text, of|kind)$/;
+const PASSED_ON =
+  /^(?:level|data\.level|message\.level|line\.level|level: LogLevel|what: string|level, text, of|kind)$/;
 
 function linesAt(call: string, file: string, at: number): string[] {
   const text = SOURCES.get(file)!;
@@ -149,7 +150,11 @@ function collect(): Set<string> {
   const lines = new Set<string>();
   const calls = /(?:\blog\.write|\blog\.format|\.#?log|\blineOf|\bfailureLog|\bwarnings\.push)\(/g;
   for (const [file, text] of SOURCES) {
-    if (!/^src\/(?:admin|cli\/serve|config|handler\/log-lines|load|ruby\/threads|server|shared|worker)/.test(file))
+    if (
+      !/^src\/(?:admin|cli\/serve|config|handler\/log-lines|load|ruby\/threads|server|services|shared|worker)/.test(
+        file,
+      )
+    )
       continue;
     for (const { 0: call, index } of text.matchAll(calls)) {
       if (text.slice(0, index).endsWith("console")) continue;

@@ -15,6 +15,8 @@ export interface ServicesHost {
   folder(): string;
   /** The thread is about to be started. @throws Error if no descriptors are left for it */
   starting(): void;
+  /** Values were dropped from a store that is full. */
+  dropped(count: number): void;
   log(level: LogLevel, text: string): void;
 }
 
@@ -53,11 +55,14 @@ export class ServicesThread {
   }
 
   #start(): Worker {
-    const { dns, log, store } = this.#host;
+    const { dns, store } = this.#host;
     this.#host.starting();
     const thread = new Worker(this.#url.href, { name: "services", smol: true });
     let reason = "it ended by itself";
-    thread.onmessage = ({ data }: { readonly data: FromServicesThread }) => log(data.level, data.text);
+    thread.onmessage = ({ data }: { readonly data: FromServicesThread }) => {
+      if (data.kind === "log") this.#host.log(data.level, data.text);
+      else this.#host.dropped(data.count);
+    };
     thread.onerror = (event) => {
       event.preventDefault();
       reason = event.message.split("\n").find((line) => /^\w*error: /i.test(line)) ?? "an error";
@@ -65,7 +70,7 @@ export class ServicesThread {
     thread.addEventListener("close", () => {
       this.#thread = null;
       if (!this.#isClosed)
-        log("crit", `the services thread has ended, another is started when it is needed: ${reason}`);
+        this.#host.log("crit", `the services thread has ended, another is started when it is needed: ${reason}`);
     });
     thread.postMessage({ kind: "settings", dns, store, folder: this.#host.folder() } satisfies ToServicesThread);
     thread.unref();

@@ -10,11 +10,15 @@ import {
   type Json,
   noNumber,
   type Operation,
+  PAGE_BYTES,
+  pageOf,
   type Result,
   StoreFailure,
   type Taken,
   takenOf,
+  tooLarge,
 } from "../../store/operations.ts";
+import { nameOfStore } from "../../store/settings.ts";
 
 export interface RedisSettings {
   readonly url: string;
@@ -28,6 +32,8 @@ const [RETRY_MS, MAX_RETRY_MS] = [50, 2000];
 const PREFIX = "pmilter:";
 /** Keys that are looked at in one step of a listing. */
 const SCAN = 1000;
+/** Values that are got at a time. */
+const GET = 32;
 
 const INCREMENT = `
 local value = redis.call("GET", KEYS[1])
@@ -37,6 +43,7 @@ if value then
   if not number then return redis.error_reply("NONUMBER") end
 end
 number = number + tonumber(ARGV[1])
+if math.abs(number) > 9007199254740991 then return redis.error_reply("TOOLARGE") end
 local text = string.format("%.17g", number)
 if value then redis.call("SET", KEYS[1], text, "KEEPTTL")
 elseif ARGV[2] == "" then redis.call("SET", KEYS[1], text)
@@ -46,6 +53,10 @@ const TAKE = `
 local used = tonumber(redis.call("GET", KEYS[1]) or "0")
 local cost, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 local left = redis.call("PTTL", KEYS[1])
+if left > tonumber(ARGV[3]) then
+  redis.call("PEXPIRE", KEYS[1], ARGV[3])
+  left = tonumber(ARGV[3])
+end
 if used + cost > limit then
   if left < 0 then left = tonumber(ARGV[3]) end
   return {0, tostring(used), left}
@@ -62,6 +73,7 @@ return 0`;
 
 export class RedisStore {
   readonly #settings: RedisSettings;
+  readonly #name: string;
   #client: RedisClient | null = null;
   #connecting: Promise<RedisClient> | null = null;
   #retryMs = RETRY_MS;
@@ -70,21 +82,29 @@ export class RedisStore {
   #problem = "it is not connected";
   #isClosed = false;
 
+  /** When the server last answered, on the clock of `performance`. */
+  #answeredAt = 0;
+
   constructor(settings: RedisSettings) {
     this.#settings = settings;
+    this.#name = nameOfStore(settings.url);
   }
 
   /** @throws StoreFailure if it is not done in time: then it is not known whether it was done */
   async run(operation: Operation): Promise<Result> {
     const { timeoutMs } = this.#settings;
+    const begunAt = performance.now();
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => {
-      // The server may hang: later operations get a connection of their own.
-      this.#drop();
+      // It hangs, unless it has answered others meanwhile: later operations get a connection of their own.
+      if (this.#answeredAt < begunAt) this.#drop();
       reject(new StoreFailure(`no answer of ${this.#name} in ${timeoutMs} ms`));
     }, timeoutMs);
+    const done = this.#do(operation);
+    // It may fail after its time.
+    done.catch(() => {});
     try {
-      return await Promise.race([this.#do(operation), late]);
+      return await Promise.race([done, late]);
     } catch (error) {
       if (error instanceof StoreFailure) throw error;
       throw new StoreFailure(`${this.#name}: ${reason(error)}`);
@@ -96,12 +116,6 @@ export class RedisStore {
   close(): void {
     this.#isClosed = true;
     this.#drop();
-  }
-
-  /** The server, without the password. */
-  get #name(): string {
-    const { host, protocol } = new URL(this.#settings.url);
-    return `${protocol}//${host}`;
   }
 
   #drop(): void {
@@ -151,9 +165,13 @@ export class RedisStore {
 
   async #do(operation: Operation): Promise<Result> {
     const client = await this.#connected();
-    const send = (command: string, ...args: string[]): Promise<unknown> => client.send(command, args);
+    const send = async (command: string, ...args: string[]): Promise<unknown> => {
+      const answer: unknown = await client.send(command, args);
+      this.#answeredAt = performance.now();
+      return answer;
+    };
     if (operation.kind === "entries") return this.#entries(operation, send);
-    const key = `${PREFIX}${operation.filter}:${isOfWindow(operation) ? "w" : "v"}:${operation.key}`;
+    const key = `${beginning(operation.filter, isOfWindow(operation) ? "w" : "v")}${operation.key}`;
     switch (operation.kind) {
       case "get":
         return (await send("GET", key)) as Json | null;
@@ -167,6 +185,7 @@ export class RedisStore {
           return Number(await send("EVAL", INCREMENT, "1", key, String(operation.by), milliseconds(operation.ttl)));
         } catch (error) {
           if (reason(error).includes("NONUMBER")) throw noNumber(operation.key);
+          if (reason(error).includes("TOOLARGE")) throw tooLarge(operation.key);
           throw error;
         }
       case "claim":
@@ -196,24 +215,45 @@ export class RedisStore {
     { after, filter, limit, prefix }: Extract<Operation, { kind: "entries" }>,
     send: (command: string, ...args: string[]) => Promise<unknown>,
   ): Promise<Result> {
-    const before = `${PREFIX}${filter}:v:`;
+    const before = beginning(filter, "v");
     const pattern = `${`${before}${prefix}`.replaceAll(/[\\*?[\]]/g, "\\$&")}*`;
-    const found = new Set<string>();
+    let found = new Set<string>();
     let cursor = "0";
     do {
       const [next, keys] = (await send("SCAN", cursor, "MATCH", pattern, "COUNT", String(SCAN))) as [string, string[]];
-      for (const key of keys) found.add(key);
+      for (const key of keys) if (after === null || isBehind(key.slice(before.length), after)) found.add(key);
+      // The least of them are enough.
+      if (found.size > limit + 10 * SCAN) found = new Set(inOrder(found).slice(0, limit));
       cursor = next;
     } while (cursor !== "0");
-    const keys = [...found]
-      .filter((key) => after === null || isBehind(key.slice(before.length), after))
-      .sort((one, other) => Buffer.compare(Buffer.from(one), Buffer.from(other)))
-      .slice(0, limit);
-    if (keys.length === 0) return [];
-    const values = (await send("MGET", ...keys)) as (string | null)[];
-    // One that expired meanwhile is not there any more.
-    return keys.flatMap((key, at) => (values[at] == null ? [] : [[key.slice(before.length), values[at]] as const]));
+    const keys = inOrder(found);
+    const entries: (readonly [string, Json])[] = [];
+    let bytes = 0;
+    let at = 0;
+    while (at < keys.length && entries.length < limit && bytes < PAGE_BYTES) {
+      const some = keys.slice(at, at + GET);
+      at += some.length;
+      const values = (await send("MGET", ...some)) as (string | null)[];
+      for (const [index, key] of some.entries()) {
+        const value = values[index];
+        // One that expired meanwhile is not there any more.
+        if (value == null) continue;
+        entries.push([key.slice(before.length), value]);
+        bytes += value.length;
+      }
+    }
+    const page = pageOf(entries, limit);
+    return page.isFull || at === keys.length ? page : { ...page, isFull: true };
   }
+}
+
+function inOrder(keys: Iterable<string>): string[] {
+  return [...keys].sort((one, other) => Buffer.compare(Buffer.from(one), Buffer.from(other)));
+}
+
+/** What stands in front of the keys of a filter; `:` in its name must not be taken for the end of it. */
+function beginning(filter: string, kind: "v" | "w"): string {
+  return `${PREFIX}${filter.replaceAll(/[%:]/g, encodeURIComponent)}:${kind}:`;
 }
 
 function isOfWindow({ kind }: Operation): boolean {

@@ -2,13 +2,14 @@
  * The store in a SQLite file, which one thread owns. Operations that come together are one transaction: what is
  * acknowledged is in the file, and survives the end of the process by a signal.
  */
-import { Database, type Statement } from "bun:sqlite";
-import { chmodSync, closeSync, openSync } from "node:fs";
+import { Database, SQLiteError, type Statement } from "bun:sqlite";
+import { chmodSync, closeSync, existsSync, openSync, renameSync } from "node:fs";
 import {
+  added,
   type Json,
   type LocalStore,
-  noNumber,
   type Operation,
+  pageOf,
   type Result,
   StoreFailure,
   takenOf,
@@ -18,6 +19,8 @@ export interface SqliteSettings {
   readonly file: string;
   /** Bytes that it may hold; what expires first goes first. */
   readonly maxBytes: number;
+  /** Wait for another process that writes to it. */
+  readonly timeoutMs: number;
   /** Values were dropped to make room. */
   dropped(count: number): void;
 }
@@ -33,16 +36,25 @@ const SCHEMA = `
     PRIMARY KEY (filter, key, kind)
   ) WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS kept_until ON kept (until) WHERE until IS NOT NULL;
-  PRAGMA user_version = 1;
 `;
 const VERSION = 1;
+/** What a file of this kind says of itself: "pmil". */
+const APPLICATION_ID = 0x706d696c;
 const [VALUE, WINDOW] = [0, 1];
 /** Expired values that a list of operations takes away at most: no list of them takes long. */
 const SWEEP = 200;
-/** How often it is looked whether there is room, in lists of operations. */
-const LOOK = 64;
-/** Values that make room at a time. */
-const DROP = 500;
+/** Values that are dropped at a time to make room, and how often a list of operations does it at most. */
+const [DROP, DROPS] = [50, 10];
+/** The part of the bound at which room begins to be made; bytes of values that are dropped for each byte that is missing. */
+const [FULL, ROOM] = [0.9, 4];
+/** SQLite keeps up to `MAX_LOCAL` bytes of a row in a page with others; of a larger one the rest has pages of its own. */
+const [PAGE, MAX_LOCAL, MIN_LOCAL] = [4096, 1002, 489];
+/** Bytes of a row besides its texts. */
+const ROW = 32;
+/** Entries that are read at a time. */
+const CHUNK = 32;
+/** Behind all keys that begin with a text. */
+const BEHIND = "\u{10ffff}".repeat(129);
 
 interface Row {
   readonly value: string;
@@ -61,32 +73,45 @@ export class SqliteStore implements LocalStore {
     [string, string, number, number, string | null]
   >;
   readonly #sweep: Statement<unknown, [number]>;
-  #untilLook = 0;
+  /** Bytes in use when room was last made: what is freed in pages is used again before they become more. */
+  #mostBytes: number;
+  /** Bytes of values that are still to be dropped. */
+  #toDrop = 0;
 
-  /** @throws Error of SQLite, or of the system */
+  /** @throws Error of SQLite, or of the system; StoreFailure if the file is of another kind */
   constructor(settings: SqliteSettings) {
     this.#settings = settings;
+    this.#mostBytes = settings.maxBytes * FULL;
     // SQLite would make it readable for all that the umask allows.
     closeSync(openSync(settings.file, "a", 0o600));
     chmodSync(settings.file, 0o600);
     const database = new Database(settings.file, { create: true, strict: true });
     this.#database = database;
-    database.run("PRAGMA busy_timeout = 2000");
-    database.run("PRAGMA journal_mode = WAL");
-    // A commit is in the file, not on the disk: it survives the process, not the power.
-    database.run("PRAGMA synchronous = NORMAL");
-    const { user_version: version } = database.query("PRAGMA user_version").get() as { readonly user_version: number };
-    if (version > VERSION) {
+    try {
+      database.run(`PRAGMA page_size = ${PAGE}`);
+      database.run(`PRAGMA busy_timeout = ${settings.timeoutMs}`);
+      this.#checkKind();
+      database.run("PRAGMA journal_mode = WAL");
+      // A commit is in the file, not on the disk: it survives the process, not the power.
+      database.run("PRAGMA synchronous = NORMAL");
+      database.run(`PRAGMA journal_size_limit = ${4 * 1024 * 1024}`);
+      if (this.#pragma("user_version") < VERSION) {
+        database.transaction(() => {
+          database.run(SCHEMA);
+          database.run(`PRAGMA application_id = ${APPLICATION_ID}`);
+          database.run(`PRAGMA user_version = ${VERSION}`);
+        })();
+      }
+    } catch (error) {
       database.close();
-      throw new StoreFailure(`${settings.file} was written by a later version of pmilter (format ${version})`);
+      throw error;
     }
-    database.run(SCHEMA);
     this.#find = database.query("SELECT value, until FROM kept WHERE filter = ? AND key = ? AND kind = ?");
     this.#put = database.query("INSERT OR REPLACE INTO kept (filter, key, kind, value, until) VALUES (?, ?, ?, ?, ?)");
     this.#update = database.query("UPDATE kept SET value = ? WHERE filter = ? AND key = ? AND kind = ?");
     this.#remove = database.query("DELETE FROM kept WHERE filter = ? AND key = ? AND kind = ?");
     this.#list = database.query(
-      "SELECT key, value FROM kept WHERE filter = ?1 AND kind = 0 AND key >= ?2 AND key < ?2 || char(0x10ffff) AND (?5 IS NULL OR key > ?5) AND (until IS NULL OR until > ?3) ORDER BY key LIMIT ?4",
+      `SELECT key, value FROM kept WHERE filter = ?1 AND kind = 0 AND key >= ?2 AND key < ?2 || '${BEHIND}' AND (?5 IS NULL OR key > ?5) AND (until IS NULL OR until > ?3) ORDER BY key LIMIT ?4`,
     );
     this.#sweep = database.query(
       `DELETE FROM kept WHERE (filter, key, kind) IN (SELECT filter, key, kind FROM kept WHERE until <= ? LIMIT ${SWEEP})`,
@@ -94,7 +119,8 @@ export class SqliteStore implements LocalStore {
   }
 
   run(operations: readonly Operation[], now: number): readonly (Result | StoreFailure)[] {
-    this.#database.run("BEGIN IMMEDIATE");
+    const isToWrite = operations.some(isWriting);
+    this.#database.run(isToWrite ? "BEGIN IMMEDIATE" : "BEGIN");
     try {
       const results = operations.map((operation) => {
         try {
@@ -105,7 +131,7 @@ export class SqliteStore implements LocalStore {
           throw error;
         }
       });
-      if (operations.some(isWriting)) {
+      if (isToWrite) {
         this.#sweep.run(now);
         this.#makeRoom();
       }
@@ -129,8 +155,7 @@ export class SqliteStore implements LocalStore {
   #do(operation: Operation, now: number): Result {
     const { filter } = operation;
     if (operation.kind === "entries") {
-      const { after, limit, prefix } = operation;
-      return this.#list.all(filter, prefix, now, limit, after).map(({ key, value }) => [key, value] as const);
+      return pageOf(this.#entries(operation, now), operation.limit);
     }
     const { key } = operation;
     switch (operation.kind) {
@@ -146,12 +171,11 @@ export class SqliteStore implements LocalStore {
       }
       case "increment": {
         const row = this.#live(filter, key, VALUE, now);
-        const before: unknown = row === null ? 0 : JSON.parse(row.value);
-        if (typeof before !== "number") throw noNumber(key);
-        const value = JSON.stringify(before + operation.by);
+        const after = added(key, row === null ? 0 : JSON.parse(row.value), operation.by);
+        const value = JSON.stringify(after);
         if (row === null) this.#put.run(filter, key, VALUE, value, end(operation.ttl, now));
         else this.#update.run(value, filter, key, VALUE);
-        return before + operation.by;
+        return after;
       }
       case "claim":
         if (this.#live(filter, key, VALUE, now) !== null) return false;
@@ -161,9 +185,13 @@ export class SqliteStore implements LocalStore {
         const { cost, limit, per } = operation;
         const row = this.#live(filter, key, WINDOW, now);
         const used = row === null ? 0 : Number(row.value);
-        if (used + cost > limit) return takenOf(used, limit, false, (row?.until ?? now + per) - now);
-        if (row === null) this.#put.run(filter, key, WINDOW, String(cost), now + per);
-        else this.#update.run(String(used + cost), filter, key, WINDOW);
+        // The clock may have gone back.
+        const until = Math.min(row?.until ?? Infinity, Math.ceil(now + per));
+        if (used + cost > limit) {
+          if (row !== null && row.until !== until) this.#put.run(filter, key, WINDOW, row.value, until);
+          return takenOf(used, limit, false, until - now);
+        }
+        this.#put.run(filter, key, WINDOW, String(used + cost), until);
         return takenOf(used + cost, limit, true, 0);
       }
       case "giveBack": {
@@ -177,32 +205,89 @@ export class SqliteStore implements LocalStore {
     }
   }
 
-  /** Takes away what expires first once the file is full. */
-  #makeRoom(): void {
-    if (this.#untilLook > 0) {
-      this.#untilLook -= 1;
-      return;
-    }
-    this.#untilLook = LOOK;
-    let count = 0;
-    while (this.#usedBytes() > this.#settings.maxBytes) {
-      const { changes } = this.#database.run(
-        `DELETE FROM kept WHERE (filter, key, kind) IN (SELECT filter, key, kind FROM kept ORDER BY until IS NULL, until LIMIT ${DROP})`,
-      );
-      if (changes === 0) break;
-      count += changes;
-    }
-    if (count > 0) {
-      this.#untilLook = 0;
-      this.#settings.dropped(count);
+  *#entries({ after, filter, prefix }: Extract<Operation, { kind: "entries" }>, now: number) {
+    for (let last = after; ;) {
+      const chunk = this.#list.all(filter, prefix, now, CHUNK, last);
+      for (const { key, value } of chunk) yield [key, value] as const;
+      if (chunk.length < CHUNK) return;
+      last = chunk.at(-1)!.key;
     }
   }
 
-  #usedBytes(): number {
-    const number = (pragma: string): number =>
-      Object.values(this.#database.query(`PRAGMA ${pragma}`).get() as Record<string, number>)[0]!;
-    return (number("page_count") - number("freelist_count")) * number("page_size");
+  /**
+   * Drops what expires first once the file is nearly full. A page is free only when all in it is gone, so values are dropped
+   * for each page that the file grows by: what comes later has room in pages that are in use. Beyond the bound it goes on
+   * until pages are free.
+   */
+  #makeRoom(): void {
+    const bytes = this.#usedBytes();
+    if (bytes > this.#mostBytes) {
+      this.#toDrop += (bytes - this.#mostBytes) * ROOM;
+      this.#mostBytes = bytes;
+    }
+    let count = 0;
+    for (let times = 0; times < DROPS; times += 1) {
+      if (this.#toDrop <= 0 && (count === 0 ? bytes : this.#usedBytes()) <= this.#settings.maxBytes) break;
+      let gone = this.#dropOf("until IS NOT NULL ORDER BY until");
+      // What has no end goes last.
+      if (gone.length === 0) gone = this.#dropOf("until IS NULL");
+      count += gone.length;
+      if (gone.length === 0) break;
+      this.#toDrop = Math.max(0, this.#toDrop - gone.reduce((sum, each) => sum + each, 0));
+    }
+    if (count > 0) this.#settings.dropped(count);
   }
+
+  #usedBytes(): number {
+    return (this.#pragma("page_count") - this.#pragma("freelist_count")) * this.#pragma("page_size");
+  }
+
+  /** @returns the bytes that each of them took in the file, about */
+  #dropOf(which: string): number[] {
+    const dropped = this.#database
+      .query(
+        `DELETE FROM kept WHERE (filter, key, kind) IN (SELECT filter, key, kind FROM kept WHERE ${which} LIMIT ${DROP}) RETURNING octet_length(filter) + octet_length(key) AS name, octet_length(value) AS value`,
+      )
+      .all() as { readonly name: number; readonly value: number }[];
+    return dropped.map(({ name, value }) => {
+      const bytes = name + value;
+      const pages = bytes > MAX_LOCAL ? Math.ceil((bytes - MIN_LOCAL) / PAGE) : 0;
+      // The name stands in the index as well.
+      return name + ROW + (pages > 0 ? MIN_LOCAL + pages * PAGE : bytes);
+    });
+  }
+
+  /** @throws StoreFailure if the file is of another program or a later version */
+  #checkKind(): void {
+    const [id, version] = [this.#pragma("application_id"), this.#pragma("user_version")];
+    const isOther = id !== APPLICATION_ID && (id !== 0 || version > VERSION || this.#hasOtherTables());
+    if (isOther) throw new StoreFailure(`${this.#settings.file} is a database of another program`);
+    if (version > VERSION) {
+      throw new StoreFailure(`${this.#settings.file} was written by a later version of pmilter (format ${version})`);
+    }
+  }
+
+  #hasOtherTables(): boolean {
+    return this.#database.query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name != 'kept'").get() !== null;
+  }
+
+  #pragma(name: string): number {
+    return Object.values(this.#database.query(`PRAGMA ${name}`).get() as Record<string, number>)[0]!;
+  }
+}
+
+/** Whether an error says that a file is damaged, or is no database. */
+export function isDamage(error: unknown): boolean {
+  return error instanceof SQLiteError && /^SQLITE_(CORRUPT|NOTADB)/.test(error.code ?? "");
+}
+
+/** Renames a file that is damaged, with the files beside it. @returns its new path */
+export function moveAside(file: string, now: Date): string {
+  const name = `${file}.damaged-${now.toISOString().replaceAll(/[-:]|\.\d+/g, "")}`;
+  for (const end of ["", "-wal", "-shm"]) {
+    if (existsSync(`${file}${end}`)) renameSync(`${file}${end}`, `${name}${end}`);
+  }
+  return name;
 }
 
 function isWriting({ kind }: Operation): boolean {

@@ -4,7 +4,13 @@ import { join } from "node:path";
 import { RedisStore } from "../../../src/services/store/redis.ts";
 import { SqliteStore } from "../../../src/services/store/sqlite.ts";
 import { MemoryStore } from "../../../src/store/memory.ts";
-import { type LocalStore, type Operation, type Result, StoreFailure } from "../../../src/store/operations.ts";
+import {
+  type LocalStore,
+  type Operation,
+  type Page,
+  type Result,
+  StoreFailure,
+} from "../../../src/store/operations.ts";
 import { describeWith } from "../../support/available.ts";
 import { redisTool, startRedis } from "../../support/redis.ts";
 import { tempDir } from "../../support/temp.ts";
@@ -36,7 +42,12 @@ const STORES: Readonly<Record<string, () => Promise<OneStore>>> = {
   memory: async () => local(new MemoryStore(), async () => {}),
   sqlite: async () => {
     const dir = await tempDir("store");
-    const store = new SqliteStore({ file: join(dir.path, "store.db"), maxBytes: 2 ** 31, dropped: () => {} });
+    const store = new SqliteStore({
+      file: join(dir.path, "store.db"),
+      maxBytes: 2 ** 31,
+      timeoutMs: 2000,
+      dropped: () => {},
+    });
     return local(store, () => dir[Symbol.asyncDispose]());
   },
 };
@@ -79,8 +90,8 @@ function conforms(begin: () => Promise<OneStore>): void {
       giveBack: (cost: number) => run({ kind: "giveBack", cost }),
     };
   };
-  const entries = (prefix: string, limit = 1000, filter = "f", after: string | null = null) =>
-    store.run({ kind: "entries", filter, prefix, after, limit });
+  const entries = async (prefix: string, limit = 1000, filter = "f", after: string | null = null) =>
+    (await store.run({ kind: "entries", filter, prefix, after, limit })) as Page;
 
   test("get, set, delete", async () => {
     const one = on("a");
@@ -190,19 +201,120 @@ function conforms(begin: () => Promise<OneStore>): void {
     await on("p:other", "x").set("1");
     await store.pass(80);
     const keys = async (prefix: string, limit?: number) =>
-      ((await entries(prefix, limit, "e")) as readonly [string, string][]).map(([key]) => key);
+      (await entries(prefix, limit, "e")).found.map(([key]) => key);
     expect(await keys("p:")).toEqual(["p:*", "p:a", "p:b", "p:ü", "p:\u{1f600}"]);
     expect(await keys("p:*")).toEqual(["p:*"]);
     expect(await keys("p:[ab]")).toEqual([]);
     expect(await keys("", 2)).toEqual(["p", "p:*"]);
-    expect(await entries("q", 10, "e")).toEqual([["q:a", '"q:a"']]);
+    expect(await entries("q", 10, "e")).toEqual({ found: [["q:a", '"q:a"']], isFull: false });
+    expect(await entries("q", 1, "e")).toMatchObject({ isFull: true });
     const behind = async (after: string, limit = 10) =>
-      ((await entries("p:", limit, "e", after)) as readonly [string, string][]).map(([key]) => key);
+      (await entries("p:", limit, "e", after)).found.map(([key]) => key);
     const all = await keys("p:");
     expect(all.length).toBeGreaterThan(2);
     expect(await behind(all[0]!, 1)).toEqual([all[1]!]);
     expect(await behind(`${all[0]!}\u0001`)).toEqual(all.slice(1));
     expect(await behind(all.at(-1)!)).toEqual([]);
+  });
+
+  test("entries of large values come in pages", async () => {
+    const value = JSON.stringify("v".repeat(64 * 1024 - 2));
+    const keys = Array.from({ length: 40 }, (_, at) => `l${String(at).padStart(2, "0")}`);
+    for (const key of keys) await on(key, "large").set(value);
+    const first = await entries("l", 1000, "large");
+    expect(first).toMatchObject({ isFull: true });
+    expect(first.found.map(([key]) => key)).toEqual(keys.slice(0, 16));
+    const last = await entries("l", 1000, "large", "l31");
+    expect(last.found.map(([key]) => key)).toEqual(keys.slice(32));
+    expect(last.isFull).toBe(false);
+  });
+
+  test("keys of any text are apart, and so are filters", async () => {
+    const keys = [
+      "a",
+      "a:b",
+      ":",
+      "a%3Ab",
+      "a*",
+      "a?",
+      "[a]",
+      "\\",
+      "a\n",
+      "\u{10ffff}",
+      "\u{10ffff}x",
+      "'; --",
+      "A",
+      "ü",
+      "u\u0308",
+    ];
+    for (const [at, key] of keys.entries()) await on(key, "any").set(String(at));
+    for (const [at, key] of keys.entries()) expect(await on(key, "any").get()).toBe(String(at));
+    const all = (await entries("", 1000, "any")).found.map(([key]) => key);
+    expect(all.toSorted()).toEqual(keys.toSorted());
+    expect((await entries("\u{10ffff}", 1000, "any")).found.map(([key]) => key)).toEqual(["\u{10ffff}", "\u{10ffff}x"]);
+    await on("v:x", "one").set("1");
+    expect(await on("x", "one:v").get()).toBeNull();
+    expect((await entries("", 1000, "one:v")).found).toEqual([]);
+    expect(await on("x", "any").get()).toBeNull();
+  });
+
+  test("increment beyond what is exact changes nothing", async () => {
+    const one = on("exact");
+    await one.set(String(Number.MAX_SAFE_INTEGER));
+    expect(await one.increment()).toBeInstanceOf(StoreFailure);
+    expect(await one.increment(Number.MAX_SAFE_INTEGER)).toBeInstanceOf(StoreFailure);
+    expect(await one.get()).toBe(String(Number.MAX_SAFE_INTEGER));
+    expect(await one.increment(-1)).toBe(Number.MAX_SAFE_INTEGER - 1);
+    for (const value of ["null", "true", '"5"', "[1]", "{}"]) {
+      await one.set(value);
+      expect(await one.increment()).toBeInstanceOf(StoreFailure);
+      expect(await one.get()).toBe(value);
+    }
+  });
+
+  test("increment of a value keeps the value's end, and claim leaves a value as it is", async () => {
+    const one = on("keeps");
+    await one.set("5", 80);
+    expect(await one.increment(1, 60_000)).toBe(6);
+    await store.pass(100);
+    expect(await one.get()).toBeNull();
+    await one.set("7");
+    expect(await one.claim()).toBe(false);
+    expect(await one.get()).toBe("7");
+  });
+
+  test("take of nothing, of all, and with a lower limit than what was taken", async () => {
+    const one = on("edge");
+    expect(await one.take(5, 0)).toMatchObject({ ok: true, remaining: 5 });
+    expect(await one.take(5, 5)).toMatchObject({ ok: true, remaining: 0 });
+    expect(await one.take(5, 0)).toMatchObject({ ok: true, remaining: 0 });
+    expect(await one.take(2, 1)).toMatchObject({ ok: false, remaining: 0 });
+    expect(await one.take(6, 1)).toMatchObject({ ok: true, remaining: 0 });
+    const part = on("part");
+    expect(await part.take(1, 0.5)).toMatchObject({ ok: true, remaining: 0.5 });
+    expect(await part.take(1, 0.5)).toMatchObject({ ok: true, remaining: 0 });
+    expect(await part.take(1, 0.5)).toMatchObject({ ok: false });
+  });
+
+  test("a window never lasts longer from now than its period", async () => {
+    const one = on("shorter");
+    expect(await one.take(1, 1, 3_600_000)).toMatchObject({ ok: true });
+    const refused = (await one.take(1, 1, 60)) as { ok: boolean; retryAfter: number };
+    expect(refused.ok).toBe(false);
+    expect(refused.retryAfter).toBeLessThanOrEqual(60);
+    await store.pass(90);
+    expect(await one.take(1, 1, 60_000)).toMatchObject({ ok: true });
+  });
+
+  test("operations at once: each is done as a whole", async () => {
+    const one = on("many");
+    const taken = await Promise.all(Array.from({ length: 200 }, () => one.take(50, 1)));
+    expect(taken.filter((result) => (result as { ok: boolean }).ok)).toHaveLength(50);
+    const counted = await Promise.all(Array.from({ length: 200 }, () => one.increment()));
+    expect(new Set(counted).size).toBe(200);
+    expect(
+      (await Promise.all(Array.from({ length: 50 }, () => on("only").claim()))).filter((x) => x === true),
+    ).toHaveLength(1);
   });
 
   test("a key and a value of the greatest size", async () => {
