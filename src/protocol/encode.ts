@@ -91,8 +91,9 @@ export class ReplyWriter extends ByteWriter {
   }
 
   override clear(): void {
-    for (const { body } of this.takeHeld()) body.release();
     super.clear();
+    if (this.#held === NONE) return;
+    for (const { body } of this.takeHeld()) body.release();
   }
 
   /** All packets, with those of the held bodies. */

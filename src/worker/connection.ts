@@ -293,7 +293,12 @@ export class Connection implements ConversationHost, PacketTap {
       this.#life = "closed";
       this.#home.workerRows.leave(this.#home.row);
       // Whatever went wrong: the slot and the duplicate have to be given back.
-      this.#home.writer.clear();
+      try {
+        // It may hold a body, which is given back then.
+        this.#home.writer.clear();
+      } catch (error) {
+        this.#complain(error);
+      }
       if (isReleased) this.#home.released(this);
       else this.#home.closed(this);
     }
@@ -561,7 +566,12 @@ export class Connection implements ConversationHost, PacketTap {
       this.#complain(error);
     } finally {
       this.#home.workerRows.leave(this.#home.row);
-      this.#home.writer.clear();
+      try {
+        // It may hold a body, which is given back then.
+        this.#home.writer.clear();
+      } catch (error) {
+        this.#complain(error);
+      }
       this.#end();
     }
   }

@@ -42,6 +42,7 @@ const FILES = [
   "protocol/survey.ts",
   "protocol/packets.ts",
   "worker/connection.ts",
+  "worker/write-queue.ts",
   "worker/recorder.ts",
 ] as const;
 
