@@ -61,6 +61,10 @@ async function run(args: readonly string[]): Promise<number> {
       const { reload } = await import("./cli/ask.ts");
       return reload(command.config, command.json);
     }
+    case "store": {
+      const { store } = await import("./cli/store.ts");
+      return store(command.config, command.store);
+    }
     case "types": {
       const { types } = await import("./cli/types.ts");
       return types(command.folder);

@@ -13,7 +13,17 @@ export class ArgumentError extends Error {
   }
 }
 
-export const COMMAND_NAMES = ["serve", "check", "send", "try", "status", "reload", "types", "convert"] as const;
+export const COMMAND_NAMES = [
+  "serve",
+  "check",
+  "send",
+  "try",
+  "status",
+  "reload",
+  "store",
+  "types",
+  "convert",
+] as const;
 export type CommandName = (typeof COMMAND_NAMES)[number];
 
 /** The session and the envelope that messages are sent with. */
@@ -51,6 +61,17 @@ export interface ConvertArguments {
   readonly phase: string | undefined;
 }
 
+export interface StoreArguments {
+  readonly action: "get" | "set" | "delete" | "list";
+  /** The name of the filter. */
+  readonly filter: string;
+  /** For `list` the beginning of keys. */
+  readonly key: string;
+  /** JSON, for `set`. */
+  readonly value: string;
+  readonly ttl: string | undefined;
+}
+
 export type CommandLine =
   | { readonly name: "help"; readonly of: CommandName | null }
   | { readonly name: "version" }
@@ -58,6 +79,7 @@ export type CommandLine =
   | { readonly name: "check"; readonly config: string; readonly starts: boolean; readonly types: boolean }
   | { readonly name: "status"; readonly config: string; readonly json: boolean; readonly health: boolean }
   | { readonly name: "reload"; readonly config: string; readonly json: boolean }
+  | { readonly name: "store"; readonly config: string; readonly store: StoreArguments }
   | { readonly name: "types"; readonly folder: string }
   | { readonly name: "convert"; readonly script: ConvertArguments }
   | { readonly name: "send"; readonly config: string; readonly mail: SendArguments }
@@ -85,6 +107,8 @@ const TYPES = {
   help: COMMON.help,
   version: COMMON.version,
 } as const satisfies ParseArgsConfig["options"];
+
+const STORE = { ...COMMON, ttl: { type: "string" } } as const satisfies ParseArgsConfig["options"];
 
 const CONVERT = { ...TYPES, phase: { type: "string" } } as const satisfies ParseArgsConfig["options"];
 
@@ -126,6 +150,7 @@ export function parseArguments(args: readonly string[]): CommandLine {
   if (name === "types") return parseTypes(rest);
   if (name === "check") return parseCheck(rest);
   if (name === "convert") return parseConvert(rest);
+  if (name === "store") return parseStore(rest);
   const options = name === "status" ? STATUS : name === "reload" ? RELOAD : COMMON;
   const { values, positionals } = parse(name, rest, options);
   if (values.help === true) return { name: "help", of: first === name ? name : null };
@@ -230,6 +255,37 @@ function parseConvert(args: readonly string[]): CommandLine {
   if (more.length > 0) throw new ArgumentError(`convert takes one file, got also "${more[0]}"`, "convert");
   if (!/\.rb$/i.test(file)) throw new ArgumentError(`convert takes a .rb file, got "${file}"`, "convert");
   return { name: "convert", script: { file, phase: values.phase } };
+}
+
+/** What each action of `store` takes; the last of `list` may be left out. */
+const STORE_ACTIONS = {
+  get: ["FILTER", "KEY"],
+  set: ["FILTER", "KEY", "VALUE"],
+  delete: ["FILTER", "KEY"],
+  list: ["FILTER", "PREFIX"],
+} as const;
+
+function parseStore(args: readonly string[]): CommandLine {
+  const { values, positionals } = parse("store", args, STORE);
+  if (values.help === true) return { name: "help", of: "store" };
+  if (values.version === true) return { name: "version" };
+  const [action, ...rest] = positionals;
+  if (action !== "get" && action !== "set" && action !== "delete" && action !== "list") {
+    const got = action === undefined ? "nothing" : `"${action}"`;
+    throw new ArgumentError(`store takes get, set, delete or list, got ${got}`, "store");
+  }
+  const takes = STORE_ACTIONS[action];
+  const least = action === "list" ? 1 : takes.length;
+  if (rest.length < least || rest.length > takes.length) {
+    throw new ArgumentError(`store ${action} takes ${takes.join(" ")}, got ${rest.length} of them`, "store");
+  }
+  if (values.ttl !== undefined && action !== "set") throw new ArgumentError("--ttl is for store set", "store");
+  const [filter = "", key = "", value = ""] = rest;
+  return {
+    name: "store",
+    config: values.config ?? DEFAULT_CONFIG,
+    store: { action, filter, key, value, ttl: values.ttl },
+  };
 }
 
 /** `i=4ZB1`, `{auth_type}=plain`; braces may be left out, as a shell would want. */

@@ -14,6 +14,7 @@ Commands:
   try       pass messages through the configuration, without a server, and show the results
   status    show the state of the running server
   reload    have the running server read its configuration and handlers again
+  store     show and change what filters remember
   types     write the declarations that editors need for handlers outside of pmilter's repository
   convert   write a TypeScript handler for a Ruby handler of the original pmilter
   help      show this, or the help of a command: pmilter help send
@@ -156,6 +157,27 @@ These keys of [server] need a restart: ${RESTART_KEYS.slice(0, 6).join(", ")},
 ${RESTART_KEYS.slice(6).join(", ")}.
 
 Exit codes: 0 reloaded; 1 failed (the old code keeps serving), or no server answers; 2 wrong usage.
+`,
+  store: `Show and change what filters remember (session.store), also while the server runs.
+
+Usage: pmilter store get FILTER KEY -c pmilter.toml
+       pmilter store set FILTER KEY VALUE [--ttl TIME] -c pmilter.toml
+       pmilter store delete FILTER KEY -c pmilter.toml
+       pmilter store list FILTER [PREFIX] -c pmilter.toml
+
+  FILTER              the name of the filter, as pmilter status shows it
+  KEY, PREFIX         a key, the beginning of keys
+  VALUE               JSON, such as 5, true or '"text"'
+  --ttl TIME          how long the value is kept, such as 10m or 36d; without it for ever
+  -c, --config FILE   the configuration, whose [store] says where values are (default pmilter.toml)
+
+get prints the value as JSON, list a line of JSON for each value: key, value. What filters take from limits is
+not shown. The command needs the rights of the server's user for a SQLite file.
+
+Try:
+  pmilter store list greylist
+
+Exit codes: 0 done; 1 there is no such value, or the store cannot be used; 2 wrong usage.
 `,
   types: `Write the files that an editor needs for handlers outside of pmilter's repository: types, documentation
 and completion for import { … } from "pmilter".
