@@ -127,16 +127,19 @@ export class RedisStore {
 
   async #connected(): Promise<RedisClient> {
     if (this.#client?.connected === true) return this.#client;
-    this.#connecting ??= this.#connect();
-    return this.#connecting;
+    if (this.#connecting !== null) return this.#connecting;
+    if (this.#isClosed) throw new StoreFailure("the store is closed");
+    if (performance.now() < this.#retryAt) throw new StoreFailure(`${this.#name}: ${this.#problem}`);
+    const connecting = this.#connect();
+    this.#connecting = connecting;
+    const over = (): void => {
+      if (this.#connecting === connecting) this.#connecting = null;
+    };
+    connecting.then(over, over);
+    return connecting;
   }
 
   async #connect(): Promise<RedisClient> {
-    if (this.#isClosed) throw new StoreFailure("the store is closed");
-    if (performance.now() < this.#retryAt) {
-      this.#connecting = null;
-      throw new StoreFailure(`${this.#name}: ${this.#problem}`);
-    }
     this.#client?.close();
     const client = new RedisClient(this.#settings.url, {
       autoReconnect: false,
@@ -158,8 +161,6 @@ export class RedisStore {
       this.#retryAt = performance.now() + this.#retryMs;
       this.#retryMs = Math.min(MAX_RETRY_MS, this.#retryMs * 2);
       throw error;
-    } finally {
-      this.#connecting = null;
     }
   }
 
