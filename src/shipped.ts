@@ -13,6 +13,7 @@ export const SHIPPED = {
   banner: () => import("../handlers/banner.ts"),
   "bcc-archive": () => import("../handlers/bcc-archive.ts"),
   disclaimer: () => import("../handlers/disclaimer.ts"),
+  "dkim-sign": () => import("../handlers/dkim-sign.ts"),
   "dns-lists": () => import("../handlers/dns-lists.ts"),
   greylist: () => import("../handlers/greylist.ts"),
   "header-policy": () => import("../handlers/header-policy.ts"),

@@ -4,6 +4,7 @@ import { readdirSync } from "node:fs";
 import { cp, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { ROOT, runPmilter, writeProject } from "../support/pmilter.ts";
+import { USE_FILES } from "../shipped/use.ts";
 import { tempDir } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
@@ -224,6 +225,7 @@ describe("the shipped handlers", () => {
     "bcc-archive": 'options.address = "archive@example.com"',
     banner: 'options.text = "x"',
     disclaimer: 'options.text = "x"',
+    "dkim-sign": 'options.keys = [{ domain = "example.com", selector = "s1", file = "s1.pem" }]',
     "dns-lists": 'options.lists = [{ zone = "zen.example" }]',
     "header-policy": 'options.rules = [{ rule = "date_missing", action = "fix" }]',
     "rate-limit": 'options.rules = [{ key = "user", limit = 100, per = "1h" }]',
@@ -235,6 +237,7 @@ describe("the shipped handlers", () => {
     "banner",
     "bcc-archive",
     "disclaimer",
+    "dkim-sign",
     "dns-lists",
     "greylist",
     "header-policy",
@@ -267,7 +270,7 @@ describe("the shipped handlers", () => {
       await symlink(join(ROOT, "node_modules"), join(dir.path, "node_modules"));
     }
     const text = isOwn ? config.replaceAll('"handlers/', `"${ROOT}/handlers/`) : config;
-    const configFile = await writeProject(dir.path, { config: text });
+    const configFile = await writeProject(dir.path, { config: text, files: USE_FILES });
     expect(await runPmilter(["check", "--no-start", "-c", configFile])).toMatchObject({ exitCode: 0, stderr: "" });
   });
 });

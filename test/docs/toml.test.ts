@@ -1,6 +1,7 @@
 /** The `toml` blocks of the pages: each is a configuration that is read without a remark, and that `check` passes. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { cp, mkdir, symlink } from "node:fs/promises";
+import { generateKeyPairSync } from "node:crypto";
+import { chmod, cp, mkdir, symlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { parseConfig } from "../../src/config/load.ts";
 import { runPmilter } from "../support/pmilter.ts";
@@ -8,6 +9,8 @@ import { type TempDir, tempDir } from "../support/temp.ts";
 import { type Block, blocksOf, placeOf, ROOT } from "./blocks.ts";
 
 setDefaultTimeout(120_000);
+
+const KEY = generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" });
 
 let dir: TempDir;
 beforeAll(async () => {
@@ -20,9 +23,13 @@ beforeAll(async () => {
 });
 afterAll(async () => await dir?.[Symbol.asyncDispose]());
 
-/** For files that a page names and nobody wrote: a function that does nothing, a filter without a phase, an empty list. */
+/** For files that a page names and nobody wrote: a function that does nothing, a filter without a phase, a key, an empty list. */
 async function standIns({ text }: Block): Promise<void> {
-  for (const [, path = ""] of text.matchAll(/^file = "([^"]+)"$/gm)) await Bun.write(join(dir.path, path), "");
+  for (const [, path = ""] of text.matchAll(/^file = "([^"]+)"$/gm)) {
+    const file = join(dir.path, path);
+    await Bun.write(file, path.endsWith(".pem") ? KEY : "");
+    await chmod(file, 0o600);
+  }
   for (const [, key, path = ""] of text.matchAll(/^(\w+) = "(handlers\/[^"]+)"$/gm)) {
     const file = join(dir.path, path);
     if (await Bun.file(file).exists()) continue;

@@ -3,6 +3,7 @@
  * again and compared with what came in.
  */
 import { afterAll, beforeAll, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { generateKeyPairSync } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { Glob } from "bun";
@@ -25,7 +26,11 @@ const TIMEOUT_MS = 600_000;
 const ENVELOPE = { from: "alice@example.com", to: ["bob@example.net"] };
 
 /** Files that options name. */
-const FILES = { "senders.txt": "spam@example.org\n.example.org REJECT\n", "clients.txt": "198.51.100.0/24\n" };
+const FILES = {
+  "s1.pem": generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
+  "senders.txt": "spam@example.org\n.example.org REJECT\n",
+  "clients.txt": "198.51.100.0/24\n",
+};
 
 interface Run {
   readonly options: Readonly<Record<string, unknown>>;
@@ -69,6 +74,15 @@ const RUNS: Readonly<Record<string, readonly Run[]>> = {
   "bcc-archive": [{ options: { address: "archive@example.com" }, every: 4 }],
   // Its results are looked at in a test of their own.
   disclaimer: [{ options: { text: "Confidential." }, every: 4 }],
+  "dkim-sign": [
+    {
+      options: {
+        keys: ["com", "net", "org"].map((domain) => ({ domain: `example.${domain}`, selector: "s1", file: "s1.pem" })),
+        own_networks: ["127.0.0.1"],
+      },
+      every: 4,
+    },
+  ],
   "dns-lists": [
     {
       options: {
@@ -128,7 +142,7 @@ describeWith([corpusTool()], "the corpus of real mails", () => {
   let dir: TempDir;
   beforeAll(async () => {
     dir = await tempDir("corpus");
-    for (const [name, text] of Object.entries(FILES)) writeFileSync(join(dir.path, name), text);
+    for (const [name, text] of Object.entries(FILES)) writeFileSync(join(dir.path, name), text, { mode: 0o600 });
   });
   afterAll(() => dir[Symbol.asyncDispose]());
 

@@ -1,4 +1,5 @@
 /** A configuration that uses every shipped filter, and mail for it. */
+import { generateKeyPairSync } from "node:crypto";
 
 export const USE_ALL = `[[filter]]
 use = "access-lists"
@@ -23,6 +24,11 @@ address = "archive@example.com"
 use = "disclaimer"
 [filter.options]
 text = "A disclaimer."
+
+[[filter]]
+use = "dkim-sign"
+[filter.options]
+keys = [{ domain = "example.com", selector = "s1", file = "s1.pem" }]
 
 [[filter]]
 use = "dns-lists"
@@ -54,7 +60,10 @@ tag = "[external]"
 `;
 
 /** The files that it names. */
-export const USE_FILES = { "senders.txt": "spam@example.com reject 550 5.7.1 Not you\n" };
+export const USE_FILES = {
+  "senders.txt": "spam@example.com reject 550 5.7.1 Not you\n",
+  "s1.pem": generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
+};
 
 /** A message with an attachment that is not accepted. */
 export const EXECUTABLE = `Subject: x

@@ -103,7 +103,8 @@ export async function writeProject(dir: string, options: PmilterOptions): Promis
   const configFile = join(dir, options.configPath ?? "pmilter.toml");
   for (const [name, text] of Object.entries(options.files ?? {})) {
     await mkdir(dirname(join(dir, name)), { recursive: true });
-    await writeFile(join(dir, name), text);
+    // A private key is refused if others may read it.
+    await writeFile(join(dir, name), text, { mode: name.endsWith(".pem") ? 0o600 : 0o666 });
   }
   for (const [name, target] of Object.entries(options.links ?? {})) {
     await mkdir(dirname(join(dir, name)), { recursive: true });
