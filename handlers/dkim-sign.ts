@@ -1,43 +1,20 @@
-// Signs mail of one's own domains (DKIM): docs/handlers/dkim-sign.md.
+// Signs mail of one's own domains (DKIM), and seals other mail (ARC): docs/handlers/dkim-sign.md.
 import { defineFilter, type Header, type Session } from "pmilter";
-import { array, boolean, check, expected, type InferOutput, picklist, pipe, table } from "pmilter/options";
-import { bodyHash, CANONICALIZATIONS, type Form, formsOf } from "./lib/dkim-sign/canonical.ts";
-import { headerFields, type HeaderFields } from "./lib/dkim-sign/fields.ts";
-import { domain, keyFile, KeyRing, selector, type SigningKey, signingKey } from "./lib/dkim-sign/keys.ts";
-import { signatureField, signedFields } from "./lib/dkim-sign/sign.ts";
-import { made, option, required } from "./lib/options.ts";
-import { isOwn, OWN_NETWORKS } from "./lib/origin.ts";
+import { isKeptByPostfix, isKeptBySendmail, writtenBySendmail } from "./lib/dkim-sign/addresses.ts";
+import { bodyHash, type Field, type Form, formsOf } from "./lib/dkim-sign/canonical.ts";
+import { headerFields } from "./lib/dkim-sign/fields.ts";
+import { GOOD_BITS, type KeyRing, type SigningKey } from "./lib/dkim-sign/keys.ts";
+import { encodeParts, isCarried, isSevenBit, missingEnd } from "./lib/dkim-sign/lines.ts";
+import { type Options, options } from "./lib/dkim-sign/options.ts";
+import { arcSet, chainOf } from "./lib/dkim-sign/seal.ts";
+import { signatureField, signedFields, type Tags } from "./lib/dkim-sign/sign.ts";
+import { isOwn } from "./lib/origin.ts";
 
-const key = made(
-  table({
-    domain: required(domain(), "the domain of From that the key signs for"),
-    selector: required(selector(), "the key's name: the record is `SELECTOR._domainkey.DOMAIN`"),
-    file: required(keyFile(), "the private key, RSA or Ed25519, in PEM; relative to the configuration"),
-    subdomains: option(boolean(), true, "it also signs for domains below its own that have no key themselves"),
-  }),
-  (given) => signingKey(given, given.subdomains),
-);
+export { options };
 
-const entries = {
-  keys: required(
-    pipe(
-      array(key),
-      check((keys) => keys.length > 0, expected("at least one key")),
-    ),
-    "the keys; a message is signed with each key of its domain",
-  ),
-  own_networks: OWN_NETWORKS,
-  canonicalization: option(
-    picklist(CANONICALIZATIONS),
-    "relaxed/relaxed",
-    "of header and body: `simple` allows no change on the way, `relaxed` other white space",
-  ),
-};
-
-export const options = made(table(entries), ({ keys, ...rest }) => ({ ...rest, keys: new KeyRing(keys) }));
-
-type Options = InferOutput<typeof options>;
-type AtEnd = Session<"eom", unknown, Options, unknown, unknown, "skip">;
+/** What a worker has said once. */
+type Told = Set<string>;
+type AtEnd = Session<"eom", unknown, Options, Told, unknown, "skip">;
 
 /** The single From, or why a message has none. */
 function fromOf(headers: Iterable<Header>): Header | string {
@@ -52,59 +29,171 @@ function keysFor(domains: readonly string[], ring: KeyRing): readonly SigningKey
   return [...new Set(domains.flatMap((domain) => ring.of(domain)))];
 }
 
-function signatureOf(key: SigningKey, header: HeaderFields, hash: string, options: Options, now: number): string {
-  const { absent, fields, isSigned } = header;
-  const { canonicalization } = options;
-  const form: Form = formsOf(canonicalization).header;
-  const { canonical, names } = signedFields(fields, form, isSigned, absent);
-  const tags = [
-    ["v", "1"],
-    ["a", key.algorithm],
-    ["c", canonicalization],
-    ["d", key.domain],
-    ["s", key.selector],
-    ["t", String(now)],
-    ["h", names.join(":")],
-    ["bh", hash],
-  ] as const;
-  return signatureField("DKIM-Signature", tags, canonical, form, key);
+/** Sendmail says its version, Postfix its name and version. */
+function isSendmail({ macros }: AtEnd): boolean {
+  return /^\d/.test(macros.get("v") ?? "");
 }
 
-function sign({ log, message, options }: AtEnd): void {
-  const { headers } = message;
-  const from = fromOf(headers);
+/** A field with addresses as the mail server at hand writes it. */
+function writerOf(session: AtEnd, form: Form): (field: Field) => Field | null {
+  if (!isSendmail(session)) {
+    return (field) => (field.name.toLowerCase() === "from" || isKeptByPostfix(field.raw) ? field : null);
+  }
+  if (form === "simple") return (field) => (isKeptBySendmail(field.name, field.raw) ? field : null);
+  return ({ name, raw }) => {
+    const written = writtenBySendmail(raw);
+    return written === null ? null : { name, raw: ` ${written}` };
+  };
+}
+
+/** Changes what a mail server would change behind the signature. @returns null for a body that is too large */
+function carriedBody(session: AtEnd): Uint8Array | null {
+  const { message, options } = session;
+  const body = encodedBody(session);
+  if (body === null || options.long_lines === "sign" || !isSendmail(session)) return body;
+  const end = missingEnd(body, message.headers.get("Content-Type") ?? "");
+  if (end === "") return body;
+  message.replaceBody(Buffer.concat([body, Buffer.from(`\r\n${end}`, "latin1")]));
+  return message.body();
+}
+
+function encodedBody({ log, message, options }: AtEnd): Uint8Array | null {
+  const { eight_bit, long_lines } = options;
+  const body = message.body();
+  if (body === null) return null;
+  const isFit = (bytes: Uint8Array): boolean =>
+    (long_lines === "sign" || isCarried(bytes)) && (eight_bit === "sign" || isSevenBit(bytes));
+  if (isFit(body)) return body;
+  const mime = message.mime();
+  if (mime !== null) encodeParts(mime, isFit);
+  const encoded = message.body();
+  if (encoded !== null && !isFit(encoded)) log.warn("a part cannot be encoded: a mail server may break the signature");
+  return encoded;
+}
+
+function tellOfShort({ log, own }: AtEnd, { bits, domain, key, selector }: SigningKey): void {
+  const name = `${selector}._domainkey.${domain}`;
+  if (key.asymmetricKeyType !== "rsa" || bits >= GOOD_BITS || own.has(name)) return;
+  own.add(name);
+  log.warn(`the key ${name} is short`, { bits, expected: GOOD_BITS });
+}
+
+function sign(session: AtEnd): void {
+  const { log, message, options } = session;
+  const { canonicalization, expire, keys: ring } = options;
+  const from = fromOf(message.headers);
   if (typeof from === "string") {
     log.warn(`not signed: ${from}`);
     return;
   }
   const keys = keysFor(
-    headers.addresses("From").map(({ domain }) => domain),
-    options.keys,
+    message.headers.addresses("From").map(({ domain }) => domain),
+    ring,
   );
   if (keys.length === 0) return;
-  const body = message.body();
+  const body = carriedBody(session);
   if (body === null) {
     log.warn("not signed: its body is larger than limits.body");
     return;
   }
-  const header = headerFields(headers, (field) => field);
+  const wanted = formsOf(canonicalization);
+  let form = wanted.header;
+  let header = headerFields(message.headers, writerOf(session, form));
+  if (form === "simple" && header.leftOut.has("from")) {
+    // Sendmail writes it anew.
+    form = "relaxed";
+    header = headerFields(message.headers, writerOf(session, form));
+  }
   const why = header.leftOut.get("from");
   if (why !== undefined) {
-    log.warn(`not signed: From cannot be: ${why}`);
+    log.warn(`not signed: From: ${why}`);
     return;
   }
-  const hash = bodyHash(body, formsOf(options.canonicalization).body);
-  const now = Math.floor(message.receivedAt.getTime() / 1000);
-  const signatures = keys.map((key) => signatureOf(key, header, hash, options, now));
+  if (header.leftOut.size > 0) log.debug("fields are not signed", { left_out: Object.fromEntries(header.leftOut) });
+  const now = secondsOf(message.receivedAt);
+  const { absent, fields, isSigned } = header;
+  const { canonical, names } = signedFields(fields, form, isSigned, absent);
+  const hash = bodyHash(body, wanted.body);
+  const signatures = keys.map((key) => {
+    tellOfShort(session, key);
+    const tags: Tags = [
+      ["v", "1"],
+      ["a", key.algorithm],
+      ["c", `${form}/${wanted.body}`],
+      ["d", key.domain],
+      ["s", key.selector],
+      ["t", String(now)],
+      ...(expire === undefined ? [] : ([["x", String(now + Math.ceil(expire / 1000))]] as const)),
+      ["h", names.join(":")],
+      ["bh", hash],
+    ];
+    return signatureField("DKIM-Signature", tags, canonical, form, key);
+  });
   for (const value of signatures.toReversed()) message.insertHeader(0, "DKIM-Signature", value);
+  message.results.set("dkim-sign", {
+    signed: keys.map(({ algorithm, domain, selector }) => ({ domain, selector, algorithm })),
+    not_signed: [...header.leftOut.keys()],
+  });
+}
+
+function secondsOf(date: Date): number {
+  return Math.floor(date.getTime() / 1000);
+}
+
+/** What mail-auth found of the message as it came; null if it did not judge it. */
+function resultsOf({ message }: AtEnd): { readonly arc: unknown; readonly text: string } | null {
+  const arc = message.results.get("arc");
+  // Of what mail-auth writes, the first one is its own: it has taken out those that claim to be.
+  const text = message.headers.get("Authentication-Results");
+  if (typeof arc !== "object" || arc === null || text === undefined) return null;
+  return { arc: (arc as { readonly result?: unknown }).result, text };
+}
+
+function seal(session: AtEnd, key: SigningKey): void {
+  const { log, message, own } = session;
+  const results = resultsOf(session);
+  if (results === null) {
+    if (!own.has("results")) log.warn("not sealed: there are no results of mail-auth; put it before dkim-sign");
+    own.add("results");
+    return;
+  }
+  if (results.arc !== "none" && results.arc !== "pass") {
+    log.debug("not sealed: its chain does not pass", { arc: results.arc });
+    return;
+  }
+  const body = carriedBody(session);
+  const header = headerFields(message.headers, writerOf(session, "relaxed"), "dkim-signature");
+  const chain = chainOf(header.fields);
+  const why = header.leftOut.get("from") ?? (typeof fromOf(message.headers) === "string" ? "there is not one" : null);
+  const isOther = chain === null || (results.arc === "none") !== (chain.length === 0);
+  if (body === null || isOther || why !== null) {
+    const reason =
+      body === null ? "its body is larger than limits.body" : isOther ? "its chain is broken" : `From: ${why}`;
+    log.warn(`not sealed: ${reason}`);
+    return;
+  }
+  tellOfShort(session, key);
+  const set = arcSet({
+    key,
+    chain,
+    results: results.text,
+    signed: signedFields(header.fields, "relaxed", header.isSigned, []),
+    bodyHash: bodyHash(body, "relaxed"),
+    now: secondsOf(message.receivedAt),
+  });
+  if (set === null) log.warn("not sealed: its chain is full");
+  for (const [name, value] of set ?? []) message.insertHeader(0, name, value);
 }
 
 export default defineFilter({
   name: "dkim-sign",
   options,
   collectBody: { over: "skip" },
+  start: (): Told => new Set(),
 
   eom(session) {
-    if (isOwn(session, session.options.own_networks)) sign(session);
+    const { options } = session;
+    if (isOwn(session, options.own_networks)) sign(session);
+    else if (options.seal !== undefined) seal(session, options.seal);
   },
 });

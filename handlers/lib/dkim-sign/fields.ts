@@ -82,14 +82,20 @@ export function isLong({ name, raw }: Field): boolean {
 
 /**
  * @param asWritten a field with addresses as the mail server writes it; null if that is not certain
+ * @param more a name that is signed besides, in lower case
  */
-export function headerFields(headers: Iterable<Header>, asWritten: (field: Field) => Field | null): HeaderFields {
+export function headerFields(
+  headers: Iterable<Header>,
+  asWritten: (field: Field) => Field | null,
+  more?: string,
+): HeaderFields {
+  const isListed = (name: string): boolean => SIGNED.has(name) || name === more;
   const leftOut = new Map<string, string>();
   const counts = new Map<string, number>();
   const fields = Array.from(headers, (header) => {
     const field = fieldOf(header);
     const name = field.name.toLowerCase();
-    if (!SIGNED.has(name)) return field;
+    if (!isListed(name)) return field;
     const count = (counts.get(name) ?? 0) + 1;
     counts.set(name, count);
     if (count > MAX_OF_A_NAME) leftOut.set(name, `there are more than ${MAX_OF_A_NAME}`);
@@ -103,7 +109,7 @@ export function headerFields(headers: Iterable<Header>, asWritten: (field: Field
   });
   const isSigned = ({ name }: Field): boolean => {
     const key = name.toLowerCase();
-    return isHeaderName(name) && SIGNED.has(key) && !leftOut.has(key);
+    return isHeaderName(name) && isListed(key) && !leftOut.has(key);
   };
   const absent = ONCE.filter((name) => {
     const key = name.toLowerCase();
