@@ -86,7 +86,7 @@ export class AwaitedCalls {
     // code here.
     new Promise((resolve) => resolve(promise)).then(
       (value) => this.#settle(call, "value", value),
-      (error: unknown) => this.#settle(call, error instanceof NotReturned ? "timeout" : "error", error),
+      (error: unknown) => this.#settle(call, NotReturned.is(error) ? "timeout" : "error", error),
     );
   }
 
