@@ -6,7 +6,7 @@ import { ListHealth } from "./lib/dns-lists/health.ts";
 import { hostsOf, someOf } from "./lib/dns-lists/names.ts";
 import { type Options, options } from "./lib/dns-lists/options.ts";
 import { type Asked, ENVELOPE, judge, type Judgement, type Source } from "./lib/dns-lists/sources.ts";
-import { filledIn, oneLine } from "./lib/dns-lists/words.ts";
+import { filledIn, oneLine } from "./lib/words.ts";
 import type { Refusal } from "./lib/options.ts";
 import { isOwn } from "./lib/origin.ts";
 

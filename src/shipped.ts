@@ -17,6 +17,7 @@ export const SHIPPED = {
   "dns-lists": () => import("../handlers/dns-lists.ts"),
   greylist: () => import("../handlers/greylist.ts"),
   "header-policy": () => import("../handlers/header-policy.ts"),
+  "mail-auth": () => import("../handlers/mail-auth.ts"),
   "rate-limit": () => import("../handlers/rate-limit.ts"),
   "subject-tag": () => import("../handlers/subject-tag.ts"),
 } as const satisfies Readonly<Record<string, () => Promise<{ readonly default: unknown }>>>;

@@ -241,6 +241,7 @@ describe("the shipped handlers", () => {
     "dns-lists",
     "greylist",
     "header-policy",
+    "mail-auth",
     "rate-limit",
     "stamp",
     "subject-tag",

@@ -96,6 +96,7 @@ const RUNS: Readonly<Record<string, readonly Run[]>> = {
   ],
   greylist: [{ options: {}, every: 4 }],
   "header-policy": [{ options: { rules: RULES }, every: 2 }],
+  "mail-auth": [{ options: { authserv_id: "mx.example.com" }, every: 4 }],
   "rate-limit": [{ options: { rules: [{ key: "client", limit: "1GB", per: "1d", count: "bytes" }] }, every: 4 }],
   stamp: [{ options: {}, every: 4 }],
   "subject-tag": [{ options: { tag: "[außen]" }, every: 2 }],

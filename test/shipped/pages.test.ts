@@ -8,11 +8,12 @@ import { SHIPPED, SHIPPED_NAMES, type ShippedName } from "../../src/shipped.ts";
 import { cells } from "../support/markdown.ts";
 import { ROOT } from "../support/pmilter.ts";
 
-/** A row for each option, those of tables in lists behind the list, in the order of the schema. */
+/** A row for each option, those of tables and of tables in lists behind them, in the order of the schema. */
 function rowsOf(entries: Node["entries"] = {}, prefix = ""): string[][] {
   return Object.entries(entries).flatMap(([name, node]) => {
     const key = describeKey(name, node);
-    const nested = (node.wrapped ?? node).item?.entries;
+    const { entries: own, item } = node.wrapped ?? node;
+    const nested = item?.entries ?? own;
     const row = [`\`${prefix}${name}\``, defaultInWords(key), key.description];
     return [row].concat(nested === undefined ? [] : rowsOf(nested, `${prefix}${name}.`));
   });

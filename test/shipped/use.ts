@@ -47,6 +47,9 @@ rule = "date_missing"
 action = "fix"
 
 [[filter]]
+use = "mail-auth"
+
+[[filter]]
 use = "rate-limit"
 [[filter.options.rules]]
 key = "user"

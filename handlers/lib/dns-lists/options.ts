@@ -30,7 +30,7 @@ import {
 import { OWN_NETWORKS } from "../origin.ts";
 import { type CodeTest, codeTest } from "./codes.ts";
 import { type DnsList, type Source, SUBJECTS } from "./sources.ts";
-import { unknownPlaceholder } from "./words.ts";
+import { unknownPlaceholder } from "../words.ts";
 
 /** Of a list's `text`. */
 const IN_REASON = ["what", "list", "text", "client"];

@@ -1,0 +1,126 @@
+/** mail-auth behind both mail servers, beside verifiers by others who get the mail as it was delivered. */
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { startNameServer, type TestNameServer } from "../services/dns/server.ts";
+import { RECORDS, signedMails } from "../shipped/signed-mail.ts";
+import { describeWith } from "../support/available.ts";
+import { DKIMPY, MAIL_DKIM } from "../support/judges/signatures.ts";
+import { describeBehindEach } from "./mail-servers.ts";
+import type { MailSite } from "./site.ts";
+import { parts } from "./support.ts";
+
+// A busy machine starts a mail server and several servers slowly.
+setDefaultTimeout(120_000);
+
+const RECORD_BYTES = 255;
+/** A text as a record has it: in strings of at most 255 bytes. */
+const strings = (text: string) => text.match(new RegExp(`.{1,${RECORD_BYTES}}`, "gs"))!;
+
+async function startNames(records: Readonly<Record<string, string>>): Promise<TestNameServer> {
+  return await startNameServer((name, type) => {
+    const text = type === "TXT" ? records[name] : undefined;
+    return text === undefined ? { rcode: 3 } : { answers: [{ name, type, ttl: 300, data: strings(text) }] };
+  });
+}
+
+const config = ({ address, port }: TestNameServer, options = "") => `[dns]
+servers = ["${address}:${port}"]
+[[filter]]
+use = "mail-auth"
+[filter.options]
+authserv_id = "mx.example.test"
+${options}
+`;
+
+const resultsOf = (text: string) => {
+  const [top = ""] = parts(text).fields;
+  expect(top).toStartWith("Authentication-Results: mx.example.test;");
+  return top.split(";").map((part) => part.trim());
+};
+
+interface Said {
+  readonly dkim: readonly string[];
+  readonly arc: string;
+}
+
+/** What each says, in the order of the signatures: ours; and dkimpy and Mail::DKIM, where they say something else. */
+interface Expected {
+  readonly ours: Said;
+  readonly dkimpy?: Partial<Said>;
+  readonly perl?: Partial<Said>;
+}
+
+const PASS = { dkim: ["pass"], arc: "none" };
+const FAIL = { dkim: ["fail"], arc: "none" };
+const EXPECTED: Readonly<Record<string, Expected>> = {
+  unsigned: { ours: { dkim: [], arc: "none" } },
+  relaxed: { ours: PASS },
+  "simple, and no space behind Subject:": { ours: PASS },
+  "simple/relaxed": { ours: PASS },
+  "relaxed/simple": { ours: PASS },
+  // Mail::DKIM knows no Ed25519.
+  ed25519: { ours: PASS, perl: { dkim: ["invalid"] } },
+  "two signatures": { ours: { dkim: ["pass", "pass"], arc: "none" }, perl: { dkim: ["pass", "invalid"] } },
+  // RFC 8301 3.2 is younger than Mail::DKIM.
+  "weak key": { ours: { dkim: ["policy"], arc: "none" }, dkimpy: { dkim: ["error"] }, perl: { dkim: ["pass"] } },
+  // dkimpy takes signatures that have expired.
+  expired: { ours: { dkim: ["neutral"], arc: "none" }, dkimpy: { dkim: ["pass"] }, perl: { dkim: ["invalid"] } },
+  "another body": { ours: FAIL, dkimpy: { dkim: ["error"] } },
+  "another Subject": { ours: FAIL },
+  "without a key": {
+    ours: { dkim: ["neutral"], arc: "none" },
+    dkimpy: { dkim: ["fail"] },
+    perl: { dkim: ["invalid"] },
+  },
+  "by a list, sealed": { ours: { dkim: ["fail"], arc: "pass" }, dkimpy: { dkim: ["error"] } },
+  "by a list, sealed and changed afterwards": { ours: { dkim: ["fail"], arc: "fail" }, dkimpy: { dkim: ["error"] } },
+  "by a list that found it bad, sealed": { ours: { dkim: ["fail"], arc: "pass" }, dkimpy: { dkim: ["error"] } },
+  "by two lists, sealed": { ours: { dkim: ["fail"], arc: "pass" }, dkimpy: { dkim: ["error"] } },
+};
+
+/** The first word: a verifier's own explanation does not count. */
+const word = (result: string) => result.replace(/:.*/, "");
+
+describeWith([DKIMPY.tool, MAIL_DKIM.tool], "judges", () => {
+  describeBehindEach("mail-auth", (server) => {
+    let names: TestNameServer;
+    let site: MailSite;
+    beforeAll(async () => {
+      names = await startNames({ ...RECORDS, "signed.test": "v=spf1 -all" });
+      site = await server.startSite({
+        auth: { config: config(names, 'trusted_sealers = ["list.test"]') },
+      });
+    });
+    afterAll(async () => {
+      await site?.[Symbol.asyncDispose]();
+      await names?.[Symbol.asyncDispose]();
+    });
+
+    test("says of each mail what others say", async () => {
+      const mails = await signedMails();
+      const delivered: Uint8Array[] = [];
+      const ours: Said[] = [];
+      for (const { eml } of mails) {
+        const { data, text } = await site.deliver({ from: "alice@signed.test", message: eml });
+        delivered.push(data);
+        const results = resultsOf(text);
+        const of = (method: string) =>
+          results.flatMap((part) => (part.startsWith(`${method}=`) ? [/=(\w+)/.exec(part)![1]!] : []));
+        ours.push({ dkim: of("dkim").filter((result) => result !== "none"), arc: of("arc")[0]! });
+      }
+      const [dkimpy, perl] = await Promise.all([DKIMPY.judge(RECORDS, delivered), MAIL_DKIM.judge(RECORDS, delivered)]);
+      const words = ({ arc, dkim }: (typeof dkimpy)[number]): Said => ({
+        dkim: dkim.map(({ result }) => word(result)),
+        arc: word(arc),
+      });
+      const seen = mails.map(({ name }, at) => [
+        name,
+        { ours: ours[at], dkimpy: words(dkimpy[at]!), perl: words(perl[at]!) },
+      ]);
+      const expected = Object.entries(EXPECTED).map(([name, { dkimpy: python, ours: own, perl: perls }]) => [
+        name,
+        { ours: own, dkimpy: { ...own, ...python }, perl: { ...own, ...perls } },
+      ]);
+      expect(seen).toEqual(expected);
+    });
+  });
+});
