@@ -65,6 +65,10 @@ async function run(args: readonly string[]): Promise<number> {
       const { store } = await import("./cli/store.ts");
       return store(command.config, command.store);
     }
+    case "dkim": {
+      const { dkim } = await import("./cli/dkim/dkim.ts");
+      return dkim(command.config, command.dkim);
+    }
     case "types": {
       const { types } = await import("./cli/types.ts");
       return types(command.folder);

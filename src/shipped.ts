@@ -26,6 +26,16 @@ export type ShippedName = keyof typeof SHIPPED;
 
 export const SHIPPED_NAMES = Object.keys(SHIPPED) as ShippedName[];
 
+/** Those that change neither the body nor a header that a signature covers: they may run behind `dkim-sign`. */
+export const KEEPS_CONTENT: ReadonlySet<string> = new Set<ShippedName>([
+  "access-lists",
+  "bcc-archive",
+  "dkim-sign",
+  "dns-lists",
+  "greylist",
+  "rate-limit",
+]);
+
 /**
  * The name of a source in a binary, by which it is found in pmilter's repository.
  * @param path as source maps have it: relative to the folder that the binary was built in

@@ -1,4 +1,5 @@
 /** The command line: arguments to a command, or to an error with the expected form. Pure. */
+import { domainToASCII } from "node:url";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 
 /** Wrong usage: exit code 2. */
@@ -21,6 +22,7 @@ export const COMMAND_NAMES = [
   "status",
   "reload",
   "store",
+  "dkim",
   "types",
   "convert",
 ] as const;
@@ -72,6 +74,16 @@ export interface StoreArguments {
   readonly ttl: string | undefined;
 }
 
+export interface DkimArguments {
+  readonly action: "new" | "check";
+  /** In lower case and A-labels. */
+  readonly domain: string;
+  /** In lower case; null for one that `new` chooses, and for all that `check` finds. */
+  readonly selector: string | null;
+  /** For `new`: the key is Ed25519, else RSA. */
+  readonly isEd25519: boolean;
+}
+
 export type CommandLine =
   | { readonly name: "help"; readonly of: CommandName | null }
   | { readonly name: "version" }
@@ -80,6 +92,7 @@ export type CommandLine =
   | { readonly name: "status"; readonly config: string; readonly json: boolean; readonly health: boolean }
   | { readonly name: "reload"; readonly config: string; readonly json: boolean }
   | { readonly name: "store"; readonly config: string; readonly store: StoreArguments }
+  | { readonly name: "dkim"; readonly config: string; readonly dkim: DkimArguments }
   | { readonly name: "types"; readonly folder: string }
   | { readonly name: "convert"; readonly script: ConvertArguments }
   | { readonly name: "send"; readonly config: string; readonly mail: SendArguments }
@@ -109,6 +122,8 @@ const TYPES = {
 } as const satisfies ParseArgsConfig["options"];
 
 const STORE = { ...COMMON, ttl: { type: "string" } } as const satisfies ParseArgsConfig["options"];
+
+const DKIM = { ...COMMON, ed25519: { type: "boolean" } } as const satisfies ParseArgsConfig["options"];
 
 const CONVERT = { ...TYPES, phase: { type: "string" } } as const satisfies ParseArgsConfig["options"];
 
@@ -151,6 +166,7 @@ export function parseArguments(args: readonly string[]): CommandLine {
   if (name === "check") return parseCheck(rest);
   if (name === "convert") return parseConvert(rest);
   if (name === "store") return parseStore(rest);
+  if (name === "dkim") return parseDkim(rest);
   const options = name === "status" ? STATUS : name === "reload" ? RELOAD : COMMON;
   const { values, positionals } = parse(name, rest, options);
   if (values.help === true) return { name: "help", of: first === name ? name : null };
@@ -287,6 +303,37 @@ function parseStore(args: readonly string[]): CommandLine {
     store: { action, filter, key, value, ttl: values.ttl },
   };
 }
+
+function parseDkim(args: readonly string[]): CommandLine {
+  const { values, positionals } = parse("dkim", args, DKIM);
+  if (values.help === true) return { name: "help", of: "dkim" };
+  if (values.version === true) return { name: "version" };
+  const [action, domainText, selectorText, ...more] = positionals;
+  if (action !== "new" && action !== "check") {
+    const got = action === undefined ? "nothing" : `"${action}"`;
+    throw new ArgumentError(`dkim takes new or check, got ${got}`, "dkim");
+  }
+  if (domainText === undefined || more.length > 0) {
+    throw new ArgumentError(`dkim ${action} takes DOMAIN and SELECTOR, got ${positionals.length - 1} of them`, "dkim");
+  }
+  if (values.ed25519 === true && action !== "new") throw new ArgumentError("--ed25519 is for dkim new", "dkim");
+  const domain = domainToASCII(domainText);
+  if (!DNS_NAME.test(domain) || !domain.includes(".")) {
+    throw new ArgumentError(`dkim ${action} takes a domain such as example.org, got "${domainText}"`, "dkim");
+  }
+  const selector = selectorText?.toLowerCase() ?? null;
+  if (selector !== null && !DNS_NAME.test(selector)) {
+    throw new ArgumentError(`a selector has letters, digits, - and ., got "${selectorText}"`, "dkim");
+  }
+  return {
+    name: "dkim",
+    config: values.config ?? DEFAULT_CONFIG,
+    dkim: { action, domain, selector, isEd25519: values.ed25519 === true },
+  };
+}
+
+/** Also a part of a file's name. */
+const DNS_NAME = /^(?=.{1,180}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?)*$/;
 
 /** `i=4ZB1`, `{auth_type}=plain`; braces may be left out, as a shell would want. */
 function parseMacro(text: string, command: CommandName): [string, string] {

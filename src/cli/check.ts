@@ -14,6 +14,7 @@ import { PrivilegeError, resolveGroup, resolveUser } from "../server/rights/priv
 import { checkHandlers } from "../server/workers/tasks.ts";
 import { LoadError, type LoadFailure } from "../handler/load-failure.ts";
 import type { ChainSummary } from "../shared/messages.ts";
+import { KEEPS_CONTENT } from "../shipped.ts";
 import { readSources } from "../load/sources.ts";
 
 /** The mistakes in handlers; said to the user as it is. */
@@ -72,6 +73,7 @@ export async function check({ config: configFile, starts, types }: CheckOptions,
   const warnings = [
     ...config.notices.map(({ level, text }) => `${level}: ${text}\n`),
     ...unknownAccounts(config).map((text) => `warning: ${text}\n`),
+    ...behindSigning(config, summary).map((text) => `warning: ${text}\n`),
   ];
   process.stdout.write(
     `${config.file}: ok\n${describeIncluded(config)}\n${describeChain(summary, config)}${warnings.length > 0 ? `\n${warnings.join("")}` : ""}`,
@@ -86,6 +88,19 @@ function describeIncluded({ file, include, included }: Config): string {
   const folder = dirname(file);
   const names = included.map((path) => (path.startsWith(`${folder}/`) ? relative(folder, path) : path));
   return `\nIncluded files, in order: ${names.join(", ")}\n`;
+}
+
+/** Filters that may change a message that has been signed. What a filter of one's own does is not known. */
+function behindSigning({ filters }: Config, { filters: loaded }: ChainSummary): string[] {
+  const signing = filters.findIndex(({ use }) => use === "dkim-sign");
+  if (signing === -1) return [];
+  // The phase files are a filter without a table.
+  const first = loaded.length - filters.length;
+  return filters.flatMap(({ use }, index) => {
+    const { isObserved, name } = loaded[first + index]!;
+    if (index <= signing || isObserved || (use !== null && KEEPS_CONTENT.has(use))) return [];
+    return [`the filter ${name} runs behind dkim-sign: what it changes breaks the signatures; put dkim-sign last`];
+  });
 }
 
 /** Accounts that a start would not find. The check may run on another machine than the server. */

@@ -15,6 +15,7 @@ Commands:
   status    show the state of the running server
   reload    have the running server read its configuration and handlers again
   store     show and change what filters remember
+  dkim      make keys for the filter dkim-sign, and compare the DNS with them
   types     write the declarations that editors need for handlers outside of pmilter's repository
   convert   write a TypeScript handler for a Ruby handler of the original pmilter
   help      show this, or the help of a command: pmilter help send
@@ -178,6 +179,29 @@ Try:
   pmilter store list greylist
 
 Exit codes: 0 done; 1 there is no such value, or the store cannot be used; 2 wrong usage.
+`,
+  dkim: `Make a key for the filter dkim-sign, or compare the DNS with the keys of the configuration.
+
+Usage: pmilter dkim new DOMAIN [SELECTOR] [--ed25519] -c pmilter.toml
+       pmilter dkim check DOMAIN [SELECTOR] -c pmilter.toml
+
+  DOMAIN              the domain in From, such as example.org
+  SELECTOR            the key's name: its record is SELECTOR._domainkey.DOMAIN. By default new takes one with
+                      the month, such as s202612, and check takes all of the domain
+  --ed25519           the key is Ed25519; by default it is RSA with 2,048 bits
+  -c, --config FILE   the configuration: its folder gets the key, its [dns] is asked (default pmilter.toml)
+
+new writes keys/DOMAIN.SELECTOR.pem beside the configuration, readable by its owner alone, and overwrites
+nothing. Started as root, it gives the file to server.user. It prints the record, as a line of a zone file,
+and the lines for the configuration. check names what is wrong with a record, and prints the one that is
+expected.
+
+Try:
+  pmilter dkim new example.org s1
+  pmilter dkim check example.org
+
+Exit codes: 0 written, or all records have their keys; 1 a file cannot be written, or a record is missing, has
+another key, or cannot be used; 2 wrong usage.
 `,
   types: `Write the files that an editor needs for handlers outside of pmilter's repository: types, documentation
 and completion for import { … } from "pmilter".

@@ -98,6 +98,10 @@ export class KeyRing {
     for (const key of keys) this.#keys.set(key.domain, [...(this.#keys.get(key.domain) ?? []), key]);
   }
 
+  get all(): readonly SigningKey[] {
+    return [...this.#keys.values()].flat();
+  }
+
   /** @param domain as `message.headers.addresses` has it. @returns in the order of the configuration; none if it is not ours */
   of(domain: string): readonly SigningKey[] {
     const own = this.#keys.get(domain);
