@@ -1,5 +1,5 @@
 /** The checks of one message, each begun as soon as it can be. */
-import type { ArcResult, DmarcResult, Library, ParsedField, SpfResult, Status, Tagged } from "./library.ts";
+import type { ArcResult, ArcSet, DmarcResult, Library, ParsedField, SpfResult, Status } from "./library.ts";
 import type { Questions } from "./questions.ts";
 import {
   type ArcFound,
@@ -52,7 +52,6 @@ interface Vouched {
 /** A result in Authentication-Results, as `mailauth` reads it. */
 interface Entry {
   readonly value?: unknown;
-  readonly result?: unknown;
   readonly smtp?: Readonly<Partial<Record<string, unknown>>>;
   readonly header?: Readonly<Partial<Record<string, unknown>>>;
 }
@@ -179,7 +178,10 @@ export class MessageCheck {
       await verifier.finalChunk();
       if (!this.#wants("arc")) return null;
       const options = { resolver: resolve, strict: true, minBitLength: LEAST_BITS };
-      return this.#arc(await this.#tools.library.arc(verifier.arc, options), verifier);
+      const chain = verifier.arc.chain === false ? [] : verifier.arc.chain;
+      // Before `mailauth` changes the results of the newest set.
+      this.#vouched = chain.toReversed().map(vouchedBy);
+      return this.#arc(await this.#tools.library.arc(verifier.arc, options), chain);
     } catch (error) {
       this.#isHeaderBroken = true;
       this.#onError(error);
@@ -206,9 +208,7 @@ export class MessageCheck {
     return [...found, { ...none, result: "policy", reason }];
   }
 
-  #arc({ i = 0, signature, status }: ArcResult, verifier: MessageVerifier): ArcFound {
-    const chain = verifier.arc.chain === false ? [] : verifier.arc.chain;
-    const sealerOf = (tagged: Tagged | undefined): string => cleanDomain(textOf(tagged?.parsed["d"]?.value));
+  #arc({ i = 0, signature, status }: ArcResult, chain: readonly ArcSet[]): ArcFound {
     const isLost = chain.some(({ "arc-seal": seal, "arc-message-signature": message }) =>
       [seal, message].some((tagged) => {
         const { d, s } = tagged?.parsed ?? {};
@@ -218,16 +218,10 @@ export class MessageCheck {
     // For RFC 8617 a key that cannot be asked for is a failure of the chain; here it is none.
     const isTemporary = status.result === "fail" && (isLost || (signature || undefined)?.status.result === TEMPORARY);
     const result = isTemporary ? TEMPORARY : cleanWord(status.result, 20);
-    const vouched = chain
-      .toReversed()
-      .map((set) => vouchedBy(sealerOf(set["arc-seal"]), set["arc-authentication-results"]));
-    if (result === "pass" || isTemporary) this.#vouched = vouched;
-    return {
-      result,
-      instance: Number(i) || 0,
-      sealer: vouched[0]?.sealer ?? "",
-      reason: result === "pass" ? "" : cleanPhrase(status.comment || status.policy?.["dkim-rules"] || ""),
-    };
+    const sealer = this.#vouched[0]?.sealer ?? "";
+    if (result !== "pass" && !isTemporary) this.#vouched = [];
+    const reason = result === "pass" ? "" : cleanPhrase(status.comment || status.policy?.["dkim-rules"] || "");
+    return { result, instance: Number(i) || 0, sealer, reason };
   }
 
   async #dmarc(spf: Spf | null, arc: ArcFound | null): Promise<DmarcFound> {
@@ -323,13 +317,12 @@ function arcNone(result: string, reason: string): ArcFound {
 }
 
 /** What a sealer says that it found: the results of DMARC, and domains for which SPF or DKIM passed. */
-function vouchedBy(sealer: string, results: Tagged | undefined): Vouched {
+function vouchedBy({ "arc-seal": seal, "arc-authentication-results": results }: ArcSet): Vouched {
   const said = (method: string): Entry[] => {
     const value: unknown = results?.parsed[method];
     return ((Array.isArray(value) ? value : [value]) as (Entry | undefined)[]).filter((entry) => entry !== undefined);
   };
-  // `mailauth` renames the results of the newest set.
-  const resultOf = ({ result, value }: Entry): string => textOf(value ?? result).toLowerCase();
+  const resultOf = ({ value }: Entry): string => textOf(value).toLowerCase();
   const passed = (method: string, ...properties: readonly string[]): string[] =>
     said(method)
       .filter((entry) => resultOf(entry) === "pass")
@@ -338,7 +331,7 @@ function vouchedBy(sealer: string, results: Tagged | undefined): Vouched {
       .filter((domain) => domain !== "")
       .slice(0, MOST_VOUCHED);
   return {
-    sealer,
+    sealer: cleanDomain(textOf(seal?.parsed["d"]?.value)),
     dmarc: said("dmarc").map(resultOf),
     spf: passed("spf", "mailfrom"),
     dkim: passed("dkim", "d", "i"),

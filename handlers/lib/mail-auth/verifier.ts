@@ -11,6 +11,8 @@ const MOST_SIGNED = 200;
 /** Bytes of a field that is read, and white space in it in a row. */
 const MOST_FIELD = 16_384;
 const LONG_RUN = /\s{200}/;
+/** Bytes of From: one that is not read would hide its domain. */
+const MOST_FROM = 131_072;
 /** Bits of an RSA key (RFC 8301 3.2). */
 export const LEAST_BITS = 1024;
 
@@ -72,7 +74,7 @@ export function verifierOf({ DkimVerifier }: Library): VerifierClass {
         parsed: fields.filter(
           (field) =>
             verified.has(field) ||
-            (field.key === "from" && field.line.length <= MOST_FIELD) ||
+            (field.key === "from" && field.line.length <= MOST_FROM) ||
             (ARC_NAMES.has(field.key) && isReadable(field)),
         ),
       });
