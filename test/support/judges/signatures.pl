@@ -36,9 +36,9 @@ my @results;
 for my $mail (@{ $task->{mails} }) {
     my $message = decode_base64($mail);
     my $verifier = Mail::DKIM::Verifier->new;
-    my $arc = Mail::DKIM::ARC::Verifier->new;
-    for ($verifier, $arc) { $_->PRINT($message); $_->CLOSE }
+    my $arc = $message =~ /^ARC-Seal:/mi ? Mail::DKIM::ARC::Verifier->new : undef;
+    for (grep { defined } $verifier, $arc) { $_->PRINT($message); $_->CLOSE }
     my @signatures = map { { a => $_->algorithm, d => $_->domain, s => $_->selector, result => $_->result } } $verifier->signatures;
-    push @results, { dkim => \@signatures, arc => $arc->result };
+    push @results, { dkim => \@signatures, arc => $arc ? $arc->result : "none" };
 }
 print encode_json(\@results);
