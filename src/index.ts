@@ -21,7 +21,7 @@ export type {
   SrvRecord,
   TlsaRecord,
 } from "./dns/answer.ts";
-export type { Dns, DnsCallOptions, Listing, ListingOptions } from "./dns/types.ts";
+export type { Dns, DnsCallOptions, DnsPromises, Listing, ListingOptions, NodeRecords } from "./dns/types.ts";
 export {
   type EntriesOptions,
   type KeepOptions,

@@ -4,7 +4,8 @@ import { MAX_TIMER_MS, readDuration } from "../quantity.ts";
 import { UsageError } from "../usage-error.ts";
 import { type Answer, RECORD_TYPES, type RecordOf, type RecordType } from "./answer.ts";
 import { addressBytes, asDnsName, reversed, reverseName } from "./names.ts";
-import type { Dns, DnsCallOptions, Listing, ListingOptions } from "./types.ts";
+import { NodeDns } from "./node.ts";
+import type { Dns, DnsCallOptions, DnsPromises, Listing, ListingOptions } from "./types.ts";
 
 /** Answers questions; it rejects by the signal only. */
 export interface DnsSource {
@@ -28,10 +29,15 @@ type Ask = <T extends RecordType>(name: string, type: T) => Promise<Answer<T>>;
 class DnsClient implements Dns {
   readonly #source: DnsSource;
   readonly #signal: () => AbortSignal;
+  #promises: NodeDns | null = null;
 
   constructor(source: DnsSource, signal: () => AbortSignal) {
     this.#source = source;
     this.#signal = signal;
+  }
+
+  get promises(): DnsPromises {
+    return (this.#promises ??= new NodeDns((name, type) => this.resolve(name, type)));
   }
 
   async resolve<T extends RecordType>(name: string, type: T, options: DnsCallOptions = {}): Promise<Answer<T>> {
@@ -57,7 +63,7 @@ class DnsClient implements Dns {
         return (await this.#source.resolve(asked, type, signal)) as Answer<T>;
       } catch (error) {
         if (timeout === null || error !== timeout.reason) throw error;
-        return { status: "failed", records: [], ttl: 0, reason: `no answer in ${ms} ms` };
+        return { status: "failed", records: [], ttl: 0, reason: `no answer in ${ms} ms`, code: "ETIMEOUT" };
       }
     };
   }

@@ -1,5 +1,5 @@
 /** The types of `session.dns`. */
-import type { Answer, RecordType } from "./answer.ts";
+import type { Answer, MxRecord, RecordType, SoaRecord, SrvRecord } from "./answer.ts";
 
 /**
  * Options of a question. The call's own `session.signal` ends it as well.
@@ -61,4 +61,47 @@ export interface Dns {
   confirmedName(address: string, options?: DnsCallOptions): Promise<Answer<"PTR">>;
   /** Looks an address or a domain up in a list (RFC 5782). */
   listed(addressOrDomain: string, zone: string, options?: ListingOptions): Promise<Listing>;
+  /** The same resolver for libraries that take `node:dns/promises`. */
+  readonly promises: DnsPromises;
+}
+
+/**
+ * Records as `node:dns/promises` gives them. The strings of a TXT record are joined to one.
+ * @example const [[policy]]: NodeRecords["TXT"] = [["v=spf1 -all"]];
+ */
+export interface NodeRecords {
+  A: string[];
+  AAAA: string[];
+  CAA: { critical: number; [tag: string]: number | string }[];
+  CNAME: string[];
+  MX: MxRecord[];
+  NS: string[];
+  PTR: string[];
+  SOA: SoaRecord;
+  SRV: SrvRecord[];
+  TLSA: { certUsage: number; selector: number; match: number; data: ArrayBuffer }[];
+  TXT: string[][];
+}
+
+/**
+ * The interface of `node:dns/promises` over `session.dns`. It rejects with errors as Node's: their `code` is `ENOTFOUND` (no
+ * such name), `ENODATA` (no records of the type), or of a failure `ESERVFAIL`, `EREFUSED`, `ETIMEOUT`, `ECONNREFUSED` and
+ * others; `cause` says more. At the end of the call of the handler it rejects with the signal's reason.
+ * @example const resolver = (name: string, type: RecordType) => session.dns.promises.resolve(name, type);
+ */
+export interface DnsPromises {
+  resolve<T extends RecordType = "A">(hostname: string, rrtype?: T): Promise<NodeRecords[T]>;
+  resolve4(hostname: string): Promise<NodeRecords["A"]>;
+  resolve6(hostname: string): Promise<NodeRecords["AAAA"]>;
+  resolveCaa(hostname: string): Promise<NodeRecords["CAA"]>;
+  resolveCname(hostname: string): Promise<NodeRecords["CNAME"]>;
+  resolveMx(hostname: string): Promise<NodeRecords["MX"]>;
+  resolveNs(hostname: string): Promise<NodeRecords["NS"]>;
+  resolvePtr(hostname: string): Promise<NodeRecords["PTR"]>;
+  resolveSoa(hostname: string): Promise<NodeRecords["SOA"]>;
+  resolveSrv(hostname: string): Promise<NodeRecords["SRV"]>;
+  resolveTlsa(hostname: string): Promise<NodeRecords["TLSA"]>;
+  resolveTxt(hostname: string): Promise<NodeRecords["TXT"]>;
+  /** The names of an address. */
+  reverse(ip: string): Promise<string[]>;
 }
