@@ -121,6 +121,13 @@ function* ownMails(count: number): Generator<string> {
   }
 }
 
+/** It breaks long lines, completes addresses, and adds Date and Message-ID. */
+const POSTFIX_DEFAULTS = {
+  smtp_line_length_limit: "998",
+  local_header_rewrite_clients: "permit_inet_interfaces",
+  always_add_missing_headers: "yes",
+};
+
 const MAILS = { Postfix: 500, Sendmail: 100 };
 
 describeWith([DKIMPY.tool, MAIL_DKIM.tool], "dkim-sign, with judges", () => {
@@ -137,8 +144,8 @@ describeWith([DKIMPY.tool, MAIL_DKIM.tool], "dkim-sign, with judges", () => {
         sign: { config: SIGN, files: KEYS.files },
         seal: { config: sealing(names.port), files: { ...KEYS.files, "sealer.pem": SEALER.files["r.pem"]! } },
       };
-      // Other tests have Postfix leave long lines as they are.
-      const postfix = () => ({ mainCf: { smtp_line_length_limit: "998" } });
+      // Other tests have Postfix leave the message as it is.
+      const postfix = () => ({ mainCf: POSTFIX_DEFAULTS });
       site = await (server.name === "Postfix" ? startSite({ filters, postfix }) : server.startSite(filters));
     });
     afterAll(async () => {
