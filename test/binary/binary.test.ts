@@ -202,6 +202,26 @@ options.lists = [{ zone = "zen.example" }]
     await expectLine(await server.log.next(/\[notice\]: reject recipient: /), "handlers/dns-lists.ts", "reject(");
   });
 
+  test("mail-auth has its library in it", async () => {
+    await using names = await startNameServer((name, type) => {
+      if (name !== "example.com" || type !== "TXT") return { rcode: 3 };
+      return { answers: [{ name, type, ttl: 60, data: ["v=spf1 ip4:192.0.2.7 -all"] }] };
+    });
+    const config = `[dns]
+servers = ["${names.address}:${names.port}"]
+[[filter]]
+use = "mail-auth"
+options.policy = { spf_fail = "reject" }
+`;
+    await using server = await serve({ server: { workers: 1 }, config });
+    await ready(server);
+    const send = (client: string) =>
+      run("send", "-c", server.configFile, "mail.eml", "--from", "a@example.com", "--client", client);
+    expect((await send("192.0.2.7")).stdout).toContain("spf=pass smtp.mailfrom=example.com");
+    expect((await send("192.0.2.8")).stdout).toContain("SPF: example.com does not permit 192.0.2.8");
+    await expectLine(await server.log.next(/\[notice\]: reject: /), "handlers/mail-auth.ts", "reject(");
+  });
+
   test("a body of 5 MB is read from the spool, and judged", async () => {
     const spool = join(folder.path, "spool");
     const looks = `import { readFileSync } from "node:fs";
