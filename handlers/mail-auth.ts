@@ -8,6 +8,7 @@ import { type Action, type Options, options } from "./lib/mail-auth/options.ts";
 import { Questions } from "./lib/mail-auth/questions.ts";
 import { type Found, headerValue } from "./lib/mail-auth/results.ts";
 import { parsedFields, verifierOf } from "./lib/mail-auth/verifier.ts";
+import { warmUp } from "./lib/mail-auth/warm-up.ts";
 import type { Refusal } from "./lib/options.ts";
 import { isOwn } from "./lib/origin.ts";
 import { filledIn } from "./lib/words.ts";
@@ -105,9 +106,11 @@ export default defineFilter({
   name: "mail-auth",
   options,
   messageState: (): MessageState => ({ check: null, forged: [] }),
-  start: (_options: Options): Tools => {
+  async start(_options: Options): Promise<Tools> {
     const library = loadLibrary();
-    return { library, Verifier: verifierOf(library) };
+    const tools = { library, Verifier: verifierOf(library) };
+    await warmUp(tools);
+    return tools;
   },
 
   leaveOut: (_options, isTooEarly) => (isTooEarly("envfrom") ? ["envfrom"] : []),

@@ -24,12 +24,12 @@ class DnsError extends Error {
 }
 
 export class Questions {
-  readonly #dns: Dns;
+  readonly #dns: Pick<Dns, "resolve">;
   readonly #answers = new Map<string, Promise<unknown[]>>();
   readonly #late = new AbortController();
   readonly #failed = new Set<string>();
 
-  constructor(dns: Dns) {
+  constructor(dns: Pick<Dns, "resolve">) {
     this.#dns = dns;
   }
 

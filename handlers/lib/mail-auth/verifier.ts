@@ -19,7 +19,7 @@ export const LEAST_BITS = 1024;
 const ARC_NAMES = new Set(["arc-seal", "arc-message-signature", "arc-authentication-results"]);
 
 /** The fields as they came. */
-export function parsedFields(headers: Iterable<Header>): ParsedField[] {
+export function parsedFields(headers: Iterable<Pick<Header, "bytes" | "name">>): ParsedField[] {
   const fields: ParsedField[] = [];
   for (const header of headers) {
     const casedKey = header.name.replace(/[ \t]+$/, "");
