@@ -7,6 +7,7 @@ export const TARGETS = [
   "replies",
   "mime",
   "mime-edits",
+  "dns",
   "config",
   "server",
 ] as const;
@@ -40,6 +41,7 @@ with its seed, with an input that was made as small as possible, and with the co
   replies        the decoders of replies, macros, negotiation and text
   mime           the reader of MIME, on messages of any kind
   mime-edits     edits of MIME, on messages of any kind, by a filter in memory
+  dns            the reader of DNS answers
   config         configuration files
   server         a server process: hostile connections beside one that must be served right
 

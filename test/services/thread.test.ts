@@ -2,9 +2,11 @@
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import type { DnsSettings } from "../../src/dns/servers.ts";
 import { ServicesThread } from "../../src/server/workers/services-thread.ts";
 import type { Operation } from "../../src/store/operations.ts";
 import { WorkerServices } from "../../src/worker/services.ts";
+import { startNameServer } from "./dns/server.ts";
 import { type TempDir, tempDir, waitFor } from "../support/temp.ts";
 
 setDefaultTimeout(120_000);
@@ -27,15 +29,25 @@ interface Started extends Disposable {
   worker(): WorkerServices;
 }
 
-function start(url = ENTRY, { maxBytes = 2 ** 31, path = "store.db" } = {}): Started {
+interface Settings {
+  readonly folder?: () => string;
+  readonly maxBytes?: number;
+  readonly path?: string;
+  readonly servers?: DnsSettings["servers"];
+}
+
+function start(
+  url = ENTRY,
+  { folder = () => dir.path, maxBytes = 2 ** 31, path = "store.db", servers = [] }: Settings = {},
+): Started {
   const log: string[] = [];
   const started: Started = {
     log,
     dropped: 0,
     thread: new ServicesThread(url, {
-      dns: { servers: [], timeoutMs: 1000, attempts: 1, cache: 10 },
+      dns: { servers, timeoutMs: 60_000, attempts: 1, cache: 10 },
       store: { url: `sqlite:${path}`, timeoutMs: 60_000, maxBytes },
-      folder: () => dir.path,
+      folder,
       starting: () => {},
       dropped: (count) => (started.dropped += count),
       log: (level, text) => log.push(`${level}: ${text}`),
@@ -51,6 +63,8 @@ function start(url = ENTRY, { maxBytes = 2 ** 31, path = "store.db" } = {}): Sta
 
 const run = (services: WorkerServices, operation: object, timeoutMs = 60_000) =>
   services.run({ filter: "f", key: "k", ...operation } as Operation, never(), timeoutMs);
+
+const servicesThreads = (): number => threadNames().filter((name) => name === "services").length;
 
 function threadNames(): string[] {
   return readdirSync("/proc/self/task").flatMap((task) => {
@@ -74,6 +88,24 @@ test("no thread is started before something is asked, and nothing is written", a
   expect(threadNames()).toContain("services");
   expect(readdirSync(dir.path)).toContain("store.db");
   expect(statSync(join(dir.path, "store.db")).mode & 0o777).toBe(0o600);
+});
+
+test("without a folder for the store no thread is started, and each call says why", async () => {
+  const folder = (): string => {
+    throw new Error("no state folder");
+  };
+  using started = start(ENTRY, { folder });
+  const worker = started.worker();
+  // Those of other tests may be about to end.
+  const before = servicesThreads();
+  for (let times = 0; times < 2; times++) {
+    const call = run(worker, { kind: "get" });
+    expect(await call.catch((error: Error) => error.message)).toBe(
+      "the services thread cannot be started: no state folder",
+    );
+  }
+  expect(started.thread.isRunning).toBe(false);
+  expect(servicesThreads()).toBeLessThanOrEqual(before);
 });
 
 test("four workers, 40,000 operations on one key: the count and the limit are exact", async () => {
@@ -106,6 +138,20 @@ test("a worker with 20,000 calls does not hold up another", async () => {
   expect(done).toBeLessThan(10_000);
   await Promise.all(flood);
   expect(done).toBe(20_000);
+});
+
+test("a hundred equal questions of four workers are one packet, and later ones come from the cache", async () => {
+  await using server = await startNameServer((name) => ({
+    answers: [{ type: "TXT", name, ttl: 60, data: "text" }],
+    delay: 50,
+  }));
+  using started = start(ENTRY, { servers: [{ address: server.address, port: server.port }] });
+  const workers = Array.from({ length: 4 }, () => started.worker());
+  const ask = () =>
+    Promise.all(Array.from({ length: 100 }, (_, at) => workers[at % 4]!.resolve("x.example", "TXT", never())));
+  const answers = [...(await ask()), ...(await ask())];
+  expect(new Set(answers.map(({ records, status }) => `${status} ${records}`))).toEqual(new Set(["found text"]));
+  expect(server.asked).toEqual(["udp x.example TXT"]);
 });
 
 test("what is under way when the thread ends fails, and another thread has its data", async () => {

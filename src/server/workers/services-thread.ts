@@ -56,6 +56,7 @@ export class ServicesThread {
 
   #start(): Worker {
     const { dns, store } = this.#host;
+    const settings = { kind: "settings", dns, store, folder: this.#host.folder() } satisfies ToServicesThread;
     this.#host.starting();
     const thread = new Worker(this.#url.href, { name: "services", smol: true });
     let reason = "it ended by itself";
@@ -72,7 +73,7 @@ export class ServicesThread {
       if (!this.#isClosed)
         this.#host.log("crit", `the services thread has ended, another is started when it is needed: ${reason}`);
     });
-    thread.postMessage({ kind: "settings", dns, store, folder: this.#host.folder() } satisfies ToServicesThread);
+    thread.postMessage(settings);
     thread.unref();
     return thread;
   }

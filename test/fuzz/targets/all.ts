@@ -3,6 +3,7 @@ import type { TargetName } from "../args.ts";
 import type { Target } from "../target.ts";
 import { configTarget } from "./config.ts";
 import { conversationTarget } from "./conversation.ts";
+import { dnsTarget } from "./dns.ts";
 import { framerTarget } from "./framer.ts";
 import { mimeTarget } from "./mime.ts";
 import { mimeEditsTarget } from "./mime-edits.ts";
@@ -17,6 +18,7 @@ export const MAKE: Readonly<Record<TargetName, () => Target>> = {
   replies: () => repliesTarget,
   mime: () => mimeTarget,
   "mime-edits": () => mimeEditsTarget,
+  dns: () => dnsTarget,
   config: () => configTarget,
   server: () => serverTarget(),
 };
