@@ -14,6 +14,7 @@ import { median } from "../reload/support.ts";
 import { zip } from "../support/archives.ts";
 import { type PmilterOptions, writeProject } from "../support/pmilter.ts";
 import { EXECUTABLE, USE_ALL, USE_FILES } from "../shipped/use.ts";
+import { DKIMPY } from "../support/judges/signatures.ts";
 import { PATIENCE_MS, type TempDir, tempDir, waitFor } from "../support/temp.ts";
 import { bareEnv, build, run as runBinary, type Served, serve as serveBinary } from "./support.ts";
 
@@ -220,6 +221,38 @@ options.policy = { spf_fail = "reject" }
     expect((await send("192.0.2.7")).stdout).toContain("spf=pass smtp.mailfrom=example.com");
     expect((await send("192.0.2.8")).stdout).toContain("SPF: example.com does not permit 192.0.2.8");
     await expectLine(await server.log.next(/\[notice\]: reject: /), "handlers/mail-auth.ts", "reject(");
+  });
+
+  test("dkim new makes a key, dkim-sign signs with it, and dkim check finds its record", async () => {
+    const keys = join(folder.path, "signing");
+    const made = await run("dkim", "new", "example.com", "s1", "-c", join(keys, "pmilter.toml"));
+    expect(made).toMatchObject({ exitCode: 0, stderr: "" });
+    const [, strings] = /^s1\._domainkey\.example\.com\. IN TXT (.*)$/m.exec(made.stdout)!;
+    const data = [...strings!.matchAll(/"([^"]*)"/g)].map(([, text]) => text!);
+    await using names = await startNameServer((name, type) => {
+      if (name !== "s1._domainkey.example.com" || type !== "TXT") return { rcode: 3 };
+      return { answers: [{ name, type, ttl: 60, data }] };
+    });
+    const config = `[dns]
+servers = ["${names.address}:${names.port}"]
+[[filter]]
+use = "dkim-sign"
+options.keys = [{ domain = "example.com", selector = "s1", file = "${keys}/keys/example.com.s1.pem" }]
+`;
+    await using server = await serve({ server: { workers: 1 }, config });
+    await ready(server);
+    const { stdout } = await run("send", "-c", server.configFile, "mail.eml", "--json", "--macro", "auth_authen=a");
+    const { message } = JSON.parse(stdout) as { message: string };
+    expect(message).toStartWith("DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=example.com; s=s1;");
+    expect(await run("dkim", "check", "example.com", "-c", server.configFile)).toEqual({
+      exitCode: 0,
+      stderr: "",
+      stdout: "s1._domainkey.example.com: ok, the record has the key\n",
+    });
+    if (!DKIMPY.tool.available) return;
+    const records = { "s1._domainkey.example.com": data.join("") };
+    const [judged] = await DKIMPY.judge(records, [Buffer.from(message)]);
+    expect(judged!.dkim).toMatchObject([{ d: "example.com", result: "pass" }]);
   });
 
   test("a body of 5 MB is read from the spool, and judged", async () => {
