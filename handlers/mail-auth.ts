@@ -113,11 +113,20 @@ export default defineFilter({
     return tools;
   },
 
-  leaveOut: (_options, isTooEarly) => (isTooEarly("envfrom") ? ["envfrom"] : []),
+  leaveOut: ({ early_spf }, isTooEarly) => [
+    ...(isTooEarly("envfrom") ? (["envfrom"] as const) : []),
+    ...(early_spf ? [] : (["envrcpt"] as const)),
+  ],
 
   envfrom(session) {
     checkOf(session);
     if (isRelay(session)) return accept();
+  },
+
+  async envrcpt(session) {
+    const { message, options } = session;
+    const spf = (await checkOf(session)?.spf(options.timeout)) ?? null;
+    if (spf !== null && options.checks.has("spf")) message.results.set("spf", { ...spf });
   },
 
   eoh(session) {

@@ -2,6 +2,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { isInNameOf } from "../../handlers/lib/mail-auth/forged.ts";
 import mailAuth from "../../handlers/mail-auth.ts";
+import { defineFilter } from "../../src/index.ts";
 import { runFilter, type SessionOptions, type TestDns } from "../../src/testing/index.ts";
 import { RECORDS, signedMails } from "./signed-mail.ts";
 
@@ -90,6 +91,40 @@ describe("results", () => {
 });
 
 const SPF_FAIL = { "from.example TXT": ["v=spf1 ip4:198.51.100.1 -all"] };
+
+describe("SPF for filters that decide at RCPT", () => {
+  const seen = async (options: Record<string, unknown>, dns: TestDns) => {
+    const results: unknown[] = [];
+    const probe = defineFilter({
+      name: "probe",
+      envrcpt({ message }) {
+        results.push(message.results.get("spf") ?? null);
+      },
+    });
+    const { failures } = await runFilter([mailAuth, probe], {
+      client: CLIENT,
+      helo: "mx.helo.example",
+      from: "a@from.example",
+      to: ["b@example.com"],
+      eml: EML,
+      dns,
+      options: { authserv_id: "mx.test", ...options },
+    });
+    expect(failures).toEqual([]);
+    return results;
+  };
+
+  test("is there with early_spf, and not without", async () => {
+    const found = { result: "pass", domain: "from.example", identity: "mailfrom" };
+    expect(await seen({ early_spf: true }, SPF_PASS)).toEqual([found]);
+    expect(await seen({}, SPF_PASS)).toEqual([null]);
+  });
+
+  test("is not waited for longer than the timeout", async () => {
+    const silent = { "from.example TXT": { records: ["v=spf1 -all"], delay: 3_600_000 } };
+    expect(await seen({ early_spf: true, timeout: "50ms" }, silent)).toEqual([null]);
+  });
+});
 
 describe("what becomes of a message", () => {
   test.each(["none", "quarantine", "reject"])("that fails in all of it, with p=%s: it is marked", async (policy) => {

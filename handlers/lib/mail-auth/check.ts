@@ -118,6 +118,18 @@ export class MessageCheck {
     return { mail, helo: ofHelo };
   }
 
+  /** What SPF says, as soon as it is known; null if that takes longer. */
+  async spf(timeoutMs: number): Promise<SpfFound | null> {
+    const late = Promise.withResolvers<null>();
+    const timer = setTimeout(() => late.resolve(null), timeoutMs);
+    try {
+      const spf = await Promise.race([this.#spf, late.promise]);
+      return spf === null ? null : spfFound(spf.mail, spf.helo);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   /** Reads the header, and begins to ask for keys and the policy. */
   header(fields: readonly ParsedField[]): void {
     this.#verifier = new this.#tools.Verifier(this.#questions);

@@ -1,5 +1,5 @@
 /** The options of mail-auth.ts. */
-import { array, duration, type InferOutput, picklist, pipe, string, table, transform } from "pmilter/options";
+import { array, boolean, duration, type InferOutput, picklist, pipe, string, table, transform } from "pmilter/options";
 import { domains, made, option, refusalOf, someText, unset } from "../options.ts";
 import { OWN_NETWORKS } from "../origin.ts";
 import { unknownPlaceholder } from "../words.ts";
@@ -44,6 +44,11 @@ const entries = {
     "what happens to a message that fails; `mark`: the header says it, and nothing else",
   ),
   own_networks: OWN_NETWORKS,
+  early_spf: option(
+    boolean(),
+    false,
+    "wait for SPF at RCPT, so that filters behind this one have its result there, as `greylist`",
+  ),
   timeout: option(
     duration(),
     "5s",
