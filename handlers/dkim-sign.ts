@@ -1,10 +1,11 @@
 // Signs mail of one's own domains (DKIM), and seals other mail (ARC): docs/handlers/dkim-sign.md.
+import { isAscii } from "node:buffer";
 import { defineFilter, type Header, type Session } from "pmilter";
 import { isKeptByPostfix, isKeptBySendmail, writtenBySendmail } from "./lib/dkim-sign/addresses.ts";
 import { bodyHash, type Field, type Form, formsOf } from "./lib/dkim-sign/canonical.ts";
 import { headerFields } from "./lib/dkim-sign/fields.ts";
 import { GOOD_BITS, type KeyRing, type SigningKey } from "./lib/dkim-sign/keys.ts";
-import { encodeParts, isCarried, isSevenBit, missingEnd } from "./lib/dkim-sign/lines.ts";
+import { encodeParts, isCarried, missingEnd } from "./lib/dkim-sign/lines.ts";
 import { type Options, options } from "./lib/dkim-sign/options.ts";
 import { arcSet, chainOf } from "./lib/dkim-sign/seal.ts";
 import { signatureField, signedFields, type Tags } from "./lib/dkim-sign/sign.ts";
@@ -47,9 +48,9 @@ function writerOf(session: AtEnd, form: Form): (field: Field) => Field | null {
 }
 
 /** Changes what a mail server would change behind the signature. @returns null for a body that is too large */
-function carriedBody(session: AtEnd): Uint8Array | null {
+async function carriedBody(session: AtEnd, signal: AbortSignal): Promise<Uint8Array | null> {
   const { message, options } = session;
-  const body = encodedBody(session);
+  const body = await encodedBody(session, signal);
   if (body === null || options.long_lines === "sign" || !isSendmail(session)) return body;
   const end = missingEnd(body, message.headers.get("Content-Type") ?? "");
   if (end === "") return body;
@@ -57,17 +58,18 @@ function carriedBody(session: AtEnd): Uint8Array | null {
   return message.body();
 }
 
-function encodedBody({ log, message, options }: AtEnd): Uint8Array | null {
+async function encodedBody({ log, message, options }: AtEnd, signal: AbortSignal): Promise<Uint8Array | null> {
   const { eight_bit, long_lines } = options;
   const body = message.body();
   if (body === null) return null;
-  const isFit = (bytes: Uint8Array): boolean =>
-    (long_lines === "sign" || isCarried(bytes)) && (eight_bit === "sign" || isSevenBit(bytes));
-  if (isFit(body)) return body;
+  const isFit = async (bytes: Uint8Array): Promise<boolean> =>
+    (long_lines === "sign" || (await isCarried(bytes, signal))) && (eight_bit === "sign" || isAscii(bytes));
+  if (await isFit(body)) return body;
   const mime = message.mime();
-  if (mime !== null) encodeParts(mime, isFit);
+  if (mime !== null) await encodeParts(mime, isFit);
   const encoded = message.body();
-  if (encoded !== null && !isFit(encoded)) log.warn("a part cannot be encoded: a mail server may break the signature");
+  if (encoded !== null && !(await isFit(encoded)))
+    log.warn("a part cannot be encoded: a mail server may break the signature");
   return encoded;
 }
 
@@ -78,8 +80,8 @@ function tellOfShort({ log, own }: AtEnd, { bits, domain, key, selector }: Signi
   log.warn(`the key ${name} is short`, { bits, expected: GOOD_BITS });
 }
 
-function sign(session: AtEnd): void {
-  const { log, message, options } = session;
+async function sign(session: AtEnd): Promise<void> {
+  const { log, message, options, signal } = session;
   const { canonicalization, expire, keys: ring } = options;
   const from = fromOf(message.headers);
   if (typeof from === "string") {
@@ -91,7 +93,7 @@ function sign(session: AtEnd): void {
     ring,
   );
   if (keys.length === 0) return;
-  const body = carriedBody(session);
+  const body = await carriedBody(session, signal);
   if (body === null) {
     log.warn("not signed: its body is larger than limits.body");
     return;
@@ -113,7 +115,7 @@ function sign(session: AtEnd): void {
   const now = secondsOf(message.receivedAt);
   const { absent, fields, isSigned } = header;
   const { canonical, names } = signedFields(fields, form, isSigned, absent);
-  const hash = bodyHash(body, wanted.body);
+  const hash = await bodyHash(body, wanted.body, signal);
   const signatures = keys.map((key) => {
     tellOfShort(session, key);
     const tags: Tags = [
@@ -149,8 +151,8 @@ function resultsOf({ message }: AtEnd): { readonly arc: unknown; readonly text: 
   return { arc: (arc as { readonly result?: unknown }).result, text };
 }
 
-function seal(session: AtEnd, key: SigningKey): void {
-  const { log, message, own } = session;
+async function seal(session: AtEnd, key: SigningKey): Promise<void> {
+  const { log, message, own, signal } = session;
   const results = resultsOf(session);
   if (results === null) {
     if (!own.has("results")) log.warn("not sealed: there are no results of mail-auth; put it before dkim-sign");
@@ -161,7 +163,7 @@ function seal(session: AtEnd, key: SigningKey): void {
     log.debug("not sealed: its chain does not pass", { arc: results.arc });
     return;
   }
-  const body = carriedBody(session);
+  const body = await carriedBody(session, signal);
   const header = headerFields(message.headers, writerOf(session, "relaxed"), "dkim-signature");
   const chain = chainOf(header.fields);
   const why = header.leftOut.get("from") ?? (typeof fromOf(message.headers) === "string" ? "there is not one" : null);
@@ -178,7 +180,7 @@ function seal(session: AtEnd, key: SigningKey): void {
     chain,
     results: results.text,
     signed: signedFields(header.fields, "relaxed", header.isSigned, []),
-    bodyHash: bodyHash(body, "relaxed"),
+    bodyHash: await bodyHash(body, "relaxed", signal),
     now: secondsOf(message.receivedAt),
   });
   if (set === null) log.warn("not sealed: its chain is full");
@@ -191,9 +193,9 @@ export default defineFilter({
   collectBody: { over: "skip" },
   start: (): Told => new Set(),
 
-  eom(session) {
+  async eom(session) {
     const { options } = session;
-    if (isOwn(session, options.own_networks)) sign(session);
-    else if (options.seal !== undefined) seal(session, options.seal);
+    if (isOwn(session, options.own_networks)) await sign(session);
+    else if (options.seal !== undefined) await seal(session, options.seal);
   },
 });

@@ -5,7 +5,8 @@ import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import dkimSign from "../../handlers/dkim-sign.ts";
 import { isKeptByPostfix, writtenBySendmail } from "../../handlers/lib/dkim-sign/addresses.ts";
-import { bodyHash, canonicalField, type Field } from "../../handlers/lib/dkim-sign/canonical.ts";
+import { bodyHash, canonicalField, type Field, type Form } from "../../handlers/lib/dkim-sign/canonical.ts";
+import { isCarried } from "../../handlers/lib/dkim-sign/lines.ts";
 import { chainOf } from "../../handlers/lib/dkim-sign/seal.ts";
 import { defineFilter } from "../../src/index.ts";
 import { runFilter } from "../../src/testing/index.ts";
@@ -76,6 +77,8 @@ const signed = async (eml: string, how?: How) => {
 };
 const named = async (eml: string, how?: How) => (await signed(eml, how)).map(({ d, s }) => `${s}.${d}`);
 
+const hashed = (body: string, form: Form) => bodyHash(Buffer.from(body, "latin1"), form, new AbortController().signal);
+
 describe("canonical forms (RFC 6376 3.4.5)", () => {
   const BODY = " C \r\nD \t E\r\n\r\n\r\n";
   const hashOf = (text: string) => createHash("sha256").update(text).digest("base64");
@@ -97,17 +100,17 @@ describe("canonical forms (RFC 6376 3.4.5)", () => {
     ["a\n \n", "a\n \n\r\n", "a\n \n\r\n"],
     ["a\rb\r", "a\rb\r\r\n", "a\rb\r\r\n"],
     ["\t a", " a\r\n", "\t a\r\n"],
-  ])("a body %j", (body, relaxed, simple) => {
-    expect(bodyHash(Buffer.from(body, "latin1"), "relaxed")).toBe(hashOf(relaxed));
-    expect(bodyHash(Buffer.from(body, "latin1"), "simple")).toBe(hashOf(simple));
+  ])("a body %j", async (body, relaxed, simple) => {
+    expect(await hashed(body, "relaxed")).toBe(hashOf(relaxed));
+    expect(await hashed(body, "simple")).toBe(hashOf(simple));
   });
 
-  test("a large body, in pieces that end anywhere", () => {
+  test("a large body, in pieces that end anywhere", async () => {
     const line = `${"x  y\t".repeat(100)}\r\n`;
     const relaxed = `${"x y ".repeat(100).trimEnd()}\r\n`;
     for (const body of [line.repeat(6000), `${"  ".repeat(800_000)}x\r\n`]) {
       const expected = body.startsWith("x") ? relaxed.repeat(6000) : " x\r\n";
-      expect(bodyHash(Buffer.from(body), "relaxed")).toBe(hashOf(expected));
+      expect(await hashed(body, "relaxed")).toBe(hashOf(expected));
     }
   });
 });
@@ -192,7 +195,7 @@ describe("what is covered", () => {
       v: "1",
       a: "rsa-sha256",
       c: "relaxed/relaxed",
-      bh: bodyHash(Buffer.from("body\r\n"), "relaxed"),
+      bh: await hashed("body\r\n", "relaxed"),
     });
     const [, field] = /^DKIM-Signature:(.*?\r\n\tb=)/s.exec(message)!;
     const own = `dkim-signature:${field!
@@ -235,7 +238,7 @@ describe("what is covered", () => {
     });
     expect(failures).toEqual([]);
     const [tags] = signatures(message);
-    expect(tags!.bh).toBe(bodyHash(Buffer.from("new\r\n"), "relaxed"));
+    expect(tags!.bh).toBe(await hashed("new\r\n", "relaxed"));
     expect(tags!.h).toBe("Reply-To:Subject:From:From:Subject:Reply-To");
   });
 });
@@ -273,6 +276,28 @@ describe("hostile messages", () => {
         isKeptByPostfix(value);
       }
     }
+  });
+});
+
+describe("bodies that mail servers carry", () => {
+  test.each<[string, boolean]>([
+    ["", true],
+    ["a\r\n", true],
+    ["a", true],
+    ["\r\n\r\n", true],
+    [`${"x".repeat(990)}\r\n`.repeat(3000), true],
+    [`${"x".repeat(991)}\r\n`, false],
+    ["x".repeat(990), true],
+    ["x".repeat(991), false],
+    ["a\nb\r\n", false],
+    ["a\rb\r\n", false],
+    ["a\r\r\n", false],
+    ["a\r", false],
+    ["\n", false],
+    ["a\0b\r\n", false],
+    [`${"x".repeat(70)}\r\n`.repeat(40_000) + "y".repeat(991), false],
+  ])("%#", async (body, expected) => {
+    expect(await isCarried(Buffer.from(body), new AbortController().signal)).toBe(expected);
   });
 });
 

@@ -1,30 +1,34 @@
 /** Bodies that mail servers do not carry as they are, and parts written in an encoding in which they do. */
 import type { Mime, Part } from "pmilter";
+import { piecesOf } from "./pieces.ts";
 
 const [LF, CR] = [0x0a, 0x0d];
 /** Postfix breaks a longer line when it delivers (smtp_line_length_limit is 998), Sendmail one of more than 990 (L= of its mailers). */
 const MAX_LINE_BYTES = 990;
 
-/** Whether each mail server carries these bytes as they are: CRLF, no NUL, no line that is too long. */
-export function isCarried(bytes: Uint8Array): boolean {
-  let start = 0;
-  for (let at = bytes.indexOf(LF); at !== -1; at = bytes.indexOf(LF, at + 1)) {
-    if (at === 0 || bytes[at - 1] !== CR || at - 1 - start > MAX_LINE_BYTES) return false;
-    start = at + 1;
-  }
-  if (bytes.length - start > MAX_LINE_BYTES || bytes.includes(0)) return false;
-  for (let at = bytes.indexOf(CR); at !== -1; at = bytes.indexOf(CR, at + 1)) if (bytes[at + 1] !== LF) return false;
+/** Whether each mail server carries these bytes as they are: CRLF, no NUL, no line that is too long. @param signal see `piecesOf` */
+export async function isCarried(bytes: Uint8Array, signal: AbortSignal): Promise<boolean> {
+  for await (const piece of piecesOf(bytes, signal)) if (!areLines(piece)) return false;
   return true;
 }
 
-export function isSevenBit(bytes: Uint8Array): boolean {
-  return !bytes.some((byte) => byte >= 0x80);
+function areLines(bytes: Uint8Array): boolean {
+  if (bytes.includes(0)) return false;
+  for (let start = 0; start < bytes.length;) {
+    const end = bytes.indexOf(LF, start);
+    const cr = bytes.indexOf(CR, start);
+    // The first CR of a line is the one at its end.
+    if (end === -1 ? cr !== -1 : cr === -1 || cr !== end - 1) return false;
+    if ((end === -1 ? bytes.length : cr) - start > MAX_LINE_BYTES) return false;
+    start = end === -1 ? bytes.length : end + 1;
+  }
+  return true;
 }
 
 /** Encodes the parts whose bytes are not fit. Signed parts stay, and messages in a part, which have no encoding. */
-export function encodeParts(mime: Mime, isFit: (bytes: Uint8Array) => boolean): void {
+export async function encodeParts(mime: Mime, isFit: (bytes: Uint8Array) => Promise<boolean>): Promise<void> {
   for (const part of mime.parts) {
-    if (!isPlain(part) || part.isSealed || part.type.startsWith("message/") || isFit(part.bytes())) continue;
+    if (!isPlain(part) || part.isSealed || part.type.startsWith("message/") || (await isFit(part.bytes()))) continue;
     const bytes = new Uint8Array(part.bytes());
     part.setContent(bytes);
     // A part keeps its encoding where that has room for its bytes.
