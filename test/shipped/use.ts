@@ -38,7 +38,7 @@ zone = "zen.invalid"
 [[filter]]
 use = "greylist"
 [filter.options]
-known_senders = ["a@example.com"]
+known_senders = ["a@example.com", "alice@example.test"]
 
 [[filter]]
 use = "header-policy"
