@@ -9,6 +9,7 @@ import { bodyHash, canonicalField, type Field, type Form } from "../../handlers/
 import { isCarried } from "../../handlers/lib/dkim-sign/lines.ts";
 import { chainOf } from "../../handlers/lib/dkim-sign/seal.ts";
 import { defineFilter } from "../../src/index.ts";
+import { ACTION } from "../../src/protocol/constants.ts";
 import { runFilter } from "../../src/testing/index.ts";
 import { tempDir, type TempDir } from "../support/temp.ts";
 
@@ -241,6 +242,24 @@ describe("what is covered", () => {
     expect(tags!.bh).toBe(await hashed("new\r\n", "relaxed"));
     expect(tags!.h).toBe("Reply-To:Subject:From:From:Subject:Reply-To");
   });
+});
+
+test("if a signature cannot be added, the message gets on_error, and none of the changes", async () => {
+  const eml = `${HEAD}\n${"x".repeat(2000)}\n`;
+  const { failures, message, verdict } = await runFilter(dkimSign, {
+    from: "a@example.org",
+    to: ["b@example.net"],
+    eml,
+    macros: { auth_authen: "a" },
+    folder: dir.path,
+    options: { keys: [key("example.org", "e"), key("example.org")] },
+    // Bodies may be changed, headers may not be added.
+    offer: { actions: ACTION.CHGBODY | ACTION.CHGHDRS },
+  });
+  expect(verdict).toBe("tempfail");
+  expect(message).not.toContain("DKIM-Signature");
+  expect(message).not.toContain("quoted-printable");
+  expect(failures).toMatchObject([{ filter: "dkim-sign", message: expect.stringContaining("ADDHDRS") }]);
 });
 
 describe("hostile messages", () => {
