@@ -4,9 +4,11 @@ import { startNameServer, type TestNameServer } from "../services/dns/server.ts"
 import { RECORDS, signedMails } from "../shipped/signed-mail.ts";
 import { describeWith } from "../support/available.ts";
 import { DKIMPY, MAIL_DKIM } from "../support/judges/signatures.ts";
+import { postfixTool } from "../support/postfix.ts";
+import { sendMail } from "../support/smtp-client.ts";
 import { describeBehindEach } from "./mail-servers.ts";
-import type { MailSite } from "./site.ts";
-import { parts } from "./support.ts";
+import { FROM, type MailSite, MESSAGE, TO } from "./site.ts";
+import { parts, startSite } from "./support.ts";
 
 // A busy machine starts a mail server and several servers slowly.
 setDefaultTimeout(120_000);
@@ -22,8 +24,9 @@ async function startNames(records: Readonly<Record<string, string>>): Promise<Te
   });
 }
 
-const config = ({ address, port }: TestNameServer, options = "") => `[dns]
+const config = ({ address, port }: TestNameServer, options = "", dns = "") => `[dns]
 servers = ["${address}:${port}"]
+${dns}
 [[filter]]
 use = "mail-auth"
 [filter.options]
@@ -122,5 +125,43 @@ describeWith([DKIMPY.tool, MAIL_DKIM.tool], "judges", () => {
       ]);
       expect(seen).toEqual(expected);
     });
+  });
+});
+
+describeWith(postfixTool, "mail-auth, behind Postfix, with a silent name server", () => {
+  test("says temperror within its timeout, refuses nothing, and keeps no other session waiting", async () => {
+    await using stack = new AsyncDisposableStack();
+    const silent = stack.use(await startNameServer(() => ({ isSilent: true })));
+    const policy = 'policy = { dmarc_reject = "reject", dmarc_quarantine = "reject", spf_fail = "reject" }';
+    // The DNS itself would wait for minutes: what ends the wait is the filter's own timeout.
+    const text = config(silent, `timeout = "6s"\n${policy}`, "timeout = 120\nattempts = 1");
+    const site = stack.use(await startSite({ filters: { auth: { config: text, server: { workers: 1 } } } }));
+    const signed = (await signedMails()).find(({ name }) => name === "two signatures")!;
+    const send = (xclient: object, message: string) =>
+      sendMail({ port: site.port(), from: FROM, to: TO, message, xclient: { name: "mx.test", ...xclient } });
+    let waiting = 0;
+    const judged = Array.from({ length: 5 }, async (_, index) => {
+      waiting += 1;
+      const { last } = await send({ addr: `192.0.2.${index + 1}` }, signed.eml);
+      waiting -= 1;
+      return last;
+    });
+    const others = await Promise.all(
+      Array.from({ length: 40 }, (_, index) => send({ addr: `198.51.100.${index + 1}`, login: "jane" }, MESSAGE)),
+    );
+    expect(others.map(({ last }) => last.code)).toEqual(Array(40).fill(250));
+    expect(waiting).toBe(5);
+    const replies = await Promise.all(judged);
+    expect(replies.map(({ code }) => code)).toEqual(Array(5).fill(250));
+    const results = resultsOf((await site.delivered(replies[0]!)).text);
+    expect(results.slice(1).map((part) => part.split(" ")[0])).toEqual([
+      "spf=temperror",
+      "spf=temperror",
+      "dkim=temperror",
+      "dkim=temperror",
+      "dmarc=temperror",
+      "arc=none",
+    ]);
+    expect(site.pmilter().log.text).not.toMatch(/fallback|handler failed|too slow/);
   });
 });
