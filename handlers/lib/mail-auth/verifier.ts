@@ -8,11 +8,8 @@ import type { Questions } from "./questions.ts";
 export const MOST_SIGNATURES = 10;
 /** Fields that one signature may name; others have the work of the square of their length. */
 const MOST_SIGNED = 200;
-/** Bytes of a field that is read, and white space in it in a row. */
-const MOST_FIELD = 16_384;
+/** `mailauth` reads long runs of white space with the square of their length. */
 const LONG_RUN = /\s{200}/;
-/** Bytes of From: one that is not read would hide its domain. */
-const MOST_FROM = 131_072;
 /** Bits of an RSA key (RFC 8301 3.2). */
 export const LEAST_BITS = 1024;
 
@@ -35,7 +32,7 @@ function lowerCase(name: string): string {
 }
 
 function isReadable({ line }: ParsedField): boolean {
-  return line.length <= MOST_FIELD && !LONG_RUN.test(line.toString("latin1"));
+  return !LONG_RUN.test(line.toString("latin1"));
 }
 
 export interface MessageVerifier extends Verifier {
@@ -72,10 +69,7 @@ export function verifierOf({ DkimVerifier }: Library): VerifierClass {
       this.unread = signatures.length - verified.size;
       await this.messageHeaders({
         parsed: fields.filter(
-          (field) =>
-            verified.has(field) ||
-            (field.key === "from" && field.line.length <= MOST_FROM) ||
-            (ARC_NAMES.has(field.key) && isReadable(field)),
+          (field) => verified.has(field) || field.key === "from" || (ARC_NAMES.has(field.key) && isReadable(field)),
         ),
       });
       // What is signed is looked for in all.
