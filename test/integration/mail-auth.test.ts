@@ -125,6 +125,21 @@ describeWith([DKIMPY.tool, MAIL_DKIM.tool], "judges", () => {
       ]);
       expect(seen).toEqual(expected);
     });
+
+    test("results in our name are removed, and ours stand on top; those of others stay", async () => {
+      const forged = [
+        "Authentication-Results: mx.example.test; dmarc=pass header.from=bank.example",
+        'AUTHENTICATION-RESULTS: "MX.example.test" 1; spf=pass smtp.mailfrom=bank.example',
+        "Authentication-Results: (x)\r\n mx.example.test (y); dkim=pass header.d=bank.example",
+        "Authentication-Results: mx.other.test; dkim=pass header.d=other.example",
+      ];
+      const [above, ...below] = forged;
+      const message = [above, "From: a@bank.example", ...below, "Subject: x", "", "x", ""].join("\r\n");
+      const { text } = await site.deliver({ from: "a@bank.example", message });
+      expect(resultsOf(text)).toContain("dmarc=none header.from=bank.example");
+      const left = parts(text).fields.filter((field) => /^authentication-results:/i.test(field));
+      expect(left.slice(1)).toEqual([forged.at(-1)!]);
+    });
   });
 });
 

@@ -110,6 +110,50 @@ describe("is in proportion to what is sent", () => {
   });
 });
 
+describe("what the library throws is told, and a temporary error of its check alone", () => {
+  const fail = () => {
+    throw new Error("broken");
+  };
+  class Broken extends tools.Verifier {
+    override finalChunk = fail;
+  }
+  class Unread extends tools.Verifier {
+    override messageHeaders = fail;
+  }
+  const GOOD = { spf: "pass", dkim: ["neutral"], dmarc: "pass", arc: "none" };
+  test.each<[string, Partial<typeof tools>, object, number]>([
+    ["nothing", {}, GOOD, 0],
+    ["SPF", { library: { ...library, spf: fail } }, { ...GOOD, spf: "temperror", dmarc: "temperror" }, 1],
+    ["DMARC", { library: { ...library, evaluateDmarc: fail } }, { ...GOOD, dmarc: "temperror" }, 1],
+    ["ARC", { library: { ...library, arc: fail } }, { ...GOOD, arc: "temperror" }, 1],
+    ["DKIM", { Verifier: Broken }, { ...GOOD, dkim: ["temperror"], dmarc: "temperror", arc: "temperror" }, 1],
+    ["the header", { Verifier: Unread }, { ...GOOD, dkim: ["temperror"], dmarc: "temperror", arc: "temperror" }, 1],
+  ])("%s", async (_, broken, expected, errors) => {
+    const seen: unknown[] = [];
+    const { dns } = dnsOf({
+      "x.example TXT": ["v=spf1 ip4:192.0.2.1 -all"],
+      "_dmarc.x.example TXT": ["v=DMARC1; p=reject"],
+    });
+    const settings = { checks: new Set(CHECKS), isTrusted: () => true };
+    const message = new MessageCheck({ ...tools, ...broken }, new Questions(dns), settings, (error) =>
+      seen.push(error),
+    );
+    message.envelope({ ip: "192.0.2.1", helo: "", sender: "a@x.example", server: "mx.test" });
+    const badly = ["DKIM-Signature", "v=2"] as const;
+    message.header(parsedFields([FROM, badly].map(([name, value]) => ({ name, bytes: Buffer.from(` ${value}`) }))));
+    await message.body(Buffer.from("x\r\n"));
+    const { arc, dkim, dmarc, spf } = await message.found(60_000);
+    const results = {
+      spf: spf?.result,
+      dkim: dkim?.map(({ result }) => result),
+      dmarc: dmarc?.result,
+      arc: arc?.result,
+    };
+    expect(results).toEqual(expected as typeof results);
+    expect(seen).toHaveLength(errors);
+  });
+});
+
 test("a signature for too many fields is not verified", async () => {
   const { asked, dns } = dnsOf({});
   const { dkim } = await check({ fields: [FROM, ["DKIM-Signature", `${TAGS}; h=from${":x".repeat(200)}`]] }, dns);

@@ -83,6 +83,25 @@ describe("results", () => {
     expect(results["spf"]).toEqual({ result: "pass", domain: "mx.from.example", identity: "helo" });
   });
 
+  test("where it is known at RCPT whether the filter runs, SPF is checked as well", async () => {
+    const { parts } = await run({}, SPF_PASS, { when: { recipients: ["example.com"] } });
+    expect(parts[1]).toBe("spf=pass smtp.mailfrom=from.example");
+    const { modifications } = await run({}, SPF_PASS, { when: { recipients: ["example.org"] } });
+    expect(modifications).toEqual([]);
+  });
+
+  test.each([
+    ["From: a@from.example\nFrom: b@from.example\n", "multiple-from-fields"],
+    ["From: a@from.example, b@other.example\n", "multiple-author-domains"],
+    ["Subject: x\n", "no-author-domain"],
+  ])("of a message with %j DMARC has no result", async (head, reason) => {
+    const { parts, verdict } = await run({ policy: { dmarc_reject: "reject" } }, asks("reject"), {
+      eml: `${head}\nx\n`,
+    });
+    expect(parts).toContain(`dmarc=permerror (${reason})`);
+    expect(verdict).toBe("accept");
+  });
+
   test("only the checks that are wanted are told", async () => {
     const { parts, results } = await run({ checks: ["dmarc"] }, { ...SPF_PASS, ...asks("none") });
     expect(parts).toEqual(["mx.test", "dmarc=pass policy.dmarc=none header.from=from.example"]);

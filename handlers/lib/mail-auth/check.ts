@@ -66,6 +66,7 @@ interface Passed {
 const MOST_VOUCHED = 10;
 const HOST = /^[\w-]+(?:\.[\w-]+)+\.?$/;
 const TEMPORARY = "temperror";
+const ARC_UNFIT: ArcFound = { result: TEMPORARY, instance: 0, sealer: "", reason: "not evaluated" };
 const UNFIT: Status = { result: TEMPORARY, comment: "not evaluated" };
 
 export class MessageCheck {
@@ -183,21 +184,23 @@ export class MessageCheck {
   /** Verifies the signatures and the ARC chain. */
   async #signatures(): Promise<ArcFound | null> {
     const verifier = this.#verifier;
-    if (verifier === null || this.#isHeaderBroken)
-      return this.#wants("arc") ? arcNone(TEMPORARY, "not evaluated") : null;
-    const { resolve } = this.#questions;
     try {
-      await verifier.finalChunk();
-      if (!this.#wants("arc")) return null;
-      const options = { resolver: resolve, strict: true, minBitLength: LEAST_BITS };
-      const chain = verifier.arc.chain === false ? [] : verifier.arc.chain;
-      // Before `mailauth` changes the results of the newest set.
-      this.#vouched = chain.toReversed().map(vouchedBy);
-      return this.#arc(await this.#tools.library.arc(verifier.arc, options), chain);
+      if (!this.#isHeaderBroken) await verifier?.finalChunk();
     } catch (error) {
       this.#isHeaderBroken = true;
       this.#onError(error);
-      return this.#wants("arc") ? arcNone(TEMPORARY, "not evaluated") : null;
+    }
+    if (!this.#wants("arc")) return null;
+    if (verifier === null || this.#isHeaderBroken) return ARC_UNFIT;
+    const chain = verifier.arc.chain === false ? [] : verifier.arc.chain;
+    try {
+      // Before `mailauth` changes the results of the newest set.
+      this.#vouched = chain.toReversed().map(vouchedBy);
+      const options = { resolver: this.#questions.resolve, strict: true, minBitLength: LEAST_BITS };
+      return this.#arc(await this.#tools.library.arc(verifier.arc, options), chain);
+    } catch (error) {
+      this.#onError(error);
+      return ARC_UNFIT;
     }
   }
 
@@ -322,10 +325,6 @@ function heloFound({ domain, status }: SpfResult): SpfFound {
 function spfFound(mail: SpfResult | null, helo: SpfResult | null): SpfFound {
   if (mail !== null) return { ...heloFound(mail), identity: "mailfrom" };
   return helo === null ? { result: "none", domain: "", identity: "helo" } : heloFound(helo);
-}
-
-function arcNone(result: string, reason: string): ArcFound {
-  return { result, instance: 0, sealer: "", reason };
 }
 
 /** What a sealer says that it found: the results of DMARC, and domains for which SPF or DKIM passed. */
