@@ -12,6 +12,7 @@ export const SUITES = [
   "mta",
   "scale",
   "mime",
+  "services",
 ] as const;
 export type SuiteName = (typeof SUITES)[number];
 
@@ -43,7 +44,7 @@ export class BenchUsageError extends Error {
   override readonly name = "BenchUsageError";
 }
 
-export const HELP = `Usage: bun run bench [micro] [wire] [hold] [skip] [memory] [life] [cores] [profile] [mta] [scale] [mime] [options]
+export const HELP = `Usage: bun run bench [micro] [wire] [hold] [skip] [memory] [life] [cores] [profile] [mta] [scale] [mime] [services] [options]
 
 Measures pmilter and prints tables; without a name, everything. See bench/README.md.
 
@@ -58,6 +59,7 @@ Measures pmilter and prints tables; without a name, everything. See bench/README
   mta     a private Postfix without and with filters (root and Debian's postfix needed)
   scale   what a message costs as recipients, headers, body, filters or connections grow
   mime    what it takes to read and to edit messages by size and number of parts, beside other mail readers
+  services what it costs a message to ask the store or the DNS
 
 Options:
   --quick            everything once and shortly, within 3 minutes: a smoke test, not a measurement

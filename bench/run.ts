@@ -23,6 +23,7 @@ import { runMta } from "./mta/suite.ts";
 import { writePage } from "./page/page.ts";
 import { runProfile } from "./profile/suite.ts";
 import { runScale } from "./scale/suite.ts";
+import { runServices } from "./services/suite.ts";
 import { describeMachine, type Machine, ROOT } from "./support/machine.ts";
 import type { LoadPoint, Plan, SuiteResult } from "./support/suite.ts";
 import { formatTable } from "./support/table.ts";
@@ -43,6 +44,7 @@ const RUN: Readonly<Record<SuiteName, (plan: Plan) => Promise<SuiteResult>>> = {
   mta: runMta,
   scale: runScale,
   mime: runMime,
+  services: runServices,
 };
 
 const PAGE = join(ROOT, "bench", "RESULTS.md");
