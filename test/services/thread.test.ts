@@ -154,7 +154,7 @@ test("a hundred equal questions of four workers are one packet, and later ones c
   expect(server.asked).toEqual(["udp x.example TXT"]);
 });
 
-test("what is under way when the thread ends fails, and another thread has its data", async () => {
+test("services-end: what is under way when the thread ends fails, and another thread has its data", async () => {
   using started = start(MORTAL);
   const [one, other] = [started.worker(), started.worker()];
   await run(one, { kind: "set", value: "5", ttl: null });
