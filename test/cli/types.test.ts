@@ -163,7 +163,17 @@ describe("the declarations", () => {
     "are src/index.ts: every export is there, and is the same type in both directions",
     async () => {
       const folder = await project("same", { "compare.ts": await comparison() });
-      for (const part of ["index.ts", "usage-error.ts", "handler", "mime", "protocol"]) {
+      for (const part of [
+        "index.ts",
+        "json.ts",
+        "quantity.ts",
+        "usage-error.ts",
+        "dns",
+        "handler",
+        "mime",
+        "protocol",
+        "store",
+      ]) {
         await cp(join(ROOT, "src", part), join(folder, "ours", part), { recursive: true });
       }
       // The brand of verdicts is made to be one of a kind; for the comparison both have the same one.

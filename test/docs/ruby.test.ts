@@ -16,7 +16,7 @@ test("there is one", () => {
 
 describe.each(BLOCKS.map((block) => [placeOf(block), block] as const))("%s", (_, block) => {
   const typescript = blocksOf("ts", block.file).find(({ line }) => line > block.line)!;
-  const phase = /export default function (\w+)/.exec(typescript.text)![1]!;
+  const phase = /export default (?:async )?function (\w+)/.exec(typescript.text)![1]!;
 
   test("is converted to the next ts block", async () => {
     await using dir = await tempDir("ruby-block");
