@@ -38,7 +38,8 @@ describe.each(BLOCKS.map((block) => [placeOf(block), block] as const))("%s", (_,
         files: { [`handler.${extension}`]: text },
       });
       await using client = await MilterClient.connect(pmilter.addresses[0]!, { as: "postfix" });
-      const to = ["a@example.com", "b@example.net"];
+      // As many as one of the scripts counts.
+      const to = ["a@example.com", ...Array.from({ length: 101 }, (_, at) => `b${at}@example.net`)];
       const { recipients, verdict } = await client.send({ eml: "A: b\n\nc\n", from: "a@b.c", to });
       expect(new Set(recipients.map((recipient) => recipient.verdict)).size).toBe(2);
       answers.push({ recipients, verdict });
