@@ -6,6 +6,7 @@ import { describeWith } from "../support/available.ts";
 import { DKIMPY, MAIL_DKIM } from "../support/judges/signatures.ts";
 import { postfixTool } from "../support/postfix.ts";
 import { sendMail } from "../support/smtp-client.ts";
+import { waitFor } from "../support/temp.ts";
 import { describeBehindEach } from "./mail-servers.ts";
 import { FROM, type MailSite, MESSAGE, TO } from "./site.ts";
 import { parts, startSite } from "./support.ts";
@@ -150,7 +151,12 @@ describeWith(postfixTool, "mail-auth, behind Postfix, with a silent name server"
     const policy = 'policy = { dmarc_reject = "reject", dmarc_quarantine = "reject", spf_fail = "reject" }';
     // The DNS itself would wait for minutes: what ends the wait is the filter's own timeout.
     const text = config(silent, `timeout = "6s"\n${policy}`, "timeout = 120\nattempts = 1");
-    const site = stack.use(await startSite({ filters: { auth: { config: text, server: { workers: 1 } } } }));
+    const site = stack.use(
+      await startSite({
+        filters: { auth: { config: text, server: { workers: 1 } } },
+        postfix: ({ auth }) => ({ nonSmtpdMilters: auth! }),
+      }),
+    );
     const signed = (await signedMails()).find(({ name }) => name === "two signatures")!;
     const send = (xclient: object, message: string) =>
       sendMail({ port: site.port(), from: FROM, to: TO, message, xclient: { name: "mx.test", ...xclient } });
@@ -178,5 +184,16 @@ describeWith(postfixTool, "mail-auth, behind Postfix, with a silent name server"
       "arc=none",
     ]);
     expect(site.pmilter().log.text).not.toMatch(/fallback|handler failed|too slow/);
+
+    // What the mail server makes itself is not judged, nor are results removed that a server of ours wrote.
+    const asked = silent.asked.length;
+    const own = "Authentication-Results: mx.example.test; spf=pass";
+    const local = await site.postfix.submit({ from: "", to: [TO], message: `X-Local: yes\r\n${own}\r\n${MESSAGE}` });
+    expect(local).toEqual({ exitCode: 0, stderr: "" });
+    const isLocal = ({ text: mail }: { readonly text: string }) => mail.includes("X-Local: yes");
+    await waitFor(() => site.sink.messages.some(isLocal), { what: "the local mail" });
+    const { text: delivered } = site.sink.messages.find(isLocal)!;
+    expect(parts(delivered).fields.filter((field) => field.startsWith("Authentication-Results:"))).toEqual([own]);
+    expect(silent.asked.slice(asked)).toEqual([]);
   });
 });
