@@ -256,6 +256,8 @@ export class Reloader {
       this.#abandon("a file was changed while it was being loaded");
     }
     await this.#loading;
+    // The change was told before that load, which may have ended the watching.
+    if (!this.#config.server.watch) return;
     const { current, failed } = this.#generations;
     const [isServed, hasFailed] = [current?.sources, failed].map((sources) => sources != null && isCurrent(sources));
     const isExitKnown = this.#exitSources === null || isCurrent(this.#exitSources);
