@@ -3,7 +3,7 @@ import { isIP } from "node:net";
 import { MAX_TIMER_MS, readDuration } from "../quantity.ts";
 import { UsageError } from "../usage-error.ts";
 import { type Answer, RECORD_TYPES, type RecordOf, type RecordType } from "./answer.ts";
-import { addressBytes, asDnsName, reversed, reverseName } from "./names.ts";
+import { addressBytes, asDnsName, literalAddress, reversed, reverseName } from "./names.ts";
 import { NodeDns } from "./node.ts";
 import type { Dns, DnsCallOptions, DnsPromises, Listing, ListingOptions } from "./types.ts";
 
@@ -109,7 +109,8 @@ class DnsClient implements Dns {
 
   async listed(what: string, zone: string, options: ListingOptions = {}): Promise<Listing> {
     const counted = codesOf(options.codes);
-    const front = isIP(what) === 0 ? asDnsName(what) : reversed(what);
+    const address = literalAddress(what) ?? what;
+    const front = isIP(address) === 0 ? asDnsName(address) : reversed(address);
     if (front === null) return { status: "clear", codes: [], text: "" };
     const name = `${front}.${zone}`;
     if (asDnsName(zone) === null) wrong(`a zone is the name of a list, got ${JSON.stringify(zone)}`);

@@ -16,6 +16,13 @@ export function asDnsName(text: string): string | null {
   return name.split(".").every((label) => label !== "" && label.length <= MAX_LABEL) ? name : null;
 }
 
+/** The address in an address literal, `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 4.1.3); null for anything else. */
+export function literalAddress(text: string): string | null {
+  const [, tag, address = ""] = /^\[(ipv6:)?([^\]]*)\]$/i.exec(text) ?? [];
+  const isAddress = tag === undefined ? isIPv4(address) : isIPv6(address);
+  return isAddress ? address : null;
+}
+
 /** The four bytes of an IPv4 address, or the sixteen of an IPv6 address; null for anything else. */
 export function addressBytes(address: string): Uint8Array | null {
   if (isIPv4(address)) return Uint8Array.from(address.split("."), Number);

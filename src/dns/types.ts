@@ -59,7 +59,7 @@ export interface Dns {
   names(address: string, options?: DnsCallOptions): Promise<Answer<"PTR">>;
   /** The first name of an address that has this address itself; `empty` if none has. */
   confirmedName(address: string, options?: DnsCallOptions): Promise<Answer<"PTR">>;
-  /** Looks an address or a domain up in a list (RFC 5782). */
+  /** Looks an address, an address literal such as `[192.0.2.1]`, or a domain up in a list (RFC 5782). */
   listed(addressOrDomain: string, zone: string, options?: ListingOptions): Promise<Listing>;
   /** The same resolver for libraries that take `node:dns/promises`. */
   readonly promises: DnsPromises;

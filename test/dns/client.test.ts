@@ -39,6 +39,20 @@ test("listed: without its text, which is then not asked for", async () => {
   expect(asked).toEqual(["7.2.0.192.zen.example A"]);
 });
 
+test.each([
+  ["192.0.2.7", "7.2.0.192"],
+  ["[192.0.2.7]", "7.2.0.192"],
+  ["::ffff:192.0.2.7", "7.2.0.192"],
+  ["[IPv6:::ffff:192.0.2.7]", "7.2.0.192"],
+  ["[ipv6:2001:db8::1]", "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2"],
+  ["Bücher.example.", "xn--bcher-kva.example"],
+])("listed: %p is looked up as %p", async (what, front) => {
+  const question = `${front}.zen.example A`;
+  const { asked, dns } = asking({ [question]: ["127.0.0.2"] });
+  expect(await dns.listed(what, "zen.example", { text: false })).toMatchObject({ status: "listed" });
+  expect(asked).toEqual([question]);
+});
+
 test("listed: the text is one line, whatever the list says", async () => {
   const hostile = `see\r\n550 x\0\u2028${"y".repeat(2000)}\udc80`;
   const { dns } = asking({ ...LISTED, "7.2.0.192.zen.example TXT": [hostile] });
