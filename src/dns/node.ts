@@ -49,7 +49,7 @@ export class NodeDns implements DnsPromises {
     this.#resolve = resolve;
   }
 
-  resolve<T extends RecordType = "A">(hostname: string, rrtype: T = "A" as T): Promise<NodeRecords[T]> {
+  async resolve<T extends RecordType = "A">(hostname: string, rrtype: T = "A" as T): Promise<NodeRecords[T]> {
     if (RECORD_TYPES.includes(rrtype)) return this.#query(hostname, rrtype);
     throw new UsageError(
       "PMILTER_ERR_ARGUMENT",

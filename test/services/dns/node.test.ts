@@ -112,6 +112,11 @@ test("at the end of the call it rejects with the signal's reason", async () => {
   await expect(answer).rejects.toThrow("over");
 });
 
+test("an unknown type of records is an error of the call", async () => {
+  await using server = await startNameServer(zone);
+  await expect(ours(server).resolve("x.example", "ANY" as "A")).rejects.toThrow("one of A, AAAA");
+});
+
 test("what is no address has no names", async () => {
   await using server = await startNameServer(zone);
   expect(await settled(ours(server).reverse("x.example"))).toMatchObject({ code: "EINVAL", syscall: "getHostByAddr" });
