@@ -109,11 +109,11 @@ class DnsClient implements Dns {
 
   async listed(what: string, zone: string, options: ListingOptions = {}): Promise<Listing> {
     const counted = codesOf(options.codes);
+    if (asDnsName(zone) === null) wrong(`a zone is the name of a list, got ${JSON.stringify(zone)}`);
     const address = literalAddress(what) ?? what;
     const front = isIP(address) === 0 ? asDnsName(address) : reversed(address);
     if (front === null) return { status: "clear", codes: [], text: "" };
     const name = `${front}.${zone}`;
-    if (asDnsName(zone) === null) wrong(`a zone is the name of a list, got ${JSON.stringify(zone)}`);
     const ask = this.#asker(options);
     const answer = await ask(name, "A");
     if (answer.status === "failed") return { status: "failed", codes: [], text: "", reason: answer.reason ?? "" };

@@ -2,7 +2,7 @@
 import type { Answer, AnswerStatus, RecordType } from "../dns/answer.ts";
 import { UsageError } from "../usage-error.ts";
 import { RECORD_TYPES } from "../dns/answer.ts";
-import { asDnsName } from "../dns/names.ts";
+import { asDnsName, reverseName } from "../dns/names.ts";
 import type { DnsSource } from "../dns/client.ts";
 import type { Clock } from "../handler/phase-deadline.ts";
 import type { Services } from "../handler/services.ts";
@@ -26,7 +26,8 @@ export type TestDnsAnswer =
     };
 
 /**
- * Answers by name and type. A name that is in no key is `missing`; a type that a name has not is `empty`.
+ * Answers by name and type; the name of a PTR record may be an address. A name that is in no key is `missing`; a type that a
+ * name has not is `empty`.
  * @example const dns: TestDns = { "example.com TXT": ["v=spf1 -all"], "2.0.0.127.zen.example A": ["127.0.0.2"], "slow.example A": "failed" };
  */
 export type TestDns = Readonly<Record<string, TestDnsAnswer>>;
@@ -66,7 +67,7 @@ function dnsFrom(table: TestDns, clock: Clock): DnsSource {
   const names = new Set<string>();
   for (const [key, value] of Object.entries(table)) {
     const [text = "", type = "", ...rest] = key.trim().split(/\s+/);
-    const name = asDnsName(text);
+    const name = (type === "PTR" ? reverseName(text) : null) ?? asDnsName(text);
     if (name === null || rest.length > 0 || !RECORD_TYPES.includes(type as RecordType)) {
       throw new UsageError(
         "PMILTER_ERR_ARGUMENT",

@@ -67,3 +67,10 @@ test("confirmedName: one timeout for all questions", async () => {
   expect({ reason, status }).toEqual({ reason: "no answer in 20 ms", status: "failed" });
   expect(asked).toEqual(["7.2.0.192.in-addr.arpa PTR", "a.example A", "b.example A"]);
 });
+
+test("listed: a zone that is no name is an error, whatever is looked up", async () => {
+  const { dns } = asking({});
+  for (const what of ["192.0.2.7", "no name"]) {
+    await expect(dns.listed(what, "a..b")).rejects.toThrow('a zone is the name of a list, got "a..b"');
+  }
+});
