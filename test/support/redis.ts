@@ -40,6 +40,9 @@ export async function startRedis(options: readonly string[] = []): Promise<TestR
         dir.path,
         "--appendonly",
         "yes",
+        // A write is on disk before it is answered: else a busy disk may put it off, and a kill loses it.
+        "--appendfsync",
+        "always",
         "--save",
         "",
         ...options,
