@@ -33,3 +33,10 @@ export class UsageError extends Error {
     this.code = code;
   }
 }
+
+/** A wrong argument, for a message: no code of the value is run, and long text is cut. */
+export function shownArgument(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.slice(0, 80));
+  if (typeof value === "object" && value !== null) return "an object";
+  return typeof value === "function" ? "a function" : String(value);
+}

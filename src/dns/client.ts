@@ -1,7 +1,7 @@
 /** `session.dns`: questions of handlers, over a source that answers them. */
 import { isIP } from "node:net";
 import { MAX_TIMER_MS, readDuration } from "../quantity.ts";
-import { UsageError } from "../usage-error.ts";
+import { shownArgument, UsageError } from "../usage-error.ts";
 import { type Answer, RECORD_TYPES, type RecordOf, type RecordType } from "./answer.ts";
 import { addressBytes, asDnsName, literalAddress, reversed, reverseName } from "./names.ts";
 import { NodeDns } from "./node.ts";
@@ -41,9 +41,8 @@ class DnsClient implements Dns {
   }
 
   async resolve<T extends RecordType>(name: string, type: T, options: DnsCallOptions = {}): Promise<Answer<T>> {
-    if (typeof name !== "string") wrong(`a name is a string, got ${typeof name}`);
     if (!RECORD_TYPES.includes(type)) {
-      wrong(`a type of records is one of ${RECORD_TYPES.join(", ")}, got ${JSON.stringify(type)}`);
+      wrong(`a type of records is one of ${RECORD_TYPES.join(", ")}, got ${shownArgument(type)}`);
     }
     return this.#asker(options)(name, type);
   }
@@ -56,6 +55,7 @@ class DnsClient implements Dns {
     const others = [options.signal, timeout].filter((signal) => signal != null);
     const signal = others.length === 0 ? own : AbortSignal.any([own, ...others]);
     return async <T extends RecordType>(name: string, type: T) => {
+      checkText("a name", name);
       const asked = asDnsName(name);
       if (asked === null)
         return { status: "missing", records: [], ttl: 0, reason: "it is no name that the DNS can have" };
@@ -109,7 +109,9 @@ class DnsClient implements Dns {
 
   async listed(what: string, zone: string, options: ListingOptions = {}): Promise<Listing> {
     const counted = codesOf(options.codes);
-    if (asDnsName(zone) === null) wrong(`a zone is the name of a list, got ${JSON.stringify(zone)}`);
+    checkText("what is looked up", what);
+    checkText("a zone", zone);
+    if (asDnsName(zone) === null) wrong(`a zone is the name of a list, got ${shownArgument(zone)}`);
     const address = literalAddress(what) ?? what;
     const front = isIP(address) === 0 ? asDnsName(address) : reversed(address);
     if (front === null) return { status: "clear", codes: [], text: "" };
@@ -158,7 +160,7 @@ function codesOf(codes: readonly string[] | undefined): (code: string) => boolea
     const bytes = isIP(address) === 4 ? Buffer.from(addressBytes(address)!).readUInt32BE() : null;
     if (bytes === null || !/^\d{1,2}$/.test(bits) || Number(bits) > 32) {
       return wrong(
-        `codes are addresses or networks such as "127.0.0.2" and "127.0.0.4/30", got ${JSON.stringify(text)}`,
+        `codes are addresses or networks such as "127.0.0.2" and "127.0.0.4/30", got ${shownArgument(text)}`,
       );
     }
     const mask = bits === "0" ? 0 : (-1 << (32 - Number(bits))) >>> 0;
@@ -170,10 +172,14 @@ function codesOf(codes: readonly string[] | undefined): (code: string) => boolea
   };
 }
 
+function checkText(what: string, value: unknown): void {
+  if (typeof value !== "string") wrong(`${what} is a string, got ${shownArgument(value)}`);
+}
+
 function readTimeout(timeout: number | string | undefined): number | null {
   if (timeout === undefined) return null;
   const ms = readDuration(timeout);
-  if (!(ms > 0)) wrong(`a timeout is seconds or text such as "500ms", got ${JSON.stringify(timeout)}`);
+  if (!(ms > 0)) wrong(`a timeout is seconds or text such as "500ms", got ${shownArgument(timeout)}`);
   return Math.min(ms, MAX_TIMER_MS);
 }
 

@@ -1,6 +1,6 @@
 /** `session.dns.promises`: the resolver with the interface of `node:dns/promises`, for libraries that take one. */
 import { isIP } from "node:net";
-import { UsageError } from "../usage-error.ts";
+import { shownArgument, UsageError } from "../usage-error.ts";
 import { type Answer, RECORD_TYPES, type RecordOf, type RecordType } from "./answer.ts";
 import { reverseName } from "./names.ts";
 import type { DnsPromises, NodeRecords } from "./types.ts";
@@ -53,7 +53,7 @@ export class NodeDns implements DnsPromises {
     if (RECORD_TYPES.includes(rrtype)) return this.#query(hostname, rrtype);
     throw new UsageError(
       "PMILTER_ERR_ARGUMENT",
-      `dns: a type of records is one of ${RECORD_TYPES.join(", ")}, got ${JSON.stringify(rrtype)}`,
+      `dns: a type of records is one of ${RECORD_TYPES.join(", ")}, got ${shownArgument(rrtype)}`,
     );
   }
 
@@ -92,7 +92,7 @@ export class NodeDns implements DnsPromises {
   }
 
   async reverse(ip: string): Promise<string[]> {
-    if (isIP(ip) === 0) throw new DnsError("EINVAL", "getHostByAddr", String(ip), "it is no address");
+    if (isIP(ip) === 0) throw new DnsError("EINVAL", "getHostByAddr", shownArgument(ip), "it is no address");
     return recordsOf(await this.#resolve(reverseName(ip)!, "PTR"), "PTR", "getHostByAddr", ip);
   }
 

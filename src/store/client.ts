@@ -1,7 +1,7 @@
 /** `session.store`: operations of a filter, over a source that does them. */
 import { jsonCopy, type JsonValue } from "../json.ts";
 import { MAX_DURATION_MS, readDuration } from "../quantity.ts";
-import { UsageError } from "../usage-error.ts";
+import { shownArgument, UsageError } from "../usage-error.ts";
 import { MAX_ENTRIES, type Operation, type ResultOf } from "./operations.ts";
 import type { EntriesOptions, KeepOptions, Store, TakeOptions, TakeResult } from "./types.ts";
 
@@ -46,7 +46,7 @@ class FilterStore implements Store {
 
   async increment(key: string, by = 1, options: KeepOptions = {}): Promise<number> {
     if (!Number.isFinite(by))
-      wrong(`increment adds a number, got ${kindOf(by)}; options stand behind it: increment(key, 1, { ttl })`);
+      wrong(`increment adds a number, got ${shownArgument(by)}; options stand behind it: increment(key, 1, { ttl })`);
     if (Math.abs(by) > Number.MAX_SAFE_INTEGER) wrong(`increment adds at most 2^53 - 1, got ${by}`);
     return this.#run({ kind: "increment", ...this.#at(key), by, ttl: ttlOf(options) });
   }
@@ -81,7 +81,7 @@ class FilterStore implements Store {
   ): Promise<readonly (readonly [string, JsonValue])[]> {
     checkKey(prefix, "a prefix");
     if (after !== undefined) checkKey(after, "after");
-    if (!Number.isSafeInteger(limit) || limit < 1) wrong(`limit is a whole number from 1, got ${String(limit)}`);
+    if (!Number.isSafeInteger(limit) || limit < 1) wrong(`limit is a whole number from 1, got ${shownArgument(limit)}`);
     const most = Math.min(limit, MAX_ENTRIES);
     const entries: (readonly [string, JsonValue])[] = [];
     let last = after ?? null;
@@ -121,28 +121,19 @@ function checkKey(key: unknown, what: string): void {
 
 function amount(what: string, value: unknown): number {
   if (typeof value === "number" && value >= 0 && value <= Number.MAX_SAFE_INTEGER) return value;
-  return wrong(`${what} is a number from 0 to 2^53 - 1, got ${seen(value)}`);
+  return wrong(`${what} is a number from 0 to 2^53 - 1, got ${shownArgument(value)}`);
 }
 
 function duration(what: string, value: unknown): number {
   const ms = readDuration(value);
   if (ms > 0 && ms <= MAX_DURATION_MS) return ms;
   return wrong(
-    `${what} is seconds or text such as "500ms", "10m", "2h" or "7d", above 0 and at most 100 years, got ${seen(value)}`,
+    `${what} is seconds or text such as "500ms", "10m", "2h" or "7d", above 0 and at most 100 years, got ${shownArgument(value)}`,
   );
-}
-
-/** NaN and Infinity have no JSON. */
-function seen(value: unknown): string {
-  return typeof value === "number" ? String(value) : (JSON.stringify(value) ?? typeof value);
 }
 
 function ttlOf({ ttl }: KeepOptions): number | null {
   return ttl === undefined ? null : duration("ttl", ttl);
-}
-
-function kindOf(value: unknown): string {
-  return typeof value === "object" ? "an object" : String(value);
 }
 
 function wrong(message: string): never {
