@@ -535,7 +535,12 @@ export class Connection implements ConversationHost, PacketTap {
    * other connection is concerned. An error in here must not keep the connection from being ended.
    */
   failed(problem: unknown): void {
-    this.#complain(problem);
+    try {
+      this.#complain(problem);
+    } catch {
+      // It throws when it is looked at: a Proxy of a handler's.
+      this.#complain(new Error("a value that cannot be shown"));
+    }
     if (this.#isClosed) {
       // An `abort` or `close` handler of a connection that is gone.
       this.#home.writer.clear();

@@ -191,6 +191,17 @@ describe("a connection that ends", () => {
     expect(trial.calls).toEqual(["shutdown", "end", "given back"]);
   });
 
+  test("by a mistake is ended for its peer, also if what was thrown throws when it is looked at", () => {
+    const throws = (): never => {
+      throw new Error("a trap");
+    };
+    const thrown = new Proxy(new Error("a mistake"), { get: throws, getPrototypeOf: throws, has: throws });
+    const trial = new Trial().begin();
+    trial.replies();
+    trial.connection.failed(thrown);
+    expect([trial.calls, trial.replies()]).toEqual([["shutdown", "end"], ""]);
+  });
+
   test("writes nothing into its slot once that was given back: it is another connection's", () => {
     const trial = new Trial().begin();
     trial.connection.disconnected();
