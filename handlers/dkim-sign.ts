@@ -2,7 +2,8 @@
 import { isAscii } from "node:buffer";
 import { defineFilter, type Header, type Session } from "pmilter";
 import { isKeptByPostfix, isKeptBySendmail, writtenBySendmail } from "./lib/dkim-sign/addresses.ts";
-import { bodyHash, type Field, type Form, formsOf } from "./lib/dkim-sign/canonical.ts";
+import type { Form } from "./lib/dkim/canonical-body.ts";
+import { bodyHash, type Field, formsOf } from "./lib/dkim-sign/canonical.ts";
 import { headerFields } from "./lib/dkim-sign/fields.ts";
 import { GOOD_BITS, type KeyRing, type SigningKey } from "./lib/dkim-sign/keys.ts";
 import { encodeParts, isCarried, missingEnd } from "./lib/dkim-sign/lines.ts";

@@ -1,6 +1,6 @@
 /** How much work mail-auth has with a message, whatever it is sent and whatever the DNS answers. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { BodyHash, type BodyForm, CanonicalBody } from "../../handlers/lib/mail-auth/body-hash.ts";
+import { BodyHash, CanonicalBody, type Form } from "../../handlers/lib/dkim/canonical-body.ts";
 import { CHECKS, MessageCheck } from "../../handlers/lib/mail-auth/check.ts";
 import { loadLibrary } from "../../handlers/lib/mail-auth/library.ts";
 import { Questions } from "../../handlers/lib/mail-auth/questions.ts";
@@ -258,7 +258,7 @@ describe("hashes of bodies", () => {
   };
   const PIECES = ["a", "b c", " ", "  ", "\t", "\r\n", "\r\n\r\n", " \r\n", "\r", "x\r\n"];
 
-  test.each<BodyForm>(["relaxed", "simple"])("%s: are those of mailauth, however the body is split", (form) => {
+  test.each<Form>(["relaxed", "simple"])("%s: are those of mailauth, however the body is split", (form) => {
     let seed = 7;
     const random = (below: number) => {
       seed = (seed * 48_271) % 2_147_483_647;

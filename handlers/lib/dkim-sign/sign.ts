@@ -1,6 +1,7 @@
 /** Signatures as header fields: DKIM-Signature (RFC 6376 3.5, RFC 8463), ARC-Message-Signature and ARC-Seal (RFC 8617 4.1). */
 import { createHash, sign } from "node:crypto";
-import { canonicalField, type Field, type Form } from "./canonical.ts";
+import type { Form } from "../dkim/canonical-body.ts";
+import { canonicalField, type Field } from "./canonical.ts";
 import type { PrivateKey } from "./keys.ts";
 
 /** The tags of a signature in order, all but `b`. */

@@ -2,7 +2,7 @@
  * The parts of `mailauth` that are used, with the types of what is read of them. Loading them takes 200 ms of CPU: `start` does
  * it, in a worker that has no sessions yet. `mailauth/lib/mailauth.js` would load parts that fetch from the network as well.
  */
-import type { BodyHash } from "./body-hash.ts";
+import type { BodyHash } from "../dkim/canonical-body.ts";
 
 /** Rejects with the codes of `node:dns`. */
 export type Resolver = (name: string, type: string) => Promise<unknown[]>;

@@ -1,6 +1,6 @@
 /** The verifier of `mailauth` for headers and bodies that anybody may send: fed with fields and chunks, and bounded. */
 import type { Header } from "pmilter";
-import { type BodyForm, CanonicalBody } from "./body-hash.ts";
+import { CanonicalBody, type Form } from "../dkim/canonical-body.ts";
 import type { Library, ParsedField, SignatureHeader, Verifier } from "./library.ts";
 import type { Questions } from "./questions.ts";
 
@@ -97,12 +97,12 @@ export function verifierOf({ DkimVerifier }: Library): VerifierClass {
 
     override addBodyHash(form: string, algorithm: string, limit: number | ""): string {
       const key = `${form}:${algorithm}:${limit}`;
-      if (!this.bodyHashes.has(key)) this.bodyHashes.set(key, this.#bodies[form as BodyForm].hash(algorithm, limit));
+      if (!this.bodyHashes.has(key)) this.bodyHashes.set(key, this.#bodies[form as Form].hash(algorithm, limit));
       return key;
     }
 
     write(chunk: Uint8Array): void {
-      const forms = new Set(Array.from(this.bodyHashes.keys(), (key) => key.split(":")[0] as BodyForm));
+      const forms = new Set(Array.from(this.bodyHashes.keys(), (key) => key.split(":")[0] as Form));
       for (const form of forms) this.#bodies[form].write(chunk);
     }
   };

@@ -4,7 +4,8 @@
  */
 import { createHash, type Hash } from "node:crypto";
 
-export type BodyForm = "relaxed" | "simple";
+/** A canonical form, of header or body. */
+export type Form = "relaxed" | "simple";
 
 const [LF, CR, SPACE, TAB] = [0x0a, 0x0d, 0x20, 0x09];
 const CRLF = Buffer.from("\r\n");
@@ -54,7 +55,7 @@ export class BodyHash {
 
 /** A body in one form, for all hashes of that form. */
 export class CanonicalBody {
-  readonly #form: BodyForm;
+  readonly #form: Form;
   readonly #hashes: BodyHash[] = [];
   /** Empty lines, and the beginning of one: they count if something follows. */
   #lines = 0;
@@ -62,7 +63,7 @@ export class CanonicalBody {
   #isEmpty = true;
   #isOver = false;
 
-  constructor(form: BodyForm) {
+  constructor(form: Form) {
     this.#form = form;
   }
 
@@ -122,7 +123,7 @@ function joined(rest: Buffer, chunk: Uint8Array): Buffer {
 }
 
 /** Where the last line ends, or what may be its end. */
-function contentEnd(bytes: Buffer, form: BodyForm): number {
+function contentEnd(bytes: Buffer, form: Form): number {
   let end = bytes.length;
   if (bytes[end - 1] === CR) end -= 1;
   for (;;) {
