@@ -3,9 +3,10 @@ import { isAscii } from "node:buffer";
 import { defineFilter, type Header, type Session } from "pmilter";
 import { isKeptByPostfix, isKeptBySendmail, writtenBySendmail } from "./lib/dkim-sign/addresses.ts";
 import type { Form } from "./lib/dkim/canonical-body.ts";
+import { GOOD_BITS, nameOfRecord } from "./lib/dkim/key-record.ts";
 import { bodyHash, type Field, formsOf } from "./lib/dkim-sign/canonical.ts";
 import { headerFields } from "./lib/dkim-sign/fields.ts";
-import { GOOD_BITS, type KeyRing, type SigningKey } from "./lib/dkim-sign/keys.ts";
+import { type KeyRing, type SigningKey } from "./lib/dkim-sign/keys.ts";
 import { encodeParts, isCarried, missingEnd } from "./lib/dkim-sign/lines.ts";
 import { type Options, options } from "./lib/dkim-sign/options.ts";
 import { arcSet, chainOf } from "./lib/dkim-sign/seal.ts";
@@ -75,7 +76,7 @@ async function encodedBody({ log, message, options }: AtEnd, signal: AbortSignal
 }
 
 function tellOfShort({ log, own }: AtEnd, { bits, domain, key, selector }: SigningKey): void {
-  const name = `${selector}._domainkey.${domain}`;
+  const name = nameOfRecord(domain, selector);
   if (key.asymmetricKeyType !== "rsa" || bits >= GOOD_BITS || own.has(name)) return;
   own.add(name);
   log.warn(`the key ${name} is short`, { bits, expected: GOOD_BITS });

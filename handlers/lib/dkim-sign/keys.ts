@@ -2,6 +2,7 @@
 import { createPrivateKey, type KeyObject } from "node:crypto";
 import { check, expected, pipe, rawTransform, secretFile, type GenericSchema } from "pmilter/options";
 import { normalDomain } from "../access-names.ts";
+import { GOOD_BITS, LEAST_BITS } from "../dkim/key-record.ts";
 import { line } from "../options.ts";
 
 /** The algorithms of RFC 6376 and RFC 8463. */
@@ -13,11 +14,6 @@ export interface PrivateKey {
   /** Of the modulus of an RSA key; 256 for Ed25519. */
   readonly bits: number;
 }
-
-/** With a shorter RSA key no verifier accepts a signature (RFC 8301 3.2). */
-export const LEAST_BITS = 1024;
-/** An RSA key should have as many (RFC 8301 3.2). */
-export const GOOD_BITS = 2048;
 
 /** @returns the key in a PEM text, or what was expected instead */
 export function readPrivateKey(pem: string): PrivateKey | string {

@@ -1,4 +1,5 @@
 /** The checks of one message, each begun as soon as it can be. */
+import { LEAST_BITS, nameOfRecord } from "../dkim/key-record.ts";
 import type { ArcResult, ArcSet, DmarcResult, Library, ParsedField, SpfResult, Status } from "./library.ts";
 import type { Questions } from "./questions.ts";
 import {
@@ -11,7 +12,7 @@ import {
   type SignatureFound,
   type SpfFound,
 } from "./results.ts";
-import { keyName, LEAST_BITS, type MessageVerifier, type VerifierClass } from "./verifier.ts";
+import { type MessageVerifier, type VerifierClass } from "./verifier.ts";
 
 export const CHECKS = ["spf", "dkim", "dmarc", "arc"] as const;
 export type Check = (typeof CHECKS)[number];
@@ -227,7 +228,7 @@ export class MessageCheck {
     const isLost = chain.some(({ "arc-seal": seal, "arc-message-signature": message }) =>
       [seal, message].some((tagged) => {
         const { d, s } = tagged?.parsed ?? {};
-        return this.#questions.hasFailed(keyName(textOf(s?.value), textOf(d?.value)), "TXT");
+        return this.#questions.hasFailed(nameOfRecord(textOf(d?.value), textOf(s?.value)), "TXT");
       }),
     );
     // For RFC 8617 a key that cannot be asked for is a failure of the chain; here it is none.

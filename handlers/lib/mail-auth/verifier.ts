@@ -1,6 +1,7 @@
 /** The verifier of `mailauth` for headers and bodies that anybody may send: fed with fields and chunks, and bounded. */
 import type { Header } from "pmilter";
 import { CanonicalBody, type Form } from "../dkim/canonical-body.ts";
+import { LEAST_BITS, nameOfRecord } from "../dkim/key-record.ts";
 import type { Library, ParsedField, SignatureHeader, Verifier } from "./library.ts";
 import type { Questions } from "./questions.ts";
 
@@ -10,8 +11,6 @@ export const MOST_SIGNATURES = 10;
 const MOST_SIGNED = 200;
 /** `mailauth` reads long runs of white space with the square of their length. */
 const LONG_RUN = /\s{200}/;
-/** Bits of an RSA key (RFC 8301 3.2). */
-export const LEAST_BITS = 1024;
 
 const ARC_NAMES = new Set(["arc-seal", "arc-message-signature", "arc-authentication-results"]);
 
@@ -84,7 +83,7 @@ export function verifierOf({ DkimVerifier }: Library): VerifierClass {
     }
 
     #askKey(selector: string, domain: string): void {
-      void this.#questions.resolve(keyName(selector, domain), "TXT");
+      void this.#questions.resolve(nameOfRecord(domain, selector), "TXT");
     }
 
     override prepareSignature(signature: SignatureHeader): void {
@@ -106,9 +105,4 @@ export function verifierOf({ DkimVerifier }: Library): VerifierClass {
       for (const form of forms) this.#bodies[form].write(chunk);
     }
   };
-}
-
-/** The name of a key's record. */
-export function keyName(selector: string, domain: string): string {
-  return `${selector}._domainkey.${domain}`;
 }

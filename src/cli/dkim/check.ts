@@ -1,5 +1,6 @@
 /** `pmilter dkim check`: compares the DNS with the keys of the configuration. */
 import { dirname } from "node:path";
+import { nameOfRecord } from "../../../handlers/lib/dkim/key-record.ts";
 import { type Options, options } from "../../../handlers/lib/dkim-sign/options.ts";
 import type { SigningKey } from "../../../handlers/lib/dkim-sign/keys.ts";
 import type { Config } from "../../config/config.ts";
@@ -10,7 +11,7 @@ import { UsageError } from "../../usage-error.ts";
 import { resolverOf } from "../../services/dns/system-resolver.ts";
 import type { Resolver } from "../../services/dns/resolver.ts";
 import type { DkimArguments } from "../args.ts";
-import { compare, type Comparison, nameOfRecord, zoneLine } from "./record.ts";
+import { compare, type Comparison, zoneLine } from "./record.ts";
 import { DkimError } from "./new.ts";
 
 /** @returns the exit code: 1 if a record is not as it should be */

@@ -2,6 +2,7 @@
 import { generateKeyPairSync } from "node:crypto";
 import { chmodSync, fchownSync, fchmodSync, closeSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
+import { GOOD_BITS } from "../../../handlers/lib/dkim/key-record.ts";
 import { loadConfig } from "../../config/load.ts";
 import { codeOf, PlainError, reason } from "../../errors.ts";
 import { resolveUser } from "../../server/rights/privileges.ts";
@@ -13,8 +14,6 @@ export class DkimError extends PlainError {
   override readonly name = "DkimError";
 }
 
-const RSA_BITS = 2048;
-
 /** @returns the exit code */
 export function newKey(configFile: string, { domain, isEd25519, selector: given }: DkimArguments): number {
   const config = resolve(configFile);
@@ -23,7 +22,7 @@ export function newKey(configFile: string, { domain, isEd25519, selector: given 
   const file = join(folder, `${domain}.${selector}.pem`);
   const { privateKey } = isEd25519
     ? generateKeyPairSync("ed25519")
-    : generateKeyPairSync("rsa", { modulusLength: RSA_BITS });
+    : generateKeyPairSync("rsa", { modulusLength: GOOD_BITS });
   write(folder, file, privateKey.export({ type: "pkcs8", format: "pem" }).toString(), ownerOf(config));
   process.stdout.write(`Written: ${file} (the private key, mode 0600)
 

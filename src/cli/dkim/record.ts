@@ -1,15 +1,11 @@
 /** The DNS record of a DKIM key (RFC 6376 3.6.1, RFC 8463 4): made of a key, and compared with one. Pure. */
 import { createPublicKey, type KeyObject } from "node:crypto";
+import { GOOD_BITS, nameOfRecord } from "../../../handlers/lib/dkim/key-record.ts";
 
 /** Bytes of a string of a TXT record (RFC 1035 3.3.14). */
 const MAX_STRING = 255;
-const GOOD_BITS = 2048;
 /** RFC 8463 4: the key without the frame around it. */
 const ED25519_BYTES = 32;
-
-export function nameOfRecord(domain: string, selector: string): string {
-  return `${selector}._domainkey.${domain}`;
-}
 
 /** @param key private or public */
 export function textOfRecord(key: KeyObject): string {
