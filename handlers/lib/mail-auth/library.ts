@@ -116,6 +116,11 @@ export interface Library {
   }) => Promise<DmarcResult>;
 }
 
+/** The library reads a long run of white space with the square of its length. */
+export function hasLongRun(text: string): boolean {
+  return /\s{200}/.test(text);
+}
+
 export function loadLibrary(): Library {
   const { spf } = require("mailauth/lib/spf/index.js") as Pick<Library, "spf">;
   const { DkimVerifier } = require("mailauth/lib/dkim/dkim-verifier.js") as Pick<Library, "DkimVerifier">;

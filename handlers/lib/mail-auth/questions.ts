@@ -1,14 +1,12 @@
 /** The questions that one message asks: each once, at most so many, and none that is waited for too long. */
 import type { Answer, Dns, MxRecord } from "pmilter";
-import type { Resolver } from "./library.ts";
+import { hasLongRun, type Resolver } from "./library.ts";
 
 /** Of one message: RFC 7208 4.6.4 allows one SPF record a hundred. */
 const MOST_QUESTIONS = 200;
 /** Records of one answer that are looked at, and characters of a text: an RSA key of 16,384 bits has 3,000. */
 const MOST_RECORDS = 50;
 const MOST_TEXT = 8192;
-/** `mailauth` reads long runs of white space with the square of their length. */
-const LONG_RUN = /\s{200}/;
 
 const TYPES = ["A", "AAAA", "MX", "PTR", "TXT"] as const;
 type Type = (typeof TYPES)[number];
@@ -88,5 +86,5 @@ function recordsOf(type: Type, { records }: Answer): unknown[] {
 }
 
 function isReadable(text: string): boolean {
-  return text.length <= MOST_TEXT && !LONG_RUN.test(text);
+  return text.length <= MOST_TEXT && !hasLongRun(text);
 }

@@ -2,15 +2,13 @@
 import type { Header } from "pmilter";
 import { CanonicalBody, type Form } from "../dkim/canonical-body.ts";
 import { LEAST_BITS, nameOfRecord } from "../dkim/key-record.ts";
-import type { Library, ParsedField, SignatureHeader, Verifier } from "./library.ts";
+import { hasLongRun, type Library, type ParsedField, type SignatureHeader, type Verifier } from "./library.ts";
 import type { Questions } from "./questions.ts";
 
 /** Signatures of one message that are verified, the first ones. */
 export const MOST_SIGNATURES = 10;
 /** Fields that one signature may name; others have the work of the square of their length. */
 const MOST_SIGNED = 200;
-/** `mailauth` reads long runs of white space with the square of their length. */
-const LONG_RUN = /\s{200}/;
 
 const ARC_NAMES = new Set(["arc-seal", "arc-message-signature", "arc-authentication-results"]);
 
@@ -31,7 +29,7 @@ function lowerCase(name: string): string {
 }
 
 function isReadable({ line }: ParsedField): boolean {
-  return !LONG_RUN.test(line.toString("latin1"));
+  return !hasLongRun(line.toString("latin1"));
 }
 
 export interface MessageVerifier extends Verifier {
