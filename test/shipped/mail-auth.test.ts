@@ -11,6 +11,14 @@ setDefaultTimeout(30_000);
 
 const CLIENT = { address: "192.0.2.7", hostname: "mx.example.net" };
 const EML = "From: Jane <jane@from.example>\nSubject: x\n\nHello\n";
+/** A message from outside. */
+const MAIL = {
+  client: CLIENT,
+  helo: "mx.helo.example",
+  from: "a@from.example",
+  to: ["b@example.com"],
+  eml: EML,
+} as const;
 const SPF_PASS = { "from.example TXT": ["v=spf1 ip4:192.0.2.7 -all"] };
 const asks = (policy: string): TestDns => ({ "_dmarc.from.example TXT": [`v=DMARC1; p=${policy}`] });
 
@@ -24,11 +32,7 @@ interface Given extends SessionOptions {
 
 async function run(options: Record<string, unknown>, dns: TestDns = {}, given: Given = {}) {
   const outcome = await runFilter(mailAuth, {
-    client: CLIENT,
-    helo: "mx.helo.example",
-    from: "a@from.example",
-    to: ["b@example.com"],
-    eml: EML,
+    ...MAIL,
     dns,
     options: { authserv_id: "mx.test", ...options },
     ...given,
@@ -121,11 +125,7 @@ describe("SPF for filters that decide at RCPT", () => {
       },
     });
     const { failures } = await runFilter([mailAuth, probe], {
-      client: CLIENT,
-      helo: "mx.helo.example",
-      from: "a@from.example",
-      to: ["b@example.com"],
-      eml: EML,
+      ...MAIL,
       dns,
       options: { authserv_id: "mx.test", ...options },
     });
